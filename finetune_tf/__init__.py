@@ -1,0 +1,54 @@
+"""finetune_tf: fine-tune Hugging Face checkpoints with Keras 3.
+
+import finetune_tf as ft
+
+train = ft.data.from_csv("train.csv")
+model = ft.load("bert-base-uncased", labels=train.labels)
+model.compile(**ft.presets.cross_entropy())
+model.fit(train.batches(model, batch_size=32, shuffle=True), epochs=3)
+model.save_pretrained("my-model")
+"""
+
+from finetune_tf import callbacks, data, errors, messages
+from finetune_tf._version import __version__
+from finetune_tf.evaluation import compare, evaluate, plot_history, predict
+from finetune_tf.labels import Labels
+from finetune_tf.loading import load
+from finetune_tf.model import FineTuneModel
+from finetune_tf.recipe import FinetuneResult, finetune
+from finetune_tf.stages import Stage, stages
+from finetune_tf.training import count_parameters, freeze, presets, select, train_only
+
+
+def __getattr__(name: str) -> object:
+    """Old class names, `TFBertForSequenceClassification` and its kin, found when asked for."""
+    if name.startswith("TF"):
+        from finetune_tf import compat
+
+        return getattr(compat, name)
+    raise AttributeError(f"module 'finetune_tf' has no attribute {name!r}")
+
+
+__all__ = [
+    "FineTuneModel",
+    "FinetuneResult",
+    "Labels",
+    "Stage",
+    "__version__",
+    "callbacks",
+    "compare",
+    "count_parameters",
+    "data",
+    "errors",
+    "evaluate",
+    "finetune",
+    "freeze",
+    "load",
+    "messages",
+    "plot_history",
+    "predict",
+    "presets",
+    "select",
+    "stages",
+    "train_only",
+]

@@ -1,0 +1,38 @@
+"""What happens during a fit."""
+
+from typing import Any
+
+import keras
+
+from finetune_tf.training.schedules import schedule_of
+
+
+class BindSchedule(keras.callbacks.Callback):
+    """Tells the preset's schedule how long the fit is.
+
+    Models of finetune_tf add it to every fit by themselves; other Keras models need it in
+    `callbacks` when they are compiled with a preset. It belongs last, after callbacks that
+    resume an earlier fit.
+
+    Args:
+        initial_epoch: As given to `fit`; a resumed fit goes on where its schedule was.
+    """
+
+    def __init__(self, initial_epoch: int = 0) -> None:
+        super().__init__()
+        self._initial_epoch = initial_epoch
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Binds the schedule before the first step is traced."""
+        schedule = schedule_of(self.model.optimizer)
+        if schedule is None:
+            return
+        steps, epochs = self.params.get("steps"), self.params["epochs"]
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        done = (self.model._initial_epoch or self._initial_epoch) * (steps or 0)
+        # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
+        first_step = int(optimizer._iterations) - done
+        schedule.bind(self.model, steps * epochs if steps else None, first_step)
+        if keras.backend.backend() != "tensorflow":
+            # There its numbers are constants of a traced step, so an earlier trace is stale.
+            self.model.make_train_function(force=True)

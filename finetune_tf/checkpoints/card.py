@@ -1,0 +1,115 @@
+"""The model card (Mitchell et al. 2019): what a saved model is, learnt from, and scored."""
+
+from typing import Any
+
+# How each library turns texts into what finetune_tf's model returns.
+_USAGE = {
+    "transformers": """from transformers import pipeline
+
+classify = pipeline("text-classification", model="{folder}")
+classify("…")""",
+    "sentence_transformers": """from sentence_transformers import SentenceTransformer
+
+logits = SentenceTransformer("{folder}").encode(["…"])""",
+}
+
+
+def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
+    """The README.md of a saved model.
+
+    Args:
+        info: The model's `ModelInfo`; its record holds fits and results.
+        opens_in: PyTorch class that opens the folder.
+        lines: More facts, name to text.
+    """
+    labels = ", ".join(info.labels)
+    facts = {
+        "checkpoint": info.checkpoint,
+        "task": f"{info.task}, {info.labels.problem_type}",
+        "labels": labels,
+        "pooling": info.pooling,
+        **({"data": info.record["data"]} if "data" in info.record else {}),
+        **lines,
+    }
+    parts = [
+        "---",
+        "library_name: finetune_tf",
+        f"pipeline_tag: {info.task}",
+        "---",
+        "",
+        f"# {info.labels.problem_type.replace('_', ' ').capitalize()} fine-tuned with finetune_tf",
+        "",
+        *(f"- **{name}**: {text}" for name, text in facts.items()),
+        "",
+        *_fits(info.record.get("fits", [])),
+        *_result(info.record.get("result")),
+        "## Use",
+        "",
+        f"It opens in `{opens_in}`:",
+        "",
+        "```python",
+        _USAGE[opens_in.split(".")[0]].format(folder="path/to/this/folder"),
+        "```",
+        "",
+        "and in finetune_tf:",
+        "",
+        "```python",
+        "import finetune_tf as ft",
+        "",
+        'model = ft.load("path/to/this/folder")',
+        'ft.predict(model, ["…"])',
+        "```",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _fits(fits: list[dict]) -> list[str]:
+    if not fits:
+        return []
+    rows = [
+        f"| {i} | {fit['trained']} | {fit['epochs']} | {fit['steps']} | {fit['optimizer']} "
+        f"| {fit['learning_rate']} | {_values(fit['last'])} |"
+        for i, fit in enumerate(fits, 1)
+    ]
+    return [
+        "## Training",
+        "",
+        "| fit | trained | epochs | steps an epoch | optimizer | rate | at the end |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _result(result: dict | None) -> list[str]:
+    """A table from a report's plain values, the baseline beside the model."""
+    if not result:
+        return []
+    baseline = result["baseline"]
+    header = "| metric | fine-tuned |" + (f" {baseline['name']} |" if baseline else "")
+    rows = [
+        f"| {name} | {value:.4f} |" + (f" {baseline['metrics'][name]:.4f} |" if baseline else "")
+        for name, value in result["metrics"].items()
+    ]
+    lines = [
+        "## Result",
+        "",
+        f"Measured on {result['name']} ({result['texts']:,} texts).",
+        "",
+        header,
+        "|---" * (3 if baseline else 2) + "|",
+        *rows,
+        "",
+    ]
+    if difference := result["difference"]:
+        lines += [
+            f"Difference in {difference['metric']}: {difference['value']:+.3f} (95% interval "
+            f"{difference['low']:+.3f} to {difference['high']:+.3f}, paired bootstrap).",
+            "",
+        ]
+    return lines
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -1,0 +1,88 @@
+"""From what a user calls a checkpoint to a folder on this machine."""
+
+import re
+from pathlib import Path
+
+from finetune_tf.checkpoints.tensors import WEIGHT_FILES
+from finetune_tf.errors import CheckpointError
+
+# What a checkpoint needs besides its weights; modules of sentence-transformers included.
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/model.safetensors")
+_TIMEOUT = 5.0  # seconds for the first answer, so that a dead network is noticed quickly
+
+
+def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint, downloaded first if it is a Hub id.
+
+    Honours `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` as huggingface_hub does.
+
+    Args:
+        checkpoint: A folder, or a Hub id such as "bert-base-uncased" or "owner/name".
+        revision: Branch, tag or commit on the Hub; by default the main branch.
+
+    Raises:
+        CheckpointError: If it is neither, or cannot be had; the message says what to do.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(
+                f"The folder {path} has no config.json, so it is no Hugging Face checkpoint; "
+                f"found {sorted(item.name for item in path.iterdir())[:10]}."
+            )
+        return path
+    if path.exists():
+        raise CheckpointError(
+            f"{path} is a file; a checkpoint is a folder with config.json and weights."
+        )
+    name = str(checkpoint)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise CheckpointError(
+            f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."
+        )
+    return _download(name, revision)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return _cached(name, revision, "HF_HUB_OFFLINE is set")
+    try:
+        listing = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
+        files = {sibling.rfilename for sibling in listing.siblings or []}
+        weights = next(
+            (file for file in WEIGHT_FILES if files & {file, f"{file}.index.json"}), WEIGHT_FILES[0]
+        )
+        stem, suffix = weights.split(".")
+        patterns = [*_SMALL_FILES, weights, f"{stem}-*.{suffix}"]
+        return Path(hub.snapshot_download(name, revision=listing.sha, allow_patterns=patterns))
+    except errors.GatedRepoError:
+        raise CheckpointError(
+            f"The checkpoint {name!r} is gated: accept its terms on its Hub page, then log in "
+            "with `hf auth login` or set HF_TOKEN."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise CheckpointError(f"The checkpoint {name!r} has no revision {revision!r}.") from None
+    except errors.RepositoryNotFoundError:
+        raise CheckpointError(
+            f"There is no folder and no Hub checkpoint {name!r}. Check the spelling; if it is "
+            "private, log in with `hf auth login` or set HF_TOKEN."
+        ) from None
+    except Exception as error:  # the HTTP client's own errors differ between its releases
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return _cached(name, revision, f"the Hub at {constants.ENDPOINT} gave no answer ({reason})")
+
+
+def _cached(name: str, revision: str | None, why: str) -> Path:
+    import huggingface_hub as hub
+
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # whatever is missing, the way out is the same
+        raise CheckpointError(
+            f"The checkpoint {name!r} is neither a folder nor in the local cache, and {why}. "
+            "Download it on a machine with access (`hf download "
+            f"{name} --local-dir FOLDER`), copy the folder, and give its path."
+        ) from None

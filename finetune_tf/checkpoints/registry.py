@@ -1,0 +1,29 @@
+"""The model families there are: one row each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_tf.checkpoints.bert import BERT
+from finetune_tf.checkpoints.family import Family
+from finetune_tf.errors import CheckpointError
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT,)}
+
+
+def family_of(config: Mapping[str, Any], where: object = "config.json") -> Family:
+    """The family that a config belongs to.
+
+    Args:
+        config: The content of config.json.
+        where: What to call it in a message.
+
+    Raises:
+        CheckpointError: If the model type is missing or unknown.
+    """
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{where} has the model_type {model_type!r}, which finetune_tf does not know; "
+            f"known are: {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model_type]

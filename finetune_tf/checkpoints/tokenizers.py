@@ -1,0 +1,48 @@
+"""The checkpoint's own tokenizer, in its fast version."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_tf.errors import CheckpointError
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The fast tokenizer of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If there is none, or only one in Python.
+    """
+    with _without_notice():
+        from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"The tokenizer in {source} cannot be read: {error}. A checkpoint for texts holds "
+            "tokenizer.json or vocab.txt."
+        ) from None
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"The tokenizer in {source} is {type(tokenizer).__name__}, which has no fast version; "
+            "save one with tokenizer.json."
+        )
+    return tokenizer
+
+
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Transformers announces on import that PyTorch is missing, which is how it is meant here."""
+    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

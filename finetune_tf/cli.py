@@ -1,0 +1,176 @@
+"""The command line: each command is a few calls of the library's public functions."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune_tf.errors import FinetuneError
+
+app = typer.Typer(
+    help="Fine-tune Hugging Face checkpoints with Keras 3.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Checkpoint = Annotated[
+    str, typer.Argument(help="A checkpoint folder, or a Hub id such as bert-base-uncased.")
+]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A .csv, .tsv or .jsonl file, a TFDS data set such as glue/sst2, or 'reviews', the "
+        "data set that comes with finetune_tf."
+    ),
+]
+Text = Annotated[str | None, typer.Option(help="Column of the texts.")]
+TextPair = Annotated[str | None, typer.Option(help="Column of the second texts, if any.")]
+Label = Annotated[str, typer.Option(help="Column of the labels.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts a step.")]
+
+
+@app.command()
+def train(
+    checkpoint: Checkpoint,
+    data: Data,
+    output: Annotated[Path, typer.Option(help="Folder for config, history, report, checkpoint.")],
+    validation: Annotated[
+        str | None, typer.Option(help="Data that choose the best epoch; else a tenth of DATA.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Data for the report; else there is none.")] = (
+        None
+    ),
+    text: Text = None,
+    text_pair: TextPair = None,
+    label: Label = "label",
+    policy: Annotated[str, typer.Option(help="What learns: full, head or head-first.")] = "full",
+    epochs: Annotated[int, typer.Option(min=1, help="Rounds through the data.")] = 3,
+    batch_size: BatchSize = 32,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default one that fits what learns.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="auto, pooler, cls or mean.")] = "auto",
+    max_length: Annotated[int | None, typer.Option(help="Tokens a text may have.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or mixed_bfloat16.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
+) -> None:
+    """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it."""
+    import finetune_tf as ft
+
+    columns = {"text": text, "text_pair": text_pair, "label": label}
+    train_set, default_validation, default_test = _splits(data, columns)
+    given = columns | {"labels": train_set.labels}
+    result = ft.finetune(
+        checkpoint,
+        train_set,
+        _examples(validation, "validation", given) if validation else default_validation,
+        _examples(test, "test", given) if test else default_test,
+        policy=policy,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate or "auto",
+        pooling=pooling,
+        max_length=max_length,
+        dtype=dtype,
+        seed=seed,
+    )
+    if result.report is not None:
+        print(f"\n{result.report}\n")
+    print(f"Everything of this run is in {result.save(output)}.")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Data,
+    baseline: Annotated[
+        str | None, typer.Option(help="auto, tfidf, majority, ridge or mean; needs --train.")
+    ] = None,
+    train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
+    text: Text = None,
+    text_pair: TextPair = None,
+    label: Label = "label",
+    batch_size: BatchSize = 64,
+    output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
+) -> None:
+    """Measure CHECKPOINT on the labelled texts of DATA."""
+    import finetune_tf as ft
+
+    columns = {"text": text, "text_pair": text_pair, "label": label}
+    model = ft.load(checkpoint)
+    columns["labels"] = model.labels
+    report = ft.evaluate(
+        model,
+        _examples(data, "test", columns),
+        baseline=baseline,
+        train=_examples(train, "train", columns) if train else None,
+        batch_size=batch_size,
+    )
+    print(report)
+    if output:
+        print(f"The report is in {report.save(output)}.")
+
+
+@app.command()
+def predict(
+    checkpoint: Checkpoint,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, one a line is read from stdin.")
+    ] = None,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Label TEXTS; prints one JSON object a line."""
+    import finetune_tf as ft
+
+    lines = texts or [line.strip() for line in sys.stdin if line.strip()]
+    with ft.messages.quiet():  # standard output is for the predictions alone
+        predictions = ft.predict(ft.load(checkpoint), lines, batch_size=batch_size)
+    for line, prediction in zip(lines, predictions, strict=True):
+        print(json.dumps({"text": line, **vars(prediction)}, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("finetune_tf_demo"),
+) -> None:
+    """Fine-tune a real BERT on the included reviews: a few minutes on two cores."""
+    from finetune_tf.demo import run
+
+    run(output)
+
+
+def main() -> None:
+    """Runs the command line; mistakes of the caller are one line and exit code 2."""
+    try:
+        app()
+    except FinetuneError as error:
+        print(f"finetune-tf: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _splits(data: str, columns: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Training data, and what else the source brings along by itself."""
+    if data == "reviews":
+        import finetune_tf as ft
+
+        return tuple(ft.data.reviews(split) for split in ("train", "validation", "test"))
+    return _examples(data, "train", columns), None, None
+
+
+def _examples(source: str, split: str, columns: dict[str, Any]) -> Any:
+    """Examples of a file, of the included reviews, or of TFDS ("name" or "name:split")."""
+    import finetune_tf as ft
+
+    columns = {name: value for name, value in columns.items() if value is not None}
+    suffix = Path(source).suffix.lower()
+    if suffix in (".csv", ".tsv", ".txt"):
+        return ft.data.from_csv(source, **columns)
+    if suffix in (".jsonl", ".json", ".ndjson"):
+        return ft.data.from_jsonl(source, **columns)
+    name, _, asked = source.partition(":")
+    if name == "reviews":
+        return ft.data.reviews(asked or split)
+    return ft.data.from_tfds(name, split=asked or split, **columns)

@@ -1,0 +1,21 @@
+"""From files and data sets to batches: sources make `Examples`, examples make batches."""
+
+from finetune_tf.data.arrays import from_arrays, from_pandas
+from finetune_tf.data.duplicates import overlap
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.files import from_csv, from_jsonl
+from finetune_tf.data.huggingface import from_huggingface
+from finetune_tf.data.reviews import reviews
+from finetune_tf.data.tfds import from_tfds
+
+__all__ = [
+    "Examples",
+    "from_arrays",
+    "from_csv",
+    "from_huggingface",
+    "from_jsonl",
+    "from_pandas",
+    "from_tfds",
+    "overlap",
+    "reviews",
+]

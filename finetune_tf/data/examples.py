@@ -1,0 +1,192 @@
+"""Examples: the record that every source makes and that tasks and evaluation read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from finetune_tf.data.checks import check_columns, check_labels, check_texts
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.labels import Labels
+from finetune_tf.messages import say
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True, repr=False)
+class Examples:
+    """Rows of a data set, checked when built.
+
+    Attributes:
+        columns: Values by column; "text", and optionally "text_pair" and "label".
+        labels: What the labels are called; None if there are none.
+        name: What messages call this data.
+
+    Raises:
+        DataError: If there are no rows, columns differ in length, or a text or label is missing
+            or wrong. The message names the first such rows and their number.
+        DataTypeError: If something else stands where texts are meant.
+    """
+
+    columns: dict[str, list]
+    labels: Labels | None = None
+    name: str = "examples"
+
+    def __post_init__(self) -> None:
+        columns = {
+            column: values.tolist() if isinstance(values, np.ndarray) else list(values)
+            for column, values in self.columns.items()
+        }
+        object.__setattr__(self, "columns", columns)
+        check_columns(columns, self.name)
+        for column in ("text", "text_pair"):
+            if column in columns:
+                check_texts(columns[column], column, self.name)
+        if "label" in columns:
+            if self.labels is None:
+                raise DataError(
+                    f"{self.name} has a column 'label' but no labels= that name them. Build it "
+                    "with from_arrays(text, label), which reads them off."
+                )
+            check_labels(columns["label"], self.labels, self.name)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Any:
+        """One row as a dict for an int, else the `Examples` of a slice or of an index array."""
+        if isinstance(rows, int | np.integer):
+            return {column: values[rows] for column, values in self.columns.items()}
+        if isinstance(rows, slice):
+            picked = {column: values[rows] for column, values in self.columns.items()}
+        else:
+            # Also turns a mask of booleans into row numbers.
+            numbers = np.arange(len(self))[np.asarray(rows)].tolist() if len(rows) else []
+            picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}
+        return type(self)(picked, self.labels, self.name)
+
+    def take(self, n: int) -> Self:
+        """The first `n` rows, or all if there are fewer."""
+        if n < 1:
+            raise DataError(f"take(n) needs at least one row, found n={n}.")
+        return self[:n]
+
+    def shuffle(self, seed: int = 0) -> Self:
+        """The same rows in an order drawn from `seed`."""
+        return self[np.random.default_rng(seed).permutation(len(self))]
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+        """Holds out a part of the rows, with the same mix of classes.
+
+        Args:
+            fraction: Share of the rows held out, between 0 and 1.
+            seed: Decides which.
+
+        Returns:
+            The remaining rows and the rows held out, each in the original order.
+
+        Raises:
+            DataError: If one of the two would be empty.
+        """
+        total = len(self)
+        held_out = round(fraction * total)
+        if not 0 < held_out < total:
+            raise DataError(
+                f"split({fraction}) of the {total:,} rows of {self.name} leaves one part empty. "
+                "Choose a share between 0 and 1 that leaves a row to each."
+            )
+        random = np.random.default_rng(seed)
+        order = random.permutation(total)
+        if "label" in self.columns and self.labels.problem_type != "regression":
+            # Rows of one class side by side: equal steps then meet each class in proportion.
+            classes = np.unique([str(v) for v in self.columns["label"]], return_inverse=True)[1]
+            order = order[np.argsort(classes[order], kind="stable")]
+        steps = (np.arange(held_out) + random.random()) * total / held_out
+        is_held_out = np.zeros(total, dtype=bool)
+        is_held_out[order[steps.astype(int)]] = True
+        return self[~is_held_out], self[is_held_out]
+
+    def batches(
+        self,
+        model: Any,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int = 0,
+        max_length: int | None = None,
+        drop_remainder: bool = False,
+    ) -> "tf.data.Dataset":
+        """Encodes the rows for a model and batches them by length.
+
+        Args:
+            model: From `finetune_tf.load`; its task, tokenizer and labels do the encoding.
+            batch_size: Rows a batch.
+            shuffle: Mixes rows and batches anew in each epoch. Without it, rows keep their
+                order, as evaluation needs.
+            seed: Decides the order of each epoch.
+            max_length: Tokens a row may have; longer texts lose their end. By default what
+                the model can take.
+            drop_remainder: Leaves out the last batch if it is smaller than the others.
+
+        Returns:
+            A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or the inputs
+            alone without labels; inputs are int32 arrays (batch, length) by name, among them
+            "attention_mask", 1 for tokens and 0 for padding.
+
+        Raises:
+            DataError: If a label is none of the model's.
+            ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
+        """
+        from finetune_tf.data.batching import bucketed_dataset, length_buckets
+
+        if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
+            raise ModelError(
+                f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
+                f"the texts; found {type(model).__name__}."
+            )
+        length = model.max_length if max_length is None else max_length
+        if not 0 < length <= model.max_length:
+            raise ModelError(
+                f"max_length={max_length} does not fit: the model takes 1 to {model.max_length} "
+                "tokens."
+            )
+        encoded = model.task.encode(
+            self, tokenizer=model.tokenizer, max_length=length, labels=model.labels
+        )
+        if encoded.truncated:
+            say(
+                f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
+                f"{length} tokens and lose their end."
+            )
+        lengths = [len(row) for row in next(iter(encoded.features.values()))]
+        return bucketed_dataset(
+            encoded.features,
+            encoded.pad_values,
+            encoded.targets,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            buckets=length_buckets(lengths, length),
+            drop_remainder=drop_remainder,
+        )
+
+    def __repr__(self) -> str:
+        told = f"{len(self):,} rows of {', '.join(self.columns)}"
+        if self.labels is not None:
+            told += f"; {self._labels_in_words()}"
+        return f"<Examples {self.name}: {told}>"
+
+    def _labels_in_words(self) -> str:
+        values = self.columns.get("label")
+        if self.labels.problem_type == "regression":
+            scores = "" if values is None else f" from {min(values):g} to {max(values):g}"
+            return f"scores {self.labels[0]!r}{scores}"
+        kind = "several of " if self.labels.problem_type.startswith("multi") else ""
+        if values is None or len(self.labels) > 10:
+            return f"{kind}{len(self.labels)} labels"
+        rows = values if kind else [[value] for value in values]
+        counts = Counter(self.labels.number_of(value) for row in rows for value in row)
+        told = ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.labels))
+        return f"{kind}labels {told}"

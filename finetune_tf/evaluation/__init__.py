@@ -1,0 +1,8 @@
+"""Measuring what a fine-tuned model is worth: predictions, metrics, baselines, reports."""
+
+from finetune_tf.evaluation.curves import plot_history
+from finetune_tf.evaluation.evaluate import compare, evaluate
+from finetune_tf.evaluation.predict import Prediction, predict
+from finetune_tf.evaluation.report import Comparison, Report
+
+__all__ = ["Comparison", "Prediction", "Report", "compare", "evaluate", "plot_history", "predict"]

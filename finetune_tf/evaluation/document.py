@@ -1,0 +1,124 @@
+"""What reports share: they read as text, as HTML in a notebook, as JSON and as a picture."""
+
+import html
+import json
+import os
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from finetune_tf.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Table(NamedTuple):
+    """Rows of cells under a header; the first column is text, the others are numbers."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Document:
+    """A result that can be read, shown, drawn and saved.
+
+    A subclass says what it consists of (`blocks`), gives it as plain values (`to_dict`) and
+    names the function of `figures` that draws it (`_drawing`).
+    """
+
+    _drawing: str
+
+    def blocks(self) -> list[str | Table]:
+        """Lines and tables in reading order."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict:
+        """Plain Python values that `json.dumps` takes."""
+        raise NotImplementedError
+
+    def plot(self) -> "Figure":
+        """Draws the result as a matplotlib figure.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+        """
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError(
+                "Drawing needs matplotlib, which is not installed. "
+                "Install it with: pip install 'finetune-tf[report]'"
+            ) from error
+        from finetune_tf.evaluation import figures
+
+        return getattr(figures, self._drawing)(self)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes report.json and report.txt, and report.png where matplotlib is installed.
+
+        Args:
+            folder: Where to; made if it does not exist. Files of these names are replaced.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        as_json = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(folder / "report.json", lambda path: path.write_text(as_json + "\n", "utf-8"))
+        _write(folder / "report.txt", lambda path: path.write_text(f"{self}\n", "utf-8"))
+        try:
+            figure = self.plot()
+        except MissingExtraError:
+            return folder
+        _write(folder / "report.png", lambda path: figure.savefig(path, format="png", dpi=150))
+        return folder
+
+    def __str__(self) -> str:
+        return "\n\n".join(
+            _as_text(block) if isinstance(block, Table) else block for block in self.blocks()
+        )
+
+    def _repr_html_(self) -> str:
+        return "\n".join(
+            _as_html(block) if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+            for block in self.blocks()
+        )
+
+
+def _write(path, write) -> None:
+    # Beside its place first, so that a reader never finds half a file.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _as_text(table: Table) -> str:
+    columns = list(zip(table.header, *table.rows, strict=True))
+    widths = [max(map(_width, column)) for column in columns]
+    lines = []
+    for first, *others in [table.header, *table.rows]:
+        cells = [first + " " * (widths[0] - _width(first))]
+        cells += [
+            " " * (width - _width(cell)) + cell
+            for cell, width in zip(others, widths[1:], strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _as_html(table: Table) -> str:
+    def row(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in table.rows)
+    return f"<table><thead>{row(table.header, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes in a terminal: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,0 +1,213 @@
+"""Measuring models on a test, alone, against a baseline, or against each other."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune_tf.data import Examples, overlap
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.evaluation.baselines import baseline_scores, resolve_name
+from finetune_tf.evaluation.bootstrap import paired_bootstrap
+from finetune_tf.evaluation.metrics import confusion, decide, measure, per_class
+from finetune_tf.evaluation.predict import logits, require_task
+from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
+from finetune_tf.labels import Labels
+
+if TYPE_CHECKING:
+    import keras
+
+
+def evaluate(
+    model: "keras.Model",
+    test: Examples,
+    baseline: Any = None,
+    train: Examples | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Report:
+    """Measures a model on a test, and how much of it a baseline would have given as well.
+
+    Args:
+        model: A model from `load`.
+        test: Examples with labels.
+        baseline: What to compare with: a name ("auto", "tfidf", "majority"; for a regression
+            "auto", "ridge", "mean"), another model, or the predictions of something else: (n,)
+            labels or numbers, or (n, num_labels) probabilities in the order of the model's
+            labels.
+        train: The training examples: a named baseline learns from them, and texts of the test
+            that stand in them are counted.
+        batch_size: Texts per batch.
+        seed: Seed of the baseline and of the interval.
+
+    Returns:
+        The report; print it, `plot()` it or `save()` it.
+
+    Raises:
+        DataError: If the test has no labels, or the baseline is unknown, has nothing to learn
+            from or does not fit the test.
+        ModelError: If the model does not know its task, or a model given as baseline has
+            other labels.
+    """
+    labels = require_task(model).labels
+    targets = _targets(model, test)
+    # First, since it finds mistakes in the call before the model spends minutes on the test.
+    rival = _baseline(baseline, model, test, train, batch_size, seed)
+    predictions = decide(_scores(model, test, labels, batch_size), labels)
+    report = Report(
+        name=test.name,
+        labels=labels,
+        metrics=measure(targets, predictions, labels),
+        per_class=per_class(targets, predictions, labels),
+        confusion=confusion(targets, predictions, labels),
+        targets=targets,
+        predictions=predictions,
+        baseline=rival and Baseline(rival[0], measure(targets, rival[1], labels)),
+        difference=rival and paired_bootstrap(targets, predictions, rival[1], labels, seed=seed),
+        duplicates=None if train is None else len(overlap(train, test)),
+    )
+    if hasattr(model, "info"):
+        model.info.record["result"] = report.to_dict()
+        if train is not None:
+            model.info.record["data"] = train.name
+    return report
+
+
+def compare(
+    models: "Mapping[str, keras.Model]",
+    test: Examples,
+    baseline: Any = None,
+    train: Examples | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Comparison:
+    """Measures several models on one test; differences are to the first one.
+
+    Args:
+        models: Name to model. All must have the same labels, in any order.
+        test: As in `evaluate`.
+        baseline: As in `evaluate`; becomes the last row.
+        train: As in `evaluate`.
+        batch_size: Texts per batch.
+        seed: Seed of the baseline and of the intervals.
+
+    Returns:
+        The comparison; print it, `plot()` it or `save()` it.
+
+    Raises:
+        DataError: As in `evaluate`, or if there is no model.
+        ModelError: As in `evaluate`.
+    """
+    if not isinstance(models, Mapping) or not models:
+        raise DataError(
+            "compare expects a dict of name to model, with at least one model; "
+            f"found {type(models).__name__}."
+        )
+    first = require_task(next(iter(models.values())))
+    labels, targets = first.labels, _targets(first, test)
+    rival = _baseline(baseline, first, test, train, batch_size, seed)
+    candidates = [
+        (name, decide(_scores(model, test, labels, batch_size), labels), _trainable(model))
+        for name, model in models.items()
+    ]
+    if rival is not None:
+        candidates.append((f"baseline {rival[0]}", rival[1], None))
+    reference = candidates[0][1]
+    rows = [
+        Row(
+            name=name,
+            metrics=measure(targets, predictions, labels),
+            trainable_parameters=trainable,
+            difference=None
+            if predictions is reference
+            else paired_bootstrap(targets, predictions, reference, labels, seed=seed),
+        )
+        for name, predictions, trainable in candidates
+    ]
+    return Comparison(
+        name=test.name,
+        texts=len(test),
+        labels=labels,
+        rows=rows,
+        duplicates=None if train is None else len(overlap(train, test)),
+    )
+
+
+def _targets(model, examples) -> np.ndarray:
+    if "label" not in examples.columns:
+        raise DataError(
+            f"{examples.name} has no labels, so nothing can be measured on it. Name the column "
+            "with them when reading it, or use predict."
+        )
+    return model.task.targets(examples, model.labels)
+
+
+def _scores(model, test, labels: Labels, batch_size) -> np.ndarray:
+    """Scores of a model with its columns in the order of `labels`."""
+    theirs = require_task(model).labels
+    is_regression = labels.problem_type == "regression"
+    # The name of a regression's only output says nothing about what it measures.
+    same_names = is_regression or set(theirs) == set(labels)
+    if theirs.problem_type != labels.problem_type or not same_names:
+        raise ModelError(
+            f"Models on one test need the same labels: expected {labels}, found {theirs}."
+        )
+    scores = model.task.probabilities(logits(model, test, batch_size), theirs)
+    if is_regression:
+        return scores
+    return scores[:, [theirs.index(name) for name in labels]]
+
+
+def _baseline(baseline, model, test, train, batch_size, seed):
+    """Name and predictions of a baseline, or None."""
+    labels = model.labels
+    if baseline is None:
+        return None
+    if isinstance(baseline, str):
+        name = resolve_name(baseline, labels)
+        if train is None:
+            raise DataError(
+                f"The baseline {name!r} learns from the training examples: give train=…."
+            )
+        scores = baseline_scores(name, train, _targets(model, train), test, labels, seed)
+        return name, decide(scores, labels)
+    if hasattr(baseline, "predict"):
+        predictions = decide(_scores(baseline, test, labels, batch_size), labels)
+        return baseline.name, predictions
+    return "predictions", _given(baseline, model, test)
+
+
+def _given(values, model, test) -> np.ndarray:
+    """Predictions that the caller made, in the form of `decide`."""
+    labels = model.labels
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(values) != len(test):
+        raise DataError(
+            f"The baseline's predictions must be one per text of {test.name}: expected "
+            f"{len(test):,}, found {len(values):,}."
+        )
+    if labels.problem_type == "regression":
+        values = np.ravel(values).tolist()
+    elif _are_scores(values, len(labels)):
+        return decide(np.array(values, dtype=np.float64), labels)
+    column = Examples(
+        columns={"text": test.columns["text"], "label": values},
+        labels=labels,
+        name="the baseline's predictions",
+    )
+    return model.task.targets(column, labels)
+
+
+def _are_scores(values, num_labels) -> bool:
+    """Whether each row is one number per label."""
+    return all(
+        isinstance(row, list | tuple)
+        and len(row) == num_labels
+        and all(isinstance(value, int | float) for value in row)
+        for row in values
+    )
+
+
+def _trainable(model) -> int:
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -1,0 +1,80 @@
+"""Features of texts for the linear baselines: TF-IDF, and for pairs how alike both sides are."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+# Punctuation counts as a token, single characters too ("I", "!", "不").
+_TOKEN = r"\w+|[^\w\s]"
+_MOST_FEATURES = 200_000
+
+
+class TextFeatures:
+    """TF-IDF of words (1-2 grams) and characters (2-5 grams, within words).
+
+    The characters carry languages that write without spaces, spelling and endings. A pair gives
+    these features once a side, in columns of their own, and measures of the sides' likeness,
+    without which a linear model could not compare them.
+    """
+
+    def fit(self, sides: Sequence[list[str]]) -> "TextFeatures":
+        """Learns vocabulary and document frequencies.
+
+        Args:
+            sides: The texts, or for pairs the texts and their partners: one or two lists (n,).
+        """
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.preprocessing import StandardScaler
+
+        texts = [text for side in sides for text in side]
+        common = {"sublinear_tf": True, "max_features": _MOST_FEATURES}
+        self._vectorizers = [
+            TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2), **common).fit(texts),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common).fit(texts),
+        ]
+        self._scaler = None
+        if len(sides) == 2:
+            self._scaler = StandardScaler().fit(self._likeness(sides, self._tfidf(sides)))
+        return self
+
+    def transform(self, sides: Sequence[list[str]]):
+        """Features of texts as a scipy CSR matrix (n, num_features)."""
+        from scipy.sparse import csr_matrix, hstack
+
+        tfidf = self._tfidf(sides)
+        blocks = [block for side in tfidf for block in side]
+        if self._scaler is not None:
+            blocks.append(csr_matrix(self._scaler.transform(self._likeness(sides, tfidf))))
+        return hstack(blocks, format="csr")
+
+    def _tfidf(self, sides):
+        return [[vectorizer.transform(side) for vectorizer in self._vectorizers] for side in sides]
+
+    def _likeness(self, sides, tfidf) -> np.ndarray:
+        # The rows of a TF-IDF block have length one, so that their product is the cosine.
+        cosines = [
+            np.asarray(left.multiply(right).sum(axis=1)).ravel()
+            for left, right in zip(*tfidf, strict=True)
+        ]
+        overlaps = [_overlaps(left, right) for left, right in zip(*sides, strict=True)]
+        return np.hstack([np.stack(cosines, axis=1), np.array(overlaps)])
+
+
+def _overlaps(left: str, right: str) -> list[float]:
+    """How much of the words and letter pairs two texts share, and how their lengths differ."""
+    left, right = left.lower(), right.lower()
+    measures = [abs(np.log((len(left) + 1) / (len(right) + 1)))]
+    for units in (_words, _letter_pairs):
+        ours, theirs = units(left), units(right)
+        shared = len(ours & theirs)
+        measures += [shared / max(1, len(part)) for part in (ours | theirs, ours, theirs)]
+    return measures
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(_TOKEN, text))
+
+
+def _letter_pairs(text: str) -> set[str]:
+    return {text[i : i + 2] for i in range(len(text) - 1)}

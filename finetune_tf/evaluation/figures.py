@@ -1,0 +1,236 @@
+"""Pictures of reports. Imported only when one is drawn, since it needs matplotlib.
+
+Figures are made without pyplot, so that the caller's backend and open figures stay untouched.
+"""
+
+import io
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+
+from finetune_tf.evaluation.report import Comparison, Report
+
+_MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
+_MOST_NUMBERED_CLASSES = 10
+_MOST_NAMED_CLASSES = 30
+_LONGEST_NAME = 20
+
+# Fonts with Chinese, Japanese or Korean characters on the usual systems.
+_WIDE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "PingFang SC",
+    "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
+    "Arial Unicode MS",
+)  # fmt: skip
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks show although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def report_figure(report: Report) -> Figure:
+    """What the model gets right and wrong on the left, its metrics and the baseline's right."""
+    left = {
+        "single_label_classification": _draw_confusion,
+        "multi_label_classification": _draw_label_scores,
+        "regression": _draw_scatter,
+    }[report.labels.problem_type]
+    figure = _titled_figure(report.name, len(report.targets), height=5.2)
+    if report.difference is None:
+        axes = figure.subplots(1, 2, width_ratios=(1.1, 1))
+        metrics_axes = axes[1]
+    else:
+        axes = figure.subplot_mosaic(
+            [["left", "metrics"], ["left", "difference"]], width_ratios=(1.1, 1),
+            height_ratios=(3, 1),
+        )  # fmt: skip
+        _draw_differences(axes["difference"], [report.difference])
+        axes["difference"].set_ylim(0.6, -0.9)
+        axes, metrics_axes = [axes["left"]], axes["metrics"]
+    left(axes[0], report)
+    _draw_metrics(metrics_axes, report)
+    return figure
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """The main metric of each model, and the differences to the first with their intervals."""
+    rows, metric = comparison.rows, comparison.main_metric
+    figure = _titled_figure(comparison.name, comparison.texts, height=1.9 + 0.5 * len(rows))
+    bars, differences = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    values = [row.metrics[metric] for row in rows]
+    colors = [_OTHER if row.trainable_parameters is None else _MODEL for row in rows]
+    places = np.arange(len(rows))
+    bars.barh(places, values, height=0.6, color=colors)
+    for place, value in zip(places, values, strict=True):
+        _value_label(bars, place, value)
+    names = _drawable([_short(row.name) for row in rows], "model")
+    _name_ticks(bars.yaxis, names)
+    bars.invert_yaxis()
+    _metric_limits(bars, values)
+    _plain(bars, metric)
+    if len(rows) > 1:
+        _draw_differences(differences, [row.difference for row in rows], f" to {names[0]}")
+        differences.set_ylim(bars.get_ylim())
+    else:
+        differences.set_visible(False)
+    return figure
+
+
+def _draw_confusion(axes, report):
+    counts = report.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(counts) <= _MOST_NUMBERED_CLASSES:
+        for (row, column), count in np.ndenumerate(counts):
+            axes.text(
+                column, row, f"{count:,}", ha="center", va="center", fontsize=10,
+                color="white" if shares[row, column] > 0.55 else _INK,
+            )  # fmt: skip
+    if len(counts) <= _MOST_NAMED_CLASSES:
+        names = _drawable(report.labels, "class")
+        _name_ticks(axes.yaxis, names)
+        _name_ticks(axes.xaxis, names)
+        if len(counts) > 3:
+            axes.tick_params(axis="x", labelrotation=90)
+    axes.tick_params(length=0, colors=_INK)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="truth")
+    axes.set_title("Confusion", loc="left", fontsize=11, color=_INK)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format="{x:.0%}")
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+
+
+def _draw_label_scores(axes, report):
+    names = dict(zip(report.labels, _drawable(report.labels, "label"), strict=True))
+    f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
+    weakest = sorted(f1, key=f1.get)[:_MOST_NAMED_CLASSES]
+    names, values = weakest[::-1], [f1[name] for name in weakest[::-1]]
+    axes.barh(np.arange(len(names)), values, height=0.65, color=_MODEL)
+    if len(names) <= _MOST_NUMBERED_CLASSES:
+        for place, value in enumerate(values):
+            _value_label(axes, place, value)
+    _name_ticks(axes.yaxis, names)
+    axes.invert_yaxis()
+    _metric_limits(axes, values)
+    _plain(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
+
+
+def _draw_scatter(axes, report):
+    targets, predictions = report.targets, report.predictions
+    ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
+    axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
+    opacity = float(np.clip(60 / np.sqrt(len(targets)) / 10, 0.15, 0.8))
+    axes.scatter(targets, predictions, s=14, color=_MODEL, alpha=opacity, linewidths=0, zorder=2)
+    axes.set(xlabel="truth", ylabel="predicted")
+    _plain(axes, "Predictions (the line is where they are right)")
+
+
+def _draw_metrics(axes, report):
+    # Errors have no upper end, so that they do not fit on one axis with the other metrics.
+    names = [name for name in report.metrics if name not in ("mse", "mae")]
+    sides = [("fine-tuned", report.metrics, _MODEL)]
+    if report.baseline is not None:
+        sides.append((f"baseline {report.baseline.name}", report.baseline.metrics, _OTHER))
+    height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
+    shown = []
+    for i, (name, metrics, color) in enumerate(sides):
+        offsets = places + (i - (len(sides) - 1) / 2) * height
+        values = [metrics[metric] for metric in names]
+        axes.barh(offsets, values, height=height * 0.92, color=color, label=name)
+        for place, value in zip(offsets, values, strict=True):
+            _value_label(axes, place, value)
+        shown += values
+    _name_ticks(axes.yaxis, names)
+    axes.invert_yaxis()
+    _metric_limits(axes, shown)
+    _plain(axes, "Metrics")
+    if len(sides) > 1:
+        axes.legend(
+            frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.3,
+            fontsize=9,
+        )  # fmt: skip
+
+
+def _draw_differences(axes, differences, reference=""):
+    """Dots with 95 % intervals against a line at zero, one place each."""
+    axes.axvline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    farthest = 0.02
+    for place, difference in enumerate(differences):
+        if difference is None:  # The reference itself.
+            continue
+        axes.plot([difference.low, difference.high], [place, place], color=_MODEL, linewidth=2.5)
+        axes.plot(difference.value, place, "o", color=_MODEL, markersize=7)
+        axes.annotate(
+            f"{difference.value:+.3f}", (difference.value, place), xytext=(0, 8),
+            textcoords="offset points", ha="center", fontsize=9, color=_INK,
+        )  # fmt: skip
+        farthest = max(farthest, abs(difference.low), abs(difference.high))
+        metric = difference.metric
+    axes.set(xlim=(-1.15 * farthest, 1.15 * farthest), yticks=[])
+    axes.locator_params(axis="x", nbins=6)
+    _plain(axes, f"Difference in {metric}{reference}, 95% interval")
+
+
+def _titled_figure(name, texts, height):
+    figure = NotebookFigure(figsize=(11, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    figure.suptitle(
+        f"{_drawable([name], 'test')[0]}  ({texts:,} texts)", x=0.012, ha="left", fontsize=13,
+        fontweight="bold", color=_INK, fontfamily=_fonts(),
+    )  # fmt: skip
+    return figure
+
+
+def _name_ticks(axis, names):
+    axis.set_ticks(np.arange(len(names)), [_short(name) for name in names])
+    for label in axis.get_ticklabels():
+        label.set(fontfamily=_fonts(), fontsize=10 if len(names) <= 12 else 8)
+
+
+def _value_label(axes, place, value):
+    axes.annotate(
+        f"{value:.3f}", (max(value, 0), place), xytext=(4, 0), textcoords="offset points",
+        va="center", fontsize=9, color=_INK,
+    )  # fmt: skip
+
+
+def _metric_limits(axes, values):
+    # All metrics end at 1; only correlations can be below 0.
+    axes.set_xlim(min(0, *values, 0) * 1.1, 1.12)
+    axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1) if tick >= min(0, *values)])
+
+
+def _plain(axes, title):
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=_fonts())
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(length=0, colors=_INK)
+
+
+def _short(name):
+    # In the middle: names of classes often differ at their ends only.
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _fonts() -> list[str]:
+    """Families to look a character up in, one after the other."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
+
+
+def _drawable(names, kind) -> list[str]:
+    """The names, or numbers in place of those that no installed font has the characters for."""
+    known = set()
+    for family in _fonts():
+        known |= FT2Font(font_manager.findfont(family)).get_charmap().keys()
+    return [
+        name if known.issuperset(map(ord, name)) else f"{kind} {i}" for i, name in enumerate(names)
+    ]

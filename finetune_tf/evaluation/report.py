@@ -1,0 +1,215 @@
+"""Results of a test: `Report` of one model, `Comparison` of several."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from finetune_tf.evaluation.bootstrap import Difference
+from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.metrics import MAIN_METRIC
+from finetune_tf.labels import Labels
+
+# A longer table of classes is cut to those that need attention.
+_MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a model was compared with.
+
+    Attributes:
+        name: Name of the baseline.
+        metrics: Its metrics on the same test.
+    """
+
+    name: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Document):
+    """How good a model is on a test, printed as a short table.
+
+    Attributes:
+        name: Name of the test.
+        labels: The model's labels.
+        metrics: Metric name to value, the main one first; see `metrics.measure`.
+        per_class: Per label precision, recall, f1 and support; empty for a regression.
+        confusion: Counts (num_labels, num_labels), rows the truth, columns the prediction; None
+            unless one label is right per text.
+        targets: What is right: class indices (n,), 0 and 1 (n, num_labels), or numbers (n,).
+        predictions: What the model says, in the same form.
+        baseline: Name and metrics of the baseline, or None.
+        difference: Model minus baseline in the main metric with its interval, or None.
+        duplicates: How many texts of the test also stand in the training examples; None if
+            these were not given.
+    """
+
+    name: str
+    labels: Labels
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: np.ndarray | None
+    targets: np.ndarray
+    predictions: np.ndarray
+    baseline: Baseline | None = None
+    difference: Difference | None = None
+    duplicates: int | None = None
+
+    _drawing = "report_figure"
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that the comparison is about."""
+        return MAIN_METRIC[self.labels.problem_type]
+
+    def __repr__(self) -> str:
+        value = self.metrics[self.main_metric]
+        return f"<Report on {self.name}: {self.main_metric} {value:.3f}, {len(self.targets)} texts>"
+
+    def blocks(self) -> list[str | Table]:
+        """Lines and tables in reading order."""
+        blocks = [f"{self.name}: {len(self.targets):,} texts", self._metrics_table()]
+        if self.difference is not None:
+            blocks.append(self._difference_line())
+        if self.duplicates is not None:
+            blocks.append(_duplicates_line(self.duplicates, len(self.targets)))
+        if self.per_class:
+            blocks += self._class_blocks()
+        return blocks
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON; targets and predictions are left out."""
+        return {
+            "name": self.name,
+            "texts": len(self.targets),
+            "problem_type": self.labels.problem_type,
+            "labels": list(self.labels),
+            "main_metric": self.main_metric,
+            "metrics": self.metrics,
+            "per_class": self.per_class,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "baseline": None if self.baseline is None else asdict(self.baseline),
+            "difference": None if self.difference is None else asdict(self.difference),
+            "duplicates": self.duplicates,
+        }
+
+    def _metrics_table(self):
+        header, columns = ["", "fine-tuned"], [self.metrics]
+        if self.baseline is not None:
+            header.append(f"baseline {self.baseline.name}")
+            columns.append(self.baseline.metrics)
+        rows = [[name, *(f"{column[name]:.3f}" for column in columns)] for name in self.metrics]
+        return Table(header, rows)
+
+    def _difference_line(self):
+        metric = self.difference.metric
+        doubt = "" if self.difference.is_clear else "; the interval includes 0, no clear difference"
+        return (
+            f"{metric}: fine-tuned {self.metrics[metric]:.3f}, "
+            f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
+            f"difference {self.difference}{doubt}"
+        )
+
+    def _class_blocks(self):
+        shown = list(self.per_class)
+        note = []
+        if len(shown) > _MOST_CLASSES:
+            in_test = [name for name in shown if self.per_class[name]["support"]]
+            shown = sorted(in_test, key=lambda name: self.per_class[name]["f1"])[:_MOST_CLASSES]
+            note = [f"The {len(shown)} of {len(self.labels)} classes with the lowest f1:"]
+        rows = [
+            [
+                name,
+                *(f"{self.per_class[name][key]:.3f}" for key in ("precision", "recall", "f1")),
+                f"{self.per_class[name]['support']:,}",
+            ]
+            for name in shown
+        ]
+        return [*note, Table(["class", "precision", "recall", "f1", "support"], rows)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a comparison.
+
+    Attributes:
+        name: Its name.
+        metrics: Its metrics on the test.
+        trainable_parameters: How many numbers learn in it; None for a baseline.
+        difference: Its difference to the first row with the interval; None in the first row.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    trainable_parameters: int | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Document):
+    """Several models on one test, printed as a table.
+
+    Attributes:
+        name: Name of the test.
+        texts: How many texts it has.
+        labels: The labels of the first model.
+        rows: One `Row` a model in the order given, then the baseline if there is one.
+        duplicates: As in `Report`.
+    """
+
+    name: str
+    texts: int
+    labels: Labels
+    rows: list[Row]
+    duplicates: int | None = None
+
+    _drawing = "comparison_figure"
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that the differences are about."""
+        return MAIN_METRIC[self.labels.problem_type]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{row.name} {row.metrics[self.main_metric]:.3f}" for row in self.rows)
+        return f"<Comparison on {self.name}: {self.main_metric} {values}>"
+
+    def blocks(self) -> list[str | Table]:
+        """Lines and tables in reading order."""
+        metrics = list(self.rows[0].metrics)
+        header = ["model", *metrics, "trainable", f"{self.main_metric} against {self.rows[0].name}"]
+        rows = [
+            [
+                row.name,
+                *(f"{row.metrics[name]:.3f}" for name in metrics),
+                "-" if row.trainable_parameters is None else f"{row.trainable_parameters:,}",
+                "-" if row.difference is None else str(row.difference),
+            ]
+            for row in self.rows
+        ]
+        blocks = [f"{self.name}: {self.texts:,} texts", Table(header, rows)]
+        if self.duplicates is not None:
+            blocks.append(_duplicates_line(self.duplicates, self.texts))
+        return blocks
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return {
+            "name": self.name,
+            "texts": self.texts,
+            "problem_type": self.labels.problem_type,
+            "labels": list(self.labels),
+            "main_metric": self.main_metric,
+            "rows": [asdict(row) for row in self.rows],
+            "duplicates": self.duplicates,
+        }
+
+
+def _duplicates_line(duplicates, texts):
+    if not duplicates:
+        return "No text of the test stands in the training examples."
+    return (
+        f"{duplicates:,} of {texts:,} texts of the test also stand in the training examples: "
+        "new texts may turn out worse than the metrics say."
+    )

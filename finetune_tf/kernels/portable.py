@@ -1,0 +1,113 @@
+"""The kernels in `keras.ops`: correct on every backend, and the reference for faster ones.
+
+Shape legend: B batch, H heads, Q query positions, K key positions, D features.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from finetune_tf.errors import CheckpointError
+
+Tensor = Any
+
+# Names as in Hugging Face configs (`hidden_act`). "gelu" is the exact one, with erf.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "gelu_new": lambda x: ops.gelu(x, approximate=True),
+    "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate=True),
+    "gelu_fast": lambda x: ops.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
+    "relu": ops.relu,
+    "relu6": ops.relu6,
+    "relu2": lambda x: ops.square(ops.relu(x)),
+    "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=0.01),
+    "silu": ops.silu,
+    "swish": ops.silu,
+    "mish": lambda x: x * ops.tanh(ops.softplus(x)),
+    "tanh": ops.tanh,
+    "sigmoid": ops.sigmoid,
+    "linear": lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function behind a Hugging Face `hidden_act`.
+
+    Raises:
+        CheckpointError: If the name is not one of `ACTIVATIONS`.
+    """
+    if name not in ACTIVATIONS:
+        raise CheckpointError(
+            f"The activation {name!r} is not supported; known are {', '.join(sorted(ACTIVATIONS))}."
+        )
+    return ACTIVATIONS[name]
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+    """Layer normalisation over the last axis (Ba et al. 2016), float32 inside.
+
+    Args:
+        x: (..., D), any float type; the result has the same.
+        gamma: (D,) scale, float32.
+        beta: (D,) offset, float32.
+        epsilon: Added to the variance.
+    """
+    wide = ops.cast(x, gamma.dtype)
+    centred = wide - ops.mean(wide, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return ops.cast(centred * ops.rsqrt(variance + epsilon) * gamma + beta, x.dtype)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over keys, where masked keys get no weight; float32 inside.
+
+    Args:
+        scores: (B, H, Q, K).
+        mask: (B, K), 1 for a key that may be seen and 0 for padding. A row of zeros only
+            gives equal weights instead of NaN.
+    """
+    wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
+    blocked = (1.0 - ops.cast(mask, wide.dtype)) * -1e30  # (B, K)
+    return ops.cast(ops.softmax(wide + blocked[:, None, None, :], axis=-1), scores.dtype)
+
+
+def adamw_step(
+    variable: Tensor,
+    gradient: Tensor,
+    momentum: Tensor,
+    velocity: Tensor,
+    *,
+    step: Tensor,
+    learning_rate: Tensor,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One update of AdamW (Loshchilov & Hutter 2019) with epsilon where PyTorch has it.
+
+    Args:
+        variable: The value before the step; gradient, momentum and velocity share its shape.
+        gradient: Of the loss, already clipped.
+        momentum: Running mean of gradients.
+        velocity: Running mean of squared gradients.
+        step: Number of this step, from 1, as a float scalar.
+        learning_rate: Float scalar.
+        beta_1: Decay of `momentum`.
+        beta_2: Decay of `velocity`.
+        epsilon: Added to the root of the bias-corrected velocity.
+        weight_decay: Share of the variable taken off per unit of learning rate.
+
+    Returns:
+        The new variable, momentum and velocity.
+    """
+    momentum = momentum + (gradient - momentum) * (1.0 - beta_1)
+    velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
+    momentum_correction = 1.0 - ops.power(beta_1, step)
+    velocity_correction = ops.sqrt(1.0 - ops.power(beta_2, step))
+    change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
+    variable = variable * (1.0 - learning_rate * weight_decay)
+    variable = variable - (learning_rate / momentum_correction) * change
+    return variable, momentum, velocity

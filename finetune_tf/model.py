@@ -1,0 +1,283 @@
+"""The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf import saving
+from finetune_tf import stages as stages_module
+from finetune_tf.callbacks import BindSchedule
+from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.errors import ModelError
+from finetune_tf.labels import Labels
+from finetune_tf.stages import Stage, learnable_variables
+from finetune_tf.tasks import TextClassification, get_task
+from finetune_tf.training import compiling
+from finetune_tf.training.freezing import apply_frozen, count_parameters, renew_training
+from finetune_tf.training.schedules import schedule_of
+
+# What tokenizers may add to their output and no model wants.
+_DROPPED_INPUTS = {
+    "special_tokens_mask",
+    "offset_mapping",
+    "length",
+    "overflow_to_sample_mapping",
+    "num_truncated_tokens",
+}
+
+
+@dataclasses.dataclass
+class ModelInfo:
+    """What a model knows besides its weights; it travels in the Keras config.
+
+    Attributes:
+        checkpoint: As the user called it.
+        tokenizer: Folder or Hub id that the tokenizer is loaded from.
+        task: Name of the task.
+        labels: Names of the outputs.
+        pooling: "pooler" (the family's own), "cls" or "mean".
+        config: The complete Hugging Face config, as it will be saved.
+        head_layers: Names of the layers that no checkpoint has trained.
+        record: What was done with the model, for its card: data, fits, results.
+    """
+
+    checkpoint: str
+    tokenizer: str
+    task: str
+    labels: Labels
+    pooling: str
+    config: dict
+    head_layers: tuple[str, ...]
+    record: dict = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """A JSON-safe copy."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {
+            "labels": {"names": list(self.labels), "problem_type": self.labels.problem_type},
+            "head_layers": list(self.head_layers),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ModelInfo":
+        """The inverse of `to_dict`."""
+        labels = Labels(**values["labels"])
+        return cls(**{**values, "labels": labels, "head_layers": tuple(values["head_layers"])})
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class FineTuneModel(keras.Model):
+    """A Keras model made of a checkpoint and a task; `ft.load` makes it.
+
+    It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
+    (batch, length) and logits (batch, labels) in float32 as output, so everything Keras does
+    with models works. On top of that:
+
+    - all inputs but `input_ids` may be left out, and unknown ones raise;
+    - `compile()` without arguments takes the preset of the task;
+    - freezing takes effect whenever it happens;
+    - `.keras` files bring labels, config, tokenizer and frozen variables back.
+
+    It has no constructor of its own because Keras revives it as a Functional model.
+    """
+
+    info: ModelInfo
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages, from embeddings to head."""
+        return stages_module.stages(self)
+
+    @property
+    def task(self) -> TextClassification:
+        """What the model is for."""
+        return get_task(self.info.task)
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the outputs, in the order of the logits."""
+        return self.info.labels
+
+    @property
+    def config(self) -> dict:
+        """The Hugging Face config."""
+        return self.info.config
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's fast tokenizer.
+
+        Raises:
+            CheckpointError: If the checkpoint has none.
+        """
+        if getattr(self, "_tokenizer", None) is None:
+            self._tokenizer = load_tokenizer(self.info.tokenizer)
+        return self._tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens a text may have, special ones included."""
+        return min(self.config["max_position_embeddings"], self.tokenizer.model_max_length)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Logits (batch, labels) in float32.
+
+        Args:
+            inputs: `input_ids` (batch, length), or a dict with it and optionally
+                `attention_mask` (default: all ones) and `token_type_ids` (default: zeros).
+            *args: As in Keras.
+            **kwargs: As in Keras: `training` for example.
+
+        Raises:
+            ModelError: If an input is unknown or `input_ids` is missing.
+        """
+        return super().__call__(self._complete_inputs(inputs), *args, **kwargs)
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keras's hook; stateless calls arrive here without passing `__call__`."""
+        return super().call(self._complete_inputs(inputs), *args, **kwargs)
+
+    def compile(
+        self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Keras's compile, with the task's preset for what is left out.
+
+        Losses given by name are taken on logits; an optimizer given by name gets the rate
+        "auto". What is decided here is said in one line each.
+
+        Args:
+            optimizer: Optimizer or name; by default AdamW with the rate "auto".
+            loss: Loss or name; by default the task's.
+            metrics: As in Keras; with no loss given, the task's.
+            **kwargs: As in Keras.
+
+        Raises:
+            ModelError: If the loss does not fit the labels.
+        """
+        names = self.task.presets
+        resolved = compiling.resolve(self, self.labels, names, optimizer, loss, metrics)
+        super().compile(**resolved, **kwargs)
+
+    def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """Keras's fit; binds the preset's schedule and notes what was done.
+
+        Args:
+            x: As in Keras; usually what `Examples.batches` gives.
+            *args: As in Keras.
+            callbacks: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            Keras's History.
+
+        Raises:
+            ModelError: If memory runs out; the message says what to reduce.
+        """
+        if getattr(self, "optimizer", None) is None:
+            self.compile()
+        renew_training(self)
+        if hasattr(x, "element_spec"):
+            kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            mine = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+            binding = BindSchedule(kwargs.get("initial_epoch", 0))
+            callbacks = [*(callback for callback in mine if callback is not None), binding]
+        try:
+            history = super().fit(x, *args, callbacks=callbacks, **kwargs)
+        except Exception as error:
+            if "ResourceExhausted" in type(error).__name__:
+                raise ModelError(
+                    "Memory ran out. Use a smaller batch_size in batches(), a smaller max_length "
+                    "(the longest texts decide), or gradient_accumulation_steps in the optimizer "
+                    f"with a smaller batch. ({str(error).splitlines()[0]})"
+                ) from error
+            raise
+        self._note_fit(history)
+        return history
+
+    def save_pretrained(self, folder: str | Path, **card: str) -> Path:
+        """Writes the model as a Hugging Face checkpoint that PyTorch opens too.
+
+        Args:
+            folder: Made or replaced as a whole; an interrupted save leaves what was there.
+            **card: More lines for the model card, such as `data="SST-2"`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: If the folder cannot be written.
+        """
+        return saving.save_pretrained(self, folder, **card)
+
+    def get_config(self) -> dict:
+        """Keras config, with `info` and the frozen variables."""
+        frozen = [v.path for v in learnable_variables(self) if not v.trainable]
+        return super().get_config() | {"info": self.info.to_dict(), "frozen": frozen}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FineTuneModel":
+        """Revives the model; Keras calls it before it builds the optimizer."""
+        info, frozen = config.pop("info"), set(config.pop("frozen"))
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.info = ModelInfo.from_dict(info)
+        apply_frozen(model, {id(v) for v in learnable_variables(model) if v.path in frozen})
+        return model
+
+    def compile_from_config(self, config: dict) -> None:
+        """Keras's hook; a model with its own `compile` has to do it itself."""
+        config = keras.saving.deserialize_keras_object(config)
+        keras.Model.compile(self, **config)
+        if getattr(self, "optimizer", None) is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def _complete_inputs(self, inputs: Any) -> dict:
+        known = self._inputs_struct
+        if not hasattr(inputs, "keys"):
+            if isinstance(inputs, list | tuple):
+                raise ModelError(
+                    "The model takes input_ids (batch, length) or a dict of inputs, found a "
+                    f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
+                )
+            inputs = {"input_ids": inputs}
+        given = {name: inputs[name] for name in inputs if name not in _DROPPED_INPUTS}
+        given = {name: value for name, value in given.items() if value is not None}
+        unknown = sorted(given.keys() - known.keys())
+        if unknown or "input_ids" not in given:
+            raise ModelError(
+                f"The model takes the inputs {', '.join(known)} (only input_ids is needed), "
+                f"found {', '.join(map(str, inputs)) or 'none'}"
+                + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
+            )
+        given = {
+            # Keras refuses a mix of arrays and tensors.
+            name: value
+            if keras.utils.is_keras_tensor(value)
+            else ops.convert_to_tensor(value, dtype="int32")
+            for name, value in given.items()
+        }
+        ids = given["input_ids"]
+        if "attention_mask" not in given:
+            given["attention_mask"] = ops.ones_like(ids, dtype="int32")
+        if "token_type_ids" not in given:
+            given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
+        return {name: given[name] for name in known}
+
+    def _note_fit(self, history: Any) -> None:
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        learning, total = count_parameters(self)
+        self.info.record.setdefault("fits", []).append(
+            {
+                "epochs": len(history.epoch),
+                "steps": int(history.params.get("steps") or 0),
+                "optimizer": type(optimizer).__name__,
+                "learning_rate": str(
+                    schedule_of(optimizer) or optimizer.get_config()["learning_rate"]
+                ),
+                "trained": f"{learning:,} of {total:,} parameters",
+                "last": {k: float(v[-1]) for k, v in history.history.items()},
+            }
+        )

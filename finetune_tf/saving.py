@@ -1,0 +1,179 @@
+"""`save_pretrained`: a model as a Hugging Face folder, whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.checkpoints import FAMILIES, Family
+from finetune_tf.checkpoints.card import model_card
+from finetune_tf.checkpoints.sentence_transformers import modules
+from finetune_tf.checkpoints.weights import dump
+from finetune_tf.errors import CheckpointError
+from finetune_tf.messages import say
+
+
+def opens_in(model: Any) -> str:
+    """The PyTorch class that opens what `save_pretrained` writes for this model."""
+    if model.info.pooling == "pooler":
+        return f"transformers.{_family(model).class_prefix}{model.task.class_suffix}"
+    return "sentence_transformers.SentenceTransformer"
+
+
+def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
+    """Writes config, weights, tokenizer and model card.
+
+    A head on the family's own pooler is saved as PyTorch's `…ForSequenceClassification`; one on
+    another pooling as modules of sentence-transformers, whose `encode` then gives the logits.
+
+    Args:
+        model: A FineTuneModel.
+        folder: Replaced as a whole, with one rename; it may be the one the model came from.
+            Other files that stand in it are kept.
+        **card: More lines for the model card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If the folder cannot be written, or is a file.
+    """
+    folder = Path(folder).expanduser()
+    tokenizer = _tokenizer_or_none(model)  # read before its folder is replaced
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; save_pretrained writes a folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror}). Choose a folder you may write to."
+        ) from None
+    try:
+        _write(model, tokenizer, beside, card)
+        _keep_other_files(folder, beside)
+        _replace(folder, beside)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror}); what was there is unchanged."
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    model.info.tokenizer = str(folder)
+    say(f"Saved {folder}; opens in {opens_in(model)}.")
+    return folder
+
+
+def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> None:
+    family = _family(model)
+    is_pooler = model.info.pooling == "pooler"
+    suffix = model.task.class_suffix if is_pooler else "Model"
+    config = model.config | {"architectures": [f"{family.class_prefix}{suffix}"]}
+    _write_json(folder / "config.json", config)
+
+    head_table = family.heads[model.info.task]
+    of_head = {row.variable for row in head_table}
+    head = dump([v for v in model.weights if v.path in of_head], head_table)
+    prefix = family.tensor_prefix if is_pooler else ""
+    rest = [v for v in model.weights if v.path not in of_head]
+    tensors = dump(rest, family.weights(model.config), prefix)
+    _write_tensors(folder / "model.safetensors", tensors | head if is_pooler else tensors)
+    if not is_pooler:
+        kernel, bias = head["classifier.weight"], head["classifier.bias"]
+        limit = model.config["max_position_embeddings"]
+        if tokenizer is not None:
+            limit = min(limit, tokenizer.model_max_length)
+        for path, content in modules(model.info.pooling, kernel, bias, limit).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            write = _write_tensors if path.endswith(".safetensors") else _write_json
+            write(folder / path, content)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    text = model_card(model.info, opens_in(model), card)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _flush(path)
+
+
+def _keep_other_files(folder: Path, beside: Path) -> None:
+    """Copies what stands in the old folder and is none of ours, except older weights."""
+    stale = ("tf_model", "pytorch_model", "model-", "model.safetensors")
+    stale_folders = {"1_Pooling", "2_Dense", "2_Normalize", "modules.json"}
+    if not folder.is_dir():
+        return
+    for item in folder.iterdir():
+        written = beside / item.name
+        if written.exists() or item.name.startswith(stale) or item.name in stale_folders:
+            continue
+        if item.is_dir():
+            shutil.copytree(item, written)
+        else:
+            shutil.copy2(item, written)
+
+
+def _replace(folder: Path, beside: Path) -> None:
+    """Puts the new folder in the place of the old one."""
+    if not folder.exists():
+        beside.rename(folder)
+    else:
+        _exchange(folder, beside)
+    _flush(folder.parent)
+
+
+def _exchange(folder: Path, beside: Path) -> None:
+    """Swaps two folders; `beside` holds the old one afterwards.
+
+    Linux swaps them in one step. Elsewhere a moment remains between two renames in which only
+    the neighbour `.NAME-…` folders exist, each whole.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    if hasattr(libc, "renameat2"):
+        at_cwd, exchange = -100, 2
+        names = (os.fsencode(beside.absolute()), os.fsencode(folder.absolute()))
+        if libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0:
+            return
+    old = beside.with_name(f"{beside.name}-old")
+    folder.rename(old)
+    beside.rename(folder)
+    old.rename(beside)
+
+
+def _tokenizer_or_none(model: Any) -> Any:
+    try:
+        return model.tokenizer
+    except CheckpointError:
+        say("The checkpoint has no tokenizer, so none is saved.")
+        return None
+
+
+def _family(model: Any) -> Family:
+    return FAMILIES[model.config["model_type"]]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    # transformers refuses files that do not say which framework's layout they have.
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _flush(path: Path) -> None:
+    """Makes sure that the disk has it before anything depends on it."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

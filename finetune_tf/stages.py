@@ -1,0 +1,185 @@
+"""Stages: any Functional Keras model as an ordered list of weighted pieces.
+
+A model is cut wherever one single tensor carries everything from below to above. What is
+computed from the inputs without a weight (a mask, position numbers) can be had again on the
+other side of a cut, so it does not count. Residual blocks therefore stay whole, whatever
+their layers are called.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+from finetune_tf.errors import ModelError
+
+Role = Literal["embeddings", "block", "head"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of a model between two cuts.
+
+    Attributes:
+        name: Of the layer, or what the names of its layers have in common.
+        layers: The weighted layers inside, in order.
+        role: "embeddings", "block" or "head".
+    """
+
+    name: str
+    layers: tuple[keras.layers.Layer, ...]
+    role: Role
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Every variable that can learn, frozen or not."""
+        return [variable for layer in self.layers for variable in learnable_variables(layer)]
+
+
+def stages(model: keras.Model) -> list[Stage]:
+    """The stages of a model, from its inputs to its outputs.
+
+    Works on models of finetune_tf and on any other built Keras model: Functional and
+    Sequential ones are cut as the module describes, models inside a model are opened, and of
+    a subclassed model each weighted layer is a stage.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        At least one stage. The first is "embeddings" if it looks up tokens; the last is
+        "head" if it is made of Dense layers alone. Models of finetune_tf know better which
+        layers are their head: those that no checkpoint has trained.
+
+    Raises:
+        ModelError: If the model has no weights yet.
+    """
+    pieces = _drop_unweighted(_pieces(model))
+    if not pieces:
+        raise ModelError(
+            f"The model {model.name!r} has no weights yet, so it has no stages. "
+            "Build it first: call it on one batch."
+        )
+    declared = getattr(getattr(model, "info", None), "head_layers", None)
+    result = []
+    for i, layers in enumerate(pieces):
+        if declared is not None:
+            is_head = any(layer.name in declared for layer in layers)
+        else:
+            is_head = i == len(pieces) - 1 > 0 and all(_is_dense(layer) for layer in layers)
+        is_embedding = i == 0 and any(_looks_up_tokens(layer) for layer in layers)
+        role: Role = "head" if is_head else "embeddings" if is_embedding else "block"
+        result.append(Stage(_unique(_common_name(layers), result), tuple(layers), role))
+    return result
+
+
+def learnable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Variables of a layer that were made to learn, whether or not they are frozen now.
+
+    Moving statistics and random seeds are not among them.
+    """
+    found: dict[int, keras.Variable] = {}
+    for part in walk(layer):
+        # Keras keeps no public record of what a variable was made for: `trainable` is what
+        # freezing changes, this list is not.
+        for variable in part._trainable_variables:
+            found.setdefault(id(variable), variable)
+    return list(found.values())
+
+
+def walk(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer and all layers inside it, outer ones first."""
+    yield layer
+    for child in layer._layers:
+        yield from walk(child)
+
+
+def _pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
+    """Layers between cuts, unweighted pieces included."""
+    graph = _graph_of(model)
+    if graph is None:
+        return [[layer] for layer in model.layers]
+
+    nodes = [
+        node
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
+        for node in graph._nodes_by_depth[depth]
+    ]
+    readers: dict[int, int] = {}  # how often a tensor is still to be read
+    for node in nodes:
+        for tensor in node.input_tensors:
+            readers[id(tensor)] = readers.get(id(tensor), 0) + 1
+    for tensor in graph.outputs:
+        readers[id(tensor)] = readers.get(id(tensor), 0) + 1
+
+    free: set[int] = set()
+    waiting: set[int] = set()
+    pieces: list[list[keras.layers.Layer]] = []
+    current: list[keras.layers.Layer] = []
+    for node in nodes:
+        layer = node.operation
+        weighted = isinstance(layer, keras.layers.Layer) and bool(layer.weights)
+        if not weighted and all(id(tensor) in free for tensor in node.input_tensors):
+            free.update(id(tensor) for tensor in node.output_tensors)
+            continue
+        for tensor in node.input_tensors:
+            readers[id(tensor)] -= 1
+            if not readers[id(tensor)]:
+                waiting.discard(id(tensor))
+        waiting.update(id(tensor) for tensor in node.output_tensors if readers.get(id(tensor)))
+        if weighted and layer not in current:
+            current.append(layer)
+        if len(waiting) == 1:
+            pieces.append(current)
+            current = []
+    if current:
+        pieces.append(current)
+    return [inner for piece in pieces for inner in _opened(piece)]
+
+
+def _opened(piece: list[keras.layers.Layer]) -> list[list[keras.layers.Layer]]:
+    """The piece itself, or the pieces of the model that it consists of."""
+    if len(piece) == 1 and isinstance(piece[0], keras.Model):
+        return _pieces(piece[0])
+    return [piece]
+
+
+def _graph_of(model: keras.Model) -> Any:
+    """The Functional graph of a model, or None where it has none."""
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def _drop_unweighted(pieces: Iterable[list[keras.layers.Layer]]) -> list[list]:
+    """Keeps what can learn, each shared layer at its first place."""
+    seen: set[int] = set()
+    kept = []
+    for piece in pieces:
+        fresh = [layer for layer in piece if learnable_variables(layer) and id(layer) not in seen]
+        seen.update(id(layer) for layer in fresh)
+        if fresh:
+            kept.append(fresh)
+    return kept
+
+
+def _common_name(layers: list[keras.layers.Layer]) -> str:
+    if len(layers) == 1:
+        return layers[0].name
+    return os.path.commonprefix([layer.name for layer in layers]).rstrip("_-./") or layers[0].name
+
+
+def _unique(name: str, before: list[Stage]) -> str:
+    taken = {stage.name for stage in before}
+    candidates = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _looks_up_tokens(layer: keras.layers.Layer) -> bool:
+    return any(isinstance(part, keras.layers.Embedding) for part in walk(layer))
+
+
+def _is_dense(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense)

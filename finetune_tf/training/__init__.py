@@ -1,0 +1,16 @@
+"""What learns and how: selectors, freezing, optimizers, schedules, presets."""
+
+from finetune_tf.training import presets, select
+from finetune_tf.training.freezing import count_parameters, freeze, train_only
+from finetune_tf.training.optimizers import AdamW
+from finetune_tf.training.schedules import WarmupLinearDecay
+
+__all__ = [
+    "AdamW",
+    "WarmupLinearDecay",
+    "count_parameters",
+    "freeze",
+    "presets",
+    "select",
+    "train_only",
+]

@@ -1,0 +1,122 @@
+"""What `model.compile` understands: presets by task, and old scripts that would not learn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from finetune_tf.errors import ModelError
+from finetune_tf.labels import Labels
+from finetune_tf.messages import say, warn
+from finetune_tf.training import presets
+from finetune_tf.training.schedules import learns_pretrained, schedule_of
+
+# Highest rate at which pretrained weights survive an optimizer that divides by gradient size.
+HIGHEST_SAFE_RATE = 1e-4
+_ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Lion", "Lamb")
+
+# Losses that mean probabilities when Keras is given their name.
+_LOSSES_ON_LOGITS = {
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+}
+
+
+def resolve(
+    model: keras.Model,
+    labels: Labels,
+    preset_names: Mapping[str, str],
+    optimizer: Any,
+    loss: Any,
+    metrics: Any,
+) -> dict[str, Any]:
+    """Completes and corrects the arguments of `compile`, saying so.
+
+    Args:
+        model: Whose rates are judged.
+        labels: Decide the preset where a part is missing.
+        preset_names: From problem type to preset.
+        optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
+        loss: As for Keras, or None for the preset's. A name means the loss on logits.
+        metrics: As for Keras; with no loss given, the preset's.
+
+    Returns:
+        optimizer, loss and metrics for Keras.
+
+    Raises:
+        ModelError: If the loss cannot fit the model's labels.
+    """
+    name = preset_names[labels.problem_type]
+    preset = getattr(presets, name)()
+    if optimizer is None:
+        optimizer = preset["optimizer"]
+    elif isinstance(optimizer, str):
+        rate = "rate 'auto' with warm-up and linear decay"
+        say(f"compile: optimizer {optimizer!r} gets the {rate}, not Keras's default rate.")
+        optimizer = presets.make_optimizer(optimizer, clip_norm=None)
+    if loss is None:
+        loss = preset["loss"]
+        metrics = preset["metrics"] if metrics is None else metrics
+        say(f"compile: loss and metrics of the preset {name}.")
+    loss = _on_logits(loss)
+    _check_loss(loss, labels)
+    check_rate(model, optimizer)
+    return {"optimizer": optimizer, "loss": loss, "metrics": _on_logits_too(metrics, labels)}
+
+
+def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Warns of a rate that would ruin pretrained weights."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    schedule = schedule_of(optimizer)
+    if schedule is not None and schedule.peak == "auto":
+        return
+    if not any(name in type(optimizer).__name__ for name in _ADAPTIVE):
+        return
+    rate = schedule.peak if schedule else _highest_rate(optimizer)
+    if rate > HIGHEST_SAFE_RATE and learns_pretrained(model):
+        warn(
+            f"A learning rate of {rate:g} usually ruins pretrained weights: use 1e-5 to 1e-4, "
+            "learning_rate='auto', or train only the head: "
+            "ft.train_only(model, ft.select.head()).",
+        )
+
+
+def _on_logits(loss: Any) -> Any:
+    if isinstance(loss, str) and loss in _LOSSES_ON_LOGITS:
+        say(f"compile: loss {loss!r} is taken on logits, which is what the model returns.")
+        return _LOSSES_ON_LOGITS[loss](from_logits=True)
+    if isinstance(loss, keras.losses.Loss) and loss.get_config().get("from_logits") is False:
+        warn(
+            f"{type(loss).__name__} has from_logits=False, but the model returns logits, so it "
+            "will not learn. Write from_logits=True.",
+        )
+    return loss
+
+
+def _check_loss(loss: Any, labels: Labels) -> None:
+    one_class = keras.losses.SparseCategoricalCrossentropy | keras.losses.CategoricalCrossentropy
+    if isinstance(loss, one_class) and labels.problem_type != "single_label_classification":
+        raise ModelError(
+            f"{type(loss).__name__} is for one label out of several, but the model's problem type "
+            f"is {labels.problem_type!r}. Call compile() without a loss to get the one that fits."
+        )
+
+
+def _on_logits_too(metrics: Any, labels: Labels) -> Any:
+    """Keras would count a label as given from 0.5 on, which is a probability."""
+    if labels.problem_type != "multi_label_classification" or not isinstance(metrics, list):
+        return metrics
+    return [
+        keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")
+        if metric in ("accuracy", "acc", "binary_accuracy")
+        else metric
+        for metric in metrics
+    ]
+
+
+def _highest_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    rate = getattr(optimizer, "_learning_rate", 0.0)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return max(float(rate(step)) for step in (0, 10, 100, 1_000, 10_000))
+    return float(rate() if callable(rate) and not isinstance(rate, keras.Variable) else rate)

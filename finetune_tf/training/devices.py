@@ -1,0 +1,39 @@
+"""Which device computes, in which precision: said in one line, because guessing costs hours."""
+
+import shutil
+import warnings
+from typing import Any
+
+import keras
+
+
+def device_line(dtype: Any = None) -> str:
+    """The device and precision that a model loaded now will use.
+
+    Warns when the machine has an NVIDIA GPU that the backend does not see.
+
+    Args:
+        dtype: A Keras dtype policy; by default the global one.
+    """
+    backend = keras.backend.backend()
+    devices = keras.distribution.list_devices() if backend != "tensorflow" else _tensorflow_gpus()
+    accelerators = [device for device in devices if not device.lower().startswith("cpu")]
+    if not accelerators and shutil.which("nvidia-smi"):
+        warnings.warn(
+            f"This machine has an NVIDIA driver, but {backend} sees no GPU and uses the CPU. "
+            "Install the GPU build: pip install 'finetune-tf[gpu]'.",
+            stacklevel=3,
+        )
+    device = ", ".join(accelerators) or "CPU"
+    policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+    return f"Device: {device} ({backend}); precision: {policy.name}."
+
+
+def _tensorflow_gpus() -> list[str]:
+    import tensorflow as tf
+
+    details = (
+        tf.config.experimental.get_device_details(device)
+        for device in tf.config.list_physical_devices("GPU")
+    )
+    return [f"GPU {detail.get('device_name', '')}".strip() for detail in details]

@@ -1,0 +1,113 @@
+"""Freezing that always takes effect.
+
+The truth is the variables' own `trainable` flags. Keras reads them when a train function is
+traced and an optimizer is built, and afterwards ignores changes in silence; here a change
+renews both and carries the optimizer's slots over.
+"""
+
+import keras
+
+from finetune_tf.messages import say, warn
+from finetune_tf.stages import learnable_variables
+from finetune_tf.training.schedules import schedule_of
+from finetune_tf.training.select import Selector
+
+
+def freeze(model: keras.Model, selector: Selector) -> None:
+    """Stops the selected variables from learning; the others stay as they are.
+
+    Says how many parameters still train. Works before and after `compile` and between fits,
+    and on any built Keras model. A layer that is frozen whole is frozen as a layer, so that a
+    BatchNormalization keeps its statistics.
+
+    Args:
+        model: A built model.
+        selector: What to freeze.
+
+    Raises:
+        ModelError: If the selector matches nothing.
+    """
+    chosen = {id(variable) for variable in selector(model)}
+    apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | chosen)
+    _say_what_learns(model)
+
+
+def train_only(model: keras.Model, selector: Selector) -> None:
+    """Lets the selected variables learn and freezes all others.
+
+    Args:
+        model: A built model.
+        selector: What learns; `ft.select.everything()` unfreezes the model.
+
+    Raises:
+        ModelError: If the selector matches nothing.
+    """
+    chosen = {id(variable) for variable in selector(model)}
+    apply_frozen(model, {id(v) for v in learnable_variables(model)} - chosen)
+    _say_what_learns(model)
+
+
+def count_parameters(model: keras.Model) -> tuple[int, int]:
+    """How many parameters learn, and how many there are that could or could not."""
+    return _size(model.trainable_variables), _size(model.weights)
+
+
+def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
+    """Freezes exactly the variables with these ids and renews what depends on it."""
+    _set_flags(model, frozen)
+    renew_training(model)
+
+
+def renew_training(model: keras.Model) -> bool:
+    """Fits optimizer and train function to what learns now; returns whether it had to.
+
+    A no-op on models that are not compiled, or whose optimizer knows the same variables.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        model.train_function = None  # traced for other variables, if it was traced at all
+        return False
+    known = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
+    if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
+        return False
+    renewed = type(optimizer).from_config(optimizer.get_config())
+    renewed.build(model.trainable_variables)
+    slots = {variable.path: variable for variable in optimizer.variables}
+    for variable in renewed.variables:
+        if variable.path in slots:
+            variable.assign(slots[variable.path])
+    schedule = schedule_of(optimizer)
+    if schedule is not None:
+        schedule.resolve(model)
+        # The same object, because it knows the running fit.
+        getattr(renewed, "inner_optimizer", renewed)._learning_rate = schedule
+    model.optimizer = renewed
+    model._compile_config.config["optimizer"] = renewed
+    if model.train_function is not None:
+        model.make_train_function(force=True)  # at once: a fit may be running
+    return True
+
+
+def _set_flags(layer: keras.layers.Layer, frozen: set[int]) -> None:
+    learnable = learnable_variables(layer)
+    if learnable and all(id(variable) in frozen for variable in learnable):
+        layer.trainable = False
+        return
+    layer.trainable = True  # also resets everything inside, which is then set one by one
+    for variable in layer._trainable_variables:
+        variable.trainable = id(variable) not in frozen
+    for child in layer._layers:
+        _set_flags(child, frozen)
+
+
+def _say_what_learns(model: keras.Model) -> None:
+    learning, total = count_parameters(model)
+    say(f"{learning:,} of {total:,} parameters train.")
+    if not learning:
+        warn(
+            f"Nothing in {model.name!r} is left to train; a fit would change nothing.",
+        )
+
+
+def _size(variables: list[keras.Variable]) -> int:
+    return sum(int(keras.ops.size(variable)) for variable in variables)

@@ -1,0 +1,106 @@
+"""AdamW as PyTorch computes it, with a memory for what must not decay."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf import kernels
+
+NO_DECAY = (r"(^|/)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class AdamW(keras.optimizers.Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    Differs from `keras.optimizers.AdamW` in two ways: epsilon stands where PyTorch has it, and
+    the variables that do not decay are part of the config, so a reload keeps them.
+
+    Args:
+        learning_rate: A number or a schedule.
+        weight_decay: Share of a weight taken off per unit of learning rate.
+        beta_1: Decay of the mean gradient.
+        beta_2: Decay of the mean squared gradient.
+        epsilon: Added to the root of the mean squared gradient.
+        no_decay: Regular expressions; a variable whose path matches one does not decay. By
+            default biases and normalisations.
+        **kwargs: What every Keras optimizer takes, `global_clipnorm` for example.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 5e-5,
+        weight_decay: float = 0.01,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        no_decay: Sequence[str] = NO_DECAY,
+        **kwargs: Any,
+    ) -> None:
+        # Keras would apply a decay handed to it in a pass of its own.
+        super().__init__(learning_rate=learning_rate, weight_decay=None, **kwargs)
+        self.decay = weight_decay
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.no_decay = tuple(no_decay)
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates the two running means of each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._momentums, self._velocities = self.add_optimizer_variables(
+            variables, ["momentum", "velocity"]
+        )
+        pattern = re.compile("|".join(self.no_decay) or r"(?!)")
+        self._decays = [0.0 if pattern.search(v.path) else self.decay for v in variables]
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Updates all variables in place."""
+        super().apply([_dense(gradient) for gradient in grads], trainable_variables)
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Updates one variable in place."""
+        i = self._get_variable_index(variable)
+        dtype = variable.dtype
+        new, momentum, velocity = kernels.adamw_step(
+            ops.convert_to_tensor(variable),
+            ops.cast(gradient, dtype),
+            ops.convert_to_tensor(self._momentums[i]),
+            ops.convert_to_tensor(self._velocities[i]),
+            step=ops.cast(self.iterations + 1, dtype),
+            learning_rate=ops.cast(learning_rate, dtype),
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            weight_decay=self._decays[i],
+        )
+        self.assign(self._momentums[i], momentum)
+        self.assign(self._velocities[i], velocity)
+        self.assign(variable, new)
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {
+            **super().get_config(),
+            "weight_decay": self.decay,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "no_decay": list(self.no_decay),
+        }
+
+
+def _dense(gradient: Any) -> Any:
+    """Sums the slices as which TensorFlow gives the gradient of a table.
+
+    A token that occurs twice stands twice among them. Keras squares slices one by one and takes
+    their norm as they are, which is wrong for both.
+    """
+    if not hasattr(gradient, "indices"):
+        return gradient
+    return ops.segment_sum(gradient.values, gradient.indices, num_segments=gradient.shape[0])

@@ -1,0 +1,143 @@
+"""Presets: what `model.compile` takes, with the defaults that fine-tuning wants.
+
+    model.compile(**ft.presets.cross_entropy())
+    model.compile(**ft.presets.mean_squared_error(learning_rate=2e-5, weight_decay=0.0))
+
+Every model of finetune_tf returns logits, and every loss here expects them.
+"""
+
+from typing import Any, Literal
+
+import keras
+
+from finetune_tf.errors import ModelError
+from finetune_tf.training.optimizers import AdamW
+from finetune_tf.training.schedules import (
+    HEAD_RATE,
+    PRETRAINED_RATE,
+    AutoConstant,
+    WarmupLinearDecay,
+)
+
+Rate = float | Literal["auto"] | keras.optimizers.schedules.LearningRateSchedule
+
+
+def cross_entropy(
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    label_smoothing: float = 0.0,
+    **options: Any,
+) -> dict[str, Any]:
+    """One label a text: cross-entropy over class numbers.
+
+    Args:
+        optimizer: "adamw", "sgd" (with momentum 0.9), or another Keras optimizer's name.
+        learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained stages
+            learn, 1e-3 while only the head does (for SGD a hundred times that).
+        label_smoothing: Share of the probability spread over all classes (Szegedy et al.
+            2016). Targets must then be one-hot: (batch, classes).
+        **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm.
+
+    Returns:
+        optimizer, loss and metrics.
+    """
+    if label_smoothing:
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=label_smoothing
+        )
+        metric = keras.metrics.CategoricalAccuracy(name="accuracy")
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    return {
+        "optimizer": make_optimizer(optimizer, learning_rate, **options),
+        "loss": loss,
+        "metrics": [metric],
+    }
+
+
+def binary_cross_entropy(
+    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+) -> dict[str, Any]:
+    """Several labels a text: binary cross-entropy over 0/1 targets (batch, labels).
+
+    Args:
+        optimizer: As for `cross_entropy`.
+        learning_rate: As for `cross_entropy`.
+        **options: For `make_optimizer`.
+
+    Returns:
+        optimizer, loss and metrics; a label counts as given from a logit of 0 upwards.
+    """
+    return {
+        "optimizer": make_optimizer(optimizer, learning_rate, **options),
+        "loss": keras.losses.BinaryCrossentropy(from_logits=True),
+        "metrics": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+    }
+
+
+def mean_squared_error(
+    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+) -> dict[str, Any]:
+    """A number a text: mean squared error.
+
+    Args:
+        optimizer: As for `cross_entropy`.
+        learning_rate: As for `cross_entropy`.
+        **options: For `make_optimizer`.
+
+    Returns:
+        optimizer, loss and metrics.
+    """
+    return {
+        "optimizer": make_optimizer(optimizer, learning_rate, **options),
+        "loss": keras.losses.MeanSquaredError(),
+        "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
+    }
+
+
+def make_optimizer(
+    name: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    schedule: Literal["linear", "constant"] = "linear",
+    warmup_ratio: float = 0.1,
+    weight_decay: float = 0.01,
+    clip_norm: float | None = 1.0,
+) -> keras.optimizers.Optimizer:
+    """The optimizer of the presets.
+
+    Args:
+        name: "adamw", "sgd", or the name of another Keras optimizer.
+        learning_rate: A number, a Keras schedule, or "auto".
+        schedule: "linear" (warm-up and decay, bound when a fit starts) or "constant".
+        warmup_ratio: Share of the steps that the warm-up takes.
+        weight_decay: Of AdamW; never applied to biases and normalisations.
+        clip_norm: Gradients are scaled so that their joint norm is no larger; None for no
+            clipping.
+
+    Raises:
+        ModelError: If there is no such optimizer or schedule.
+    """
+    if schedule not in ("linear", "constant"):
+        raise ModelError(f"A schedule is 'linear' or 'constant', found {schedule!r}.")
+    name = name.lower()
+    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        scale = 100.0 if name == "sgd" else 1.0
+        rates = {"pretrained_rate": PRETRAINED_RATE * scale, "head_rate": HEAD_RATE * scale}
+        if schedule == "linear":
+            learning_rate = WarmupLinearDecay(learning_rate, warmup_ratio, **rates)
+        elif learning_rate == "auto":
+            learning_rate = AutoConstant("auto", 0.0, **rates)
+    clipping = {"global_clipnorm": clip_norm} if clip_norm else {}
+    if name == "adamw":
+        return AdamW(learning_rate, weight_decay, **clipping)
+    if name == "sgd":
+        return keras.optimizers.SGD(learning_rate, momentum=0.9, **clipping)
+    try:
+        return type(keras.optimizers.get(name))(learning_rate, **clipping)
+    except ValueError:
+        raise ModelError(
+            f"There is no optimizer {name!r}; use 'adamw', 'sgd', or a Keras optimizer's name."
+        ) from None

@@ -1,0 +1,140 @@
+"""Learning rates that follow the fit: warm-up, linear decay, and a peak chosen by what trains."""
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from finetune_tf.errors import ModelError
+from finetune_tf.messages import say, warn
+from finetune_tf.stages import stages
+
+PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
+HEAD_RATE = 1e-3  # the usual rate of Adam for fresh weights
+_FOREVER = 1e18  # steps of a fit whose length nobody knows
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    r"""Rises to a peak and falls again, both linearly, within one fit.
+
+    $$\eta_t = \eta \cdot \min\left(1, \frac{t + 1}{w}, \frac{T - t}{T - w}\right)$$
+
+    with $t$ the step from 0, $T$ the steps of the fit and $w$ = `warmup_ratio` · $T$; no step has
+    the rate 0, so none is wasted. The number of steps is learnt when a fit starts (`bind`), so
+    nobody has to compute it; a second fit starts a new rise. Where the number of steps is
+    unknown, the rate is constant.
+
+    Args:
+        peak: The highest rate, or "auto": `pretrained_rate` while a stage that a checkpoint
+            trained learns, `head_rate` while only the head does.
+        warmup_ratio: Share of the steps that the rise takes.
+        pretrained_rate: See `peak`.
+        head_rate: See `peak`.
+    """
+
+    def __init__(
+        self,
+        peak: float | Literal["auto"] = "auto",
+        warmup_ratio: float = 0.1,
+        pretrained_rate: float = PRETRAINED_RATE,
+        head_rate: float = HEAD_RATE,
+    ) -> None:
+        if peak != "auto" and not (isinstance(peak, int | float) and peak > 0):
+            raise ModelError(f"The peak of a schedule is a rate above 0 or 'auto', found {peak!r}.")
+        if not 0 <= warmup_ratio < 1:
+            raise ModelError(f"warmup_ratio is a share from 0 to below 1, found {warmup_ratio!r}.")
+        self.peak = peak
+        self.warmup_ratio = warmup_ratio
+        self.pretrained_rate = pretrained_rate
+        self.head_rate = head_rate
+        self._bound = False
+        # Variables, so that a traced train step of TensorFlow follows when they change.
+        self._rate = _number(pretrained_rate if peak == "auto" else peak, "rate")
+        self._first_step = _number(0, "first_step")
+        self._warmup = _number(0, "warmup")
+        self._steps = _number(_FOREVER, "steps")
+
+    @property
+    def rate(self) -> float:
+        """The peak in force."""
+        return float(self._rate)
+
+    def resolve(self, model: keras.Model) -> None:
+        """Chooses an "auto" peak by what learns in the model now."""
+        if self.peak == "auto":
+            self._rate.assign(self.pretrained_rate if learns_pretrained(model) else self.head_rate)
+
+    def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
+        """Fits the schedule to the fit that is about to start.
+
+        Args:
+            model: Decides an "auto" peak.
+            steps: Of the whole fit, or None if nobody knows.
+            first_step: The optimizer's iteration at which the fit begins.
+        """
+        self.resolve(model)
+        self._bound = True
+        if steps is None:
+            say(f"The length of the data is unknown, so the rate stays at {self.rate:g}.")
+        self._first_step.assign(first_step)
+        self._warmup.assign(self.warmup_ratio * steps if steps else 0)
+        self._steps.assign(steps or _FOREVER)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step of the optimizer, float32."""
+        if not self._bound:
+            warn(
+                f"The schedule was not told how long the fit is and stays at {self.rate:g}. "
+                "Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
+                "schedule='constant'.",
+            )
+        step = ops.cast(step, "float32") - self._first_step
+        rising = (step + 1.0) / ops.maximum(self._warmup, 1.0)
+        falling = (self._steps - step) / ops.maximum(self._steps - self._warmup, 1.0)
+        return self._rate * ops.clip(ops.minimum(rising, falling), 0.0, 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.rate:g}, warm-up and linear decay"
+
+    def get_config(self) -> dict:
+        """Keras config; what `bind` learnt belongs to one fit and is not part of it."""
+        return {
+            "peak": self.peak,
+            "warmup_ratio": self.warmup_ratio,
+            "pretrained_rate": self.pretrained_rate,
+            "head_rate": self.head_rate,
+        }
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class AutoConstant(WarmupLinearDecay):
+    """The same rate at every step: the schedule "constant" with the rate "auto"."""
+
+    def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
+        """Only chooses the rate."""
+        self.resolve(model)
+        self._bound = True
+
+    def __str__(self) -> str:
+        return f"{self.rate:g}, constant"
+
+
+def _number(value: float, name: str) -> keras.Variable:
+    return keras.Variable(float(value), dtype="float32", trainable=False, name=name)
+
+
+def learns_pretrained(model: keras.Model) -> bool:
+    """Whether a variable below the head learns."""
+    return any(
+        variable.trainable
+        for stage in stages(model)
+        if stage.role != "head"
+        for variable in stage.variables
+    )
+
+
+def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:
+    """The schedule inside an optimizer, if it is one of ours."""
+    schedule = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    return schedule if isinstance(schedule, WarmupLinearDecay) else None

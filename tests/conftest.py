@@ -1,0 +1,23 @@
+"""What every test may use: quiet libraries and tiny checkpoints."""
+
+import os
+
+# Before TensorFlow and huggingface_hub are imported, which read them once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+from helpers_models import CHINESE, write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """Folder of a random BERT with two blocks that knows a few English words."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_chinese_bert(tmp_path_factory):
+    """Folder of a random BERT whose words are single Chinese characters."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-chinese-bert"
+    return write_checkpoint(folder, CHINESE)

@@ -1,0 +1,195 @@
+"""Batches of few lengths: every row once, in a known order, padded and masked."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from finetune_tf.data import from_arrays
+from finetune_tf.data.batching import bucketed_dataset, length_buckets
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.labels import Labels
+
+LENGTHS = [3, 20, 16, 40, 17, 5, 30, 64, 1, 2]
+
+
+def dataset(lengths=LENGTHS, batch_size=2, **options):
+    """Row i holds the id i + 1 throughout and has the target i."""
+    features = {
+        "input_ids": [np.full(length, i + 1) for i, length in enumerate(lengths)],
+        "token_type_ids": [np.arange(length) % 2 for length in lengths],
+    }
+    options.setdefault("buckets", [16, 24, 32, 48, 64])
+    options.setdefault("targets", np.arange(len(lengths)))
+    return bucketed_dataset(features, {"input_ids": 99}, batch_size=batch_size, **options)
+
+
+def rows_of(batches):
+    return [targets.tolist() for _, targets in batches.as_numpy_iterator()]
+
+
+def test_buckets_are_those_in_use():
+    assert length_buckets([1, 16, 17, 24, 25, 100], 512) == [16, 24, 32, 128]
+    assert length_buckets(range(1, 513), 512) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+    assert length_buckets([30, 50], 50) == [32, 50]
+    assert length_buckets([3, 8], 8) == [8]
+    with pytest.raises(DataError, match="A row has 9 tokens, more than max_length=8"):
+        length_buckets([9], 8)
+
+
+def test_a_batch_is_padded_to_its_bucket_and_masked():
+    inputs, targets = next(dataset([3, 17], buckets=[16, 24]).as_numpy_iterator())
+    assert targets.tolist() == [0, 1]
+    assert inputs["input_ids"].tolist() == [[1] * 3 + [99] * 21, [2] * 17 + [99] * 7]
+    assert inputs["token_type_ids"][0].tolist() == [0, 1, 0] + [0] * 21
+    assert inputs["attention_mask"].tolist() == [[1] * 3 + [0] * 21, [1] * 17 + [0] * 7]
+    assert all(values.dtype == "int32" for values in inputs.values())
+
+
+def test_without_targets_a_batch_is_its_inputs():
+    inputs = next(dataset(targets=None).as_numpy_iterator())
+    assert set(inputs) == {"input_ids", "token_type_ids", "attention_mask"}
+
+
+def test_targets_keep_shape_and_type():
+    targets = np.eye(10, 3, dtype="float32")
+    _, batch = next(dataset(targets=targets, batch_size=4).as_numpy_iterator())
+    np.testing.assert_array_equal(batch, targets[:4])
+    assert batch.dtype == "float32"
+
+
+def test_without_shuffling_rows_keep_their_order():
+    batches = dataset(batch_size=3)
+    assert rows_of(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    lengths = [inputs["input_ids"].shape[1] for inputs, _ in batches]
+    assert lengths == [24, 48, 64, 16]
+
+
+def test_shuffled_rows_come_once_in_each_epoch_in_another_order():
+    batches = dataset(shuffle=True, seed=1)
+    first, second = rows_of(batches), rows_of(batches)
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(10))
+    assert first != second
+
+
+def test_the_order_of_each_epoch_follows_the_seed():
+    one, same, other = (dataset(shuffle=True, seed=seed) for seed in (1, 1, 2))
+    epochs = [rows_of(one) for _ in range(3)]
+    assert epochs == [rows_of(same) for _ in range(3)]
+    assert epochs != [rows_of(other) for _ in range(3)]
+    assert sum(epochs, []) == rows_of(dataset(shuffle=True, seed=1).repeat(3))
+
+
+def test_shuffled_rows_of_one_bucket_come_together():
+    lengths = [4] * 50 + [60] * 50
+    batches = dataset(lengths, batch_size=8, shuffle=True)
+    shapes = [inputs["input_ids"].shape for inputs, _ in batches.as_numpy_iterator()]
+    # 50 = 6 * 8 + 2: two short rows fill up a long batch, so one batch only is not full.
+    assert sorted(shapes) == [(4, 64)] + [(8, 16)] * 6 + [(8, 64)] * 6
+    assert shapes != sorted(shapes)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("drop_remainder", "count"), [(False, 4), (True, 3)])
+def test_the_number_of_batches_is_known(shuffle, drop_remainder, count):
+    batches = dataset(batch_size=3, shuffle=shuffle, drop_remainder=drop_remainder)
+    assert int(batches.cardinality()) == count
+    assert len(rows_of(batches)) == count
+    assert len(rows_of(batches)) == count
+
+
+def test_a_dropped_remainder_is_another_in_each_epoch():
+    batches = dataset([4, 4, 4, 60], batch_size=3, shuffle=True, drop_remainder=True)
+    left_out = {({0, 1, 2, 3} - set(sum(rows_of(batches), []))).pop() for _ in range(12)}
+    assert left_out == {0, 1, 2, 3}
+
+
+def test_shapes_are_open():
+    inputs, targets = dataset(shuffle=True).element_spec
+    assert all(spec.shape.as_list() == [None, None] for spec in inputs.values())
+    assert targets.shape.as_list() == [None]
+
+
+def test_rows_that_disagree():
+    rows = [np.arange(3)]
+    with pytest.raises(DataError, match="'a' and 'b' differ in the lengths of their rows"):
+        bucketed_dataset({"a": rows, "b": [np.arange(2)]}, {}, None, 1, [16])
+    with pytest.raises(DataError, match="There are 1 rows of inputs but 2 targets"):
+        bucketed_dataset({"a": rows}, {}, np.zeros(2), 1, [16])
+    with pytest.raises(DataError, match="A row has 3 tokens, more than the longest bucket, 2"):
+        bucketed_dataset({"a": rows}, {}, None, 1, [2])
+    with pytest.raises(DataError, match="1 rows do not fill one batch of 8: choose a smaller"):
+        bucketed_dataset({"a": rows}, {}, None, 8, [16], drop_remainder=True)
+
+
+class WordTask:
+    """Encodes each word by its length."""
+
+    def encode(self, examples, tokenizer, max_length, labels):
+        rows = [[len(word) for word in text.split()] for text in examples.columns["text"]]
+        has_labels = "label" in examples.columns
+        return SimpleNamespace(
+            features={"input_ids": [np.array(row[:max_length]) for row in rows]},
+            pad_values={"input_ids": 0},
+            targets=np.array([labels.index(v) for v in examples.columns["label"]])
+            if has_labels
+            else None,
+            truncated=sum(len(row) > max_length for row in rows),
+        )
+
+
+MODEL = SimpleNamespace(
+    task=WordTask(), tokenizer=None, labels=Labels(["pos", "neg"]), max_length=12
+)
+
+
+def test_examples_make_batches_in_the_label_order_of_the_model(capsys):
+    examples = from_arrays(["a fine film", "bad", "so so"], label=["pos", "neg", "neg"])
+    batches = examples.batches(MODEL, batch_size=2)
+    assert int(batches.cardinality()) == 2
+    inputs, targets = next(batches.as_numpy_iterator())
+    assert inputs["input_ids"].tolist() == [[1, 4, 4] + [0] * 9, [3] + [0] * 11]
+    assert inputs["attention_mask"].sum() == 4
+    assert targets.tolist() == [0, 1]
+    assert capsys.readouterr().out == ""
+
+
+def test_cut_texts_are_told(capsys):
+    examples = from_arrays(["one two three", "one"], name="reviews.csv")
+    inputs = next(examples.batches(MODEL, max_length=2).as_numpy_iterator())
+    assert inputs["input_ids"].tolist() == [[3, 3], [3, 0]]
+    assert capsys.readouterr().out == (
+        "reviews.csv: 1 of 2 texts are longer than 2 tokens and lose their end.\n"
+    )
+
+
+@pytest.mark.parametrize("max_length", [0, 13, -1])
+def test_a_length_the_model_cannot_take(max_length):
+    with pytest.raises(ModelError) as error:
+        from_arrays(["a"]).batches(MODEL, max_length=max_length)
+    assert str(error.value) == (
+        f"max_length={max_length} does not fit: the model takes 1 to 12 tokens."
+    )
+
+
+def test_another_kind_of_model():
+    with pytest.raises(ModelError, match=r"needs a model of finetune_tf.load\(…\), .* found str"):
+        from_arrays(["a"]).batches("bert-base-uncased")
+
+
+def test_a_fit_sees_the_same_epochs():
+    seen = []
+
+    class Recorder(keras.Model):
+        def train_step(self, data):
+            inputs, targets = data
+            seen.append(targets.numpy().tolist())
+            return {"loss": keras.ops.mean(targets)}
+
+    model = Recorder()
+    model.compile(run_eagerly=True)
+    model.fit(dataset(shuffle=True, seed=5), epochs=2, verbose=0, shuffle=False)
+
+    again = dataset(shuffle=True, seed=5)
+    assert seen == rows_of(again) + rows_of(again)

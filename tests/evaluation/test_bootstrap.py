@@ -1,0 +1,114 @@
+"""The interval of a difference says what it should."""
+
+import numpy as np
+import pytest
+
+from finetune_tf.evaluation.bootstrap import Difference, paired_bootstrap
+from finetune_tf.evaluation.metrics import measure
+from finetune_tf.labels import Labels
+
+YES_NO = Labels(["no", "yes"])
+TOPICS = Labels(["art", "law"], "multi_label_classification")
+SCORE = Labels(["score"])
+
+
+def noisy(targets, share, seed):
+    """Class indices of which `share` are wrong."""
+    wrong = np.random.default_rng(seed).random(len(targets)) < share
+    return np.where(wrong, 1 - targets, targets)
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "predictions"),
+    [
+        (YES_NO, np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])),
+        (TOPICS, np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [0, 1], [0, 1]])),
+        (SCORE, np.array([1.0, 2.0, 4.0]), np.array([1.5, 1.0, 3.0])),
+    ],
+)
+def test_equal_predictions_do_not_differ(labels, targets, predictions):
+    difference = paired_bootstrap(targets, predictions, predictions.copy(), labels)
+
+    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+    assert not difference.is_clear
+    assert difference.n == 2000
+
+
+def test_a_clear_difference_leaves_out_zero():
+    targets = np.tile([0, 1], 200)
+    better, worse = noisy(targets, 0.1, seed=1), noisy(targets, 0.4, seed=2)
+
+    difference = paired_bootstrap(targets, better, worse, YES_NO)
+
+    gain = np.mean(better == targets) - np.mean(worse == targets)
+    assert difference.metric == "accuracy"
+    assert difference.value == pytest.approx(gain)
+    assert 0 < difference.low < gain < difference.high
+    assert difference.is_clear
+    turned = paired_bootstrap(targets, worse, better, YES_NO)
+    assert turned.value == pytest.approx(-gain)
+    assert turned.is_clear
+
+
+def test_the_interval_of_accuracies_is_the_normal_one():
+    targets = np.tile([0, 1], 500)
+    ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
+
+    difference = paired_bootstrap(targets, ours, theirs, YES_NO, n=20_000)
+
+    gains = (ours == targets).astype(int) - (theirs == targets)
+    half = 1.96 * gains.std() / np.sqrt(len(gains))
+    assert difference.low == pytest.approx(gains.mean() - half, abs=0.003)
+    assert difference.high == pytest.approx(gains.mean() + half, abs=0.003)
+
+
+@pytest.mark.parametrize("labels", [TOPICS, SCORE])
+def test_the_difference_is_that_of_the_metrics(labels):
+    generator = np.random.default_rng(0)
+    if labels is SCORE:
+        targets = generator.normal(1000, 1, size=80)
+        ours, theirs = (targets + generator.normal(0, noise, 80) for noise in (0.3, 1.0))
+    else:
+        targets, ours, theirs = generator.integers(2, size=(3, 80, 2))
+
+    difference = paired_bootstrap(targets, ours, theirs, labels, n=500)
+
+    values = [measure(targets, each, labels)[difference.metric] for each in (ours, theirs)]
+    assert difference.value == pytest.approx(values[0] - values[1])
+    assert difference.low < difference.value < difference.high
+
+
+def test_a_constant_has_correlation_zero_in_every_draw():
+    targets = np.arange(30.0)
+
+    difference = paired_bootstrap(targets, targets, np.full(30, 0.1), SCORE, n=200)
+
+    assert (difference.low, difference.high) == pytest.approx((1.0, 1.0))
+
+
+def test_the_seed_decides():
+    targets = np.tile([0, 1], 30)
+    ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
+
+    first, again, other = (
+        paired_bootstrap(targets, ours, theirs, YES_NO, seed=seed, n=77) for seed in (0, 0, 1)
+    )
+
+    assert first == again
+    assert first != other
+
+
+def test_large_tests_are_drawn_in_pieces(monkeypatch):
+    targets = np.random.default_rng(0).normal(size=50)
+    ours, theirs = targets + 0.1, targets**3
+    whole = paired_bootstrap(targets, ours, theirs, SCORE, n=20)
+
+    monkeypatch.setattr("finetune_tf.evaluation.bootstrap._COUNTS_AT_ONCE", 350)
+
+    assert paired_bootstrap(targets, ours, theirs, SCORE, n=20) == whole
+
+
+def test_it_reads_as_one_phrase():
+    difference = Difference("accuracy", value=0.213, low=0.152, high=0.274, n=2000)
+
+    assert str(difference) == "+0.213 (95% interval +0.15 to +0.27)"

@@ -1,0 +1,114 @@
+"""Metrics of cases small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from finetune_tf.evaluation.metrics import confusion, decide, measure, per_class
+from finetune_tf.labels import Labels
+
+COLOURS = Labels(["red", "green", "blue"])
+TOPICS = Labels(["art", "law", "war"], "multi_label_classification")
+SCORE = Labels(["score"])
+
+
+def test_the_most_probable_class_is_the_prediction():
+    scores = np.array([[0.2, 0.5, 0.3], [0.9, 0.1, 0.0]])
+
+    assert decide(scores, COLOURS).tolist() == [1, 0]
+
+
+def test_each_label_of_half_or_more_is_predicted():
+    scores = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]])
+
+    assert decide(scores, TOPICS).tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_numbers_stay_numbers():
+    assert decide(np.array([0.2, 3.5]), SCORE).tolist() == [0.2, 3.5]
+
+
+def test_single_label_metrics():
+    targets = np.array([0, 0, 0, 1, 1, 2])
+    predictions = np.array([0, 0, 1, 1, 1, 0])
+
+    metrics = measure(targets, predictions, COLOURS)
+
+    # f1: red 2*2/(3+3), green 2*2/(2+3), blue 0.
+    assert metrics == {
+        "accuracy": pytest.approx(4 / 6),
+        "macro_f1": pytest.approx((2 / 3 + 4 / 5 + 0) / 3),
+        # (c*s - sum t*p) / sqrt((s² - sum p²)(s² - sum t²)), Gorodkin 2004.
+        "mcc": pytest.approx((4 * 6 - 15) / np.sqrt((36 - 18) * (36 - 14))),
+    }
+    assert next(iter(metrics)) == "accuracy"
+    table = per_class(targets, predictions, COLOURS)
+    assert table["green"] == {
+        "precision": pytest.approx(2 / 3), "recall": 1.0, "f1": pytest.approx(4 / 5), "support": 2,
+    }  # fmt: skip
+    assert table["blue"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert confusion(targets, predictions, COLOURS).tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_a_class_that_does_not_occur_is_left_out_of_macro_f1():
+    targets, predictions = np.array([0, 1, 1]), np.array([0, 1, 1])
+
+    assert measure(targets, predictions, COLOURS)["macro_f1"] == 1.0
+    assert per_class(targets, predictions, COLOURS)["blue"]["support"] == 0
+    assert confusion(targets, predictions, COLOURS).shape == (3, 3)
+
+
+def test_one_class_alone_has_no_correlation():
+    assert measure(np.array([1, 1]), np.array([1, 1]), COLOURS) == {
+        "accuracy": 1.0, "macro_f1": 1.0, "mcc": 0.0,
+    }  # fmt: skip
+
+
+def test_multi_label_metrics():
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype="float32")
+    predictions = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+
+    metrics = measure(targets, predictions, TOPICS)
+
+    # Two hits, one false alarm, one miss; nobody speaks of war.
+    assert metrics == {
+        "micro_f1": pytest.approx(2 * 2 / (2 * 2 + 2)),
+        "macro_f1": pytest.approx((1.0 + 0.0) / 2),
+        "subset_accuracy": pytest.approx(1 / 3),
+    }
+    assert per_class(targets, predictions, TOPICS)["art"]["support"] == 2
+    assert confusion(targets, predictions, TOPICS) is None
+
+
+def test_no_label_anywhere_gives_zero_not_a_warning():
+    nothing = np.zeros((2, 3), dtype=int)
+
+    assert measure(nothing, nothing, TOPICS) == {
+        "micro_f1": 0.0, "macro_f1": 0.0, "subset_accuracy": 1.0,
+    }  # fmt: skip
+
+
+def test_regression_metrics():
+    targets, predictions = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 8.0])
+
+    metrics = measure(targets, predictions, SCORE)
+
+    assert metrics == {
+        # Deviations -1.5 -0.5 0.5 1.5 and -2.5 -1.5 -0.5 4.5.
+        "pearson": pytest.approx(11 / np.sqrt(5 * 29)),
+        "spearman": pytest.approx(1.0),
+        "mse": pytest.approx(4.0),
+        "mae": pytest.approx(1.0),
+    }
+    assert per_class(targets, predictions, SCORE) == {}
+
+
+@pytest.mark.parametrize("constant", [0.0, 2.5, 1e6 + 0.1])
+def test_a_constant_correlates_with_nothing(constant):
+    metrics = measure(np.array([1.0, 2.0, 3.0]), np.full(3, constant), SCORE)
+
+    assert metrics["pearson"] == metrics["spearman"] == 0.0
+
+
+def test_one_text_can_be_measured():
+    assert measure(np.array([1.0]), np.array([3.0]), SCORE)["mse"] == 4.0
+    assert measure(np.array([1]), np.array([0]), COLOURS)["accuracy"] == 0.0

@@ -1,0 +1,67 @@
+"""Checkpoints with known numbers, and what turns one folder into another."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.checkpoints.weights import Weight
+
+TESTS = Path(__file__).resolve().parent
+BERTS = TESTS / "references" / "bert"
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+def reference(name: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """A checkpoint folder of `references/make_bert.py`, and what PyTorch gives for it."""
+    folder = BERTS / name
+    with np.load(folder / "expected.npz") as stored:
+        return folder, dict(stored)
+
+
+def inputs_of(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's inputs among stored arrays."""
+    return {name: expected[name] for name in INPUTS}
+
+
+def copy_checkpoint(source: Path, folder: Path, **config: object) -> Path:
+    """Copies config.json and weights, with some config keys changed; None takes a key out."""
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.suffix in {".safetensors", ".h5"}:
+            shutil.copy2(path, folder)
+    content = json.loads((source / "config.json").read_text()) | config
+    content = {key: value for key, value in content.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder with one safetensors file."""
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def write_weights(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Replaces the weights of a folder."""
+    from safetensors.numpy import save_file
+
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def logits(model, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """What a model says without dropout."""
+    return np.asarray(model(inputs, training=False))
+
+
+def table_of(model) -> dict[str, Weight]:
+    """Path of each variable to its row, named as in PyTorch's task model."""
+    family = FAMILIES[model.config["model_type"]]
+    rows = {}
+    for row in family.weights(model.config):
+        name = f"{family.tensor_prefix}.{row.tensor}"
+        rows[row.variable] = Weight(name, row.variable, row.transposed)
+    return rows | {row.variable: row for row in family.heads[model.task.name]}

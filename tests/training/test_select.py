@@ -1,0 +1,112 @@
+"""Which variables a selector means."""
+
+import re
+
+import pytest
+
+import finetune_tf as ft
+from finetune_tf import select
+from finetune_tf.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert):
+    return ft.load(tiny_bert, labels=["no", "yes"])
+
+
+def paths(selector, model):
+    return [variable.path for variable in selector(model)]
+
+
+def layers(selector, model):
+    """The layers that the selected variables are in, each once."""
+    return list(dict.fromkeys(path.split("/")[0] for path in paths(selector, model)))
+
+
+def test_head_is_what_no_checkpoint_trained(bert):
+    assert paths(select.head(), bert) == ["classifier/dense/kernel", "classifier/dense/bias"]
+
+
+def test_an_unfilled_pooler_is_head(tmp_path, tiny_bert):
+    from safetensors.numpy import load_file, save_file
+
+    for file in tiny_bert.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if not name.startswith("pooler")}
+    save_file(kept, tmp_path / "model.safetensors")
+    assert layers(select.head(), ft.load(tmp_path, labels=2)) == ["pooler", "classifier"]
+
+
+def test_stage_selectors(bert):
+    assert layers(select.embeddings(), bert) == ["embeddings"]
+    assert layers(select.bottom(1), bert) == ["block_0"]
+    assert layers(select.bottom(2), bert) == ["block_0", "block_1"]
+    assert layers(select.blocks(1), bert) == ["block_1", "pooler"]
+    assert layers(select.blocks(1, 2), bert) == ["block_1"]
+    assert layers(select.blocks(-1), bert) == ["pooler"]
+    assert len(select.everything()(bert)) == len(bert.weights) == 41
+
+
+def test_biases_include_those_of_norms(bert):
+    found = paths(select.biases(), bert)
+    assert len(found) == 1 + 2 * 8 + 1 + 1
+    assert "block_0/attention/query/bias" in found
+    assert "block_0/attention_norm/beta" in found
+    assert not [path for path in found if path.endswith(("kernel", "gamma", "embeddings"))]
+
+
+def test_norms_are_scale_and_offset(bert):
+    assert paths(select.norms(), bert)[:4] == [
+        "embeddings/norm/gamma",
+        "embeddings/norm/beta",
+        "block_0/attention_norm/gamma",
+        "block_0/attention_norm/beta",
+    ]
+    assert len(select.norms()(bert)) == 10
+
+
+def test_matching_searches_paths(bert):
+    assert paths(select.matching(r"attention/(query|value)/kernel"), bert) == [
+        "block_0/attention/query/kernel",
+        "block_0/attention/value/kernel",
+        "block_1/attention/query/kernel",
+        "block_1/attention/value/kernel",
+    ]
+
+
+def test_selectors_combine(bert):
+    assert layers(select.head() | select.embeddings(), bert) == ["embeddings", "classifier"]
+    assert paths(select.head() & select.biases(), bert) == ["classifier/dense/bias"]
+    assert layers(~(select.blocks(0) | select.embeddings()), bert) == ["classifier"]
+    assert layers(~~select.head(), bert) == ["classifier"]
+
+
+def test_selectors_read_as_they_were_written():
+    selector = ~(select.embeddings() | select.bottom(6)) & select.biases()
+    assert repr(selector) == "(~(embeddings() | bottom(6)) & biases())"
+    assert repr(select.matching("a|b")) == "matching('a|b')"
+    assert repr(select.blocks(-2)) == "blocks(-2)"
+    assert repr(select.blocks(1, 3)) == "blocks(1, 3)"
+
+
+def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
+    message = (
+        "The selector matching('lora') matches nothing in 'bert', whose stages are: "
+        "embeddings (embeddings), block_0 (block), block_1 (block), pooler (block), "
+        "classifier (head)."
+    )
+    with pytest.raises(ModelError, match=re.escape(message)):
+        select.matching("lora")(bert)
+    with pytest.raises(ModelError, match=re.escape("(head() & embeddings()) matches nothing")):
+        (select.head() & select.embeddings())(bert)
+    with pytest.raises(ModelError, match=re.escape("~everything() matches nothing")):
+        ft.freeze(bert, ~select.everything())
+
+
+def test_more_blocks_than_there_are(bert):
+    message = "The selector bottom(99) goes beyond the 3 blocks of the model."
+    with pytest.raises(ModelError, match=re.escape(message)):
+        ft.freeze(bert, select.bottom(99))
+    with pytest.raises(ModelError, match=re.escape("bottom(n) takes one block or more, found 0.")):
+        select.bottom(0)
