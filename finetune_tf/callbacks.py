@@ -31,7 +31,7 @@ class BindSchedule(keras.callbacks.Callback):
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         done = (self.model._initial_epoch or self._initial_epoch) * (steps or 0)
         # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
-        first_step = int(optimizer._iterations) - done
+        first_step = int(optimizer._iterations.numpy()) - done
         schedule.bind(self.model, steps * epochs if steps else None, first_step)
         if keras.backend.backend() != "tensorflow":
             # There its numbers are constants of a traced step, so an earlier trace is stale.

@@ -62,15 +62,17 @@ def load(
             trained head for other labels.
     """
     task_ = get_task(task)
-    source = open_checkpoint(checkpoint, task, revision)
+    source = open_checkpoint(checkpoint, task, revision, new_head)
     pooling = _choose_pooling(pooling, source)
-    head = {} if new_head or not _fits_pooling(source, pooling) else source.head
-    labels = _choose_labels(labels, problem_type, source, trained=bool(head))
+    trained = bool(source.head) and _fits(source, task_, pooling)
+    labels = _choose_labels(labels, problem_type, source, trained)
     config = _adapted(source, labels, dropout)
 
     model = _chain(model_class, source, task_, config, labels, pooling, dtype)
-    table = [*source.family.weights(config), *source.family.heads[task]]
-    report = fill(model.weights, table, source.tensors | head, source.family.tensor_prefix)
+    # Without rows for the head, a trained one that is not wanted is reported as unused.
+    table = source.family.weights(config) + (source.family.heads[task] if trained else [])
+    tensors = source.tensors | source.head
+    report = fill(model.weights, table, tensors, source.family.tensor_prefix)
     model.info = ModelInfo(
         checkpoint=str(checkpoint),
         tokenizer=str(source.folder),
@@ -117,9 +119,12 @@ def _choose_pooling(asked: str, source: Checkpoint) -> str:
     return chosen
 
 
-def _fits_pooling(source: Checkpoint, pooling: str) -> bool:
-    """A trained head means the pooling it was trained on."""
-    return pooling == (source.pooling or "pooler")
+def _fits(source: Checkpoint, task: TextClassification, pooling: str) -> bool:
+    """A trained head means the task and the pooling it was trained for."""
+    # Heads for tokens or multiple choice have the same tensor names as one for texts.
+    classes = source.config.get("architectures") or []
+    others = [name for name in classes if "For" in name and not name.endswith(task.class_suffix)]
+    return not others and pooling == (source.pooling or "pooler")
 
 
 def _choose_labels(

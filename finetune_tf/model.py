@@ -132,7 +132,7 @@ class FineTuneModel(keras.Model):
             **kwargs: As in Keras: `training` for example.
 
         Raises:
-            ModelError: If an input is unknown or `input_ids` is missing.
+            ModelError: If an input is unknown, `input_ids` is missing, or too long.
         """
         return super().__call__(self._complete_inputs(inputs), *args, **kwargs)
 
@@ -221,6 +221,7 @@ class FineTuneModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FineTuneModel":
         """Revives the model; Keras calls it before it builds the optimizer."""
+        config = dict(config)
         info, frozen = config.pop("info"), set(config.pop("frozen"))
         model = super().from_config(config, custom_objects=custom_objects)
         model.info = ModelInfo.from_dict(info)
@@ -237,7 +238,7 @@ class FineTuneModel(keras.Model):
     def _complete_inputs(self, inputs: Any) -> dict:
         known = self._inputs_struct
         if not hasattr(inputs, "keys"):
-            if isinstance(inputs, list | tuple):
+            if isinstance(inputs, list | tuple) or _is_text(inputs):
                 raise ModelError(
                     "The model takes input_ids (batch, length) or a dict of inputs, found a "
                     f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
@@ -260,11 +261,23 @@ class FineTuneModel(keras.Model):
             for name, value in given.items()
         }
         ids = given["input_ids"]
+        self._refuse_too_long(ids)
         if "attention_mask" not in given:
             given["attention_mask"] = ops.ones_like(ids, dtype="int32")
         if "token_type_ids" not in given:
             given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
         return {name: given[name] for name in known}
+
+    def _refuse_too_long(self, ids: Any) -> None:
+        """Positions beyond the table fail late on a CPU and in silence on a GPU."""
+        length = ids.shape[-1]
+        limit = self.config["max_position_embeddings"]
+        if length is not None and length > limit:
+            raise ModelError(
+                f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
+                f"them: batches(model, max_length={limit}) does, and so does "
+                f"tokenizer(…, truncation=True, max_length={limit})."
+            )
 
     def _note_fit(self, history: Any) -> None:
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -281,3 +294,8 @@ class FineTuneModel(keras.Model):
                 "last": {k: float(v[-1]) for k, v in history.history.items()},
             }
         )
+
+
+def _is_text(value: Any) -> bool:
+    dtype = str(getattr(value, "dtype", type(value).__name__))
+    return dtype in ("str", "object") or "string" in dtype or dtype.startswith(("<U", "|S"))

@@ -1,5 +1,6 @@
 """`save_pretrained`: a model as a Hugging Face folder, whole or not at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -33,19 +34,24 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     Args:
         model: A FineTuneModel.
         folder: Replaced as a whole, with one rename; it may be the one the model came from.
-            Other files that stand in it are kept.
+            Other files that stand in it are kept. The current folder cannot be replaced.
         **card: More lines for the model card.
 
     Returns:
-        The folder.
+        The folder, absolute.
 
     Raises:
-        CheckpointError: If the folder cannot be written, or is a file.
+        CheckpointError: If the folder cannot be written, is a file, or is the current one.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(folder).expanduser().resolve()  # what a link points to, not the link
     tokenizer = _tokenizer_or_none(model)  # read before its folder is replaced
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; save_pretrained writes a folder.")
+    if Path.cwd().is_relative_to(folder):
+        raise CheckpointError(
+            f"{folder} is the current folder or above it, so it cannot be replaced. Choose a "
+            "folder of its own for the model."
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -114,6 +120,7 @@ def _keep_other_files(folder: Path, beside: Path) -> None:
             shutil.copytree(item, written)
         else:
             shutil.copy2(item, written)
+    shutil.copymode(folder, beside)
 
 
 def _replace(folder: Path, beside: Path) -> None:
@@ -162,10 +169,14 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # transformers refuses files that do not say which framework's layout they have.
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        # transformers refuses files that do not say which framework's layout they have.
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its name for a full disk, among others
+        raise OSError(errno.EIO, str(error)) from None
 
 
 def _flush(path: Path) -> None:

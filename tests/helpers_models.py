@@ -13,7 +13,12 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write_checkpoint(
-    folder: Path, words: Sequence[str] = ENGLISH, *, blocks: int = 2, seed: int = 0, **config: object
+    folder: Path,
+    words: Sequence[str] = ENGLISH,
+    *,
+    blocks: int = 2,
+    seed: int = 0,
+    **config: object,
 ) -> Path:
     """Writes config.json, model.safetensors and tokenizer of a random BERT without a head.
 

@@ -18,8 +18,8 @@ class Checkpoint:
         folder: Where it lies.
         family: By its model_type.
         config: Complete.
-        tensors: Of the backbone and the family's pooler, without task prefix.
-        head: Of a trained head for the task; empty if there is none.
+        tensors: All, without task prefix.
+        head: Of a trained head for the task; empty if there is none or none is wanted.
         pooling: That the checkpoint was trained with, or None if it does not say.
     """
 
@@ -31,13 +31,16 @@ class Checkpoint:
     pooling: str | None
 
 
-def open_checkpoint(name: str | Path, task: str, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str | Path, task: str, revision: str | None = None, new_head: bool = False
+) -> Checkpoint:
     """Finds a checkpoint and reads all of it but the weights' values.
 
     Args:
         name: A folder or a Hub id.
         task: Whose trained head to look for.
         revision: On the Hub.
+        new_head: Whether a trained head is left where it is, whatever it is.
 
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
@@ -48,12 +51,12 @@ def open_checkpoint(name: str | Path, task: str, revision: str | None = None) ->
     prefix = f"{family.tensor_prefix}."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in read_tensors(folder).items()}
     wanted = {row.tensor for row in family.heads[task]}
-    head = {key: tensor for key, tensor in tensors.items() if key in wanted} or read_dense(folder)
+    head = {key: tensor for key, tensor in tensors.items() if key in wanted}
     return Checkpoint(
         folder=folder,
         family=family,
         config=family.complete(raw),
-        tensors={key: tensor for key, tensor in tensors.items() if key not in wanted},
-        head=head,
+        tensors=tensors,
+        head={} if new_head else head or read_dense(folder),
         pooling=read_pooling(folder),
     )

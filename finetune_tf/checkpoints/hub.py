@@ -24,18 +24,23 @@ def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
         CheckpointError: If it is neither, or cannot be had; the message says what to do.
     """
     path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CheckpointError(
-                f"The folder {path} has no config.json, so it is no Hugging Face checkpoint; "
-                f"found {sorted(item.name for item in path.iterdir())[:10]}."
-            )
-        return path
-    if path.exists():
+    if path.exists() and not path.is_dir():
         raise CheckpointError(
             f"{path} is a file; a checkpoint is a folder with config.json and weights."
         )
-    name = str(checkpoint)
+    if path.is_dir():
+        folder, called = path, f"The folder {path}"
+    else:
+        folder, called = _from_hub(str(checkpoint), revision), f"The Hub's {str(checkpoint)!r}"
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{called} has no config.json, so it is no Hugging Face checkpoint; "
+            f"found {sorted(item.name for item in folder.glob('*'))[:10]}."
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
             f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."
@@ -55,9 +60,8 @@ def _download(name: str, revision: str | None) -> Path:
         weights = next(
             (file for file in WEIGHT_FILES if files & {file, f"{file}.index.json"}), WEIGHT_FILES[0]
         )
-        stem, suffix = weights.split(".")
-        patterns = [*_SMALL_FILES, weights, f"{stem}-*.{suffix}"]
-        return Path(hub.snapshot_download(name, revision=listing.sha, allow_patterns=patterns))
+        # By the revision's name, not its commit: only a name is found again without a network.
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_needed(weights)))
     except errors.GatedRepoError:
         raise CheckpointError(
             f"The checkpoint {name!r} is gated: accept its terms on its Hub page, then log in "
@@ -78,11 +82,23 @@ def _download(name: str, revision: str | None) -> Path:
 def _cached(name: str, revision: str | None, why: str) -> Path:
     import huggingface_hub as hub
 
+    # A cached snapshot counts as whole if it has the files that would have been downloaded.
+    needed = _needed(WEIGHT_FILES[0])
     try:
-        return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
+        return Path(
+            hub.snapshot_download(
+                name, revision=revision, allow_patterns=needed, local_files_only=True
+            )
+        )
     except Exception:  # whatever is missing, the way out is the same
         raise CheckpointError(
             f"The checkpoint {name!r} is neither a folder nor in the local cache, and {why}. "
             "Download it on a machine with access (`hf download "
             f"{name} --local-dir FOLDER`), copy the folder, and give its path."
         ) from None
+
+
+def _needed(weights: str) -> list[str]:
+    """Patterns of the files to download, with the weights in one file or in shards."""
+    stem, suffix = weights.split(".")
+    return [*_SMALL_FILES, weights, f"{stem}-*.{suffix}"]

@@ -65,16 +65,21 @@ def read_tensors(folder: Path) -> Tensors:
     )
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a checkpoint.
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a checkpoint, each of which holds an object.
 
     Raises:
-        CheckpointError: If it is not valid JSON.
+        CheckpointError: If it does not.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} is not a JSON object but a {type(content).__name__}: get the file again."
+        )
+    return content
 
 
 def _shards(folder: Path, name: str) -> list[Path]:

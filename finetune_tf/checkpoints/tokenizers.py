@@ -8,6 +8,8 @@ from typing import Any
 
 from finetune_tf.errors import CheckpointError
 
+_FILES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
+
 
 def load_tokenizer(source: str | Path) -> Any:
     """The fast tokenizer of a checkpoint folder.
@@ -15,6 +17,13 @@ def load_tokenizer(source: str | Path) -> Any:
     Raises:
         CheckpointError: If there is none, or only one in Python.
     """
+    folder = Path(source)
+    if folder.is_dir() and not any(path for name in _FILES for path in folder.glob(name)):
+        # transformers would make up a tokenizer that knows no word.
+        raise CheckpointError(
+            f"There is no tokenizer in {source}: expected tokenizer.json or vocab.txt. Copy the "
+            "tokenizer files of the checkpoint there."
+        )
     with _without_notice():
         from transformers import AutoTokenizer
 

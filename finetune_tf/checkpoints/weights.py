@@ -136,7 +136,7 @@ def dump(
                 "lost. Save the model with model.save('model.keras') instead."
             )
         row = rows[variable.path]
-        array = np.asarray(keras.ops.convert_to_numpy(variable.value), dtype="float32")
+        array = np.asarray(variable, dtype="float32")
         name = f"{prefix}.{row.tensor}" if prefix else row.tensor
         tensors[name] = np.ascontiguousarray(array.T if row.transposed else array)
     return tensors

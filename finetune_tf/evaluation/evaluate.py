@@ -70,7 +70,7 @@ def evaluate(
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
         if train is not None:
-            model.info.record["data"] = train.name
+            model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
     return report
 
 

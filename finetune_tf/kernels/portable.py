@@ -6,6 +6,7 @@ Shape legend: B batch, H heads, Q query positions, K key positions, D features.
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 from finetune_tf.errors import CheckpointError
@@ -73,11 +74,11 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return ops.cast(ops.softmax(wide + blocked[:, None, None, :], axis=-1), scores.dtype)
 
 
-def adamw_step(
-    variable: Tensor,
+def adamw_update(
+    variable: keras.Variable,
     gradient: Tensor,
-    momentum: Tensor,
-    velocity: Tensor,
+    momentum: keras.Variable,
+    velocity: keras.Variable,
     *,
     step: Tensor,
     learning_rate: Tensor,
@@ -85,29 +86,25 @@ def adamw_step(
     beta_2: float,
     epsilon: float,
     weight_decay: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One update of AdamW (Loshchilov & Hutter 2019) with epsilon where PyTorch has it.
+) -> None:
+    """One step of AdamW (Loshchilov & Hutter 2019), in place, epsilon where PyTorch has it.
 
     Args:
-        variable: The value before the step; gradient, momentum and velocity share its shape.
+        variable: To be updated; gradient, momentum and velocity share its shape and dtype.
         gradient: Of the loss, already clipped.
-        momentum: Running mean of gradients.
-        velocity: Running mean of squared gradients.
+        momentum: Running mean of gradients, updated too.
+        velocity: Running mean of squared gradients, updated too.
         step: Number of this step, from 1, as a float scalar.
         learning_rate: Float scalar.
         beta_1: Decay of `momentum`.
         beta_2: Decay of `velocity`.
         epsilon: Added to the root of the bias-corrected velocity.
         weight_decay: Share of the variable taken off per unit of learning rate.
-
-    Returns:
-        The new variable, momentum and velocity.
     """
-    momentum = momentum + (gradient - momentum) * (1.0 - beta_1)
-    velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
+    momentum.assign(momentum + (gradient - momentum) * (1.0 - beta_1))
+    velocity.assign(velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2))
     momentum_correction = 1.0 - ops.power(beta_1, step)
     velocity_correction = ops.sqrt(1.0 - ops.power(beta_2, step))
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
-    variable = variable * (1.0 - learning_rate * weight_decay)
-    variable = variable - (learning_rate / momentum_correction) * change
-    return variable, momentum, velocity
+    kept = variable * (1.0 - learning_rate * weight_decay)
+    variable.assign(kept - (learning_rate / momentum_correction) * change)

@@ -133,7 +133,7 @@ class TextClassification:
         if labels.problem_type == "regression":
             return logits[:, 0]
         if labels.problem_type == "multi_label_classification":
-            return 1.0 / (1.0 + np.exp(-logits))
+            return np.exp(-np.logaddexp(0.0, -logits))  # a sigmoid that cannot overflow
         exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return exponents / exponents.sum(axis=-1, keepdims=True)
 
@@ -165,7 +165,7 @@ def _class_number(value: Any, labels: Labels, row: int, examples: Columns) -> in
 
 def _number(value: Any, row: int, examples: Columns) -> np.float32:
     try:
-        number = np.float32(value)
+        number = np.float32(float(value))
     except (TypeError, ValueError):
         number = np.float32("nan")
     if not np.isfinite(number):

@@ -5,6 +5,8 @@ traced and an optimizer is built, and afterwards ignores changes in silence; her
 renews both and carries the optimizer's slots over.
 """
 
+import contextlib
+
 import keras
 
 from finetune_tf.messages import say, warn
@@ -70,8 +72,9 @@ def renew_training(model: keras.Model) -> bool:
     known = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
-    renewed = type(optimizer).from_config(optimizer.get_config())
-    renewed.build(model.trainable_variables)
+    with _strategy_scope(model):
+        renewed = type(optimizer).from_config(optimizer.get_config())
+        renewed.build(model.trainable_variables)
     slots = {variable.path: variable for variable in optimizer.variables}
     for variable in renewed.variables:
         if variable.path in slots:
@@ -88,16 +91,22 @@ def renew_training(model: keras.Model) -> bool:
     return True
 
 
-def _set_flags(layer: keras.layers.Layer, frozen: set[int]) -> None:
+def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Where new variables go to the devices that the model was made for."""
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool = False) -> None:
     learnable = learnable_variables(layer)
-    if learnable and all(id(variable) in frozen for variable in learnable):
-        layer.trainable = False
-        return
-    layer.trainable = True  # also resets everything inside, which is then set one by one
+    all_frozen = bool(learnable) and all(id(variable) in frozen for variable in learnable)
+    # Said to every layer and variable by itself: under TensorFlow, setting a layer to what it
+    # says already does not reach the layers inside.
+    layer.trainable = not (inside_frozen or all_frozen)
+    for child in layer._layers:
+        _set_flags(child, frozen, not layer.trainable)
     for variable in layer._trainable_variables:
         variable.trainable = id(variable) not in frozen
-    for child in layer._layers:
-        _set_flags(child, frozen)
 
 
 def _say_what_learns(model: keras.Model) -> None:

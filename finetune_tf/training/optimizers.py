@@ -67,11 +67,11 @@ class AdamW(keras.optimizers.Optimizer):
         """Updates one variable in place."""
         i = self._get_variable_index(variable)
         dtype = variable.dtype
-        new, momentum, velocity = kernels.adamw_step(
-            ops.convert_to_tensor(variable),
+        kernels.adamw_update(
+            variable,
             ops.cast(gradient, dtype),
-            ops.convert_to_tensor(self._momentums[i]),
-            ops.convert_to_tensor(self._velocities[i]),
+            self._momentums[i],
+            self._velocities[i],
             step=ops.cast(self.iterations + 1, dtype),
             learning_rate=ops.cast(learning_rate, dtype),
             beta_1=self.beta_1,
@@ -79,9 +79,6 @@ class AdamW(keras.optimizers.Optimizer):
             epsilon=self.epsilon,
             weight_decay=self._decays[i],
         )
-        self.assign(self._momentums[i], momentum)
-        self.assign(self._velocities[i], velocity)
-        self.assign(variable, new)
 
     def get_config(self) -> dict:
         """Keras config."""

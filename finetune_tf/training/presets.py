@@ -17,6 +17,7 @@ from finetune_tf.training.schedules import (
     PRETRAINED_RATE,
     AutoConstant,
     WarmupLinearDecay,
+    check_rate_value,
 )
 
 Rate = float | Literal["auto"] | keras.optimizers.schedules.LearningRateSchedule
@@ -118,18 +119,21 @@ def make_optimizer(
             clipping.
 
     Raises:
-        ModelError: If there is no such optimizer or schedule.
+        ModelError: If there is no such optimizer or schedule, or the rate is none.
     """
     if schedule not in ("linear", "constant"):
         raise ModelError(f"A schedule is 'linear' or 'constant', found {schedule!r}.")
     name = name.lower()
     if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        check_rate_value(learning_rate)
         scale = 100.0 if name == "sgd" else 1.0
         rates = {"pretrained_rate": PRETRAINED_RATE * scale, "head_rate": HEAD_RATE * scale}
         if schedule == "linear":
             learning_rate = WarmupLinearDecay(learning_rate, warmup_ratio, **rates)
         elif learning_rate == "auto":
             learning_rate = AutoConstant("auto", 0.0, **rates)
+        else:
+            learning_rate = float(learning_rate)
     clipping = {"global_clipnorm": clip_norm} if clip_norm else {}
     if name == "adamw":
         return AdamW(learning_rate, weight_decay, **clipping)

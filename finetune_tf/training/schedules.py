@@ -31,6 +31,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_ratio: Share of the steps that the rise takes.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
+
+    Attributes:
+        rate: The peak in force.
     """
 
     def __init__(
@@ -40,8 +43,7 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         pretrained_rate: float = PRETRAINED_RATE,
         head_rate: float = HEAD_RATE,
     ) -> None:
-        if peak != "auto" and not (isinstance(peak, int | float) and peak > 0):
-            raise ModelError(f"The peak of a schedule is a rate above 0 or 'auto', found {peak!r}.")
+        check_rate_value(peak)
         if not 0 <= warmup_ratio < 1:
             raise ModelError(f"warmup_ratio is a share from 0 to below 1, found {warmup_ratio!r}.")
         self.peak = peak
@@ -49,21 +51,18 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.pretrained_rate = pretrained_rate
         self.head_rate = head_rate
         self._bound = False
+        self.rate = float(pretrained_rate if peak == "auto" else peak)
         # Variables, so that a traced train step of TensorFlow follows when they change.
-        self._rate = _number(pretrained_rate if peak == "auto" else peak, "rate")
+        self._rate = _number(self.rate, "rate")
         self._first_step = _number(0, "first_step")
         self._warmup = _number(0, "warmup")
         self._steps = _number(_FOREVER, "steps")
 
-    @property
-    def rate(self) -> float:
-        """The peak in force."""
-        return float(self._rate)
-
     def resolve(self, model: keras.Model) -> None:
         """Chooses an "auto" peak by what learns in the model now."""
         if self.peak == "auto":
-            self._rate.assign(self.pretrained_rate if learns_pretrained(model) else self.head_rate)
+            self.rate = self.pretrained_rate if learns_pretrained(model) else self.head_rate
+            self._rate.assign(self.rate)
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
         """Fits the schedule to the fit that is about to start.
@@ -118,6 +117,16 @@ class AutoConstant(WarmupLinearDecay):
 
     def __str__(self) -> str:
         return f"{self.rate:g}, constant"
+
+
+def check_rate_value(rate: object) -> None:
+    """Raises unless a rate is a number above 0 or "auto".
+
+    Raises:
+        ModelError: If it is something else.
+    """
+    if rate != "auto" and not (isinstance(rate, int | float) and rate > 0):
+        raise ModelError(f"A learning rate is above 0 or 'auto', found {rate!r}.")
 
 
 def _number(value: float, name: str) -> keras.Variable:

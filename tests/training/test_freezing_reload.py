@@ -42,9 +42,7 @@ def test_what_the_model_knows(trained, reloaded):
     assert reloaded.info == trained.info
     assert reloaded.tokenizer("good")["input_ids"] == trained.tokenizer("good")["input_ids"]
     assert reloaded.max_length == 32
-    assert [(s.name, s.role) for s in reloaded.stages] == [
-        (s.name, s.role) for s in trained.stages
-    ]
+    assert [(s.name, s.role) for s in reloaded.stages] == [(s.name, s.role) for s in trained.stages]
     np.testing.assert_array_equal(reloaded(TOKENS), trained(TOKENS))
 
 
@@ -86,15 +84,9 @@ def test_a_model_that_was_never_compiled(tmp_path, tiny_bert):
     ft.train_only(model, select.head())
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
-    assert reloaded.optimizer is None
+    assert not hasattr(reloaded, "optimizer")
     assert reloaded.labels == ("cost", "taste", "place")
     assert len(frozen(reloaded)) == 7
-
-
-def test_a_copy_by_clone_model_knows_the_same(trained):
-    copy = keras.models.clone_model(trained)
-    assert copy.labels == ("no", "yes")
-    assert frozen(copy) == frozen(trained)
 
 
 def test_weights_of_a_whole_bert_come_back(tiny_bert, tmp_path):

@@ -1,0 +1,130 @@
+"""The hot arithmetic against plain NumPy, and the activations against PyTorch's."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from finetune_tf import kernels
+from finetune_tf.errors import CheckpointError
+from finetune_tf.kernels import portable
+
+X = np.linspace(-9, 9, 41, dtype="float32")
+
+# From transformers.activations.ACT2FN at -2, -0.5, 0, 1 and 7.
+ACTIVATIONS = {
+    "gelu": [-0.04550028, -0.15426877, 0.0, 0.84134471, 7.0],
+    "gelu_new": [-0.04540229, -0.15428599, 0.0, 0.84119201, 7.0],
+    "quick_gelu": [-0.06434138, -0.14963643, 0.0, 0.84579575, 6.99995327],
+    "relu": [0.0, 0.0, 0.0, 1.0, 7.0],
+    "relu6": [0.0, 0.0, 0.0, 1.0, 6.0],
+    "relu2": [0.0, 0.0, 0.0, 1.0, 49.0],
+    "leaky_relu": [-0.02, -0.005, 0.0, 1.0, 7.0],
+    "silu": [-0.23840584, -0.18877034, 0.0, 0.73105860, 6.99361610],
+    "mish": [-0.25250149, -0.22074439, 0.0, 0.86509841, 6.99998999],
+    "tanh": [-0.96402758, -0.46211717, 0.0, 0.76159418, 0.99999833],
+    "sigmoid": [0.11920292, 0.37754068, 0.5, 0.73105860, 0.99908900],
+    "linear": [-2.0, -0.5, 0.0, 1.0, 7.0],
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name):
+    found = kernels.activation(name)(ops.convert_to_tensor([-2.0, -0.5, 0.0, 1.0, 7.0]))
+    np.testing.assert_allclose(found, ACTIVATIONS[name], rtol=0, atol=1e-5)
+
+
+def test_other_names_of_the_same():
+    for name, same in [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new")]:
+        np.testing.assert_array_equal(
+            kernels.activation(name)(ops.convert_to_tensor(X)),
+            kernels.activation(same)(ops.convert_to_tensor(X)),
+        )
+    assert kernels.ACTIVATIONS["swish"] is kernels.ACTIVATIONS["silu"]
+
+
+def test_an_unknown_activation():
+    with pytest.raises(CheckpointError, match="'nope' is not supported; known are gelu, gelu_fast"):
+        kernels.activation("nope")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(kernels.ACTIVATIONS))
+def test_activations_and_their_slopes_against_pytorch(name):
+    torch = pytest.importorskip("torch")
+    import tensorflow as tf
+    from transformers.activations import ACT2FN
+
+    theirs = torch.tensor(X, requires_grad=True)
+    value = ACT2FN[name](theirs)
+    value.sum().backward()
+    ours = tf.convert_to_tensor(X)
+    with tf.GradientTape() as tape:
+        tape.watch(ours)
+        found = kernels.activation(name)(ours)
+    np.testing.assert_allclose(found, value.detach(), rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(tape.gradient(found, ours), theirs.grad, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.02)])
+def test_layer_norm(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    # A mean far from zero is where a variance of squares would lose its digits.
+    x = ops.cast(rng.normal(3, 2, (4, 7, 12)), dtype)
+    gamma, beta = (rng.normal(1, 0.3, 12).astype("float32") for _ in range(2))
+    wide = np.asarray(ops.cast(x, "float32"), "float64")
+    variance = wide.var(axis=-1, keepdims=True)
+    expected = (wide - wide.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-3) * gamma + beta
+    found = kernels.layer_norm(x, gamma, beta, 1e-3)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.01)])
+def test_masked_softmax(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    scores = ops.cast(rng.normal(0, 3, (3, 2, 4, 5)), dtype)
+    mask = np.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    found = kernels.masked_softmax(scores, mask)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    found = np.asarray(ops.cast(found, "float32"))
+    wide = np.asarray(ops.cast(scores, "float32"), "float64")
+    for row, kept in ((0, 5), (1, 2)):
+        powers = np.exp(wide[row, ..., :kept])
+        np.testing.assert_allclose(
+            found[row, ..., :kept], powers / powers.sum(-1, keepdims=True), atol=tolerance
+        )
+        assert (found[row, ..., kept:] == 0).all()
+    assert np.isfinite(found[2]).all()
+
+
+@pytest.mark.parametrize("update", [kernels.adamw_update, portable.adamw_update])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw(update, decay):
+    """Three steps as the paper has them (algorithm 2, with the rate inside the decay)."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(3, 4))
+    mean, square = np.zeros((3, 4)), np.zeros((3, 4))
+    variables = [keras.Variable(array, dtype="float32") for array in (weight, mean, square)]
+    for step in (1, 2, 3):
+        # The smallest gradients are where the place of epsilon shows.
+        gradient = rng.normal(size=(3, 4)) * 10.0 ** rng.integers(-8, 1, (3, 4))
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        root = np.sqrt(square / (1 - 0.99**step))
+        weight = weight * (1 - 0.05 * decay)
+        weight = weight - 0.05 * (mean / (1 - 0.9**step)) / (root + 1e-6)
+        update(
+            variables[0],
+            ops.convert_to_tensor(gradient, "float32"),
+            variables[1],
+            variables[2],
+            step=ops.convert_to_tensor(float(step)),
+            learning_rate=ops.convert_to_tensor(0.05),
+            beta_1=0.9,
+            beta_2=0.99,
+            epsilon=1e-6,
+            weight_decay=decay,
+        )
+    for variable, expected in zip(variables, (weight, mean, square), strict=True):
+        np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)

@@ -1,0 +1,151 @@
+"""Every layer: its config, its shapes, its precision, and a save that brings it back."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from finetune_tf.architectures import (
+    ClassificationHead,
+    Embeddings,
+    EncoderBlock,
+    Pooler,
+    Pooling,
+    encoder,
+)
+from finetune_tf.architectures.layers import FeedForward, LayerNorm, SelfAttention
+from finetune_tf.errors import ModelError
+
+B, L, D = 3, 5, 12
+RNG = np.random.default_rng(0)
+HIDDEN = RNG.normal(size=(B, L, D)).astype("float32")
+IDS = RNG.integers(0, 9, (B, L))
+TYPES = RNG.integers(0, 2, (B, L))
+MASK = (np.arange(L) < [[5], [3], [1]]).astype("int32")
+
+# How to make each layer (with the dtype still open), what it takes, what it gives.
+LAYERS = {
+    "embeddings": (
+        lambda **k: Embeddings(9, D, 7, 2, 0.1, 1e-5, 0.3, **k),
+        (IDS, TYPES),
+        (B, L, D),
+    ),
+    "block": (lambda **k: EncoderBlock(D, 3, 8, "relu", 0.1, 0.2, **k), (HIDDEN, MASK), (B, L, D)),
+    "attention": (lambda **k: SelfAttention(D, 4, 0.1, 0.3, **k), (HIDDEN, MASK), (B, L, D)),
+    "feed_forward": (lambda **k: FeedForward(6, D, "gelu_new", 0.3, **k), (HIDDEN,), (B, L, D)),
+    "layer_norm": (lambda **k: LayerNorm(1e-3, **k), (HIDDEN,), (B, L, D)),
+    "mean": (lambda **k: Pooling("mean", **k), (HIDDEN, MASK), (B, D)),
+    "cls": (lambda **k: Pooling("cls", **k), (HIDDEN, MASK), (B, D)),
+    "pooler": (lambda **k: Pooler(D, "tanh", 0.3, **k), (HIDDEN,), (B, D)),
+    "head": (lambda **k: ClassificationHead(4, 0.1, 0.3, **k), (HIDDEN[:, 0],), (B, 4)),
+}
+
+
+def symbolic(inputs):
+    """Open in batch and length."""
+    return [
+        keras.Input((None,) * (x.ndim - 2) + x.shape[-1:], dtype=x.dtype.name)
+        if x.dtype.kind == "f"
+        else keras.Input((None,), dtype="int32")
+        for x in inputs
+    ]
+
+
+@pytest.fixture(params=LAYERS)
+def case(request):
+    return LAYERS[request.param]
+
+
+def test_config_round_trip(case):
+    make, inputs, _ = case
+    layer = make(name="some")
+    layer(*inputs)
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    again(*inputs)
+    assert [w.path for w in again.weights] == [w.path for w in layer.weights]
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(again(*inputs), layer(*inputs))
+
+
+def test_symbolic_and_eager_shapes_agree(case):
+    make, inputs, shape = case
+    layer = make()
+    open_shape = layer(*symbolic(inputs)).shape
+    assert len(open_shape) == len(shape)
+    assert all(found in (None, wanted) for found, wanted in zip(open_shape, shape, strict=True))
+    assert open_shape[-1] == shape[-1]
+    assert layer(*inputs).shape == shape
+    assert tuple(layer.compute_output_shape(*(x.shape for x in inputs))) == shape
+
+
+def test_a_keras_file_brings_it_back(case, tmp_path):
+    make, inputs, _ = case
+    tensors = symbolic(inputs)
+    model = keras.Model(tensors, make()(*tensors))
+    model.save(tmp_path / "layer.keras")
+    again = keras.saving.load_model(tmp_path / "layer.keras")
+    np.testing.assert_array_equal(again(list(inputs)), model(list(inputs)))
+
+
+def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
+    make, inputs, _ = case
+    wide, narrow = make(), make(dtype="mixed_bfloat16")
+    expected = wide(*inputs)
+    found = narrow(*inputs)
+    narrow.set_weights(wide.get_weights())
+    found = narrow(*inputs)
+    is_head = isinstance(narrow, ClassificationHead)
+    assert found.dtype == ("float32" if is_head else "bfloat16")
+    assert {weight.dtype for weight in narrow.weights} <= {"float32"}
+    np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
+
+
+def test_layer_norm_is_exact_under_bfloat16():
+    """Its parameters are no bfloat16 copies: 1.001 would become 1.0."""
+    layer = LayerNorm(dtype="mixed_bfloat16")
+    layer.build((D,))
+    layer.gamma.assign(np.full(D, 1.001))
+    seen = []
+    layer.add_loss = seen.append
+    assert layer.gamma.dtype == "float32"
+    with keras.src.backend.common.variables.AutocastScope("bfloat16"):
+        assert (
+            keras.backend.standardize_dtype(ops.convert_to_tensor(layer.gamma).dtype) == "float32"
+        )
+
+
+def test_pooling_over_real_tokens_only():
+    mean = Pooling("mean")(HIDDEN, MASK)
+    expected = [HIDDEN[row, : MASK[row].sum()].mean(axis=0) for row in range(B)]
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_array_equal(Pooling("cls")(HIDDEN, MASK), HIDDEN[:, 0])
+    assert np.isfinite(Pooling("mean")(HIDDEN, np.zeros_like(MASK))).all()
+    with pytest.raises(ModelError, match="Pooling knows 'cls' and 'mean', found 'max'"):
+        Pooling("max")
+
+
+def test_the_encoder_is_a_chain_of_named_stages():
+    backbone = encoder(
+        vocab_size=9,
+        hidden_size=D,
+        num_layers=2,
+        num_heads=3,
+        intermediate_size=8,
+        max_positions=7,
+        type_vocab_size=2,
+        activation="gelu",
+        dropout=0.0,
+        attention_dropout=0.0,
+        layer_norm_eps=1e-5,
+        initializer_range=0.02,
+        dtype="float32",
+    )
+    model = keras.Model(backbone.inputs, backbone.hidden)
+    named = [layer.name for layer in model.layers if layer.weights]
+    assert named == ["embeddings", "block_0", "block_1"]
+    assert backbone.hidden.shape == (None, None, D)
+    assert set(backbone.inputs) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert np.asarray(model.get_layer("block_1").feed_forward.intermediate.kernel).std() < 0.03
+    found = model({"input_ids": IDS, "token_type_ids": TYPES, "attention_mask": MASK})
+    assert found.shape == (B, L, D)

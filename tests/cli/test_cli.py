@@ -1,0 +1,76 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from finetune_tf import cli
+
+# The toy model is random, so there is nothing that a high rate could ruin.
+pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
+
+ROWS = [
+    ("a very good film", "good"),
+    ("the actor was great", "good"),
+    ("a very bad film", "bad"),
+    ("the actor was poor", "bad"),
+] * 8
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "train.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *ROWS])
+    return path
+
+
+def run(monkeypatch, *arguments) -> int:
+    """Runs the command line in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["finetune-tf", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code
+
+
+def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys):
+    options = ["--epochs", 3, "--batch-size", 8, "--learning-rate", 1e-3, "--test", table]
+    assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
+    printed = capsys.readouterr().out
+    assert "baseline tfidf" in printed
+    assert f"Everything of this run is in {tmp_path / 'run'}." in printed
+
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert run(monkeypatch, "evaluate", checkpoint, table, "--output", tmp_path / "report") == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert (tmp_path / "report" / "report.json").is_file()
+
+    assert run(monkeypatch, "predict", checkpoint, "a very good film", "a very bad film") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == ["a very good film", "a very bad film"]
+    assert set(lines[0]["probabilities"]) == {"good", "bad"}
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tiny_bert, tmp_path):
+    """In a real process: no traceback, nothing on standard output."""
+    (tmp_path / "empty.csv").write_text("")
+    command = [sys.executable, "-m", "finetune_tf", "train", str(tiny_bert)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "empty.csv"), "--output", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    message = [line for line in done.stderr.splitlines() if line.startswith("finetune-tf:")]
+    assert len(message) == 1 and "empty" in message[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == 0
+    printed = capsys.readouterr().out
+    for command in ("train", "evaluate", "predict", "demo"):
+        assert command in printed

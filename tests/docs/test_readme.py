@@ -1,0 +1,124 @@
+"""The words are true: their code runs, their links lead somewhere, both languages agree."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from helpers_models import write_checkpoint
+
+import finetune_tf as ft
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = ["a very good film", "the actor was great", "a fine story", "not dull and not bad"]
+BAD = ["a very bad film", "the actor was poor", "a dull story", "not good and not fine"]
+SPLITS = {"train": slice(0, 3), "validation": slice(1, 3), "test": slice(2, 4)}
+
+
+def code_blocks(page: str, language: str = "python") -> list[str]:
+    """What stands between the fences of a language, those inside of lists included."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+def tiny_reviews(split: str) -> ft.data.Examples:
+    """In the place of `ft.data.reviews`, with words that the tiny checkpoints know."""
+    good, bad = GOOD[SPLITS[split]], BAD[SPLITS[split]]
+    labels = ["positive"] * len(good) + ["negative"] * len(bad)
+    return ft.data.from_arrays(good + bad, labels, name=f"toy {split}")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs pieces of code in one namespace and an empty folder, on a tiny checkpoint and data."""
+    monkeypatch.setattr(ft.data, "reviews", tiny_reviews)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+
+    def run(code: str, checkpoint: Path) -> dict:
+        exec(code.replace('"bert-base-uncased"', repr(str(checkpoint))), names)
+        return names
+
+    return run
+
+
+def test_the_ten_lines_run_as_they_stand(run, tiny_bert, capsys):
+    code = code_blocks("README.md")[0]
+    assert len(code.splitlines()) == 10
+
+    names = run(code, tiny_bert)
+
+    assert names["model"].labels == ("negative", "positive")
+    printed = capsys.readouterr().out
+    assert "baseline tfidf" in printed
+    assert "1 of 4 texts" in printed or "2 of 4 texts" in printed  # what both splits hold
+    assert "Saved my-model" in printed
+    assert printed.splitlines()[-1].startswith("Prediction('")
+
+
+def test_the_readme_freezes_what_it_says(run, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "six-blocks", blocks=6)
+    names = {"model": ft.load(checkpoint, labels=2, pooling="mean"), "ft": ft}
+    code = next(block for block in code_blocks("README.md") if "select.bottom" in block)
+
+    counts = []
+    for line in code.splitlines():
+        exec(line, names)
+        counts.append(ft.count_parameters(names["model"])[0])
+
+    head, top, without_bottom, biases, everything = counts
+    assert head == 24 * 2 + 2
+    assert head < biases < top < everything
+    assert without_bottom == top  # of six blocks, four are frozen and two learn
+
+
+@pytest.mark.slow
+def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
+    ten_lines, recipe = code_blocks("README.md")[:2]
+
+    names = run(f"{ten_lines}\n{recipe}", tiny_bert)
+
+    assert names["result"].report.baseline.name == "tfidf"
+    assert (tmp_path / "runs/reviews/checkpoint/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A learning rate of")
+def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
+    for block in code_blocks("docs/guide.md"):
+        names = run(block, tiny_bert)
+
+    assert isinstance(names["old"], ft.TFBertForSequenceClassification)
+
+
+def test_both_languages_of_the_readme_show_the_same_code():
+    for language in ("python", "bash"):
+        english = code_blocks("README.md", language)
+        assert english
+        assert code_blocks("README.zh-CN.md", language) == english
+
+
+def test_links_to_files_lead_to_files():
+    pages = [page for page in ROOT.rglob("*.md") if not _is_generated(page)]
+    assert {"README.md", "README.zh-CN.md", "guide.md"} <= {page.name for page in pages}
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            target, _, heading = link.partition("#")
+            if re.match(r"\w+:", target):
+                continue
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}, which is not there."
+            if heading:
+                assert heading in headings(linked), f"{page.name} links to #{heading}."
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line).lower().replace(" ", "-") for line in lines}
+
+
+def _is_generated(page: Path) -> bool:
+    parts = page.relative_to(ROOT).parts
+    return any(part.startswith(".") or part in {"build", "dist", "runs"} for part in parts)

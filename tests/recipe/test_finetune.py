@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+import finetune_tf as ft
+
+# The toy model is random, so there is nothing that a high rate could ruin.
+pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
+
+GOOD = ["a very good film", "the actor was great", "a fine story", "good and great"]
+BAD = ["a very bad film", "the actor was poor", "a dull story", "bad and poor"]
+
+
+@pytest.fixture
+def reviews():
+    return ft.data.from_arrays(GOOD * 6 + BAD * 6, ["good"] * 24 + ["bad"] * 24, name="toy")
+
+
+def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path, capsys):
+    result = ft.finetune(
+        tiny_bert, reviews, test=reviews[::3], epochs=10, batch_size=8, learning_rate=1e-2
+    )
+
+    assert result.report.metrics["accuracy"] > 0.9
+    assert result.report.baseline.name == "tfidf"
+    assert len(result.history["loss"]) == 10
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    printed = capsys.readouterr().out
+    assert "Device: CPU (tensorflow); precision: float32." in printed
+    assert "test texts also stand in the training examples" in printed
+
+    folder = result.save(tmp_path / "run")
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        "checkpoint", "config.json", "history.json", "history.png",
+        "report.json", "report.txt", "report.png",
+    }  # fmt: skip
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
+    again = ft.load(folder / "checkpoint")
+    assert ft.predict(again, "a very good film") == ft.predict(result.model, "a very good film")
+    card = (folder / "checkpoint" / "README.md").read_text()
+    assert "toy (43 texts)" in card and "| accuracy |" in card
+
+
+def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, capsys):
+    result = ft.finetune(
+        tiny_bert, reviews, reviews, policy="head-first", epochs=1, pooling="mean", batch_size=16
+    )
+
+    counts = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    total = ft.count_parameters(result.model)[1]
+    assert counts == [
+        f"50 of {total:,} parameters train.",
+        f"{total:,} of {total:,} parameters train.",
+    ]
+    assert len(result.history["val_accuracy"]) == 2
+    assert result.report is None
+
+
+def test_a_selector_is_a_policy(tiny_bert, reviews):
+    result = ft.finetune(
+        tiny_bert, reviews, reviews, policy=ft.select.head() | ft.select.biases(), epochs=1
+    )
+
+    frozen = [v for v in result.model.weights if not v.trainable]
+    assert {v.path.rsplit("/")[-1] for v in frozen} == {"kernel", "gamma", "embeddings"}
+
+
+def test_an_unknown_policy_names_the_known_ones(tiny_bert, reviews):
+    with pytest.raises(ft.errors.ModelError, match="one of full, head, head-first or a selector"):
+        ft.finetune(tiny_bert, reviews, policy="everything")
+
+
+def test_regression_reports_pearson(tiny_bert):
+    scores = [2.5] * 24 + [0.5] * 24
+    train = ft.data.from_arrays(GOOD * 6 + BAD * 6, scores, name="toy")
+
+    result = ft.finetune(
+        tiny_bert, train, test=train[::3], epochs=30, batch_size=8, learning_rate=1e-2
+    )
+
+    assert result.report.metrics["pearson"] > 0.9
+    assert result.report.baseline.name == "ridge"

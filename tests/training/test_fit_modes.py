@@ -1,0 +1,146 @@
+"""Fits as Keras offers them: accumulation, mixed precision, XLA, several devices."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import small_model, token_batch
+
+import finetune_tf as ft
+from finetune_tf.training import AdamW, WarmupLinearDecay
+
+TOKENS, ANSWERS = token_batch(16)
+TESTS = Path(__file__).parents[1]
+
+
+def weights(model):
+    return np.concatenate([variable.numpy().ravel() for variable in model.weights])
+
+
+def test_accumulated_small_batches_equal_a_large_one():
+    ends = []
+    for batch_size, accumulate in ((8, 2), (16, None)):
+        keras.utils.set_random_seed(0)
+        model = small_model()
+        model.compile(AdamW(1e-5, gradient_accumulation_steps=accumulate))
+        start = weights(model)
+        model.fit(TOKENS, ANSWERS, batch_size=batch_size, shuffle=False, verbose=0)
+        ends.append(weights(model))
+    assert np.abs(ends[0] - start).max() > 5e-6
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
+
+
+def test_accumulation_with_the_schedule_of_a_preset():
+    """Keras asks the schedule once a small batch, so the plan counts small batches."""
+    model = small_model()
+    schedule = WarmupLinearDecay(1e-4, 0.5)
+    model.compile(AdamW(schedule, gradient_accumulation_steps=2))
+    rates = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
+    )
+    for _ in range(2):
+        model.fit(TOKENS, ANSWERS, batch_size=4, verbose=0, callbacks=[note])
+    np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 0.5] * 2) * 1e-4, rtol=1e-5)
+
+
+def test_freezing_keeps_accumulated_slots_together():
+    model = small_model()
+    model.compile(AdamW(1e-5, gradient_accumulation_steps=2))
+    model.fit(TOKENS, ANSWERS, batch_size=4, verbose=0)
+    ft.freeze(model, ft.select.bottom(1))
+    assert model.optimizer.gradient_accumulation_steps == 2
+    assert int(model.optimizer.iterations) == 2
+    model.fit(TOKENS, ANSWERS, batch_size=4, verbose=0)
+    assert int(model.optimizer.iterations) == 4
+
+
+def test_mixed_precision(tiny_bert):
+    model = ft.load(tiny_bert, labels=["no", "yes"], dtype="mixed_bfloat16")
+    ft.train_only(model, ft.select.head() | ft.select.blocks(-1))
+    before = weights(model)
+    model.compile(keras.optimizers.SGD(1e-2))
+    model.fit(TOKENS, ANSWERS, verbose=0)
+    assert model(TOKENS).dtype == "float32"
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    assert not np.array_equal(before, weights(model))
+    full = ft.load(tiny_bert, labels=["no", "yes"])
+    full.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(TOKENS), full(TOKENS), atol=0.02)
+
+
+def test_loss_scaling_of_mixed_float16():
+    """Keras wraps the optimizer there; freezing and schedules have to look inside."""
+    policy = keras.dtype_policies.get("mixed_float16")
+    model = small_model()
+    for layer in model.layers:
+        if layer.name.startswith("block"):
+            layer.dtype_policy = policy
+    with ft.messages.quiet():
+        model.compile(**ft.presets.cross_entropy())
+    inner = model.optimizer
+    wrapped = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+    model.compile(wrapped)
+    model.fit(TOKENS, ANSWERS, batch_size=8, verbose=0)
+    assert inner._learning_rate._bound
+    ft.train_only(model, ft.select.head())
+    assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
+    assert model.optimizer.inner_optimizer._learning_rate.rate == pytest.approx(1e-3)
+    before = weights(model)
+    model.fit(TOKENS, ANSWERS, batch_size=8, verbose=0)
+    assert (before != weights(model)).sum() <= 18
+
+
+@pytest.mark.slow
+def test_xla_trains_as_without(tiny_bert):
+    losses = []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = ft.load(tiny_bert, labels=["no", "yes"])
+        model.compile(keras.optimizers.SGD(1e-2), jit_compile=compiled)
+        history = model.fit(TOKENS, ANSWERS, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one():
+    """Two logical CPUs have to be set up before TensorFlow starts, hence another process."""
+    script = """
+        import sys
+
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        import keras
+        import numpy as np
+        from helpers_models import small_model, token_batch
+
+        import finetune_tf as ft
+
+        tokens, answers = token_batch(16)
+        ends = []
+        for strategy in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
+            with strategy.scope():
+                keras.utils.set_random_seed(0)
+                model = small_model()
+                model.compile(**ft.presets.cross_entropy(learning_rate=1e-4))
+            model.fit(tokens, answers, batch_size=8, epochs=2, shuffle=False, verbose=0)
+            ft.freeze(model, ft.select.bottom(1))
+            model.fit(tokens, answers, batch_size=8, epochs=2, shuffle=False, verbose=0)
+            ends.append(np.concatenate([v.numpy().ravel() for v in model.weights]))
+        print("difference", np.abs(ends[0] - ends[1]).max())
+        assert np.abs(ends[0] - ends[1]).max() < 1e-6
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,201 @@
+"""Rates that follow the fit: values, what "auto" chooses, resumed and unknown fits."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import small_model, token_batch
+
+import finetune_tf as ft
+from finetune_tf import select
+from finetune_tf.training import WarmupLinearDecay
+
+TOKENS, ANSWERS = token_batch()
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes the rate of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(float(self.model.optimizer.learning_rate))
+
+
+def rates_of_fit(model, x=TOKENS, y=ANSWERS, callbacks=(), **kwargs):
+    rates = Rates()
+    model.fit(x, y, callbacks=[*callbacks, rates], verbose=0, **kwargs)
+    return rates.seen
+
+
+def compiled(peak=1e-4, **options):
+    model = small_model()
+    preset = ft.presets.cross_entropy("sgd", peak, **options)
+    model.compile(**preset)
+    return model
+
+
+def bound(steps, first_step=0, **kwargs):
+    schedule = WarmupLinearDecay(1.0, **kwargs)
+    schedule.bind(small_model(), steps, first_step)
+    return schedule
+
+
+def test_rises_and_falls():
+    schedule = bound(10, warmup_ratio=0.4)
+    rates = [float(schedule(step)) for step in range(10)]
+    expected = [1 / 4, 2 / 4, 3 / 4, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_no_warm_up():
+    schedule = bound(4, warmup_ratio=0.0)
+    np.testing.assert_allclose([float(schedule(i)) for i in range(4)], [1, 0.75, 0.5, 0.25])
+
+
+def test_counts_from_the_step_at_which_the_fit_begins():
+    np.testing.assert_allclose(float(bound(4, 100, warmup_ratio=0)(101)), 0.75)
+
+
+def test_never_negative_and_never_zero_within_the_fit():
+    for steps in (1, 2, 3, 7, 50):
+        schedule = bound(steps)
+        assert min(float(schedule(step)) for step in range(steps)) > 0
+        assert float(schedule(steps + 5)) == 0.0
+
+
+def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
+    model = compiled(warmup_ratio=0.5)
+    first = rates_of_fit(model, batch_size=8, epochs=4)
+    expected = [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]
+    np.testing.assert_allclose(first, np.array(expected) * 1e-4, rtol=1e-5)
+    second = rates_of_fit(model, batch_size=8, epochs=4)
+    np.testing.assert_allclose(second, first, rtol=1e-5)
+    shorter = rates_of_fit(model, batch_size=4, epochs=1)
+    np.testing.assert_allclose(shorter, np.array([0.5, 1, 1, 0.5]) * 1e-4, rtol=1e-5)
+
+
+def test_a_fit_resumed_by_initial_epoch_goes_on_where_it_was():
+    whole = rates_of_fit(compiled(), batch_size=8, epochs=4)
+    model = compiled()
+    # As if it had been loaded after two epochs: a plan for four, of which two are done.
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(4)
+    rest = rates_of_fit(model, batch_size=8, epochs=4, initial_epoch=2)
+    np.testing.assert_allclose(rest, whole[4:], rtol=1e-5)
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_fit_resumed_by_backup_and_restore_goes_on_where_it_was(tmp_path):
+    whole = rates_of_fit(compiled(), batch_size=8, epochs=4)
+    interrupted = [keras.callbacks.BackupAndRestore(tmp_path), Interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        rates_of_fit(compiled(), batch_size=8, epochs=4, callbacks=interrupted)
+    again = [keras.callbacks.BackupAndRestore(tmp_path)]
+    rest = rates_of_fit(compiled(), batch_size=8, epochs=4, callbacks=again)
+    np.testing.assert_allclose(rest, whole[4:], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_of_unknown_length_get_a_constant_rate_and_a_line(capsys):
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((TOKENS, ANSWERS)).batch(8)
+    data = data.filter(lambda x, y: True)  # its length is unknown from here on
+    model = compiled()
+    rates = rates_of_fit(model, data, None, epochs=2)
+    np.testing.assert_allclose(rates, 1e-4, rtol=1e-5)
+    said = "The length of the data is unknown, so the rate stays at 0.0001."
+    assert said in capsys.readouterr().out.splitlines()
+
+
+def test_constant_schedule():
+    model = compiled("auto", schedule="constant")
+    np.testing.assert_allclose(rates_of_fit(model, batch_size=8, epochs=2), [5e-3] * 4, rtol=1e-5)
+
+
+class TestAuto:
+    """5e-5 while pretrained stages learn, 1e-3 while only the head does (here SGD: times 100)."""
+
+    def peak(self, model):
+        rates_of_fit(model)
+        return pytest.approx(model.optimizer._learning_rate.rate)
+
+    def test_everything_learns(self):
+        assert self.peak(compiled("auto")) == 5e-3
+
+    def test_only_the_head_learns(self):
+        model = compiled("auto")
+        ft.train_only(model, select.head())
+        assert self.peak(model) == 0.1
+
+    def test_it_follows_unfreezing(self):
+        model = small_model()
+        ft.train_only(model, select.head())
+        model.compile(**ft.presets.cross_entropy("sgd"))
+        assert self.peak(model) == 0.1
+        ft.train_only(model, select.head() | select.blocks(-1))
+        assert self.peak(model) == 5e-3
+
+    def test_it_follows_unfreezing_inside_a_fit(self):
+        class Unfreeze(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1:
+                    ft.train_only(self.model, select.everything())
+
+        model = compiled("auto", schedule="constant")
+        ft.train_only(model, select.head())
+        rates = rates_of_fit(model, batch_size=16, epochs=3, callbacks=[Unfreeze()])
+        np.testing.assert_allclose(rates, [0.1, 5e-3, 5e-3], rtol=1e-5)
+
+    def test_of_adamw(self):
+        model = small_model()
+        schedule = ft.presets.cross_entropy()["optimizer"]._learning_rate
+        schedule.resolve(model)
+        assert schedule.rate == pytest.approx(5e-5)
+        ft.train_only(model, select.head())
+        schedule.resolve(model)
+        assert schedule.rate == pytest.approx(1e-3)
+
+
+class TestForeignModel:
+    @pytest.fixture
+    def network(self):
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, name="top")])
+        model.compile(**ft.presets.cross_entropy("sgd", 1e-2))
+        return model
+
+    def test_with_the_callback(self, network):
+        x, y = TOKENS.astype("float32"), ANSWERS
+        bind = ft.callbacks.BindSchedule()
+        rates = rates_of_fit(network, x, y, callbacks=[bind], batch_size=4, epochs=1)
+        np.testing.assert_allclose(rates, np.array([1, 1, 2 / 3.6, 1 / 3.6]) * 1e-2, rtol=0.3)
+
+    def test_without_it_a_warning_says_what_to_do(self, network):
+        message = (
+            "The schedule was not told how long the fit is and stays at 0.01. Pass "
+            "callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
+            "schedule='constant'."
+        )
+        with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+            network.fit(TOKENS.astype("float32"), ANSWERS, verbose=0)
+        assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_reload_keeps_the_plan_but_not_the_fit():
+    schedule = bound(10, warmup_ratio=0.4)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert type(again) is WarmupLinearDecay
+    assert again.get_config() == schedule.get_config()
+
+
+def test_reads_well():
+    assert str(bound(10)) == "1, warm-up and linear decay"
+    assert str(WarmupLinearDecay(2e-5)) == "2e-05, warm-up and linear decay"
