@@ -35,7 +35,7 @@ class ModelInfo:
 
     Attributes:
         checkpoint: As the user called it.
-        tokenizer: Folder or Hub id that the tokenizer is loaded from.
+        tokenizer: Folder that the tokenizer is loaded from.
         task: Name of the task.
         labels: Names of the outputs.
         pooling: "pooler" (the family's own), "cls" or "mean".
@@ -270,13 +270,11 @@ class FineTuneModel(keras.Model):
 
     def _refuse_too_long(self, ids: Any) -> None:
         """Positions beyond the table fail late on a CPU and in silence on a GPU."""
-        length = ids.shape[-1]
-        limit = self.config["max_position_embeddings"]
+        length, limit = ids.shape[-1], self.config["max_position_embeddings"]
         if length is not None and length > limit:
             raise ModelError(
                 f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
-                f"them: batches(model, max_length={limit}) does, and so does "
-                f"tokenizer(…, truncation=True, max_length={limit})."
+                "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
             )
 
     def _note_fit(self, history: Any) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 HIDDEN, HEADS, INTERMEDIATE, POSITIONS = 24, 3, 32, 32
-ENGLISH = "a the film was very good bad fine dull long short story actor great poor and not".split()
+ENGLISH = [
+    *("a", "the", "film", "was", "very", "good", "bad", "fine", "dull"),
+    *("long", "short", "story", "actor", "great", "poor", "and", "not"),
+]
 CHINESE = list("这部电影很好看坏难无聊精彩故事演员非常不喜欢我的")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -15,10 +15,16 @@ def load_tokenizer(source: str | Path) -> Any:
     """The fast tokenizer of a checkpoint folder.
 
     Raises:
-        CheckpointError: If there is none, or only one in Python.
+        CheckpointError: If the folder is gone, or holds no tokenizer, or only one in Python.
     """
     folder = Path(source)
-    if folder.is_dir() and not any(path for name in _FILES for path in folder.glob(name)):
+    if not folder.is_dir():
+        # transformers would take the path for a Hub id and wait for an answer.
+        raise CheckpointError(
+            f"The folder {source}, which the tokenizer is loaded from, is not there. Put it back, "
+            "or name another one: model.info.tokenizer = 'folder'."
+        )
+    if not any(path for name in _FILES for path in folder.glob(name)):
         # transformers would make up a tokenizer that knows no word.
         raise CheckpointError(
             f"There is no tokenizer in {source}: expected tokenizer.json or vocab.txt. Copy the "

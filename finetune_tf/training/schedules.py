@@ -10,7 +10,7 @@ from finetune_tf.messages import say, warn
 from finetune_tf.stages import stages
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
-HEAD_RATE = 1e-3  # the usual rate of Adam for fresh weights
+HEAD_RATE = 2e-3  # about the usual rate of Adam for fresh weights; one epoch has to do
 _FOREVER = 1e18  # steps of a fit whose length nobody knows
 
 

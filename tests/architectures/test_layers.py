@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from finetune_tf import kernels
 from finetune_tf.architectures import (
     ClassificationHead,
     Embeddings,
@@ -79,6 +80,8 @@ def test_symbolic_and_eager_shapes_agree(case):
     assert tuple(layer.compute_output_shape(*(x.shape for x in inputs))) == shape
 
 
+# Keras reads variables in a way that NumPy 2 calls outdated.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_keras_file_brings_it_back(case, tmp_path):
     make, inputs, _ = case
     tensors = symbolic(inputs)
@@ -92,7 +95,7 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
     make, inputs, _ = case
     wide, narrow = make(), make(dtype="mixed_bfloat16")
     expected = wide(*inputs)
-    found = narrow(*inputs)
+    narrow(*inputs)
     narrow.set_weights(wide.get_weights())
     found = narrow(*inputs)
     is_head = isinstance(narrow, ClassificationHead)
@@ -101,18 +104,15 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
 
 
-def test_layer_norm_is_exact_under_bfloat16():
-    """Its parameters are no bfloat16 copies: 1.001 would become 1.0."""
-    layer = LayerNorm(dtype="mixed_bfloat16")
-    layer.build((D,))
-    layer.gamma.assign(np.full(D, 1.001))
+def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):
+    """As bfloat16 copies, which Keras would hand out, 1.001 and 1.0 are the same."""
     seen = []
-    layer.add_loss = seen.append
-    assert layer.gamma.dtype == "float32"
-    with keras.src.backend.common.variables.AutocastScope("bfloat16"):
-        assert (
-            keras.backend.standardize_dtype(ops.convert_to_tensor(layer.gamma).dtype) == "float32"
-        )
+    monkeypatch.setattr(
+        kernels, "layer_norm", lambda x, gamma, beta, _: seen.extend([x, gamma, beta]) or x
+    )
+    LayerNorm(dtype="mixed_bfloat16")(HIDDEN)
+    dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in seen[-3:]]
+    assert dtypes == ["bfloat16", "float32", "float32"]
 
 
 def test_pooling_over_real_tokens_only():

@@ -23,14 +23,15 @@ def test_a_real_tfds_builder_serves_the_reviews(splits, tmp_path):
     assert isinstance(builder, tfds.core.GeneratorBasedBuilder)
     assert builder.info.features["label"].names == list(NAMES)
     assert {name: len(split) for name, split in splits.items()} == {
-        "train": 402, "validation": 78, "test": 240,
+        "train": 816, "validation": 114, "test": 330,
     }  # fmt: skip
 
 
 def test_labels_are_balanced_names(splits):
     for examples in splits.values():
         assert tuple(examples.labels) == NAMES
-        assert len(set(Counter(examples.columns["label"]).values())) == 1
+        counts = Counter(examples.columns["label"]).values()
+        assert max(counts) - min(counts) <= 2
 
 
 def test_each_review_is_one_of_a_kind(splits):

@@ -134,7 +134,7 @@ class TestRefused:
     def test_more_tokens_than_positions(self, road):
         message = (
             "The texts have 33 tokens, but the model has positions for 32. Cut them: "
-            "batches(model, max_length=32) does"
+            "Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             ROADS[road](small_model(), np.zeros((2, 33), "int32"))

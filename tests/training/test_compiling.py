@@ -216,7 +216,7 @@ def test_each_fit_is_noted_for_the_model_card(model):
         "epochs": 2,
         "steps": 2,
         "optimizer": "AdamW",
-        "learning_rate": "0.001, warm-up and linear decay",
+        "learning_rate": "0.002, warm-up and linear decay",
         "trained": "18 of 354 parameters",
     }
     assert set(last) == {"loss", "accuracy"}

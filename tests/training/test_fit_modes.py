@@ -89,7 +89,7 @@ def test_loss_scaling_of_mixed_float16():
     assert inner._learning_rate._bound
     ft.train_only(model, ft.select.head())
     assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
-    assert model.optimizer.inner_optimizer._learning_rate.rate == pytest.approx(1e-3)
+    assert model.optimizer.inner_optimizer._learning_rate.rate == pytest.approx(2e-3)
     before = weights(model)
     model.fit(TOKENS, ANSWERS, batch_size=8, verbose=0)
     assert (before != weights(model)).sum() <= 18
@@ -111,12 +111,11 @@ def test_xla_trains_as_without(tiny_bert):
 def test_two_devices_train_as_one():
     """Two logical CPUs have to be set up before TensorFlow starts, hence another process."""
     script = """
-        import sys
-
         import tensorflow as tf
 
         cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
         import keras
         import numpy as np
         from helpers_models import small_model, token_batch
@@ -125,7 +124,8 @@ def test_two_devices_train_as_one():
 
         tokens, answers = token_batch(16)
         ends = []
-        for strategy in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
+        mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        for strategy in (mirrored, tf.distribute.get_strategy()):
             with strategy.scope():
                 keras.utils.set_random_seed(0)
                 model = small_model()
@@ -134,7 +134,6 @@ def test_two_devices_train_as_one():
             ft.freeze(model, ft.select.bottom(1))
             model.fit(tokens, answers, batch_size=8, epochs=2, shuffle=False, verbose=0)
             ends.append(np.concatenate([v.numpy().ravel() for v in model.weights]))
-        print("difference", np.abs(ends[0] - ends[1]).max())
         assert np.abs(ends[0] - ends[1]).max() < 1e-6
     """
     done = subprocess.run(

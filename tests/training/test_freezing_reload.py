@@ -1,5 +1,7 @@
 """A `.keras` file brings everything back: what is frozen, what Adam knows, what labels mean."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
 from finetune_tf import select
+from finetune_tf.errors import CheckpointError
 
 TOKENS, ANSWERS = token_batch()
 
@@ -87,6 +90,17 @@ def test_a_model_that_was_never_compiled(tmp_path, tiny_bert):
     assert not hasattr(reloaded, "optimizer")
     assert reloaded.labels == ("cost", "taste", "place")
     assert len(frozen(reloaded)) == 7
+
+
+def test_a_tokenizer_that_moved_is_asked_for_when_it_is_needed(tmp_path, tiny_bert):
+    model = small_model(checkpoint=tmp_path / "gone")
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    message = f"The folder {tmp_path / 'gone'}, which the tokenizer is loaded from, is not there."
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        ft.predict(reloaded, "good")
+    reloaded.info.tokenizer = str(tiny_bert)
+    assert ft.predict(reloaded, "good").label in {"no", "yes"}
 
 
 def test_weights_of_a_whole_bert_come_back(tiny_bert, tmp_path):

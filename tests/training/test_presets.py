@@ -27,7 +27,7 @@ def test_cross_entropy():
         "peak": "auto",
         "warmup_ratio": 0.1,
         "pretrained_rate": 5e-5,
-        "head_rate": 1e-3,
+        "head_rate": 2e-3,
     }
 
 
@@ -67,7 +67,7 @@ def test_sgd_has_momentum_and_larger_automatic_rates():
     sgd = make_optimizer("SGD")
     assert sgd.momentum == 0.9
     assert sgd._learning_rate.pretrained_rate == pytest.approx(5e-3)
-    assert sgd._learning_rate.head_rate == pytest.approx(0.1)
+    assert sgd._learning_rate.head_rate == pytest.approx(0.2)
 
 
 def test_other_optimizers_by_name():

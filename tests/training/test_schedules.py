@@ -78,8 +78,13 @@ def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
     np.testing.assert_allclose(shorter, np.array([0.5, 1, 1, 0.5]) * 1e-4, rtol=1e-5)
 
 
-def test_a_fit_resumed_by_initial_epoch_goes_on_where_it_was():
-    whole = rates_of_fit(compiled(), batch_size=8, epochs=4)
+@pytest.fixture(scope="module")
+def whole():
+    """Rates of a fit of four epochs of two steps that nothing interrupts."""
+    return rates_of_fit(compiled(), batch_size=8, epochs=4)
+
+
+def test_a_fit_resumed_by_initial_epoch_goes_on_where_it_was(whole):
     model = compiled()
     # As if it had been loaded after two epochs: a plan for four, of which two are done.
     model.optimizer.build(model.trainable_variables)
@@ -94,8 +99,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_a_fit_resumed_by_backup_and_restore_goes_on_where_it_was(tmp_path):
-    whole = rates_of_fit(compiled(), batch_size=8, epochs=4)
+def test_a_fit_resumed_by_backup_and_restore_goes_on_where_it_was(whole, tmp_path):
     interrupted = [keras.callbacks.BackupAndRestore(tmp_path), Interrupt()]
     with pytest.raises(KeyboardInterrupt):
         rates_of_fit(compiled(), batch_size=8, epochs=4, callbacks=interrupted)
@@ -122,7 +126,7 @@ def test_constant_schedule():
 
 
 class TestAuto:
-    """5e-5 while pretrained stages learn, 1e-3 while only the head does (here SGD: times 100)."""
+    """5e-5 while pretrained stages learn, 2e-3 while only the head does (here SGD: times 100)."""
 
     def peak(self, model):
         rates_of_fit(model)
@@ -134,13 +138,13 @@ class TestAuto:
     def test_only_the_head_learns(self):
         model = compiled("auto")
         ft.train_only(model, select.head())
-        assert self.peak(model) == 0.1
+        assert self.peak(model) == 0.2
 
     def test_it_follows_unfreezing(self):
         model = small_model()
         ft.train_only(model, select.head())
         model.compile(**ft.presets.cross_entropy("sgd"))
-        assert self.peak(model) == 0.1
+        assert self.peak(model) == 0.2
         ft.train_only(model, select.head() | select.blocks(-1))
         assert self.peak(model) == 5e-3
 
@@ -153,7 +157,7 @@ class TestAuto:
         model = compiled("auto", schedule="constant")
         ft.train_only(model, select.head())
         rates = rates_of_fit(model, batch_size=16, epochs=3, callbacks=[Unfreeze()])
-        np.testing.assert_allclose(rates, [0.1, 5e-3, 5e-3], rtol=1e-5)
+        np.testing.assert_allclose(rates, [0.2, 5e-3, 5e-3], rtol=1e-5)
 
     def test_of_adamw(self):
         model = small_model()
@@ -162,7 +166,7 @@ class TestAuto:
         assert schedule.rate == pytest.approx(5e-5)
         ft.train_only(model, select.head())
         schedule.resolve(model)
-        assert schedule.rate == pytest.approx(1e-3)
+        assert schedule.rate == pytest.approx(2e-3)
 
 
 class TestForeignModel:

