@@ -15,7 +15,7 @@ import keras
 
 from finetune_tf.errors import ModelError
 
-Role = Literal["embeddings", "block", "head"]
+Role = Literal["embeddings", "block", "pooler", "head"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Stage:
     Attributes:
         name: Of the layer, or what the names of its layers have in common.
         layers: The weighted layers inside, in order.
-        role: "embeddings", "block" or "head".
+        role: "embeddings", "block", "pooler" (trained by the checkpoint) or "head".
     """
 
     name: str
@@ -63,16 +63,24 @@ def stages(model: keras.Model) -> list[Stage]:
             "Build it first: call it on one batch."
         )
     declared = getattr(getattr(model, "info", None), "head_layers", None)
-    result = []
+    result: list[Stage] = []
     for i, layers in enumerate(pieces):
         if declared is not None:
-            is_head = any(layer.name in declared for layer in layers)
+            role = _declared_role(layers, declared)
         else:
-            is_head = i == len(pieces) - 1 > 0 and all(_is_dense(layer) for layer in layers)
-        is_embedding = i == 0 and any(_looks_up_tokens(layer) for layer in layers)
-        role: Role = "head" if is_head else "embeddings" if is_embedding else "block"
+            is_top = i == len(pieces) - 1 > 0
+            role = "head" if is_top and all(_is_dense(layer) for layer in layers) else "block"
+        if role == "block" and i == 0 and any(_looks_up_tokens(layer) for layer in layers):
+            role = "embeddings"
         result.append(Stage(_unique(_common_name(layers), result), tuple(layers), role))
     return result
+
+
+def _declared_role(layers: list[keras.layers.Layer], head_layers: tuple[str, ...]) -> Role:
+    """Of a model of ours, which knows its head and calls its pooler "pooler"."""
+    if any(layer.name in head_layers for layer in layers):
+        return "head"
+    return "pooler" if layers[-1].name == "pooler" else "block"
 
 
 def learnable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -18,7 +18,7 @@ def test_bert_is_embeddings_blocks_and_head(tiny_bert):
         ("embeddings", "embeddings"),
         ("block_0", "block"),
         ("block_1", "block"),
-        ("pooler", "block"),
+        ("pooler", "pooler"),
         ("classifier", "head"),
     ]
     assert [stage.name for stage in model.stages] == [stage.name for stage in ft.stages(model)]

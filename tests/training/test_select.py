@@ -42,9 +42,9 @@ def test_stage_selectors(bert):
     assert layers(select.embeddings(), bert) == ["embeddings"]
     assert layers(select.bottom(1), bert) == ["block_0"]
     assert layers(select.bottom(2), bert) == ["block_0", "block_1"]
-    assert layers(select.blocks(1), bert) == ["block_1", "pooler"]
+    assert layers(select.blocks(1), bert) == ["block_1"]
     assert layers(select.blocks(1, 2), bert) == ["block_1"]
-    assert layers(select.blocks(-1), bert) == ["pooler"]
+    assert layers(select.blocks(-1), bert) == ["block_1"]
     assert len(select.everything()(bert)) == len(bert.weights) == 41
 
 
@@ -78,7 +78,7 @@ def test_matching_searches_paths(bert):
 def test_selectors_combine(bert):
     assert layers(select.head() | select.embeddings(), bert) == ["embeddings", "classifier"]
     assert paths(select.head() & select.biases(), bert) == ["classifier/dense/bias"]
-    assert layers(~(select.blocks(0) | select.embeddings()), bert) == ["classifier"]
+    assert layers(~(select.blocks(0) | select.embeddings()), bert) == ["pooler", "classifier"]
     assert layers(~~select.head(), bert) == ["classifier"]
 
 
@@ -93,7 +93,7 @@ def test_selectors_read_as_they_were_written():
 def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
     message = (
         "The selector matching('lora') matches nothing in 'bert', whose stages are: "
-        "embeddings (embeddings), block_0 (block), block_1 (block), pooler (block), "
+        "embeddings (embeddings), block_0 (block), block_1 (block), pooler (pooler), "
         "classifier (head)."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
@@ -105,7 +105,7 @@ def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
 
 
 def test_more_blocks_than_there_are(bert):
-    message = "The selector bottom(99) goes beyond the 3 blocks of the model."
+    message = "The selector bottom(99) goes beyond the 2 blocks of the model."
     with pytest.raises(ModelError, match=re.escape(message)):
         ft.freeze(bert, select.bottom(99))
     with pytest.raises(ModelError, match=re.escape("bottom(n) takes one block or more, found 0.")):
