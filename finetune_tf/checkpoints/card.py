@@ -1,5 +1,6 @@
 """The model card (Mitchell et al. 2019): what a saved model is, learnt from, and scored."""
 
+from pathlib import Path
 from typing import Any
 
 # How each library turns texts into what finetune_tf's model returns.
@@ -24,7 +25,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
     """
     labels = ", ".join(info.labels)
     facts = {
-        "checkpoint": info.checkpoint,
+        "checkpoint": _checkpoint_name(info),
         "task": f"{info.task}, {info.labels.problem_type}",
         "labels": labels,
         "pooling": info.pooling,
@@ -62,6 +63,13 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _checkpoint_name(info: Any) -> str:
+    """A Hub id as it is; of a folder what tells others something: not where it lay."""
+    if not Path(info.checkpoint).is_dir():
+        return info.checkpoint
+    return info.config.get("_name_or_path") or Path(info.checkpoint).name
 
 
 def _fits(fits: list[dict]) -> list[str]:

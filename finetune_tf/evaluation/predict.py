@@ -1,8 +1,9 @@
 """From texts to labels: what a model says, ready to read."""
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from finetune_tf.evaluation.metrics import THRESHOLD
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +84,7 @@ def logits(model: "keras.Model", examples: Examples, batch_size: int = 64) -> np
     # Texts of like length side by side need less padding; the order is restored below.
     order = np.argsort([len(text) for text in examples.columns["text"]], kind="stable")
     batches = examples[order].batches(model, batch_size=batch_size)
-    outputs = np.asarray(model.predict(batches, verbose=0), dtype="float32")[np.argsort(order)]
+    outputs = _outputs(model, batches)[np.argsort(order)]
     broken = np.count_nonzero(~np.isfinite(outputs).all(axis=1))
     if broken:
         raise ModelError(
@@ -91,6 +93,30 @@ def logits(model: "keras.Model", examples: Examples, batch_size: int = 64) -> np
             "learning rate or without float16."
         )
     return outputs
+
+
+# One traced function a model: Keras's predict traces anew for batches of other shapes.
+_TRACED: "weakref.WeakKeyDictionary[keras.Model, Any]" = weakref.WeakKeyDictionary()
+
+
+def _outputs(model: "keras.Model", batches: "tf.data.Dataset") -> np.ndarray:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return np.asarray(model.predict(batches, verbose=0), dtype="float32")
+    import tensorflow as tf
+
+    spec = batches.element_spec
+    has_targets = isinstance(spec, tuple)
+    if model not in _TRACED:
+        reference = weakref.ref(model)  # the function must not keep its own key alive
+        _TRACED[model] = tf.function(
+            lambda inputs: reference()(inputs, training=False),
+            input_signature=[spec[0] if has_targets else spec],
+        )
+    forward = _TRACED[model]
+    outputs = [forward(batch[0] if has_targets else batch).numpy() for batch in batches]
+    return np.concatenate(outputs).astype("float32")
 
 
 def require_task(model: "keras.Model") -> "keras.Model":

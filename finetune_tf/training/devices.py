@@ -1,10 +1,11 @@
 """Which device computes, in which precision: said in one line, because guessing costs hours."""
 
 import shutil
-import warnings
 from typing import Any
 
 import keras
+
+from finetune_tf.messages import warn
 
 
 def device_line(dtype: Any = None) -> str:
@@ -19,10 +20,9 @@ def device_line(dtype: Any = None) -> str:
     devices = keras.distribution.list_devices() if backend != "tensorflow" else _tensorflow_gpus()
     accelerators = [device for device in devices if not device.lower().startswith("cpu")]
     if not accelerators and shutil.which("nvidia-smi"):
-        warnings.warn(
+        warn(
             f"This machine has an NVIDIA driver, but {backend} sees no GPU and uses the CPU. "
-            "Install the GPU build: pip install 'finetune-tf[gpu]'.",
-            stacklevel=3,
+            "Install the GPU build: pip install 'finetune-tf[gpu]'."
         )
     device = ", ".join(accelerators) or "CPU"
     policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()

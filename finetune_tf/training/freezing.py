@@ -11,6 +11,7 @@ import keras
 
 from finetune_tf.messages import say, warn
 from finetune_tf.stages import learnable_variables
+from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.select import Selector
 
@@ -57,7 +58,8 @@ def count_parameters(model: keras.Model) -> tuple[int, int]:
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
     """Freezes exactly the variables with these ids and renews what depends on it."""
     _set_flags(model, frozen)
-    renew_training(model)
+    if renew_training(model):
+        check_rate(model, model.optimizer)  # what was right for the head may ruin what it wakes
 
 
 def renew_training(model: keras.Model) -> bool:

@@ -9,6 +9,7 @@ Every model of finetune_tf returns logits, and every loss here expects them.
 from typing import Any, Literal
 
 import keras
+from keras import ops
 
 from finetune_tf.errors import ModelError
 from finetune_tf.training.optimizers import AdamW
@@ -37,25 +38,48 @@ def cross_entropy(
         learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained stages
             learn, 2e-3 while only the head does (for SGD a hundred times that).
         label_smoothing: Share of the probability spread over all classes (Szegedy et al.
-            2016). Targets must then be one-hot: (batch, classes).
+            2016).
         **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm.
 
     Returns:
         optimizer, loss and metrics.
     """
     if label_smoothing:
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=label_smoothing
-        )
-        metric = keras.metrics.CategoricalAccuracy(name="accuracy")
+        loss = SmoothedCrossEntropy(label_smoothing)
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": loss,
-        "metrics": [metric],
+        "metrics": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     }
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy over class numbers with a part of the probability on all classes alike.
+
+    Args:
+        label_smoothing: That part, from 0 to below 1 (Szegedy et al. 2016).
+        **kwargs: As for every Keras loss.
+    """
+
+    def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise ModelError(f"label_smoothing is from 0 to below 1, found {label_smoothing!r}.")
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Class numbers (batch,) and logits (batch, classes) to losses (batch,)."""
+        targets = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            targets, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 def binary_cross_entropy(
