@@ -17,7 +17,7 @@ def reviews(split: str = "train", data_dir: str | Path | None = None) -> Example
     """The everyday reviews as examples.
 
     Args:
-        split: "train" (816 reviews), "validation" (114) or "test" (330).
+        split: "train" (738 reviews), "validation" (96) or "test" (426).
         data_dir: Where TFDS keeps the prepared data set; by default its own folder.
     """
     from finetune_tf.data.reviews.builder import EverydayReviews
