@@ -58,7 +58,7 @@ def count_parameters(model: keras.Model) -> tuple[int, int]:
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
     """Freezes exactly the variables with these ids and renews what depends on it."""
     _set_flags(model, frozen)
-    if renew_training(model):
+    if renew_training(model) and hasattr(model, "info"):  # of others, who knows what is trained
         check_rate(model, model.optimizer)  # what was right for the head may ruin what it wakes
 
 

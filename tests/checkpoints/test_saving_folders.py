@@ -102,7 +102,7 @@ def test_the_card(tiny_bert, tmp_path):
     lines = (out / "README.md").read_text().splitlines()
     for line in (
         "pipeline_tag: text-classification",
-        f"- **checkpoint**: {tiny_bert}",
+        "- **checkpoint**: tiny-bert",
         "- **task**: text-classification, single_label_classification",
         "- **labels**: bad, good",
         "- **pooling**: pooler",
