@@ -1,5 +1,6 @@
 """What reports share: they read as text, as HTML in a notebook, as JSON and as a picture."""
 
+import abc
 import html
 import json
 import os
@@ -20,7 +21,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-class Document:
+class Document(abc.ABC):
     """A result that can be read, shown, drawn and saved.
 
     A subclass says what it consists of (`blocks`), gives it as plain values (`to_dict`) and
@@ -29,13 +30,13 @@ class Document:
 
     _drawing: str
 
+    @abc.abstractmethod
     def blocks(self) -> list[str | Table]:
         """Lines and tables in reading order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def to_dict(self) -> dict:
         """Plain Python values that `json.dumps` takes."""
-        raise NotImplementedError
 
     def plot(self) -> "Figure":
         """Draws the result as a matplotlib figure.
