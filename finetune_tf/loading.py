@@ -6,17 +6,15 @@ from typing import Any, Literal
 
 import keras
 
-from finetune_tf.architectures import Pooling
-from finetune_tf.checkpoints import Checkpoint, open_checkpoint
-from finetune_tf.checkpoints.weights import LoadReport, fill
+from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
+from finetune_tf.checkpoints.sentence_transformers import DENSE
+from finetune_tf.checkpoints.weights import LoadReport, Weight, fill
 from finetune_tf.errors import CheckpointError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel, ModelInfo
 from finetune_tf.saving import opens_in
-from finetune_tf.tasks import TextClassification, get_task
-
-POOLINGS = ("auto", "pooler", "cls", "mean")
+from finetune_tf.tasks import Task, get_task
 
 
 def load(
@@ -44,9 +42,9 @@ def load(
             default those of the checkpoint. One label means a number (regression).
         problem_type: "single_label_classification", "multi_label_classification" or
             "regression"; by default what the labels or the checkpoint say.
-        pooling: How a text becomes one vector. "pooler" is the family's own, "cls" the first
-            token, "mean" the average over tokens; "auto" is what the checkpoint was trained
-            with.
+        pooling: For tasks about whole texts, how a text becomes one vector. "pooler" is the
+            family's own, "cls" the first token, "mean" the average over tokens; "auto" is what
+            the checkpoint was trained with.
         dropout: Replaces every dropout rate of the config.
         dtype: A Keras dtype policy ("float32", "mixed_bfloat16"); by default the global one.
             Logits are float32 always.
@@ -62,17 +60,21 @@ def load(
             trained head for other labels.
     """
     task_ = get_task(task)
-    source = open_checkpoint(checkpoint, task, revision, new_head)
-    pooling = _choose_pooling(pooling, source)
-    trained = bool(source.head) and _fits(source, task_, pooling)
-    labels = _choose_labels(labels, problem_type, source, trained)
-    config = _adapted(source, labels, dropout)
+    source = open_checkpoint(checkpoint, revision)
+    head = source.family.head(task, source.config)
+    pooling = _choose_pooling(pooling, task_, source)
+    # The table of the output layer depends on the layout that such a model is saved in.
+    dense = DENSE if task_.layout(pooling) == "sentence_transformers" else ()
+    rows = [row for row in head.weights if not (dense and _is_output(row, task_))] + list(dense)
+    trained = not new_head and _is_trained(rows, task_, source, pooling)
+    labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
+    config = _adapted(source, task_, labels, dropout)
+    head = source.family.head(task, config)
 
-    model = _chain(model_class, source, task_, config, labels, pooling, dtype)
-    # Without rows for the head, a trained one that is not wanted is reported as unused.
-    table = source.family.weights(config) + (source.family.heads[task] if trained else [])
-    tensors = source.tensors | source.head
-    report = fill(model.weights, table, tensors, source.family.tensor_prefix)
+    model = _chain(model_class, source, task_, head, config, labels, pooling, dtype)
+    # Without rows for the output layer, a trained one that is not wanted is reported as unused.
+    table = source.family.weights(config) + [r for r in rows if trained or not _is_output(r, task_)]
+    report = fill(model.weights, table, source.tensors, source.family.tensor_prefix)
     model.info = ModelInfo(
         checkpoint=str(checkpoint),
         tokenizer=str(source.folder),
@@ -80,7 +82,8 @@ def load(
         labels=labels,
         pooling=pooling,
         config=config,
-        head_layers=_head_layers(model, report, source),
+        head_layers=_head_layers(model, report, source, task_),
+        max_length=task_.max_length(source.modules),
     )
     _refuse_holes(model, report, source)
     say(_summary(model, report))
@@ -90,49 +93,72 @@ def load(
 def _chain(
     model_class: type[FineTuneModel],
     source: Checkpoint,
-    task: TextClassification,
+    task: Task,
+    head: Head,
     config: dict,
-    labels: Labels,
-    pooling: str,
+    labels: Labels | None,
+    pooling: str | None,
     dtype: Any,
 ) -> FineTuneModel:
-    """Backbone, pooling and head as one Functional model."""
+    """Backbone and head as one Functional model."""
     backbone = source.family.backbone(config, dtype)
-    if pooling == "pooler":
-        features = source.family.pooler(config, dtype)(backbone.hidden)
-    else:
-        layer = Pooling(pooling, dtype=dtype, name="pooling")
-        features = layer(backbone.hidden, backbone.attention_mask)
-    logits = task.head(features, config, labels)
-    return model_class(inputs=backbone.inputs, outputs=logits, name=source.family.model_type)
+    outputs = task.outputs(backbone, head, config, labels, pooling, dtype)
+    return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
 
 
-def _choose_pooling(asked: str, source: Checkpoint) -> str:
-    if asked not in POOLINGS:
-        raise CheckpointError(f"A pooling is one of {', '.join(POOLINGS)}, found {asked!r}.")
-    chosen = (source.pooling or "pooler") if asked == "auto" else asked
-    if chosen not in POOLINGS:
+def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
+    known = ("auto", *task.poolings)
+    if asked not in known:
+        raise CheckpointError(
+            f"A pooling for {task.name} is one of {', '.join(known)}, found {asked!r}."
+        )
+    if not task.poolings:
+        return None
+    trained_with = source.modules.pooling
+    chosen = trained_with or task.poolings[0] if asked == "auto" else asked
+    if chosen not in task.poolings:
         raise CheckpointError(
             f"{source.folder} was trained with the pooling {chosen!r}, which is not supported; "
-            "choose one: load(…, pooling='mean'), 'cls' or 'pooler'."
+            f"choose one: load(…, pooling='mean'), or another of {', '.join(task.poolings)}."
         )
     return chosen
 
 
-def _fits(source: Checkpoint, task: TextClassification, pooling: str) -> bool:
-    """A trained head means the task and the pooling it was trained for."""
+def _is_output(row: Weight, task: Task) -> bool:
+    return (row.variable or "").partition("/")[0] in task.output_layers
+
+
+def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str | None) -> bool:
+    """Whether the checkpoint has an output layer for this task and pooling."""
+    if not any(_is_output(row, task) and row.tensor in source.tensors for row in rows):
+        return False
+    if not task.has_labels:
+        return True
+    if rows[-1] in DENSE and source.modules.activation != "Identity":
+        raise CheckpointError(
+            f"{source.folder} has a Dense module that ends in the activation "
+            f"{source.modules.activation!r}; a head that gives logits has Identity. Replace the "
+            "head with load(…, new_head=True)."
+        )
     # Heads for tokens or multiple choice have the same tensor names as one for texts.
     classes = source.config.get("architectures") or []
     others = [name for name in classes if "For" in name and not name.endswith(task.class_suffix)]
-    return not others and pooling == (source.pooling or "pooler")
+    own = not task.poolings or pooling == (source.modules.pooling or "pooler")
+    return own and not others
 
 
 def _choose_labels(
     asked: Labels | Iterable[str] | int | None,
     problem_type: str | None,
+    task: Task,
     source: Checkpoint,
-    trained: bool,
-) -> Labels:
+    trained: list[Weight] | None,
+) -> Labels | None:
+    """The names of the outputs; `trained` are the rows of a trained head, if there is one."""
+    if not task.has_labels:
+        if asked is not None or problem_type is not None:
+            raise CheckpointError(f"A model for {task.name} has no labels, found {asked!r}.")
+        return None
     stored = _stored_labels(source, problem_type, trained)
     if asked is None:
         return stored
@@ -156,24 +182,25 @@ def _choose_labels(
     )
 
 
-def _stored_labels(source: Checkpoint, problem_type: str | None, trained: bool) -> Labels:
+def _stored_labels(
+    source: Checkpoint, problem_type: str | None, trained: list[Weight] | None
+) -> Labels:
     """What the config says; a trained head decides over a config that says nothing."""
     names = source.config.get("id2label") or {}
     problem_type = problem_type or source.config.get("problem_type")
     stored = [names[key] for key in sorted(names, key=int)]
-    count = source.head["classifier.weight"].shape[0] if trained else 2
+    count = 2
+    for row in trained or ():
+        if row.variable == "classifier/dense/kernel":
+            count = source.tensors[row.tensor].shape[0]
     if not stored or (trained and len(stored) != count):
         stored = Labels.of(count)
     return Labels(stored, problem_type)
 
 
-def _adapted(source: Checkpoint, labels: Labels, dropout: float | None) -> dict:
+def _adapted(source: Checkpoint, task: Task, labels: Labels | None, dropout: float | None) -> dict:
     """The config with the user's wishes, as it will be saved."""
-    config = source.config | {
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": labels.problem_type,
-    }
+    config = source.config | task.config_keys(labels)
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise CheckpointError(f"A dropout rate is from 0 to below 1, found {dropout!r}.")
@@ -181,10 +208,15 @@ def _adapted(source: Checkpoint, labels: Labels, dropout: float | None) -> dict:
     return config
 
 
-def _head_layers(model: keras.Model, report: LoadReport, source: Checkpoint) -> tuple[str, ...]:
-    """The classifier, and a pooler that the checkpoint did not fill or did not train."""
-    head = {"classifier"}
-    if source.pooling not in (None, "pooler") or any(p.startswith("pooler/") for p in report.new):
+def _head_layers(
+    model: keras.Model, report: LoadReport, source: Checkpoint, task: Task
+) -> tuple[str, ...]:
+    """The output layer, and a pooler or transform that the checkpoint did not fill or train."""
+    head = set(task.output_layers)
+    for name in ("pooler", "transform"):
+        if any(path.startswith(f"{name}/") for path in report.new):
+            head.add(name)
+    if source.modules.pooling not in (None, "pooler"):
         head.add("pooler")
     return tuple(layer.name for layer in model.layers if layer.name in head)
 
@@ -203,4 +235,5 @@ def _refuse_holes(model: FineTuneModel, report: LoadReport, source: Checkpoint) 
 def _summary(model: FineTuneModel, report: LoadReport) -> str:
     pooling = model.info.pooling
     how = "the family's own pooler" if pooling == "pooler" else f"{pooling} pooling"
-    return f"Loaded {model.info.checkpoint}: {report}; {how}; saves for {opens_in(model)}."
+    parts = [str(report), *([how] if pooling else []), f"saves for {opens_in(model)}"]
+    return f"Loaded {model.info.checkpoint}: {'; '.join(parts)}."

@@ -10,11 +10,12 @@ from keras import ops
 from finetune_tf import saving
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import BindSchedule
+from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.stages import Stage, learnable_variables
-from finetune_tf.tasks import TextClassification, get_task
+from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling
 from finetune_tf.training.freezing import apply_frozen, count_parameters, renew_training
 from finetune_tf.training.schedules import schedule_of
@@ -37,34 +38,37 @@ class ModelInfo:
         checkpoint: As the user called it.
         tokenizer: Folder that the tokenizer is loaded from.
         task: Name of the task.
-        labels: Names of the outputs.
-        pooling: "pooler" (the family's own), "cls" or "mean".
+        labels: Names of the outputs, or None where they have none.
+        pooling: "pooler" (the family's own), "cls" or "mean"; None where nothing is pooled.
         config: The complete Hugging Face config, as it will be saved.
         head_layers: Names of the layers that no checkpoint has trained.
+        max_length: Tokens that the checkpoint wants texts cut to, or None.
         record: What was done with the model, for its card: data, fits, results.
     """
 
     checkpoint: str
     tokenizer: str
     task: str
-    labels: Labels
-    pooling: str
+    labels: Labels | None
+    pooling: str | None
     config: dict
     head_layers: tuple[str, ...]
+    max_length: int | None = None
     record: dict = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """A JSON-safe copy."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return values | {
-            "labels": {"names": list(self.labels), "problem_type": self.labels.problem_type},
-            "head_layers": list(self.head_layers),
+        names = self.labels and {
+            "names": list(self.labels),
+            "problem_type": self.labels.problem_type,
         }
+        return values | {"labels": names, "head_layers": list(self.head_layers)}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelInfo":
         """The inverse of `to_dict`."""
-        labels = Labels(**values["labels"])
+        labels = values["labels"] and Labels(**values["labels"])
         return cls(**{**values, "labels": labels, "head_layers": tuple(values["head_layers"])})
 
 
@@ -92,13 +96,13 @@ class FineTuneModel(keras.Model):
         return stages_module.stages(self)
 
     @property
-    def task(self) -> TextClassification:
+    def task(self) -> Task:
         """What the model is for."""
         return get_task(self.info.task)
 
     @property
-    def labels(self) -> Labels:
-        """Names of the outputs, in the order of the logits."""
+    def labels(self) -> Labels | None:
+        """Names of the outputs, in the order of the logits; None where they have none."""
         return self.info.labels
 
     @property
@@ -120,7 +124,12 @@ class FineTuneModel(keras.Model):
     @property
     def max_length(self) -> int:
         """How many tokens a text may have, special ones included."""
-        return min(self.config["max_position_embeddings"], self.tokenizer.model_max_length)
+        limits = (self._positions, self.tokenizer.model_max_length, self.info.max_length)
+        return min(limit for limit in limits if limit is not None)
+
+    @property
+    def _positions(self) -> int:
+        return FAMILIES[self.config["model_type"]].max_length(self.config)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Logits (batch, labels) in float32.
@@ -157,8 +166,8 @@ class FineTuneModel(keras.Model):
         Raises:
             ModelError: If the loss does not fit the labels.
         """
-        names = self.task.presets
-        resolved = compiling.resolve(self, self.labels, names, optimizer, loss, metrics)
+        preset = self.task.preset(self.labels)
+        resolved = compiling.resolve(self, self.labels, preset, optimizer, loss, metrics)
         super().compile(**resolved, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
@@ -246,6 +255,8 @@ class FineTuneModel(keras.Model):
             inputs = {"input_ids": inputs}
         given = {name: inputs[name] for name in inputs if name not in _DROPPED_INPUTS}
         given = {name: value for name, value in given.items() if value is not None}
+        if "token_type_ids" not in known:
+            given.pop("token_type_ids", None)  # tokenizers give them to models without as well
         unknown = sorted(given.keys() - known.keys())
         if unknown or "input_ids" not in given:
             raise ModelError(
@@ -264,7 +275,7 @@ class FineTuneModel(keras.Model):
         self._refuse_too_long(ids)
         if "attention_mask" not in given:
             given["attention_mask"] = ops.ones_like(ids, dtype="int32")
-        if "token_type_ids" not in given:
+        if "token_type_ids" in known and "token_type_ids" not in given:
             given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
         return {name: given[name] for name in known}
 
@@ -272,7 +283,7 @@ class FineTuneModel(keras.Model):
         """Positions beyond the table fail late on a CPU and in silence on a GPU."""
         if not hasattr(self, "info"):
             return  # a clone that Keras made of the graph alone
-        length, limit = ids.shape[-1], self.config["max_position_embeddings"]
+        length, limit = ids.shape[-1], self._positions
         if length is not None and length > limit:
             raise ModelError(
                 f"The texts have {length} tokens, but the model has positions for {limit}. Cut "

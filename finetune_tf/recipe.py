@@ -126,7 +126,7 @@ def finetune(
     )
     batches = train.batches(model, batch_size, shuffle=True, seed=seed, max_length=max_length)
     watched = validation.batches(model, batch_size, max_length=max_length)
-    preset = getattr(presets, model.task.presets[model.labels.problem_type])
+    preset = getattr(presets, model.task.preset(model.labels))
 
     history: dict[str, list[float]] = {}
     for i, selector in enumerate(phases):

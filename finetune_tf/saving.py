@@ -12,7 +12,7 @@ import numpy as np
 
 from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
-from finetune_tf.checkpoints.sentence_transformers import modules
+from finetune_tf.checkpoints.sentence_transformers import DENSE, module_files
 from finetune_tf.checkpoints.weights import dump
 from finetune_tf.errors import CheckpointError
 from finetune_tf.messages import say
@@ -20,7 +20,7 @@ from finetune_tf.messages import say
 
 def opens_in(model: Any) -> str:
     """The PyTorch class that opens what `save_pretrained` writes for this model."""
-    if model.info.pooling == "pooler":
+    if model.task.layout(model.info.pooling) == "transformers":
         return f"transformers.{_family(model).class_prefix}{model.task.class_suffix}"
     return "sentence_transformers.SentenceTransformer"
 
@@ -28,8 +28,9 @@ def opens_in(model: Any) -> str:
 def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     """Writes config, weights, tokenizer and model card.
 
-    A head on the family's own pooler is saved as PyTorch's `…ForSequenceClassification`; one on
-    another pooling as modules of sentence-transformers, whose `encode` then gives the logits.
+    A model that PyTorch's transformers has a class for is saved for it; a classifier on another
+    pooling than the family's own, and embeddings of texts, as modules of sentence-transformers,
+    whose `encode` then gives the logits or the embeddings.
 
     Args:
         model: A FineTuneModel.
@@ -75,25 +76,28 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
 
 
 def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> None:
-    family = _family(model)
-    is_pooler = model.info.pooling == "pooler"
-    suffix = model.task.class_suffix if is_pooler else "Model"
+    family, info = _family(model), model.info
+    bare = model.task.layout(info.pooling) == "sentence_transformers"
+    suffix = "Model" if bare else model.task.class_suffix
     config = model.config | {"architectures": [f"{family.class_prefix}{suffix}"]}
     _write_json(folder / "config.json", config)
 
-    head_table = family.heads[model.info.task]
-    of_head = {row.variable for row in head_table}
-    head = dump([v for v in model.weights if v.path in of_head], head_table)
-    prefix = family.tensor_prefix if is_pooler else ""
-    rest = [v for v in model.weights if v.path not in of_head]
-    tensors = dump(rest, family.weights(model.config), prefix)
-    _write_tensors(folder / "model.safetensors", tensors | head if is_pooler else tensors)
-    if not is_pooler:
-        kernel, bias = head["classifier.weight"], head["classifier.bias"]
-        limit = model.config["max_position_embeddings"]
-        if tokenizer is not None:
-            limit = min(limit, tokenizer.model_max_length)
-        for path, content in modules(model.info.pooling, kernel, bias, limit).items():
+    head_table = DENSE if bare else family.head(info.task, model.config).weights
+    names = {row.variable for row in head_table}
+    of_head = [v for v in model.weights if v.path in names]
+    rest = [v for v in model.weights if v.path not in names]
+    head = dump(of_head, head_table)
+    tensors = dump(rest, family.weights(model.config), "" if bare else family.tensor_prefix)
+    _write_tensors(folder / "model.safetensors", tensors if bare else tensors | head)
+    if bare:
+        files = module_files(
+            info.pooling,
+            model.get_layer("pooling").output.shape[-1],
+            model.max_length if tokenizer is not None else family.max_length(model.config),
+            dense=head or None,
+            normalize="unit_length" in (layer.name for layer in model.layers),
+        )
+        for path, content in files.items():
             (folder / path).parent.mkdir(exist_ok=True)
             write = _write_tensors if path.endswith(".safetensors") else _write_json
             write(folder / path, content)

@@ -4,6 +4,9 @@ A model is cut wherever one single tensor carries everything from below to above
 computed from the inputs without a weight (a mask, position numbers) can be had again on the
 other side of a cut, so it does not count. Residual blocks therefore stay whole, whatever
 their layers are called.
+
+A layer of ours that only says where tokens stand (`is_positional`) has weights, but gives the same
+for every text of a length: it counts as part of the first stage, and what it gives is free.
 """
 
 import os
@@ -15,7 +18,7 @@ import keras
 
 from finetune_tf.errors import ModelError
 
-Role = Literal["embeddings", "block", "pooler", "head"]
+Role = Literal["embeddings", "block", "norm", "pooler", "head"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Stage:
     Attributes:
         name: Of the layer, or what the names of its layers have in common.
         layers: The weighted layers inside, in order.
-        role: "embeddings", "block", "pooler" (trained by the checkpoint) or "head".
+        role: "embeddings", "block", "norm" (after the last block), "pooler" (trained by the
+            checkpoint) or "head".
     """
 
     name: str
@@ -77,10 +81,10 @@ def stages(model: keras.Model) -> list[Stage]:
 
 
 def _declared_role(layers: list[keras.layers.Layer], head_layers: tuple[str, ...]) -> Role:
-    """Of a model of ours, which knows its head and calls its pooler "pooler"."""
+    """Of a model of ours, which knows its head and names its other layers after their role."""
     if any(layer.name in head_layers for layer in layers):
         return "head"
-    return "pooler" if layers[-1].name == "pooler" else "block"
+    return {"final_norm": "norm", "pooler": "pooler"}.get(layers[-1].name, "block")
 
 
 def learnable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -123,12 +127,16 @@ def _pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
         readers[id(tensor)] = readers.get(id(tensor), 0) + 1
 
     free: set[int] = set()
+    positional: list[keras.layers.Layer] = []
     waiting: set[int] = set()
     pieces: list[list[keras.layers.Layer]] = []
     current: list[keras.layers.Layer] = []
     for node in nodes:
         layer = node.operation
         weighted = isinstance(layer, keras.layers.Layer) and bool(layer.weights)
+        if weighted and getattr(layer, "is_positional", False):
+            positional.append(layer)
+            weighted = False
         if not weighted and all(id(tensor) in free for tensor in node.input_tensors):
             free.update(id(tensor) for tensor in node.output_tensors)
             continue
@@ -144,6 +152,9 @@ def _pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
             current = []
     if current:
         pieces.append(current)
+    if positional and pieces:
+        first = next(piece for piece in pieces if piece)
+        first.extend(positional)
     return [inner for piece in pieces for inner in _opened(piece)]
 
 
@@ -174,6 +185,7 @@ def _drop_unweighted(pieces: Iterable[list[keras.layers.Layer]]) -> list[list]:
 
 
 def _common_name(layers: list[keras.layers.Layer]) -> str:
+    layers = [layer for layer in layers if not getattr(layer, "is_positional", False)]
     if len(layers) == 1:
         return layers[0].name
     return os.path.commonprefix([layer.name for layer in layers]).rstrip("_-./") or layers[0].name

@@ -61,7 +61,8 @@ def table_of(model) -> dict[str, Weight]:
     """Path of each variable to its row, named as in PyTorch's task model."""
     family = FAMILIES[model.config["model_type"]]
     rows = {}
-    for row in family.weights(model.config):
+    for row in reversed(family.weights(model.config)):  # the first name of a variable counts
         name = f"{family.tensor_prefix}.{row.tensor}"
         rows[row.variable] = Weight(name, row.variable, row.transposed)
-    return rows | {row.variable: row for row in family.heads[model.task.name]}
+    head = family.head(model.task.name, model.config)
+    return rows | {row.variable: row for row in reversed(head.weights)}

@@ -3,15 +3,31 @@
 Plain numbers in, Keras layers out: nothing here knows Hugging Face names or files.
 """
 
-from finetune_tf.architectures.encoder import Backbone, Embeddings, EncoderBlock, encoder
-from finetune_tf.architectures.heads import ClassificationHead, Pooler, Pooling
+from finetune_tf.architectures.attention import RelativePositionBias, SelfAttention
+from finetune_tf.architectures.embeddings import Embeddings
+from finetune_tf.architectures.encoder import Backbone, EncoderBlock, bert_block, encoder
+from finetune_tf.architectures.heads import (
+    ClassificationHead,
+    Pooling,
+    Transform,
+    UnitLength,
+    VocabularyBias,
+)
+from finetune_tf.architectures.layers import FeedForward, LayerNorm
 
 __all__ = [
     "Backbone",
     "ClassificationHead",
     "Embeddings",
     "EncoderBlock",
-    "Pooler",
+    "FeedForward",
+    "LayerNorm",
     "Pooling",
+    "RelativePositionBias",
+    "SelfAttention",
+    "Transform",
+    "UnitLength",
+    "VocabularyBias",
+    "bert_block",
     "encoder",
 ]

@@ -3,170 +3,134 @@
 Shape legend: B batch, L length, D features.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import ops
+from keras.saving import deserialize_keras_object, serialize_keras_object
 
-from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm, SelfAttention
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Embeddings(keras.layers.Layer):
-    """Word, position and token-type embeddings, summed, normalised, dropped out.
-
-    Args:
-        vocab_size: Rows of the word table.
-        hidden_size: D.
-        max_positions: Rows of the position table, the longest input.
-        type_vocab_size: Rows of the token-type table.
-        dropout: Rate after the normalisation.
-        layer_norm_eps: Epsilon of the normalisation.
-        initializer_range: Standard deviation of new tables.
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        hidden_size: int,
-        max_positions: int,
-        type_vocab_size: int = 2,
-        dropout: float = 0.1,
-        layer_norm_eps: float = 1e-12,
-        initializer_range: float = 0.02,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._config = {
-            "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "max_positions": max_positions,
-            "type_vocab_size": type_vocab_size,
-            "dropout": dropout,
-            "layer_norm_eps": layer_norm_eps,
-            "initializer_range": initializer_range,
-        }
-
-        def table(rows: int, name: str) -> keras.layers.Embedding:
-            return keras.layers.Embedding(
-                rows,
-                hidden_size,
-                embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
-                dtype=self.dtype_policy,
-                name=name,
-            )
-
-        self.word = table(vocab_size, "word")
-        self.position = table(max_positions, "position")
-        self.token_type = table(type_vocab_size, "token_type")
-        self.norm = LayerNorm(layer_norm_eps, dtype=self.dtype_policy, name="norm")
-        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
-
-    def build(self, input_ids_shape: tuple, token_type_ids_shape: tuple | None = None) -> None:
-        """Builds the three tables and the normalisation."""
-        for table in (self.word, self.position, self.token_type):
-            table.build(input_ids_shape)
-        self.norm.build((*input_ids_shape, self._config["hidden_size"]))
-
-    def call(self, input_ids: Any, token_type_ids: Any, training: bool | None = None) -> Any:
-        """(B, L) ids to (B, L, D)."""
-        positions = ops.arange(ops.shape(input_ids)[1])
-        hidden = self.word(input_ids) + self.token_type(token_type_ids) + self.position(positions)
-        return self.dropout(self.norm(hidden), training=training)
-
-    def compute_output_shape(
-        self, input_ids_shape: tuple, token_type_ids_shape: tuple | None = None
-    ) -> tuple:
-        """(B, L, D)."""
-        return (*input_ids_shape, self._config["hidden_size"])
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
+from finetune_tf.architectures.attention import SelfAttention
+from finetune_tf.architectures.embeddings import Embeddings
+from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class EncoderBlock(keras.layers.Layer):
-    """Self-attention and feed-forward, each with a residual and a normalisation after it.
+    """Attention and feed-forward, each with a residual and a normalisation.
+
+    Both parts are handed in, so that a family with another attention needs no other block.
 
     Args:
-        hidden_size: D.
-        num_heads: Attention heads.
-        intermediate_size: Width of the feed-forward part.
-        activation: A Hugging Face activation name.
-        dropout: Rate on the output of both parts.
-        attention_dropout: Rate on the attention weights.
+        attention: Takes (hidden, attention_mask, positions); named "attention".
+        feed_forward: Takes hidden; named "feed_forward".
+        dropout: Rate on the output of the feed-forward part.
+        attention_output_dropout: Rate on the output of the attention; by default `dropout`.
         layer_norm_eps: Epsilon of both normalisations.
-        initializer_range: Standard deviation of new kernels.
+        norm_first: Whether a part sees the normalised input and the residual stays as it is
+            (Xiong et al. 2020), instead of normalising the sum.
+        norm_bias: Whether normalisations have an offset.
+        has_attention_norm: Whether the attention has a normalisation; the first block of
+            ModernBERT has none, since the embeddings end in one.
     """
 
     def __init__(
         self,
-        hidden_size: int,
-        num_heads: int,
-        intermediate_size: int,
-        activation: str = "gelu",
+        attention: keras.layers.Layer,
+        feed_forward: keras.layers.Layer,
         dropout: float = 0.1,
-        attention_dropout: float = 0.1,
+        attention_output_dropout: float | None = None,
         layer_norm_eps: float = 1e-12,
-        initializer_range: float = 0.02,
+        norm_first: bool = False,
+        norm_bias: bool = True,
+        has_attention_norm: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if attention_output_dropout is None:
+            attention_output_dropout = dropout
         self._config = {
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "intermediate_size": intermediate_size,
-            "activation": activation,
             "dropout": dropout,
-            "attention_dropout": attention_dropout,
+            "attention_output_dropout": attention_output_dropout,
             "layer_norm_eps": layer_norm_eps,
-            "initializer_range": initializer_range,
+            "norm_first": norm_first,
+            "norm_bias": norm_bias,
+            "has_attention_norm": has_attention_norm,
         }
         policy = self.dtype_policy
-        self.attention = SelfAttention(
-            hidden_size,
-            num_heads,
-            attention_dropout,
-            initializer_range,
-            dtype=policy,
-            name="attention",
+        self.attention = attention
+        self.feed_forward = feed_forward
+        norm = {"epsilon": layer_norm_eps, "use_bias": norm_bias, "dtype": policy}
+        self.attention_norm = LayerNorm(**norm, name="attention_norm")
+        self.feed_forward_norm = LayerNorm(**norm, name="feed_forward_norm")
+        self.attention_output_dropout = keras.layers.Dropout(
+            attention_output_dropout, dtype=policy, name="attention_output_dropout"
         )
-        self.attention_norm = LayerNorm(layer_norm_eps, dtype=policy, name="attention_norm")
-        self.feed_forward = FeedForward(
-            intermediate_size,
-            hidden_size,
-            activation,
-            initializer_range,
-            dtype=policy,
-            name="feed_forward",
-        )
-        self.feed_forward_norm = LayerNorm(layer_norm_eps, dtype=policy, name="feed_forward_norm")
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
 
-    def build(self, hidden_shape: tuple, attention_mask_shape: tuple | None = None) -> None:
+    def build(
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
+    ) -> None:
         """Builds both parts."""
-        self.attention.build(hidden_shape, attention_mask_shape)
-        for layer in (self.attention_norm, self.feed_forward, self.feed_forward_norm):
-            layer.build(hidden_shape)
+        self.attention.build(hidden_shape, attention_mask_shape, positions_shape)
+        self.feed_forward.build(hidden_shape)
+        if self._config["has_attention_norm"]:
+            self.attention_norm.build(hidden_shape)
+        self.feed_forward_norm.build(hidden_shape)
 
-    def call(self, hidden: Any, attention_mask: Any, training: bool | None = None) -> Any:
-        """(B, L, D) to (B, L, D); `attention_mask` is (B, L), 1 for real tokens."""
-        attended = self.attention(hidden, attention_mask, training=training)
-        hidden = self.attention_norm(hidden + self.dropout(attended, training=training))
-        transformed = self.feed_forward(hidden)
-        return self.feed_forward_norm(hidden + self.dropout(transformed, training=training))
+    def call(
+        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+    ) -> Any:
+        """(B, L, D) to (B, L, D).
+
+        Args:
+            hidden: (B, L, D).
+            attention_mask: (B, L), 1 for real tokens.
+            positions: What the family's layer for positions gives, for the attention.
+            training: Whether dropout is active.
+        """
+        first, norm = self._config["norm_first"], self.attention_norm
+        normed = norm(hidden) if first and self._config["has_attention_norm"] else hidden
+        attended = self.attention(normed, attention_mask, positions, training=training)
+        hidden = hidden + self.attention_output_dropout(attended, training=training)
+        if not first:
+            hidden = norm(hidden)
+        normed = self.feed_forward_norm(hidden) if first else hidden
+        transformed = self.feed_forward(normed, training=training)
+        hidden = hidden + self.dropout(transformed, training=training)
+        return hidden if first else self.feed_forward_norm(hidden)
 
     def compute_output_shape(
-        self, hidden_shape: tuple, attention_mask_shape: tuple | None = None
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
     ) -> tuple:
         """(B, L, D), as the input."""
         return hidden_shape
 
     def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
+        """Keras config, with the parts that were handed in."""
+        parts = {
+            name: serialize_keras_object(getattr(self, name))
+            for name in ("attention", "feed_forward")
+        }
+        for part in parts.values():
+            # Revived with it, a part would be built by itself, and its variables would be
+            # called "attention/…" instead of "block_0/attention/…".
+            part.pop("build_config", None)
+        return {**super().get_config(), **self._config, **parts}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "EncoderBlock":
+        """Revives the parts, then the block."""
+        parts = {
+            name: deserialize_keras_object(config[name]) for name in ("attention", "feed_forward")
+        }
+        return cls(**{**config, **parts})
 
 
 @dataclass(frozen=True)
@@ -176,68 +140,85 @@ class Backbone:
     Attributes:
         inputs: Symbolic model inputs by name.
         hidden: (B, L, D), what the last block gives.
-        attention_mask: (B, L), for poolings that need it.
+        embeddings: The layer that looked the tokens up, for heads tied to its table.
     """
 
     inputs: dict[str, Any]
     hidden: Any
-    attention_mask: Any
+    embeddings: Embeddings
+
+
+def bert_block(
+    *,
+    hidden_size: int,
+    num_heads: int,
+    intermediate_size: int,
+    activation: str,
+    attention_dropout: float,
+    initializer_range: float,
+    dtype: Any,
+    attention: keras.layers.Layer | None = None,
+    **block: Any,
+) -> EncoderBlock:
+    """A block as BERT has it.
+
+    Args:
+        hidden_size: D.
+        num_heads: Attention heads.
+        intermediate_size: Width of the feed-forward part.
+        activation: A Hugging Face activation name.
+        attention_dropout: Rate on the attention weights.
+        initializer_range: Standard deviation of new kernels.
+        dtype: Keras dtype policy; None for the global one.
+        attention: Stands in the place of the usual `SelfAttention`.
+        **block: For `EncoderBlock`.
+    """
+    if attention is None:
+        attention = SelfAttention(
+            hidden_size,
+            num_heads,
+            attention_dropout,
+            initializer_range,
+            dtype=dtype,
+            name="attention",
+        )
+    feed_forward = FeedForward(
+        intermediate_size,
+        hidden_size,
+        activation,
+        initializer_range,
+        dtype=dtype,
+        name="feed_forward",
+    )
+    return EncoderBlock(attention, feed_forward, dtype=dtype, **block)
 
 
 def encoder(
-    *,
-    vocab_size: int,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    intermediate_size: int,
-    max_positions: int,
-    type_vocab_size: int,
-    activation: str,
-    dropout: float,
-    attention_dropout: float,
-    layer_norm_eps: float,
-    initializer_range: float,
-    dtype: Any = None,
+    embeddings: Embeddings,
+    blocks: Sequence[keras.layers.Layer],
+    positions: keras.layers.Layer | None = None,
+    final_norm: keras.layers.Layer | None = None,
 ) -> Backbone:
     """Chains embeddings and blocks over symbolic inputs.
 
     Args:
-        vocab_size: Rows of the word table.
-        hidden_size: D.
-        num_layers: Number of blocks.
-        num_heads: Attention heads a block.
-        intermediate_size: Width of the feed-forward part.
-        max_positions: Longest input.
-        type_vocab_size: Rows of the token-type table.
-        activation: A Hugging Face activation name.
-        dropout: Rate after embeddings, attention and feed-forward.
-        attention_dropout: Rate on the attention weights.
-        layer_norm_eps: Epsilon of every normalisation.
-        initializer_range: Standard deviation of new weights.
-        dtype: Keras dtype policy of every stage; by default the global one.
+        embeddings: The first stage. There is an input `token_type_ids` if it has a table for it.
+        blocks: The other stages; a block that stands several times shares its weights.
+        positions: Gives each block what its attention needs to know of relative positions.
+        final_norm: After the last block.
     """
-    shared = {
-        "dropout": dropout,
-        "layer_norm_eps": layer_norm_eps,
-        "initializer_range": initializer_range,
-        "dtype": dtype,
-    }
-    inputs = {
-        name: keras.Input((None,), dtype="int32", name=name)
-        for name in ("input_ids", "token_type_ids", "attention_mask")
-    }
-    hidden = Embeddings(
-        vocab_size, hidden_size, max_positions, type_vocab_size, **shared, name="embeddings"
-    )(inputs["input_ids"], inputs["token_type_ids"])
-    for i in range(num_layers):
-        hidden = EncoderBlock(
-            hidden_size,
-            num_heads,
-            intermediate_size,
-            activation,
-            attention_dropout=attention_dropout,
-            **shared,
-            name=f"block_{i}",
-        )(hidden, inputs["attention_mask"])
-    return Backbone(inputs, hidden, inputs["attention_mask"])
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    if embeddings.token_type is None:
+        names.remove("token_type_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    more = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
+    if not embeddings.mask_padding:
+        del more["attention_mask"]
+    hidden = embeddings(ids, **more)
+    known = () if positions is None else (positions(ids),)
+    for block in blocks:
+        hidden = block(hidden, mask, *known)
+    if final_norm is not None:
+        hidden = final_norm(hidden)
+    return Backbone(inputs, hidden, embeddings)

@@ -1,6 +1,6 @@
-"""What stands on a backbone: poolings and heads.
+"""What stands on a backbone: poolings, transforms and heads.
 
-Shape legend: B batch, L length, D features, C outputs.
+Shape legend: B batch, L length, D features, C outputs, V vocabulary.
 """
 
 from typing import Any, Literal
@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm, dense
 from finetune_tf.errors import ModelError
 
 
@@ -48,42 +48,81 @@ class Pooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Pooler(keras.layers.Layer):
-    """BERT's own pooler: a Dense layer with an activation on the first token.
+class UnitLength(keras.layers.Layer):
+    """Scales vectors to the length 1, in float32; sentence-transformers calls it Normalize."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, x: Any) -> Any:
+        """(B, D) to (B, D)."""
+        return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-12)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(B, D)."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Transform(keras.layers.Layer):
+    """Dropout, a Dense layer, an activation, and a normalisation if asked for.
+
+    On pooled features it is a family's own pooler, on every token the part of a masked-language
+    head below the decoder.
 
     Args:
-        hidden_size: D.
+        size: Width of the Dense layer.
         activation: A Hugging Face activation name.
+        dropout: Rate on what comes in.
         initializer_range: Standard deviation of a new kernel.
+        use_bias: Of the Dense layer.
+        layer_norm_eps: Epsilon of the normalisation; None for no normalisation.
+        norm_bias: Whether the normalisation has an offset.
     """
 
     def __init__(
         self,
-        hidden_size: int,
+        size: int,
         activation: str = "tanh",
+        dropout: float = 0.0,
         initializer_range: float = 0.02,
+        use_bias: bool = True,
+        layer_norm_eps: float | None = None,
+        norm_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._config = {
-            "hidden_size": hidden_size,
+            "size": size,
             "activation": activation,
+            "dropout": dropout,
             "initializer_range": initializer_range,
+            "use_bias": use_bias,
+            "layer_norm_eps": layer_norm_eps,
+            "norm_bias": norm_bias,
         }
-        self.dense = dense(hidden_size, initializer_range, dtype=self.dtype_policy, name="dense")
+        policy = self.dtype_policy
+        self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.dense = dense(size, initializer_range, use_bias=use_bias, dtype=policy, name="dense")
         self._activate = kernels.activation(activation)
+        self.norm = None
+        if layer_norm_eps is not None:
+            self.norm = LayerNorm(layer_norm_eps, norm_bias, dtype=policy, name="norm")
 
     def build(self, input_shape: tuple) -> None:
-        """Builds the Dense layer on (B, D)."""
-        self.dense.build((input_shape[0], input_shape[-1]))
+        """Builds the Dense layer and the normalisation."""
+        self.dense.build(input_shape)
+        if self.norm is not None:
+            self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, hidden: Any) -> Any:
-        """(B, L, D) to (B, D)."""
-        return self._activate(self.dense(hidden[:, 0]))
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """(…, D) to (…, size)."""
+        x = self._activate(self.dense(self.dropout(x, training=training)))
+        return x if self.norm is None else self.norm(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, D)."""
-        return (input_shape[0], self._config["hidden_size"])
+        """(…, size)."""
+        return (*input_shape[:-1], self._config["size"])
 
     def get_config(self) -> dict:
         """Keras config."""
@@ -92,7 +131,7 @@ class Pooler(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ClassificationHead(keras.layers.Layer):
-    """Dropout and a Dense layer: features to logits.
+    """Dropout and a Dense layer: features of a text, or of every token, to logits.
 
     It computes in float32 whatever the policy around it is, because bfloat16 logits cost
     accuracy in the loss and break metrics downstream.
@@ -101,6 +140,8 @@ class ClassificationHead(keras.layers.Layer):
         num_labels: C.
         dropout: Rate on the features.
         initializer_range: Standard deviation of a new kernel.
+        per_label: Whether the labels come before the tokens in the logits: (B, C, L), a
+            distribution over tokens for each label, as in question answering.
     """
 
     def __init__(
@@ -108,6 +149,7 @@ class ClassificationHead(keras.layers.Layer):
         num_labels: int,
         dropout: float = 0.1,
         initializer_range: float = 0.02,
+        per_label: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -115,6 +157,7 @@ class ClassificationHead(keras.layers.Layer):
             "num_labels": num_labels,
             "dropout": dropout,
             "initializer_range": initializer_range,
+            "per_label": per_label,
         }
         self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
         self.dense = dense(num_labels, initializer_range, dtype="float32", name="dense")
@@ -124,13 +167,35 @@ class ClassificationHead(keras.layers.Layer):
         self.dense.build(input_shape)
 
     def call(self, features: Any, training: bool | None = None) -> Any:
-        """(B, D) to (B, C), float32."""
-        return self.dense(self.dropout(features, training=training))
+        """(B, D) to (B, C), or (B, L, D) to (B, L, C) or (B, C, L); float32."""
+        logits = self.dense(self.dropout(features, training=training))
+        return ops.transpose(logits, (0, 2, 1)) if self._config["per_label"] else logits
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, C)."""
-        return (*input_shape[:-1], self._config["num_labels"])
+        """(B, C), (B, L, C) or (B, C, L)."""
+        shape = (*input_shape[:-1], self._config["num_labels"])
+        return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
 
     def get_config(self) -> dict:
         """Keras config."""
         return {**super().get_config(), **self._config}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class VocabularyBias(keras.layers.Layer):
+    """One number a word, added to the scores of a tied decoder; float32."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def build(self, input_shape: tuple) -> None:
+        """Creates `bias` (V,)."""
+        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, scores: Any) -> Any:
+        """(B, L, V) to (B, L, V)."""
+        return scores + self.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(B, L, V)."""
+        return input_shape

@@ -1,51 +1,100 @@
-"""BERT (Devlin et al. 2019), and MiniLM and others that share its layout."""
+"""BERT (Devlin et al. 2019), MiniLM and others of its layout; and what its kin share with it."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import keras
-
-from finetune_tf.architectures import Backbone, Pooler, encoder
-from finetune_tf.checkpoints.family import Family
-from finetune_tf.checkpoints.weights import Weight, embedding, linear, norm
-from finetune_tf.errors import CheckpointError
+from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
+from finetune_tf.checkpoints.family import Family, Head, divided, first_of
+from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
+BLOCK = {
+    "attention/query": "attention.self.query",
+    "attention/key": "attention.self.key",
+    "attention/value": "attention.self.value",
+    "attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward/intermediate": "intermediate.dense",
+    "feed_forward/output": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
 
-def _backbone(config: dict, dtype: Any) -> Backbone:
-    size, heads = config["hidden_size"], config["num_attention_heads"]
-    if size % heads:
-        raise CheckpointError(
-            f"The config key 'num_attention_heads' is {heads}, which does not divide "
-            f"'hidden_size' {size}."
-        )
-    return encoder(
-        vocab_size=config["vocab_size"],
-        hidden_size=size,
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        intermediate_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        type_vocab_size=config["type_vocab_size"],
-        activation=config["hidden_act"],
-        dropout=config["hidden_dropout_prob"],
-        attention_dropout=config["attention_probs_dropout_prob"],
-        layer_norm_eps=config["layer_norm_eps"],
-        initializer_range=config["initializer_range"],
-        dtype=dtype,
-    )
+DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+
+SUPPORTED = {
+    "hidden_act": tuple(sorted(ACTIVATIONS)),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": ({}, []),
+}
+
+DROPOUT_KEYS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
-def _pooler(config: dict, dtype: Any) -> keras.layers.Layer:
-    return Pooler(
-        config["hidden_size"],
-        "tanh",
-        initializer_range=config["initializer_range"],
-        dtype=dtype,
-        name="pooler",
-    )
+def bert_block_arguments(config: dict, dtype: Any) -> dict[str, Any]:
+    """What `bert_block` needs, read from a config with BERT's keys."""
+    size, heads = divided(config, "hidden_size", "num_attention_heads")
+    return {
+        "hidden_size": size,
+        "num_heads": heads,
+        "intermediate_size": config["intermediate_size"],
+        "activation": config["hidden_act"],
+        "dropout": config["hidden_dropout_prob"],
+        "attention_dropout": config["attention_probs_dropout_prob"],
+        "layer_norm_eps": config["layer_norm_eps"],
+        "initializer_range": config["initializer_range"],
+        "dtype": dtype,
+    }
 
 
-def _weights(config: dict) -> list[Weight]:
+def bert_embeddings(config: dict, dtype: Any, **options: Any) -> Embeddings:
+    """The first stage, read from a config with BERT's keys.
+
+    Args:
+        config: Complete.
+        dtype: Keras dtype policy.
+        **options: For `Embeddings`, where a family differs from BERT.
+    """
+    arguments = {
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["hidden_size"],
+        "max_positions": config["max_position_embeddings"],
+        "type_vocab_size": config["type_vocab_size"],
+        "dropout": config["hidden_dropout_prob"],
+        "layer_norm_eps": config["layer_norm_eps"],
+        "initializer_range": config["initializer_range"],
+        "padding_idx": config["pad_token_id"],
+    }
+    return Embeddings(**{**arguments, **options}, dtype=dtype, name="embeddings")
+
+
+def bert_backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
+    """Embeddings and blocks; `options` are for `Embeddings`."""
+    arguments = bert_block_arguments(config, dtype)
+    blocks = [
+        bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
+    ]
+    return encoder(bert_embeddings(config, dtype, **options), blocks)
+
+
+def bert_weights(config: dict, parts: Mapping[str, str] = BLOCK) -> list[Weight]:
+    """The table of a backbone whose modules are called as BERT's are, apart from block parts."""
     table = [
         Weight("embeddings.position_ids", None),  # 0, 1, 2 …, stored by old releases
         *embedding("embeddings.word_embeddings", "embeddings/word"),
@@ -55,49 +104,75 @@ def _weights(config: dict) -> list[Weight]:
         *linear("pooler.dense", "pooler/dense"),
     ]
     for i in range(config["num_hidden_layers"]):
-        theirs, ours = f"encoder.layer.{i}", f"block_{i}"
-        table += [
-            *linear(f"{theirs}.attention.self.query", f"{ours}/attention/query"),
-            *linear(f"{theirs}.attention.self.key", f"{ours}/attention/key"),
-            *linear(f"{theirs}.attention.self.value", f"{ours}/attention/value"),
-            *linear(f"{theirs}.attention.output.dense", f"{ours}/attention/output"),
-            *norm(f"{theirs}.attention.output.LayerNorm", f"{ours}/attention_norm"),
-            *linear(f"{theirs}.intermediate.dense", f"{ours}/feed_forward/intermediate"),
-            *linear(f"{theirs}.output.dense", f"{ours}/feed_forward/output"),
-            *norm(f"{theirs}.output.LayerNorm", f"{ours}/feed_forward_norm"),
-        ]
+        table += block(f"encoder.layer.{i}", f"block_{i}", parts)
     return table
+
+
+def vocabulary_transform(config: dict, activation: str, size: int | None = None) -> partial:
+    """The layer between backbone and tied decoder of a masked-language head."""
+    return partial(
+        Transform,
+        size or config["hidden_size"],
+        activation,
+        layer_norm_eps=config["layer_norm_eps"],
+        initializer_range=config["initializer_range"],
+        name="transform",
+    )
+
+
+def vocabulary_weights(module: str, norm_name: str = "layer_norm") -> list[Weight]:
+    """Rows of a masked-language head that keeps all of its parts in one module."""
+    return [
+        *linear(f"{module}.dense", "transform/dense"),
+        *norm(f"{module}.{norm_name}", "transform/norm"),
+        *decoder_weights(module),
+    ]
+
+
+def decoder_weights(module: str) -> list[Weight]:
+    """Rows of a decoder tied to the word table, whose bias may be stored under two names."""
+    return [
+        Weight(f"{module}.bias", "vocabulary_bias/bias"),
+        Weight(f"{module}.decoder.bias", "vocabulary_bias/bias"),
+        Weight(f"{module}.decoder.weight", None),
+    ]
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
+    pooler = partial(
+        Transform,
+        config["hidden_size"],
+        "tanh",
+        initializer_range=config["initializer_range"],
+        name="pooler",
+    )
+    classifier = linear("classifier", "classifier/dense")
+    masked = "cls.predictions"
+    return {
+        "text-classification": Head(classifier, dropout, pooler),
+        "token-classification": Head(classifier, dropout),
+        "question-answering": Head(linear("qa_outputs", "classifier/dense")),
+        "fill-mask": Head(
+            [
+                *linear(f"{masked}.transform.dense", "transform/dense"),
+                *norm(f"{masked}.transform.LayerNorm", "transform/norm"),
+                *decoder_weights(masked),
+            ],
+            transform=vocabulary_transform(config, config["hidden_act"]),
+        ),
+        "feature-extraction": Head(transform=pooler),
+    }
 
 
 BERT = Family(
     model_type="bert",
     class_prefix="Bert",
     tensor_prefix="bert",
-    defaults={
-        "vocab_size": 30522,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": 0,
-    },
-    supported={
-        "hidden_act": tuple(sorted(ACTIVATIONS)),
-        "position_embedding_type": ("absolute",),
-        "is_decoder": (False,),
-        "add_cross_attention": (False,),
-        "pruned_heads": ({}, []),
-    },
-    dropout_keys=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-    backbone=_backbone,
-    pooler=_pooler,
-    weights=_weights,
-    heads={"text-classification": linear("classifier", "classifier/dense")},
+    defaults=DEFAULTS,
+    supported=SUPPORTED,
+    dropout_keys=DROPOUT_KEYS,
+    backbone=bert_backbone,
+    weights=bert_weights,
+    heads=_heads,
 )

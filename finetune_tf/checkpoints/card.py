@@ -23,12 +23,13 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         opens_in: PyTorch class that opens the folder.
         lines: More facts, name to text.
     """
-    labels = ", ".join(info.labels)
+    is_text = info.task == "text-classification"
+    kind = info.labels.problem_type if is_text else info.task
     facts = {
         "checkpoint": _checkpoint_name(info),
-        "task": f"{info.task}, {info.labels.problem_type}",
-        "labels": labels,
-        "pooling": info.pooling,
+        "task": f"{info.task}, {kind}" if is_text else kind,
+        **({"labels": ", ".join(info.labels)} if info.labels else {}),
+        **({"pooling": info.pooling} if info.pooling else {}),
         **({"data": info.record["data"]} if "data" in info.record else {}),
         **lines,
     }
@@ -38,7 +39,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         f"pipeline_tag: {info.task}",
         "---",
         "",
-        f"# {info.labels.problem_type.replace('_', ' ').capitalize()} fine-tuned with finetune_tf",
+        f"# {kind.replace('_', ' ').replace('-', ' ').capitalize()} fine-tuned with finetune_tf",
         "",
         *(f"- **{name}**: {text}" for name, text in facts.items()),
         "",

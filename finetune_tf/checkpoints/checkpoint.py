@@ -1,4 +1,4 @@
-"""A checkpoint folder, read: family, config, tensors, and what its head was trained for."""
+"""A checkpoint folder, read: family, config, tensors, and how it was used so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from finetune_tf.checkpoints.family import Family
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.registry import family_of
-from finetune_tf.checkpoints.sentence_transformers import read_dense, read_pooling
+from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
 from finetune_tf.checkpoints.tensors import Tensors, read_json, read_tensors
 
 
@@ -18,29 +18,24 @@ class Checkpoint:
         folder: Where it lies.
         family: By its model_type.
         config: Complete.
-        tensors: All, without task prefix.
-        head: Of a trained head for the task; empty if there is none or none is wanted.
-        pooling: That the checkpoint was trained with, or None if it does not say.
+        tensors: All, without task prefix; those of a Dense module of sentence-transformers
+            under the name of the module.
+        modules: What sentence-transformers does behind the transformer.
     """
 
     folder: Path
     family: Family
     config: dict
     tensors: Tensors
-    head: Tensors
-    pooling: str | None
+    modules: Modules
 
 
-def open_checkpoint(
-    name: str | Path, task: str, revision: str | None = None, new_head: bool = False
-) -> Checkpoint:
+def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
     """Finds a checkpoint and reads all of it but the weights' values.
 
     Args:
         name: A folder or a Hub id.
-        task: Whose trained head to look for.
         revision: On the Hub.
-        new_head: Whether a trained head is left where it is, whatever it is.
 
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
@@ -48,15 +43,8 @@ def open_checkpoint(
     folder = resolve(name, revision)
     raw = read_json(folder / "config.json")
     family = family_of(raw, folder / "config.json")
+    config = family.complete(raw)
     prefix = f"{family.tensor_prefix}."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in read_tensors(folder).items()}
-    wanted = {row.tensor for row in family.heads[task]}
-    head = {key: tensor for key, tensor in tensors.items() if key in wanted}
-    return Checkpoint(
-        folder=folder,
-        family=family,
-        config=family.complete(raw),
-        tensors=tensors,
-        head={} if new_head else head or read_dense(folder),
-        pooling=read_pooling(folder),
-    )
+    modules = read_modules(folder)
+    return Checkpoint(folder, family, config, tensors | modules.dense, modules)

@@ -1,14 +1,34 @@
 """What a model family has to say of itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from finetune_tf.architectures import Backbone
 from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Head:
+    """What PyTorch's model for a task has on top of the family's backbone.
+
+    Attributes:
+        weights: Rows of the tensors outside of the backbone, by their full names. Those of the
+            output layer, "classifier" or "vocabulary_bias", are loaded only from a head that
+            was trained for the labels asked for, the others from any checkpoint that has them.
+        dropout: Rate before the output layer.
+        transform: Makes the layer below the output layer, given `dtype=`; None for none. On
+            pooled features it is the family's own pooler and named "pooler".
+        pooling: The token or tokens that the family's own pooler sees.
+    """
+
+    weights: Sequence[Weight] = ()
+    dropout: float = 0.0
+    transform: Callable[..., keras.layers.Layer] | None = None
+    pooling: Literal["cls", "mean"] = "cls"
 
 
 @dataclass(frozen=True)
@@ -24,9 +44,9 @@ class Family:
         supported: Config keys of which only some values are supported, with these values.
         dropout_keys: Config keys that hold dropout rates.
         backbone: (complete config, dtype) to the chain of stages below pooling and head.
-        pooler: (complete config, dtype) to the family's own pooling layer, named "pooler".
-        weights: Complete config to the weight table of backbone and pooler.
-        heads: Task name to the weight table of that task's head, whose layer is "classifier".
+        weights: Complete config to the weight table of the backbone, and of a pooler inside it.
+        heads: Complete config to the head of each task that the family has.
+        max_length: Complete config to the tokens that a text may have.
     """
 
     model_type: str
@@ -36,9 +56,9 @@ class Family:
     supported: Mapping[str, tuple]
     dropout_keys: tuple[str, ...]
     backbone: Callable[[dict, Any], Backbone]
-    pooler: Callable[[dict, Any], keras.layers.Layer]
     weights: Callable[[dict], list[Weight]]
-    heads: Mapping[str, list[Weight]]
+    heads: Callable[[dict], dict[str, Head]]
+    max_length: Callable[[dict], int] = lambda config: config["max_position_embeddings"]
 
     def complete(self, config: Mapping[str, Any]) -> dict:
         """The config with every key that counts.
@@ -49,7 +69,9 @@ class Family:
         Raises:
             CheckpointError: If a key has a value that this family does not support.
         """
-        complete = {**self.defaults, **{k: v for k, v in config.items() if v is not None}}
+        # Only for the padding token, None says something: that no row is spared from learning.
+        given = {k: v for k, v in config.items() if v is not None or k == "pad_token_id"}
+        complete = {**self.defaults, **given}
         for key, values in self.supported.items():
             if key in complete and complete[key] not in values:
                 raise CheckpointError(
@@ -58,3 +80,36 @@ class Family:
                     f"{', '.join(map(repr, values))}."
                 )
         return complete
+
+    def head(self, task: str, config: dict) -> Head:
+        """The head for a task.
+
+        Raises:
+            CheckpointError: If the family has none.
+        """
+        heads = self.heads(config)
+        if task not in heads:
+            raise CheckpointError(
+                f"{self.model_type} models have no head for the task {task!r}; they have: "
+                f"{', '.join(heads)}."
+            )
+        return heads[task]
+
+
+def divided(config: Mapping[str, Any], size_key: str, heads_key: str) -> tuple[int, int]:
+    """Hidden size and number of heads.
+
+    Raises:
+        CheckpointError: If the heads do not divide the size.
+    """
+    size, heads = config[size_key], config[heads_key]
+    if size % heads:
+        raise CheckpointError(
+            f"The config key {heads_key!r} is {heads}, which does not divide {size_key!r} {size}."
+        )
+    return size, heads
+
+
+def first_of(config: Mapping[str, Any], *keys: str) -> Any:
+    """The value of the first key that the config has."""
+    return next(config[key] for key in keys if config.get(key) is not None)

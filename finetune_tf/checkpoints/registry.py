@@ -3,11 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_tf.checkpoints.albert import ALBERT
 from finetune_tf.checkpoints.bert import BERT
+from finetune_tf.checkpoints.distilbert import DISTILBERT
+from finetune_tf.checkpoints.electra import ELECTRA
 from finetune_tf.checkpoints.family import Family
+from finetune_tf.checkpoints.mpnet import MPNET
+from finetune_tf.checkpoints.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from finetune_tf.errors import CheckpointError
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT,)}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, ALBERT, MPNET)
+}
 
 
 def family_of(config: Mapping[str, Any], where: object = "config.json") -> Family:

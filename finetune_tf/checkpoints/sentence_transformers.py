@@ -1,23 +1,73 @@
-"""The module layout of sentence-transformers: transformer, pooling, dense.
+"""The module layout of sentence-transformers: transformer, pooling, and what follows.
 
-Read to learn which pooling a checkpoint was trained with, and written for classifiers on a
-pooling that no `…ForSequenceClassification` of PyTorch has. The keys and module paths written
-are the old ones, which every release from 2 to 6 understands.
+Read to learn how a checkpoint's vectors were made, and written for models that no class of
+PyTorch's transformers can hold: classifiers on another pooling than the family's own, and
+embeddings of texts. The keys and module paths written are the old ones, which every release from
+2 to 6 understands.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from finetune_tf.checkpoints.tensors import Tensors, read_json, read_tensors
-from finetune_tf.errors import CheckpointError
+from finetune_tf.checkpoints.weights import linear
 
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+_DENSE = "2_Dense"
+
+#: Rows of a linear Dense module that is a classifier here.
+DENSE = linear(f"{_DENSE}.linear", "classifier/dense")
 
 
-def read_pooling(folder: Path) -> str | None:
-    """The pooling a checkpoint was trained with: "cls", "mean", another mode's name, or None."""
-    path = folder / "1_Pooling" / "config.json"
+@dataclass(frozen=True)
+class Modules:
+    """What stands behind the transformer.
+
+    Attributes:
+        pooling: "cls", "mean", another mode's name, or None if nothing says it.
+        dense: Tensors of a Dense module, by `DENSE`'s names; empty without one.
+        activation: Of the Dense module: the last part of the PyTorch class, such as "Identity".
+        normalize: Whether vectors are scaled to the length 1.
+        max_length: Tokens a text was cut to, or None.
+    """
+
+    pooling: str | None = None
+    dense: Tensors = field(default_factory=dict)
+    activation: str = "Identity"
+    normalize: bool = False
+    max_length: int | None = None
+
+
+def read_modules(folder: Path) -> Modules:
+    """Reads what a checkpoint folder says of its modules.
+
+    Raises:
+        CheckpointError: If a file of them is damaged.
+    """
+    dense = folder / _DENSE
+    has_dense = (dense / "config.json").is_file()
+    activation = (
+        read_json(dense / "config.json").get("activation_function", "") if has_dense else ""
+    )
+    listed = folder / "modules.json"
+    types = (
+        [module.get("type", "") for module in read_json(listed, list)] if listed.is_file() else []
+    )
+    limits = folder / "sentence_bert_config.json"
+    return Modules(
+        pooling=_pooling(folder / "1_Pooling" / "config.json"),
+        dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
+        activation=activation.rpartition(".")[2] or "Identity",
+        normalize=any(name.endswith("Normalize") for name in types),
+        max_length=read_json(limits).get("max_seq_length") if limits.is_file() else None,
+    )
+
+
+def _pooling(path: Path) -> str | None:
     if not path.is_file():
         return None
     config = read_json(path)
@@ -30,47 +80,27 @@ def read_pooling(folder: Path) -> str | None:
     return modes[0] if len(modes) == 1 else "+".join(modes)
 
 
-def read_dense(folder: Path) -> Tensors:
-    """The tensors of a linear Dense module on the pooling, as "classifier.…"; else none.
-
-    Raises:
-        CheckpointError: If the module has an activation, which would change the logits.
-    """
-    path = folder / "2_Dense"
-    if not (path / "config.json").is_file():
-        return {}
-    activation = read_json(path / "config.json").get("activation_function", "")
-    if not activation.endswith("Identity"):
-        raise CheckpointError(
-            f"{path} ends in the activation {activation!r}; a head that gives logits has Identity. "
-            "Replace the head with load(…, new_head=True)."
-        )
-    return {
-        name.replace("linear.", "classifier."): tensor
-        for name, tensor in read_tensors(path).items()
-    }
-
-
-def modules(pooling: str, kernel: np.ndarray, bias: np.ndarray, max_length: int) -> dict:
-    """The files that turn a bare transformer folder into pooling plus classifier.
+def module_files(
+    pooling: str,
+    size: int,
+    max_length: int,
+    dense: Mapping[str, np.ndarray] | None = None,
+    normalize: bool = False,
+) -> dict[str, Any]:
+    """The files that turn a bare transformer folder into one that gives vectors or logits.
 
     Args:
         pooling: "cls" or "mean".
-        kernel: (labels, features), as PyTorch stores it.
-        bias: (labels,).
+        size: Features of a token.
         max_length: Tokens a text is cut to.
+        dense: Kernel (labels, features) and bias (labels,) of a classifier, by `DENSE`'s names.
+        normalize: Whether vectors are scaled to the length 1.
 
     Returns:
         Relative path to content: JSON values, or a dict of arrays for a safetensors file.
     """
-    size = kernel.shape[1]
-    names = ("Transformer", "Pooling", "Dense")
-    paths = ("", "1_Pooling", "2_Dense")
-    return {
-        "modules.json": [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
-            for i, (name, path) in enumerate(zip(names, paths, strict=True))
-        ],
+    steps = {"": "Transformer", "1_Pooling": "Pooling"}
+    files: dict[str, Any] = {
         "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
         "1_Pooling/config.json": {
             "word_embedding_dimension": size,
@@ -79,11 +109,22 @@ def modules(pooling: str, kernel: np.ndarray, bias: np.ndarray, max_length: int)
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
-        "2_Dense/config.json": {
+    }
+    if dense is not None:
+        steps[_DENSE] = "Dense"
+        files[f"{_DENSE}/model.safetensors"] = {
+            name.removeprefix(f"{_DENSE}."): tensor for name, tensor in dense.items()
+        }
+        files[f"{_DENSE}/config.json"] = {
             "in_features": size,
-            "out_features": len(bias),
+            "out_features": len(dense[f"{_DENSE}.linear.bias"]),
             "bias": True,
             "activation_function": "torch.nn.modules.linear.Identity",
-        },
-        "2_Dense/model.safetensors": {"linear.weight": kernel, "linear.bias": bias},
-    }
+        }
+    if normalize:
+        steps["2_Normalize"] = "Normalize"
+    files["modules.json"] = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for i, (path, name) in enumerate(steps.items())
+    ]
+    return files

@@ -65,8 +65,12 @@ def read_tensors(folder: Path) -> Tensors:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file of a checkpoint, each of which holds an object.
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Reads a JSON file of a checkpoint.
+
+    Args:
+        path: The file.
+        kind: What it holds: an object (dict) or, rarely, a list.
 
     Raises:
         CheckpointError: If it does not.
@@ -75,9 +79,10 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, kind):
+        expected = "object" if kind is dict else kind.__name__
         raise CheckpointError(
-            f"{path} is not a JSON object but a {type(content).__name__}: get the file again."
+            f"{path} is not a JSON {expected} but a {type(content).__name__}: get the file again."
         )
     return content
 

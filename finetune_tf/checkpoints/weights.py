@@ -2,10 +2,11 @@
 
 A table is a list of `Weight` rows and serves both directions. Its tensor names are those of
 the bare PyTorch model; the prefix that task models put before them ("bert.") is taken off on
-the way in and put on again on the way out.
+the way in and put on again on the way out. Where a variable has several rows, its tensor has gone
+by several names, or is stored twice because it is tied: the first name is the one that is written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -31,7 +32,7 @@ class Weight:
 
 
 def linear(module: str, layer: str) -> list[Weight]:
-    """Rows of a `torch.nn.Linear` that is a Keras Dense layer here."""
+    """Rows of a `torch.nn.Linear` that is a Keras Dense layer here, with or without a bias."""
     return [
         Weight(f"{module}.weight", f"{layer}/kernel", transposed=True),
         Weight(f"{module}.bias", f"{layer}/bias"),
@@ -46,6 +47,24 @@ def norm(module: str, layer: str) -> list[Weight]:
 def embedding(module: str, layer: str) -> list[Weight]:
     """The row of a `torch.nn.Embedding`."""
     return [Weight(f"{module}.weight", f"{layer}/embeddings")]
+
+
+def block(module: str, layer: str, parts: Mapping[str, str]) -> list[Weight]:
+    """Rows of a block.
+
+    Args:
+        module: Of the block in PyTorch.
+        layer: Of the block here.
+        parts: Layer inside the block to module inside the block. A layer whose name ends in
+            "norm" is a LayerNorm, every other one a Linear.
+    """
+    return [
+        row
+        for ours, theirs in parts.items()
+        for row in (norm if ours.endswith("norm") else linear)(
+            f"{module}.{theirs}", f"{layer}/{ours}"
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,12 +109,16 @@ def fill(
         CheckpointError: If a tensor does not have the shape of its variable.
     """
     tensors = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
-    rows = {row.variable: row for row in table if row.variable}
+    rows: dict[str, list[Weight]] = {}
+    for row in table:
+        if row.variable:
+            rows.setdefault(row.variable, []).append(row)
     used = {row.tensor for row in table if row.variable is None}
     filled, new = [], []
     for variable in variables:
-        row = rows.get(variable.path)
-        if row is None or row.tensor not in tensors:
+        named = rows.get(variable.path, [])
+        row = next((row for row in named if row.tensor in tensors), None)
+        if row is None:
             new.append(variable.path)
             continue
         tensor = tensors[row.tensor]
@@ -109,7 +132,7 @@ def fill(
             )
         array = np.asarray(tensor.read(), dtype="float32")
         variable.assign(array.T if row.transposed else array)
-        used.add(row.tensor)
+        used.update(row.tensor for row in named)
         filled.append(variable.path)
     return LoadReport(tuple(filled), tuple(new), tuple(n for n in tensors if n not in used))
 
@@ -127,7 +150,7 @@ def dump(
     Raises:
         CheckpointError: If a variable has no row, so that it would be lost.
     """
-    rows = {row.variable: row for row in table if row.variable}
+    rows = {row.variable: row for row in reversed(table) if row.variable}  # the first one wins
     tensors = {}
     for variable in variables:
         if variable.path not in rows:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune_tf.errors import DataError
+from finetune_tf.tasks import IGNORED
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +50,7 @@ def length_buckets(lengths: Sequence[int] | np.ndarray, max_length: int) -> list
 def bucketed_dataset(
     features: Mapping[str, Sequence[np.ndarray]],
     pad_values: Mapping[str, int],
-    targets: np.ndarray | None,
+    targets: np.ndarray | Sequence[np.ndarray] | None,
     batch_size: int,
     buckets: Sequence[int],
     shuffle: bool = False,
@@ -66,7 +67,8 @@ def bucketed_dataset(
     Args:
         features: Per name one array of ids a row; all features of a row have one length.
         pad_values: What fills each feature up to the length of its batch.
-        targets: (rows, …), or None without labels.
+        targets: (rows, …); or one array a row with a number for each token, padded like the
+            features, with -100; or None without labels.
         batch_size: Rows a batch.
         buckets: Lengths that batches may have, ascending; see `length_buckets`.
         shuffle: Whether each epoch has its own order.
@@ -121,7 +123,13 @@ def bucketed_dataset(
         }
         if "attention_mask" not in columns:
             columns["attention_mask"] = tf.ones_like(next(iter(columns.values())))
-        all_targets = None if targets is None else tf.constant(targets)
+        per_token = isinstance(targets, list | tuple)
+        if per_token:
+            all_targets = tf.RaggedTensor.from_row_splits(
+                _flat(targets), row_splits, validate=False
+            )
+        else:
+            all_targets = None if targets is None else tf.constant(targets)
 
     def batch(rows: tf.Tensor, length: tf.Tensor) -> dict | tuple:
         rows = tf.boolean_mask(rows, rows != _NO_ROW)
@@ -130,7 +138,12 @@ def bucketed_dataset(
         for name, column in columns.items():
             padded = tf.gather(column, rows).to_tensor(pad_values.get(name, 0), shape=shape)
             inputs[name] = tf.ensure_shape(padded, (None, None))  # (batch, bucket)
-        return inputs if all_targets is None else (inputs, tf.gather(all_targets, rows))
+        if all_targets is None:
+            return inputs
+        wanted = tf.gather(all_targets, rows)
+        if per_token:
+            wanted = tf.ensure_shape(wanted.to_tensor(IGNORED, shape=shape), (None, None))
+        return inputs, wanted
 
     return (
         dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -140,7 +153,8 @@ def bucketed_dataset(
 
 
 def _row_lengths(
-    features: Mapping[str, Sequence[np.ndarray]], targets: np.ndarray | None
+    features: Mapping[str, Sequence[np.ndarray]],
+    targets: np.ndarray | Sequence[np.ndarray] | None,
 ) -> np.ndarray:
     lengths = {
         name: np.fromiter((len(row) for row in rows), dtype="int64", count=len(rows))
@@ -150,6 +164,8 @@ def _row_lengths(
     for name, other in lengths.items():
         if not np.array_equal(first, other):
             raise DataError(f"{first_name!r} and {name!r} differ in the lengths of their rows.")
+    if isinstance(targets, list | tuple) and [len(row) for row in targets] != first.tolist():
+        raise DataError("Targets and inputs differ in the lengths of their rows.")
     if targets is not None and len(targets) != len(first):
         raise DataError(f"There are {len(first)} rows of inputs but {len(targets)} targets.")
     return first

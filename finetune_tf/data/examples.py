@@ -160,9 +160,11 @@ class Examples:
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
                 f"{length} tokens and lose their end."
             )
+        known = {tensor.name for tensor in model.inputs}
+        features = {name: rows for name, rows in encoded.features.items() if name in known}
         lengths = [len(row) for row in next(iter(encoded.features.values()))]
         return bucketed_dataset(
-            encoded.features,
+            features,
             encoded.pad_values,
             encoded.targets,
             batch_size=batch_size,

@@ -46,19 +46,20 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
-def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
     """Layer normalisation over the last axis (Ba et al. 2016), float32 inside.
 
     Args:
         x: (..., D), any float type; the result has the same.
         gamma: (D,) scale, float32.
-        beta: (D,) offset, float32.
+        beta: (D,) offset, float32, or None for none.
         epsilon: Added to the variance.
     """
     wide = ops.cast(x, gamma.dtype)
     centred = wide - ops.mean(wide, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-    return ops.cast(centred * ops.rsqrt(variance + epsilon) * gamma + beta, x.dtype)
+    scaled = centred * ops.rsqrt(variance + epsilon) * gamma
+    return ops.cast(scaled if beta is None else scaled + beta, x.dtype)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -66,12 +67,13 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         scores: (B, H, Q, K).
-        mask: (B, K), 1 for a key that may be seen and 0 for padding. A row of zeros only
-            gives equal weights instead of NaN.
+        mask: (B, K) or (B, Q, K), 1 for a key that may be seen and 0 for one that may not. A row
+            of zeros only gives equal weights instead of NaN.
     """
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
-    blocked = (1.0 - ops.cast(mask, wide.dtype)) * -1e30  # (B, K)
-    return ops.cast(ops.softmax(wide + blocked[:, None, None, :], axis=-1), scores.dtype)
+    blocked = (1.0 - ops.cast(mask, wide.dtype)) * -1e30
+    blocked = blocked[:, None, None, :] if len(mask.shape) == 2 else blocked[:, None]
+    return ops.cast(ops.softmax(wide + blocked, axis=-1), scores.dtype)
 
 
 def adamw_update(

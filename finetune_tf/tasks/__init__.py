@@ -1,16 +1,16 @@
-"""What a model is for: how an example becomes inputs, the head, how logits are read.
+"""What a model is for: how an example becomes inputs, the head, how outputs are read.
 
-A task is an object with the methods of `TextClassification`; a new one is a file here and a
-row in `TASKS`. Names are those of Hugging Face pipelines.
+A new task is a file here and a row in `TASKS`. Names are those of Hugging Face pipelines.
 """
 
 from finetune_tf.errors import ModelError
-from finetune_tf.tasks.text_classification import Encoded, TextClassification
+from finetune_tf.tasks.task import IGNORED, Encoded, Task
+from finetune_tf.tasks.text_classification import TextClassification
 
-TASKS: dict[str, TextClassification] = {task.name: task for task in (TextClassification(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(),)}
 
 
-def get_task(name: str) -> TextClassification:
+def get_task(name: str) -> Task:
     """The task of that name.
 
     Raises:
@@ -21,4 +21,4 @@ def get_task(name: str) -> TextClassification:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "Encoded", "TextClassification", "get_task"]
+__all__ = ["IGNORED", "TASKS", "Encoded", "Task", "TextClassification", "get_task"]

@@ -1,101 +1,86 @@
 """Text classification: one text or a pair to one label, several labels, or a number."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from finetune_tf.architectures import ClassificationHead
+from finetune_tf.architectures import Backbone, ClassificationHead, Pooling
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
+from finetune_tf.tasks.task import (
+    Columns,
+    Encoded,
+    HeadParts,
+    Layout,
+    Task,
+    features_of,
+    tokenized,
+)
 
 
-class Columns(Protocol):
-    """What a task reads of examples."""
-
-    columns: dict[str, list]
-    name: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples as numbers.
-
-    Attributes:
-        features: Per input name one array of ids a row, each of its own length.
-        pad_values: What fills an input up to the length of its batch.
-        targets: (rows, …), or None without labels.
-        truncated: How many rows were longer than allowed and lost their end.
-    """
-
-    features: dict[str, list[np.ndarray]]
-    pad_values: dict[str, int]
-    targets: np.ndarray | None
-    truncated: int
-
-
-class TextClassification:
+class TextClassification(Task):
     """One text, or a pair of texts, to one value per label."""
 
     name = "text-classification"
     class_suffix = "ForSequenceClassification"
-    presets = {
-        "single_label_classification": "cross_entropy",
-        "multi_label_classification": "binary_cross_entropy",
-        "regression": "mean_squared_error",
-    }
+    has_labels = True
+    columns = ("text", "text_pair", "label")
+    target_column = "label"
+    poolings = ("pooler", "cls", "mean")
 
-    def head(self, features: Any, config: dict, labels: Labels) -> Any:
-        """Puts the classifier on pooled features.
-
-        Args:
-            features: (batch, hidden_size), symbolic.
-            config: A complete Hugging Face config.
-            labels: Names of the outputs.
-
-        Returns:
-            Logits (batch, len(labels)), float32.
-        """
-        dropout = config.get("classifier_dropout", config["hidden_dropout_prob"])
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: Labels,
+        pooling: str,
+        dtype: Any,
+    ) -> Any:
+        """Logits (batch, labels) on pooled features."""
+        own = pooling == "pooler"
+        mode = head.pooling if own else pooling
+        features = Pooling(mode, dtype=dtype, name="pooling")(
+            backbone.hidden, backbone.inputs["attention_mask"]
+        )
+        if own and head.transform is not None:
+            features = head.transform(dtype=dtype)(features)
         return ClassificationHead(
             len(labels),
-            dropout,
+            head.dropout,
             initializer_range=config["initializer_range"],
             name="classifier",
         )(features)
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
-        """Token ids and targets of examples.
+    def preset(self, labels: Labels) -> str:
+        """By the problem type."""
+        return {
+            "single_label_classification": "cross_entropy",
+            "multi_label_classification": "binary_cross_entropy",
+            "regression": "mean_squared_error",
+        }[labels.problem_type]
 
-        Args:
-            examples: With a column "text", and optionally "text_pair" and "label".
-            tokenizer: A fast tokenizer of transformers.
-            max_length: Tokens a row may have, special ones included.
-            labels: Of the model, in logit order.
-        """
-        texts = examples.columns["text"]
-        pairs = examples.columns.get("text_pair")
-        ids, types = _tokenize(tokenizer, texts, pairs)
-        too_long = [i for i, row in enumerate(ids) if len(row) > max_length]
-        if too_long:
-            cut = _tokenize(
-                tokenizer,
-                [texts[i] for i in too_long],
-                [pairs[i] for i in too_long] if pairs else None,
-                truncation=True,
-                max_length=max_length,
-            )
-            for i, short_ids, short_types in zip(too_long, *cut, strict=True):
-                ids[i], types[i] = short_ids, short_types
+    def kind(self, labels: Labels) -> str:
+        """The problem type."""
+        return labels.problem_type
+
+    def config_keys(self, labels: Labels) -> dict[str, Any]:
+        """Names of the labels and the problem type."""
+        return {**super().config_keys(labels), "problem_type": labels.problem_type}
+
+    def layout(self, pooling: str) -> Layout:
+        """PyTorch's transformers has no classifier on other poolings than the family's own."""
+        return "transformers" if pooling == "pooler" else "sentence_transformers"
+
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
+        """Texts that are too long lose their end; targets are in the order of `labels`."""
+        texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
+        encoding, truncated = encode_texts(tokenizer, texts, pairs, max_length)
         return Encoded(
-            features={
-                "input_ids": [np.asarray(row, dtype="int32") for row in ids],
-                "token_type_ids": [np.asarray(row, dtype="int32") for row in types],
-            },
-            pad_values={"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
+            **features_of(encoding, tokenizer),
             targets=self.targets(examples, labels) if "label" in examples.columns else None,
-            truncated=len(too_long),
+            truncated=truncated,
         )
 
     def targets(self, examples: Columns, labels: Labels) -> np.ndarray:
@@ -138,19 +123,32 @@ class TextClassification:
         return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
-def _tokenize(
-    tokenizer: Any, texts: list[str], pairs: list[str] | None, **limits: Any
-) -> tuple[list[list[int]], list[list[int]]]:
-    encoded = tokenizer(
-        texts,
-        pairs,
-        add_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=True,
-        verbose=False,
-        **limits,
-    )
-    return encoded["input_ids"], encoded["token_type_ids"]
+def encode_texts(
+    tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int
+) -> tuple[dict[str, list], int]:
+    """Ids and token types of texts, and how many of them had to be cut.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        texts: Texts.
+        pairs: Second texts.
+        max_length: Tokens a row may have, special ones included.
+    """
+    whole = tokenized(tokenizer, texts, pairs)
+    encoding = {name: whole[name] for name in ("input_ids", "token_type_ids")}
+    too_long = [i for i, row in enumerate(encoding["input_ids"]) if len(row) > max_length]
+    if too_long:
+        cut = tokenized(
+            tokenizer,
+            [texts[i] for i in too_long],
+            [pairs[i] for i in too_long] if pairs else None,
+            truncation=True,
+            max_length=max_length,
+        )
+        for name, rows in encoding.items():
+            for i, short in zip(too_long, cut[name], strict=True):
+                rows[i] = short
+    return encoding, len(too_long)
 
 
 def _class_number(value: Any, labels: Labels, row: int, examples: Columns) -> int:

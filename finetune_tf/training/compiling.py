@@ -1,6 +1,5 @@
 """What `model.compile` understands: presets by task, and old scripts that would not learn."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
+from finetune_tf.tasks import IGNORED
 from finetune_tf.training import presets
 from finetune_tf.training.schedules import learns_pretrained, schedule_of
 
@@ -25,8 +25,8 @@ _LOSSES_ON_LOGITS = {
 
 def resolve(
     model: keras.Model,
-    labels: Labels,
-    preset_names: Mapping[str, str],
+    labels: Labels | None,
+    preset_name: str,
     optimizer: Any,
     loss: Any,
     metrics: Any,
@@ -35,8 +35,8 @@ def resolve(
 
     Args:
         model: Whose rates are judged.
-        labels: Decide the preset where a part is missing.
-        preset_names: From problem type to preset.
+        labels: Of the model; None where its outputs have no names.
+        preset_name: Of the preset that fills in what is missing.
         optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
         loss: As for Keras, or None for the preset's. A name means the loss on logits.
         metrics: As for Keras; with no loss given, the preset's.
@@ -47,8 +47,7 @@ def resolve(
     Raises:
         ModelError: If the loss cannot fit the model's labels.
     """
-    name = preset_names[labels.problem_type]
-    preset = getattr(presets, name)()
+    preset = getattr(presets, preset_name)()
     if optimizer is None:
         optimizer = preset["optimizer"]
     elif isinstance(optimizer, str):
@@ -58,7 +57,7 @@ def resolve(
     if loss is None:
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
-        say(f"compile: loss and metrics of the preset {name}.")
+        say(f"compile: loss and metrics of the preset {preset_name}.")
     loss = _on_logits(loss)
     _check_loss(loss, labels)
     check_rate(model, optimizer)
@@ -85,7 +84,8 @@ def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Non
 def _on_logits(loss: Any) -> Any:
     if isinstance(loss, str) and loss in _LOSSES_ON_LOGITS:
         say(f"compile: loss {loss!r} is taken on logits, which is what the model returns.")
-        return _LOSSES_ON_LOGITS[loss](from_logits=True)
+        ignoring = {"ignore_class": IGNORED} if loss.startswith("sparse") else {}
+        return _LOSSES_ON_LOGITS[loss](from_logits=True, **ignoring)
     if isinstance(loss, keras.losses.Loss) and loss.get_config().get("from_logits") is False:
         warn(
             f"{type(loss).__name__} has from_logits=False, but the model returns logits, so it "
@@ -94,7 +94,9 @@ def _on_logits(loss: Any) -> Any:
     return loss
 
 
-def _check_loss(loss: Any, labels: Labels) -> None:
+def _check_loss(loss: Any, labels: Labels | None) -> None:
+    if labels is None:
+        return
     one_class = keras.losses.SparseCategoricalCrossentropy | keras.losses.CategoricalCrossentropy
     if isinstance(loss, one_class) and labels.problem_type != "single_label_classification":
         raise ModelError(
@@ -103,9 +105,13 @@ def _check_loss(loss: Any, labels: Labels) -> None:
         )
 
 
-def _on_logits_too(metrics: Any, labels: Labels) -> Any:
+def _on_logits_too(metrics: Any, labels: Labels | None) -> Any:
     """Keras would count a label as given from 0.5 on, which is a probability."""
-    if labels.problem_type != "multi_label_classification" or not isinstance(metrics, list):
+    if (
+        labels is None
+        or labels.problem_type != "multi_label_classification"
+        or not isinstance(metrics, list)
+    ):
         return metrics
     return [
         keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from finetune_tf.errors import ModelError
+from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.schedules import (
     HEAD_RATE,
@@ -31,7 +32,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     **options: Any,
 ) -> dict[str, Any]:
-    """One label a text: cross-entropy over class numbers.
+    """One label a text or a token: cross-entropy over class numbers.
+
+    It also fits question answering, where the classes are the tokens, and fill-mask, where they
+    are the words. A target of -100 counts for nothing, as in PyTorch.
 
     Args:
         optimizer: "adamw", "sgd" (with momentum 0.9), or another Keras optimizer's name.
@@ -47,12 +51,38 @@ def cross_entropy(
     if label_smoothing:
         loss = SmoothedCrossEntropy(label_smoothing)
     else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": loss,
-        "metrics": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        "metrics": [Accuracy()],
     }
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class Accuracy(keras.metrics.Mean):
+    """Share of targets whose class has the highest logit; targets of -100 are left out.
+
+    Args:
+        name: In the history of a fit.
+        **kwargs: As for every Keras metric.
+    """
+
+    def __init__(self, name: str = "accuracy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Class numbers (…,) and logits (…, classes)."""
+        if len(y_true.shape) == len(y_pred.shape):
+            y_true = ops.squeeze(y_true, axis=-1)
+        y_true = ops.cast(y_true, "int32")
+        right = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), y_true)
+        counted = ops.cast(ops.not_equal(y_true, IGNORED), "float32")
+        if sample_weight is not None:
+            weight = ops.cast(sample_weight, "float32")
+            dims = (1,) * (len(counted.shape) - len(weight.shape))
+            counted = counted * ops.reshape(weight, (*ops.shape(weight), *dims))
+        super().update_state(ops.cast(right, "float32"), counted)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -71,11 +101,19 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Class numbers (batch,) and logits (batch, classes) to losses (batch,)."""
-        targets = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
-        return keras.losses.categorical_crossentropy(
-            targets, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        """Class numbers (…,) and logits (…, classes) to losses (…,)."""
+        if len(y_true.shape) == len(y_pred.shape):
+            y_true = ops.squeeze(y_true, axis=-1)
+        y_true = ops.cast(y_true, "int32")
+        losses = keras.losses.categorical_crossentropy(
+            ops.one_hot(y_true, y_pred.shape[-1]),
+            y_pred,
+            from_logits=True,
+            label_smoothing=self.label_smoothing,
         )
+        counted = ops.cast(ops.not_equal(y_true, IGNORED), losses.dtype)
+        # Keras divides by all targets; by those that count is meant.
+        return losses * counted / ops.maximum(ops.mean(counted), 1e-9)
 
     def get_config(self) -> dict:
         """Keras config."""

@@ -198,7 +198,7 @@ def test_any_configuration_against_pytorch(seed, tmp_path):
 
 
 def preset_of(model) -> dict:
-    return getattr(ft.presets, model.task.presets[model.labels.problem_type])()
+    return getattr(ft.presets, model.task.preset(model.labels))()
 
 
 def gradient_errors(model, expected) -> dict[str, float]:

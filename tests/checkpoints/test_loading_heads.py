@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers_checkpoints import copy_checkpoint, inputs_of, logits, read_weights, reference
+from safetensors.numpy import save_file
 
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, ModelError
@@ -184,7 +185,11 @@ def test_a_dense_module_that_gives_no_logits(tmp_path):
     (folder / "2_Dense").mkdir()
     dense = {"in_features": 18, "activation_function": "torch.nn.modules.activation.Tanh"}
     (folder / "2_Dense" / "config.json").write_text(json.dumps(dense))
-    with pytest.raises(CheckpointError, match=r"2_Dense ends in the activation .*Tanh'.*new_head"):
+    weights = {"linear.weight": np.ones((3, 18), "float32"), "linear.bias": np.ones(3, "float32")}
+    save_file(weights, folder / "2_Dense" / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"Dense module that ends in the activation 'Tanh'.*new_head"
+    ):
         ft.load(folder)
     assert ft.load(folder, labels=["a", "b"], new_head=True).labels == ("a", "b")
 

@@ -1,0 +1,185 @@
+"""Where token ids become vectors, and, for fill-mask, vectors scores of tokens.
+
+Shape legend: B batch, L length, E embedding features, D features, V vocabulary.
+"""
+
+from typing import Any, Literal
+
+import keras
+from keras import KerasTensor, ops
+
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm, dense
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Embeddings(keras.layers.Layer):
+    """Word embeddings plus those of positions and token types, normalised, dropped out.
+
+    Called with `decode=True` it goes the way back: vectors (B, L, E) to a score for each word, by
+    the word table itself, which so stays tied however the model is saved, frozen or trained.
+
+    Args:
+        vocab_size: V, rows of the word table.
+        hidden_size: D.
+        max_positions: Rows of the position table; 0 for none.
+        type_vocab_size: Rows of the token-type table; 0 for none.
+        dropout: Rate after the normalisation.
+        layer_norm_eps: Epsilon of the normalisation.
+        initializer_range: Standard deviation of new tables.
+        padding_idx: Token id whose row does not learn, as in `torch.nn.Embedding`; None for none.
+        skip_padding: Whether positions count the tokens that are not padding, from
+            `padding_idx` + 1 (RoBERTa), instead of from 0.
+        embedding_size: E; by default D.
+        project: Whether a Dense layer from E to D stands "after" the normalisation (ELECTRA,
+            ALBERT), "before" it (DeBERTa, without bias), or nowhere (None).
+        norm_bias: Whether the normalisation has an offset.
+        mask_padding: Whether masked tokens become zeros before the dropout (DeBERTa).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        max_positions: int,
+        type_vocab_size: int = 2,
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+        initializer_range: float = 0.02,
+        padding_idx: int | None = None,
+        skip_padding: bool = False,
+        embedding_size: int | None = None,
+        project: Literal["after", "before"] | None = None,
+        norm_bias: bool = True,
+        mask_padding: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        width = embedding_size or hidden_size
+        self._config = {
+            "vocab_size": vocab_size,
+            "hidden_size": hidden_size,
+            "max_positions": max_positions,
+            "type_vocab_size": type_vocab_size,
+            "dropout": dropout,
+            "layer_norm_eps": layer_norm_eps,
+            "initializer_range": initializer_range,
+            "padding_idx": padding_idx,
+            "skip_padding": skip_padding,
+            "embedding_size": width,
+            "project": project,
+            "norm_bias": norm_bias,
+            "mask_padding": mask_padding,
+        }
+        policy = self.dtype_policy
+        self.mask_padding = mask_padding
+
+        def table(rows: int, name: str) -> keras.layers.Embedding | None:
+            if not rows:
+                return None
+            return keras.layers.Embedding(
+                rows,
+                width,
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
+                dtype=policy,
+                name=name,
+            )
+
+        self.word = table(vocab_size, "word")
+        self.position = table(max_positions, "position")
+        self.token_type = table(type_vocab_size, "token_type")
+        self.norm = LayerNorm(layer_norm_eps, norm_bias, dtype=policy, name="norm")
+        self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.projection = None
+        if project:
+            self.projection = dense(
+                hidden_size,
+                initializer_range,
+                use_bias=project == "after",
+                dtype=policy,
+                name="projection",
+            )
+
+    def build(
+        self,
+        inputs_shape: tuple,
+        token_type_ids_shape: tuple | None = None,
+        attention_mask_shape: tuple | None = None,
+    ) -> None:
+        """Builds the tables, the projection and the normalisation."""
+        for table in (self.word, self.position, self.token_type):
+            if table is not None:
+                table.build(inputs_shape)
+        embedded = (*inputs_shape, self._config["embedding_size"])
+        projected = (*inputs_shape, self._config["hidden_size"])
+        if self.projection is not None:
+            self.projection.build(embedded)
+        self.norm.build(projected if self._config["project"] == "before" else embedded)
+
+    def call(
+        self,
+        inputs: Any,
+        token_type_ids: Any = None,
+        attention_mask: Any = None,
+        decode: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        """(B, L) ids to (B, L, D); or, decoding, (B, L, E) to (B, L, V) in float32.
+
+        Args:
+            inputs: Ids, or vectors to decode.
+            token_type_ids: (B, L), where there is a table for them.
+            attention_mask: (B, L), where masked tokens become zeros.
+            decode: Whether to go the way back.
+            training: Whether dropout is active.
+        """
+        if decode:
+            table = ops.cast(self.word.embeddings, inputs.dtype)
+            return ops.cast(ops.matmul(inputs, ops.transpose(table)), "float32")
+        hidden = self._look_up(inputs)
+        if self.token_type is not None:
+            hidden = hidden + self.token_type(token_type_ids)
+        if self._config["project"] == "before":
+            hidden = self.projection(hidden)
+        hidden = self.norm(hidden)
+        if self.mask_padding:
+            hidden = hidden * ops.cast(attention_mask, hidden.dtype)[:, :, None]
+        hidden = self.dropout(hidden, training=training)
+        return self.projection(hidden) if self._config["project"] == "after" else hidden
+
+    def _look_up(self, ids: Any) -> Any:
+        """Words and positions; the row of the padding token gets no gradient."""
+        padding, skips = self._config["padding_idx"], self._config["skip_padding"]
+        hidden, real = self.word(ids), None
+        if padding is not None:
+            real = ops.not_equal(ids, padding)  # (B, L)
+            if not skips:
+                hidden = _learn_where(real, hidden)
+        if self.position is None:
+            return hidden
+        if not skips:
+            return hidden + self.position(ops.arange(ops.shape(ids)[1]))
+        counted = ops.cast(real, "int32")
+        positions = ops.cumsum(counted, axis=1) * counted + padding
+        return _learn_where(real, hidden + self.position(positions))
+
+    def compute_output_spec(
+        self,
+        inputs: Any,
+        token_type_ids: Any = None,
+        attention_mask: Any = None,
+        decode: bool = False,
+        training: bool | None = None,
+    ) -> KerasTensor:
+        """(B, L, D), or (B, L, V) where it decodes."""
+        if decode:
+            return KerasTensor((*inputs.shape[:-1], self._config["vocab_size"]), "float32")
+        return KerasTensor((*inputs.shape, self._config["hidden_size"]), self.compute_dtype)
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), **self._config}
+
+
+def _learn_where(mask: Any, x: Any) -> Any:
+    """`x` (B, L, E) as it is, with gradients only where the mask (B, L) is true."""
+    return ops.where(mask[:, :, None], x, ops.stop_gradient(x))

@@ -1,0 +1,70 @@
+"""MPNet (Song et al. 2020): RoBERTa with a relative position bias that all blocks share."""
+
+from dataclasses import replace
+from typing import Any
+
+from finetune_tf.architectures import Backbone, RelativePositionBias, bert_block, encoder
+from finetune_tf.checkpoints.bert import (
+    BLOCK,
+    DEFAULTS,
+    bert_block_arguments,
+    bert_embeddings,
+    bert_weights,
+)
+from finetune_tf.checkpoints.roberta import ROBERTA, roberta_heads
+from finetune_tf.checkpoints.weights import Weight, embedding
+
+_BUCKETS = 32  # PyTorch's MPNet sorts distances into so many, whatever the config says
+_PADDING = 1  # likewise
+_BLOCK = {
+    **BLOCK,
+    "attention/query": "attention.attn.q",
+    "attention/key": "attention.attn.k",
+    "attention/value": "attention.attn.v",
+    "attention/output": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
+
+
+def _backbone(config: dict, dtype: Any) -> Backbone:
+    embeddings = bert_embeddings(
+        config, dtype, type_vocab_size=0, padding_idx=_PADDING, skip_padding=True
+    )
+    arguments = bert_block_arguments(config, dtype)
+    positions = RelativePositionBias(
+        config["num_attention_heads"],
+        config["relative_attention_num_buckets"],
+        _BUCKETS,
+        initializer_range=config["initializer_range"],
+        dtype=dtype,
+        name="relative_positions",
+    )
+    blocks = [
+        bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
+    ]
+    return encoder(embeddings, blocks, positions)
+
+
+def _weights(config: dict) -> list[Weight]:
+    return [
+        *(row for row in bert_weights(config, _BLOCK) if not row.tensor.startswith("pooler.")),
+        *embedding("encoder.relative_attention_bias", "relative_positions/table"),
+    ]
+
+
+MPNET = replace(
+    ROBERTA,
+    model_type="mpnet",
+    class_prefix="MPNet",
+    tensor_prefix="mpnet",
+    defaults={
+        **DEFAULTS,
+        "vocab_size": 30527,
+        "pad_token_id": 1,
+        "relative_attention_num_buckets": 32,
+    },
+    backbone=_backbone,
+    weights=_weights,
+    heads=lambda config: roberta_heads({**config, "classifier_dropout": None}),
+    max_length=lambda config: config["max_position_embeddings"] - _PADDING - 1,
+)

@@ -1,0 +1,192 @@
+"""What every task has to say of itself."""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from finetune_tf.architectures import Backbone
+from finetune_tf.errors import ModelError
+from finetune_tf.labels import Labels
+
+IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
+
+Layout = Literal["transformers", "sentence_transformers"]
+
+
+class Columns(Protocol):
+    """What a task reads of examples."""
+
+    columns: dict[str, list]
+    name: str
+
+    def __len__(self) -> int: ...
+
+
+class HeadParts(Protocol):
+    """What a task reads of a family's head; see `checkpoints.family.Head`."""
+
+    dropout: float
+    transform: Any
+    pooling: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as numbers.
+
+    Attributes:
+        features: Per input name one array of ids a row, each of its own length.
+        pad_values: What fills an input up to the length of its batch.
+        targets: An array (rows, …), or one array a row with a number for each token, or None
+            without labels.
+        truncated: How many examples were longer than allowed and lost their end.
+        example: The number of the example that each row comes from, where an example can have
+            several rows; None where row and example are the same.
+        offsets: For each row where each token stands in its text: (tokens, 2) of first
+            character and the one past the last; None where nobody needs them.
+    """
+
+    features: dict[str, list[np.ndarray]]
+    pad_values: dict[str, int]
+    targets: np.ndarray | list[np.ndarray] | None
+    truncated: int = 0
+    example: np.ndarray | None = None
+    offsets: list[np.ndarray] | None = None
+
+
+class Task(abc.ABC):
+    """A task: its head, its loss, how examples become inputs, how outputs are read.
+
+    Attributes:
+        name: As the Hugging Face pipeline is called.
+        class_suffix: Of the PyTorch classes: "ForSequenceClassification".
+        has_labels: Whether the outputs have names.
+        columns: The columns of examples that the task reads, the ones it needs first.
+        target_column: The one with what is right.
+        output_layers: Names of the layers that always count as head.
+        poolings: The poolings that a user may ask for; empty where nothing is pooled.
+    """
+
+    name: ClassVar[str]
+    class_suffix: ClassVar[str]
+    has_labels: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]]
+    target_column: ClassVar[str]
+    output_layers: ClassVar[tuple[str, ...]] = ("classifier",)
+    poolings: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: Labels | None,
+        pooling: str | None,
+        dtype: Any,
+    ) -> Any:
+        """Puts the head on a backbone.
+
+        Args:
+            backbone: With symbolic hidden states (batch, length, features).
+            head: What the family has for this task.
+            config: A complete Hugging Face config.
+            labels: Names of the outputs, or None.
+            pooling: How a text becomes one vector, or None.
+            dtype: Keras dtype policy.
+
+        Returns:
+            Symbolic outputs, float32.
+        """
+
+    @abc.abstractmethod
+    def preset(self, labels: Labels | None) -> str:
+        """Name of the preset in `training.presets` that fits."""
+
+    @abc.abstractmethod
+    def encode(
+        self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels | None
+    ) -> Encoded:
+        """Token ids and targets of examples.
+
+        Args:
+            examples: With (some of) the task's columns.
+            tokenizer: A fast tokenizer of transformers.
+            max_length: Tokens a row may have, special ones included.
+            labels: Of the model, in logit order.
+
+        Raises:
+            DataError: If an example does not fit the task or the labels.
+        """
+
+    def kind(self, labels: Labels | None) -> str:
+        """What metrics and baselines go by."""
+        return self.name
+
+    def config_keys(self, labels: Labels | None) -> dict[str, Any]:
+        """What the task writes into the config."""
+        if labels is None:
+            return {}
+        return {
+            "id2label": {str(i): name for i, name in enumerate(labels)},
+            "label2id": {name: i for i, name in enumerate(labels)},
+        }
+
+    def layout(self, pooling: str | None) -> Layout:
+        """The library that can open such a model, and in whose layout it is saved."""
+        return "transformers"
+
+    def max_length(self, modules: Any) -> int | None:
+        """Tokens that a checkpoint wants texts cut to for this task; None for no wish.
+
+        Args:
+            modules: What sentence-transformers does behind the transformer; see
+                `checkpoints.sentence_transformers.Modules`.
+        """
+        return None
+
+    def require(self, examples: Columns) -> None:
+        """Checks that examples have the columns that the task cannot do without.
+
+        Raises:
+            ModelError: If one is missing.
+        """
+        if self.columns[0] not in examples.columns:
+            raise ModelError(
+                f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
+                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
+                f'for example from_jsonl(path, {self.columns[0]}="…").'
+            )
+
+
+def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
+    """A tokenizer's output for several texts, never padded.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        texts: Texts, or lists of words with `is_split_into_words=True`.
+        pairs: Second texts.
+        **options: For the tokenizer.
+    """
+    return tokenizer(
+        texts,
+        pairs,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+        verbose=False,
+        **options,
+    )
+
+
+def features_of(encoding: Any, tokenizer: Any) -> dict[str, Any]:
+    """The part of `Encoded` that every task has: ids, token types and what fills them up."""
+    names = ("input_ids", "token_type_ids")
+    return {
+        "features": {
+            name: [np.asarray(row, dtype="int32") for row in encoding[name]] for name in names
+        },
+        "pad_values": {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
+    }
