@@ -12,12 +12,13 @@ from finetune_tf.labels import ProblemType
 
 
 def from_arrays(
-    text: Sequence[str],
+    text: Sequence[str] | None = None,
     label: Sequence[Any] | None = None,
     text_pair: Sequence[str] | None = None,
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     name: str = "arrays",
+    **others: Sequence[Any],
 ) -> Examples:
     """Makes examples of lists or arrays.
 
@@ -29,11 +30,16 @@ def from_arrays(
         labels: Names of the labels in the order of their numbers; by default read off `label`.
         problem_type: As in Hugging Face configs; by default read off `label`.
         name: What messages call this data.
+        **others: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If columns differ in length, or a text or label is missing or wrong.
         DataTypeError: If `text` is no list of texts.
     """
+    if text is None and not others:
+        raise DataTypeError("from_arrays needs texts, or the columns of another task.")
     for argument, values in (("text", text), ("text_pair", text_pair)):
         if isinstance(values, str):
             raise DataTypeError(
@@ -43,7 +49,7 @@ def from_arrays(
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] == 1:
         label = label[:, 0]
     columns = {"text": text, "text_pair": text_pair, "label": label}
-    columns = {column: values for column, values in columns.items() if values is not None}
+    columns = others or {name: values for name, values in columns.items() if values is not None}
     return build_examples(
         available=columns,
         read=columns.__getitem__,
@@ -53,6 +59,7 @@ def from_arrays(
         labels=labels,
         problem_type=problem_type,
         name=name,
+        more={column: column for column in others},
     )
 
 
@@ -64,6 +71,7 @@ def from_pandas(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     name: str = "the data frame",
+    **columns: str,
 ) -> Examples:
     """Makes examples of a pandas data frame, or of anything with `.columns` like one.
 
@@ -75,6 +83,9 @@ def from_pandas(
         labels: Names of the labels in the order of their numbers; by default read off the column.
         problem_type: As in Hugging Face configs; by default read off the column.
         name: What messages call this data.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If a column is missing, or a text or label is missing or wrong.
@@ -94,4 +105,5 @@ def from_pandas(
         labels=labels,
         problem_type=problem_type,
         name=name,
+        more=columns,
     )

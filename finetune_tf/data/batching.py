@@ -7,12 +7,12 @@ A few fixed lengths avoid both.
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_tf.errors import DataError
-from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks import IGNORED, Encoded
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -45,6 +45,35 @@ def length_buckets(lengths: Sequence[int] | np.ndarray, max_length: int) -> list
         size *= 2
     grid = [length for length in grid if length < max_length] + [max_length]
     return np.unique(np.asarray(grid)[np.searchsorted(grid, lengths)]).tolist()
+
+
+def batches_of(
+    encoded: Encoded,
+    model: Any,
+    batch_size: int,
+    max_length: int | None = None,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Batches encoded rows for a model.
+
+    Args:
+        encoded: From the model's task.
+        model: A model from `finetune_tf.load`; only inputs that it has are kept.
+        batch_size: Rows a batch.
+        max_length: The longest bucket; by default what the model can take.
+        **options: For `bucketed_dataset`.
+    """
+    known = {tensor.name for tensor in model.inputs}
+    features = {name: rows for name, rows in encoded.features.items() if name in known}
+    lengths = [len(row) for row in features["input_ids"]]
+    return bucketed_dataset(
+        features,
+        encoded.pad_values,
+        encoded.targets,
+        batch_size=batch_size,
+        buckets=length_buckets(lengths, max_length or model.max_length),
+        **options,
+    )
 
 
 def bucketed_dataset(

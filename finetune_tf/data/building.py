@@ -1,14 +1,23 @@
 """The way from a source's columns to `Examples`, shared by all sources."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.label_inference import infer_labels, labels_of_columns
+from finetune_tf.data.label_inference import infer_labels, infer_tags, labels_of_columns
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels, ProblemType
+
+#: Columns of tasks that are not about whole texts, with what each row of them holds.
+OTHER_COLUMNS = {
+    "tokens": "a list of words",
+    "tags": "a list of labels, one a word",
+    "question": "a text",
+    "context": "a text",
+    "answers": "the texts that answer and where they start, as in SQuAD",
+}
 
 LabelColumns = str | Sequence[str]
 GivenLabels = Labels | int | Iterable[object]
@@ -24,6 +33,7 @@ def build_examples(
     problem_type: ProblemType | None,
     name: str,
     class_names: Sequence[str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Examples:
     """Reads the wanted columns of a source and gives them their canonical names.
 
@@ -37,10 +47,14 @@ def build_examples(
         problem_type: What kind of problem it is, when it should not be inferred.
         name: What messages call the source.
         class_names: What the source itself calls its class numbers 0, 1, ….
+        more: Columns of tasks that are not about whole texts, by their canonical names; given
+            any, the arguments about texts and labels are not read.
 
     Raises:
         DataError: If a column is missing, or its values are wrong.
     """
+    if more:
+        return _other_examples(available, read, labels, name, class_names, more)
     label_columns = [label] if isinstance(label, str) else list(label or ())
     pair_columns = [text_pair] if text_pair else []
     wanted = {"text": [text], "text_pair": pair_columns, "label": label_columns}
@@ -69,6 +83,31 @@ def build_examples(
         values, ", ".join(label_columns), name, labels, problem_type
     )
     return Examples(columns, labels, name)
+
+
+def _other_examples(
+    available: Iterable[Any],
+    read: Callable[[str], Sequence[Any]],
+    labels: GivenLabels | None,
+    name: str,
+    class_names: Sequence[str] | None,
+    more: Mapping[str, str],
+) -> Examples:
+    """Examples of tasks that read other columns than texts and labels."""
+    unknown = sorted(more.keys() - OTHER_COLUMNS.keys())
+    if unknown:
+        raise DataError(
+            f"There is no column argument {', '.join(unknown)}; there are text, text_pair, label, "
+            f"{', '.join(OTHER_COLUMNS)}."
+        )
+    available = [str(column) for column in available]
+    for argument, column in more.items():
+        if column not in available:
+            raise DataError(_missing_column(argument, column, available, name))
+    columns = {argument: list(read(column)) for argument, column in more.items()}
+    if "tags" in columns:
+        columns["tags"], labels = infer_tags(columns["tags"], name, labels, class_names)
+    return Examples(columns, labels and Labels.of(labels), name)
 
 
 def _missing_column(argument: str, column: str, available: list[str], name: str) -> str:

@@ -68,6 +68,38 @@ def check_texts(values: Sequence[Any], column: str, name: str) -> None:
         )
 
 
+def check_words(words: Sequence[Any], tags: Sequence[Any] | None, name: str) -> None:
+    """Checks that each row is a list of words, with a tag for each if there are tags.
+
+    Raises:
+        DataError: If a row is empty, or has more or fewer tags than words.
+        DataTypeError: If a row is no list of texts.
+    """
+    wrong = offenders(
+        words,
+        lambda row: not isinstance(row, list | tuple) or not all(isinstance(w, str) for w in row),
+    )
+    if wrong:
+        raise DataTypeError(
+            f"The column 'tokens' of {name} must hold lists of words: found "
+            f"{rows_in_words(wrong, len(words))}. Split texts into words first: text.split()."
+        )
+    empty = offenders(words, lambda row: not row or any(is_missing(word) for word in row))
+    if empty:
+        raise DataError(
+            f"The column 'tokens' of {name} has empty rows or words: "
+            f"{rows_in_words(empty, len(words))}. Remove them."
+        )
+    for row, (some, theirs) in enumerate(
+        zip(words, tags if tags is not None else (), strict=False)
+    ):
+        if len(some) != len(theirs):
+            raise DataError(
+                f"Row {row} of {name} has {len(some):,} words but {len(theirs):,} tags; each word "
+                f"needs one. The words begin with {list(some[:3])}."
+            )
+
+
 def check_labels(values: Sequence[Any], labels: Labels, name: str) -> None:
     """Checks that each row has a label and that it is one of `labels`, or a finite score.
 

@@ -4,6 +4,8 @@ import unicodedata
 
 from finetune_tf.data.examples import Examples
 
+_TEXTS = ("text", "text_pair", "tokens", "question", "context")  # what makes two rows the same
+
 
 def overlap(train: Examples, test: Examples) -> list[int]:
     """Finds the rows of `test` whose text also stands in `train`.
@@ -19,9 +21,10 @@ def overlap(train: Examples, test: Examples) -> list[int]:
 
 
 def _keys(examples: Examples) -> list[tuple[str, ...]]:
-    columns = [examples.columns[c] for c in ("text", "text_pair") if c in examples.columns]
+    columns = [examples.columns[c] for c in _TEXTS if c in examples.columns]
     return list(zip(*([_normalized(text) for text in texts] for texts in columns), strict=True))
 
 
-def _normalized(text: str) -> str:
+def _normalized(text: str | list[str]) -> str:
+    text = text if isinstance(text, str) else " ".join(text)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

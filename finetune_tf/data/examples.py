@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune_tf.data.checks import check_columns, check_labels, check_texts
+from finetune_tf.data.checks import check_columns, check_labels, check_texts, check_words
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
+from finetune_tf.tasks import Encoded
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +22,8 @@ class Examples:
     """Rows of a data set, checked when built.
 
     Attributes:
-        columns: Values by column; "text", and optionally "text_pair" and "label".
+        columns: Values by column: "text", and optionally "text_pair" and "label"; or the columns
+            of another task, see `building.OTHER_COLUMNS`.
         labels: What the labels are called; None if there are none.
         name: What messages call this data.
 
@@ -42,9 +44,11 @@ class Examples:
         }
         object.__setattr__(self, "columns", columns)
         check_columns(columns, self.name)
-        for column in ("text", "text_pair"):
+        for column in ("text", "text_pair", "question", "context"):
             if column in columns:
                 check_texts(columns[column], column, self.name)
+        if "tokens" in columns:
+            check_words(columns["tokens"], columns.get("tags"), self.name)
         if "label" in columns:
             if self.labels is None:
                 raise DataError(
@@ -139,8 +143,31 @@ class Examples:
             DataError: If a label is none of the model's.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
-        from finetune_tf.data.batching import bucketed_dataset, length_buckets
+        from finetune_tf.data.batching import batches_of
 
+        encoded = self.encoded(model, max_length)
+        return batches_of(
+            encoded,
+            model,
+            batch_size,
+            max_length,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+        )
+
+    def encoded(self, model: Any, max_length: int | None = None, targets: bool = True) -> Encoded:
+        """The rows as numbers, as the model's task makes them; says how many had to be cut.
+
+        Args:
+            model: From `finetune_tf.load`.
+            max_length: Tokens a row may have; by default what the model can take.
+            targets: Whether what is right is encoded too, where it is known.
+
+        Raises:
+            DataError: If an example does not fit the task or its labels.
+            ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
+        """
         if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
             raise ModelError(
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
@@ -152,27 +179,18 @@ class Examples:
                 f"max_length={max_length} does not fit: the model takes 1 to {model.max_length} "
                 "tokens."
             )
-        encoded = model.task.encode(
-            self, tokenizer=model.tokenizer, max_length=length, labels=model.labels
-        )
+        task, examples = model.task, self
+        task.require(self)
+        if not targets:
+            columns = {k: v for k, v in self.columns.items() if k != task.target_column}
+            examples = type(self)(columns, self.labels, self.name)
+        encoded = task.encode(examples, model.tokenizer, length, model.labels)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
                 f"{length} tokens and lose their end."
             )
-        known = {tensor.name for tensor in model.inputs}
-        features = {name: rows for name, rows in encoded.features.items() if name in known}
-        lengths = [len(row) for row in next(iter(encoded.features.values()))]
-        return bucketed_dataset(
-            features,
-            encoded.pad_values,
-            encoded.targets,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            buckets=length_buckets(lengths, length),
-            drop_remainder=drop_remainder,
-        )
+        return encoded
 
     def __repr__(self) -> str:
         told = f"{len(self):,} rows of {', '.join(self.columns)}"

@@ -22,6 +22,7 @@ def from_csv(
     delimiter: str | None = None,
     encoding: str = "utf-8",
     quotechar: str | None = None,
+    **columns: str,
 ) -> Examples:
     """Reads a CSV or TSV file whose first row names the columns.
 
@@ -38,6 +39,9 @@ def from_csv(
         encoding: Of the file. A byte order mark is skipped.
         quotechar: What encloses texts with a delimiter inside; by default '"', and nothing
             between tabs, where texts usually stand as they are.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If the file is missing, empty, in another encoding or ragged, a column is
@@ -61,6 +65,7 @@ def from_csv(
         labels=labels,
         problem_type=problem_type,
         name=path.name,
+        more=columns,
     )
 
 
@@ -72,6 +77,7 @@ def from_jsonl(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     encoding: str = "utf-8",
+    **columns: str,
 ) -> Examples:
     """Reads a JSON Lines file: one JSON object a line, with the columns as keys.
 
@@ -83,6 +89,9 @@ def from_jsonl(
         labels: Names of the labels in the order of their numbers; by default read off the column.
         problem_type: As in Hugging Face configs; by default read off the column.
         encoding: Of the file. A byte order mark is skipped.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If the file is missing, empty, in another encoding or no JSON Lines, a column
@@ -103,6 +112,7 @@ def from_jsonl(
         labels=labels,
         problem_type=problem_type,
         name=path.name,
+        more=columns,
     )
 
 

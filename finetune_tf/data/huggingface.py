@@ -18,6 +18,7 @@ def from_huggingface(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     config: str | None = None,
+    **columns: str,
 ) -> Examples:
     """Makes examples of a Hugging Face data set.
 
@@ -31,6 +32,9 @@ def from_huggingface(
             set's own `ClassLabel`, or else read off the column.
         problem_type: As in Hugging Face configs; by default read off the column.
         config: Which configuration of a named data set, such as "sst2" of "glue".
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If the data set cannot be loaded, a split or column is missing, or a text or
@@ -61,7 +65,8 @@ def from_huggingface(
         labels=labels,
         problem_type=problem_type,
         name=name,
-        class_names=_class_names(dataset, label) if isinstance(label, str) else None,
+        more=columns,
+        class_names=_class_names(dataset, columns.get("tags", label)),
     )
 
 
@@ -83,7 +88,9 @@ def _load(name: str, config: str | None) -> Any:
         ) from error
 
 
-def _class_names(dataset: Any, label: str) -> Sequence[str] | None:
+def _class_names(dataset: Any, label: LabelColumns | None) -> Sequence[str] | None:
     """Names of a `ClassLabel`, or of the one inside a list."""
+    if not isinstance(label, str):
+        return None
     feature = (getattr(dataset, "features", None) or {}).get(label)
     return getattr(getattr(feature, "feature", feature), "names", None)

@@ -70,6 +70,46 @@ def infer_labels(
     return values, labels
 
 
+def infer_tags(
+    rows: Iterable[Any],
+    source: str,
+    labels: Labels | int | Iterable[object] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[list[list], Labels]:
+    """Decides what the tags of words are called.
+
+    Args:
+        rows: One list of tags a row: names, or numbers of `class_names`.
+        source: Name of the data in messages.
+        labels: What the tags are called, when it should not be inferred.
+        class_names: What the source itself calls its numbers 0, 1, ….
+
+    Returns:
+        The tags, and their names: those given, else those of the source, else all that occur,
+        "O" (outside of any entity) first and the others sorted.
+    """
+    rows = [_plain(row) for row in rows]
+    wrong = offenders(rows, lambda row: not isinstance(row, list) or not row)
+    if wrong:
+        raise DataError(
+            f"Each row of {source} needs a list of tags, one a word; found "
+            f"{rows_in_words(wrong, len(rows))}."
+        )
+    if class_names:
+        rows = [[class_names[tag] if isinstance(tag, int) else tag for tag in row] for row in rows]
+    if labels is None:
+        names = class_names or _class_names(tag for row in rows for tag in row)
+        labels = sorted(names, key=lambda name: name != "O") if class_names is None else names
+    labels = labels if isinstance(labels, Labels) else Labels.of(labels)
+    unknown = {tag for row in rows for tag in row if labels.number_of(tag) is None}
+    if unknown:
+        raise DataError(
+            f"{source} has the tags {sorted(map(str, unknown))[:5]}, which are none of the labels "
+            f"{', '.join(labels)}."
+        )
+    return rows, labels
+
+
 def labels_of_columns(columns: Mapping[str, Sequence[Any]], source: str) -> list[list[str]]:
     """Turns several columns of 0 and 1, one a label, into a list of label names a row.
 

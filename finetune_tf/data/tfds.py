@@ -25,6 +25,7 @@ def from_tfds(
     data_dir: str | None = None,
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
+    **columns: str,
 ) -> Examples:
     """Reads a data set of TensorFlow Datasets.
 
@@ -42,6 +43,9 @@ def from_tfds(
         labels: Names of the labels in the order of their numbers; by default those of the data
             set's own `ClassLabel`, or else read off the feature.
         problem_type: As in Hugging Face configs; by default read off the feature.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
 
     Raises:
         DataError: If there is no such data set, split or feature, it is neither prepared nor can
@@ -51,27 +55,29 @@ def from_tfds(
         builder = _find(builder, data_dir)
     name = f"{builder.info.full_name} {split}"
     features = builder.info.features
-    if text is None:
+    if text is None and not columns:
         text = _only_text(features, text_pair, name)
     label_columns = [label] if isinstance(label, str) else list(label or ())
-    wanted = [text, *([text_pair] if text_pair else []), *label_columns]
+    of_texts = [text, *([text_pair] if text_pair else []), *label_columns]
+    wanted = list(columns.values()) or of_texts
 
     @functools.cache
-    def columns() -> dict[str, list]:
+    def values() -> dict[str, list]:
         _prepare(builder)
         return _read(builder, split, wanted)
 
     # Read late, so that a wrong column is told before a download.
     return build_examples(
         available=features,
-        read=lambda column: columns()[column],
+        read=lambda column: values()[column],
         text=text,
         text_pair=text_pair,
         label=label,
         labels=labels,
         problem_type=problem_type,
         name=name,
-        class_names=_class_names(features, label) if isinstance(label, str) else None,
+        more=columns,
+        class_names=_class_names(features, columns.get("tags", label)),
     )
 
 
@@ -142,7 +148,6 @@ def _only_text(features: Any, text_pair: str | None, name: str) -> str:
 
 
 def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
-    import tensorflow as tf
 
     try:
         rows = builder.as_dataset(split=split)
@@ -155,10 +160,19 @@ def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
     rows = rows.map(lambda row: {column: row[column] for column in wanted})
     for batch in rows.ragged_batch(READ_AT_ONCE):
         for column, values in batch.items():
-            is_ragged = isinstance(values, tf.RaggedTensor)
-            values = values.to_list() if is_ragged else values.numpy().tolist()
-            columns[column] += _decode(values)
+            columns[column] += _as_rows(values)
     return columns
+
+
+def _as_rows(values: Any) -> list:
+    """One Python value a row; of a feature made of several, one dict a row."""
+    import tensorflow as tf
+
+    if isinstance(values, dict):
+        parts = {name: _as_rows(part) for name, part in values.items()}
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    is_ragged = isinstance(values, tf.RaggedTensor)
+    return _decode(values.to_list() if is_ragged else values.numpy().tolist())
 
 
 def _decode(value: Any) -> Any:
@@ -167,8 +181,8 @@ def _decode(value: Any) -> Any:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _class_names(features: Any, label: str) -> list[str] | None:
-    if label not in features:  # FeaturesDict has no get().
+def _class_names(features: Any, label: LabelColumns | None) -> list[str] | None:
+    if not isinstance(label, str) or label not in features:  # FeaturesDict has no get().
         return None
     feature = features[label]
     return getattr(getattr(feature, "feature", feature), "names", None)

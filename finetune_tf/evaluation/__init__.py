@@ -2,7 +2,8 @@
 
 from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.evaluation.evaluate import compare, evaluate
-from finetune_tf.evaluation.predict import Prediction, predict
+from finetune_tf.evaluation.predict import predict
 from finetune_tf.evaluation.report import Comparison, Report
+from finetune_tf.tasks.text_classification import Prediction
 
 __all__ = ["Comparison", "Prediction", "Report", "compare", "evaluate", "plot_history", "predict"]

@@ -1,7 +1,13 @@
-"""Baselines: what a test yields without a pretrained model.
+"""Baselines for whole texts: what a test yields without a pretrained model.
 
-Each learns from training examples and gives scores for test examples in the form of
-`task.probabilities`: (n, num_labels) probabilities, or (n,) numbers for a regression.
+- "tfidf": logistic regression, one label against the rest, on TF-IDF features;
+- "majority": how frequent each label is in the training examples;
+- "ridge": ridge regression on TF-IDF features;
+- "mean": the mean of the training targets.
+
+See `TextFeatures` for the features. The strength of a penalty is chosen by 3-fold
+cross-validation on up to 2,000 training examples. Scores have the form of
+`TextClassification.probabilities`.
 """
 
 import numpy as np
@@ -9,63 +15,13 @@ import numpy as np
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
 from finetune_tf.evaluation.features import TextFeatures
+from finetune_tf.evaluation.measure import Baseline
 from finetune_tf.evaluation.metrics import MAIN_METRIC, decide, measure
-from finetune_tf.labels import Labels
+from finetune_tf.labels import Labels, ProblemType
 
 # Enough to choose the strength of a penalty by, little enough to take seconds.
 _TUNING_EXAMPLES = 2000
 _FOLDS = 3
-
-
-def resolve_name(name: str, labels: Labels) -> str:
-    """The baseline that a name stands for; "auto" is the strongest one of the problem type.
-
-    Raises:
-        DataError: If the problem type has no baseline of that name.
-    """
-    known = _BASELINES[labels.problem_type]
-    if name == "auto":
-        return next(iter(known))
-    if name not in known:
-        raise DataError(
-            f"Unknown baseline {name!r} for {labels.problem_type.replace('_', ' ')}: choose "
-            f"'auto' or one of {list(known)}, or give another model or an array of predictions."
-        )
-    return name
-
-
-def baseline_scores(
-    name: str,
-    train: Examples,
-    train_targets: np.ndarray,
-    test: Examples,
-    labels: Labels,
-    seed: int = 0,
-) -> np.ndarray:
-    """Fits a baseline to the training examples and scores the test examples with it.
-
-    - "tfidf": logistic regression, one label against the rest, on TF-IDF features;
-    - "majority": how frequent each label is in the training examples;
-    - "ridge": ridge regression on TF-IDF features;
-    - "mean": the mean of the training targets.
-
-    See `TextFeatures` for the features. The strength of the penalty is chosen by 3-fold
-    cross-validation on up to 2,000 training examples.
-
-    Args:
-        name: A name that `resolve_name` returned.
-        train: The examples to learn from.
-        train_targets: Their targets, from `task.targets`.
-        test: The examples to score.
-        labels: The labels in target order.
-        seed: Seed of the folds.
-    """
-    if ("text_pair" in train.columns) != ("text_pair" in test.columns):
-        raise DataError(
-            f"{train.name} and {test.name} do not fit together: only one has a text_pair. "
-            "A baseline needs the same columns in both."
-        )
-    return _BASELINES[labels.problem_type][name](train, train_targets, test, labels, seed)
 
 
 def _frequencies(train, targets, test, labels, seed):
@@ -84,12 +40,51 @@ def _ridge(train, targets, test, labels, seed):
     return _tuned(_ridge_scores, (10.0, 3.0, 1.0, 0.3), train, targets, test, labels, seed)
 
 
-#: The strongest first: that is what "auto" means.
-_BASELINES = {
-    "single_label_classification": {"tfidf": _tfidf, "majority": _frequencies},
-    "multi_label_classification": {"tfidf": _tfidf, "majority": _frequencies},
+_CLASSES = {"tfidf": _tfidf, "majority": _frequencies}
+
+#: By problem type; the strongest first: that is what "auto" means.
+_SCORES = {
+    "single_label_classification": _CLASSES,
+    "multi_label_classification": _CLASSES,
     "regression": {"ridge": _ridge, "mean": _mean},
 }
+
+
+def baseline_scores(
+    name: str,
+    train: Examples,
+    train_targets: np.ndarray,
+    test: Examples,
+    labels: Labels,
+    seed: int = 0,
+) -> np.ndarray:
+    """Fits a baseline to the training examples and scores the test examples with it.
+
+    Args:
+        name: One of those for the labels' problem type.
+        train: The examples to learn from.
+        train_targets: Their targets, from `task.targets`.
+        test: The examples to score.
+        labels: The labels in target order.
+        seed: Seed of the folds.
+    """
+    if ("text_pair" in train.columns) != ("text_pair" in test.columns):
+        raise DataError(
+            f"{train.name} and {test.name} do not fit together: only one has a text_pair. "
+            "A baseline needs the same columns in both."
+        )
+    return _SCORES[labels.problem_type][name](train, train_targets, test, labels, seed)
+
+
+def baselines_for(problem_type: ProblemType) -> dict[str, Baseline]:
+    """The baselines of a problem type as functions that give predictions."""
+
+    def predicting(name: str) -> Baseline:
+        return lambda train, targets, test, labels, seed: decide(
+            baseline_scores(name, train, targets, test, labels, seed), labels
+        )
+
+    return {name: predicting(name) for name in _SCORES[problem_type]}
 
 
 def _tuned(fit_and_score, strengths, train, targets, test, labels, seed):

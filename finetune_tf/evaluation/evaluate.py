@@ -8,12 +8,11 @@ import numpy as np
 
 from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.evaluation.baselines import baseline_scores, resolve_name
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.metrics import confusion, decide, measure, per_class
-from finetune_tf.evaluation.predict import logits, require_task
+from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.metrics import decide
+from finetune_tf.evaluation.predict import outputs, require_task
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
-from finetune_tf.labels import Labels
 
 if TYPE_CHECKING:
     import keras
@@ -50,22 +49,24 @@ def evaluate(
         ModelError: If the model does not know its task, or a model given as baseline has
             other labels.
     """
-    labels = require_task(model).labels
+    labels, kind = require_task(model).labels, model.task.kind(model.labels)
+    measure = MEASURES[kind]
     targets = _targets(model, test)
     # First, since it finds mistakes in the call before the model spends minutes on the test.
     rival = _baseline(baseline, model, test, train, batch_size, seed)
-    predictions = decide(_scores(model, test, labels, batch_size), labels)
+    predictions = _predictions(model, test, model, batch_size)
     report = Report(
         name=test.name,
         labels=labels,
-        metrics=measure(targets, predictions, labels),
-        per_class=per_class(targets, predictions, labels),
-        confusion=confusion(targets, predictions, labels),
+        metrics=measure.measure(targets, predictions, labels),
+        per_class=measure.per_class(targets, predictions, labels),
+        confusion=measure.confusion(targets, predictions, labels),
         targets=targets,
         predictions=predictions,
-        baseline=rival and Baseline(rival[0], measure(targets, rival[1], labels)),
-        difference=rival and paired_bootstrap(targets, predictions, rival[1], labels, seed=seed),
+        baseline=rival and Baseline(rival[0], measure.measure(targets, rival[1], labels)),
+        difference=rival and paired_bootstrap(measure, targets, predictions, rival[1], seed=seed),
         duplicates=None if train is None else len(overlap(train, test)),
+        kind=kind,
     )
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
@@ -105,10 +106,11 @@ def compare(
             f"found {type(models).__name__}."
         )
     first = require_task(next(iter(models.values())))
-    labels, targets = first.labels, _targets(first, test)
+    labels, kind = first.labels, first.task.kind(first.labels)
+    measure, targets = MEASURES[kind], _targets(first, test)
     rival = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
-        (name, decide(_scores(model, test, labels, batch_size), labels), _trainable(model))
+        (name, _predictions(model, test, first, batch_size), _trainable(model))
         for name, model in models.items()
     ]
     if rival is not None:
@@ -117,11 +119,11 @@ def compare(
     rows = [
         Row(
             name=name,
-            metrics=measure(targets, predictions, labels),
+            metrics=measure.measure(targets, predictions, labels),
             trainable_parameters=trainable,
             difference=None
             if predictions is reference
-            else paired_bootstrap(targets, predictions, reference, labels, seed=seed),
+            else paired_bootstrap(measure, targets, predictions, reference, seed=seed),
         )
         for name, predictions, trainable in candidates
     ]
@@ -131,72 +133,91 @@ def compare(
         labels=labels,
         rows=rows,
         duplicates=None if train is None else len(overlap(train, test)),
+        kind=kind,
     )
 
 
-def _targets(model, examples) -> np.ndarray:
-    if "label" not in examples.columns:
+def _targets(model: "keras.Model", examples: Examples) -> Any:
+    column = model.task.target_column
+    if column not in examples.columns:
+        missing = "labels" if column == "label" else column
         raise DataError(
-            f"{examples.name} has no labels, so nothing can be measured on it. Name the column "
-            "with them when reading it, or use predict."
+            f"{examples.name} has no {missing}, so nothing can be measured on it. Name "
+            "the column with them when reading it, or use predict."
         )
     return model.task.targets(examples, model.labels)
 
 
-def _scores(model, test, labels: Labels, batch_size) -> np.ndarray:
-    """Scores of a model with its columns in the order of `labels`."""
-    theirs = require_task(model).labels
-    is_regression = labels.problem_type == "regression"
+def _predictions(
+    model: "keras.Model", test: Examples, first: "keras.Model", batch_size: int
+) -> Any:
+    """Predictions of a model in the order of another one's labels."""
+    task, labels, theirs = first.task, first.labels, require_task(model).labels
     # The name of a regression's only output says nothing about what it measures.
-    same_names = is_regression or set(theirs) == set(labels)
-    if theirs.problem_type != labels.problem_type or not same_names:
+    same = task.kind(labels) == "regression" or set(theirs or ()) == set(labels or ())
+    if model.task.name != task.name or task.kind(theirs) != task.kind(labels) or not same:
         raise ModelError(
             f"Models on one test need the same labels: expected {labels}, found {theirs}."
         )
-    scores = model.task.probabilities(logits(model, test, batch_size), theirs)
-    if is_regression:
-        return scores
-    return scores[:, [theirs.index(name) for name in labels]]
+    rows, encoded = outputs(model, test, batch_size)
+    predictions = model.task.decide(rows, encoded, test, theirs)
+    return predictions if theirs == labels else task.reordered(predictions, theirs, labels)
 
 
-def _baseline(baseline, model, test, train, batch_size, seed):
-    """Name and predictions of a baseline, or None."""
-    labels = model.labels
+def _baseline(
+    baseline: Any,
+    model: "keras.Model",
+    test: Examples,
+    train: Examples | None,
+    batch_size: int,
+    seed: int,
+) -> tuple[str, Any] | None:
+    """Name and predictions of a baseline."""
     if baseline is None:
         return None
     if isinstance(baseline, str):
-        name = resolve_name(baseline, labels)
+        name, fit = _named(baseline, model)
         if train is None:
             raise DataError(
                 f"The baseline {name!r} learns from the training examples: give train=…."
             )
-        scores = baseline_scores(name, train, _targets(model, train), test, labels, seed)
-        return name, decide(scores, labels)
+        return name, fit(train, _targets(model, train), test, model.labels, seed)
     if hasattr(baseline, "predict"):
-        predictions = decide(_scores(baseline, test, labels, batch_size), labels)
-        return baseline.name, predictions
+        return baseline.name, _predictions(baseline, test, model, batch_size)
     return "predictions", _given(baseline, model, test)
 
 
-def _given(values, model, test) -> np.ndarray:
-    """Predictions that the caller made, in the form of `decide`."""
-    labels = model.labels
+def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
+    """A baseline by its name; "auto" is the strongest one of the kind."""
+    kind = model.task.kind(model.labels)
+    known = MEASURES[kind].baselines
+    if name == "auto":
+        name = next(iter(known))
+    if name not in known:
+        raise DataError(
+            f"Unknown baseline {name!r} for {kind.replace('_', ' ')}: choose "
+            f"'auto' or one of {list(known)}, or give another model or an array of predictions."
+        )
+    return name, known[name]
+
+
+def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
+    """Predictions that the caller made, in the form of `Task.decide`."""
+    labels, column = model.labels, model.task.target_column
     values = values.tolist() if hasattr(values, "tolist") else list(values)
     if len(values) != len(test):
         raise DataError(
             f"The baseline's predictions must be one per text of {test.name}: expected "
             f"{len(test):,}, found {len(values):,}."
         )
-    if labels.problem_type == "regression":
+    if model.task.kind(labels) == "regression":
         values = np.ravel(values).tolist()
-    elif _are_scores(values, len(labels)):
+    elif model.task.name == "text-classification" and _are_scores(values, len(labels)):
         return decide(np.array(values, dtype=np.float64), labels)
-    column = Examples(
-        columns={"text": test.columns["text"], "label": values},
-        labels=labels,
-        name="the baseline's predictions",
+    given = Examples(
+        columns={**test.columns, column: values}, labels=labels, name="the baseline's predictions"
     )
-    return model.task.targets(column, labels)
+    return model.task.targets(given, labels)
 
 
 def _are_scores(values, num_labels) -> bool:

@@ -40,7 +40,7 @@ def report_figure(report: Report) -> Figure:
         "single_label_classification": _draw_confusion,
         "multi_label_classification": _draw_label_scores,
         "regression": _draw_scatter,
-    }[report.labels.problem_type]
+    }.get(report.kind, _draw_label_scores if report.per_class else None)
     figure = _titled_figure(report.name, len(report.targets), height=5.2)
     if report.difference is None:
         axes = figure.subplots(1, 2, width_ratios=(1.1, 1))
@@ -53,7 +53,10 @@ def report_figure(report: Report) -> Figure:
         _draw_differences(axes["difference"], [report.difference])
         axes["difference"].set_ylim(0.6, -0.9)
         axes, metrics_axes = [axes["left"]], axes["metrics"]
-    left(axes[0], report)
+    if left is None:
+        axes[0].set_visible(False)
+    else:
+        left(axes[0], report)
     _draw_metrics(metrics_axes, report)
     return figure
 
@@ -108,7 +111,8 @@ def _draw_confusion(axes, report):
 
 
 def _draw_label_scores(axes, report):
-    names = dict(zip(report.labels, _drawable(report.labels, "label"), strict=True))
+    labels = list(report.per_class)
+    names = dict(zip(labels, _drawable(labels, "label"), strict=True))
     f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
     weakest = sorted(f1, key=f1.get)[:_MOST_NAMED_CLASSES]
     names, values = weakest[::-1], [f1[name] for name in weakest[::-1]]

@@ -1,12 +1,13 @@
 """Metrics of a test: from targets and scores to named numbers, by problem type.
 
-Scores are what `task.probabilities` returns: (n, num_labels) probabilities, or (n,) numbers for
-a regression. `decide` turns them into predictions of the same form as the targets.
+Scores are what `TextClassification.probabilities` returns: (n, num_labels) probabilities, or (n,)
+numbers for a regression. `decide` turns them into predictions of the same form as the targets.
 """
 
 import numpy as np
 
 from finetune_tf.labels import Labels
+from finetune_tf.tasks.text_classification import decide as decide
 
 #: The metric that comparisons and confidence intervals are about.
 MAIN_METRIC = {
@@ -14,26 +15,6 @@ MAIN_METRIC = {
     "multi_label_classification": "micro_f1",
     "regression": "pearson",
 }
-
-#: From this probability on, a label of a multi-label problem is predicted.
-THRESHOLD = 0.5
-
-
-def decide(scores: np.ndarray, labels: Labels) -> np.ndarray:
-    """Turns scores into predictions.
-
-    Args:
-        scores: (n, num_labels) probabilities, or (n,) numbers for a regression.
-        labels: The labels in column order.
-
-    Returns:
-        Class indices (n,), or 0 and 1 (n, num_labels) for multi-label, or the numbers (n,).
-    """
-    if labels.problem_type == "single_label_classification":
-        return scores.argmax(axis=1)
-    if labels.problem_type == "multi_label_classification":
-        return (scores >= THRESHOLD).astype(int)
-    return scores
 
 
 def measure(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table
-from finetune_tf.evaluation.metrics import MAIN_METRIC
+from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.labels import Labels
 
 # A longer table of classes is cut to those that need attention.
@@ -32,21 +32,23 @@ class Report(Document):
 
     Attributes:
         name: Name of the test.
-        labels: The model's labels.
-        metrics: Metric name to value, the main one first; see `metrics.measure`.
+        labels: The model's labels, or None where it has none.
+        metrics: Metric name to value, the main one first; see `MEASURES`.
         per_class: Per label precision, recall, f1 and support; empty for a regression.
         confusion: Counts (num_labels, num_labels), rows the truth, columns the prediction; None
             unless one label is right per text.
-        targets: What is right: class indices (n,), 0 and 1 (n, num_labels), or numbers (n,).
+        targets: What is right, one for each example: class indices (n,), 0 and 1
+            (n, num_labels), or numbers (n,); for other tasks what `Task.targets` gives.
         predictions: What the model says, in the same form.
         baseline: Name and metrics of the baseline, or None.
         difference: Model minus baseline in the main metric with its interval, or None.
         duplicates: How many texts of the test also stand in the training examples; None if
             these were not given.
+        kind: What was measured, a key of `MEASURES`; by default the labels' problem type.
     """
 
     name: str
-    labels: Labels
+    labels: Labels | None
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: np.ndarray | None
@@ -55,21 +57,26 @@ class Report(Document):
     baseline: Baseline | None = None
     difference: Difference | None = None
     duplicates: int | None = None
+    kind: str = ""
 
     _drawing = "report_figure"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.labels.problem_type)
 
     @property
     def main_metric(self) -> str:
         """Name of the metric that the comparison is about."""
-        return MAIN_METRIC[self.labels.problem_type]
+        return MEASURES[self.kind].main_metric
 
     def __repr__(self) -> str:
         value = self.metrics[self.main_metric]
-        return f"<Report on {self.name}: {self.main_metric} {value:.3f}, {len(self.targets)} texts>"
+        size = f"{len(self.targets)} {self._unit}"
+        return f"<Report on {self.name}: {self.main_metric} {value:.3f}, {size}>"
 
     def blocks(self) -> list[str | Table]:
         """Lines and tables in reading order."""
-        blocks = [f"{self.name}: {len(self.targets):,} texts", self._metrics_table()]
+        blocks = [f"{self.name}: {len(self.targets):,} {self._unit}", self._metrics_table()]
         if self.difference is not None:
             blocks.append(self._difference_line())
         if self.duplicates is not None:
@@ -83,8 +90,8 @@ class Report(Document):
         return {
             "name": self.name,
             "texts": len(self.targets),
-            "problem_type": self.labels.problem_type,
-            "labels": list(self.labels),
+            "kind": self.kind,
+            "labels": list(self.labels or ()),
             "main_metric": self.main_metric,
             "metrics": self.metrics,
             "per_class": self.per_class,
@@ -93,6 +100,10 @@ class Report(Document):
             "difference": None if self.difference is None else asdict(self.difference),
             "duplicates": self.duplicates,
         }
+
+    @property
+    def _unit(self):
+        return MEASURES[self.kind].unit
 
     def _metrics_table(self):
         header, columns = ["", "fine-tuned"], [self.metrics]
@@ -153,23 +164,28 @@ class Comparison(Document):
     Attributes:
         name: Name of the test.
         texts: How many texts it has.
-        labels: The labels of the first model.
+        labels: The labels of the first model, or None.
         rows: One `Row` a model in the order given, then the baseline if there is one.
         duplicates: As in `Report`.
+        kind: As in `Report`.
     """
 
     name: str
     texts: int
-    labels: Labels
+    labels: Labels | None
     rows: list[Row]
     duplicates: int | None = None
+    kind: str = ""
 
     _drawing = "comparison_figure"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.labels.problem_type)
 
     @property
     def main_metric(self) -> str:
         """Name of the metric that the differences are about."""
-        return MAIN_METRIC[self.labels.problem_type]
+        return MEASURES[self.kind].main_metric
 
     def __repr__(self) -> str:
         values = ", ".join(f"{row.name} {row.metrics[self.main_metric]:.3f}" for row in self.rows)
@@ -188,7 +204,8 @@ class Comparison(Document):
             ]
             for row in self.rows
         ]
-        blocks = [f"{self.name}: {self.texts:,} texts", Table(header, rows)]
+        unit = MEASURES[self.kind].unit
+        blocks = [f"{self.name}: {self.texts:,} {unit}", Table(header, rows)]
         if self.duplicates is not None:
             blocks.append(_duplicates_line(self.duplicates, self.texts))
         return blocks
@@ -198,8 +215,8 @@ class Comparison(Document):
         return {
             "name": self.name,
             "texts": self.texts,
-            "problem_type": self.labels.problem_type,
-            "labels": list(self.labels),
+            "kind": self.kind,
+            "labels": list(self.labels or ()),
             "main_metric": self.main_metric,
             "rows": [asdict(row) for row in self.rows],
             "duplicates": self.duplicates,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from finetune_tf.architectures import Backbone
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 
 IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
@@ -68,6 +68,8 @@ class Task(abc.ABC):
         target_column: The one with what is right.
         output_layers: Names of the layers that always count as head.
         poolings: The poolings that a user may ask for; empty where nothing is pooled.
+        token_axis: The axis of a row's output that runs over its tokens, the row's own axis not
+            counted; None where there is none.
     """
 
     name: ClassVar[str]
@@ -77,6 +79,7 @@ class Task(abc.ABC):
     target_column: ClassVar[str]
     output_layers: ClassVar[tuple[str, ...]] = ("classifier",)
     poolings: ClassVar[tuple[str, ...]] = ()
+    token_axis: ClassVar[int | None] = None
 
     @abc.abstractmethod
     def outputs(
@@ -121,6 +124,68 @@ class Task(abc.ABC):
         Raises:
             DataError: If an example does not fit the task or the labels.
         """
+
+    @abc.abstractmethod
+    def targets(self, examples: Columns, labels: Labels | None) -> Any:
+        """What is right, one for each example, as the task's measure takes it.
+
+        Raises:
+            DataError: If a target is none that the model can give.
+        """
+
+    @abc.abstractmethod
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
+    ) -> Any:
+        """What the model says, one for each example, in the form of `targets`.
+
+        Args:
+            rows: What the model gave for each row of `encoded`, without padding.
+            encoded: What `encode` made of the examples.
+            examples: The examples.
+            labels: Of the model.
+        """
+
+    @abc.abstractmethod
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
+    ) -> list:
+        """What the model says, one for each example, as a person wants to read it.
+
+        Args:
+            rows: As for `decide`.
+            encoded: As for `decide`.
+            examples: As for `decide`.
+            labels: As for `decide`.
+        """
+
+    def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
+        """The columns of examples that a user wants predictions for.
+
+        Args:
+            texts: The first argument of `predict`: one text or several.
+            text_pair: The second one.
+            **columns: Whatever else it was given, by name.
+
+        Raises:
+            DataError: If something is given that the task does not take.
+        """
+        if columns:
+            raise DataError(
+                f"predict for {self.name} takes texts and text_pair, found "
+                f"{', '.join(sorted(columns))}."
+            )
+        return {"text": texts} if text_pair is None else {"text": texts, "text_pair": text_pair}
+
+    def reordered(self, predictions: Any, labels: Labels | None, wanted: Labels | None) -> Any:
+        """Predictions of a model with the same labels in another order, in the order wanted.
+
+        Args:
+            predictions: From `decide`.
+            labels: Of the model that made them.
+            wanted: The same names in another order.
+        """
+        return predictions
 
     def kind(self, labels: Labels | None) -> str:
         """What metrics and baselines go by."""

@@ -1,6 +1,7 @@
 """Text classification: one text or a pair to one label, several labels, or a number."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,30 @@ from finetune_tf.tasks.task import (
     features_of,
     tokenized,
 )
+
+#: From this probability on, a label of a multi-label problem is predicted.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """What a model says about one text.
+
+    Attributes:
+        label: The most probable label; of a multi-label model the list of labels with a
+            probability of 0.5 or more; None for a regression.
+        score: The probability of the label; of a multi-label model the highest one; the number
+            itself for a regression.
+        probabilities: The probability of each label; empty for a regression.
+    """
+
+    label: str | list[str] | None
+    score: float
+    probabilities: dict[str, float]
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f"{self.label!r}, "
+        return f"Prediction({label}{self.score:.3f})"
 
 
 class TextClassification(Task):
@@ -112,6 +137,26 @@ class TextClassification(Task):
                 targets[i, _class_number(value, labels, i, examples)] = 1.0
         return targets
 
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+    ) -> np.ndarray:
+        """Predictions in the form of `targets`."""
+        return decide(self.probabilities(np.stack(rows), labels), labels)
+
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+    ) -> list[Prediction]:
+        """Labels with their probabilities."""
+        return [_prediction(row, labels) for row in self.probabilities(np.stack(rows), labels)]
+
+    def reordered(self, predictions: np.ndarray, labels: Labels, wanted: Labels) -> np.ndarray:
+        """Predictions in the order of other labels of the same names."""
+        if labels.problem_type == "multi_label_classification":
+            return predictions[:, [labels.index(name) for name in wanted]]
+        if labels.problem_type == "regression":
+            return predictions
+        return np.asarray([wanted.index(name) for name in labels])[predictions]
+
     def probabilities(self, logits: np.ndarray, labels: Labels) -> np.ndarray:
         """Logits (rows, labels) as probabilities; of a regression the numbers (rows,)."""
         logits = np.asarray(logits, dtype="float64")
@@ -121,6 +166,34 @@ class TextClassification(Task):
             return np.exp(-np.logaddexp(0.0, -logits))  # a sigmoid that cannot overflow
         exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def decide(scores: np.ndarray, labels: Labels) -> np.ndarray:
+    """Turns scores into predictions.
+
+    Args:
+        scores: (n, num_labels) probabilities, or (n,) numbers for a regression.
+        labels: The labels in column order.
+
+    Returns:
+        Class indices (n,), or 0 and 1 (n, num_labels) for multi-label, or the numbers (n,).
+    """
+    if labels.problem_type == "single_label_classification":
+        return scores.argmax(axis=1)
+    if labels.problem_type == "multi_label_classification":
+        return (scores >= THRESHOLD).astype(int)
+    return scores
+
+
+def _prediction(row: np.ndarray, labels: Labels) -> Prediction:
+    if labels.problem_type == "regression":
+        return Prediction(None, float(row), {})
+    probabilities = {name: float(value) for name, value in zip(labels, row, strict=True)}
+    best = max(probabilities, key=probabilities.get)
+    if labels.problem_type == "single_label_classification":
+        return Prediction(best, probabilities[best], probabilities)
+    chosen = [name for name, value in probabilities.items() if value >= THRESHOLD]
+    return Prediction(chosen, probabilities[best], probabilities)
 
 
 def encode_texts(

@@ -10,6 +10,7 @@ from finetune_tf.data import from_arrays
 from finetune_tf.data.batching import bucketed_dataset, length_buckets
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
+from finetune_tf.tasks import Encoded, TextClassification
 
 LENGTHS = [3, 20, 16, 40, 17, 5, 30, 64, 1, 2]
 
@@ -123,13 +124,13 @@ def test_rows_that_disagree():
         bucketed_dataset({"a": rows}, {}, None, 8, [16], drop_remainder=True)
 
 
-class WordTask:
+class WordTask(TextClassification):
     """Encodes each word by its length."""
 
     def encode(self, examples, tokenizer, max_length, labels):
         rows = [[len(word) for word in text.split()] for text in examples.columns["text"]]
         has_labels = "label" in examples.columns
-        return SimpleNamespace(
+        return Encoded(
             features={"input_ids": [np.array(row[:max_length]) for row in rows]},
             pad_values={"input_ids": 0},
             targets=np.array([labels.index(v) for v in examples.columns["label"]])
@@ -140,7 +141,11 @@ class WordTask:
 
 
 MODEL = SimpleNamespace(
-    task=WordTask(), tokenizer=None, labels=Labels(["pos", "neg"]), max_length=12
+    task=WordTask(),
+    tokenizer=None,
+    labels=Labels(["pos", "neg"]),
+    max_length=12,
+    inputs=[SimpleNamespace(name="input_ids")],
 )
 
 

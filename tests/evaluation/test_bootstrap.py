@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finetune_tf.evaluation.bootstrap import Difference, paired_bootstrap
+from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.evaluation.metrics import measure
 from finetune_tf.labels import Labels
 
@@ -27,7 +28,9 @@ def noisy(targets, share, seed):
     ],
 )
 def test_equal_predictions_do_not_differ(labels, targets, predictions):
-    difference = paired_bootstrap(targets, predictions, predictions.copy(), labels)
+    difference = paired_bootstrap(
+        MEASURES[labels.problem_type], targets, predictions, predictions.copy()
+    )
 
     assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
     assert not difference.is_clear
@@ -38,14 +41,14 @@ def test_a_clear_difference_leaves_out_zero():
     targets = np.tile([0, 1], 200)
     better, worse = noisy(targets, 0.1, seed=1), noisy(targets, 0.4, seed=2)
 
-    difference = paired_bootstrap(targets, better, worse, YES_NO)
+    difference = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, better, worse)
 
     gain = np.mean(better == targets) - np.mean(worse == targets)
     assert difference.metric == "accuracy"
     assert difference.value == pytest.approx(gain)
     assert 0 < difference.low < gain < difference.high
     assert difference.is_clear
-    turned = paired_bootstrap(targets, worse, better, YES_NO)
+    turned = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, worse, better)
     assert turned.value == pytest.approx(-gain)
     assert turned.is_clear
 
@@ -54,7 +57,7 @@ def test_the_interval_of_accuracies_is_the_normal_one():
     targets = np.tile([0, 1], 500)
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
-    difference = paired_bootstrap(targets, ours, theirs, YES_NO, n=20_000)
+    difference = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, ours, theirs, n=20_000)
 
     gains = (ours == targets).astype(int) - (theirs == targets)
     half = 1.96 * gains.std() / np.sqrt(len(gains))
@@ -71,7 +74,7 @@ def test_the_difference_is_that_of_the_metrics(labels):
     else:
         targets, ours, theirs = generator.integers(2, size=(3, 80, 2))
 
-    difference = paired_bootstrap(targets, ours, theirs, labels, n=500)
+    difference = paired_bootstrap(MEASURES[labels.problem_type], targets, ours, theirs, n=500)
 
     values = [measure(targets, each, labels)[difference.metric] for each in (ours, theirs)]
     assert difference.value == pytest.approx(values[0] - values[1])
@@ -81,7 +84,9 @@ def test_the_difference_is_that_of_the_metrics(labels):
 def test_a_constant_has_correlation_zero_in_every_draw():
     targets = np.arange(30.0)
 
-    difference = paired_bootstrap(targets, targets, np.full(30, 0.1), SCORE, n=200)
+    difference = paired_bootstrap(
+        MEASURES[SCORE.problem_type], targets, targets, np.full(30, 0.1), n=200
+    )
 
     assert (difference.low, difference.high) == pytest.approx((1.0, 1.0))
 
@@ -91,7 +96,8 @@ def test_the_seed_decides():
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
     first, again, other = (
-        paired_bootstrap(targets, ours, theirs, YES_NO, seed=seed, n=77) for seed in (0, 0, 1)
+        paired_bootstrap(MEASURES[YES_NO.problem_type], targets, ours, theirs, seed=seed, n=77)
+        for seed in (0, 0, 1)
     )
 
     assert first == again
@@ -101,11 +107,11 @@ def test_the_seed_decides():
 def test_large_tests_are_drawn_in_pieces(monkeypatch):
     targets = np.random.default_rng(0).normal(size=50)
     ours, theirs = targets + 0.1, targets**3
-    whole = paired_bootstrap(targets, ours, theirs, SCORE, n=20)
+    whole = paired_bootstrap(MEASURES[SCORE.problem_type], targets, ours, theirs, n=20)
 
     monkeypatch.setattr("finetune_tf.evaluation.bootstrap._COUNTS_AT_ONCE", 350)
 
-    assert paired_bootstrap(targets, ours, theirs, SCORE, n=20) == whole
+    assert paired_bootstrap(MEASURES[SCORE.problem_type], targets, ours, theirs, n=20) == whole
 
 
 def test_it_reads_as_one_phrase():

@@ -1,0 +1,11 @@
+"""The kinds of predictions there are, and how each is measured: one row each."""
+
+from finetune_tf.evaluation.measure import Measure
+from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
+
+#: By `Task.kind`.
+MEASURES: dict[str, Measure] = {
+    "single_label_classification": SingleLabel(),
+    "multi_label_classification": MultiLabel(),
+    "regression": Regression(),
+}
