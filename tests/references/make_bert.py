@@ -10,7 +10,7 @@ The arrays of a classifier:
 - ``input_ids``, ``attention_mask`` (rows of different length), ``token_type_ids``, ``labels``;
 - ``logits``, and ``logits_ids_only`` with mask and token types left out;
 - ``gradient/NAME`` of the loss for every parameter NAME;
-- ``losses`` before each of `STEPS` steps of AdamW on this batch, and ``logits_after`` them.
+- ``losses`` before each of five steps of AdamW on this batch, and ``logits_after`` them.
 
 A bare ``BertModel`` has ``last_hidden_state`` and ``pooler_output`` instead of all but the
 inputs.
@@ -20,7 +20,7 @@ unloaded ones show. Seeds are fixed. It was run with Python 3.11, transformers 5
 2.13.0 on a CPU; other releases may differ in the last bits::
 
     pip install "transformers>=5" torch
-    python tests/references/make_bert.py
+    cd tests && python -m references.make_bert
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from references import pytorch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
 HERE = Path(__file__).resolve().parent / "bert"
-LENGTHS = (11, 7, 11, 2)  # tokens of each row
-STEPS, LEARNING_RATE, WEIGHT_DECAY = 5, 1e-3, 0.01
+TASK = "text-classification"
 
 CONFIGS: dict[str, dict] = {
     # Two blocks, as few token types as there can be, an epsilon that nobody guesses.
@@ -90,87 +90,26 @@ CONFIGS: dict[str, dict] = {
 
 def make_model(config: dict, seed: int, kind: type[PreTrainedModel]) -> PreTrainedModel:
     """A PyTorch model without dropout: LayerNorm scales around 1, all other weights around 0."""
-    model = kind(BertConfig(**config)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            mean = 1.0 if name.endswith("LayerNorm.weight") else 0.0
-            parameter.normal_(mean, 0.2, generator=generator)
-    return model
+    return pytorch.randomize(kind(BertConfig(**config)), seed)
 
 
 def make_inputs(config: BertConfig, seed: int) -> dict[str, np.ndarray]:
     """Token ids in two segments with padding after them, and targets of the right kind."""
-    rng = np.random.default_rng(seed)
-    length = max(LENGTHS)
-    mask = (np.arange(length) < np.asarray(LENGTHS)[:, None]).astype("int32")
-    ids = rng.integers(1, config.vocab_size, mask.shape).astype("int32") * mask
-    types = rng.integers(0, config.type_vocab_size, mask.shape).astype("int32") * mask
-    rows, labels = len(LENGTHS), config.num_labels
-    if config.problem_type == "regression":
-        targets = rng.normal(size=(rows, 1)).astype("float32")
-    elif config.problem_type == "multi_label_classification":
-        targets = rng.integers(0, 2, (rows, labels)).astype("float32")
-    else:
-        targets = rng.integers(0, labels, rows).astype("int32")
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": types,
-        "labels": targets,
-    }
+    return pytorch.make_inputs(config, TASK, seed)
 
 
 def record(model: PreTrainedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Inputs and outputs of a model; a classifier's weights are trained ones afterwards."""
-    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-    if tensors["labels"].dtype == torch.int32:
-        tensors["labels"] = tensors["labels"].long()
-    if isinstance(model, BertModel):
-        del tensors["labels"]
-        with torch.no_grad():
-            output = model(**tensors)
-        return {
-            **{name: inputs[name] for name in tensors},
-            "last_hidden_state": output.last_hidden_state.numpy(),
-            "pooler_output": output.pooler_output.numpy(),
-        }
-    output = model(**tensors)
-    output.loss.backward()
+    if not isinstance(model, BertModel):
+        return pytorch.record(model, TASK, inputs)
+    inputs = {name: array for name, array in inputs.items() if name != "labels"}
     with torch.no_grad():
-        ids_only = model(tensors["input_ids"]).logits.numpy()
+        output = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     return {
         **inputs,
-        "logits": output.logits.detach().numpy(),
-        "logits_ids_only": ids_only,
-        **{f"gradient/{name}": p.grad.numpy().copy() for name, p in model.named_parameters()},
-        **_train(model, tensors),
+        "last_hidden_state": output.last_hidden_state.numpy(),
+        "pooler_output": output.pooler_output.numpy(),
     }
-
-
-def _train(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """A few steps of AdamW, in which biases and LayerNorm do not decay."""
-    parameters = list(model.named_parameters())
-    spared = [p for name, p in parameters if name.endswith("bias") or "LayerNorm" in name]
-    decayed = [p for name, p in parameters if not (name.endswith("bias") or "LayerNorm" in name)]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": WEIGHT_DECAY},
-            {"params": spared, "weight_decay": 0.0},
-        ],
-        lr=LEARNING_RATE,
-        eps=1e-8,
-    )
-    losses = []
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss = model(**tensors).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    with torch.no_grad():
-        after = model(**{k: v for k, v in tensors.items() if k != "labels"}).logits.numpy()
-    return {"losses": np.asarray(losses, "float32"), "logits_after": after}
 
 
 def main() -> None:

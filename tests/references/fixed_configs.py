@@ -1,0 +1,105 @@
+"""One small odd configuration of every family of encoders, as transformers spells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SMALL = {
+    "vocab_size": 23,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 13,
+    "max_position_embeddings": 17,
+    "layer_norm_eps": 1e-4,
+}
+
+FIXED: dict[str, dict[str, Any]] = {
+    "bert": _SMALL | {"hidden_act": "quick_gelu", "type_vocab_size": 3, "pad_token_id": 5},
+    "distilbert": {
+        "vocab_size": 23,
+        "dim": 15,
+        "n_layers": 2,
+        "n_heads": 5,
+        "hidden_dim": 14,
+        "max_position_embeddings": 13,
+        "activation": "mish",
+        "pad_token_id": 2,
+        "sinusoidal_pos_embds": True,
+    },
+    "roberta": _SMALL | {"hidden_act": "relu6", "type_vocab_size": 1, "pad_token_id": 3},
+    "xlm-roberta": _SMALL | {"hidden_act": "leaky_relu", "type_vocab_size": 2},
+    "camembert": _SMALL | {"hidden_act": "tanh", "type_vocab_size": 3, "pad_token_id": 0},
+    "electra": _SMALL | {"hidden_act": "relu2", "embedding_size": 11, "type_vocab_size": 3},
+    # Five layers in two groups of unequal size, each of two layers of its own.
+    "albert": _SMALL
+    | {
+        "hidden_act": "gelu_fast",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 9,
+        "embedding_size": 7,
+        "num_hidden_layers": 5,
+        "num_hidden_groups": 2,
+        "inner_group_num": 2,
+        "type_vocab_size": 1,
+        "pad_token_id": 3,
+    },
+    "mpnet": _SMALL | {"hidden_act": "silu", "max_position_embeddings": 48},
+    "deberta": _SMALL
+    | {
+        "hidden_act": "gelu_new",
+        "embedding_size": 9,
+        "type_vocab_size": 3,
+        "relative_attention": True,
+        "max_relative_positions": 7,
+        "pos_att_type": ["c2p", "p2c"],
+        "pooler_hidden_act": "sigmoid",
+        "talking_head": True,
+        "pad_token_id": 4,
+    },
+    "deberta-v2": _SMALL
+    | {
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 0,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "pos_att_type": "p2c|c2p",
+        "conv_kernel_size": 3,
+        "conv_groups": 3,
+        "conv_act": "silu",
+        "pooler_hidden_act": "tanh",
+        "legacy": False,
+    },
+    "modernbert": {
+        "vocab_size": 23,
+        "hidden_size": 12,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 11,
+        "max_position_embeddings": 17,
+        "hidden_activation": "sigmoid",
+        "norm_eps": 1e-3,
+        "norm_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "classifier_bias": True,
+        "classifier_activation": "silu",
+        "classifier_pooling": "mean",
+        "local_attention": 4,
+        "global_attn_every_n_layers": 2,
+        "global_rope_theta": 500.0,
+        "local_rope_theta": 30.0,
+        **dict.fromkeys(["bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"], 1),
+        "pad_token_id": 2,
+    },
+}
+
+
+def fixed_config(family: str, task: str) -> dict[str, Any]:
+    """The family's own configuration in `FIXED`, with three classes where there are classes."""
+    classes = {"num_labels": 3} if task.endswith("classification") else {}
+    return FIXED[family] | classes

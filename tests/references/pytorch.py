@@ -1,0 +1,275 @@
+"""What PyTorch computes for small random encoders: every family, every task.
+
+`record` gives the arrays that a reimplementation is compared with, in float32 without dropout:
+
+- the inputs: ``input_ids``, ``attention_mask`` (rows of different length), ``token_type_ids``
+  where the model has token types, and ``labels``;
+- ``logits``, and ``logits_ids_only`` with all inputs but the ids left out. Question answering has
+  start and end logits, (batch, 2, length); a bare model has its last hidden state there;
+- ``gradient/NAME`` of the loss for every parameter that takes part, NAME as in the file;
+- ``losses`` before each of a few steps of AdamW on this batch, and ``logits_after`` them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from references.fixed_configs import FIXED, fixed_config
+from references.random_configs import random_config
+from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = [
+    "FAMILIES",
+    "TASKS",
+    "Family",
+    "fixed_config",
+    "make_inputs",
+    "make_model",
+    "random_config",
+    "randomize",
+    "record",
+    "save",
+]
+
+LENGTHS, LONG_LENGTHS = (11, 7, 11, 2), (37, 20, 37, 2)  # tokens of each row
+STEPS, LEARNING_RATE, WEIGHT_DECAY = 5, 1e-3, 0.01
+IGNORED = -100  # a target that PyTorch's losses skip
+
+TASKS = {
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "fill-mask": "ForMaskedLM",
+    "feature-extraction": "Model",
+}
+PREFIXES = {
+    "bert": "Bert",
+    "distilbert": "DistilBert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "electra": "Electra",
+    "albert": "Albert",
+    "mpnet": "MPNet",
+    "deberta": "Deberta",
+    "deberta-v2": "DebertaV2",
+    "modernbert": "ModernBert",
+}
+# Keys of older releases, and those that transformers writes in their place.
+OLDER_KEYS = {
+    "global_attn_every_n_layers": "layer_types",
+    "global_rope_theta": "rope_parameters",
+    "local_rope_theta": "rope_parameters",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """PyTorch's classes of one `model_type`, and one fixed odd configuration."""
+
+    config: type[PreTrainedConfig]
+    models: dict[str, type[PreTrainedModel]]  # by task
+    fixed: dict[str, Any]
+
+
+FAMILIES: dict[str, Family] = {
+    name: Family(
+        getattr(transformers, f"{prefix}Config"),
+        {task: getattr(transformers, prefix + suffix) for task, suffix in TASKS.items()},
+        FIXED[name],
+    )
+    for name, prefix in PREFIXES.items()
+}
+
+
+def make_model(family: str, task: str, config: dict[str, Any], seed: int) -> PreTrainedModel:
+    """A random model without dropout.
+
+    Args:
+        family: A key of `FAMILIES`.
+        task: A key of `TASKS`.
+        config: Keys of the family's config class; what is missing takes its default.
+        seed: Seed of the weights.
+    """
+    kinds = FAMILIES[family]
+    # The config class writes into the dicts it is given.
+    full = kinds.config(**copy.deepcopy(config), attn_implementation="eager")
+    return randomize(kinds.models[task](full), seed)
+
+
+def randomize(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Every weight random, biases too, without dropout: LayerNorm scales around 1, others around 0.
+
+    Two swapped, transposed or unloaded weights show. Tied ones stay tied.
+    """
+    scales = {name for name in _normalisations(model) if name.endswith("weight")}
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if name in scales else 0.0, 0.2, generator=generator)
+    return model.eval()
+
+
+def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.ndarray]:
+    """Token ids with random token types and padding after them, and targets of the right kind.
+
+    Args:
+        config: The model's own, complete one.
+        task: A key of `TASKS`.
+        seed: Seed of ids, token types and targets.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` (batch, length) and, where the model has token types,
+        ``token_type_ids``. ``labels`` are class numbers (batch,) or floats (batch, labels) in
+        text classification, numbers (batch, length) with -100 for what is ignored in token
+        classification and mask filling, and first and last token (batch, 2) in question
+        answering. A bare model has none.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = np.asarray(LONG_LENGTHS if config.max_position_embeddings >= 48 else LENGTHS)
+    mask = (np.arange(max(lengths)) < lengths[:, None]).astype("int32")
+    pad = config.pad_token_id or 0
+    ids = rng.integers(1, config.vocab_size, mask.shape).astype("int32")
+    ids -= ids <= pad  # any id but the padding
+    inputs = {"input_ids": np.where(mask, ids, np.int32(pad)), "attention_mask": mask}
+    if types := getattr(config, "type_vocab_size", 0):
+        inputs["token_type_ids"] = rng.integers(0, types, mask.shape).astype("int32") * mask
+    if task == "text-classification":
+        inputs["labels"] = _targets_of_texts(config, rng, len(lengths))
+    elif task == "question-answering":
+        first = rng.integers(0, lengths)
+        inputs["labels"] = np.stack([first, rng.integers(first, lengths)], 1).astype("int32")
+    elif task in ("token-classification", "fill-mask"):
+        classes, share = (
+            (config.vocab_size, 0.2) if task == "fill-mask" else (config.num_labels, 0.7)
+        )
+        chosen = (mask == 1) & (rng.random(mask.shape) < share)
+        chosen[0, 1] = True
+        numbers = rng.integers(0, classes, mask.shape)
+        inputs["labels"] = np.where(chosen, numbers, IGNORED).astype("int32")
+    return inputs
+
+
+def _targets_of_texts(config: PreTrainedConfig, rng: np.random.Generator, rows: int) -> np.ndarray:
+    labels, problem = config.num_labels, config.problem_type
+    if problem == "regression" or (problem is None and labels == 1):
+        return rng.normal(size=(rows, 1)).astype("float32")
+    if problem == "multi_label_classification":
+        return rng.integers(0, 2, (rows, labels)).astype("float32")
+    return rng.integers(0, labels, rows).astype("int32")
+
+
+def record(
+    model: PreTrainedModel, task: str, inputs: dict[str, np.ndarray], steps: int = STEPS
+) -> dict[str, np.ndarray]:
+    """Inputs and what PyTorch gives for them; the model's weights are trained ones afterwards.
+
+    Args:
+        model: From `make_model`; save it before, not after.
+        task: A key of `TASKS`.
+        inputs: From `make_inputs`.
+        steps: How many steps of AdamW.
+    """
+    tensors = {
+        name: torch.from_numpy(array).long() if array.dtype == np.int32 else torch.from_numpy(array)
+        for name, array in inputs.items()
+    }
+    logits = _logits(model, task, tensors)
+    ids_only = _logits(model, task, {"input_ids": tensors["input_ids"]})
+    _loss(model, task, tensors).backward()
+    gradients = {
+        f"gradient/{model.all_tied_weights_keys.get(name, name)}": parameter.grad.numpy().copy()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    losses = _train(model, task, tensors, steps)
+    return {
+        **inputs,
+        "logits": logits,
+        "logits_ids_only": ids_only,
+        **gradients,
+        "losses": np.asarray(losses, "float32"),
+        "logits_after": _logits(model, task, tensors),
+    }
+
+
+def _logits(model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor]) -> np.ndarray:
+    with torch.no_grad():
+        # DeBERTa drops an axis of a regression's logits if it is given labels.
+        output = model(**{name: tensor for name, tensor in tensors.items() if name != "labels"})
+    if task == "question-answering":
+        return torch.stack(
+            [output.start_logits, output.end_logits], 1
+        ).numpy()  # (batch, 2, length)
+    return (output.last_hidden_state if task == "feature-extraction" else output.logits).numpy()
+
+
+def _loss(model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """PyTorch's own loss; for a bare model the mean square of each text's mean hidden state."""
+    if task == "feature-extraction":
+        mask = tensors["attention_mask"].unsqueeze(-1)  # (batch, length, 1)
+        hidden = model(**tensors).last_hidden_state
+        return ((hidden * mask).sum(1) / mask.sum(1)).square().mean()
+    tensors = dict(tensors)
+    if task == "question-answering":
+        positions = tensors.pop("labels").unbind(1)
+        tensors |= dict(zip(("start_positions", "end_positions"), positions, strict=True))
+    return model(**tensors).loss
+
+
+def _train(
+    model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor], steps: int
+) -> list[float]:
+    """A few steps of AdamW, in which biases and LayerNorm do not decay."""
+    normalisations = _normalisations(model)
+    decayed, spared = [], []
+    for name, parameter in model.named_parameters():
+        spare = name.endswith("bias") or name in normalisations
+        (spared if spare else decayed).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": WEIGHT_DECAY},
+            {"params": spared, "weight_decay": 0.0},
+        ],
+        lr=LEARNING_RATE,
+        eps=1e-8,
+    )
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = _loss(model, task, tensors)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _normalisations(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters of all LayerNorms."""
+    return {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if type(module).__name__.endswith("LayerNorm")
+        for name, _ in module.named_parameters()
+    }
+
+
+def save(model: PreTrainedModel, config: dict[str, Any], folder: Path) -> None:
+    """Writes a folder whose config.json spells the keys of `config` as `config` does.
+
+    transformers writes the newest spelling; most checkpoints of the hub have an older one.
+    """
+    model.save_pretrained(folder)
+    path = Path(folder) / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    newer = {OLDER_KEYS[key] for key in config if key in OLDER_KEYS}
+    content = {key: value for key, value in content.items() if key not in newer}
+    content |= {key: value for key, value in config.items() if key != "num_labels"}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
