@@ -1,0 +1,279 @@
+"""What every family and every task must keep to, said once.
+
+A case is a checkpoint folder, its task, and what PyTorch gives for it: stored by
+`references/make_bert.py` and `references/make_families.py`, or computed on the spot by
+`references/pytorch.py`. Each `check_…` compares one thing and raises AssertionError.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from helpers_checkpoints import INPUTS, table_of
+from keras import ops
+
+import finetune_tf as ft
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.messages import quiet
+from finetune_tf.tasks import IGNORED
+from finetune_tf.training import AdamW
+
+REFERENCES = Path(__file__).resolve().parents[1] / "references"
+LOGITS = 1e-5  # largest difference of logits in float32
+GRADIENTS = 1e-4  # norm of the difference over the norm of PyTorch's gradient
+LOSSES = 1e-3  # largest difference of the losses of a training run
+# Softmax cancels some gradients, the one of the keys' bias for example: what is left of them is
+# rounding on both sides, and is measured against the largest gradient instead of itself.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint and what PyTorch gives for it."""
+
+    folder: Path
+    task: str
+    expected: dict[str, np.ndarray]
+
+    @classmethod
+    def stored(cls, name: str, task: str) -> "Case":
+        """The case in `references/NAME`."""
+        with np.load(REFERENCES / name / "expected.npz") as arrays:
+            return cls(REFERENCES / name, task, dict(arrays))
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """What goes into the model."""
+        return {name: self.expected[name] for name in INPUTS if name in self.expected}
+
+    @property
+    def real(self) -> np.ndarray:
+        """Where tokens are not padding: (batch, length)."""
+        return self.expected["attention_mask"] == 1
+
+    def load(self, **options) -> keras.Model:
+        """The model here, without dropout."""
+        with quiet():
+            options = {"dropout": 0.0, **options}
+            if self.task == "feature-extraction":
+                options = {"pooling": "mean", **options}
+            return ft.load(self.folder, self.task, **options)
+
+
+def comparable(model: keras.Model) -> keras.Model:
+    """The model itself; of one that gives a vector a text, the hidden states below."""
+    if model.task.name != "feature-extraction":
+        return model
+    return keras.Model(model.inputs, model.get_layer("pooling").input[0])
+
+
+def outputs(model: keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """What PyTorch calls logits (of a bare model, the last hidden state), without dropout."""
+    whole = model._complete_inputs(inputs)
+    compared = comparable(model)
+    given = {tensor.name: whole[tensor.name] for tensor in model.inputs}
+    return np.asarray(compared(given if compared is model else list(given.values())))
+
+
+def close(found: np.ndarray, expected: np.ndarray, tolerance: float = LOGITS) -> None:
+    """Absolute near 1 and below, relative above: random weights may give logits of any size."""
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def check_logits(model: keras.Model, case: Case) -> None:
+    """Forward pass, padding included, with all inputs and with the ids alone."""
+    close(outputs(model, case.inputs), case.expected["logits"])
+    ids = {"input_ids": case.expected["input_ids"]}
+    close(outputs(model, ids), case.expected["logits_ids_only"])
+
+
+def check_report(case: Case, capsys) -> None:
+    """Everything that the checkpoint has is used, everything that the model has is filled."""
+    options = {"pooling": "mean"} if case.task == "feature-extraction" else {}
+    ft.load(case.folder, case.task, **options)
+    told = capsys.readouterr().out
+    model = case.load()
+    filled = len([v for v in model.weights if "seed_generator" not in v.path])
+    assert f"{filled} of {filled} variables filled" in told, told
+    assert "new:" not in told, told
+    # The family's own pooler, which mean pooling leaves out.
+    assert told.count("unused:") == int(case.task == "feature-extraction" and "pooler" in told)
+
+
+def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
+    """Relative errors of gradients by PyTorch's name."""
+    import tensorflow as tf
+
+    loss = loss_of(model)
+    with tf.GradientTape() as tape:
+        value = loss(case.expected.get("labels"), model(case.inputs, training=True))
+    gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
+    rows = table_of(model)
+    theirs = {k[9:]: v for k, v in case.expected.items() if k.startswith("gradient/")}
+    largest = max(np.linalg.norm(gradient) for gradient in theirs.values())
+    errors = {}
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        row = rows[variable.path]
+        name = row.tensor if row.tensor in theirs else row.tensor.partition(".")[2]
+        if name not in theirs:  # PyTorch has no gradient, since nothing depends on it
+            assert gradient is None or np.linalg.norm(gradient) <= ROUNDING * largest, row.tensor
+            continue
+        wanted = theirs.pop(name)
+        found = np.asarray(tf.convert_to_tensor(gradient))
+        difference = np.linalg.norm((found.T if row.transposed else found) - wanted)
+        norm = np.linalg.norm(wanted)
+        errors[name] = float(difference / (norm if norm > ROUNDING * largest else largest))
+    assert not theirs, f"gradients of variables that are not here: {sorted(theirs)}"
+    return errors
+
+
+def check_gradients(model: keras.Model, case: Case) -> None:
+    """Backward pass."""
+    errors = gradient_errors(model, case)
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < GRADIENTS, f"{worst}: {errors[worst]}"
+
+
+def loss_of(model: keras.Model):
+    """The task's own loss; of a bare model the one of `references/pytorch.py`."""
+    if model.task.name == "feature-extraction":
+        return lambda _, vectors: ops.mean(ops.square(vectors))
+    return getattr(ft.presets, model.task.preset(model.labels))()["loss"]
+
+
+def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) -> None:
+    """The steps of AdamW that PyTorch took; the model is a trained one afterwards."""
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A learning rate of 0.001 usually ruins")
+        warnings.filterwarnings("ignore", "Gradients do not exist for variables")
+        optimizer = AdamW(1e-3, weight_decay=0.01)
+        model.compile(optimizer, loss=loss_of(model), run_eagerly=run_eagerly)
+        targets = case.expected.get("labels")
+        if targets is None:
+            targets = np.zeros(len(case.real))
+        fit = model.fit(
+            case.inputs,
+            targets,
+            batch_size=len(case.real),
+            epochs=len(case.expected["losses"]),
+            verbose=0,
+        )
+    np.testing.assert_allclose(
+        fit.history["loss"], case.expected["losses"], rtol=LOSSES, atol=LOSSES
+    )
+
+
+def check_padding(model: keras.Model, case: Case) -> None:
+    """A row's output depends neither on how much padding follows nor on what stands there."""
+    room = model._positions - case.real.shape[1]
+    padded = dict(case.inputs)
+    for name, array in case.inputs.items():
+        fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0
+        padded[name] = np.pad(array, ((0, 0), (0, min(room, 6))), constant_values=fill)
+    expected = outputs(model, case.inputs)
+    found = outputs(model, padded)
+    if case.task != "text-classification":
+        axis = 2 if case.task == "question-answering" else 1
+        found = np.take(found, range(case.real.shape[1]), axis)
+    close(of_real_tokens(found, case), of_real_tokens(expected, case))
+
+
+def check_batch(model: keras.Model, case: Case) -> None:
+    """A row's output does not depend on the rows beside it."""
+    whole = outputs(model, case.inputs)
+    for row in range(len(whole)):
+        alone = {name: array[row : row + 1] for name, array in case.inputs.items()}
+        close(outputs(model, alone)[0], whole[row])
+    turned = outputs(model, {name: array[::-1] for name, array in case.inputs.items()})
+    close(turned[::-1], whole)
+
+
+def of_real_tokens(found: np.ndarray, case: Case) -> np.ndarray:
+    """Outputs with those of padding set to 0."""
+    if case.task == "text-classification":
+        return found
+    real = case.real[:, None, :] if case.task == "question-answering" else case.real[:, :, None]
+    return np.where(real, found, 0.0)
+
+
+def check_bfloat16(case: Case) -> None:
+    """Near float32, with logits and variables in float32."""
+    model, wide = case.load(dtype="mixed_bfloat16"), case.load()
+    assert model.get_layer("block_0").compute_dtype == "bfloat16"
+    assert {v.dtype for v in model.weights if "seed" not in v.path} == {"float32"}
+    found = model(case.inputs)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    expected = np.asarray(wide(case.inputs))
+    # bfloat16 has 8 bits of mantissa, so one rounding is off by up to 0.4 % of what is added up.
+    scale = np.abs(expected).max()
+    found, expected = (of_real_rows(np.asarray(x), case) for x in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * max(scale, 1.0))
+
+
+def of_real_rows(found: np.ndarray, case: Case) -> np.ndarray:
+    """As `of_real_tokens`, and vectors of texts as they are."""
+    return found if case.task == "feature-extraction" else of_real_tokens(found, case)
+
+
+def check_compiled(case: Case) -> None:
+    """The whole model as one XLA graph with fixed shapes."""
+    model = case.load()
+    with quiet():
+        model.compile(loss=loss_of(model), jit_compile=True)
+    found = model.predict(case.inputs, verbose=0)
+    close(found, np.asarray(model(case.inputs)))
+
+
+def check_keras_file(model: keras.Model, case: Case, folder: Path) -> None:
+    """A `.keras` file brings the model back, labels and stages included."""
+    model.save(folder / "model.keras")
+    again = keras.saving.load_model(folder / "model.keras")
+    np.testing.assert_array_equal(np.asarray(again(case.inputs)), np.asarray(model(case.inputs)))
+    assert again.labels == model.labels
+    assert [(s.name, s.role) for s in again.stages] == [(s.name, s.role) for s in model.stages]
+    assert [v.path for v in again.variables] == [v.path for v in model.variables]
+
+
+def check_saved(model: keras.Model, case: Case, folder: Path) -> Path:
+    """A folder that is saved here loads here; returns it."""
+    with quiet():
+        saved = model.save_pretrained(folder / "saved")
+        again = ft.load(saved, case.task, dropout=0.0)
+    np.testing.assert_array_equal(np.asarray(again(case.inputs)), np.asarray(model(case.inputs)))
+    return saved
+
+
+def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
+    """PyTorch opens a saved folder, finds each of its tensors there, and gives the same."""
+    import torch
+    from references.pytorch import FAMILIES as THEIRS
+    from references.pytorch import _logits
+
+    kind = THEIRS[family].models[case.task]
+    model, told = kind.from_pretrained(saved, attn_implementation="eager", output_loading_info=True)
+    missing = {name for name in told["missing_keys"] if "pooler" not in name}
+    assert not missing and not told["unexpected_keys"] and not told["mismatched_keys"], told
+    tensors = {name: torch.from_numpy(array).long() for name, array in case.inputs.items()}
+    close(_logits(model.eval(), case.task, tensors), case.expected["logits"])
+
+
+def check_stages(model: keras.Model) -> None:
+    """Embeddings first, then the blocks in order, the head last; each variable in one stage."""
+    names = [stage.name for stage in model.stages]
+    blocks = [name for name in names if name.startswith("block_")]
+    assert names[0] == "embeddings" and model.stages[0].role == "embeddings"
+    assert blocks == [f"block_{i}" for i in range(len(blocks))] and blocks
+    assert [s.name for s in model.stages if s.role == "block"] == blocks
+    variables = [id(v) for stage in model.stages for v in stage.variables]
+    assert len(variables) == len(set(variables))
+    assert set(variables) == {id(v) for v in model.trainable_variables}
+
+
+def unsupported(family: str) -> list[tuple[str, object]]:
+    """For each key of which only some values are supported, one that is not."""
+    return [(key, "something else") for key in FAMILIES[family].supported]
+
+
+__all__ = [name for name in dir() if name.startswith("check_")] + ["IGNORED", "Case"]

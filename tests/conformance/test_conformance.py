@@ -1,0 +1,161 @@
+"""Every family and every task against PyTorch's numbers; see `harness.py`.
+
+A family takes part by a folder in `references/` and a row in FAMILIES, a task by a row in TASKS.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_checkpoints import copy_checkpoint
+
+import finetune_tf as ft
+from conformance import harness
+from conformance.harness import Case
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.errors import CheckpointError
+from finetune_tf.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = "text-classification"
+
+# Every family with one task, every task with one family, and BERTs in other dress.
+STORED = {
+    **{f"{family}/{TEXTS}": TEXTS for family in FAMILIES},
+    **{f"bert/{task}": task for task in TASKS},
+    **{f"bert/{name}": TEXTS for name in ("relu", "gelu_new", "gelu")},
+}
+SEEDS = range(4)
+
+
+@pytest.fixture(scope="module", params=STORED)
+def case(request):
+    return Case.stored(request.param, STORED[request.param])
+
+
+@pytest.fixture(scope="module")
+def model(case):
+    """Not to be trained."""
+    return case.load()
+
+
+def test_logits(model, case):
+    harness.check_logits(model, case)
+
+
+def test_gradients(model, case):
+    harness.check_gradients(model, case)
+
+
+def test_load_report(case, capsys):
+    harness.check_report(case, capsys)
+
+
+def test_stages(model):
+    harness.check_stages(model)
+
+
+def test_padding_does_not_matter(model, case):
+    harness.check_padding(model, case)
+
+
+def test_a_row_does_not_depend_on_its_batch(model, case):
+    harness.check_batch(model, case)
+
+
+def test_bfloat16(case):
+    harness.check_bfloat16(case)
+
+
+def test_saved_folder_loads_here(model, case, tmp_path):
+    harness.check_saved(model, case, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_file(model, case, tmp_path):
+    harness.check_keras_file(model, case, tmp_path)
+
+
+def test_five_training_steps(case):
+    # Tracing takes most of the time, so one of the models stands for all.
+    harness.check_training(case.load(), case, run_eagerly=case.folder.name != "gelu_new")
+
+
+@pytest.mark.slow
+def test_one_compiled_graph_with_fixed_shapes(case):
+    harness.check_compiled(case)
+
+
+def test_one_compiled_graph_of_bert():
+    harness.check_compiled(Case.stored("bert/gelu_new", TEXTS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_that_are_not_supported_are_refused(family, tmp_path):
+    for i, (key, value) in enumerate(harness.unsupported(family)):
+        source = harness.REFERENCES / family / TEXTS
+        folder = copy_checkpoint(source, tmp_path / str(i), **{key: value})
+        with pytest.raises(CheckpointError, match=f"config key '{key}' has the value"):
+            ft.load(folder)
+
+
+def test_a_task_that_a_family_does_not_have():
+    with pytest.raises(CheckpointError, match="bert models have no head for the task 'nothing'"):
+        FAMILIES["bert"].head("nothing", FAMILIES["bert"].complete({}))
+
+
+ON_JAX = """
+import json, sys
+import keras
+from conformance import harness
+
+errors = {}
+for name, task in json.loads(sys.argv[1]).items():
+    case = harness.Case.stored(name, task)
+    harness.check_logits(case.load(), case)
+# One of them also learns as PyTorch does.
+case = harness.Case.stored("bert/gelu", "text-classification")
+harness.check_training(case.load(), case)
+print(keras.backend.backend(), len(json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_jax_computes_the_same():
+    pytest.importorskip("jax")
+    run = subprocess.run(
+        [sys.executable, "-c", ON_JAX, json.dumps(STORED)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == f"jax {len(STORED)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
+    """Random configurations: all pairs, both directions, twenty steps of training."""
+    pytest.importorskip("torch")
+    from references import pytorch
+
+    config = pytorch.random_config(family, task, seed)
+    theirs = pytorch.make_model(family, task, config, seed)
+    pytorch.save(theirs, config, tmp_path)
+    inputs = pytorch.make_inputs(theirs.config, task, seed)
+    case = Case(tmp_path, task, pytorch.record(theirs, task, inputs, steps=20))
+
+    model = case.load()
+    harness.check_logits(model, case)
+    harness.check_gradients(model, case)
+    harness.check_stages(model)
+    saved = harness.check_saved(model, case, tmp_path)
+    harness.check_opens_in_pytorch(saved, case, family)
+    harness.check_training(model, case, run_eagerly=True)
