@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.baselines import baseline_scores, resolve_name
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
 from finetune_tf.evaluation.metrics import confusion, decide, measure, per_class
@@ -47,6 +47,7 @@ def evaluate(
     Raises:
         DataError: If the test has no labels, or the baseline is unknown, has nothing to learn
             from or does not fit the test.
+        DataTypeError: If the test or the training examples are something else, such as batches.
         ModelError: If the model does not know its task, or a model given as baseline has
             other labels.
     """
@@ -97,6 +98,7 @@ def compare(
 
     Raises:
         DataError: As in `evaluate`, or if there is no model.
+        DataTypeError: As in `evaluate`.
         ModelError: As in `evaluate`.
     """
     if not isinstance(models, Mapping) or not models:
@@ -134,7 +136,17 @@ def compare(
     )
 
 
+def _require_examples(examples) -> None:
+    if not isinstance(examples, Examples):
+        raise DataTypeError(
+            f"evaluate and compare read Examples, found {type(examples).__name__}. Give what "
+            "from_csv and its kin return, not its batches; for those there is Keras's "
+            "model.evaluate(batches)."
+        )
+
+
 def _targets(model, examples) -> np.ndarray:
+    _require_examples(examples)
     if "label" not in examples.columns:
         raise DataError(
             f"{examples.name} has no labels, so nothing can be measured on it. Name the column "
@@ -162,6 +174,8 @@ def _scores(model, test, labels: Labels, batch_size) -> np.ndarray:
 def _baseline(baseline, model, test, train, batch_size, seed):
     """Name and predictions of a baseline, or None."""
     labels = model.labels
+    if train is not None:
+        _require_examples(train)
     if baseline is None:
         return None
     if isinstance(baseline, str):
