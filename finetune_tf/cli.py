@@ -1,5 +1,6 @@
 """The command line: each command is a few calls of the library's public functions."""
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -143,9 +144,9 @@ def predict(
     import finetune_tf as ft
     from finetune_tf.training.devices import device_line
 
-    print(device_line(), file=sys.stderr)
     lines = texts or [line.strip() for line in sys.stdin if line.strip()]
-    with ft.messages.quiet():  # standard output is for the predictions alone
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the predictions alone
+        print(device_line())
         predictions = ft.predict(ft.load(checkpoint), lines, batch_size=batch_size)
     for line, prediction in zip(lines, predictions, strict=True):
         print(json.dumps({"text": line, **vars(prediction)}, ensure_ascii=False))
