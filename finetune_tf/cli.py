@@ -1,13 +1,15 @@
 """The command line: each command is a few calls of the library's public functions."""
 
+import contextlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from finetune_tf.errors import FinetuneError
+from finetune_tf.errors import CheckpointError, FinetuneError
 
 app = typer.Typer(
     help="Fine-tune Hugging Face checkpoints with Keras 3.",
@@ -28,7 +30,12 @@ Data = Annotated[
 ]
 Text = Annotated[str | None, typer.Option(help="Column of the texts.")]
 TextPair = Annotated[str | None, typer.Option(help="Column of the second texts, if any.")]
-Label = Annotated[str, typer.Option(help="Column of the labels.")]
+Label = Annotated[
+    list[str],
+    typer.Option(
+        help="Column of the labels; given several times, columns of 0 and 1, one a label."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts a step.")]
 
 
@@ -45,7 +52,14 @@ def train(
     ),
     text: Text = None,
     text_pair: TextPair = None,
-    label: Label = "label",
+    label: Label = ["label"],  # noqa: B006  (typer copies it)
+    problem_type: Annotated[
+        str | None,
+        typer.Option(
+            help="single_label_classification, multi_label_classification or regression; by "
+            "default read off the labels. Whole numbers as scores need it."
+        ),
+    ] = None,
     policy: Annotated[str, typer.Option(help="What learns: full, head or head-first.")] = "full",
     epochs: Annotated[int, typer.Option(min=1, help="Rounds through the data.")] = 3,
     batch_size: BatchSize = 32,
@@ -60,9 +74,12 @@ def train(
     """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it."""
     import finetune_tf as ft
 
-    columns = {"text": text, "text_pair": text_pair, "label": label}
-    train_set, default_validation, default_test = _splits(data, columns)
+    columns = _columns(text, text_pair, label)
+    train_set, default_validation, default_test = _splits(
+        data, columns | {"problem_type": problem_type}
+    )
     given = columns | {"labels": train_set.labels}
+    _make_folder(output)
     result = ft.finetune(
         checkpoint,
         train_set,
@@ -71,7 +88,7 @@ def train(
         policy=policy,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=learning_rate or "auto",
+        learning_rate="auto" if learning_rate is None else learning_rate,
         pooling=pooling,
         max_length=max_length,
         dtype=dtype,
@@ -92,16 +109,17 @@ def evaluate(
     train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
     text: Text = None,
     text_pair: TextPair = None,
-    label: Label = "label",
+    label: Label = ["label"],  # noqa: B006  (typer copies it)
     batch_size: BatchSize = 64,
     output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
 ) -> None:
     """Measure CHECKPOINT on the labelled texts of DATA."""
     import finetune_tf as ft
+    from finetune_tf.training.devices import device_line
 
-    columns = {"text": text, "text_pair": text_pair, "label": label}
+    print(device_line())
     model = ft.load(checkpoint)
-    columns["labels"] = model.labels
+    columns = _columns(text, text_pair, label) | {"labels": model.labels}
     report = ft.evaluate(
         model,
         _examples(data, "test", columns),
@@ -124,9 +142,11 @@ def predict(
 ) -> None:
     """Label TEXTS; prints one JSON object a line."""
     import finetune_tf as ft
+    from finetune_tf.training.devices import device_line
 
     lines = texts or [line.strip() for line in sys.stdin if line.strip()]
-    with ft.messages.quiet():  # standard output is for the predictions alone
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the predictions alone
+        print(device_line())
         predictions = ft.predict(ft.load(checkpoint), lines, batch_size=batch_size)
     for line, prediction in zip(lines, predictions, strict=True):
         print(json.dumps({"text": line, **vars(prediction)}, ensure_ascii=False))
@@ -139,6 +159,7 @@ def demo(
     """Fine-tune a real BERT on the included reviews: a few minutes on two cores."""
     from finetune_tf.demo import run
 
+    _make_folder(output)
     run(output)
 
 
@@ -149,6 +170,26 @@ def main() -> None:
     except FinetuneError as error:
         print(f"finetune-tf: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _columns(text: str | None, text_pair: str | None, label: list[str]) -> dict[str, Any]:
+    return {
+        "text": text,
+        "text_pair": text_pair,
+        "label": label[0] if len(label) == 1 else label,
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    """Before training, so that it is not lost to a folder that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror}). Choose a folder you may write to."
+        ) from None
 
 
 def _splits(data: str, columns: dict[str, Any]) -> tuple[Any, Any, Any]:

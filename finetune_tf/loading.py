@@ -15,6 +15,7 @@ from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel, ModelInfo
 from finetune_tf.saving import opens_in
 from finetune_tf.tasks import Task, get_task
+from finetune_tf.training.devices import policy_of
 
 
 def load(
@@ -58,8 +59,10 @@ def load(
     Raises:
         CheckpointError: If the checkpoint cannot be had, is damaged or unsupported, or has a
             trained head for other labels.
+        ModelError: If there is no such task or dtype policy.
     """
     task_ = get_task(task)
+    policy_of(dtype)
     source = open_checkpoint(checkpoint, revision)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)

@@ -16,7 +16,7 @@ from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
-from finetune_tf.training import compiling
+from finetune_tf.training import compiling, fit_errors
 from finetune_tf.training.freezing import apply_frozen, count_parameters, renew_training
 from finetune_tf.training.schedules import schedule_of
 
@@ -183,8 +183,11 @@ class FineTuneModel(keras.Model):
             Keras's History.
 
         Raises:
+            DataTypeError: If `x` are `Examples` or texts instead of batches.
+            DataError: If a label is beyond the model's outputs.
             ModelError: If memory runs out; the message says what to reduce.
         """
+        fit_errors.check_fit_data(x, kwargs.get("validation_data"))
         if getattr(self, "optimizer", None) is None:
             self.compile()
         renew_training(self)
@@ -197,13 +200,10 @@ class FineTuneModel(keras.Model):
         try:
             history = super().fit(x, *args, callbacks=callbacks, **kwargs)
         except Exception as error:
-            if "ResourceExhausted" in type(error).__name__:
-                raise ModelError(
-                    "Memory ran out. Use a smaller batch_size in batches(), a smaller max_length "
-                    "(the longest texts decide), or gradient_accumulation_steps in the optimizer "
-                    f"with a smaller batch. ({str(error).splitlines()[0]})"
-                ) from error
-            raise
+            explained = fit_errors.explained(error)
+            if explained is None:
+                raise
+            raise explained from None
         self._note_fit(history)
         return history
 
@@ -247,7 +247,7 @@ class FineTuneModel(keras.Model):
     def _complete_inputs(self, inputs: Any) -> dict:
         known = self._inputs_struct
         if not hasattr(inputs, "keys"):
-            if isinstance(inputs, list | tuple) or _is_text(inputs):
+            if isinstance(inputs, list | tuple) or fit_errors.is_text(inputs):
                 raise ModelError(
                     "The model takes input_ids (batch, length) or a dict of inputs, found a "
                     f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
@@ -305,8 +305,3 @@ class FineTuneModel(keras.Model):
                 "last": {k: float(v[-1]) for k, v in history.history.items()},
             }
         )
-
-
-def _is_text(value: Any) -> bool:
-    dtype = str(getattr(value, "dtype", type(value).__name__))
-    return dtype in ("str", "object") or "string" in dtype or dtype.startswith(("<U", "|S"))

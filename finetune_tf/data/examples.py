@@ -140,7 +140,7 @@ class Examples:
             "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            DataError: If a label is none of the model's.
+            DataError: If a label is none of the model's, or `batch_size` is below 1.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
         from finetune_tf.data.batching import batches_of
@@ -173,6 +173,8 @@ class Examples:
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
                 f"the texts; found {type(model).__name__}."
             )
+        if batch_size < 1:
+            raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
         length = model.max_length if max_length is None else max_length
         if not 0 < length <= model.max_length:
             raise ModelError(

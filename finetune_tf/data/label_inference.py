@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -42,8 +42,13 @@ def infer_labels(
         The values (scores as float, everything else as it was) and their labels.
 
     Raises:
-        DataError: If a label is missing or not among `labels`, or the column has one class only.
+        DataError: If a label is missing or not among `labels`, the column has one class only, or
+            there is no such problem type.
     """
+    if problem_type not in (None, *get_args(ProblemType)):
+        raise DataError(
+            f"Unknown problem type {problem_type!r}: choose one of {get_args(ProblemType)}."
+        )
     values = [_plain(value) for value in values]
     check_present(values, source)
     if isinstance(labels, Labels) and problem_type not in (None, labels.problem_type):

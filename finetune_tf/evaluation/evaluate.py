@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
 from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.evaluation.metrics import decide
@@ -46,6 +46,7 @@ def evaluate(
     Raises:
         DataError: If the test has no labels, or the baseline is unknown, has nothing to learn
             from or does not fit the test.
+        DataTypeError: If the test or the training examples are something else, such as batches.
         ModelError: If the model does not know its task, or a model given as baseline has
             other labels.
     """
@@ -98,6 +99,7 @@ def compare(
 
     Raises:
         DataError: As in `evaluate`, or if there is no model.
+        DataTypeError: As in `evaluate`.
         ModelError: As in `evaluate`.
     """
     if not isinstance(models, Mapping) or not models:
@@ -137,7 +139,17 @@ def compare(
     )
 
 
+def _require_examples(examples: Any) -> None:
+    if not isinstance(examples, Examples):
+        raise DataTypeError(
+            f"evaluate and compare read Examples, found {type(examples).__name__}. Give what "
+            "from_csv and its kin return, not its batches; for those there is Keras's "
+            "model.evaluate(batches)."
+        )
+
+
 def _targets(model: "keras.Model", examples: Examples) -> Any:
+    _require_examples(examples)
     column = model.task.target_column
     if column not in examples.columns:
         missing = "labels" if column == "label" else column
@@ -173,6 +185,8 @@ def _baseline(
     seed: int,
 ) -> tuple[str, Any] | None:
     """Name and predictions of a baseline."""
+    if train is not None:
+        _require_examples(train)
     if baseline is None:
         return None
     if isinstance(baseline, str):

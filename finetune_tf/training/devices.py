@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from finetune_tf.errors import ModelError
 from finetune_tf.messages import warn
 
 
@@ -15,7 +16,11 @@ def device_line(dtype: Any = None) -> str:
 
     Args:
         dtype: A Keras dtype policy; by default the global one.
+
+    Raises:
+        ModelError: If there is no such policy.
     """
+    policy = policy_of(dtype)
     backend = keras.backend.backend()
     devices = keras.distribution.list_devices() if backend != "tensorflow" else _tensorflow_gpus()
     accelerators = [device for device in devices if not device.lower().startswith("cpu")]
@@ -25,8 +30,22 @@ def device_line(dtype: Any = None) -> str:
             "Install the GPU build: pip install 'finetune-tf[gpu]'."
         )
     device = ", ".join(accelerators) or "CPU"
-    policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
     return f"Device: {device} ({backend}); precision: {policy.name}."
+
+
+def policy_of(dtype: Any = None) -> keras.DTypePolicy:
+    """The Keras policy of a dtype, by default the global one.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    try:
+        return keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"There is no dtype policy {dtype!r}; use 'float32', 'mixed_bfloat16' or "
+            "'mixed_float16'."
+        ) from None
 
 
 def _tensorflow_gpus() -> list[str]:

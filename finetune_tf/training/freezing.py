@@ -9,6 +9,7 @@ import contextlib
 
 import keras
 
+from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.stages import learnable_variables
 from finetune_tf.training.compiling import check_rate
@@ -28,9 +29,9 @@ def freeze(model: keras.Model, selector: Selector) -> None:
         selector: What to freeze.
 
     Raises:
-        ModelError: If the selector matches nothing.
+        ModelError: If the selector matches nothing, or is none.
     """
-    chosen = {id(variable) for variable in selector(model)}
+    chosen = _chosen(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | chosen)
     _say_what_learns(model)
 
@@ -43,11 +44,21 @@ def train_only(model: keras.Model, selector: Selector) -> None:
         selector: What learns; `ft.select.everything()` unfreezes the model.
 
     Raises:
-        ModelError: If the selector matches nothing.
+        ModelError: If the selector matches nothing, or is none.
     """
-    chosen = {id(variable) for variable in selector(model)}
+    chosen = _chosen(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model)} - chosen)
     _say_what_learns(model)
+
+
+def _chosen(model: keras.Model, selector: Selector) -> set[int]:
+    if not isinstance(selector, Selector):
+        name = getattr(selector, "__name__", None)
+        found = f"{name} without its ()" if name else repr(selector)
+        raise ModelError(
+            f"What to choose is said by a selector such as ft.select.head(), found {found}."
+        )
+    return {id(variable) for variable in selector(model)}
 
 
 def count_parameters(model: keras.Model) -> tuple[int, int]:

@@ -152,8 +152,14 @@ def matching(pattern: str, description: str | None = None) -> Selector:
     Args:
         pattern: For example r"attention/(query|value)". Paths are those of `variable.path`.
         description: How the selector reads in messages; by default the call itself.
+
+    Raises:
+        ModelError: If the pattern is no regular expression.
     """
-    compiled = re.compile(pattern)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ModelError(f"matching({pattern!r}) is no regular expression: {error}.") from None
     return Selector(
         description or f"matching({pattern!r})",
         lambda model: [v for v in learnable_variables(model) if compiled.search(v.path)],

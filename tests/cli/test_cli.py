@@ -74,3 +74,51 @@ def test_help_names_every_command(monkeypatch, capsys):
     printed = capsys.readouterr().out
     for command in ("train", "evaluate", "predict", "demo"):
         assert command in printed
+
+
+def test_columns_of_0_and_1_make_several_labels(tiny_bert, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "train.csv"
+    with path.open("w", newline="") as file:
+        rows = [(text, int(label == "good"), int("film" in text)) for text, label in ROWS]
+        csv.writer(file).writerows([("text", "good", "about_film"), *rows])
+    columns = ["--label", "good", "--label", "about_film"]
+    options = [*columns, "--epochs", 1, "--output", tmp_path / "run"]
+
+    assert run(monkeypatch, "train", tiny_bert, path, *options) == 0
+    capsys.readouterr()
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert run(monkeypatch, "evaluate", checkpoint, path, *columns) == 0
+    printed = capsys.readouterr().out
+    assert "Device: CPU (tensorflow); precision: float32." in printed
+    assert "about_film" in printed
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["label2id"] == {"good": 0, "about_film": 1}
+
+
+def test_whole_numbers_as_scores(tiny_bert, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "train.jsonl"
+    rows = [{"text": text, "stars": 5 if label == "good" else 1} for text, label in ROWS]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = ["--label", "stars", "--problem-type", "regression", "--epochs", 1]
+    options += ["--test", path, "--output", tmp_path / "run"]
+
+    assert run(monkeypatch, "train", tiny_bert, path, *options) == 0
+    assert "pearson" in capsys.readouterr().out
+    assert run(monkeypatch, "predict", tmp_path / "run" / "checkpoint", "a very good film") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["label"] is None
+    device, loaded = printed.err.splitlines()
+    assert device == "Device: CPU (tensorflow); precision: float32."
+    assert "41 of 41 variables filled" in loaded  # or that the head is new, and says nothing
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(
+    tiny_bert, table, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    for command in (["train", tiny_bert, table], ["demo"]):
+        assert run(monkeypatch, *command, "--output", tmp_path / "file" / "run") == 2
+        printed = capsys.readouterr()
+        assert "file/run cannot be written (Not a directory). Choose a folder" in printed.err
+        assert printed.out == ""

@@ -198,3 +198,8 @@ def test_a_fit_sees_the_same_epochs():
 
     again = dataset(shuffle=True, seed=5)
     assert seen == rows_of(again) + rows_of(again)
+
+
+def test_batches_without_rows():
+    with pytest.raises(DataError, match="A batch has at least one row, found batch_size=0"):
+        from_arrays(["a"]).batches(MODEL, batch_size=0)

@@ -155,3 +155,8 @@ def test_single_labels_where_lists_are_expected():
 def test_labels_and_problem_type_that_contradict_each_other():
     with pytest.raises(DataError, match="labels= are for the problem type 'regression', but"):
         infer([1, 0], labels=Labels(["stars"]), problem_type=SINGLE)
+
+
+def test_an_unknown_problem_type():
+    with pytest.raises(DataError, match="Unknown problem type 'multilabel': choose one of"):
+        infer_labels(["a", "b"], "label", "reviews", problem_type="multilabel")

@@ -271,3 +271,13 @@ def test_compare(critic, grumbler):
 def test_compare_needs_names(critic):
     with pytest.raises(DataError, match="a dict of name to model, .* found list"):
         compare([critic], REVIEWS)
+
+
+def test_batches_are_no_examples(critic):
+    message = r"read Examples, found list\. Give what from_csv and its kin return, not its batches"
+    with pytest.raises(DataTypeError, match=message):
+        evaluate(critic, [REVIEWS])
+    with pytest.raises(DataTypeError, match=message):
+        evaluate(critic, REVIEWS, train=[TRAIN])
+    with pytest.raises(DataTypeError, match=message):
+        compare({"critic": critic}, [REVIEWS])

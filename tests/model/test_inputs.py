@@ -8,7 +8,7 @@ import pytest
 from helpers_models import small_model
 
 import finetune_tf as ft
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import DataError, DataTypeError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,34 @@ class TestRefused:
     def test_a_text_is_told_about_predict(self, bert, text):
         with pytest.raises(ModelError, match=re.escape("For plain texts use ft.predict")):
             bert(text)
+
+    def test_examples_are_told_about_batches(self, bert):
+        texts = ft.data.from_arrays(["good", "bad"], ["yes", "no"], name="films")
+        message = (
+            "fit takes batches, found <Examples films: 2 rows of text, label; labels no 1, yes 1>. "
+            "Encode the texts: train.batches(model, batch_size=32, shuffle=True)."
+        )
+        with pytest.raises(DataTypeError, match=re.escape(message)):
+            bert.fit(texts)
+        with pytest.raises(DataTypeError, match=re.escape("texts: validation.batches(model, ")):
+            bert.fit(np.zeros((2, 4), "int32"), np.zeros(2), validation_data=texts)
+
+    @pytest.mark.parametrize("texts", [["good", "bad"], np.array(["good", "bad"])])
+    def test_texts_are_told_about_examples(self, bert, texts):
+        message = "found texts. Encode them: train = ft.data.from_arrays(texts, labels), then fit("
+        with pytest.raises(DataTypeError, match=re.escape(message)):
+            bert.fit(texts, np.zeros(2))
+
+    @pytest.mark.parametrize("label", [2, -1])
+    def test_a_label_beyond_the_outputs(self, label):
+        message = (
+            f"A label is {label}, but the model has 2 outputs, for the class numbers from 0 to 1. "
+            "Correct the data, or load the model with as many labels as the data have: "
+            "ft.load(…, labels=train.labels)."
+        )
+        with pytest.raises(DataError, match=re.escape(message)) as raised:
+            small_model().fit(np.zeros((2, 4), "int32"), np.array([0, label]), verbose=0)
+        assert raised.value.__suppress_context__  # Keras's own has a hundred lines
 
     @pytest.mark.parametrize("road", ROADS)
     def test_more_tokens_than_positions(self, road):

@@ -110,3 +110,17 @@ def test_more_blocks_than_there_are(bert):
         ft.freeze(bert, select.bottom(99))
     with pytest.raises(ModelError, match=re.escape("bottom(n) takes one block or more, found 0.")):
         select.bottom(0)
+
+
+def test_a_pattern_that_is_no_regular_expression():
+    with pytest.raises(ModelError, match=re.escape("matching('(') is no regular expression: miss")):
+        select.matching("(")
+
+
+@pytest.mark.parametrize("freeze", [ft.freeze, ft.train_only])
+def test_what_is_no_selector(bert, freeze):
+    message = "What to choose is said by a selector such as ft.select.head(), found "
+    with pytest.raises(ModelError, match=re.escape(f"{message}head without its ().")):
+        freeze(bert, select.head)
+    with pytest.raises(ModelError, match=re.escape(f"{message}'head'.")):
+        freeze(bert, "head")
