@@ -145,6 +145,8 @@ class Examples:
         """
         from finetune_tf.data.batching import batches_of
 
+        if batch_size < 1:
+            raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
         encoded = self.encoded(model, max_length)
         return batches_of(
             encoded,
@@ -173,8 +175,6 @@ class Examples:
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
                 f"the texts; found {type(model).__name__}."
             )
-        if batch_size < 1:
-            raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
         length = model.max_length if max_length is None else max_length
         if not 0 < length <= model.max_length:
             raise ModelError(
