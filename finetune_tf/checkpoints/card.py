@@ -67,10 +67,12 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
 
 
 def _checkpoint_name(info: Any) -> str:
-    """A Hub id as it is; of a folder what tells others something: not where it lay."""
-    if not Path(info.checkpoint).is_dir():
-        return info.checkpoint
-    return info.config.get("_name_or_path") or Path(info.checkpoint).name
+    """A Hub id as it is; of a folder the last two names, and not where on a machine it lay.
+
+    What config.json has under `_name_or_path` is often the checkpoint before this one.
+    """
+    path = Path(info.checkpoint)
+    return "/".join(path.resolve().parts[-2:]) if path.is_dir() else info.checkpoint
 
 
 def _fits(fits: list[dict]) -> list[str]:

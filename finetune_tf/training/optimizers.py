@@ -9,7 +9,7 @@ from keras import ops
 
 from finetune_tf import kernels
 
-NO_DECAY = (r"(^|/)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
+NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
 
 
 @keras.saving.register_keras_serializable("finetune_tf")

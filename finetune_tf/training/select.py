@@ -130,7 +130,7 @@ def _blocks(description: str, start: int, stop: int | None) -> Selector:
 
 def biases() -> Selector:
     """Every bias, those of normalisations included."""
-    return matching(r"(^|/)(bias|beta)$", "biases()")
+    return matching(r"(^|/|_)(bias|beta)$", "biases()")
 
 
 def norms() -> Selector:
