@@ -36,6 +36,11 @@ Label = Annotated[
         help="Column of the labels; given several times, columns of 0 and 1, one a label."
     ),
 ]
+Tokens = Annotated[
+    str | None, typer.Option(help="Column of lists of words, for token-classification.")
+]
+Tags = Annotated[str | None, typer.Option(help="Column of the words' labels.")]
+Task = Annotated[str, typer.Option(help="text-classification or token-classification.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts a step.")]
 
 
@@ -60,6 +65,9 @@ def train(
             "default read off the labels. Whole numbers as scores need it."
         ),
     ] = None,
+    task: Task = "text-classification",
+    tokens: Tokens = None,
+    tags: Tags = None,
     policy: Annotated[str, typer.Option(help="What learns: full, head or head-first.")] = "full",
     epochs: Annotated[int, typer.Option(min=1, help="Rounds through the data.")] = 3,
     batch_size: BatchSize = 32,
@@ -74,7 +82,7 @@ def train(
     """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it."""
     import finetune_tf as ft
 
-    columns = _columns(text, text_pair, label)
+    columns = _columns(text, text_pair, label, tokens, tags)
     train_set, default_validation, default_test = _splits(
         data, columns | {"problem_type": problem_type}
     )
@@ -85,6 +93,7 @@ def train(
         train_set,
         _examples(validation, "validation", given) if validation else default_validation,
         _examples(test, "test", given) if test else default_test,
+        task=task,
         policy=policy,
         epochs=epochs,
         batch_size=batch_size,
@@ -104,12 +113,16 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Data,
     baseline: Annotated[
-        str | None, typer.Option(help="auto, tfidf, majority, ridge or mean; needs --train.")
+        str | None,
+        typer.Option(help="auto, tfidf, majority, ridge, mean or dictionary; needs --train."),
     ] = None,
     train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
     text: Text = None,
     text_pair: TextPair = None,
     label: Label = ["label"],  # noqa: B006  (typer copies it)
+    task: Task = "text-classification",
+    tokens: Tokens = None,
+    tags: Tags = None,
     batch_size: BatchSize = 64,
     output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
 ) -> None:
@@ -118,8 +131,8 @@ def evaluate(
     from finetune_tf.training.devices import device_line
 
     print(device_line())
-    model = ft.load(checkpoint)
-    columns = _columns(text, text_pair, label) | {"labels": model.labels}
+    model = ft.load(checkpoint, task)
+    columns = _columns(text, text_pair, label, tokens, tags) | {"labels": model.labels}
     report = ft.evaluate(
         model,
         _examples(data, "test", columns),
@@ -138,6 +151,7 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; without any, one a line is read from stdin.")
     ] = None,
+    task: Task = "text-classification",
     batch_size: BatchSize = 64,
 ) -> None:
     """Label TEXTS; prints one JSON object a line."""
@@ -147,9 +161,10 @@ def predict(
     lines = texts or [line.strip() for line in sys.stdin if line.strip()]
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the predictions alone
         print(device_line())
-        predictions = ft.predict(ft.load(checkpoint), lines, batch_size=batch_size)
-    for line, prediction in zip(lines, predictions, strict=True):
-        print(json.dumps({"text": line, **vars(prediction)}, ensure_ascii=False))
+        predictions = ft.predict(ft.load(checkpoint, task), lines, batch_size=batch_size)
+    for line, found in zip(lines, predictions, strict=True):
+        told = {"entities": [*map(vars, found)]} if isinstance(found, list) else vars(found)
+        print(json.dumps({"text": line, **told}, ensure_ascii=False))
 
 
 @app.command()
@@ -172,11 +187,19 @@ def main() -> None:
         sys.exit(2)
 
 
-def _columns(text: str | None, text_pair: str | None, label: list[str]) -> dict[str, Any]:
+def _columns(
+    text: str | None,
+    text_pair: str | None,
+    label: list[str],
+    tokens: str | None,
+    tags: str | None,
+) -> dict[str, Any]:
     return {
         "text": text,
         "text_pair": text_pair,
         "label": label[0] if len(label) == 1 else label,
+        "tokens": tokens,
+        "tags": tags,
     }
 
 

@@ -178,7 +178,7 @@ def _phases(policy: str | Selector) -> tuple[Selector, ...]:
 
 def _keep_best(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
     """Ends the phase with the weights of its best epoch on the validation examples."""
-    if model.labels.problem_type == "regression":
+    if model.task.preset(model.labels) == "mean_squared_error":
         monitor, mode = "val_loss", "min"
     else:
         monitor, mode = "val_accuracy", "max"

@@ -7,7 +7,7 @@ from typing import Any
 _USAGE = {
     "transformers": """from transformers import pipeline
 
-classify = pipeline("text-classification", model="{folder}")
+classify = pipeline("{task}", model="{folder}")
 classify("…")""",
     "sentence_transformers": """from sentence_transformers import SentenceTransformer
 
@@ -25,6 +25,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
     """
     is_text = info.task == "text-classification"
     kind = info.labels.problem_type if is_text else info.task
+    task = "" if is_text else f', "{info.task}"'
     facts = {
         "checkpoint": _checkpoint_name(info),
         "task": f"{info.task}, {kind}" if is_text else kind,
@@ -50,7 +51,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         f"It opens in `{opens_in}`:",
         "",
         "```python",
-        _USAGE[opens_in.split(".")[0]].format(folder="path/to/this/folder"),
+        _USAGE[opens_in.split(".")[0]].format(folder="path/to/this/folder", task=info.task),
         "```",
         "",
         "and in finetune_tf:",
@@ -58,7 +59,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         "```python",
         "import finetune_tf as ft",
         "",
-        'model = ft.load("path/to/this/folder")',
+        f'model = ft.load("path/to/this/folder"{task})',
         'ft.predict(model, ["…"])',
         "```",
         "",

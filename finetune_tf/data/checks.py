@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.labels import Labels
 
@@ -89,6 +91,12 @@ def check_words(words: Sequence[Any], tags: Sequence[Any] | None, name: str) -> 
         raise DataError(
             f"The column 'tokens' of {name} has empty rows or words: "
             f"{rows_in_words(empty, len(words))}. Remove them."
+        )
+    wrong = offenders(tags or (), lambda row: not isinstance(row, list | tuple | np.ndarray))
+    if wrong:
+        raise DataError(
+            f"The column 'tags' of {name} must hold lists of labels, one a word: found "
+            f"{rows_in_words(wrong, len(words))}."
         )
     for row, (some, theirs) in enumerate(
         zip(words, tags if tags is not None else (), strict=False)

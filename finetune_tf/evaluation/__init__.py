@@ -5,5 +5,15 @@ from finetune_tf.evaluation.evaluate import compare, evaluate
 from finetune_tf.evaluation.predict import predict
 from finetune_tf.evaluation.report import Comparison, Report
 from finetune_tf.tasks.text_classification import Prediction
+from finetune_tf.tasks.token_classification import Entity
 
-__all__ = ["Comparison", "Prediction", "Report", "compare", "evaluate", "plot_history", "predict"]
+__all__ = [
+    "Comparison",
+    "Entity",
+    "Prediction",
+    "Report",
+    "compare",
+    "evaluate",
+    "plot_history",
+    "predict",
+]

@@ -32,9 +32,9 @@ def evaluate(
         model: A model from `load`.
         test: Examples with labels.
         baseline: What to compare with: a name ("auto", "tfidf", "majority"; for a regression
-            "auto", "ridge", "mean"), another model, or the predictions of something else: (n,)
-            labels or numbers, or (n, num_labels) probabilities in the order of the model's
-            labels.
+            "auto", "ridge", "mean"; for words "auto", "dictionary", "majority"), another model,
+            or the predictions of something else: (n,) labels or numbers, or (n, num_labels)
+            probabilities in the order of the model's labels; for words a list of tags a row.
         train: The training examples: a named baseline learns from them, and texts of the test
             that stand in them are counted.
         batch_size: Texts per batch.
@@ -72,7 +72,7 @@ def evaluate(
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
         if train is not None:
-            model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
+            model.info.record["data"] = f"{train.name} ({len(train):,} {measure.unit})"
     return report
 
 

@@ -41,7 +41,7 @@ def report_figure(report: Report) -> Figure:
         "multi_label_classification": _draw_label_scores,
         "regression": _draw_scatter,
     }.get(report.kind, _draw_label_scores if report.per_class else None)
-    figure = _titled_figure(report.name, len(report.targets), height=5.2)
+    figure = _titled_figure(report, len(report.targets), height=5.2)
     if report.difference is None:
         axes = figure.subplots(1, 2, width_ratios=(1.1, 1))
         metrics_axes = axes[1]
@@ -64,7 +64,7 @@ def report_figure(report: Report) -> Figure:
 def comparison_figure(comparison: Comparison) -> Figure:
     """The main metric of each model, and the differences to the first with their intervals."""
     rows, metric = comparison.rows, comparison.main_metric
-    figure = _titled_figure(comparison.name, comparison.texts, height=1.9 + 0.5 * len(rows))
+    figure = _titled_figure(comparison, comparison.texts, height=1.9 + 0.5 * len(rows))
     bars, differences = figure.subplots(1, 2, width_ratios=(1.2, 1))
     values = [row.metrics[metric] for row in rows]
     colors = [_OTHER if row.trainable_parameters is None else _MODEL for row in rows]
@@ -182,12 +182,12 @@ def _draw_differences(axes, differences, reference=""):
     _plain(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
-def _titled_figure(name, texts, height):
+def _titled_figure(result, size, height):
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(
-        f"{_drawable([name], 'test')[0]}  ({texts:,} texts)", x=0.012, ha="left", fontsize=13,
-        fontweight="bold", color=_INK, fontfamily=_fonts(),
+        f"{_drawable([result.name], 'test')[0]}  ({size:,} {result.unit})", x=0.012, ha="left",
+        fontsize=13, fontweight="bold", color=_INK, fontfamily=_fonts(),
     )  # fmt: skip
     return figure
 

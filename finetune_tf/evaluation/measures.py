@@ -2,10 +2,13 @@
 
 from finetune_tf.evaluation.measure import Measure
 from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
+from finetune_tf.evaluation.token_measures import Entities, Tags
 
 #: By `Task.kind`.
 MEASURES: dict[str, Measure] = {
     "single_label_classification": SingleLabel(),
     "multi_label_classification": MultiLabel(),
     "regression": Regression(),
+    "token-classification": Entities(),
+    "tagging": Tags(),
 }

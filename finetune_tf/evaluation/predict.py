@@ -25,14 +25,15 @@ def predict(
 
     Args:
         model: A model from `load`.
-        texts: One text or several.
+        texts: One text or several; for token classification lists of words as well.
         text_pair: The second text of each, for models that compare or combine two.
         batch_size: Rows per batch.
         **columns: What else the task reads: `question=` and `context=` for question answering.
 
     Returns:
         For a single text what the task's `describe` gives (for text classification a `Prediction`:
-        label, score, probabilities), else a list of such in the order of the texts.
+        label, score, probabilities; for token classification a list of `Entity`: label, text,
+        start, end, score), else a list of such in the order of the texts.
 
     Raises:
         DataTypeError: If something else than text is given, such as token ids.

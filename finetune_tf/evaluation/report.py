@@ -69,14 +69,19 @@ class Report(Document):
         """Name of the metric that the comparison is about."""
         return MEASURES[self.kind].main_metric
 
+    @property
+    def unit(self) -> str:
+        """What an example is called."""
+        return MEASURES[self.kind].unit
+
     def __repr__(self) -> str:
         value = self.metrics[self.main_metric]
-        size = f"{len(self.targets)} {self._unit}"
+        size = f"{len(self.targets)} {self.unit}"
         return f"<Report on {self.name}: {self.main_metric} {value:.3f}, {size}>"
 
     def blocks(self) -> list[str | Table]:
         """Lines and tables in reading order."""
-        blocks = [f"{self.name}: {len(self.targets):,} {self._unit}", self._metrics_table()]
+        blocks = [f"{self.name}: {len(self.targets):,} {self.unit}", self._metrics_table()]
         if self.difference is not None:
             blocks.append(self._difference_line())
         if self.duplicates is not None:
@@ -101,10 +106,6 @@ class Report(Document):
             "duplicates": self.duplicates,
         }
 
-    @property
-    def _unit(self):
-        return MEASURES[self.kind].unit
-
     def _metrics_table(self):
         header, columns = ["", "fine-tuned"], [self.metrics]
         if self.baseline is not None:
@@ -128,7 +129,7 @@ class Report(Document):
         if len(shown) > _MOST_CLASSES:
             in_test = [name for name in shown if self.per_class[name]["support"]]
             shown = sorted(in_test, key=lambda name: self.per_class[name]["f1"])[:_MOST_CLASSES]
-            note = [f"The {len(shown)} of {len(self.labels)} classes with the lowest f1:"]
+            note = [f"The {len(shown)} of {len(self.per_class)} classes with the lowest f1:"]
         rows = [
             [
                 name,
@@ -187,6 +188,11 @@ class Comparison(Document):
         """Name of the metric that the differences are about."""
         return MEASURES[self.kind].main_metric
 
+    @property
+    def unit(self) -> str:
+        """What an example is called."""
+        return MEASURES[self.kind].unit
+
     def __repr__(self) -> str:
         values = ", ".join(f"{row.name} {row.metrics[self.main_metric]:.3f}" for row in self.rows)
         return f"<Comparison on {self.name}: {self.main_metric} {values}>"
@@ -204,8 +210,7 @@ class Comparison(Document):
             ]
             for row in self.rows
         ]
-        unit = MEASURES[self.kind].unit
-        blocks = [f"{self.name}: {self.texts:,} {unit}", Table(header, rows)]
+        blocks = [f"{self.name}: {self.texts:,} {self.unit}", Table(header, rows)]
         if self.duplicates is not None:
             blocks.append(_duplicates_line(self.duplicates, self.texts))
         return blocks

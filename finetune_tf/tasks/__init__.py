@@ -6,8 +6,9 @@ A new task is a file here and a row in `TASKS`. Names are those of Hugging Face 
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks.task import IGNORED, Encoded, Task
 from finetune_tf.tasks.text_classification import TextClassification
+from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification())}
 
 
 def get_task(name: str) -> Task:
@@ -21,4 +22,13 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["IGNORED", "TASKS", "Encoded", "Task", "TextClassification", "get_task"]
+__all__ = [
+    "IGNORED",
+    "TASKS",
+    "Encoded",
+    "Entity",
+    "Task",
+    "TextClassification",
+    "TokenClassification",
+    "get_task",
+]

@@ -47,6 +47,9 @@ class Encoded:
             several rows; None where row and example are the same.
         offsets: For each row where each token stands in its text: (tokens, 2) of first
             character and the one past the last; None where nobody needs them.
+        words: For each row its words: (words, 3) of the token that a word begins with (-1 for
+            one that has none), its first character and the one past its last; None where nobody
+            needs them.
     """
 
     features: dict[str, list[np.ndarray]]
@@ -55,6 +58,7 @@ class Encoded:
     truncated: int = 0
     example: np.ndarray | None = None
     offsets: list[np.ndarray] | None = None
+    words: list[np.ndarray] | None = None
 
 
 class Task(abc.ABC):
@@ -220,10 +224,14 @@ class Task(abc.ABC):
             ModelError: If one is missing.
         """
         if self.columns[0] not in examples.columns:
+            from finetune_tf.tasks import TASKS
+
+            fitting = [t.name for t in TASKS.values() if t.target_column in examples.columns]
+            hint = f" With these columns the task can be {', '.join(fitting)}." if fitting else ""
             raise ModelError(
                 f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
-                f'for example from_jsonl(path, {self.columns[0]}="…").'
+                f'for example from_jsonl(path, {self.columns[0]}="…").{hint}'
             )
 
 

@@ -1,0 +1,212 @@
+"""Token classification: a label for each word, as in named entities and parts of speech."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.labels import Labels
+from finetune_tf.tasks.chunks import OUTSIDE, chunks, has_chunks
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task, features_of
+from finetune_tf.tasks.words import encode_text_words, encode_words
+
+
+@dataclass(frozen=True, repr=False)
+class Entity:
+    """What a model found in a text.
+
+    Attributes:
+        label: Its type, without the "B-" and "I-" of the tags.
+        text: As it stands in the text.
+        start: Its first character in the text; of words, in `" ".join(words)`.
+        end: The character past its last one.
+        score: The probability of its tags, on average over its words.
+    """
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+    def __repr__(self) -> str:
+        return f"Entity({self.label!r}, {self.text!r}, {self.start}:{self.end}, {self.score:.3f})"
+
+
+class TokenClassification(Task):
+    """Words to one of several labels each; the first token of a word speaks for it."""
+
+    name = "token-classification"
+    class_suffix = "ForTokenClassification"
+    has_labels = True
+    columns = ("tokens", "tags")
+    target_column = "tags"
+    token_axis = 0
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: Labels,
+        pooling: str | None,
+        dtype: Any,
+    ) -> Any:
+        """Logits (batch, length, labels) on every token.
+
+        Raises:
+            ModelError: If the labels are not such that exactly one is right.
+        """
+        if labels.problem_type != "single_label_classification":
+            raise ModelError(
+                f"Token classification gives each word one of several labels, found "
+                f"{labels!r}. Name all labels with labels=[…], and leave problem_type out or say "
+                "'single_label_classification'."
+            )
+        hidden = backbone.hidden
+        if head.transform is not None:
+            hidden = head.transform(dtype=dtype)(hidden)
+        return ClassificationHead(
+            len(labels),
+            head.dropout,
+            initializer_range=config["initializer_range"],
+            name="classifier",
+        )(hidden)
+
+    def preset(self, labels: Labels) -> str:
+        """Cross-entropy over the first tokens of words."""
+        return "cross_entropy"
+
+    def kind(self, labels: Labels) -> str:
+        """The task's name where tags make up entities, "tagging" where each stands for itself."""
+        return self.name if has_chunks(labels) else "tagging"
+
+    def config_keys(self, labels: Labels) -> dict[str, Any]:
+        """Names of the labels; what the checkpoint says of a problem with texts is past."""
+        return {**super().config_keys(labels), "problem_type": None}
+
+    def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
+        """One text, several, or several lists of words.
+
+        Raises:
+            DataError: If something else is given.
+        """
+        if text_pair is not None:
+            columns["text_pair"] = text_pair
+        if columns:
+            raise DataError(
+                f"predict for {self.name} takes texts, or lists of words; found "
+                f"{', '.join(sorted(columns))}."
+            )
+        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+            return {"text": texts}
+        rows = list(texts)
+        of_words = any(isinstance(row, list | tuple) for row in rows)
+        return {"tokens" if of_words else "text": rows}
+
+    def require(self, examples: Columns) -> None:
+        """Words are needed; texts alone will do to predict."""
+        if set(examples.columns) != {"text"}:
+            super().require(examples)
+
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
+        """Words that are too many are cut off; the first token of each has its target."""
+        if "tokens" in examples.columns:
+            encoding, words, truncated = encode_words(
+                tokenizer, examples.columns["tokens"], max_length
+            )
+        else:
+            encoding, words, truncated = encode_text_words(
+                tokenizer, examples.columns["text"], max_length
+            )
+        targets = None
+        if self.target_column in examples.columns:
+            targets = []
+            numbers = self._numbers(examples, labels)
+            for ids, first, wanted in zip(encoding["input_ids"], words, numbers, strict=True):
+                seen = first[:, 0] >= 0
+                target = np.full(len(ids), IGNORED, dtype="int32")
+                target[first[seen, 0]] = wanted[seen]
+                targets.append(target)
+        return Encoded(
+            **features_of(encoding, tokenizer), targets=targets, truncated=truncated, words=words
+        )
+
+    def targets(self, examples: Columns, labels: Labels) -> list[list[str]]:
+        """The tags of each row, by the names that the model has for them.
+
+        Raises:
+            DataError: If a tag is none of the model's labels.
+        """
+        return [[labels[number] for number in row] for row in self._numbers(examples, labels)]
+
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+    ) -> list[list[str]]:
+        """A label for each word; "O" (else the first label) for one that the model did not see."""
+        blank = OUTSIDE if OUTSIDE in labels else labels[0]
+        return [
+            [blank if number is None else labels[number] for number, _ in _choices(row, words)]
+            for row, words in zip(rows, encoded.words, strict=True)
+        ]
+
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+    ) -> list[list[Entity]]:
+        """Entities with their places; where tags make up none, every word that is not "O"."""
+        texts = examples.columns.get("text") or map(" ".join, examples.columns["tokens"])
+        together = has_chunks(labels)
+        return [
+            _entities(text, _choices(row, words), words, labels, together)
+            for text, row, words in zip(texts, rows, encoded.words, strict=True)
+        ]
+
+    def _numbers(self, examples: Columns, labels: Labels) -> list[np.ndarray]:
+        """The place of each tag among the labels, a row an array (words,)."""
+        numbers = []
+        for i, row in enumerate(examples.columns[self.target_column]):
+            found = [labels.number_of(tag) for tag in row]
+            if None in found:
+                place = found.index(None)
+                word = examples.columns["tokens"][i][place]
+                raise DataError(
+                    f"Row {i} of {examples.name} has the tag {row[place]!r} at the word {word!r}, "
+                    f"which is none of the model's {len(labels)} labels: {', '.join(labels)}. "
+                    "Load the model with labels=train.labels."
+                )
+            numbers.append(np.asarray(found, dtype="int32"))
+        return numbers
+
+
+def _choices(logits: np.ndarray, words: np.ndarray) -> list[tuple[int | None, float]]:
+    """For each word the best label and its probability; None and 0 for a word without tokens."""
+    seen = words[:, 0] >= 0
+    exponents = np.exp(np.float64(logits) - logits.max(axis=-1, keepdims=True))
+    probabilities = exponents / exponents.sum(axis=-1, keepdims=True)
+    chosen: list[tuple[int | None, float]] = [(None, 0.0)] * len(words)
+    for place, row in zip(np.flatnonzero(seen), probabilities[words[seen, 0]], strict=True):
+        chosen[place] = int(row.argmax()), float(row.max())
+    return chosen
+
+
+def _entities(
+    text: str,
+    choices: list[tuple[int | None, float]],
+    words: np.ndarray,
+    labels: Labels,
+    together: bool,
+) -> list[Entity]:
+    tags = [OUTSIDE if number is None else labels[number] for number, _ in choices]
+    if together:
+        found = chunks(tags)
+    else:
+        found = [(tag, i, i + 1) for i, tag in enumerate(tags) if tag != OUTSIDE]
+    entities = []
+    for label, first, last in found:
+        start, end = int(words[first, 1]), int(words[last - 1, 2])
+        score = float(np.mean([probability for _, probability in choices[first:last]]))
+        entities.append(Entity(label, text[start:end], start, end, score))
+    return entities

@@ -1,0 +1,120 @@
+"""Words and the tokens they begin with: for tasks in which every word has an answer."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.tasks.task import tokenized
+
+_NO_TOKEN = -1
+
+
+def encode_words(
+    tokenizer: Any, rows: Sequence[Sequence[str]], max_length: int
+) -> tuple[Any, list[np.ndarray], int]:
+    """Token ids of lists of words.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        rows: The words of each row.
+        max_length: Tokens a row may have, special ones included.
+
+    Returns:
+        The tokenizer's output; the words of each row, as in `Encoded.words`, with characters
+        counted in `" ".join(words)`; how many rows lost their end.
+    """
+    space = " " if _needs_space(tokenizer) else ""
+    encoding, truncated = _encode(
+        tokenizer, [[space + word for word in row] for row in rows], max_length, True
+    )
+    words = []
+    for i, row in enumerate(rows):
+        lengths = np.fromiter(map(len, row), dtype="int64", count=len(row))
+        ends = np.cumsum(lengths + 1) - 1
+        numbers = [_NO_TOKEN if word is None else word for word in encoding.word_ids(i)]
+        known, tokens = np.unique(np.asarray(numbers, dtype="int64"), return_index=True)
+        first = np.full(len(row), _NO_TOKEN, dtype="int64")
+        first[known[known >= 0]] = tokens[known >= 0]
+        words.append(np.stack([first, ends - lengths, ends], axis=1))  # (words, 3)
+    return encoding, words, truncated
+
+
+def encode_text_words(
+    tokenizer: Any, texts: Sequence[str], max_length: int
+) -> tuple[Any, list[np.ndarray], int]:
+    """Token ids of texts, and the words in them.
+
+    Words are those of the tokenizer's own pre-tokenization. Where that goes by white space
+    alone, they also end at punctuation and around Chinese characters, as those of BERT do.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        texts: The texts.
+        max_length: Tokens a row may have, special ones included.
+
+    Returns:
+        As `encode_words`, with characters counted in the text.
+    """
+    space = " " if _needs_space(tokenizer) else ""
+    encoding, truncated = _encode(tokenizer, [space + text for text in texts], max_length, False)
+    words = [
+        _words_of(text, encoding.word_ids(i), np.asarray(encoding["offset_mapping"][i]), len(space))
+        for i, text in enumerate(texts)
+    ]
+    return encoding, words, truncated
+
+
+def _encode(tokenizer: Any, rows: list, max_length: int, are_words: bool) -> tuple[Any, int]:
+    encoding = tokenized(
+        tokenizer,
+        rows,
+        is_split_into_words=are_words,
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=max_length,
+    )
+    return encoding, sum(bool(row.overflowing) for row in encoding.encodings)
+
+
+def _needs_space(tokenizer: Any) -> bool:
+    """Whether words get other tokens after a space, and the tokenizer puts none before a word.
+
+    So it is with byte-level BPE (RoBERTa) unless it was made with `add_prefix_space=True`: alone,
+    a word would get the tokens that it has in the middle of another word.
+    """
+    plain, spaced = tokenizer(["a", " a"], add_special_tokens=False)["input_ids"]
+    return plain != spaced
+
+
+def _words_of(
+    text: str, word_ids: Sequence[int | None], offsets: np.ndarray, shift: int
+) -> np.ndarray:
+    """The words of a text (words, 3), from the numbers and places of its tokens."""
+    words: list[list[int]] = []
+    number, stood_alone = None, False
+    for token, (word, (start, end)) in enumerate(zip(word_ids, offsets - shift, strict=True)):
+        if word is None:
+            continue
+        start = max(int(start), 0)
+        piece = text[start:end]
+        start += len(piece) - len(piece.lstrip())
+        piece = piece.strip()
+        alone = bool(piece) and all(map(_stands_alone, piece))
+        # Several tokens can be parts of one character, which no word ends within.
+        apart = (alone or stood_alone) and words and start >= words[-1][2]
+        if word != number or apart:
+            words.append([token, start, start])
+        words[-1][2] = max(words[-1][2], start + len(piece))
+        number, stood_alone = word, alone
+    words = [word for word in words if word[1] < word[2]]  # not the white space between others
+    return np.asarray(words, dtype="int64").reshape(-1, 3)
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether BERT makes a word of a character whatever stands beside it."""
+    code = ord(character)
+    is_ascii_sign = 33 <= code < 127 and not character.isalnum()
+    is_chinese = 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0x20000 <= code <= 0x323AF
+    return is_ascii_sign or is_chinese or unicodedata.category(character).startswith("P")
