@@ -1,5 +1,6 @@
 """The kinds of predictions there are, and how each is measured: one row each."""
 
+from finetune_tf.evaluation.answer_measures import Answers
 from finetune_tf.evaluation.measure import Measure
 from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
 
@@ -8,4 +9,5 @@ MEASURES: dict[str, Measure] = {
     "single_label_classification": SingleLabel(),
     "multi_label_classification": MultiLabel(),
     "regression": Regression(),
+    "question-answering": Answers(),
 }

@@ -4,10 +4,12 @@ A new task is a file here and a row in `TASKS`. Names are those of Hugging Face 
 """
 
 from finetune_tf.errors import ModelError
+from finetune_tf.tasks.answers import Answer
+from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Task
 from finetune_tf.tasks.text_classification import TextClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(), QuestionAnswering())}
 
 
 def get_task(name: str) -> Task:
@@ -21,4 +23,13 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["IGNORED", "TASKS", "Encoded", "Task", "TextClassification", "get_task"]
+__all__ = [
+    "IGNORED",
+    "TASKS",
+    "Answer",
+    "Encoded",
+    "QuestionAnswering",
+    "Task",
+    "TextClassification",
+    "get_task",
+]
