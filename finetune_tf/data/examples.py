@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune_tf.data.answers import check_answers
 from finetune_tf.data.checks import check_columns, check_labels, check_texts, check_words
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
@@ -49,6 +50,10 @@ class Examples:
                 check_texts(columns[column], column, self.name)
         if "tokens" in columns:
             check_words(columns["tokens"], columns.get("tags"), self.name)
+        if "answers" in columns:
+            columns["answers"] = check_answers(
+                columns["answers"], columns.get("context"), self.name
+            )
         if "label" in columns:
             if self.labels is None:
                 raise DataError(
@@ -131,7 +136,8 @@ class Examples:
                 order, as evaluation needs.
             seed: Decides the order of each epoch.
             max_length: Tokens a row may have; longer texts lose their end. By default what
-                the model can take.
+                the model can take, for question answering up to 384: there, longer contexts
+                become several rows.
             drop_remainder: Leaves out the last batch if it is smaller than the others.
 
         Returns:
@@ -163,7 +169,8 @@ class Examples:
 
         Args:
             model: From `finetune_tf.load`.
-            max_length: Tokens a row may have; by default what the model can take.
+            max_length: Tokens a row may have; by default what the model can take, or the task's
+                usual length if that is less.
             targets: Whether what is right is encoded too, where it is known.
 
         Raises:
@@ -175,7 +182,8 @@ class Examples:
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
                 f"the texts; found {type(model).__name__}."
             )
-        length = model.max_length if max_length is None else max_length
+        usual = model.task.usual_length or model.max_length
+        length = min(usual, model.max_length) if max_length is None else max_length
         if not 0 < length <= model.max_length:
             raise ModelError(
                 f"max_length={max_length} does not fit: the model takes 1 to {model.max_length} "

@@ -1,5 +1,6 @@
 """The kinds of predictions there are, and how each is measured: one row each."""
 
+from finetune_tf.evaluation.answer_measures import Answers
 from finetune_tf.evaluation.measure import Measure
 from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.token_measures import Entities, Tags
@@ -11,4 +12,5 @@ MEASURES: dict[str, Measure] = {
     "regression": Regression(),
     "token-classification": Entities(),
     "tagging": Tags(),
+    "question-answering": Answers(),
 }

@@ -28,7 +28,8 @@ def predict(
         texts: One text or several; for token classification lists of words as well.
         text_pair: The second text of each, for models that compare or combine two.
         batch_size: Rows per batch.
-        **columns: What else the task reads: `question=` and `context=` for question answering.
+        **columns: What else the task reads: `question=` and `context=` for question answering,
+            and the options of its `describe`.
 
     Returns:
         For a single text what the task's `describe` gives (for text classification a `Prediction`:
@@ -40,6 +41,7 @@ def predict(
         DataError: If a text is empty, or there are not as many partners as texts.
     """
     task = require_task(model).task
+    options = {name: columns.pop(name) for name in task.options if name in columns}
     asked = task.asked(texts, text_pair, **columns)
     single = [isinstance(value, str) for value in asked.values()]
     if any(single) and not all(single):
@@ -53,7 +55,7 @@ def predict(
         return []
     examples = Examples(columns=listed, labels=None, name="texts")
     rows, encoded = outputs(model, examples, batch_size)
-    described = task.describe(rows, encoded, examples, model.labels)
+    described = task.describe(rows, encoded, examples, model.labels, **options)
     return described[0] if all(single) else described
 
 

@@ -4,11 +4,15 @@ A new task is a file here and a row in `TASKS`. Names are those of Hugging Face 
 """
 
 from finetune_tf.errors import ModelError
+from finetune_tf.tasks.answers import Answer
+from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Task
 from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(), TokenClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (TextClassification(), TokenClassification(), QuestionAnswering())
+}
 
 
 def get_task(name: str) -> Task:
@@ -25,8 +29,10 @@ def get_task(name: str) -> Task:
 __all__ = [
     "IGNORED",
     "TASKS",
+    "Answer",
     "Encoded",
     "Entity",
+    "QuestionAnswering",
     "Task",
     "TextClassification",
     "TokenClassification",

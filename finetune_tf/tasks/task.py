@@ -74,6 +74,10 @@ class Task(abc.ABC):
         poolings: The poolings that a user may ask for; empty where nothing is pooled.
         token_axis: The axis of a row's output that runs over its tokens, the row's own axis not
             counted; None where there is none.
+        usual_length: Tokens a row gets unless the user says otherwise; None for as many as the
+            model can take.
+        options: What `predict` may be given besides columns, for `describe`.
+        usage: A call of `predict`, for model cards.
     """
 
     name: ClassVar[str]
@@ -84,6 +88,9 @@ class Task(abc.ABC):
     output_layers: ClassVar[tuple[str, ...]] = ("classifier",)
     poolings: ClassVar[tuple[str, ...]] = ()
     token_axis: ClassVar[int | None] = None
+    usual_length: ClassVar[int | None] = None
+    options: ClassVar[tuple[str, ...]] = ()
+    usage: ClassVar[str] = 'ft.predict(model, ["…"])'
 
     @abc.abstractmethod
     def outputs(
@@ -180,6 +187,17 @@ class Task(abc.ABC):
                 f"{', '.join(sorted(columns))}."
             )
         return {"text": texts} if text_pair is None else {"text": texts, "text_pair": text_pair}
+
+    def given(self, values: list) -> Any:
+        """Predictions that somebody else made, in the form of `decide`.
+
+        Args:
+            values: One for each example.
+
+        Returns:
+            None where such predictions look like the target column, and are read as one.
+        """
+        return None
 
     def reordered(self, predictions: Any, labels: Labels | None, wanted: Labels | None) -> Any:
         """Predictions of a model with the same labels in another order, in the order wanted.

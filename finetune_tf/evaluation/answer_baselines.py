@@ -1,0 +1,171 @@
+"""Baselines for questions about a context: what needs no pretrained model.
+
+- "overlap": the sentence that shares most with the question, and in it the words that stand next
+  to those of the question and look like an answer to "who", "when", "how many", …;
+- "first": the first sentence of the context.
+
+"overlap" learns from the training examples how rare each word is (IDF), how long answers to each
+kind of question are, and how often they hold a number or a name. The idea of counting words around
+a candidate is Richardson et al.'s (MCTest, 2013), with which Rajpurkar et al. (2016) compare too.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune_tf.data import Examples
+from finetune_tf.evaluation.answer_scores import best_scores, f1_score
+from finetune_tf.evaluation.measure import Baseline
+from finetune_tf.labels import Labels
+
+# Characters of languages that write without spaces count as words.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+_ASKING = ("who", "when", "where", "which", "what", "why", "how")
+_LONGEST = 8  # words of an answer
+_NEAR = 6  # words that still count as near
+# Enough to choose two numbers by, little enough to take seconds.
+_TUNING_EXAMPLES = 500
+_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+class _Guess(NamedTuple):
+    text: str
+    shared: float  # weight of the question's words that the sentence shares
+
+
+class _Overlap:
+    """The baseline "overlap", fitted to training examples."""
+
+    def __init__(self, train: Examples, targets: list[list[str]], seed: int) -> None:
+        contexts = set(train.columns["context"])
+        counts = Counter(word for text in contexts for word in set(_words(text)))
+        # The word of a question that no context has says as much as one that a single one has.
+        self._rarity = defaultdict(
+            lambda: np.log(1 + len(contexts)),
+            {word: np.log((1 + len(contexts)) / count) for word, count in counts.items()},
+        )
+        self._shapes: dict[str, Counter] = defaultdict(Counter)
+        for question, accepted in zip(train.columns["question"], targets, strict=True):
+            for text in accepted[:1]:
+                self._shapes[_kind(question)][_shape(_WORD.findall(text))] += 1
+        self._weight, self._threshold = 1.0, -np.inf
+        self._tune(train, targets, seed)
+
+    def _tune(self, train: Examples, targets: list[list[str]], seed: int) -> None:
+        """Chooses the weight of nearness, and below which overlap there is no answer."""
+        rows = np.random.default_rng(seed).permutation(len(train))[:_TUNING_EXAMPLES]
+        some, accepted = train[rows], [targets[row] for row in rows]
+
+        def quality(weight: float) -> float:
+            guesses = self._guesses(some, weight)
+            return best_scores(f1_score, accepted, [guess.text for guess in guesses]).mean()
+
+        self._weight = max(_WEIGHTS, key=quality)
+        if all(accepted):
+            return
+        guesses = self._guesses(some, self._weight)
+        right = best_scores(f1_score, accepted, [guess.text for guess in guesses])
+        empty = np.asarray([not answers for answers in accepted], dtype="float64")
+        shared = np.asarray([guess.shared for guess in guesses])
+        self._threshold = max(
+            (-np.inf, *np.unique(shared), np.inf),
+            key=lambda least: np.where(shared < least, empty, right).mean(),
+        )
+
+    def answers(self, test: Examples) -> list[str]:
+        """One text a question, "" where too little of it stands in the context."""
+        guesses = self._guesses(test, self._weight)
+        return [guess.text if guess.shared >= self._threshold else "" for guess in guesses]
+
+    def _guesses(self, examples: Examples, weight: float) -> list[_Guess]:
+        columns = examples.columns
+        return [
+            self._guess(question, context, weight)
+            for question, context in zip(columns["question"], columns["context"], strict=True)
+        ]
+
+    def _guess(self, question: str, context: str, weight: float) -> _Guess:
+        asked = {word: self._rarity[word] for word in _words(question)}
+        total = sum(asked.values()) or 1.0
+        best = _Guess("", -1.0)
+        for sentence in _sentences(context):
+            shared = sum(asked[word] for word in set(_words(sentence)) & asked.keys()) / total
+            if shared > best.shared:
+                best = _Guess(sentence, shared)
+        return best._replace(text=self._part(best.text, asked, _kind(question), weight))
+
+    def _part(self, sentence: str, asked: Mapping[str, float], kind: str, weight: float) -> str:
+        """The likeliest answer in a sentence: log P(shape | kind) + weight * nearness."""
+        places = list(_WORD.finditer(sentence))
+        words = [place.group() for place in places]
+        weights = np.asarray([asked.get(_stem(word), 0.0) for word in words])
+        kernel = np.r_[1 : _NEAR + 1, 0, _NEAR:0:-1] / _NEAR
+        near = np.convolve(weights, kernel)[_NEAR : _NEAR + len(words)] / (weights.sum() or 1.0)
+        spans = [
+            (first, stop)
+            for first in range(len(words))
+            for stop in range(first + 1, min(first + _LONGEST, len(words)) + 1)
+            if not weights[first:stop].any()
+        ]
+        if not spans:
+            return sentence
+        shapes = [_shape(words[first:stop]) for first, stop in spans]
+        rivals, likely = Counter(shapes), self._shapes[kind]
+        scores = [
+            # Of two shapes equally likely, the one with fewer candidates says more of each.
+            np.log((likely[shape] + 0.1) / rivals[shape]) + weight * near[first:stop].mean()
+            for shape, (first, stop) in zip(shapes, spans, strict=True)
+        ]
+        first, stop = spans[int(np.argmax(scores))]
+        return sentence[places[first].start() : places[stop - 1].end()]
+
+
+def _overlap(
+    train: Examples, targets: Any, test: Examples, labels: Labels | None, seed: int
+) -> list[str]:
+    return _Overlap(train, targets, seed).answers(test)
+
+
+def _first(
+    train: Examples, targets: Any, test: Examples, labels: Labels | None, seed: int
+) -> list[str]:
+    return [next(_sentences(context)) for context in test.columns["context"]]
+
+
+#: The strongest first.
+BASELINES: dict[str, Baseline] = {"overlap": _overlap, "first": _first}
+
+
+def _sentences(text: str) -> Iterator[str]:
+    return (sentence for sentence in _SENTENCE_END.split(text.strip()) if sentence)
+
+
+def _words(text: str) -> list[str]:
+    return [_stem(word) for word in _WORD.findall(text)]
+
+
+def _stem(word: str) -> str:
+    """Endings change the word of a question more often than they tell two words apart."""
+    return word.lower()[:6]
+
+
+def _kind(question: str) -> str:
+    """The word that asks, "how" with the word behind it; "" for none."""
+    words = [word.lower() for word in _WORD.findall(question)]
+    for i, word in enumerate(words):
+        if word in _ASKING:
+            return " ".join(words[i : i + 2]) if word == "how" else word
+    return ""
+
+
+def _shape(words: list[str]) -> tuple[int, bool, bool]:
+    """How many words, and whether there are a number and a name among them."""
+    return (
+        min(len(words), _LONGEST),
+        any(word[0].isdigit() for word in words),
+        any(word[0].isupper() for word in words),
+    )

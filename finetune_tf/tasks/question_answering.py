@@ -1,0 +1,231 @@
+"""Extractive question answering: the part of a context that answers a question.
+
+As in SQuAD (Rajpurkar et al. 2016) and SQuAD 2 (Rajpurkar et al. 2018), where a context need not
+hold an answer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.labels import Labels
+from finetune_tf.messages import say
+from finetune_tf.tasks.answers import Answer, best_answer, best_span
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Task, features_of
+from finetune_tf.tasks.windows import windows
+
+#: Tokens that two windows of one context share.
+STRIDE = 128
+#: Tokens that an answer may have.
+MAX_ANSWER_LENGTH = 30
+
+
+class QuestionAnswering(Task):
+    """A question and a context to the first and the last token of the answer.
+
+    The first token of a row ("[CLS]") stands for "no answer here". A context that is too long for
+    the model becomes several rows, which share `STRIDE` tokens with their neighbours.
+    """
+
+    name = "question-answering"
+    class_suffix = "ForQuestionAnswering"
+    columns = ("question", "context", "answers")
+    target_column = "answers"
+    token_axis = 1
+    usual_length = 384
+    options = ("null_threshold", "max_answer_length")
+    usage = 'ft.predict(model, question="…", context="…")'
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: Labels | None,
+        pooling: str | None,
+        dtype: Any,
+    ) -> Any:
+        """Logits (batch, 2, length): of each token as the first and as the last of the answer."""
+        features = backbone.hidden
+        if head.transform is not None:
+            features = head.transform(dtype=dtype)(features)
+        return ClassificationHead(
+            2,
+            head.dropout,
+            initializer_range=config["initializer_range"],
+            per_label=True,
+            name="classifier",
+        )(features)
+
+    def preset(self, labels: Labels | None) -> str:
+        """Cross-entropy over the tokens of a row, for start and end."""
+        return "cross_entropy"
+
+    def config_keys(self, labels: Labels | None) -> dict[str, Any]:
+        """Two labels without meaning, since PyTorch makes as many outputs as there are labels."""
+        return super().config_keys(Labels.of(2))
+
+    def encode(
+        self,
+        examples: Columns,
+        tokenizer: Any,
+        max_length: int,
+        labels: Labels | None = None,
+        stride: int = STRIDE,
+    ) -> Encoded:
+        """Windows as rows; targets (rows, 2) are the tokens at which the answer starts and ends.
+
+        Of several accepted answers the first one counts. Where it does not stand whole in a
+        window, both targets are 0, the first token.
+
+        Args:
+            examples: With questions, contexts and, to learn from, answers.
+            tokenizer: A fast tokenizer of transformers.
+            max_length: Tokens a window may have.
+            labels: Not read.
+            stride: Tokens that neighbouring windows share.
+
+        Raises:
+            DataError: If a question leaves its context no room.
+        """
+        answers = examples.columns.get("answers")
+        made = windows(
+            tokenizer,
+            examples.columns["question"],
+            examples.columns["context"],
+            [None] * len(examples) if answers is None else list(map(_first_span, answers)),
+            max_length,
+            stride,
+            examples.name,
+        )
+        if len(made.example) > len(examples):
+            say(
+                f"{examples.name}: {len(examples):,} questions make {len(made.example):,} rows, "
+                f"since contexts go on in a further row after {max_length} tokens."
+            )
+        if made.lost:
+            say(
+                f"{examples.name}: {made.lost:,} answers are too long for the part that two rows "
+                "of a context share and stand whole in none: they are learnt as 'no answer'. A "
+                "larger max_length helps."
+            )
+        return Encoded(
+            **features_of(vars(made), tokenizer),
+            targets=None if answers is None else np.asarray(made.answers, dtype="int32"),
+            example=np.asarray(made.example),
+            offsets=made.offsets,
+        )
+
+    def targets(self, examples: Columns, labels: Labels | None) -> list[list[str]]:
+        """The accepted answers of each example; none where the context has no answer."""
+        return [list(answers["text"]) for answers in examples.columns["answers"]]
+
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
+    ) -> list[str]:
+        """Texts of the answers, "" for no answer.
+
+        Only if there are questions without an answer among the examples, the model may leave a
+        question without one: as with the official scripts, SQuAD 1.1 wants an answer to each.
+        """
+        answers = examples.columns.get("answers", ())
+        threshold = 0.0 if any(not answer["text"] for answer in answers) else None
+        described = self.describe(rows, encoded, examples, labels, threshold)
+        return [answer.text for answer in described]
+
+    def describe(
+        self,
+        rows: list[np.ndarray],
+        encoded: Encoded,
+        examples: Columns,
+        labels: Labels | None,
+        null_threshold: float | None = 0.0,
+        max_answer_length: int = MAX_ANSWER_LENGTH,
+    ) -> list[Answer]:
+        """The best answer of each example, over all windows of its context.
+
+        Args:
+            rows: Logits (2, tokens) of each row.
+            encoded: From `encode`.
+            examples: The examples.
+            labels: Not read.
+            null_threshold: How far the logits of "no answer" have to be above those of the best
+                answer for there to be none; None to give an answer always.
+            max_answer_length: Tokens that an answer may have.
+        """
+        if isinstance(max_answer_length, bool) or max_answer_length < 1:
+            raise DataError(f"max_answer_length is 1 or more tokens, found {max_answer_length!r}.")
+        spans = [
+            best_span(logits, offsets, max_answer_length)
+            for logits, offsets in zip(rows, encoded.offsets, strict=True)
+        ]
+        # Windows of one example stand side by side.
+        borders = np.searchsorted(encoded.example, np.arange(len(examples) + 1))
+        return [
+            best_answer(spans[borders[i] : borders[i + 1]], context, null_threshold)
+            for i, context in enumerate(examples.columns["context"])
+        ]
+
+    def asked(
+        self,
+        texts: Any = None,
+        text_pair: Any = None,
+        question: Any = None,
+        context: Any = None,
+        **columns: Any,
+    ) -> dict[str, Any]:
+        """The columns `question` and `context`.
+
+        Raises:
+            DataError: If one is missing, or anything else is given.
+        """
+        given = {"texts": texts, "text_pair": text_pair, **columns}
+        others = [name for name, value in given.items() if value is not None]
+        if others or question is None or context is None:
+            found = [*others, *(["question"] if question is not None else [])]
+            found += ["context"] if context is not None else []
+            raise DataError(
+                "predict for question-answering takes question= and context= by name, found "
+                f'{", ".join(found) or "neither"}: ft.predict(model, question="…", context="…"), '
+                f"or two lists. Options are {' and '.join(self.options)}."
+            )
+        return {"question": question, "context": context}
+
+    def given(self, values: list) -> list[str]:
+        """Answers as texts, or as `describe` gives them.
+
+        Raises:
+            DataTypeError: If a value is neither.
+        """
+        texts = [value.text if isinstance(value, Answer) else value for value in values]
+        wrong = [text for text in texts if not isinstance(text, str)]
+        if wrong:
+            raise DataTypeError(
+                "Predictions for question-answering are one text each, '' for no answer; found "
+                f"{wrong[0]!r}."
+            )
+        return texts
+
+    def require(self, examples: Columns) -> None:
+        """Checks that there are questions and contexts.
+
+        Raises:
+            ModelError: If not.
+        """
+        if not {"question", "context"} <= examples.columns.keys():
+            raise ModelError(
+                f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
+                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it: "
+                'from_jsonl(path, question="…", context="…", answers="…").'
+            )
+
+
+def _first_span(answers: Mapping[str, list]) -> tuple[int, int] | None:
+    """First character of the first accepted answer and the one past its last."""
+    if not answers["text"]:
+        return None
+    start = answers["answer_start"][0]
+    return start, start + len(answers["text"][0])
