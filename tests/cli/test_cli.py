@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers_models import write_checkpoint
 
 from finetune_tf import cli
 
@@ -50,6 +51,32 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines] == ["a very good film", "a very bad film"]
     assert set(lines[0]["probabilities"]) == {"good", "bad"}
+
+
+def test_words_and_their_tags(tmp_path, monkeypatch, capsys):
+    tiny_bert = write_checkpoint(tmp_path / "one-block", blocks=1)
+    rows = [(["a", "good", "film"], ["O", "O", "B-film"]), (["the", "actor"], ["O", "B-who"])] * 4
+    data = tmp_path / "words.jsonl"
+    data.write_text("\n".join(json.dumps({"words": row, "ner": tags}) for row, tags in rows))
+    task = ["--task", "token-classification"]
+    columns = ["--tokens", "words", "--tags", "ner"]
+    options = ["--epochs", 1, "--validation", data, "--test", data, "--output", tmp_path / "run"]
+
+    assert run(monkeypatch, "train", tiny_bert, data, *task, *columns, *options) == 0
+    assert "baseline dictionary" in capsys.readouterr().out
+
+    checkpoint = tmp_path / "run" / "checkpoint"
+    against = ["--baseline", "majority", "--train", data]
+    assert run(monkeypatch, "evaluate", checkpoint, data, *task, *columns, *against) == 0
+    assert "words.jsonl: 8 sentences" in capsys.readouterr().out
+
+    assert run(monkeypatch, "predict", checkpoint, "a good film", *task) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["text"] == "a good film"
+    assert all(set(found) >= {"label", "text", "start", "end"} for found in line["entities"])
+
+    assert run(monkeypatch, "train", tiny_bert, data, *columns, "--output", tmp_path / "no") == 2
+    assert "With these columns the task can be token-classification" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tiny_bert, tmp_path):

@@ -1,0 +1,417 @@
+"""Words to tags: hand-written logits on real tokenizers, and a tiny BERT that learns."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers_models import write_checkpoint
+
+import finetune_tf as ft
+from finetune_tf.errors import CheckpointError, DataError, DataTypeError, ModelError
+from finetune_tf.evaluation import Entity
+from finetune_tf.tasks import get_task
+
+# The toy model is random, so there is nothing that a high rate could ruin.
+pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
+
+TASK = get_task("token-classification")
+LABELS = ft.Labels(["O", "B-film", "I-film", "B-who", "I-who"])
+SENTENCES = [
+    (["the", "good", "actor", "was", "bad"], ["O", "B-who", "I-who", "O", "O"]),
+    (["a", "very", "long", "story"], ["O", "O", "B-film", "I-film"]),
+    (["actor", "and", "film"], ["B-who", "O", "B-film"]),
+]
+
+
+def sentences(rows=SENTENCES, **options) -> ft.data.Examples:
+    tokens, tags = zip(*rows, strict=True)
+    options = {"labels": LABELS, "name": "toy", **options}
+    return ft.data.from_arrays(tokens=list(tokens), tags=list(tags), **options)
+
+
+def logits(encoded, tags, labels=LABELS, strength=4.0):
+    """What a model would have to give to say these tags at the first tokens of words."""
+    rows = []
+    for ids, words, wanted in zip(encoded.features["input_ids"], encoded.words, tags, strict=True):
+        # Everything that is no first token says the last label, which nobody may hear.
+        row = np.zeros((len(ids), len(labels)), "float32")
+        row[:, -1] = 9.0
+        for (token, *_), tag in zip(words, wanted, strict=True):
+            if token >= 0:
+                row[token] = strength * (np.arange(len(labels)) == labels.index(tag))
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def bert_tokenizer():
+    """Knows "good", "act", "##or" and few others, so that some words have two tokens."""
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "act", "##or", "in", "new"]
+    words += ["york", "##s", ".", "-", "film"]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=16)
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    """Byte-level BPE as in RoBERTa, made without add_prefix_space, as most are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the actor was in New York"] * 9, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def encode(tokenizer, rows, max_length=16, labels=LABELS):
+    return TASK.encode(sentences(rows, labels=labels), tokenizer, max_length, labels)
+
+
+def test_the_first_token_of_a_word_has_its_label(bert_tokenizer):
+    row = (["good", "actors", "in", "New-York", "."], ["O", "B-who", "O", "B-film", "O"])
+
+    encoded = encode(bert_tokenizer, [row])
+
+    tokens = bert_tokenizer.convert_ids_to_tokens(encoded.features["input_ids"][0])
+    assert tokens == (
+        ["[CLS]", "good", "act", "##or", "##s", "in", "new", "-", "york", ".", "[SEP]"]
+    )
+    rest = -100
+    assert encoded.targets[0].tolist() == [rest, 0, 3, rest, rest, 0, 1, rest, rest, 0, rest]
+    assert encoded.targets[0].dtype == "int32"
+    assert encoded.truncated == 0
+
+
+def test_words_beyond_the_cut_and_words_without_tokens_are_outside(bert_tokenizer):
+    words = ["good", "\u200b", "film", "in", "new", "york"]
+    tags = ["O", "O", "B-film", "O", "B-film", "I-film"]
+
+    examples = sentences([(words, tags)])
+    encoded = TASK.encode(examples, bert_tokenizer, 6, LABELS)
+
+    assert encoded.truncated == 1
+    assert encoded.words[0][:, 0].tolist() == [1, -1, 2, 3, 4, -1]
+    assert encoded.targets[0].tolist() == [-100, 0, 1, 0, 1, -100]
+    decided = TASK.decide(logits(encoded, [tags]), encoded, examples, LABELS)
+    assert decided == [["O", "O", "B-film", "O", "B-film", "O"]]
+
+    nouns = ft.Labels(["noun", "verb"])
+    decided = TASK.decide(logits(encoded, [["verb"] * 6], nouns), encoded, examples, nouns)
+    assert decided == [["verb", "noun", "verb", "verb", "verb", "noun"]]
+
+
+def test_byte_level_tokens_have_their_space(byte_tokenizer):
+    """Without it, "York" would get the tokens that it has inside of "NewYork"."""
+    rows = [(["actor", "in", "New", "York"], ["B-who", "O", "B-film", "I-film"])]
+
+    encoded = encode(byte_tokenizer, rows)
+
+    tokens = byte_tokenizer.convert_ids_to_tokens(encoded.features["input_ids"][0])
+    assert tokens == ["<s>", "Ġactor", "Ġin", "ĠNew", "ĠYork", "</s>"]
+    with_space = byte_tokenizer.backend_tokenizer.pre_tokenizer
+    assert not with_space.add_prefix_space  # the tokenizer itself stays as it was
+
+
+def describe(tokenizer, texts, tags, labels=LABELS):
+    column = "text" if isinstance(texts[0], str) else "tokens"
+    examples = ft.data.Examples({column: texts}, name="texts")
+    TASK.require(examples)
+    encoded = TASK.encode(examples, tokenizer, 16, labels)
+    return TASK.describe(logits(encoded, tags, labels), encoded, examples, labels)
+
+
+def test_entities_have_places_in_the_text(bert_tokenizer):
+    text = "Good  actors in New-York."
+    tags = [["O", "B-who", "O", "B-film", "I-film", "I-film", "O"]]
+
+    found = describe(bert_tokenizer, [text], tags)[0]
+
+    score = np.exp(4) / (np.exp(4) + 4)
+    assert [(e.label, e.text, e.start, e.end) for e in found] == [
+        ("who", "actors", 6, 12),
+        ("film", "New-York", 16, 24),
+    ]
+    assert [e.score for e in found] == pytest.approx([score, score])
+    assert all(text[e.start : e.end] == e.text for e in found)
+    assert repr(found[0]) == "Entity('who', 'actors', 6:12, 0.932)"
+
+
+def test_entities_of_words_have_places_in_the_joined_words(bert_tokenizer):
+    words = ["Good", "actors", "in", "\u200b", "New-York"]
+
+    found = describe(bert_tokenizer, [words], [["O", "B-who", "O", "O", "I-film"]])[0]
+
+    assert [(e.label, e.text, e.start, e.end) for e in found] == [
+        ("who", "actors", 5, 11),
+        ("film", "New-York", 17, 25),
+    ]
+
+
+def test_a_byte_level_text_has_the_words_of_a_bert(byte_tokenizer, bert_tokenizer):
+    text = "actor's in New York…  \U0001f600! 王小"
+    examples = ft.data.Examples({"text": [text]}, name="texts")
+
+    for tokenizer in (byte_tokenizer, bert_tokenizer):
+        encoded = TASK.encode(examples, tokenizer, 99, LABELS)
+        words = [text[start:end] for _, start, end in encoded.words[0]]
+        assert words == [
+            *("actor", "'", "s", "in", "New", "York", "…", "\U0001f600", "!", "王", "小")
+        ]
+    ids = TASK.encode(examples, byte_tokenizer, 99, LABELS).features["input_ids"][0]
+    assert byte_tokenizer.convert_ids_to_tokens(ids)[1] == "Ġactor"
+
+
+def test_tokens_by_white_space_are_cut_at_punctuation():
+    """XLM-R, ALBERT and others: "Paris." is one word to them, and so is a Chinese sentence."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "▁", "▁in", "▁New", "▁York", "."]
+    inner = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+    text = "in  New York."
+    tags = [["O", "B-film", "I-film", "O"]]
+
+    assert [e.text for e in describe(tokenizer, [text], tags)[0]] == ["New York"]
+
+
+def test_a_text_without_words_has_no_entities(bert_tokenizer):
+    assert describe(bert_tokenizer, ["\u200b\u200d"], [[]]) == [[]]
+
+
+def test_tags_without_b_and_i_are_one_entity_a_word(bert_tokenizer):
+    labels = ft.Labels(["O", "noun", "verb"])
+
+    found = describe(bert_tokenizer, ["good film in"], [["noun", "noun", "O"]], labels)[0]
+
+    assert [(e.label, e.text) for e in found] == [("noun", "good"), ("noun", "film")]
+    assert (TASK.kind(labels), TASK.kind(LABELS)) == ("tagging", "token-classification")
+    assert TASK.kind(ft.Labels(["B", "I", "O"])) == "token-classification"
+    assert TASK.kind(ft.Labels(["B", "I", "CD"])) == "tagging"
+
+
+@pytest.fixture(scope="module")
+def one_block(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "one-block", blocks=1)
+
+
+@pytest.fixture(scope="module")
+def result(one_block):
+    """What the recipe makes of a few sentences."""
+    return ft.finetune(
+        one_block,
+        sentences(SENTENCES * 4),
+        sentences(),
+        test=sentences(),
+        task="token-classification",
+        epochs=8,
+        batch_size=6,
+        learning_rate=3e-2,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(result):
+    return result.model
+
+
+def test_the_recipe_learns_and_measures(result):
+    assert result.report.metrics["f1"] == 1.0
+    assert result.report.baseline.name == "dictionary"
+    assert len(result.history["val_accuracy"]) == 8
+    assert result.model.info.record["data"] == "toy (12 sentences)"
+
+
+def test_predict_takes_texts_and_lists_of_words(model):
+    text = "the good actor was bad"
+
+    found = ft.predict(model, text)
+
+    assert [(e.label, e.text, e.start) for e in found] == [("who", "good actor", 4)]
+    assert all(isinstance(e, Entity) and 0 < e.score <= 1 for e in found)
+    assert ft.predict(model, [text, "actor and film"])[0] == found
+    assert [e.label for e in ft.predict(model, ("actor and film",))[0]] == ["who", "film"]
+    assert ft.predict(model, [text.split()]) == [found]
+    assert ft.predict(model, []) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "message"),
+    [
+        (
+            "a film",
+            {"text_pair": "b"},
+            DataError,
+            "takes texts, or lists of words; found text_pair",
+        ),
+        ("a film", {"question": "b"}, DataError, "takes texts, or lists of words; found question"),
+        ([["a", "film"], "b"], {}, DataTypeError, "must hold lists of words: found row 1 .'b'."),
+        ([["a", 7]], {}, DataTypeError, "must hold lists of words"),
+        ([["a", ""]], {}, DataError, "has empty rows or words"),
+        ([" "], {}, DataError, "has empty texts"),
+        (7, {}, DataTypeError, "must hold texts .str., found int"),
+    ],
+)
+def test_predict_refuses_what_is_neither(model, given, options, error, message):
+    with pytest.raises(error, match=message):
+        ft.predict(model, given, **options)
+
+
+def test_a_report_with_everything(model, tmp_path):
+    test = sentences([*SENTENCES, (["a", "dull", "film"], ["O", "O", "B-film"])])
+
+    report = ft.evaluate(model, test, baseline="auto", train=sentences())
+
+    assert list(report.metrics) == ["f1", "precision", "recall", "accuracy"]
+    assert report.targets == test.columns["tags"]
+    assert report.predictions[:3] == test.columns["tags"][:3]
+    assert report.baseline.name == "dictionary"
+    assert report.baseline.metrics["f1"] == 1.0
+    assert str(report).startswith("toy: 4 sentences\n")
+    assert "3 of 4 texts of the test also stand in the training examples" in str(report)
+    assert set(report.per_class) == {"film", "who"}
+    report.save(tmp_path)
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert (stored["kind"], stored["main_metric"]) == ("token-classification", "f1")
+    assert stored["per_class"]["who"]["support"] == 2
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+def test_models_are_compared_by_names_of_labels(model, one_block):
+    other = ft.load(one_block, "token-classification", labels=LABELS[::-1])
+    test = sentences()
+
+    comparison = ft.compare({"learnt": model, "new": other}, test, "majority", test)
+
+    assert [row.name for row in comparison.rows] == ["learnt", "new", "baseline majority"]
+    assert comparison.rows[0].metrics["f1"] == 1.0
+    assert comparison.rows[2].metrics == {"f1": 0.0, "precision": 0.0, "recall": 0.0} | {
+        "accuracy": 6 / 12
+    }
+    assert comparison.rows[2].difference.value == -1.0
+    given = [["O"] * 5, ["O"] * 4, [3, 0, 1]]  # names or numbers
+    assert ft.evaluate(model, test, baseline=given).baseline.metrics["recall"] == 0.5
+    with pytest.raises(
+        DataError, match="Row 1 of the baseline's predictions has 4 words but 5 tag"
+    ):
+        ft.evaluate(model, test, baseline=[["O"] * 5] * 3)
+
+
+def test_parts_of_speech_are_measured_by_accuracy(one_block, tmp_path):
+    rows = [(["the", "film"], ["D", "N"]), (["a", "long", "story"], ["D", "A", "N"])]
+    train = sentences(rows, labels=None)
+    model = ft.load(one_block, "token-classification", labels=train.labels)
+
+    report = ft.evaluate(model, train, baseline="dictionary", train=train)
+
+    assert train.labels == ("A", "D", "N")
+    assert report.main_metric == "accuracy"
+    assert report.baseline.metrics == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert set(report.per_class) >= {"A", "D", "N"}
+    report.save(tmp_path)
+
+
+def test_saved_models_come_back_with_their_head(model, tmp_path):
+    folder = model.save_pretrained(tmp_path / "tagger")
+
+    again = ft.load(folder, "token-classification")
+
+    assert again.labels == LABELS
+    assert ft.predict(again, "actor and film") == ft.predict(model, "actor and film")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["BertForTokenClassification"]
+    assert config["label2id"] == {name: i for i, name in enumerate(LABELS)}
+    card = (folder / "README.md").read_text()
+    assert 'pipeline("token-classification", model=' in card
+    assert 'ft.load("path/to/this/folder", "token-classification")' in card
+    with pytest.raises(CheckpointError, match="has a head trained for the labels"):
+        ft.load(folder, "token-classification", labels=["O", "B-x"])
+
+
+def test_what_a_checkpoint_said_of_texts_is_forgotten(one_block, tmp_path):
+    folder = tmp_path / "regression"
+    ft.load(one_block, labels=1).save_pretrained(folder)
+
+    tagger = ft.load(folder, "token-classification", labels=LABELS)
+
+    tagger.save_pretrained(tmp_path / "tagger")
+    assert ft.load(tmp_path / "tagger", "token-classification").labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type"), [(["O"], None), (["O", "B-x"], "multi_label_classification")]
+)
+def test_labels_of_other_problems_are_refused(one_block, labels, problem_type):
+    with pytest.raises(ModelError, match="gives each word one of several labels, found Labels"):
+        ft.load(one_block, "token-classification", labels=labels, problem_type=problem_type)
+
+
+def write(path, *rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_each_word_needs_a_tag(tmp_path):
+    good = {"tokens": ["a", "film"], "tags": ["O", "B-film"]}
+    long = {"tokens": ["a", "film"], "tags": ["O", "B-film", "O"]}
+    path = write(tmp_path / "words.jsonl", good, long)
+
+    with pytest.raises(
+        DataError,
+        match=r"Row 1 of words.jsonl has 2 words but 3 tags; each word needs one. The words begin "
+        r"with \['a', 'film'\]",
+    ):
+        ft.data.from_jsonl(path, tokens="tokens", tags="tags")
+    path = write(tmp_path / "words.jsonl", good, {"tokens": ["a"]})
+    with pytest.raises(DataError, match="Each row of words.jsonl needs a list of tags, one a word"):
+        ft.data.from_jsonl(path, tokens="tokens", tags="tags")
+    with pytest.raises(DataError, match="'tags' of examples must hold lists of labels, one a word"):
+        ft.data.Examples({"tokens": [["a"]], "tags": ["O"]})
+
+
+def test_a_tag_that_the_model_does_not_know(model):
+    test = sentences([(["a", "film"], ["O", "B-book"])], labels=None)
+
+    expected = (
+        "Row 0 of toy has the tag 'B-book' at the word 'film', which is none of the model's 5"
+    )
+    for use in (test.batches, lambda model: ft.evaluate(model, test)):
+        with pytest.raises(DataError, match=expected):
+            use(model)
+
+
+def test_data_of_the_other_task(model, one_block):
+    texts = ft.data.from_arrays(["a film", "bad"], ["good", "bad"], name="reviews")
+    with pytest.raises(
+        ModelError,
+        match=r"The task token-classification reads the columns tokens, tags, but reviews has "
+        r"text, label\. .* With these columns the task can be text-classification\.",
+    ):
+        texts.batches(model)
+    with pytest.raises(DataError, match="reviews has no tags, so nothing can be measured on it"):
+        ft.evaluate(model, texts)
+
+    classifier = ft.load(one_block, labels=2)
+    with pytest.raises(
+        ModelError,
+        match=r"The task text-classification reads the columns .* but toy has tokens, tags\. .* "
+        r"With these columns the task can be token-classification\.",
+    ):
+        sentences().batches(classifier)
+    with pytest.raises(ModelError, match="With these columns the task can be token-classification"):
+        ft.finetune(one_block, sentences(), sentences())
