@@ -106,6 +106,7 @@ def _chain(
     """Backbone and head as one Functional model."""
     backbone = source.family.backbone(config, dtype)
     outputs = task.outputs(backbone, head, config, labels, pooling, dtype)
+    outputs = task.refined(outputs, source.modules, pooling)
     return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
 
 

@@ -15,6 +15,7 @@ from finetune_tf.files import write_text
 from finetune_tf.loading import load
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
+from finetune_tf.tasks import get_task
 from finetune_tf.training import presets, select
 from finetune_tf.training.devices import device_line
 from finetune_tf.training.freezing import train_only
@@ -121,9 +122,8 @@ def finetune(
     say(device_line(dtype))
     if validation is None:
         train, validation = train.split(0.1, seed)
-    model = load(
-        checkpoint, task, labels=train.labels, pooling=pooling, dropout=dropout, dtype=dtype
-    )
+    labels = train.labels if get_task(task).has_labels else None
+    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
     batches = train.batches(model, batch_size, shuffle=True, seed=seed, max_length=max_length)
     watched = validation.batches(model, batch_size, max_length=max_length)
     preset = getattr(presets, model.task.preset(model.labels))
@@ -178,10 +178,7 @@ def _phases(policy: str | Selector) -> tuple[Selector, ...]:
 
 def _keep_best(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
     """Ends the phase with the weights of its best epoch on the validation examples."""
-    if model.task.preset(model.labels) == "mean_squared_error":
-        monitor, mode = "val_loss", "min"
-    else:
-        monitor, mode = "val_accuracy", "max"
+    monitor, mode = model.task.monitor(model.labels)
     return keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=epochs, restore_best_weights=True
     )

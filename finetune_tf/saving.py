@@ -101,9 +101,13 @@ def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> No
             (folder / path).parent.mkdir(exist_ok=True)
             write = _write_tensors if path.endswith(".safetensors") else _write_json
             write(folder / path, content)
+    elif model.task.poolings and info.pooling != model.task.poolings[0]:
+        # PyTorch's class has this pooling inside; a load here would take it for another one.
+        (folder / "1_Pooling").mkdir()
+        _write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": info.pooling})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    text = model_card(model.info, opens_in(model), card)
+    text = model_card(model.info, opens_in(model), card, model.task.usage)
     (folder / "README.md").write_text(text, encoding="utf-8")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)

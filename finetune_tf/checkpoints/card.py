@@ -11,19 +11,20 @@ classify = pipeline("{task}", model="{folder}"{options})
 classify("…")""",
     "sentence_transformers": """from sentence_transformers import SentenceTransformer
 
-logits = SentenceTransformer("{folder}").encode(["…"])""",
+{outputs} = SentenceTransformer("{folder}").encode(["…"])""",
 }
 # With these, it says what `predict` says.
 _OPTIONS = {"token-classification": ', aggregation_strategy="first"'}
 
 
-def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
+def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> str:
     """The README.md of a saved model.
 
     Args:
         info: The model's `ModelInfo`; its record holds fits and results.
         opens_in: PyTorch class that opens the folder.
         lines: More facts, name to text.
+        usage: A call of `predict`.
     """
     is_text = info.task == "text-classification"
     kind = info.labels.problem_type if is_text else info.task
@@ -54,7 +55,10 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         "",
         "```python",
         _USAGE[opens_in.split(".")[0]].format(
-            folder="path/to/this/folder", task=info.task, options=_OPTIONS.get(info.task, "")
+            folder="path/to/this/folder",
+            task=info.task,
+            options=_OPTIONS.get(info.task, ""),
+            outputs="logits" if is_text else "embeddings",
         ),
         "```",
         "",
@@ -64,7 +68,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         "import finetune_tf as ft",
         "",
         f'model = ft.load("path/to/this/folder"{task})',
-        'ft.predict(model, ["…"])',
+        usage,
         "```",
         "",
     ]

@@ -33,6 +33,10 @@ class Modules:
         activation: Of the Dense module: the last part of the PyTorch class, such as "Identity".
         normalize: Whether vectors are scaled to the length 1.
         max_length: Tokens a text was cut to, or None.
+        types: The modules in order, as the last parts of their class names; empty where no list
+            of them is there.
+        prompt: What is put before each text; empty for nothing.
+        lower_case: Whether texts are put into lower case before the tokenizer sees them.
     """
 
     pooling: str | None = None
@@ -40,6 +44,9 @@ class Modules:
     activation: str = "Identity"
     normalize: bool = False
     max_length: int | None = None
+    types: tuple[str, ...] = ()
+    prompt: str = ""
+    lower_case: bool = False
 
 
 def read_modules(folder: Path) -> Modules:
@@ -57,14 +64,23 @@ def read_modules(folder: Path) -> Modules:
     types = (
         [module.get("type", "") for module in read_json(listed, list)] if listed.is_file() else []
     )
-    limits = folder / "sentence_bert_config.json"
+    settings = _read_if_there(folder / "sentence_bert_config.json")
+    general = _read_if_there(folder / "config_sentence_transformers.json")
+    default = general.get("default_prompt_name")
     return Modules(
         pooling=_pooling(folder / "1_Pooling" / "config.json"),
         dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
         activation=activation.rpartition(".")[2] or "Identity",
         normalize=any(name.endswith("Normalize") for name in types),
-        max_length=read_json(limits).get("max_seq_length") if limits.is_file() else None,
+        max_length=settings.get("max_seq_length"),
+        types=tuple(name.rpartition(".")[2] for name in types),
+        prompt=(general.get("prompts") or {}).get(default, ""),
+        lower_case=bool(settings.get("do_lower_case")),
     )
+
+
+def _read_if_there(path: Path) -> dict:
+    return read_json(path) if path.is_file() else {}
 
 
 def _pooling(path: Path) -> str | None:

@@ -5,20 +5,22 @@ longest row of each batch makes a new shape, hence a new compilation, out of nea
 A few fixed lengths avoid both.
 """
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
+from finetune_tf.tasks.encoded import Draw
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 SHORTEST_BUCKET = 16
-_NO_ROW = -1
+_NO_ITEM = -1
 
 
 def length_buckets(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[int]:
@@ -52,6 +54,8 @@ def batches_of(
     model: Any,
     batch_size: int,
     max_length: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
@@ -59,10 +63,14 @@ def batches_of(
     Args:
         encoded: From the model's task.
         model: A model from `finetune_tf.load`; only inputs that it has are kept.
-        batch_size: Rows a batch.
+        batch_size: Items a batch: rows, or groups of rows.
         max_length: The longest bucket; by default what the model can take.
+        shuffle: As for `bucketed_dataset`. Without it, what is drawn by chance is drawn once.
+        seed: As for `bucketed_dataset`.
         **options: For `bucketed_dataset`.
     """
+    if not shuffle:
+        encoded = encoded.drawn(seed)
     known = {tensor.name for tensor in model.inputs}
     features = {name: rows for name, rows in encoded.features.items() if name in known}
     lengths = [len(row) for row in features["input_ids"]]
@@ -72,6 +80,10 @@ def batches_of(
         encoded.targets,
         batch_size=batch_size,
         buckets=length_buckets(lengths, max_length or model.max_length),
+        shuffle=shuffle,
+        seed=seed,
+        group=encoded.group,
+        draw=encoded.draw,
         **options,
     )
 
@@ -85,6 +97,8 @@ def bucketed_dataset(
     shuffle: bool = False,
     seed: int = 0,
     drop_remainder: bool = False,
+    group: int = 1,
+    draw: Draw | None = None,
 ) -> "tf.data.Dataset":
     """Batches token sequences, each batch padded to one of a few lengths.
 
@@ -96,14 +110,17 @@ def bucketed_dataset(
     Args:
         features: Per name one array of ids a row; all features of a row have one length.
         pad_values: What fills each feature up to the length of its batch.
-        targets: (rows, …); or one array a row with a number for each token, padded like the
+        targets: (items, …); or one array a row with a number for each token, padded like the
             features, with -100; or None without labels.
-        batch_size: Rows a batch.
+        batch_size: Items a batch.
         buckets: Lengths that batches may have, ascending; see `length_buckets`.
         shuffle: Whether each epoch has its own order.
         seed: Decides the orders.
-        drop_remainder: Leaves out the rows (with `shuffle`, others in each epoch) that do not
+        drop_remainder: Leaves out the items (with `shuffle`, others in each epoch) that do not
             fill a batch.
+        group: Rows an item; they stay together and in order, and share a target.
+        draw: Makes "input_ids" and targets anew in each epoch, of a generator made from (seed,
+            epoch); see `Encoded`. Only with `shuffle`.
 
     Returns:
         A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
@@ -116,74 +133,80 @@ def bucketed_dataset(
     """
     import tensorflow as tf
 
-    lengths = _row_lengths(features, targets)
+    lengths = _row_lengths(features, targets, group)
     buckets = np.asarray(buckets)
     if lengths.max() > buckets[-1]:
         raise DataError(
             f"A row has {lengths.max()} tokens, more than the longest bucket, {buckets[-1]}."
         )
-    row_buckets = buckets[np.searchsorted(buckets, lengths)]
-    batch_count = len(lengths) // batch_size if drop_remainder else -(-len(lengths) // batch_size)
+    item_buckets = buckets[np.searchsorted(buckets, lengths.reshape(-1, group).max(axis=1))]
+    total = len(item_buckets)
+    batch_count = total // batch_size if drop_remainder else -(-total // batch_size)
     if batch_count < 1:
         raise DataError(
-            f"{len(lengths)} rows do not fill one batch of {batch_size}: choose a smaller "
+            f"{total} rows do not fill one batch of {batch_size}: choose a smaller "
             "batch_size or drop_remainder=False."
         )
 
-    row_count = min(batch_count * batch_size, len(lengths))
-    if shuffle:
-        dataset = tf.data.Dataset.from_generator(
-            _shuffled_epochs(row_buckets, row_count, batch_size, seed),
-            output_signature=(
-                tf.TensorSpec((batch_count, batch_size), tf.int64),
-                tf.TensorSpec((batch_count,), tf.int64),
-            ),
-        ).unbatch()
-    else:
-        plan = _plan(np.arange(row_count), row_buckets, batch_size)
-        dataset = tf.data.Dataset.from_tensor_slices(plan)
-
+    item_count = min(batch_count * batch_size, total)
     # Integer work of the input pipeline: a GPU would only hold a second copy of the data.
     with tf.device("CPU:0"):
         row_splits = np.concatenate([[0], np.cumsum(lengths)])
-        columns = {
-            name: tf.RaggedTensor.from_row_splits(_flat(rows), row_splits, validate=False)
-            for name, rows in features.items()
-        }
+        columns = {name: tf.constant(_flat(rows)) for name, rows in features.items()}
         if "attention_mask" not in columns:
             columns["attention_mask"] = tf.ones_like(next(iter(columns.values())))
-        per_token = isinstance(targets, list | tuple)
-        if per_token:
-            all_targets = tf.RaggedTensor.from_row_splits(
-                _flat(targets), row_splits, validate=False
-            )
+        per_token = draw is not None or isinstance(targets, list | tuple)
+        if draw is not None or targets is None:
+            all_targets = None
         else:
-            all_targets = None if targets is None else tf.constant(targets)
+            all_targets = tf.constant(_flat(targets) if per_token else targets)
 
-    def batch(rows: tf.Tensor, length: tf.Tensor) -> dict | tuple:
-        rows = tf.boolean_mask(rows, rows != _NO_ROW)
+    def batch(drawn: tuple, items: tf.Tensor, length: tf.Tensor) -> dict | tuple:
+        flat, wanted = columns, all_targets
+        if drawn:
+            flat, wanted = columns | {"input_ids": drawn[0]}, drawn[1]
+        items = tf.boolean_mask(items, items != _NO_ITEM)
+        rows = tf.reshape(items[:, None] * group + tf.range(group, dtype=items.dtype), [-1])
         shape = tf.stack([tf.constant(-1, tf.int64), length])
-        inputs = {}
-        for name, column in columns.items():
-            padded = tf.gather(column, rows).to_tensor(pad_values.get(name, 0), shape=shape)
-            inputs[name] = tf.ensure_shape(padded, (None, None))  # (batch, bucket)
-        if all_targets is None:
-            return inputs
-        wanted = tf.gather(all_targets, rows)
-        if per_token:
-            wanted = tf.ensure_shape(wanted.to_tensor(IGNORED, shape=shape), (None, None))
-        return inputs, wanted
 
-    return (
-        dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .apply(tf.data.experimental.assert_cardinality(batch_count))
-        .prefetch(tf.data.AUTOTUNE)
+        def padded(values: tf.Tensor, filler: int) -> tf.Tensor:  # (batch, bucket)
+            ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+            dense = tf.gather(ragged, rows).to_tensor(filler, shape=shape)
+            return tf.ensure_shape(dense, (None, None))
+
+        inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in flat.items()}
+        if wanted is None:
+            return inputs
+        return inputs, padded(wanted, IGNORED) if per_token else tf.gather(wanted, items)
+
+    def epoch(plan: tuple, drawn: tuple) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(plan).map(
+            functools.partial(batch, drawn),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    if shuffle:
+        plan_spec = (
+            tf.TensorSpec((batch_count, batch_size), tf.int64),
+            tf.TensorSpec((batch_count,), tf.int64),
+        )
+        tokens = tf.TensorSpec((None,), tf.int32)
+        dataset = tf.data.Dataset.from_generator(
+            _shuffled_epochs(item_buckets, item_count, batch_size, seed, draw),
+            output_signature=(plan_spec, (tokens, tokens) if draw else ()),
+        ).flat_map(epoch)
+    else:
+        dataset = epoch(_plan(np.arange(item_count), item_buckets, batch_size), ())
+    return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
+        tf.data.AUTOTUNE
     )
 
 
 def _row_lengths(
     features: Mapping[str, Sequence[np.ndarray]],
     targets: np.ndarray | Sequence[np.ndarray] | None,
+    group: int,
 ) -> np.ndarray:
     lengths = {
         name: np.fromiter((len(row) for row in rows), dtype="int64", count=len(rows))
@@ -195,7 +218,7 @@ def _row_lengths(
             raise DataError(f"{first_name!r} and {name!r} differ in the lengths of their rows.")
     if isinstance(targets, list | tuple) and [len(row) for row in targets] != first.tolist():
         raise DataError("Targets and inputs differ in the lengths of their rows.")
-    if targets is not None and len(targets) != len(first):
+    if targets is not None and len(targets) * group != len(first):
         raise DataError(f"There are {len(first)} rows of inputs but {len(targets)} targets.")
     return first
 
@@ -204,32 +227,34 @@ def _flat(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows).astype("int32", copy=False)
 
 
-def _shuffled_epochs(row_buckets: np.ndarray, row_count: int, batch_size: int, seed: int):
+def _shuffled_epochs(
+    item_buckets: np.ndarray, item_count: int, batch_size: int, seed: int, draw: Draw | None
+) -> Callable[[], Iterator[tuple]]:
     epochs = itertools.count()
 
-    def one_epoch() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def one_epoch() -> Iterator[tuple]:
         random = np.random.default_rng((seed, next(epochs)))
-        order = random.permutation(len(row_buckets))[:row_count]
-        order = order[np.argsort(row_buckets[order], kind="stable")]
-        rows, lengths = _plan(order, row_buckets, batch_size)
-        batches = random.permutation(len(rows))
-        yield rows[batches], lengths[batches]
+        order = random.permutation(len(item_buckets))[:item_count]
+        order = order[np.argsort(item_buckets[order], kind="stable")]
+        items, lengths = _plan(order, item_buckets, batch_size)
+        batches = random.permutation(len(items))
+        yield (items[batches], lengths[batches]), draw(random) if draw else ()
 
     return one_epoch
 
 
 def _plan(
-    order: np.ndarray, row_buckets: np.ndarray, batch_size: int
+    order: np.ndarray, item_buckets: np.ndarray, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts an order of rows into batches.
+    """Cuts an order of items into batches.
 
     Returns:
-        The rows of each batch (batches, batch_size), filled up with -1, and the bucket of its
-        longest row (batches,).
+        The items of each batch (batches, batch_size), filled up with -1, and the bucket of its
+        longest one (batches,).
     """
     batch_count = -(-len(order) // batch_size)
-    rows = np.full(batch_count * batch_size, _NO_ROW, dtype="int64")
-    rows[: len(order)] = order
-    rows = rows.reshape(batch_count, batch_size)  # (batches, batch_size)
-    lengths = np.where(rows == _NO_ROW, 0, row_buckets[rows]).max(axis=1)
-    return rows, lengths
+    items = np.full(batch_count * batch_size, _NO_ITEM, dtype="int64")
+    items[: len(order)] = order
+    items = items.reshape(batch_count, batch_size)  # (batches, batch_size)
+    lengths = np.where(items == _NO_ITEM, 0, item_buckets[items]).max(axis=1)
+    return items, lengths

@@ -126,12 +126,13 @@ class Examples:
         seed: int = 0,
         max_length: int | None = None,
         drop_remainder: bool = False,
+        **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
 
         Args:
             model: From `finetune_tf.load`; its task, tokenizer and labels do the encoding.
-            batch_size: Rows a batch.
+            batch_size: Rows a batch; for feature extraction pairs, if the rows are pairs.
             shuffle: Mixes rows and batches anew in each epoch. Without it, rows keep their
                 order, as evaluation needs.
             seed: Decides the order of each epoch.
@@ -139,6 +140,9 @@ class Examples:
                 the model can take, for question answering up to 384: there, longer contexts
                 become several rows.
             drop_remainder: Leaves out the last batch if it is smaller than the others.
+            **options: What the task can be told besides: for fill-mask `mask_rate` (0.15) and
+                `whole_word` (False). With `shuffle` it hides other words in each epoch, without
+                it always the same.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or the inputs
@@ -146,14 +150,15 @@ class Examples:
             "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            DataError: If a label is none of the model's, or `batch_size` is below 1.
+            DataError: If a label is none of the model's, `batch_size` is below 1, or the task has
+                no such option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
         from finetune_tf.data.batching import batches_of
 
         if batch_size < 1:
             raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
-        encoded = self.encoded(model, max_length)
+        encoded = self.encoded(model, max_length, **options)
         return batches_of(
             encoded,
             model,
@@ -164,7 +169,9 @@ class Examples:
             drop_remainder=drop_remainder,
         )
 
-    def encoded(self, model: Any, max_length: int | None = None, targets: bool = True) -> Encoded:
+    def encoded(
+        self, model: Any, max_length: int | None = None, targets: bool = True, **options: Any
+    ) -> Encoded:
         """The rows as numbers, as the model's task makes them; says how many had to be cut.
 
         Args:
@@ -172,9 +179,11 @@ class Examples:
             max_length: Tokens a row may have; by default what the model can take, or the task's
                 usual length if that is less.
             targets: Whether what is right is encoded too, where it is known.
+            **options: As for `batches`.
 
         Raises:
-            DataError: If an example does not fit the task or its labels.
+            DataError: If an example does not fit the task or its labels, or the task has no such
+                option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
         if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
@@ -191,10 +200,15 @@ class Examples:
             )
         task, examples = model.task, self
         task.require(self)
+        if unknown := sorted(options.keys() - set(task.encode_options)):
+            raise DataError(
+                f"The task {task.name} has no option {', '.join(unknown)}; it has "
+                f"{', '.join(task.encode_options) or 'none'}."
+            )
         if not targets:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name)
-        encoded = task.encode(examples, model.tokenizer, length, model.labels)
+        encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

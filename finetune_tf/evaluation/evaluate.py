@@ -32,13 +32,14 @@ def evaluate(
         model: A model from `load`.
         test: Examples with labels.
         baseline: What to compare with: a name ("auto", "tfidf", "majority"; for a regression
-            "auto", "ridge", "mean"; for words "auto", "dictionary", "majority"), another model,
-            or the predictions of something else: (n,) labels or numbers, or (n, num_labels)
-            probabilities in the order of the model's labels; for words a list of tags a row.
+            "auto", "ridge", "mean"; for words "auto", "dictionary", "majority"; for fill-mask
+            "unigram"; for pairs of feature extraction "tfidf"), another model, or the predictions
+            of something else: (n,) labels or numbers, or (n, num_labels) probabilities in the
+            order of the model's labels; for words a list of tags a row.
         train: The training examples: a named baseline learns from them, and texts of the test
             that stand in them are counted.
         batch_size: Texts per batch.
-        seed: Seed of the baseline and of the interval.
+        seed: Seed of the baseline and of the interval, and of the words that fill-mask hides.
 
     Returns:
         The report; print it, `plot()` it or `save()` it.
@@ -51,7 +52,7 @@ def evaluate(
             other labels.
     """
     labels, kind = require_task(model).labels, model.task.kind(model.labels)
-    measure = MEASURES[kind]
+    measure, test = MEASURES[kind], _posed(model, test, seed)
     targets = _targets(model, test)
     # First, since it finds mistakes in the call before the model spends minutes on the test.
     rival = _baseline(baseline, model, test, train, batch_size, seed)
@@ -109,7 +110,8 @@ def compare(
         )
     first = require_task(next(iter(models.values())))
     labels, kind = first.labels, first.task.kind(first.labels)
-    measure, targets = MEASURES[kind], _targets(first, test)
+    measure, test = MEASURES[kind], _posed(first, test, seed)
+    targets = _targets(first, test)
     rival = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
         (name, _predictions(model, test, first, batch_size), _trainable(model))
@@ -148,8 +150,12 @@ def _require_examples(examples: Any) -> None:
         )
 
 
-def _targets(model: "keras.Model", examples: Examples) -> Any:
+def _posed(model: "keras.Model", examples: Examples, seed: int) -> Examples:
     _require_examples(examples)
+    return model.task.posed(examples, model.tokenizer, model.max_length, seed)
+
+
+def _targets(model: "keras.Model", examples: Examples) -> Any:
     column = model.task.target_column
     if column not in examples.columns:
         missing = "labels" if column == "label" else column
@@ -195,6 +201,7 @@ def _baseline(
             raise DataError(
                 f"The baseline {name!r} learns from the training examples: give train=…."
             )
+        train = _posed(model, train, seed)
         return name, fit(train, _targets(model, train), test, model.labels, seed)
     if hasattr(baseline, "predict"):
         return baseline.name, _predictions(baseline, test, model, batch_size)
@@ -227,12 +234,14 @@ def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
     read = model.task.given(values)
     if read is not None:
         return read
-    if model.task.kind(labels) == "regression":
+    if model.task.kind(labels) in ("regression", "similarity"):
         values = np.ravel(values).tolist()
     elif model.task.name == "text-classification" and _are_scores(values, len(labels)):
         return decide(np.array(values, dtype=np.float64), labels)
     given = Examples(
-        columns={**test.columns, column: values}, labels=labels, name="the baseline's predictions"
+        columns={**test.columns, column: values},
+        labels=test.labels if labels is None else labels,
+        name="the baseline's predictions",
     )
     return model.task.targets(given, labels)
 

@@ -10,12 +10,15 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
+from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.evaluation.report import Comparison, Report
 
 _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MOST_NUMBERED_CLASSES = 10
 _MOST_NAMED_CLASSES = 30
 _LONGEST_NAME = 20
+# Metrics without an upper end do not fit on one axis with the others.
+_UNBOUNDED = ("mse", "mae", "perplexity")
 
 # Fonts with Chinese, Japanese or Korean characters on the usual systems.
 _WIDE_FONTS = (
@@ -40,6 +43,7 @@ def report_figure(report: Report) -> Figure:
         "single_label_classification": _draw_confusion,
         "multi_label_classification": _draw_label_scores,
         "regression": _draw_scatter,
+        "similarity": _draw_scatter,
     }.get(report.kind, _draw_label_scores if report.per_class else None)
     figure = _titled_figure(report, len(report.targets), height=5.2)
     if report.difference is None:
@@ -50,7 +54,7 @@ def report_figure(report: Report) -> Figure:
             [["left", "metrics"], ["left", "difference"]], width_ratios=(1.1, 1),
             height_ratios=(3, 1),
         )  # fmt: skip
-        _draw_differences(axes["difference"], [report.difference])
+        _draw_differences(axes["difference"], [report.difference], _direction(report.kind))
         axes["difference"].set_ylim(0.6, -0.9)
         axes, metrics_axes = [axes["left"]], axes["metrics"]
     if left is None:
@@ -76,7 +80,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     _name_ticks(bars.yaxis, names)
     bars.invert_yaxis()
     _metric_limits(bars, values)
-    _plain(bars, metric)
+    _plain(bars, f"{metric}{_direction(comparison.kind)}")
     if len(rows) > 1:
         _draw_differences(differences, [row.difference for row in rows], f" to {names[0]}")
         differences.set_ylim(bars.get_ylim())
@@ -128,17 +132,19 @@ def _draw_label_scores(axes, report):
 
 def _draw_scatter(axes, report):
     targets, predictions = report.targets, report.predictions
-    ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
-    axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
+    title = "Predictions"
+    if report.kind == "regression":
+        ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
+        axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
+        title += " (the line is where they are right)"
     opacity = float(np.clip(60 / np.sqrt(len(targets)) / 10, 0.15, 0.8))
     axes.scatter(targets, predictions, s=14, color=_MODEL, alpha=opacity, linewidths=0, zorder=2)
     axes.set(xlabel="truth", ylabel="predicted")
-    _plain(axes, "Predictions (the line is where they are right)")
+    _plain(axes, title)
 
 
 def _draw_metrics(axes, report):
-    # Errors have no upper end, so that they do not fit on one axis with the other metrics.
-    names = [name for name in report.metrics if name not in ("mse", "mae")]
+    names = [name for name in report.metrics if name not in _UNBOUNDED]
     sides = [("fine-tuned", report.metrics, _MODEL)]
     if report.baseline is not None:
         sides.append((f"baseline {report.baseline.name}", report.baseline.metrics, _OTHER))
@@ -182,6 +188,10 @@ def _draw_differences(axes, differences, reference=""):
     _plain(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
+def _direction(kind):
+    return " (lower is better)" if MEASURES[kind].lower_is_better else ""
+
+
 def _titled_figure(result, size, height):
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
@@ -206,7 +216,10 @@ def _value_label(axes, place, value):
 
 
 def _metric_limits(axes, values):
-    # All metrics end at 1; only correlations can be below 0.
+    if max(values) > 1:  # of the unbounded ones
+        axes.set_xlim(0, max(values) * 1.2)
+        return
+    # All others end at 1; only correlations can be below 0.
     axes.set_xlim(min(0, *values, 0) * 1.1, 1.12)
     axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1) if tick >= min(0, *values)])
 

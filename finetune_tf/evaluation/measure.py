@@ -27,11 +27,13 @@ class Measure(abc.ABC):
         main_metric: The metric that comparisons and intervals are about.
         baselines: By name, the strongest first: that is what "auto" means.
         unit: What an example is called in reports.
+        lower_is_better: Of the main metric.
     """
 
     main_metric: ClassVar[str]
     baselines: ClassVar[Mapping[str, Baseline]]
     unit: ClassVar[str] = "texts"
+    lower_is_better: ClassVar[bool] = False
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """The kinds of predictions there are, and how each is measured: one row each."""
 
 from finetune_tf.evaluation.answer_measures import Answers
+from finetune_tf.evaluation.mask_measures import MaskedWords
 from finetune_tf.evaluation.measure import Measure
+from finetune_tf.evaluation.similarity_measures import Similarity
 from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.token_measures import Entities, Tags
 
@@ -13,4 +15,6 @@ MEASURES: dict[str, Measure] = {
     "token-classification": Entities(),
     "tagging": Tags(),
     "question-answering": Answers(),
+    "fill-mask": MaskedWords(),
+    "similarity": Similarity(),
 }

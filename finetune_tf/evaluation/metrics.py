@@ -105,16 +105,26 @@ def _multi_label(targets, predictions):
 
 
 def _regression(targets, predictions):
-    from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import mean_absolute_error, mean_squared_error
 
     targets, predictions = np.float64(targets), np.float64(predictions)
-    defined = not (is_constant(targets) or is_constant(predictions))
     return {
-        "pearson": float(pearsonr(targets, predictions).statistic) if defined else 0.0,
-        "spearman": float(spearmanr(targets, predictions).statistic) if defined else 0.0,
+        **correlations(targets, predictions),
         "mse": float(mean_squared_error(targets, predictions)),
         "mae": float(mean_absolute_error(targets, predictions)),
+    }
+
+
+def correlations(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """Pearson's and Spearman's correlation of numbers (n,); 0.0 where undefined."""
+    from scipy.stats import pearsonr, spearmanr
+
+    targets, predictions = np.float64(targets), np.float64(predictions)
+    if is_constant(targets) or is_constant(predictions):
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": float(pearsonr(targets, predictions).statistic),
+        "spearman": float(spearmanr(targets, predictions).statistic),
     }
 
 

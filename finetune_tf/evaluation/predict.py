@@ -34,7 +34,9 @@ def predict(
     Returns:
         For a single text what the task's `describe` gives (for text classification a `Prediction`:
         label, score, probabilities; for token classification a list of `Entity`: label, text,
-        start, end, score), else a list of such in the order of the texts.
+        start, end, score; for fill-mask the most probable words as `Candidate`s; for feature
+        extraction a vector, or for a pair the cosine), else a list of such in the order of the
+        texts (for feature extraction one array).
 
     Raises:
         DataTypeError: If something else than text is given, such as token ids.
@@ -67,7 +69,7 @@ def outputs(
     Raises:
         ModelError: If an output is not a finite number.
     """
-    encoded = examples.encoded(model, targets=False)
+    encoded = examples.encoded(model, targets=model.task.condenses)
     return run(model, encoded, batch_size, examples.name), encoded
 
 

@@ -120,7 +120,7 @@ class Report(Document):
         return (
             f"{metric}: fine-tuned {self.metrics[metric]:.3f}, "
             f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
-            f"difference {self.difference}{doubt}"
+            f"difference {self.difference}{doubt}{_direction(self.kind, '; ')}"
         )
 
     def _class_blocks(self):
@@ -200,7 +200,8 @@ class Comparison(Document):
     def blocks(self) -> list[str | Table]:
         """Lines and tables in reading order."""
         metrics = list(self.rows[0].metrics)
-        header = ["model", *metrics, "trainable", f"{self.main_metric} against {self.rows[0].name}"]
+        against = f"{self.main_metric} against {self.rows[0].name}{_direction(self.kind, ', ')}"
+        header = ["model", *metrics, "trainable", against]
         rows = [
             [
                 row.name,
@@ -226,6 +227,10 @@ class Comparison(Document):
             "rows": [asdict(row) for row in self.rows],
             "duplicates": self.duplicates,
         }
+
+
+def _direction(kind, separator):
+    return f"{separator}lower is better" if MEASURES[kind].lower_is_better else ""
 
 
 def _duplicates_line(duplicates, texts):

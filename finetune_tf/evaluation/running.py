@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# One traced function a model: Keras's predict traces anew for batches of other shapes.
-_TRACED: "weakref.WeakKeyDictionary[keras.Model, Any]" = weakref.WeakKeyDictionary()
+# One traced function a model, with and without targets: Keras's predict traces anew for batches
+# of other shapes.
+_TRACED: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
 
 
 def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> list[np.ndarray]:
@@ -23,7 +24,8 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
 
     Args:
         model: A model from `load`.
-        encoded: What its task made of examples.
+        encoded: What its task made of examples. With targets, a task that condenses what it
+            keeps does it in view of them.
         batch_size: Rows a batch.
         name: Of the examples, for messages.
 
@@ -34,9 +36,11 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
     # Rows of like length side by side need less padding; the order is restored below.
     order = np.argsort(lengths, kind="stable")
     features = {key: [rows[i] for i in order] for key, rows in encoded.features.items()}
-    batches = batches_of(
-        dataclasses.replace(encoded, features=features, targets=None), model, batch_size
-    )
+    targets = None
+    if model.task.condenses and encoded.targets is not None:
+        targets = [encoded.targets[i] for i in order]
+    ordered = dataclasses.replace(encoded, features=features, targets=targets, group=1, draw=None)
+    batches = batches_of(ordered, model, batch_size)
     outputs: list[Any] = [None] * len(lengths)
     done = 0
     for batch in _outputs(model, batches):
@@ -64,14 +68,24 @@ def _outputs(model: "keras.Model", batches: "tf.data.Dataset") -> list[np.ndarra
 
     if keras.backend.backend() != "tensorflow":
         # Fixed shapes a bucket, so that each is compiled once.
-        return [np.asarray(model.predict_on_batch(batch), dtype="float32") for batch in batches]
+        outputs = []
+        for batch in batches:
+            inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
+            targets = None if targets is None else targets.numpy()
+            output = model.task.condensed(model.predict_on_batch(inputs), targets)
+            outputs.append(np.asarray(output, dtype="float32"))
+        return outputs
     import tensorflow as tf
 
-    if model not in _TRACED:
+    spec, traced = batches.element_spec, _TRACED.setdefault(model, {})
+    asks = isinstance(spec, tuple)  # whether targets come with the inputs
+    if asks not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
-        _TRACED[model] = tf.function(
-            lambda inputs: reference()(inputs, training=False),
-            input_signature=[batches.element_spec],
-        )
-    forward = _TRACED[model]
-    return [forward(batch).numpy().astype("float32", copy=False) for batch in batches]
+
+        def forward(inputs: Any, targets: Any = None) -> Any:
+            model = reference()
+            return model.task.condensed(model(inputs, training=False), targets)
+
+        traced[asks] = tf.function(forward, input_signature=spec if asks else [spec])
+    batches = (batch if asks else (batch,) for batch in batches)
+    return [traced[asks](*batch).numpy().astype("float32", copy=False) for batch in batches]

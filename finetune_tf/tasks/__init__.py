@@ -5,13 +5,22 @@ A new task is a file here and a row in `TASKS`. Names are those of Hugging Face 
 
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks.answers import Answer
+from finetune_tf.tasks.feature_extraction import FeatureExtraction
+from finetune_tf.tasks.fill_mask import Candidate, FillMask
 from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Task
 from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (TextClassification(), TokenClassification(), QuestionAnswering())
+    task.name: task
+    for task in (
+        TextClassification(),
+        TokenClassification(),
+        QuestionAnswering(),
+        FillMask(),
+        FeatureExtraction(),
+    )
 }
 
 
@@ -30,8 +39,11 @@ __all__ = [
     "IGNORED",
     "TASKS",
     "Answer",
+    "Candidate",
     "Encoded",
     "Entity",
+    "FeatureExtraction",
+    "FillMask",
     "QuestionAnswering",
     "Task",
     "TextClassification",

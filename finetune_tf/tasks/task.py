@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from finetune_tf.architectures import Backbone
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
+from finetune_tf.tasks.encoded import Encoded
 
 IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
 
@@ -28,37 +28,10 @@ class Columns(Protocol):
 class HeadParts(Protocol):
     """What a task reads of a family's head; see `checkpoints.family.Head`."""
 
+    weights: Any
     dropout: float
     transform: Any
     pooling: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples as numbers.
-
-    Attributes:
-        features: Per input name one array of ids a row, each of its own length.
-        pad_values: What fills an input up to the length of its batch.
-        targets: An array (rows, …), or one array a row with a number for each token, or None
-            without labels.
-        truncated: How many examples were longer than allowed and lost their end.
-        example: The number of the example that each row comes from, where an example can have
-            several rows; None where row and example are the same.
-        offsets: For each row where each token stands in its text: (tokens, 2) of first
-            character and the one past the last; None where nobody needs them.
-        words: For each row its words: (words, 3) of the token that a word begins with (-1 for
-            one that has none), its first character and the one past its last; None where nobody
-            needs them.
-    """
-
-    features: dict[str, list[np.ndarray]]
-    pad_values: dict[str, int]
-    targets: np.ndarray | list[np.ndarray] | None
-    truncated: int = 0
-    example: np.ndarray | None = None
-    offsets: list[np.ndarray] | None = None
-    words: list[np.ndarray] | None = None
 
 
 class Task(abc.ABC):
@@ -78,6 +51,8 @@ class Task(abc.ABC):
             model can take.
         options: What `predict` may be given besides columns, for `describe`.
         usage: A call of `predict`, for model cards.
+        encode_options: What `batches` may be given besides, for `encode`.
+        condenses: Whether `condensed` needs to know what is right.
     """
 
     name: ClassVar[str]
@@ -91,6 +66,8 @@ class Task(abc.ABC):
     usual_length: ClassVar[int | None] = None
     options: ClassVar[tuple[str, ...]] = ()
     usage: ClassVar[str] = 'ft.predict(model, ["…"])'
+    encode_options: ClassVar[tuple[str, ...]] = ()
+    condenses: ClassVar[bool] = False
 
     @abc.abstractmethod
     def outputs(
@@ -169,6 +146,46 @@ class Task(abc.ABC):
             examples: As for `decide`.
             labels: As for `decide`.
         """
+
+    def refined(self, outputs: Any, modules: Any, pooling: str | None) -> Any:
+        """Adds to the outputs what a checkpoint's modules do behind the pooling.
+
+        Args:
+            outputs: From `outputs`.
+            modules: As for `max_length`.
+            pooling: How a text becomes one vector, or None.
+
+        Raises:
+            CheckpointError: If they do something that is not supported.
+        """
+        return outputs
+
+    def posed(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
+        """A test's examples with what it asks of a model, where that is drawn by chance.
+
+        Args:
+            examples: `Examples`.
+            tokenizer: As for `encode`.
+            max_length: As for `encode`.
+            seed: Of the draw.
+        """
+        return examples
+
+    def condensed(self, outputs: Any, targets: Any) -> Any:
+        """What is kept of a batch's outputs, where all of them would fill the memory.
+
+        Args:
+            outputs: (batch, …).
+            targets: Of the batch, for a task that `condenses`; None where nobody knows them.
+
+        Returns:
+            (batch, …), with the same token axis.
+        """
+        return outputs
+
+    def monitor(self, labels: Labels | None) -> tuple[str, str]:
+        """What tells the best epoch on the validation examples, and whether "min" or "max" is."""
+        return "val_accuracy", "max"
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """The columns of examples that a user wants predictions for.

@@ -90,6 +90,12 @@ class TextClassification(Task):
         """The problem type."""
         return labels.problem_type
 
+    def monitor(self, labels: Labels) -> tuple[str, str]:
+        """The accuracy; of a regression the loss."""
+        if labels.problem_type == "regression":
+            return "val_loss", "min"
+        return super().monitor(labels)
+
     def config_keys(self, labels: Labels) -> dict[str, Any]:
         """Names of the labels and the problem type."""
         return {**super().config_keys(labels), "problem_type": labels.problem_type}

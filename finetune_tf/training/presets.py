@@ -14,6 +14,7 @@ from keras import ops
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
+from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.training.schedules import (
     HEAD_RATE,
     PRETRAINED_RATE,
@@ -157,6 +158,35 @@ def mean_squared_error(
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": keras.losses.MeanSquaredError(),
         "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
+    }
+
+
+def similarity(
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    scale: float = 20.0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Pairs of texts for feature extraction: alike pairs get a high cosine; see `PairSimilarity`.
+
+    Pairs with scores learn to be in the order of their scores, whatever the scale of these. Pairs
+    without a score count as alike, and every other text of the batch as different: a batch should
+    hold no text twice, and larger ones teach more.
+
+    Args:
+        optimizer: As for `cross_entropy`.
+        learning_rate: As for `cross_entropy`.
+        scale: Factor on the cosines; the inverse of a temperature.
+        **options: For `make_optimizer`.
+
+    Returns:
+        optimizer, loss and metrics.
+    """
+    return {
+        "optimizer": make_optimizer(optimizer, learning_rate, **options),
+        "loss": PairSimilarity(scale),
+        "metrics": [],
     }
 
 

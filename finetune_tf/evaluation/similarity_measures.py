@@ -1,0 +1,53 @@
+"""How well the similarity of two texts' vectors agrees with what people say."""
+
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.data import Examples
+from finetune_tf.evaluation.features import TextFeatures
+from finetune_tf.evaluation.metrics import correlations
+from finetune_tf.evaluation.text_measures import Regression
+
+
+def _tfidf(train: Examples, targets: Any, test: Examples, labels: Any, seed: int) -> np.ndarray:
+    """The cosine of both texts' TF-IDF features, weighted by the training texts."""
+    features = TextFeatures().fit([train.columns["text"] + train.columns["text_pair"]])
+    left, right = (features.transform([test.columns[side]]) for side in ("text", "text_pair"))
+    # Words and characters have the length 1 each, so that the product is the sum of two cosines.
+    return np.asarray(left.multiply(right).sum(axis=1)).ravel() / 2
+
+
+class Similarity(Regression):
+    """Cosines and scores (pairs,); the main metric is Spearman's correlation.
+
+    As in sentence-transformers: only the order counts, so that the scores may have any scale. The
+    bootstrap takes the ranks from the whole test instead of ranking each draw anew.
+    """
+
+    unit = "pairs"
+
+    def __init__(self) -> None:
+        self.main_metric = "spearman"
+        self.baselines = {"tfidf": _tfidf}
+
+    def measure(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Any
+    ) -> dict[str, float]:
+        """Spearman's and Pearson's correlation; 0 where undefined."""
+        found = correlations(targets, predictions)
+        return {"spearman": found["spearman"], "pearson": found["pearson"]}
+
+    def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """First and second moments of the ranks."""
+        from scipy.stats import rankdata
+
+        return super().statistics(rankdata(targets), rankdata(predictions))
+
+    def per_class(self, targets: Any, predictions: Any, labels: Any) -> dict:
+        """There are no classes."""
+        return {}
+
+    def confusion(self, targets: Any, predictions: Any, labels: Any) -> None:
+        """Likewise."""
+        return None

@@ -1,0 +1,54 @@
+"""Examples as numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as numbers.
+
+    Attributes:
+        features: Per input name one array of ids a row, each of its own length.
+        pad_values: What fills an input up to the length of its batch.
+        targets: An array (rows, …), or one array a row with a number for each token, or None
+            without labels.
+        truncated: How many examples were longer than allowed and lost their end.
+        example: The number of the example that each row comes from, where an example can have
+            several rows; None where row and example are the same.
+        offsets: For each row where each token stands in its text: (tokens, 2) of first
+            character and the one past the last; None where nobody needs them.
+        words: For each row its words: (words, 3) of the token that a word begins with (-1 for
+            one that has none), its first character and the one past its last; None where nobody
+            needs them.
+        group: How many rows in succession make one item that has one target and is never torn
+            apart: 2 where texts are compared in pairs.
+        draw: Makes ids and targets of a random generator, where training meets others in each
+            epoch: two arrays with those of all rows on end, int32.
+        tokenizer: What made the ids, where outputs have to be read as tokens.
+    """
+
+    features: dict[str, list[np.ndarray]]
+    pad_values: dict[str, int]
+    targets: np.ndarray | list[np.ndarray] | None
+    truncated: int = 0
+    example: np.ndarray | None = None
+    offsets: list[np.ndarray] | None = None
+    words: list[np.ndarray] | None = None
+    group: int = 1
+    draw: Draw | None = None
+    tokenizer: Any = None
+
+    def drawn(self, seed: int) -> Self:
+        """The rows of one draw, which then stay as they are."""
+        if self.draw is None:
+            return self
+        ids, targets = self.draw(np.random.default_rng(seed))
+        ends = np.cumsum([len(row) for row in self.features["input_ids"]])[:-1]
+        features = {**self.features, "input_ids": np.split(ids, ends)}
+        return replace(self, features=features, targets=np.split(targets, ends), draw=None)

@@ -1,0 +1,159 @@
+"""Feature extraction: texts to vectors that are near each other where the texts are alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_tf.architectures import Backbone, Pooling, UnitLength
+from finetune_tf.errors import CheckpointError, DataError
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task, features_of
+from finetune_tf.tasks.text_classification import encode_texts
+
+_MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+class FeatureExtraction(Task):
+    """One vector a text, as sentence-transformers computes it; of pairs the cosine."""
+
+    name = "feature-extraction"
+    class_suffix = "Model"
+    columns = ("text", "text_pair", "label")
+    target_column = "label"
+    output_layers = ()
+    poolings = ("mean", "cls", "pooler")
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: None,
+        pooling: str,
+        dtype: Any,
+    ) -> Any:
+        """Vectors (batch, features).
+
+        Raises:
+            CheckpointError: If the family's own pooler is asked for and there is none.
+        """
+        own = pooling == "pooler"
+        if own and head.transform is None:
+            raise CheckpointError(
+                f"{config['model_type']} models have no pooler of their own; choose "
+                "pooling='mean' or 'cls'."
+            )
+        mode = head.pooling if own else pooling
+        features = Pooling(mode, dtype=dtype, name="pooling")(
+            backbone.hidden, backbone.inputs["attention_mask"]
+        )
+        if own:
+            features = head.transform(dtype=dtype)(features)
+        return keras.layers.Identity(dtype="float32", name="features")(features)
+
+    def refined(self, outputs: Any, modules: Any, pooling: str) -> Any:
+        """Scales vectors to the length 1 where sentence-transformers does."""
+        if pooling == "pooler":
+            return outputs  # no module of sentence-transformers reads it
+        unknown = [name for name in modules.types if name not in _MODULES]
+        if modules.dense and "Dense" not in unknown:
+            unknown.append("Dense")
+        if unknown:
+            raise CheckpointError(
+                f"The checkpoint has the module {unknown[0]} behind its transformer, which "
+                f"feature-extraction does not support; supported: {', '.join(_MODULES)}. A "
+                "classifier's folder holds logits, not vectors: load it for text-classification."
+            )
+        if modules.prompt:
+            raise CheckpointError(
+                f"The checkpoint puts the prompt {modules.prompt!r} before every text, which is "
+                "not supported. Take default_prompt_name out of config_sentence_transformers.json "
+                "and write the prompt into your texts."
+            )
+        if modules.lower_case:
+            raise CheckpointError(
+                "The checkpoint's sentence_bert_config.json has do_lower_case true, which is not "
+                "supported. Set it to false and give texts in lower case."
+            )
+        return UnitLength(name="unit_length")(outputs) if modules.normalize else outputs
+
+    def preset(self, labels: None) -> str:
+        """One that fits pairs with and without a score."""
+        return "similarity"
+
+    def monitor(self, labels: None) -> tuple[str, str]:
+        """The loss: it is the only thing that a fit measures."""
+        return "val_loss", "min"
+
+    def kind(self, labels: None) -> str:
+        """What is measured are pairs."""
+        return "similarity"
+
+    def layout(self, pooling: str) -> Layout:
+        """The family's own pooler is part of PyTorch's bare model."""
+        return "transformers" if pooling == "pooler" else "sentence_transformers"
+
+    def max_length(self, modules: Any) -> int | None:
+        """What sentence-transformers cuts texts to."""
+        return modules.max_length
+
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: None) -> Encoded:
+        """A row a text; of a pair two in succession.
+
+        The target of a pair is its score (pairs,), or (pairs, 0) where nothing scores them.
+        """
+        texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
+        if pairs is not None:
+            texts = [text for pair in zip(texts, pairs, strict=True) for text in pair]
+        # sentence-transformers strips texts, and to byte-level tokenizers a space matters.
+        encoding, truncated = encode_texts(
+            tokenizer, [text.strip() for text in texts], None, max_length
+        )
+        parts = features_of(encoding, tokenizer)
+        if pairs is None:
+            return Encoded(**parts, targets=None, truncated=truncated)
+        targets = np.zeros((len(pairs), 0), dtype="float32")
+        if "label" in examples.columns:
+            targets = self.targets(examples, labels).astype("float32")
+        return Encoded(**parts, targets=targets, truncated=truncated, group=2)
+
+    def targets(self, examples: Columns, labels: None) -> np.ndarray:
+        """Scores (pairs,), on any scale.
+
+        Raises:
+            DataError: If there are no pairs, or a label is no number.
+        """
+        if "text_pair" not in examples.columns:
+            raise DataError(
+                f"feature-extraction learns from pairs and is measured on them, but "
+                f"{examples.name} has no text_pair. Name the column when reading it."
+            )
+        scores = []
+        for row, value in enumerate(examples.columns["label"]):
+            try:
+                scores.append(float(value))
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"Row {row} of {examples.name} has the label {value!r}; feature-extraction "
+                    "expects a number that says how alike the two texts are. Read pairs that are "
+                    "alike without labels: label=None."
+                ) from None
+        return np.asarray(scores)
+
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
+    ) -> np.ndarray:
+        """The cosine of each pair (pairs,)."""
+        vectors = np.float64(rows)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(lengths, 1e-12)
+        return (vectors[0::2] * vectors[1::2]).sum(axis=1)
+
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
+    ) -> np.ndarray:
+        """Vectors (texts, features), or the cosines of pairs (pairs,)."""
+        if encoded.group == 2:
+            return self.decide(rows, encoded, examples, labels)
+        return np.stack(rows)

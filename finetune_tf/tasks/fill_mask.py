@@ -1,0 +1,270 @@
+"""Fill-mask: hidden words of a text, for adapting a model to the language of a domain."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from finetune_tf.architectures import Backbone, VocabularyBias
+from finetune_tf.errors import CheckpointError, DataError, ModelError
+from finetune_tf.messages import say
+from finetune_tf.tasks.masking import Cloze, Masking, mask_id
+from finetune_tf.tasks.task import (
+    IGNORED,
+    Columns,
+    Encoded,
+    HeadParts,
+    Task,
+    features_of,
+    tokenized,
+)
+from finetune_tf.tasks.text_classification import encode_texts
+
+#: How many words `predict` names for each mask.
+CANDIDATES = 5
+_WORD_STARTS = ("Ġ", "▁")  # what byte-level and SentencePiece tokens have in place of a space
+
+
+@dataclass(frozen=True, repr=False)
+class Candidate:
+    """A word that may stand at a mask.
+
+    Attributes:
+        word: The word, or the piece of one.
+        score: Its probability.
+        text: The text with it in place of the mask; other masks are left.
+    """
+
+    word: str
+    score: float
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.word!r}, {self.score:.3f})"
+
+
+class FillMask(Task):
+    """A score for every word at every token, by the word table that also reads the words."""
+
+    name = "fill-mask"
+    class_suffix = "ForMaskedLM"
+    columns = ("text",)
+    target_column = "cloze"
+    output_layers = ("transform", "vocabulary_bias")
+    token_axis = 0
+    encode_options = ("mask_rate", "whole_word")
+    usage = 'ft.predict(model, "The film was [MASK].")'
+    condenses = True
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        labels: None,
+        pooling: None,
+        dtype: Any,
+    ) -> Any:
+        """Logits (batch, length, vocabulary).
+
+        Raises:
+            CheckpointError: If the decoder has a table of its own.
+        """
+        if not config.get("tie_word_embeddings", True):
+            raise CheckpointError(
+                "The config key 'tie_word_embeddings' is False, but fill-mask is supported only "
+                "with the decoder tied to the word embeddings."
+            )
+        hidden = backbone.hidden
+        if head.transform is not None:
+            hidden = head.transform(dtype=dtype)(hidden)
+        scores = backbone.embeddings(hidden, decode=True)
+        if not any(row.variable == "vocabulary_bias/bias" for row in head.weights):
+            return scores
+        return VocabularyBias(name="vocabulary_bias")(scores)
+
+    def preset(self, labels: None) -> str:
+        """Cross-entropy over the vocabulary."""
+        return "cross_entropy"
+
+    def monitor(self, labels: None) -> tuple[str, str]:
+        """The loss, whose exponential is the perplexity."""
+        return "val_loss", "min"
+
+    def encode(
+        self,
+        examples: Columns,
+        tokenizer: Any,
+        max_length: int,
+        labels: None,
+        mask_rate: float = 0.15,
+        whole_word: bool = False,
+    ) -> Encoded:
+        """Token ids; which of them are hidden is drawn in `batches`, or stands in a cloze.
+
+        Args:
+            examples: With texts; of a test also with clozes, from `posed`.
+            tokenizer: As for every task.
+            max_length: As for every task.
+            labels: None.
+            mask_rate: Share of the words of a text that is hidden, at least one.
+            whole_word: Whether all tokens of a word are hidden together.
+
+        Raises:
+            DataError: If the rate is no share.
+            ModelError: If there is no mask token, or clozes are of another tokenizer.
+        """
+        texts = examples.columns["text"]
+        if "text_pair" in examples.columns:
+            say(f"{examples.name}: {self.name} reads the column text only, not text_pair.")
+        encoding, truncated = encode_texts(tokenizer, texts, None, max_length)
+        parts = features_of(encoding, tokenizer)
+        common = {"truncated": truncated, "tokenizer": tokenizer}
+        if "cloze" in examples.columns:
+            clozes = examples.columns["cloze"]
+            _check_same(clozes, parts["features"]["input_ids"], examples.name)
+            parts["features"]["input_ids"] = [cloze.input_ids for cloze in clozes]
+            return Encoded(**parts, targets=[cloze.answers for cloze in clozes], **common)
+        words = None
+        if whole_word:
+            again = tokenized(tokenizer, texts, truncation=True, max_length=max_length)
+            words = [again.word_ids(row) for row in range(len(texts))]
+        masking = Masking(parts["features"]["input_ids"], tokenizer, mask_rate, words)
+        return Encoded(**parts, targets=None, draw=masking.draw, **common)
+
+    def posed(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
+        """Examples with a column "cloze": the words that every model is asked for.
+
+        Raises:
+            DataError: If no text has a word that can be hidden.
+        """
+        if "cloze" in examples.columns:
+            return examples
+        ids = encode_texts(tokenizer, examples.columns["text"], None, max_length)[0]["input_ids"]
+        rows = [np.asarray(row, dtype="int32") for row in ids]
+        masking = Masking(rows, tokenizer, rate=0.15)
+        ends = np.cumsum([len(row) for row in rows])[:-1]
+        seen, answers = (np.split(x, ends) for x in masking.draw(np.random.default_rng(seed)))
+        allowed = np.split(masking.unit >= 0, ends)
+        if not masking.unit.max() >= 0:
+            raise DataError(f"{examples.name} has no word that the tokenizer knows.")
+        size = len(masking.vocabulary)
+        clozes = [
+            Cloze(a, b, row[c], size)
+            for a, b, row, c in zip(seen, answers, rows, allowed, strict=True)
+        ]
+        columns = {**examples.columns, "cloze": clozes}
+        return type(examples)(columns, examples.labels, examples.name)
+
+    def targets(self, examples: Columns, labels: None) -> list[Cloze]:
+        """The clozes.
+
+        Raises:
+            DataError: If something else stands there.
+        """
+        clozes = examples.columns["cloze"]
+        if not all(isinstance(cloze, Cloze) for cloze in clozes):
+            raise DataError(
+                "fill-mask is compared with the baseline 'unigram' or with another model, such as "
+                "the one before training: baseline=ft.load(checkpoint, 'fill-mask')."
+            )
+        return clozes
+
+    def condensed(self, outputs: Any, targets: Any) -> Any:
+        """Of the logits (batch, length, vocabulary) what tests and people need.
+
+        Returns:
+            With targets (batch, length, 2): how surprising the right word is (its negative log
+            probability) and whether it is the first choice, both 0 where nobody asks. Without,
+            (batch, length, 10): the most probable words and their probabilities.
+        """
+        total = ops.logsumexp(outputs, axis=-1)  # (batch, length)
+        if targets is None:
+            scores, words = ops.top_k(outputs, min(CANDIDATES, outputs.shape[-1]))
+            chances = ops.exp(scores - total[..., None])
+            return ops.concatenate([ops.cast(words, "float32"), chances], axis=-1)
+        asked = ops.cast(ops.not_equal(targets, IGNORED), "float32")
+        right = ops.maximum(ops.cast(targets, "int32"), 0)
+        score = ops.squeeze(ops.take_along_axis(outputs, right[..., None], axis=-1), -1)
+        first = ops.cast(ops.argmax(outputs, axis=-1), "int32")
+        hit = ops.cast(ops.equal(first, right), "float32")
+        return ops.stack([(total - score) * asked, hit * asked], axis=-1)
+
+    def decide(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
+    ) -> np.ndarray:
+        """(texts, 3): sum of the surprise, hits, and hidden words."""
+        asked = [(answers != IGNORED).sum() for answers in encoded.targets]
+        return np.column_stack([[row.sum(axis=0, dtype="float64") for row in rows], asked])
+
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
+    ) -> list[list]:
+        """The most probable words: a list a text, or a list a mask for a text with several.
+
+        Raises:
+            DataError: If a text has no mask.
+        """
+        tokenizer = encoded.tokenizer
+        mask, wanted = tokenizer.mask_token, mask_id(tokenizer)
+        described = []
+        texts = examples.columns["text"]
+        for i, (text, ids, row) in enumerate(
+            zip(texts, encoded.features["input_ids"], rows, strict=True)
+        ):
+            spans = [match.span() for match in re.finditer(re.escape(mask), text)]
+            places = np.flatnonzero(ids == wanted)
+            if not spans:
+                raise DataError(
+                    f"Text {i} has no {mask}, so there is nothing to fill in: {text[:60]!r}. Put "
+                    f"{mask} where the word is asked for."
+                )
+            if len(spans) != len(places):
+                raise DataError(
+                    f"Text {i} has {len(spans)} {mask}, but only {len(places)} among the tokens "
+                    "that the model takes. Shorten it."
+                )
+            lists = [
+                _candidates(row[place], text, span, tokenizer)
+                for place, span in zip(places, spans, strict=True)
+            ]
+            described.append(lists[0] if len(lists) == 1 else lists)
+        return described
+
+    def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
+        """The texts.
+
+        Raises:
+            DataError: If something else is given.
+        """
+        if text_pair is not None:
+            raise DataError("predict for fill-mask takes single texts, no text_pair.")
+        return super().asked(texts, **columns)
+
+
+def _candidates(
+    row: np.ndarray, text: str, span: tuple[int, int], tokenizer: Any
+) -> list[Candidate]:
+    """What the words and probabilities (10,) at one mask mean."""
+    found = []
+    for number, score in zip(*np.split(row, 2), strict=True):
+        token = tokenizer.convert_ids_to_tokens(int(number)) or ""
+        word = tokenizer.decode([int(number)]).strip()
+        before, after, piece = text[: span[0]], text[span[1] :], word
+        if token.startswith("##"):  # WordPiece goes on with the word before
+            before, piece = before.rstrip(), word.removeprefix("##")
+        elif token.startswith(_WORD_STARTS):
+            before = f"{before.rstrip()} " if before.strip() else ""
+        found.append(Candidate(word, float(score), before + piece + after))
+    return found
+
+
+def _check_same(clozes: list[Cloze], rows: list[np.ndarray], name: str) -> None:
+    if not all(np.array_equal(cloze.ids, row) for cloze, row in zip(clozes, rows, strict=True)):
+        raise ModelError(
+            f"The models split the texts of {name} into different tokens, so their perplexities "
+            "cannot be compared. Compare models with one tokenizer and one max_length."
+        )

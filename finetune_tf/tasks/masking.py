@@ -1,0 +1,112 @@
+"""Which words are hidden from a masked-language model, and what stands in their place.
+
+As in BERT (Devlin et al. 2019): 15 % of the words of each text, of which 80 % become the mask
+token, 10 % another word and 10 % stay as they are.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.tasks.task import IGNORED
+
+MASKED, REPLACED = 0.8, 0.1
+_NEVER = -1  # the number of a unit that is never hidden
+
+
+@dataclass(frozen=True, eq=False)
+class Cloze:
+    """A text with hidden words (Taylor 1953).
+
+    Attributes:
+        input_ids: What a model sees (tokens,).
+        answers: What stood there, -100 at tokens that nobody asks for (tokens,).
+        candidates: The ids of the text that could have been hidden.
+        vocabulary: How many tokens a hidden one may be.
+    """
+
+    input_ids: np.ndarray
+    answers: np.ndarray
+    candidates: np.ndarray
+    vocabulary: int
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The text as it was (tokens,)."""
+        return np.where(self.answers == IGNORED, self.input_ids, self.answers)
+
+
+class Masking:
+    """Draws which tokens of given rows are hidden.
+
+    Args:
+        rows: Token ids, one array a row.
+        tokenizer: Whose special tokens are never hidden and never drawn as another word.
+        rate: Share of the words of each row that is hidden, at least one word.
+        words: For each row the number of the word that each token belongs to, whose tokens are
+            then hidden together; None hides single tokens.
+
+    Raises:
+        DataError: If the rate is no share.
+        ModelError: If the tokenizer has no mask token.
+    """
+
+    def __init__(
+        self,
+        rows: list[np.ndarray],
+        tokenizer: Any,
+        rate: float,
+        words: list[list[int | None]] | None = None,
+    ) -> None:
+        if not 0 < rate <= 1:
+            raise DataError(f"mask_rate is a share of the words, above 0 up to 1, found {rate!r}.")
+        self.mask_id = mask_id(tokenizer)
+        special = list(tokenizer.all_special_ids)
+        self.vocabulary = np.setdiff1d(np.arange(tokenizer.vocab_size, dtype="int32"), special)
+        self.ids = np.concatenate(rows)  # (tokens,), of all rows on end
+        row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        allowed = ~np.isin(self.ids, special)
+        # A unit is what is hidden as a whole; a new one begins where row or word change.
+        begins = allowed.copy()
+        if words is not None:
+            numbers = [_NEVER if n is None else n for row in words for n in row]
+            same = np.diff(np.stack([row_of, numbers]), axis=1) == 0
+            begins[1:] &= ~(same.all(axis=0) & allowed[:-1])
+        self.unit = np.where(allowed, np.cumsum(begins) - 1, _NEVER)  # (tokens,)
+        self._row_of_unit = row_of[begins]
+        units = np.bincount(self._row_of_unit, minlength=len(rows))
+        hidden = np.where(units, np.maximum(np.rint(units * rate), 1), 0)
+        self._hidden, self._first = hidden[self._row_of_unit], np.cumsum(units) - units
+
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One draw: what a model sees, and what stood where it is asked; (tokens,) each."""
+        places = np.arange(len(self._row_of_unit))
+        # Units of each row in random order; the first ones are hidden.
+        order = np.lexsort([random.random(len(places)), self._row_of_unit])
+        chosen = np.empty(len(places), dtype=bool)
+        chosen[order] = places - self._first[self._row_of_unit] < self._hidden
+        hidden = np.append(chosen, False)[self.unit]  # the last place is that of _NEVER
+
+        dice = random.random(len(self.ids))
+        others = random.choice(self.vocabulary, len(self.ids))
+        seen = np.where(dice < MASKED, self.mask_id, self.ids)
+        seen = np.where(dice >= 1 - REPLACED, others, seen)
+        seen = np.where(hidden, seen, self.ids)
+        return seen.astype("int32"), np.where(hidden, self.ids, IGNORED).astype("int32")
+
+
+def mask_id(tokenizer: Any) -> int:
+    """The id of the mask token.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise ModelError(
+            "The checkpoint's tokenizer has no mask token, so no word can be hidden: fill-mask "
+            "needs a checkpoint that was trained with one, such as bert-base-uncased. If it is "
+            "only not declared, name it: model.tokenizer.mask_token = '[MASK]'."
+        )
+    return tokenizer.mask_token_id

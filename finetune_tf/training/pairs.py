@@ -1,0 +1,65 @@
+"""The loss of texts that are compared in pairs."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf.errors import ModelError
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class PairSimilarity(keras.losses.Loss):
+    """Cosines of pairs in the order of their scores, or each pair against the rest of its batch.
+
+    Vectors (2 n, features) hold the two sides of n pairs in turn; `Examples.batches` gives them
+    so. What the targets are decides:
+
+    - Scores (n,), on any scale: of two pairs the one with the higher score shall have the higher
+      cosine, log(1 + Σ exp(scale · (cosine of the lower − cosine of the higher))) over all such
+      couples of the batch (CoSENT, Su 2022).
+    - No scores, (n, 0): each first text shall find its partner among all second texts of the batch
+      (van den Oord et al. 2018; Henderson et al. 2017).
+
+    Args:
+        scale: Factor on the cosines.
+        **kwargs: As for every Keras loss.
+    """
+
+    def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if scale <= 0:
+            raise ModelError(f"scale is a factor above 0, found {scale!r}.")
+        self.scale = scale
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """The loss of a batch.
+
+        Raises:
+            ModelError: If the texts are no pairs.
+        """
+        if y_true is None:
+            raise ModelError(
+                "The loss of feature extraction compares two texts, but the batches hold single "
+                "ones. Give pairs: a column text_pair, with or without a label that scores them."
+            )
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Targets (n,) or (n, 0) and vectors (2 n, features) to a number."""
+        vectors = ops.cast(y_pred, "float32")
+        vectors = vectors / ops.maximum(ops.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        left, right = vectors[0::2], vectors[1::2]  # (n, features)
+        if len(y_true.shape) == 2 and y_true.shape[1] == 0:
+            cosines = self.scale * ops.matmul(left, ops.transpose(right))  # (n, n)
+            found = ops.trace(ops.log_softmax(cosines, axis=-1))
+            return -found / ops.cast(ops.shape(left)[0], "float32")
+        scores = ops.reshape(ops.cast(y_true, "float32"), (-1,))
+        cosines = self.scale * ops.sum(left * right, axis=-1)  # (n,)
+        lower = ops.less(scores[:, None], scores[None, :])
+        gaps = ops.where(lower, cosines[:, None] - cosines[None, :], -1e12)  # (n, n)
+        return ops.logsumexp(ops.concatenate([ops.zeros((1,)), ops.reshape(gaps, (-1,))]))
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), "scale": self.scale}
