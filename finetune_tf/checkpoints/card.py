@@ -7,12 +7,14 @@ from typing import Any
 _USAGE = {
     "transformers": """from transformers import pipeline
 
-classify = pipeline("{task}", model="{folder}")
+classify = pipeline("{task}", model="{folder}"{options})
 classify("…")""",
     "sentence_transformers": """from sentence_transformers import SentenceTransformer
 
 logits = SentenceTransformer("{folder}").encode(["…"])""",
 }
+# With these, it says what `predict` says.
+_OPTIONS = {"token-classification": ', aggregation_strategy="first"'}
 
 
 def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
@@ -51,7 +53,9 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str]) -> str:
         f"It opens in `{opens_in}`:",
         "",
         "```python",
-        _USAGE[opens_in.split(".")[0]].format(folder="path/to/this/folder", task=info.task),
+        _USAGE[opens_in.split(".")[0]].format(
+            folder="path/to/this/folder", task=info.task, options=_OPTIONS.get(info.task, "")
+        ),
         "```",
         "",
         "and in finetune_tf:",

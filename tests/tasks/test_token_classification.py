@@ -337,7 +337,7 @@ def test_saved_models_come_back_with_their_head(model, tmp_path):
     assert config["architectures"] == ["BertForTokenClassification"]
     assert config["label2id"] == {name: i for i, name in enumerate(LABELS)}
     card = (folder / "README.md").read_text()
-    assert 'pipeline("token-classification", model=' in card
+    assert 'folder", aggregation_strategy="first")' in card
     assert 'ft.load("path/to/this/folder", "token-classification")' in card
     with pytest.raises(CheckpointError, match="has a head trained for the labels"):
         ft.load(folder, "token-classification", labels=["O", "B-x"])
