@@ -105,6 +105,10 @@ def _other_examples(
         if column not in available:
             raise DataError(_missing_column(argument, column, available, name))
     columns = {argument: list(read(column)) for argument, column in more.items()}
+    if "tokens" in columns:  # data frames read from Parquet hold arrays
+        columns["tokens"] = [
+            row.tolist() if isinstance(row, np.ndarray) else row for row in columns["tokens"]
+        ]
     if "tags" in columns:
         columns["tags"], labels = infer_tags(columns["tags"], name, labels, class_names)
     return Examples(columns, labels and Labels.of(labels), name)

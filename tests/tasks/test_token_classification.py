@@ -343,6 +343,25 @@ def test_saved_models_come_back_with_their_head(model, tmp_path):
         ft.load(folder, "token-classification", labels=["O", "B-x"])
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_pipeline_of_transformers_finds_the_same(one_block, tmp_path):
+    """A new head says something else of every word; the first token of each is what counts."""
+    from transformers import pipeline
+
+    model = ft.load(one_block, "token-classification", labels=LABELS)
+    folder = model.save_pretrained(tmp_path / "tagger")
+    find = pipeline("token-classification", str(folder), aggregation_strategy="first", device="cpu")
+    text = "the good actor's film: a very-long story (dull?), and not great."
+
+    found, expected = ft.predict(model, text), find(text)
+
+    assert [(e.label, e.start, e.end) for e in found] == [
+        (e["entity_group"], e["start"], e["end"]) for e in expected
+    ]
+    assert [e.score for e in found] == pytest.approx([e["score"] for e in expected], abs=1e-5)
+
+
 def test_what_a_checkpoint_said_of_texts_is_forgotten(one_block, tmp_path):
     folder = tmp_path / "regression"
     ft.load(one_block, labels=1).save_pretrained(folder)
@@ -382,6 +401,15 @@ def test_each_word_needs_a_tag(tmp_path):
         ft.data.from_jsonl(path, tokens="tokens", tags="tags")
     with pytest.raises(DataError, match="'tags' of examples must hold lists of labels, one a word"):
         ft.data.Examples({"tokens": [["a"]], "tags": ["O"]})
+
+
+def test_rows_may_be_arrays():
+    """As pandas has them when it reads Parquet."""
+    columns = [[np.array(row) for row in column] for column in zip(*SENTENCES, strict=True)]
+
+    examples = ft.data.from_arrays(tokens=columns[0], tags=columns[1], labels=LABELS)
+
+    assert examples.columns == sentences().columns
 
 
 def test_a_tag_that_the_model_does_not_know(model):
