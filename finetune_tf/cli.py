@@ -40,7 +40,16 @@ Tokens = Annotated[
     str | None, typer.Option(help="Column of lists of words, for token-classification.")
 ]
 Tags = Annotated[str | None, typer.Option(help="Column of the words' labels.")]
-Task = Annotated[str, typer.Option(help="text-classification or token-classification.")]
+Question = Annotated[
+    str | None, typer.Option(help="Column of the questions, for question-answering.")
+]
+Context = Annotated[
+    str | None, typer.Option(help="Column of the contexts in which the answers stand.")
+]
+Answers = Annotated[str | None, typer.Option(help="Column of the answers, as in SQuAD.")]
+Task = Annotated[
+    str, typer.Option(help="text-classification, token-classification or question-answering.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts a step.")]
 
 
@@ -58,6 +67,9 @@ def train(
     text: Text = None,
     text_pair: TextPair = None,
     label: Label = ["label"],  # noqa: B006  (typer copies it)
+    question: Question = None,
+    context: Context = None,
+    answers: Answers = None,
     problem_type: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +94,9 @@ def train(
     """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it."""
     import finetune_tf as ft
 
-    columns = _columns(text, text_pair, label, tokens, tags)
+    columns = _columns(text, text_pair, label)
+    columns |= {"tokens": tokens, "tags": tags}
+    columns |= {"question": question, "context": context, "answers": answers}
     train_set, default_validation, default_test = _splits(
         data, columns | {"problem_type": problem_type}
     )
@@ -114,7 +128,10 @@ def evaluate(
     data: Data,
     baseline: Annotated[
         str | None,
-        typer.Option(help="auto, tfidf, majority, ridge, mean or dictionary; needs --train."),
+        typer.Option(
+            help="auto, or one of the task: tfidf, majority, ridge, mean, dictionary, overlap, "
+            "first; needs --train."
+        ),
     ] = None,
     train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
     text: Text = None,
@@ -123,6 +140,9 @@ def evaluate(
     task: Task = "text-classification",
     tokens: Tokens = None,
     tags: Tags = None,
+    question: Question = None,
+    context: Context = None,
+    answers: Answers = None,
     batch_size: BatchSize = 64,
     output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
 ) -> None:
@@ -132,7 +152,9 @@ def evaluate(
 
     print(device_line())
     model = ft.load(checkpoint, task)
-    columns = _columns(text, text_pair, label, tokens, tags) | {"labels": model.labels}
+    columns = _columns(text, text_pair, label) | {"labels": model.labels}
+    columns |= {"tokens": tokens, "tags": tags}
+    columns |= {"question": question, "context": context, "answers": answers}
     report = ft.evaluate(
         model,
         _examples(data, "test", columns),
@@ -152,19 +174,31 @@ def predict(
         list[str] | None, typer.Argument(help="Texts; without any, one a line is read from stdin.")
     ] = None,
     task: Task = "text-classification",
+    question: Annotated[
+        list[str] | None, typer.Option(help="Instead of TEXTS: a question, once for each context.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="The text in which the answer stands.")
+    ] = None,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Label TEXTS; prints one JSON object a line."""
+    """Label TEXTS, or answer questions; prints one JSON object a line."""
     import finetune_tf as ft
     from finetune_tf.training.devices import device_line
 
-    lines = texts or [line.strip() for line in sys.stdin if line.strip()]
+    if question or context:
+        asked = {"question": question, "context": context}
+        asked |= {"texts": texts} if texts else {}
+    else:
+        asked = {"texts": texts or [line.strip() for line in sys.stdin if line.strip()]}
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the predictions alone
         print(device_line())
-        predictions = ft.predict(ft.load(checkpoint, task), lines, batch_size=batch_size)
-    for line, found in zip(lines, predictions, strict=True):
+        predictions = ft.predict(ft.load(checkpoint, task), **asked, batch_size=batch_size)
+    asked = {"text" if name == "texts" else name: values for name, values in asked.items()}
+    for i, found in enumerate(predictions):
         told = {"entities": [*map(vars, found)]} if isinstance(found, list) else vars(found)
-        print(json.dumps({"text": line, **told}, ensure_ascii=False))
+        given = {name: values[i] for name, values in asked.items()}
+        print(json.dumps(given | told, ensure_ascii=False))
 
 
 @app.command()
@@ -187,19 +221,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def _columns(
-    text: str | None,
-    text_pair: str | None,
-    label: list[str],
-    tokens: str | None,
-    tags: str | None,
-) -> dict[str, Any]:
+def _columns(text: str | None, text_pair: str | None, label: list[str]) -> dict[str, Any]:
     return {
         "text": text,
         "text_pair": text_pair,
         "label": label[0] if len(label) == 1 else label,
-        "tokens": tokens,
-        "tags": tags,
     }
 
 

@@ -158,7 +158,7 @@ def finetune(
         "optimizer": optimizer,
         "pooling": model.info.pooling,
         "dropout": dropout,
-        "max_length": max_length or model.max_length,
+        "max_length": max_length or model.task.row_length(model.max_length),
         "dtype": str(dtype or keras.config.dtype_policy().name),
         "seed": seed,
     }

@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-# How each library turns texts into what finetune_tf's model returns.
+# How each library turns texts into what finetune_tf's model returns; tasks of transformers that
+# are not named here have a pipeline as text classification does.
 _USAGE = {
     "transformers": """from transformers import pipeline
 
 classify = pipeline("{task}", model="{folder}"{options})
 classify("…")""",
+    "question-answering": """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+model = AutoModelForQuestionAnswering.from_pretrained("{folder}")
+inputs = AutoTokenizer.from_pretrained("{folder}")("question", "context", return_tensors="pt")
+model(**inputs)  # start_logits and end_logits""",
     "sentence_transformers": """from sentence_transformers import SentenceTransformer
 
 {outputs} = SentenceTransformer("{folder}").encode(["…"])""",
@@ -54,7 +60,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> s
         f"It opens in `{opens_in}`:",
         "",
         "```python",
-        _USAGE[opens_in.split(".")[0]].format(
+        _USAGE.get(info.task, _USAGE[opens_in.split(".")[0]]).format(
             folder="path/to/this/folder",
             task=info.task,
             options=_OPTIONS.get(info.task, ""),

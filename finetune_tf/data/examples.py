@@ -142,7 +142,8 @@ class Examples:
             drop_remainder: Leaves out the last batch if it is smaller than the others.
             **options: What the task can be told besides: for fill-mask `mask_rate` (0.15) and
                 `whole_word` (False). With `shuffle` it hides other words in each epoch, without
-                it always the same.
+                it always the same. For question answering `stride` (128), the tokens that the
+                rows of one context share with their neighbours.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or the inputs
@@ -191,12 +192,11 @@ class Examples:
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
                 f"the texts; found {type(model).__name__}."
             )
-        usual = model.task.usual_length or model.max_length
-        length = min(usual, model.max_length) if max_length is None else max_length
-        if not 0 < length <= model.max_length:
+        limit = model.max_length
+        length = model.task.row_length(limit) if max_length is None else max_length
+        if not 0 < length <= limit:
             raise ModelError(
-                f"max_length={max_length} does not fit: the model takes 1 to {model.max_length} "
-                "tokens."
+                f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
             )
         task, examples = model.task, self
         task.require(self)

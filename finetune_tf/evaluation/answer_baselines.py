@@ -11,7 +11,7 @@ a candidate is Richardson et al.'s (MCTest, 2013), with which Rajpurkar et al. (
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,9 +32,13 @@ _TUNING_EXAMPLES = 500
 _WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-class _Guess(NamedTuple):
-    text: str
-    shared: float  # weight of the question's words that the sentence shares
+class _Asked(NamedTuple):
+    """A question, and the sentence of its context that shares most with it."""
+
+    kind: str
+    words: dict[str, float]  # how rare each is
+    sentence: str
+    shared: float  # share of the question's words, by rarity, that are in the sentence
 
 
 class _Overlap:
@@ -58,51 +62,49 @@ class _Overlap:
     def _tune(self, train: Examples, targets: list[list[str]], seed: int) -> None:
         """Chooses the weight of nearness, and below which overlap there is no answer."""
         rows = np.random.default_rng(seed).permutation(len(train))[:_TUNING_EXAMPLES]
-        some, accepted = train[rows], [targets[row] for row in rows]
-
-        def quality(weight: float) -> float:
-            guesses = self._guesses(some, weight)
-            return best_scores(f1_score, accepted, [guess.text for guess in guesses]).mean()
-
-        self._weight = max(_WEIGHTS, key=quality)
+        asked, accepted = self._asked(train[rows]), [targets[row] for row in rows]
+        right = {
+            weight: best_scores(f1_score, accepted, [self._part(one, weight) for one in asked])
+            for weight in _WEIGHTS
+        }
+        self._weight = max(right, key=lambda weight: right[weight].mean())
         if all(accepted):
             return
-        guesses = self._guesses(some, self._weight)
-        right = best_scores(f1_score, accepted, [guess.text for guess in guesses])
         empty = np.asarray([not answers for answers in accepted], dtype="float64")
-        shared = np.asarray([guess.shared for guess in guesses])
+        shared = np.asarray([one.shared for one in asked])
         self._threshold = max(
             (-np.inf, *np.unique(shared), np.inf),
-            key=lambda least: np.where(shared < least, empty, right).mean(),
+            key=lambda least: np.where(shared < least, empty, right[self._weight]).mean(),
         )
 
     def answers(self, test: Examples) -> list[str]:
         """One text a question, "" where too little of it stands in the context."""
-        guesses = self._guesses(test, self._weight)
-        return [guess.text if guess.shared >= self._threshold else "" for guess in guesses]
-
-    def _guesses(self, examples: Examples, weight: float) -> list[_Guess]:
-        columns = examples.columns
         return [
-            self._guess(question, context, weight)
-            for question, context in zip(columns["question"], columns["context"], strict=True)
+            self._part(one, self._weight) if one.shared >= self._threshold else ""
+            for one in self._asked(test)
         ]
 
-    def _guess(self, question: str, context: str, weight: float) -> _Guess:
-        asked = {word: self._rarity[word] for word in _words(question)}
-        total = sum(asked.values()) or 1.0
-        best = _Guess("", -1.0)
-        for sentence in _sentences(context):
-            shared = sum(asked[word] for word in set(_words(sentence)) & asked.keys()) / total
-            if shared > best.shared:
-                best = _Guess(sentence, shared)
-        return best._replace(text=self._part(best.text, asked, _kind(question), weight))
+    def _asked(self, examples: Examples) -> list[_Asked]:
+        columns = examples.columns
+        pairs = zip(columns["question"], columns["context"], strict=True)
+        return [self._best_sentence(question, context) for question, context in pairs]
 
-    def _part(self, sentence: str, asked: Mapping[str, float], kind: str, weight: float) -> str:
-        """The likeliest answer in a sentence: log P(shape | kind) + weight * nearness."""
+    def _best_sentence(self, question: str, context: str) -> _Asked:
+        words = {word: self._rarity[word] for word in _words(question)}
+        total = sum(words.values()) or 1.0
+        best = _Asked(_kind(question), words, "", -1.0)
+        for sentence in _sentences(context):
+            shared = sum(words[word] for word in words.keys() & set(_words(sentence))) / total
+            if shared > best.shared:
+                best = best._replace(sentence=sentence, shared=shared)
+        return best
+
+    def _part(self, asked: _Asked, weight: float) -> str:
+        """The likeliest answer in the sentence: log P(shape | kind) + weight * nearness."""
+        sentence = asked.sentence
         places = list(_WORD.finditer(sentence))
         words = [place.group() for place in places]
-        weights = np.asarray([asked.get(_stem(word), 0.0) for word in words])
+        weights = np.asarray([asked.words.get(_stem(word), 0.0) for word in words])
         kernel = np.r_[1 : _NEAR + 1, 0, _NEAR:0:-1] / _NEAR
         near = np.convolve(weights, kernel)[_NEAR : _NEAR + len(words)] / (weights.sum() or 1.0)
         spans = [
@@ -114,7 +116,7 @@ class _Overlap:
         if not spans:
             return sentence
         shapes = [_shape(words[first:stop]) for first, stop in spans]
-        rivals, likely = Counter(shapes), self._shapes[kind]
+        rivals, likely = Counter(shapes), self._shapes[asked.kind]
         scores = [
             # Of two shapes equally likely, the one with fewer candidates says more of each.
             np.log((likely[shape] + 0.1) / rivals[shape]) + weight * near[first:stop].mean()
@@ -162,10 +164,8 @@ def _kind(question: str) -> str:
     return ""
 
 
-def _shape(words: list[str]) -> tuple[int, bool, bool]:
-    """How many words, and whether there are a number and a name among them."""
-    return (
-        min(len(words), _LONGEST),
-        any(word[0].isdigit() for word in words),
-        any(word[0].isupper() for word in words),
-    )
+def _shape(words: list[str]) -> tuple[int, bool, bool, bool]:
+    """How many words, whether there is a number among them, and whether any or all are names."""
+    names = [word[0].isupper() for word in words]
+    has_number = any(word[0].isdigit() for word in words)
+    return min(len(words), _LONGEST), has_number, any(names), all(names)

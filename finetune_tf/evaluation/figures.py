@@ -38,7 +38,10 @@ class NotebookFigure(Figure):
 
 
 def report_figure(report: Report) -> Figure:
-    """What the model gets right and wrong on the left, its metrics and the baseline's right."""
+    """What the model gets right and wrong on the left, its metrics and the baseline's right.
+
+    Where right and wrong cannot be drawn, the metrics have all the room.
+    """
     left = {
         "single_label_classification": _draw_confusion,
         "multi_label_classification": _draw_label_scores,
@@ -46,22 +49,18 @@ def report_figure(report: Report) -> Figure:
         "similarity": _draw_scatter,
     }.get(report.kind, _draw_label_scores if report.per_class else None)
     figure = _titled_figure(report, len(report.targets), height=5.2)
-    if report.difference is None:
-        axes = figure.subplots(1, 2, width_ratios=(1.1, 1))
-        metrics_axes = axes[1]
-    else:
-        axes = figure.subplot_mosaic(
-            [["left", "metrics"], ["left", "difference"]], width_ratios=(1.1, 1),
-            height_ratios=(3, 1),
-        )  # fmt: skip
+    places = [["metrics"]] if report.difference is None else [["metrics"], ["difference"]]
+    if left is not None:
+        places = [["left", *row] for row in places]
+    axes = figure.subplot_mosaic(
+        places, width_ratios=(1.1, 1)[: len(places[0])], height_ratios=(3, 1)[: len(places)]
+    )
+    if report.difference is not None:
         _draw_differences(axes["difference"], [report.difference], _direction(report.kind))
         axes["difference"].set_ylim(0.6, -0.9)
-        axes, metrics_axes = [axes["left"]], axes["metrics"]
-    if left is None:
-        axes[0].set_visible(False)
-    else:
-        left(axes[0], report)
-    _draw_metrics(metrics_axes, report)
+    if left is not None:
+        left(axes["left"], report)
+    _draw_metrics(axes["metrics"], report)
     return figure
 
 

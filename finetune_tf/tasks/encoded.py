@@ -52,3 +52,33 @@ class Encoded:
         ends = np.cumsum([len(row) for row in self.features["input_ids"]])[:-1]
         features = {**self.features, "input_ids": np.split(ids, ends)}
         return replace(self, features=features, targets=np.split(targets, ends), draw=None)
+
+
+def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
+    """A tokenizer's output for several texts, never padded.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        texts: Texts, or lists of words with `is_split_into_words=True`.
+        pairs: Second texts.
+        **options: For the tokenizer.
+    """
+    return tokenizer(
+        texts,
+        pairs,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+        verbose=False,
+        **options,
+    )
+
+
+def features_of(encoding: Any, tokenizer: Any) -> dict[str, Any]:
+    """The part of `Encoded` that every task has: ids, token types and what fills them up."""
+    names = ("input_ids", "token_type_ids")
+    return {
+        "features": {
+            name: [np.asarray(row, dtype="int32") for row in encoding[name]] for name in names
+        },
+        "pad_values": {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
+    }

@@ -8,7 +8,8 @@ import numpy as np
 
 from finetune_tf.architectures import Backbone, Pooling, UnitLength
 from finetune_tf.errors import CheckpointError, DataError
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task, features_of
+from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
 _MODULES = ("Transformer", "Pooling", "Normalize")

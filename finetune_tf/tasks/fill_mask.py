@@ -11,16 +11,9 @@ from keras import ops
 from finetune_tf.architectures import Backbone, VocabularyBias
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
+from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
-from finetune_tf.tasks.task import (
-    IGNORED,
-    Columns,
-    Encoded,
-    HeadParts,
-    Task,
-    features_of,
-    tokenized,
-)
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
 #: How many words `predict` names for each mask.

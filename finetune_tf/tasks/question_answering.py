@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
-from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Task, features_of
+from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Task
 from finetune_tf.tasks.windows import windows
 
 #: Tokens that two windows of one context share.
@@ -33,9 +34,11 @@ class QuestionAnswering(Task):
     name = "question-answering"
     class_suffix = "ForQuestionAnswering"
     columns = ("question", "context", "answers")
+    needs = ("question", "context")
     target_column = "answers"
     token_axis = 1
     usual_length = 384
+    encode_options = ("stride",)
     options = ("null_threshold", "max_answer_length")
     usage = 'ft.predict(model, question="…", context="…")'
 
@@ -89,8 +92,11 @@ class QuestionAnswering(Task):
             stride: Tokens that neighbouring windows share.
 
         Raises:
-            DataError: If a question leaves its context no room.
+            DataError: If a question leaves its context no room, or `stride` is no number of
+                tokens.
         """
+        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
+            raise DataError(f"stride is a number of tokens, from 0 on; found {stride!r}.")
         answers = examples.columns.get("answers")
         made = windows(
             tokenizer,
@@ -156,7 +162,8 @@ class QuestionAnswering(Task):
                 answer for there to be none; None to give an answer always.
             max_answer_length: Tokens that an answer may have.
         """
-        if isinstance(max_answer_length, bool) or max_answer_length < 1:
+        whole = isinstance(max_answer_length, int) and not isinstance(max_answer_length, bool)
+        if not whole or max_answer_length < 1:
             raise DataError(f"max_answer_length is 1 or more tokens, found {max_answer_length!r}.")
         spans = [
             best_span(logits, offsets, max_answer_length)
@@ -208,19 +215,6 @@ class QuestionAnswering(Task):
                 f"{wrong[0]!r}."
             )
         return texts
-
-    def require(self, examples: Columns) -> None:
-        """Checks that there are questions and contexts.
-
-        Raises:
-            ModelError: If not.
-        """
-        if not {"question", "context"} <= examples.columns.keys():
-            raise ModelError(
-                f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
-                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it: "
-                'from_jsonl(path, question="…", context="…", answers="…").'
-            )
 
 
 def _first_span(answers: Mapping[str, list]) -> tuple[int, int] | None:

@@ -42,6 +42,7 @@ class Task(abc.ABC):
         class_suffix: Of the PyTorch classes: "ForSequenceClassification".
         has_labels: Whether the outputs have names.
         columns: The columns of examples that the task reads, the ones it needs first.
+        needs: Those it cannot do without; empty where that is the first one.
         target_column: The one with what is right.
         output_layers: Names of the layers that always count as head.
         poolings: The poolings that a user may ask for; empty where nothing is pooled.
@@ -59,6 +60,7 @@ class Task(abc.ABC):
     class_suffix: ClassVar[str]
     has_labels: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
+    needs: ClassVar[tuple[str, ...]] = ()
     target_column: ClassVar[str]
     output_layers: ClassVar[tuple[str, ...]] = ("classifier",)
     poolings: ClassVar[tuple[str, ...]] = ()
@@ -205,6 +207,10 @@ class Task(abc.ABC):
             )
         return {"text": texts} if text_pair is None else {"text": texts, "text_pair": text_pair}
 
+    def row_length(self, limit: int) -> int:
+        """Tokens a row gets unless the user says otherwise; `limit` is what the model can take."""
+        return min(self.usual_length or limit, limit)
+
     def given(self, values: list) -> Any:
         """Predictions that somebody else made, in the form of `decide`.
 
@@ -258,43 +264,15 @@ class Task(abc.ABC):
         Raises:
             ModelError: If one is missing.
         """
-        if self.columns[0] not in examples.columns:
+        needed = self.needs or self.columns[:1]
+        if not all(column in examples.columns for column in needed):
             from finetune_tf.tasks import TASKS
 
+            named = ", ".join(f'{column}="…"' for column in needed)
             fitting = [t.name for t in TASKS.values() if t.target_column in examples.columns]
             hint = f" With these columns the task can be {', '.join(fitting)}." if fitting else ""
             raise ModelError(
                 f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
-                f'for example from_jsonl(path, {self.columns[0]}="…").{hint}'
+                f"for example from_jsonl(path, {named}).{hint}"
             )
-
-
-def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
-    """A tokenizer's output for several texts, never padded.
-
-    Args:
-        tokenizer: A fast tokenizer of transformers.
-        texts: Texts, or lists of words with `is_split_into_words=True`.
-        pairs: Second texts.
-        **options: For the tokenizer.
-    """
-    return tokenizer(
-        texts,
-        pairs,
-        return_attention_mask=False,
-        return_token_type_ids=True,
-        verbose=False,
-        **options,
-    )
-
-
-def features_of(encoding: Any, tokenizer: Any) -> dict[str, Any]:
-    """The part of `Encoded` that every task has: ids, token types and what fills them up."""
-    names = ("input_ids", "token_type_ids")
-    return {
-        "features": {
-            name: [np.asarray(row, dtype="int32") for row in encoding[name]] for name in names
-        },
-        "pad_values": {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
-    }

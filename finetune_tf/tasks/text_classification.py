@@ -9,15 +9,8 @@ import numpy as np
 from finetune_tf.architectures import Backbone, ClassificationHead, Pooling
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
-from finetune_tf.tasks.task import (
-    Columns,
-    Encoded,
-    HeadParts,
-    Layout,
-    Task,
-    features_of,
-    tokenized,
-)
+from finetune_tf.tasks.encoded import features_of, tokenized
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
 
 #: From this probability on, a label of a multi-label problem is predicted.
 THRESHOLD = 0.5

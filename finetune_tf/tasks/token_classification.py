@@ -10,7 +10,8 @@ from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.chunks import OUTSIDE, chunks, has_chunks
-from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task, features_of
+from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task
 from finetune_tf.tasks.words import encode_text_words, encode_words
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.errors import DataError
-from finetune_tf.tasks.task import tokenized
+from finetune_tf.tasks.encoded import tokenized
 
 #: A window for fewer tokens of the context would hardly hold an answer.
 LEAST_ROOM = 16
 _ROWS_AT_ONCE = 1000  # what a tokenizer gives takes a hundred times the memory of its numbers
-_SPACES = np.asarray([i for i in range(0x3001) if chr(i).isspace()], dtype="uint32")
+# Whether a code point is white space; the last entry stands for all above.
+_IS_SPACE = np.asarray([chr(i).isspace() for i in range(0x3002)])
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _without_spaces(offsets: np.ndarray, context: str) -> np.ndarray:
     """Offsets that begin after white space, which some tokenizers count to the next word."""
     codes = np.frombuffer(context.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     places = np.arange(len(codes) + 1)
-    places[:-1][np.isin(codes, _SPACES)] = len(codes)
+    places[:-1][_IS_SPACE[np.minimum(codes, len(_IS_SPACE) - 1)]] = len(codes)
     next_letter = np.minimum.accumulate(places[::-1])[::-1]
     starts = next_letter[np.minimum(offsets[:, 0], len(codes))]
     return np.stack([np.minimum(starts, offsets[:, 1]), offsets[:, 1]], axis=1).astype("int32")

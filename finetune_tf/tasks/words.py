@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.tasks.task import tokenized
+from finetune_tf.tasks.encoded import tokenized
 
 _NO_TOKEN = -1
 
