@@ -86,6 +86,9 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="By default one that fits what learns.")
     ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of the probability spread over all labels, such as 0.1.")
+    ] = 0.0,
     pooling: Annotated[str, typer.Option(help="auto, pooler, cls or mean.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Tokens a text may have.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or mixed_bfloat16.")] = None,
@@ -112,6 +115,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate="auto" if learning_rate is None else learning_rate,
+        label_smoothing=label_smoothing,
         pooling=pooling,
         max_length=max_length,
         dtype=dtype,

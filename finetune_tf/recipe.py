@@ -1,14 +1,16 @@
 """`finetune`: the public verbs in a row, with good defaults."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import MissingExtraError, ModelError
+from finetune_tf.errors import DataTypeError, MissingExtraError, ModelError
 from finetune_tf.evaluation import Report, evaluate
 from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.files import write_text
@@ -76,11 +78,12 @@ def finetune(
     test: Examples | None = None,
     *,
     task: str = "text-classification",
-    policy: str | Selector = "full",
+    policy: str | Selector | Sequence[Selector] = "full",
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float | Literal["auto"] = "auto",
     optimizer: str = "adamw",
+    label_smoothing: float = 0.0,
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
@@ -97,12 +100,15 @@ def finetune(
         validation: Examples that choose the best epoch; by default a tenth of `train`.
         test: Examples for the report; without them there is none.
         task: Name of a Hugging Face pipeline.
-        policy: What learns: "full", "head", "head-first" (an epoch of the head, then all), or a
-            selector of what trains.
-        epochs: Of the last (or only) phase.
+        policy: What learns: "full", "head", "head-first" (an epoch of the head, then all), a
+            selector of what trains, or several, one phase after the other.
+        epochs: Of the last (or only) phase; a phase before it takes one.
         batch_size: Texts a step.
-        learning_rate: A number, or "auto": it follows what trains.
+        learning_rate: Of the last (or only) phase: a number, or "auto": it follows what trains.
+            A phase before it has "auto", since a head alone wants a far higher rate.
         optimizer: "adamw", "sgd", or another Keras optimizer's name.
+        label_smoothing: As in `presets.cross_entropy`, for models that have one label out of
+            several to give.
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: Tokens a text may have; by default as many as the model can take.
@@ -118,6 +124,7 @@ def finetune(
         FinetuneError: If data, checkpoint or settings do not fit; the message says how.
     """
     phases = _phases(policy)
+    _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
     say(device_line(dtype))
     if validation is None:
@@ -126,16 +133,20 @@ def finetune(
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
     batches = train.batches(model, batch_size, shuffle=True, seed=seed, max_length=max_length)
     watched = validation.batches(model, batch_size, max_length=max_length)
-    preset = getattr(presets, model.task.preset(model.labels))
+    if test is not None and model.task.target_column in test.columns:
+        model.task.targets(test, model.labels)  # labels that do not fit are told before the fit
+    preset = _preset(model, label_smoothing)
 
     history: dict[str, list[float]] = {}
-    for i, selector in enumerate(phases):
+    for i, selector in enumerate(phases, 1):
+        is_last = i == len(phases)
         train_only(model, selector)
-        model.compile(**preset(optimizer=optimizer, learning_rate=learning_rate))
+        rate = learning_rate if is_last else "auto"
+        model.compile(**preset(optimizer=optimizer, learning_rate=rate))
         fit = model.fit(
             batches,
             validation_data=watched,
-            epochs=epochs if i == len(phases) - 1 else 1,
+            epochs=epochs if is_last else 1,
             callbacks=[*callbacks, _keep_best(model, epochs)],
         )
         for name, values in fit.history.items():
@@ -156,6 +167,7 @@ def finetune(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "optimizer": optimizer,
+        "label_smoothing": label_smoothing,
         "pooling": model.info.pooling,
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),
@@ -165,10 +177,37 @@ def finetune(
     return FinetuneResult(model, history, report, settings)
 
 
-def _phases(policy: str | Selector) -> tuple[Selector, ...]:
+def _check_examples(train: Any, **others: Any) -> None:
+    for argument, given in {"train": train, **others}.items():
+        missing_is_fine = given is None and argument != "train"
+        if not isinstance(given, Examples) and not missing_is_fine:
+            raise DataTypeError(
+                f"{argument}= takes Examples, found {given!r}. Read them first, for example with "
+                f'ft.data.from_csv("{argument}.csv").'
+            )
+
+
+def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[str, Any]]:
+    """The preset of the task; label smoothing exists in one of them only."""
+    name = model.task.preset(model.labels)
+    preset = getattr(presets, name)
+    if not label_smoothing:
+        return preset
+    if name != "cross_entropy" or model.labels is None:
+        kind = model.task.kind(model.labels)
+        raise ModelError(
+            f"label_smoothing={label_smoothing} needs one label out of several, but this is "
+            f"{kind.replace('_', ' ')}. Leave label_smoothing out."
+        )
+    return partial(preset, label_smoothing=label_smoothing)
+
+
+def _phases(policy: Any) -> tuple[Selector, ...]:
     if isinstance(policy, Selector):
         return (policy,)
-    if policy not in POLICIES:
+    if isinstance(policy, list | tuple) and all(isinstance(phase, Selector) for phase in policy):
+        return tuple(policy)
+    if not isinstance(policy, str) or policy not in POLICIES:
         raise ModelError(
             f"A policy is one of {', '.join(POLICIES)} or a selector such as "
             f"ft.select.head() | ft.select.blocks(-2), found {policy!r}."

@@ -37,10 +37,14 @@ def run(monkeypatch, *arguments) -> int:
 
 def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys):
     options = ["--epochs", 3, "--batch-size", 8, "--learning-rate", 1e-3, "--test", table]
+    options += ["--label-smoothing", 0.1]
     assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed
     assert f"Everything of this run is in {tmp_path / 'run'}." in printed
+
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["label_smoothing"] == 0.1
 
     checkpoint = tmp_path / "run" / "checkpoint"
     assert run(monkeypatch, "evaluate", checkpoint, table, "--output", tmp_path / "report") == 0

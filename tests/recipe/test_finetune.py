@@ -1,5 +1,6 @@
 import json
 
+import keras
 import pytest
 
 import finetune_tf as ft
@@ -58,6 +59,35 @@ def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, caps
     assert result.report is None
 
 
+def test_a_rate_is_for_the_last_phase(tiny_bert, reviews):
+    class Rates(keras.callbacks.Callback):
+        peaks = []
+
+        def on_train_begin(self, logs=None):
+            self.peaks.append(self.model.optimizer._learning_rate.peak)
+
+    ft.finetune(
+        tiny_bert, reviews, reviews, policy="head-first", epochs=1, learning_rate=3e-5,
+        callbacks=(Rates(),),
+    )  # fmt: skip
+
+    assert Rates.peaks == ["auto", 3e-5]
+
+
+def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
+    result = ft.finetune(tiny_bert, reviews, reviews, epochs=1, label_smoothing=0.2)
+
+    assert result.model.loss.label_smoothing == 0.2
+    assert result.settings["label_smoothing"] == 0.2
+
+
+def test_label_smoothing_needs_one_label_a_text(tiny_bert):
+    scores = ft.data.from_arrays(GOOD + BAD, [2.5] * 4 + [0.5] * 4, name="toy")
+
+    with pytest.raises(ft.errors.ModelError, match="but this is regression"):
+        ft.finetune(tiny_bert, scores, label_smoothing=0.1)
+
+
 def test_a_selector_is_a_policy(tiny_bert, reviews):
     result = ft.finetune(
         tiny_bert, reviews, reviews, policy=ft.select.head() | ft.select.biases(), epochs=1
@@ -82,3 +112,30 @@ def test_regression_reports_pearson(tiny_bert):
 
     assert result.report.metrics["pearson"] > 0.9
     assert result.report.baseline.name == "ridge"
+
+
+def test_phases_of_ones_own(tiny_bert, reviews, capsys):
+    policy = (ft.select.head(), ~ft.select.embeddings())
+    result = ft.finetune(tiny_bert, reviews, reviews, policy=policy, epochs=2)
+
+    assert len(result.history["loss"]) == 1 + 2
+    told = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    assert len(told) == 2
+    assert not any(v.trainable for v in result.model.stages[0].variables)
+
+
+def test_labels_of_the_test_are_checked_before_the_fit(tiny_bert, reviews):
+    test = ft.data.from_arrays(["good", "bad"], ["fine", "poor"], name="other labels")
+
+    with pytest.raises(ft.errors.DataError, match="other labels has the label 'fine'"):
+        ft.finetune(tiny_bert, reviews, reviews, test, callbacks=(Never(),))
+
+
+class Never(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        raise AssertionError("the fit began")
+
+
+def test_a_path_in_the_place_of_examples(tiny_bert):
+    with pytest.raises(ft.errors.DataTypeError, match="train= takes Examples, found 'train.csv'"):
+        ft.finetune(tiny_bert, "train.csv")

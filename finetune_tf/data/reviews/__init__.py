@@ -1,6 +1,6 @@
 """Everyday reviews: the data set that comes with finetune_tf.
 
-1,260 short reviews of everyday products and services, written for this project: 420 each of
+1,560 short reviews of everyday products and services, written for this project: 520 each of
 negative, neutral and positive; some with typos, irony or mixed feelings. The three files beside
 this one hold them; a TFDS builder serves them like any other data set.
 """
@@ -17,7 +17,7 @@ def reviews(split: str = "train", data_dir: str | Path | None = None) -> Example
     """The everyday reviews as examples.
 
     Args:
-        split: "train" (738 reviews), "validation" (96) or "test" (426).
+        split: "train" (738 reviews), "validation" (96) or "test" (726).
         data_dir: Where TFDS keeps the prepared data set; by default its own folder.
     """
     from finetune_tf.data.reviews.builder import EverydayReviews
