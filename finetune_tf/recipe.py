@@ -205,8 +205,9 @@ def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[
 def _phases(policy: Any) -> tuple[Selector, ...]:
     if isinstance(policy, Selector):
         return (policy,)
-    if isinstance(policy, list | tuple) and all(isinstance(phase, Selector) for phase in policy):
-        return tuple(policy)
+    phases = tuple(policy) if isinstance(policy, list | tuple) else ()
+    if phases and all(isinstance(phase, Selector) for phase in phases):
+        return phases
     if not isinstance(policy, str) or policy not in POLICIES:
         raise ModelError(
             f"A policy is one of {', '.join(POLICIES)} or a selector such as "
