@@ -4,6 +4,8 @@ Plain numbers in, Keras layers out: nothing here knows Hugging Face names or fil
 """
 
 from finetune_tf.architectures.attention import RelativePositionBias, SelfAttention
+from finetune_tf.architectures.convolution import ConvolutionBlock
+from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.encoder import Backbone, EncoderBlock, bert_block, encoder
 from finetune_tf.architectures.heads import (
@@ -14,16 +16,20 @@ from finetune_tf.architectures.heads import (
     VocabularyBias,
 )
 from finetune_tf.architectures.layers import FeedForward, LayerNorm
+from finetune_tf.architectures.relative_positions import RelativePositions
 
 __all__ = [
     "Backbone",
     "ClassificationHead",
+    "ConvolutionBlock",
+    "DisentangledAttention",
     "Embeddings",
     "EncoderBlock",
     "FeedForward",
     "LayerNorm",
     "Pooling",
     "RelativePositionBias",
+    "RelativePositions",
     "SelfAttention",
     "Transform",
     "UnitLength",

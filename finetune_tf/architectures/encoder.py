@@ -158,6 +158,7 @@ def bert_block(
     initializer_range: float,
     dtype: Any,
     attention: keras.layers.Layer | None = None,
+    block_class: type[EncoderBlock] = EncoderBlock,
     **block: Any,
 ) -> EncoderBlock:
     """A block as BERT has it.
@@ -171,7 +172,8 @@ def bert_block(
         initializer_range: Standard deviation of new kernels.
         dtype: Keras dtype policy; None for the global one.
         attention: Stands in the place of the usual `SelfAttention`.
-        **block: For `EncoderBlock`.
+        block_class: What to make of the parts.
+        **block: For `block_class`.
     """
     if attention is None:
         attention = SelfAttention(
@@ -190,7 +192,7 @@ def bert_block(
         dtype=dtype,
         name="feed_forward",
     )
-    return EncoderBlock(attention, feed_forward, dtype=dtype, **block)
+    return block_class(attention, feed_forward, dtype=dtype, **block)
 
 
 def encoder(

@@ -74,11 +74,7 @@ class Family:
         complete = {**self.defaults, **given}
         for key, values in self.supported.items():
             if key in complete and complete[key] not in values:
-                raise CheckpointError(
-                    f"The config key {key!r} has the value {complete[key]!r}, which "
-                    f"{self.model_type} models do not support here; supported: "
-                    f"{', '.join(map(repr, values))}."
-                )
+                raise unsupported(complete, key, ", ".join(map(repr, values)))
         return complete
 
     def head(self, task: str, config: dict) -> Head:
@@ -94,6 +90,20 @@ class Family:
                 f"{', '.join(heads)}."
             )
         return heads[task]
+
+
+def unsupported(config: Mapping[str, Any], key: str, supported: str) -> CheckpointError:
+    """What to raise where a config key has a value that cannot be had here.
+
+    Args:
+        config: With the key.
+        key: The one in question.
+        supported: What would be supported, in words.
+    """
+    return CheckpointError(
+        f"The config key {key!r} has the value {config[key]!r}, which {config['model_type']} "
+        f"models do not support here; supported: {supported}."
+    )
 
 
 def divided(config: Mapping[str, Any], size_key: str, heads_key: str) -> tuple[int, int]:

@@ -5,16 +5,31 @@ from typing import Any
 
 from finetune_tf.checkpoints.albert import ALBERT
 from finetune_tf.checkpoints.bert import BERT
+from finetune_tf.checkpoints.deberta import DEBERTA
+from finetune_tf.checkpoints.deberta_v2 import DEBERTA_V2
 from finetune_tf.checkpoints.distilbert import DISTILBERT
 from finetune_tf.checkpoints.electra import ELECTRA
 from finetune_tf.checkpoints.family import Family
+from finetune_tf.checkpoints.modernbert import MODERNBERT
 from finetune_tf.checkpoints.mpnet import MPNET
 from finetune_tf.checkpoints.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from finetune_tf.errors import CheckpointError
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for family in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, ALBERT, MPNET)
+    for family in (
+        BERT,
+        DISTILBERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        CAMEMBERT,
+        ELECTRA,
+        ALBERT,
+        MPNET,
+        DEBERTA,
+        DEBERTA_V2,
+        MODERNBERT,
+    )
 }
 
 

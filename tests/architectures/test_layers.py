@@ -8,12 +8,15 @@ from keras import ops
 from finetune_tf import kernels
 from finetune_tf.architectures import (
     ClassificationHead,
+    ConvolutionBlock,
+    DisentangledAttention,
     Embeddings,
     EncoderBlock,
     FeedForward,
     LayerNorm,
     Pooling,
     RelativePositionBias,
+    RelativePositions,
     SelfAttention,
     Transform,
     UnitLength,
@@ -28,6 +31,7 @@ RNG = np.random.default_rng(0)
 HIDDEN = RNG.normal(size=(B, L, D)).astype("float32")
 IDS = RNG.integers(0, 9, (B, L))
 TYPES = RNG.integers(0, 2, (B, L))
+DISTANCES = RNG.normal(size=(1, 2 * L + 1, D)).astype("float32")
 MASK = (np.arange(L) < [[5], [3], [1]]).astype("int32")
 
 # How to make each layer (with the dtype still open), what it takes, what it gives.
@@ -70,6 +74,41 @@ LAYERS = {
         lambda **k: SelfAttention(D, 3, fused=True, rope_theta=100.0, window=1, **k),
         (HIDDEN, MASK),
         (B, L, D),
+    ),
+    "disentangled attention": (
+        lambda **k: DisentangledAttention(D, 3, dropout=0.1, position_dropout=0.2, **k),
+        (HIDDEN, MASK, DISTANCES),
+        (B, L, D),
+    ),
+    "disentangled attention as it was first": (
+        lambda **k: DisentangledAttention(
+            D, 3, position_to_content=False, score_parts=2, fused=True, talking_heads=True, **k
+        ),
+        (HIDDEN, MASK, DISTANCES),
+        (B, L, D),
+    ),
+    "disentangled attention that shares projections": (
+        lambda **k: DisentangledAttention(D, 3, share_projections=True, **k),
+        (HIDDEN, MASK, DISTANCES),
+        (B, L, D),
+    ),
+    "block with a convolution": (
+        lambda **k: ConvolutionBlock(
+            SelfAttention(D, 3, dtype=k.get("dtype"), name="attention"),
+            FeedForward(8, D, dtype=k.get("dtype"), name="feed_forward"),
+            kernel_size=5,
+            groups=2,
+            convolution_activation="gelu",
+            **k,
+        ),
+        (HIDDEN, MASK),
+        (B, L, D),
+    ),
+    "distances": (lambda **k: RelativePositions(D, 3, **k), (IDS,), (1, 2 * L + 1, D)),
+    "distances in buckets": (
+        lambda **k: RelativePositions(D, 9, 4, 1e-3, **k),
+        (IDS,),
+        (1, 2 * L + 1, D),
     ),
     "position bias": (lambda **k: RelativePositionBias(3, **k), (IDS,), (1, 3, L, L)),
     "feed_forward": (lambda **k: FeedForward(6, D, "gelu_new", 0.3, **k), (HIDDEN,), (B, L, D)),

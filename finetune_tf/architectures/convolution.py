@@ -1,0 +1,86 @@
+"""DeBERTa v2's first block, beside which a convolution runs.
+
+Shape legend: B batch, L length, D features.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf import kernels
+from finetune_tf.architectures.encoder import EncoderBlock
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ConvolutionBlock(EncoderBlock):
+    """A block to whose output comes a convolution of its input (He et al. 2021, DeBERTa v2).
+
+    Args:
+        *parts: Attention and feed-forward, as of `EncoderBlock`.
+        kernel_size: Tokens that the convolution sees, an odd number.
+        groups: Parts that the features fall into, each with a convolution of its own.
+        convolution_activation: A Hugging Face activation name.
+        convolution_initializer_range: Standard deviation of a new kernel.
+        **block: For `EncoderBlock`.
+    """
+
+    def __init__(
+        self,
+        *parts: keras.layers.Layer,
+        kernel_size: int = 3,
+        groups: int = 1,
+        convolution_activation: str = "tanh",
+        convolution_initializer_range: float = 0.02,
+        **block: Any,
+    ) -> None:
+        super().__init__(*parts, **block)
+        self._convolution = {
+            "kernel_size": kernel_size,
+            "groups": groups,
+            "convolution_activation": convolution_activation,
+            "convolution_initializer_range": convolution_initializer_range,
+        }
+        policy = self.dtype_policy
+        self._activate = kernels.activation(convolution_activation)
+        self.convolution_norm = LayerNorm(
+            self._config["layer_norm_eps"], dtype=policy, name="convolution_norm"
+        )
+        self.convolution_dropout = keras.layers.Dropout(
+            self._config["dropout"], dtype=policy, name="convolution_dropout"
+        )
+
+    def build(
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
+    ) -> None:
+        """Builds the block, the convolution and its normalisation."""
+        super().build(hidden_shape, attention_mask_shape, positions_shape)
+        stddev = self._convolution["convolution_initializer_range"]
+        self.convolution = keras.layers.Conv1D(
+            hidden_shape[-1],
+            self._convolution["kernel_size"],
+            padding="same",
+            groups=self._convolution["groups"],
+            kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
+            dtype=self.dtype_policy,
+            name="convolution",
+        )
+        self.convolution.build(hidden_shape)
+        self.convolution_norm.build(hidden_shape)
+
+    def call(
+        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+    ) -> Any:
+        """(B, L, D) to (B, L, D), zeros where masked; see `EncoderBlock.call`."""
+        output = super().call(hidden, attention_mask, positions, training=training)
+        real = ops.cast(attention_mask, output.dtype)[:, :, None]
+        convolved = self.convolution_dropout(self.convolution(hidden) * real, training=training)
+        return self.convolution_norm(output + self._activate(convolved)) * real
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), **self._convolution}

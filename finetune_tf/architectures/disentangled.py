@@ -1,0 +1,221 @@
+"""DeBERTa's self-attention, which scores contents and relative positions apart.
+
+Shape legend: B batch, H heads, L length, D features, F features of one head; P = 2L + 1 distances,
+from -L to L.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf.architectures.layers import PACKAGE, dense
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DisentangledAttention(keras.layers.Layer):
+    """Self-attention whose scores add up from contents and relative positions (He et al. 2021).
+
+    To the product of query and key come those of the query with the vector of their distance,
+    and of that vector with the key. Where the query is masked, all positions weigh the same.
+
+    Args:
+        hidden_size: D, split evenly over the heads.
+        num_heads: H.
+        content_to_position: Whether the query meets the distance.
+        position_to_content: Whether the distance meets the key.
+        score_parts: By the root of how many times F scores are divided.
+        dropout: Rate on the attention weights.
+        position_dropout: Rate on the vectors of distances.
+        initializer_range: Standard deviation of new kernels.
+        share_projections: Whether distances go through the projections of contents.
+        fused: Whether query, key and value come from one Dense layer, head by head and without
+            a bias for keys, as in the first DeBERTa.
+        talking_heads: Whether heads mix before and after the softmax (Shazeer et al. 2020).
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        content_to_position: bool = True,
+        position_to_content: bool = True,
+        score_parts: int = 3,
+        dropout: float = 0.0,
+        position_dropout: float = 0.0,
+        initializer_range: float = 0.02,
+        share_projections: bool = False,
+        fused: bool = False,
+        talking_heads: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._config = {
+            "hidden_size": hidden_size,
+            "num_heads": num_heads,
+            "content_to_position": content_to_position,
+            "position_to_content": position_to_content,
+            "score_parts": score_parts,
+            "dropout": dropout,
+            "position_dropout": position_dropout,
+            "initializer_range": initializer_range,
+            "share_projections": share_projections,
+            "fused": fused,
+            "talking_heads": talking_heads,
+        }
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.scale = (self.head_size * score_parts) ** -0.5
+        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        if fused:
+            self.query_key_value = dense(
+                3 * hidden_size, **make, use_bias=False, name="query_key_value"
+            )
+        else:
+            self.query = dense(hidden_size, **make, name="query")
+            self.key = dense(hidden_size, **make, name="key")
+            self.value = dense(hidden_size, **make, name="value")
+        self.output_dense = dense(hidden_size, **make, name="output")
+        self.position_key = self.position_query = None
+        if content_to_position and not share_projections:
+            self.position_key = dense(hidden_size, **make, use_bias=not fused, name="position_key")
+        if position_to_content and not share_projections:
+            self.position_query = dense(hidden_size, **make, name="position_query")
+        self.scores_mix = self.weights_mix = None
+        if talking_heads:
+            self.scores_mix = dense(num_heads, **make, use_bias=False, name="scores_mix")
+            self.weights_mix = dense(num_heads, **make, use_bias=False, name="weights_mix")
+        policy = self.dtype_policy
+        self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.position_dropout = keras.layers.Dropout(
+            position_dropout, dtype=policy, name="position_dropout"
+        )
+
+    def build(
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
+    ) -> None:
+        """Builds the projections."""
+        if self._config["fused"]:
+            self.query_key_value.build(hidden_shape)
+            shape = (self._config["hidden_size"],)
+            self.query_bias = self.add_weight(shape, "zeros", name="query_bias")
+            self.value_bias = self.add_weight(shape, "zeros", name="value_bias")
+        else:
+            for projection in (self.query, self.key, self.value):
+                projection.build(hidden_shape)
+        self.output_dense.build(hidden_shape)
+        for projection in (self.position_key, self.position_query):
+            if projection is not None:
+                projection.build(hidden_shape)
+        for mix in (self.scores_mix, self.weights_mix):
+            if mix is not None:
+                mix.build((*hidden_shape[:2], None, self.num_heads))
+
+    def call(
+        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+    ) -> Any:
+        """Attends from every unmasked position to the unmasked ones.
+
+        Args:
+            hidden: (B, L, D).
+            attention_mask: (B, L), 1 for real tokens.
+            positions: (1, P, D) from `RelativePositions`; None if no score needs them.
+            training: Whether dropout is active.
+
+        Returns:
+            (B, L, D).
+        """
+        query, key, value = self._project(hidden)  # (B, H, L, F)
+        query = query * ops.cast(self.scale, query.dtype)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
+        if positions is not None:
+            positions = self.position_dropout(positions, training=training)
+            if self._config["content_to_position"]:
+                scores = scores + self._content_to_position(query, positions)
+            if self._config["position_to_content"]:
+                scores = scores + self._position_to_content(key, positions)
+        scores = _mix(self.scores_mix, scores)
+        weights = self.dropout(_pairwise_softmax(scores, attention_mask), training=training)
+        weights = _mix(self.weights_mix, weights)
+        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
+        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+
+    def _project(self, hidden: Any) -> tuple:
+        if not self._config["fused"]:
+            parts = (self.query(hidden), self.key(hidden), self.value(hidden))
+            return tuple(map(self._split_heads, parts))
+        together = self._split_heads(self.query_key_value(hidden))  # (B, H, L, 3F)
+        query, key, value = ops.split(together, 3, axis=-1)
+        shape = (1, self.num_heads, 1, self.head_size)
+        query = query + ops.cast(ops.reshape(self.query_bias, shape), query.dtype)
+        return query, key, value + ops.cast(ops.reshape(self.value_bias, shape), value.dtype)
+
+    def _split_heads(self, x: Any) -> Any:
+        batch, length = ops.shape(x)[:2]
+        x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def _content_to_position(self, query: Any, positions: Any) -> Any:
+        """(B, H, L, L); `query` is scaled."""
+        project = self.position_key or self.key
+        table = self._split_heads(ops.flip(project(positions), axis=1))  # (1, H, P, F)
+        return _along_diagonals(ops.matmul(query, ops.transpose(table, (0, 1, 3, 2))))
+
+    def _position_to_content(self, key: Any, positions: Any) -> Any:
+        """(B, H, L, L)."""
+        project = self.position_query or self.query
+        table = self._split_heads(project(positions))  # (1, H, P, F)
+        table = table * ops.cast(self.scale, table.dtype)
+        scores = _along_diagonals(ops.matmul(key, ops.transpose(table, (0, 1, 3, 2))))
+        return ops.transpose(scores, (0, 1, 3, 2))
+
+    def compute_output_shape(
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
+    ) -> tuple:
+        """(B, L, D), as the input."""
+        return hidden_shape
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), **self._config}
+
+
+def _along_diagonals(x: Any) -> Any:
+    """(B, H, L, P) to (B, H, L, L), where row i, column j takes column j - i + L.
+
+    Without its first L numbers, the flat matrix falls into rows that are one number shorter, so
+    each row starts one column further left than the one above: no gather is needed. `ops.slice`
+    has a gradient that TensorFlow computes ten times faster than that of `x[:, a:b]`.
+    """
+    batch, heads, length, distances = ops.shape(x)
+    size, width = batch * heads, distances - 1
+    flat = ops.reshape(x, (size, length * distances))
+    flat = ops.slice(flat, (0, length), (size, length * width))
+    rows = ops.reshape(flat, (size * length, width))
+    rows = ops.slice(rows, (0, 0), (size * length, length))
+    return ops.reshape(rows, (batch, heads, length, length))
+
+
+def _pairwise_softmax(scores: Any, attention_mask: Any) -> Any:
+    """Softmax over keys (B, H, L, L) for pairs of real tokens; float32 inside.
+
+    Scores of other pairs are replaced, not only lowered: a masked query has equal weights and
+    sends no gradient back.
+    """
+    real = ops.cast(attention_mask, "bool")
+    pairs = ops.logical_and(real[:, None, :, None], real[:, None, None, :])
+    wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
+    return ops.cast(ops.softmax(ops.where(pairs, wide, -1e30), axis=-1), scores.dtype)
+
+
+def _mix(layer: keras.layers.Layer | None, x: Any) -> Any:
+    """A Dense layer over the heads of (B, H, L, L), if there is one."""
+    if layer is None:
+        return x
+    return ops.transpose(layer(ops.transpose(x, (0, 2, 3, 1))), (0, 3, 1, 2))
