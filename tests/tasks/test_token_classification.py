@@ -428,7 +428,7 @@ def test_data_of_the_other_task(model, one_block):
     with pytest.raises(
         ModelError,
         match=r"The task token-classification reads the columns tokens, tags, but reviews has "
-        r"text, label\. .* With these columns the task can be text-classification\.",
+        r"text, label\. .* With these columns the task can be text-classification",
     ):
         texts.batches(model)
     with pytest.raises(DataError, match="reviews has no tags, so nothing can be measured on it"):
