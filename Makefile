@@ -13,7 +13,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" --durations=10
 
 slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch and JAX
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m slow -n 2 --durations=10
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -26,7 +26,7 @@ format: $(VENV)/.test
 oldest: $(VENV)-oldest/.installed ## the lower bounds of pyproject.toml
 	$(VENV)-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning \
 		tests/model/test_text_classification.py tests/model/test_learning.py \
-		tests/checkpoints/test_bert_parity.py tests/checkpoints/test_weight_files.py
+		tests/conformance tests/checkpoints/test_weight_files.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info
