@@ -47,6 +47,7 @@ def report_figure(report: Report) -> Figure:
         "multi_label_classification": _draw_label_scores,
         "regression": _draw_scatter,
         "similarity": _draw_scatter,
+        "fill-mask": _draw_main_metric,
     }.get(report.kind, _draw_label_scores if report.per_class else None)
     figure = _titled_figure(report, len(report.targets), height=5.2)
     places = [["metrics"]] if report.difference is None else [["metrics"], ["difference"]]
@@ -142,11 +143,29 @@ def _draw_scatter(axes, report):
     _plain(axes, title)
 
 
-def _draw_metrics(axes, report):
-    names = [name for name in report.metrics if name not in _UNBOUNDED]
+def _draw_main_metric(axes, report):
+    """For a metric that has no upper end and therefore an axis of its own."""
+    metric, sides = report.main_metric, _sides(report)
+    for place, (_, metrics, color) in enumerate(sides):
+        axes.barh(place, metrics[metric], height=0.5, color=color)
+        _value_label(axes, place, metrics[metric])
+    _name_ticks(axes.yaxis, [name for name, *_ in sides])
+    axes.set_ylim(len(sides) - 0.4, -0.6)
+    axes.set_xlim(0, 1.2 * max(metrics[metric] for _, metrics, _ in sides))
+    _plain(axes, f"{metric}{_direction(report.kind)}")
+
+
+def _sides(report):
+    """Names, metrics and colors of the model and of its baseline."""
     sides = [("fine-tuned", report.metrics, _MODEL)]
     if report.baseline is not None:
         sides.append((f"baseline {report.baseline.name}", report.baseline.metrics, _OTHER))
+    return sides
+
+
+def _draw_metrics(axes, report):
+    names = [name for name in report.metrics if name not in _UNBOUNDED]
+    sides = _sides(report)
     height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
     shown = []
     for i, (name, metrics, color) in enumerate(sides):

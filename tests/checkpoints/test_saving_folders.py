@@ -102,7 +102,7 @@ def test_the_card(tiny_bert, tmp_path):
     lines = (out / "README.md").read_text().splitlines()
     for line in (
         "pipeline_tag: text-classification",
-        "- **checkpoint**: tiny-bert",
+        f"- **checkpoint**: {tiny_bert.parent.name}/tiny-bert",
         "- **task**: text-classification, single_label_classification",
         "- **labels**: bad, good",
         "- **pooling**: pooler",
