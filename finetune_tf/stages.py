@@ -29,7 +29,7 @@ class Stage:
         name: Of the layer, or what the names of its layers have in common.
         layers: The weighted layers inside, in order.
         role: "embeddings", "block", "norm" (after the last block), "pooler" (trained by the
-            checkpoint) or "head".
+            checkpoint) or "head". Several stages may share one.
     """
 
     name: str
@@ -53,9 +53,10 @@ def stages(model: keras.Model) -> list[Stage]:
         model: A built Keras model.
 
     Returns:
-        At least one stage. The first is "embeddings" if it looks up tokens; the last is
-        "head" if it is made of Dense layers alone. Models of finetune_tf know better which
-        layers are their head: those that no checkpoint has trained.
+        At least one stage. Models of finetune_tf know their head: the layers that no checkpoint
+        has trained. Of others, what looks up tokens at the bottom is "embeddings", with what
+        normalises and projects them; "head" is what lies outside of `model.backbone`, as KerasHub
+        calls it, or without one the last stage if it is made of Dense layers alone.
 
     Raises:
         ModelError: If the model has no weights yet.
@@ -67,15 +68,14 @@ def stages(model: keras.Model) -> list[Stage]:
             "Build it first: call it on one batch."
         )
     declared = getattr(getattr(model, "info", None), "head_layers", None)
+    if declared is None:
+        roles = _guessed_roles(model, pieces)
+    else:
+        roles = [_declared_role(layers, declared) for layers in pieces]
+        if any(_looks_up_tokens(layer) for layer in pieces[0]):
+            roles[0] = "embeddings"
     result: list[Stage] = []
-    for i, layers in enumerate(pieces):
-        if declared is not None:
-            role = _declared_role(layers, declared)
-        else:
-            is_top = i == len(pieces) - 1 > 0
-            role = "head" if is_top and all(_is_dense(layer) for layer in layers) else "block"
-        if role == "block" and i == 0 and any(_looks_up_tokens(layer) for layer in layers):
-            role = "embeddings"
+    for layers, role in zip(pieces, roles, strict=True):
         result.append(Stage(_unique(_common_name(layers), result), tuple(layers), role))
     return result
 
@@ -85,6 +85,41 @@ def _declared_role(layers: list[keras.layers.Layer], head_layers: tuple[str, ...
     if any(layer.name in head_layers for layer in layers):
         return "head"
     return {"final_norm": "norm", "pooler": "pooler"}.get(layers[-1].name, "block")
+
+
+def _guessed_roles(model: keras.Model, pieces: list[list[keras.layers.Layer]]) -> list[Role]:
+    """Of a model that says nothing of itself."""
+    roles: list[Role] = ["block"] * len(pieces)
+    last = len(pieces) - 1
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, keras.Model):
+        inside = {id(layer) for layer in walk(backbone)}
+        roles = ["head" if inside.isdisjoint(map(id, piece)) else "block" for piece in pieces]
+    elif last and all(map(_is_dense, pieces[last])) and _role_on_top(pieces[last]) == "block":
+        roles[last] = "head"
+
+    if any(map(_looks_up_tokens, pieces[0])):
+        roles[0] = "embeddings"
+        for i in range(1, last):
+            if roles[i] == "head" or not all(map(_is_of_embeddings, pieces[i])):
+                break
+            roles[i] = "embeddings"
+
+    for i in reversed(range(len(pieces))):
+        if roles[i] == "block":
+            roles[i] = _role_on_top(pieces[i])
+        if roles[i] in ("block", "embeddings"):
+            break
+    return roles
+
+
+def _role_on_top(layers: list[keras.layers.Layer]) -> Role:
+    """Of what may stand between the last block and the head."""
+    if all(_is_dense(layer) and "pool" in layer.name for layer in layers):
+        return "pooler"
+    # A normalisation over batches belongs to the convolution before it.
+    rows = all(is_normalization(layer) and "Batch" not in type(layer).__name__ for layer in layers)
+    return "norm" if rows else "block"
 
 
 def learnable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -203,3 +238,13 @@ def _looks_up_tokens(layer: keras.layers.Layer) -> bool:
 
 def _is_dense(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense)
+
+
+def is_normalization(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is a normalisation of any kind, by the name of its class."""
+    return any(name in type(layer).__name__ for name in ("LayerNorm", "Normalization"))
+
+
+def _is_of_embeddings(layer: keras.layers.Layer) -> bool:
+    projects = _is_dense(layer) and "embed" in layer.name
+    return projects or is_normalization(layer) or "Embedding" in type(layer).__name__

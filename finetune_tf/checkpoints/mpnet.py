@@ -13,6 +13,7 @@ from finetune_tf.checkpoints.bert import (
 )
 from finetune_tf.checkpoints.roberta import ROBERTA, roberta_heads
 from finetune_tf.checkpoints.weights import Weight, embedding
+from finetune_tf.errors import CheckpointError
 
 _BUCKETS = 32  # PyTorch's MPNet sorts distances into so many, whatever the config says
 _PADDING = 1  # likewise
@@ -27,13 +28,20 @@ _BLOCK = {
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
+    rows = config["relative_attention_num_buckets"]
+    if rows < _BUCKETS:
+        raise CheckpointError(
+            f"The config key 'relative_attention_num_buckets' is {rows}, but MPNet sorts distances "
+            f"into {_BUCKETS} buckets, so that PyTorch's model fails too: it has to be {_BUCKETS} "
+            "or more."
+        )
     embeddings = bert_embeddings(
         config, dtype, type_vocab_size=0, padding_idx=_PADDING, skip_padding=True
     )
     arguments = bert_block_arguments(config, dtype)
     positions = RelativePositionBias(
         config["num_attention_heads"],
-        config["relative_attention_num_buckets"],
+        rows,
         _BUCKETS,
         initializer_range=config["initializer_range"],
         dtype=dtype,

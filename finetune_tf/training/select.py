@@ -12,9 +12,7 @@ from collections.abc import Callable
 import keras
 
 from finetune_tf.errors import ModelError
-from finetune_tf.stages import Stage, learnable_variables, stages, walk
-
-_NORMS = ("LayerNorm", "Normalization")  # part of the class name of every normalisation
+from finetune_tf.stages import Stage, is_normalization, learnable_variables, stages, walk
 
 
 class Selector:
@@ -140,7 +138,7 @@ def norms() -> Selector:
         lambda model: [
             variable
             for layer in walk(model)
-            if any(name in type(layer).__name__ for name in _NORMS)
+            if is_normalization(layer)
             for variable in learnable_variables(layer)
         ],
     )

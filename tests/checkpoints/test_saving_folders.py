@@ -18,7 +18,7 @@ from finetune_tf import saving
 from finetune_tf.errors import CheckpointError
 
 TESTS = Path(__file__).resolve().parents[1]
-TF4 = TESTS / "fixtures" / "tf4_bert" / "classifier"
+TF4 = TESTS / "fixtures" / "tf4" / "bert" / "text-classification"
 
 
 @pytest.fixture

@@ -102,6 +102,13 @@ def test_values_that_are_not_supported_are_refused(family, tmp_path):
             ft.load(folder)
 
 
+def test_mpnet_with_fewer_buckets_than_pytorch_uses_is_refused(tmp_path):
+    source = harness.REFERENCES / "mpnet" / TEXTS
+    folder = copy_checkpoint(source, tmp_path / "few", relative_attention_num_buckets=8)
+    with pytest.raises(CheckpointError, match="'relative_attention_num_buckets' is 8, but MPNet"):
+        ft.load(folder)
+
+
 def test_a_task_that_a_family_does_not_have():
     with pytest.raises(CheckpointError, match="bert models have no head for the task 'nothing'"):
         FAMILIES["bert"].head("nothing", FAMILIES["bert"].complete({}))

@@ -81,6 +81,16 @@ def test_resnet50_is_cut_between_its_residual_blocks():
     ]
 
 
+def test_mobilenet_v2_keeps_its_residual_blocks_whole():
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=3)
+    found = ft.stages(model)
+    residual = [stage.name for stage in found if len(stage.layers) > 1]
+    assert residual == [f"block_{i}" for i in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15)]
+    assert [stage.name for stage in found if stage.role == "head"] == ["predictions"]
+    paths = [variable.path for stage in found for variable in stage.variables]
+    assert sorted(paths) == sorted(variable.path for variable in model.trainable_variables)
+
+
 def test_a_model_inside_a_model_is_opened():
     inner = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(3, name="b")]
@@ -152,6 +162,67 @@ def test_tokens_are_looked_up_in_the_embeddings():
         ]
     )
     assert names_and_roles(model) == [("words", "embeddings"), ("top", "head")]
+
+
+class TokenAndPositionEmbedding(layers.Embedding):
+    """Named as in KerasHub."""
+
+
+def encoder(**options):
+    """A model of tokens that is put together as KerasHub does it."""
+    ids = keras.Input((5,), dtype="int32")
+    hidden = TokenAndPositionEmbedding(9, 4, name="tokens")(ids)
+    hidden = layers.LayerNormalization(name="norm_below")(hidden)
+    hidden = layers.Dense(6, name="embedding_projection")(hidden)
+    for i in range(2):
+        hidden = layers.Dense(6, name=f"layer_{i}")(hidden)
+    hidden = layers.LayerNormalization(name="norm_above")(hidden)
+    pooled = layers.Dense(6, "tanh", name="pooled_dense")(hidden[:, 0])
+    return keras.Model(ids, pooled, **options)
+
+
+ENCODER = [
+    ("tokens", "embeddings"),
+    ("norm_below", "embeddings"),
+    ("embedding_projection", "embeddings"),
+    ("layer_0", "block"),
+    ("layer_1", "block"),
+    ("norm_above", "norm"),
+    ("pooled_dense", "pooler"),
+]
+
+
+def test_what_is_around_the_blocks_is_no_block():
+    assert names_and_roles(encoder()) == ENCODER
+
+
+def test_policies_count_blocks_alone():
+    model = encoder()
+    ft.train_only(model, ft.select.embeddings() | ft.select.bottom(1))
+    found = {variable.path.partition("/")[0] for variable in model.trainable_variables}
+    assert found == {"tokens", "norm_below", "embedding_projection", "layer_0"}
+    assert {variable.path for variable in ft.select.blocks(-1)(model)} == {
+        *("layer_1/kernel", "layer_1/bias")
+    }
+
+
+def test_a_model_that_names_its_backbone_has_the_rest_as_its_head():
+    backbone = encoder()
+    inner = layers.Dense(5, "relu", name="inner")(backbone.output)
+    normed = layers.LayerNormalization(name="normed")(inner)
+    outputs = layers.Activation("relu")(layers.Dense(2, name="top")(normed))
+    model = keras.Model(backbone.inputs, outputs)
+    assert names_and_roles(model)[-3:] == [("inner", "block"), ("normed", "norm"), ("top", "head")]
+    model.backbone = backbone  # as KerasHub's task models do
+    rest = [("inner", "head"), ("normed", "head"), ("top", "head")]
+    assert names_and_roles(model) == ENCODER + rest
+
+
+def test_a_normalisation_over_batches_belongs_below():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="a"), layers.BatchNormalization(name="b")]
+    )
+    assert names_and_roles(model) == [("a", "block"), ("b", "block")]
 
 
 def test_equal_names_get_numbers():

@@ -95,3 +95,23 @@ def test_resnet50():
     moved = [v.path for v in fit(resnet) if "moving" not in v.path]
     assert moved
     assert all(path.endswith(("bias", "beta")) for path in moved)
+
+
+@pytest.mark.slow
+def test_mobilenet_v2():
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(
+        weights=None, input_shape=(32, 32, 3), classes=3, classifier_activation=None, alpha=0.35
+    )
+    preset = ft.presets.cross_entropy("sgd", learning_rate=1e-2, schedule="constant")
+    model.compile(**preset, jit_compile=False)
+    names = [stage.name for stage in ft.stages(model)]
+    below = names.index("block_15") + 1
+    ft.freeze(model, select.bottom(below))
+    top = {layer.name for stage in ft.stages(model)[below:] for layer in stage.layers}
+    assert {variable.path.split("/")[0] for variable in fit(model)} == top
+
+    ft.train_only(model, select.head())
+    assert {variable.path for variable in fit(model)} == {
+        *("predictions/bias", "predictions/kernel")
+    }
