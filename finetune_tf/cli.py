@@ -59,7 +59,7 @@ def train(
     data: Data,
     output: Annotated[Path, typer.Option(help="Folder for config, history, report, checkpoint.")],
     validation: Annotated[
-        str | None, typer.Option(help="Data that choose the best epoch; else a tenth of DATA.")
+        str | None, typer.Option(help="Data that tell how good an epoch is; else a tenth of DATA.")
     ] = None,
     test: Annotated[str | None, typer.Option(help="Data for the report; else there is none.")] = (
         None
@@ -89,6 +89,9 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option(help="Share of the probability spread over all labels, such as 0.1.")
     ] = 0.0,
+    keep: Annotated[
+        str, typer.Option(help="best or last: the epoch whose weights are kept.")
+    ] = "best",
     pooling: Annotated[str, typer.Option(help="auto, pooler, cls or mean.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Tokens a text may have.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or mixed_bfloat16.")] = None,
@@ -116,6 +119,7 @@ def train(
         batch_size=batch_size,
         learning_rate="auto" if learning_rate is None else learning_rate,
         label_smoothing=label_smoothing,
+        keep=keep,
         pooling=pooling,
         max_length=max_length,
         dtype=dtype,

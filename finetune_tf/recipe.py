@@ -38,7 +38,7 @@ class FinetuneResult:
     """What `finetune` gives back.
 
     Attributes:
-        model: With the weights of the best epoch on the validation examples.
+        model: With the weights of the epoch that `keep` means.
         history: Metric name to one value an epoch, over all phases.
         report: On the test examples, or None without any.
         settings: What it was called with.
@@ -84,6 +84,7 @@ def finetune(
     learning_rate: float | Literal["auto"] = "auto",
     optimizer: str = "adamw",
     label_smoothing: float = 0.0,
+    keep: Literal["best", "last"] = "best",
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
@@ -97,7 +98,7 @@ def finetune(
     Args:
         checkpoint: A folder or a Hub id.
         train: Examples to learn from.
-        validation: Examples that choose the best epoch; by default a tenth of `train`.
+        validation: Examples that tell how good an epoch is; by default a tenth of `train`.
         test: Examples for the report; without them there is none.
         task: Name of a Hugging Face pipeline.
         policy: What learns: "full", "head", "head-first" (an epoch of the head, then all), a
@@ -109,6 +110,9 @@ def finetune(
         optimizer: "adamw", "sgd", or another Keras optimizer's name.
         label_smoothing: As in `presets.cross_entropy`, for models that have one label out of
             several to give.
+        keep: The weights a phase ends with: those of its "best" epoch on the validation
+            examples, or the "last" ones. As the rate falls to zero, the last epoch is seldom
+            worse, and a hundred examples are too few to find a better one.
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: Tokens a text may have; by default as many as the model can take.
@@ -124,6 +128,8 @@ def finetune(
         FinetuneError: If data, checkpoint or settings do not fit; the message says how.
     """
     phases = _phases(policy)
+    if keep not in ("best", "last"):
+        raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
     say(device_line(dtype))
@@ -147,7 +153,7 @@ def finetune(
             batches,
             validation_data=watched,
             epochs=epochs if is_last else 1,
-            callbacks=[*callbacks, _keep_best(model, epochs)],
+            callbacks=[*callbacks, *([_keep_best(model, epochs)] if keep == "best" else [])],
         )
         for name, values in fit.history.items():
             history.setdefault(name, []).extend(float(value) for value in values)
@@ -168,6 +174,7 @@ def finetune(
         "learning_rate": learning_rate,
         "optimizer": optimizer,
         "label_smoothing": label_smoothing,
+        "keep": keep,
         "pooling": model.info.pooling,
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),

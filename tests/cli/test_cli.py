@@ -37,7 +37,7 @@ def run(monkeypatch, *arguments) -> int:
 
 def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys):
     options = ["--epochs", 3, "--batch-size", 8, "--learning-rate", 1e-3, "--test", table]
-    options += ["--label-smoothing", 0.1]
+    options += ["--label-smoothing", 0.1, "--keep", "last"]
     assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed

@@ -74,6 +74,30 @@ def test_a_rate_is_for_the_last_phase(tiny_bert, reviews):
     assert Rates.peaks == ["auto", 3e-5]
 
 
+@pytest.mark.parametrize("keep, epoch", [("best", 0), ("last", 2)])
+def test_the_weights_kept_are_those_of_the_best_epoch_or_the_last(tiny_bert, reviews, keep, epoch):
+    biases = []
+
+    class FirstIsBest(keras.callbacks.Callback):
+        def on_epoch_end(self, number, logs):
+            logs["val_accuracy"] = 1.0 if number == 0 else 0.5
+            biases.append(self.model.get_layer("classifier").dense.bias.numpy().tolist())
+
+    result = ft.finetune(
+        tiny_bert, reviews, reviews, epochs=3, learning_rate=1e-2, keep=keep,
+        callbacks=(FirstIsBest(),),
+    )  # fmt: skip
+
+    kept = result.model.get_layer("classifier").dense.bias.numpy().tolist()
+    assert biases.index(kept) == epoch
+    assert result.settings["keep"] == keep
+
+
+def test_keep_is_best_or_last(tiny_bert, reviews):
+    with pytest.raises(ft.errors.ModelError, match="'best' or 'last', found 'first'"):
+        ft.finetune(tiny_bert, reviews, keep="first")
+
+
 def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
     result = ft.finetune(tiny_bert, reviews, reviews, epochs=1, label_smoothing=0.2)
 
