@@ -55,7 +55,7 @@ def run(output: Path) -> ft.FinetuneResult:
         validation,
         test,
         policy=(ft.select.head(), ~ft.select.embeddings()),
-        epochs=4,
+        epochs=3,
         learning_rate=1e-4,
         label_smoothing=0.1,
         keep="last",  # 96 validation texts are too few to choose an epoch by
