@@ -10,7 +10,7 @@ demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" --durations=10
+	$(BIN)/python -m pytest -m "not slow" -n 2 --durations=10
 
 slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --durations=10
