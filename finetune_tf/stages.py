@@ -28,8 +28,9 @@ class Stage:
     Attributes:
         name: Of the layer, or what the names of its layers have in common.
         layers: The weighted layers inside, in order.
-        role: "embeddings", "block", "norm" (after the last block), "pooler" (trained by the
-            checkpoint) or "head". Several stages may share one.
+        role: "embeddings", "block", "norm" (after the last block), "pooler" (what the checkpoint
+            trained between the blocks and the output layer) or "head". Several stages may share
+            one.
     """
 
     name: str
@@ -84,7 +85,9 @@ def _declared_role(layers: list[keras.layers.Layer], head_layers: tuple[str, ...
     """Of a model of ours, which knows its head and names its other layers after their role."""
     if any(layer.name in head_layers for layer in layers):
         return "head"
-    return {"final_norm": "norm", "pooler": "pooler"}.get(layers[-1].name, "block")
+    # Below its output layer, ModernBERT has the same "transform" on tokens as on a pooled text.
+    roles = {"final_norm": "norm", "pooler": "pooler", "transform": "pooler"}
+    return roles.get(layers[-1].name, "block")
 
 
 def _guessed_roles(model: keras.Model, pieces: list[list[keras.layers.Layer]]) -> list[Role]:

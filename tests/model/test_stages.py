@@ -1,5 +1,7 @@
 """Where a model is cut, and what the pieces are called."""
 
+from pathlib import Path
+
 import keras
 import pytest
 from keras import layers
@@ -29,6 +31,17 @@ def test_stages_hold_every_variable_once(tiny_bert):
     paths = [variable.path for stage in model.stages for variable in stage.variables]
     assert sorted(paths) == sorted(variable.path for variable in model.weights)
     assert len(set(paths)) == len(paths)
+
+
+def test_a_trained_layer_below_the_output_layer_is_no_block():
+    folder = Path(__file__).parents[1] / "references" / "modernbert" / "text-classification"
+    model = ft.load(folder, "token-classification", labels=["no", "yes"])
+    assert names_and_roles(model)[-4:] == [
+        ("block_2", "block"),
+        ("final_norm", "norm"),
+        ("transform", "pooler"),
+        ("classifier", "head"),
+    ]
 
 
 def test_mean_pooling_is_no_stage_because_it_has_no_weights(tiny_bert):
