@@ -12,6 +12,7 @@ model.save_pretrained("my-model")
 from finetune_tf import callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import compare, evaluate, plot_history, predict
+from finetune_tf.feature_cache import FeatureModel, cache_features
 from finetune_tf.labels import Labels
 from finetune_tf.loading import load
 from finetune_tf.model import FineTuneModel
@@ -30,11 +31,13 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "FeatureModel",
     "FineTuneModel",
     "FinetuneResult",
     "Labels",
     "Stage",
     "__version__",
+    "cache_features",
     "callbacks",
     "compare",
     "count_parameters",

@@ -25,5 +25,9 @@ class ModelError(FinetuneError, ValueError):
     """A model was asked for something it cannot do: an unknown input, selector or preset."""
 
 
+class CacheError(ModelError):
+    """Features cannot be stored: nothing is frozen, rows change each epoch, or room is short."""
+
+
 class MissingExtraError(FinetuneError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""

@@ -290,9 +290,12 @@ class FineTuneModel(keras.Model):
                 "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
             )
 
+    def _parameters(self) -> tuple[int, int]:
+        return count_parameters(self)
+
     def _note_fit(self, history: Any) -> None:
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        learning, total = count_parameters(self)
+        learning, total = self._parameters()
         self.info.record.setdefault("fits", []).append(
             {
                 "epochs": len(history.epoch),

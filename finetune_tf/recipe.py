@@ -1,5 +1,6 @@
 """`finetune`: the public verbs in a row, with good defaults."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any, Literal
 import keras
 
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import DataTypeError, MissingExtraError, ModelError
+from finetune_tf.errors import CacheError, DataTypeError, MissingExtraError, ModelError
 from finetune_tf.evaluation import Report, evaluate
 from finetune_tf.evaluation.curves import plot_history
+from finetune_tf.feature_cache import cache_features
 from finetune_tf.files import write_text
 from finetune_tf.loading import load
 from finetune_tf.messages import say
@@ -91,6 +93,7 @@ def finetune(
     dtype: Any = None,
     baseline: Any = "auto",
     seed: int = 0,
+    store_features: bool | str | Path = True,
     callbacks: tuple = (),
 ) -> FinetuneResult:
     """Fine-tunes a checkpoint on examples and measures it against a baseline.
@@ -119,6 +122,9 @@ def finetune(
         dtype: As in `load`.
         baseline: As in `evaluate`.
         seed: Of weights, order and dropout.
+        store_features: Whether what frozen blocks compute is computed once and kept in memory
+            (see `cache_features`), or the folder to keep it in. Where that is not possible, or
+            callbacks are given, which expect the whole model, it is computed in each epoch.
         callbacks: More Keras callbacks for every phase.
 
     Returns:
@@ -137,20 +143,26 @@ def finetune(
         train, validation = train.split(0.1, seed)
     labels = train.labels if get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
-    batches = train.batches(model, batch_size, shuffle=True, seed=seed, max_length=max_length)
-    watched = validation.batches(model, batch_size, max_length=max_length)
     if test is not None and model.task.target_column in test.columns:
         model.task.targets(test, model.labels)  # labels that do not fit are told before the fit
     preset = _preset(model, label_smoothing)
+
+    def batches(learner: FineTuneModel) -> tuple[Any, Any]:
+        learned = {"batch_size": batch_size, "shuffle": True, "seed": seed}
+        return (
+            train.batches(learner, **learned, max_length=max_length),
+            validation.batches(learner, batch_size, max_length=max_length),
+        )
 
     history: dict[str, list[float]] = {}
     for i, selector in enumerate(phases, 1):
         is_last = i == len(phases)
         train_only(model, selector)
+        learner, (learned, watched) = _learner(model, store_features and not callbacks, batches)
         rate = learning_rate if is_last else "auto"
-        model.compile(**preset(optimizer=optimizer, learning_rate=rate))
-        fit = model.fit(
-            batches,
+        learner.compile(**preset(optimizer=optimizer, learning_rate=rate))
+        fit = learner.fit(
+            learned,
             validation_data=watched,
             epochs=epochs if is_last else 1,
             callbacks=[*callbacks, *([_keep_best(model, epochs)] if keep == "best" else [])],
@@ -178,10 +190,25 @@ def finetune(
         "pooling": model.info.pooling,
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),
+        "store_features": str(store_features),
         "dtype": str(dtype or keras.config.dtype_policy().name),
         "seed": seed,
     }
     return FinetuneResult(model, history, report, settings)
+
+
+def _learner(
+    model: FineTuneModel, stores: bool | str | Path, batches: Callable[[FineTuneModel], Any]
+) -> tuple[FineTuneModel, Any]:
+    """What to fit: the stages that learn, on stored features, if that pays; else the model."""
+    below = itertools.takewhile(lambda s: not any(v.trainable for v in s.variables), model.stages)
+    if stores and any(stage.role == "block" for stage in below):
+        try:
+            learner = cache_features(model, None if stores is True else stores)
+            return learner, batches(learner)
+        except CacheError as error:
+            say(f"Frozen stages are computed in each epoch: {error}")
+    return model, batches(model)
 
 
 def _check_examples(train: Any, **others: Any) -> None:

@@ -151,23 +151,36 @@ def _pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
     graph = _graph_of(model)
     if graph is None:
         return [[layer] for layer in model.layers]
+    return [inner for cut in cuts(graph) for inner in _opened(list(cut.layers))]
 
-    nodes = [
-        node
-        for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
-    ]
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where one tensor carries everything from below to above.
+
+    Attributes:
+        layers: The weighted layers between the cut before and this one; may be none.
+        tensor: What crosses it; None above the last layer, where the model has several outputs.
+    """
+
+    layers: tuple[keras.layers.Layer, ...]
+    tensor: Any
+
+
+def cuts(model: keras.Model) -> list[Cut]:
+    """Every place where a Functional model can be cut, from its inputs to its outputs."""
+    nodes = ordered_nodes(model)
     readers: dict[int, int] = {}  # how often a tensor is still to be read
     for node in nodes:
         for tensor in node.input_tensors:
             readers[id(tensor)] = readers.get(id(tensor), 0) + 1
-    for tensor in graph.outputs:
+    for tensor in model.outputs:
         readers[id(tensor)] = readers.get(id(tensor), 0) + 1
 
     free: set[int] = set()
     positional: list[keras.layers.Layer] = []
-    waiting: set[int] = set()
-    pieces: list[list[keras.layers.Layer]] = []
+    waiting: dict[int, Any] = {}
+    found: list[Cut] = []
     current: list[keras.layers.Layer] = []
     for node in nodes:
         layer = node.operation
@@ -181,19 +194,25 @@ def _pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
         for tensor in node.input_tensors:
             readers[id(tensor)] -= 1
             if not readers[id(tensor)]:
-                waiting.discard(id(tensor))
-        waiting.update(id(tensor) for tensor in node.output_tensors if readers.get(id(tensor)))
+                waiting.pop(id(tensor), None)
+        waiting |= {id(tensor): tensor for tensor in node.output_tensors if readers.get(id(tensor))}
         if weighted and layer not in current:
             current.append(layer)
         if len(waiting) == 1:
-            pieces.append(current)
+            found.append(Cut(tuple(current), *waiting.values()))
             current = []
     if current:
-        pieces.append(current)
-    if positional and pieces:
-        first = next(piece for piece in pieces if piece)
-        first.extend(positional)
-    return [inner for piece in pieces for inner in _opened(piece)]
+        found.append(Cut(tuple(current), None))
+    if positional and found:
+        i = next(i for i, cut in enumerate(found) if cut.layers)
+        found[i] = Cut((*found[i].layers, *positional), found[i].tensor)
+    return found
+
+
+def ordered_nodes(model: keras.Model) -> list[Any]:
+    """The calls that a Functional model consists of, each behind those that it depends on."""
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def _opened(piece: list[keras.layers.Layer]) -> list[list[keras.layers.Layer]]:

@@ -7,11 +7,12 @@ A few fixed lengths avoid both.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.data.stored import StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
@@ -56,23 +57,31 @@ def batches_of(
     max_length: int | None = None,
     shuffle: bool = False,
     seed: int = 0,
+    name: str = "texts",
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
 
     Args:
         encoded: From the model's task.
-        model: A model from `finetune_tf.load`; only inputs that it has are kept.
+        model: A model from `finetune_tf.load`; only inputs that it has are kept. One that stores
+            features of rows (`stored`) gets these.
         batch_size: Items a batch: rows, or groups of rows.
         max_length: The longest bucket; by default what the model can take.
         shuffle: As for `bucketed_dataset`. Without it, what is drawn by chance is drawn once.
         seed: As for `bucketed_dataset`.
+        name: Of the examples, for messages.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
         encoded = encoded.drawn(seed)
     known = {tensor.name for tensor in model.inputs}
     features = {name: rows for name, rows in encoded.features.items() if name in known}
+    if hasattr(model, "stored"):
+        ids, stored = encoded.features["input_ids"], model.stored(encoded, name)
+        # Where a row is one vector, its length does not matter.
+        features["input_ids"] = ids if stored.has_tokens else [row[:1] for row in ids]
+        options |= {"stored": stored, "only": known}
     lengths = [len(row) for row in features["input_ids"]]
     return bucketed_dataset(
         features,
@@ -99,6 +108,8 @@ def bucketed_dataset(
     drop_remainder: bool = False,
     group: int = 1,
     draw: Draw | None = None,
+    stored: StoredRows | None = None,
+    only: Collection[str] | None = None,
 ) -> "tf.data.Dataset":
     """Batches token sequences, each batch padded to one of a few lengths.
 
@@ -121,6 +132,8 @@ def bucketed_dataset(
         group: Rows an item; they stay together and in order, and share a target.
         draw: Makes "input_ids" and targets anew in each epoch, of a generator made from (seed,
             epoch); see `Encoded`. Only with `shuffle`.
+        stored: What else is known of each row; becomes the input "features".
+        only: The inputs to keep; by default all.
 
     Returns:
         A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
@@ -175,6 +188,9 @@ def bucketed_dataset(
             return tf.ensure_shape(dense, (None, None))
 
         inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in flat.items()}
+        if stored is not None:
+            inputs["features"] = _looked_up(stored, rows, length)
+        inputs = {name: values for name, values in inputs.items() if only is None or name in only}
         if wanted is None:
             return inputs
         return inputs, padded(wanted, IGNORED) if per_token else tf.gather(wanted, items)
@@ -201,6 +217,15 @@ def bucketed_dataset(
     return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
         tf.data.AUTOTUNE
     )
+
+
+def _looked_up(stored: StoredRows, rows: "tf.Tensor", length: "tf.Tensor") -> "tf.Tensor":
+    import tensorflow as tf
+
+    # In Python, because the rows may stand in a file that is larger than memory.
+    found = tf.numpy_function(stored.batch, [rows, length], stored.dtype, stateful=False)
+    width = stored.array.shape[-1]
+    return tf.ensure_shape(found, (None, None, width) if stored.has_tokens else (None, width))
 
 
 def _row_lengths(

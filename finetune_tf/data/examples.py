@@ -168,6 +168,7 @@ class Examples:
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,
+            name=self.name,
         )
 
     def encoded(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,26 +33,16 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
     Raises:
         ModelError: If an output is not a finite number.
     """
-    lengths = [len(row) for row in encoded.features["input_ids"]]
-    # Rows of like length side by side need less padding; the order is restored below.
-    order = np.argsort(lengths, kind="stable")
-    features = {key: [rows[i] for i in order] for key, rows in encoded.features.items()}
-    targets = None
-    if model.task.condenses and encoded.targets is not None:
-        targets = [encoded.targets[i] for i in order]
-    ordered = dataclasses.replace(encoded, features=features, targets=targets, group=1, draw=None)
-    batches = batches_of(ordered, model, batch_size)
-    outputs: list[Any] = [None] * len(lengths)
-    done = 0
-    for batch in _outputs(model, batches):
-        for output in batch:
-            outputs[order[done]] = output
-            done += 1
+    if not model.task.condenses:
+        encoded = dataclasses.replace(encoded, targets=None)
+    outputs: list[Any] = [None] * len(encoded.features["input_ids"])
+    for row, output in rows_of(model, encoded, batch_size, model.task.condensed):
+        outputs[row] = output
     axis = model.task.token_axis
     if axis is not None:
         outputs = [
-            output.take(range(length), axis)
-            for output, length in zip(outputs, lengths, strict=True)
+            output.take(range(len(ids)), axis)
+            for output, ids in zip(outputs, encoded.features["input_ids"], strict=True)
         ]
     broken = sum(not np.isfinite(output).all() for output in outputs)
     if broken:
@@ -63,18 +54,46 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
     return outputs
 
 
-def _outputs(model: "keras.Model", batches: "tf.data.Dataset") -> list[np.ndarray]:
+def rows_of(
+    model: "keras.Model",
+    encoded: Encoded,
+    batch_size: int,
+    kept: Callable[[Any, Any], Any],
+    max_length: int | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Every row's number and output, in the order of their lengths, so that little is padding.
+
+    Args:
+        model: Any model whose inputs are among the features.
+        encoded: As for `run`.
+        batch_size: Rows a batch.
+        kept: What is kept of a batch's (outputs, targets); always the same one for a model.
+        max_length: Tokens that a row may have; by default what the model can take.
+    """
+    lengths = [len(row) for row in encoded.features["input_ids"]]
+    order = np.argsort(lengths, kind="stable")
+    features = {key: [rows[i] for i in order] for key, rows in encoded.features.items()}
+    targets = None
+    if encoded.targets is not None:
+        targets = [encoded.targets[i] for i in order]
+    ordered = dataclasses.replace(encoded, features=features, targets=targets, group=1, draw=None)
+    rows = iter(order)
+    for outputs in _outputs(model, batches_of(ordered, model, batch_size, max_length), kept):
+        yield from ((int(next(rows)), output) for output in outputs)
+
+
+def _outputs(
+    model: "keras.Model", batches: "tf.data.Dataset", kept: Callable[[Any, Any], Any]
+) -> Iterator[np.ndarray]:
     import keras
 
     if keras.backend.backend() != "tensorflow":
         # Fixed shapes a bucket, so that each is compiled once.
-        outputs = []
         for batch in batches:
             inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
             targets = None if targets is None else targets.numpy()
-            output = model.task.condensed(model.predict_on_batch(inputs), targets)
-            outputs.append(np.asarray(output, dtype="float32"))
-        return outputs
+            yield np.asarray(kept(model.predict_on_batch(inputs), targets), dtype="float32")
+        return
     import tensorflow as tf
 
     spec, traced = batches.element_spec, _TRACED.setdefault(model, {})
@@ -83,9 +102,9 @@ def _outputs(model: "keras.Model", batches: "tf.data.Dataset") -> list[np.ndarra
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
         def forward(inputs: Any, targets: Any = None) -> Any:
-            model = reference()
-            return model.task.condensed(model(inputs, training=False), targets)
+            return kept(reference()(inputs, training=False), targets)
 
         traced[asks] = tf.function(forward, input_signature=spec if asks else [spec])
-    batches = (batch if asks else (batch,) for batch in batches)
-    return [traced[asks](*batch).numpy().astype("float32", copy=False) for batch in batches]
+    for batch in batches:
+        outputs = traced[asks](*(batch if asks else (batch,)))
+        yield outputs.numpy().astype("float32", copy=False)

@@ -19,6 +19,8 @@ from finetune_tf.checkpoints import FAMILIES, open_checkpoint
 from finetune_tf.messages import quiet
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import AdamW
+from finetune_tf.training.freezing import apply_frozen
+from finetune_tf.training.halves import halves
 
 REFERENCES = Path(__file__).resolve().parents[1] / "references"
 LOGITS = 1e-5  # largest difference of logits in float32
@@ -276,6 +278,23 @@ def check_stages(model: keras.Model) -> None:
     variables = [id(v) for stage in model.stages for v in stage.variables]
     assert len(variables) == len(set(variables))
     assert set(variables) == {id(v) for v in model.trainable_variables}
+
+
+def check_halves(model: keras.Model, case: Case) -> None:
+    """Cut in two between any two stages, the model computes what it did."""
+    expected = np.asarray(model(case.inputs))
+    stages = model.stages
+    with quiet():
+        for i in range(1, len(stages)):
+            below = {id(v) for stage in stages[:i] for v in stage.variables}
+            apply_frozen(model, below)
+            cut = halves(model)
+            assert not cut.trunk.trainable_variables
+            top = keras.Model(cut.inputs, cut.outputs)
+            given = {"features": cut.trunk(case.inputs), **case.inputs}
+            found = top({name: given[name] for name in cut.inputs})
+            np.testing.assert_array_equal(np.asarray(found), expected)
+        apply_frozen(model, set())
 
 
 def unsupported(family: str) -> list[tuple[str, object]]:

@@ -58,6 +58,10 @@ def test_stages(model):
     harness.check_stages(model)
 
 
+def test_halves_at_every_cut(model, case):
+    harness.check_halves(model, case)
+
+
 def test_padding_does_not_matter(model, case):
     harness.check_padding(model, case)
 

@@ -1,0 +1,142 @@
+"""Arrays of one piece per row, kept in memory or in a file, and batches of them.
+
+Shape legend: R rows, T tokens of all rows, B batch, L length, D features.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+
+from finetune_tf.errors import CacheError
+from finetune_tf.files import unfinished
+from finetune_tf.messages import say
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """What was computed for each row, without padding.
+
+    Attributes:
+        array: (T, D) with the tokens of all rows on end, or (R, D) with one vector a row.
+        ends: (R,), where each row ends in `array`; None with one vector a row.
+        dtype: Of batches.
+    """
+
+    array: np.ndarray
+    ends: np.ndarray | None
+    dtype: str
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a row has one vector a token."""
+        return self.ends is not None
+
+    def batch(self, rows: np.ndarray, length: int) -> np.ndarray:
+        """Rows (B,) as an array (B, L, D) padded with zeros, or (B, D) with one vector a row."""
+        if self.ends is None:
+            return self._widened(self.array[rows])
+        out = np.zeros((len(rows), length, self.array.shape[1]), self.dtype)
+        for i, row in enumerate(rows):
+            tokens = self.array[self.ends[row - 1] if row else 0 : self.ends[row]]
+            out[i, : len(tokens)] = self._widened(tokens)
+        return out
+
+    def _widened(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype == np.uint16:
+            values = values.view("bfloat16")
+        return values.astype(self.dtype, copy=False)
+
+
+class RowStore:
+    """Arrays by a key that says all that they depend on: such an array is never out of date.
+
+    Args:
+        folder: Where files go; None for memory.
+        precision: Of what is kept. bfloat16 takes half the room.
+    """
+
+    def __init__(self, folder: Path | None, precision: Precision = "float32") -> None:
+        self.folder = folder
+        self.precision = precision
+        self._kept: dict[str, np.ndarray] = {}
+
+    def get(
+        self,
+        key: str,
+        shape: tuple[int, int],
+        what: str,
+        compute: Callable[[np.ndarray], None],
+    ) -> np.ndarray:
+        """An array, computed if it is not there.
+
+        Args:
+            key: A hash of all that the values depend on.
+            shape: (T, D) or (R, D).
+            what: Of what these are the features, for messages.
+            compute: Fills an array of the shape; `narrow` what goes in.
+
+        Raises:
+            CacheError: If there is too little room.
+        """
+        if key in self._kept:
+            return self._kept[key]
+        dtype = np.uint16 if self.precision == "bfloat16" else np.float32
+        size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if self.folder is None:
+            _refuse_too_large(size, psutil.virtual_memory().available, "memory", what)
+            say(f"{what}: computed once, {_readable(size)} in memory.")
+            array = np.empty(shape, dtype)
+            compute(array)
+        else:
+            array = self._file(self.folder / f"{key}.npy", shape, dtype, size, what, compute)
+        self._kept[key] = array
+        return array
+
+    def _file(
+        self, path: Path, shape: tuple, dtype: Any, size: int, what: str, compute: Callable
+    ) -> np.ndarray:
+        if path.exists():
+            say(f"{what}: read from {path}.")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _refuse_too_large(size, shutil.disk_usage(self.folder).free, str(self.folder), what)
+            say(f"{what}: computed once, {_readable(size)} in {path}.")
+            with unfinished(path) as beside:
+                array = np.lib.format.open_memmap(beside, "w+", dtype, shape)
+                compute(array)
+                array.flush()
+        return np.load(path, mmap_mode="r")
+
+    def narrow(self, values: np.ndarray) -> np.ndarray:
+        """Values in the precision and the type that arrays are kept in."""
+        if self.precision == "bfloat16":
+            return values.astype("bfloat16").view(np.uint16)
+        return values.astype(np.float32, copy=False)
+
+
+def ends_of(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Where each row ends when all stand on end: (R,)."""
+    return np.cumsum([len(row) for row in rows])
+
+
+def _refuse_too_large(size: int, free: int, where: str, what: str) -> None:
+    if size > 0.8 * free:
+        raise CacheError(
+            f"{what} take {_readable(size)}, but {where} has {_readable(free)} free. Store them "
+            'elsewhere (folder="…"), in half the room (precision="bfloat16"), or train without.'
+        )
+
+
+def _readable(size: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
