@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test slow exhaustive lint format oldest clean
+.PHONY: demo test slow lint format oldest clean
 
 demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo
@@ -13,10 +13,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --durations=10
 
 slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
-	$(BIN)/python -m pytest -m "slow and not exhaustive" -n 2 --durations=10
-
-exhaustive: $(VENV)/.parity ## random configurations of all families and tasks, long notebooks
-	$(BIN)/python -m pytest -m exhaustive -n 2 --durations=10
+	$(BIN)/python -m pytest -m slow -n 2 --durations=10
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -148,7 +148,6 @@ def test_jax_computes_the_same():
     assert run.stdout.splitlines()[-1] == f"jax {len(STORED)}"
 
 
-@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("task", TASKS)

@@ -60,7 +60,6 @@ def test_fine_tuning_in_the_notebook_beats_the_baseline_and_the_frozen_model(tmp
 DATA = Path(os.environ.get("FINETUNE_TF_DATA", NOTEBOOKS.parents[1] / "shared" / "data"))
 
 
-@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
 @pytest.mark.parametrize(
