@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finetune_tf import saving
+from finetune_tf import kernels, saving
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import BindSchedule
 from finetune_tf.checkpoints import FAMILIES
@@ -191,6 +191,10 @@ class FineTuneModel(keras.Model):
         if getattr(self, "optimizer", None) is None:
             self.compile()
         renew_training(self)
+        if not self.optimizer.built:
+            # Left to the first step, its variables would have that traced a second time.
+            self.optimizer.build(self.trainable_variables)
+        kernels.keep_buffers()
         if hasattr(x, "element_spec"):
             kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns
         if not isinstance(callbacks, keras.callbacks.CallbackList):

@@ -108,8 +108,8 @@ class SelfAttention(keras.layers.Layer):
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
             scores = scores + ops.cast(positions, scores.dtype)
-        weights = kernels.masked_softmax(scores, self._visible(attention_mask))
-        weights = self.dropout(weights, training=training)
+        visible = self._visible(attention_mask)
+        weights = kernels.masked_softmax(scores, visible, self.dropout, training)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
         return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
 

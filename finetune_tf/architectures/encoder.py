@@ -95,13 +95,13 @@ class EncoderBlock(keras.layers.Layer):
         first, norm = self._config["norm_first"], self.attention_norm
         normed = norm(hidden) if first and self._config["has_attention_norm"] else hidden
         attended = self.attention(normed, attention_mask, positions, training=training)
-        hidden = hidden + self.attention_output_dropout(attended, training=training)
-        if not first:
-            hidden = norm(hidden)
-        normed = self.feed_forward_norm(hidden) if first else hidden
-        transformed = self.feed_forward(normed, training=training)
-        hidden = hidden + self.dropout(transformed, training=training)
-        return hidden if first else self.feed_forward_norm(hidden)
+        if first:
+            hidden = hidden + self.attention_output_dropout(attended, training=training)
+            transformed = self.feed_forward(self.feed_forward_norm(hidden), training=training)
+            return hidden + self.dropout(transformed, training=training)
+        hidden = norm.of_sum(attended, hidden, self.attention_output_dropout, training)
+        transformed = self.feed_forward(hidden, training=training)
+        return self.feed_forward_norm.of_sum(transformed, hidden, self.dropout, training)
 
     def compute_output_shape(
         self,

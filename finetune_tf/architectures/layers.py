@@ -55,6 +55,12 @@ class LayerNorm(keras.layers.Layer):
         """Normalises the last axis of `x`."""
         return kernels.layer_norm(x, self.gamma, self.beta, self.epsilon)
 
+    def of_sum(
+        self, x: Any, residual: Any, dropout: keras.layers.Dropout, training: bool | None
+    ) -> Any:
+        """Normalises the sum of a residual and of `x` with dropout, in one pass where that pays."""
+        return kernels.add_norm(x, residual, self.gamma, self.beta, self.epsilon, dropout, training)
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """The shape does not change."""
         return input_shape
@@ -120,12 +126,15 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """(B, L, D) to (B, L, D)."""
-        x = self.intermediate(x)
         if self._config["gated"]:
-            x, gate = ops.split(x, 2, axis=-1)
+            x, gate = ops.split(self.intermediate(x), 2, axis=-1)
             x = self._activate(x) * gate
+        elif self._config["use_bias"]:
+            x = ops.matmul(x, self.intermediate.kernel)
+            name = self._config["activation"]
+            x = kernels.bias_activation(x, self.intermediate.bias, name, training)
         else:
-            x = self._activate(x)
+            x = self._activate(self.intermediate(x))
         return self.output_dense(self.dropout(x, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

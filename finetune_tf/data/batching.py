@@ -7,7 +7,7 @@ A few fixed lengths avoid both.
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,15 +203,18 @@ def bucketed_dataset(
         )
 
     if shuffle:
-        plan_spec = (
-            tf.TensorSpec((batch_count, batch_size), tf.int64),
-            tf.TensorSpec((batch_count,), tf.int64),
-        )
-        tokens = tf.TensorSpec((None,), tf.int32)
-        dataset = tf.data.Dataset.from_generator(
-            _shuffled_epochs(item_buckets, item_count, batch_size, seed, draw),
-            output_signature=(plan_spec, (tokens, tokens) if draw else ()),
-        ).flat_map(epoch)
+        next_epoch = _shuffled_epochs(item_buckets, item_count, batch_size, seed, draw)
+        types = [tf.int64, tf.int64, *([tf.int32, tf.int32] if draw else [])]
+
+        def shuffled(_: tf.Tensor) -> tf.data.Dataset:
+            # Not `from_generator`: its first use makes malloc return every large buffer at once,
+            # and a training step half as slow again.
+            items, buckets_of, *drawn = tf.numpy_function(next_epoch, [], types)
+            items = tf.ensure_shape(items, (batch_count, batch_size))
+            buckets_of = tf.ensure_shape(buckets_of, (batch_count,))
+            return epoch((items, buckets_of), tuple(tf.ensure_shape(d, (None,)) for d in drawn))
+
+        dataset = tf.data.Dataset.range(1).flat_map(shuffled)
     else:
         dataset = epoch(_plan(np.arange(item_count), item_buckets, batch_size), ())
     return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
@@ -254,18 +257,19 @@ def _flat(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 def _shuffled_epochs(
     item_buckets: np.ndarray, item_count: int, batch_size: int, seed: int, draw: Draw | None
-) -> Callable[[], Iterator[tuple]]:
+) -> Callable[[], tuple[np.ndarray, ...]]:
+    """What gives the plan of one epoch after the other, and what it draws."""
     epochs = itertools.count()
 
-    def one_epoch() -> Iterator[tuple]:
+    def next_epoch() -> tuple[np.ndarray, ...]:
         random = np.random.default_rng((seed, next(epochs)))
         order = random.permutation(len(item_buckets))[:item_count]
         order = order[np.argsort(item_buckets[order], kind="stable")]
         items, lengths = _plan(order, item_buckets, batch_size)
         batches = random.permutation(len(items))
-        yield (items[batches], lengths[batches]), draw(random) if draw else ()
+        return items[batches], lengths[batches], *(draw(random) if draw else ())
 
-    return one_epoch
+    return next_epoch
 
 
 def _plan(

@@ -6,11 +6,35 @@ for one backend stands in a module named after it, under the same name and with 
 
 import keras
 
-from finetune_tf.kernels.portable import ACTIVATIONS, activation, layer_norm, masked_softmax
+from finetune_tf.kernels.memory import keep_buffers
+from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
 
 if keras.backend.backend() == "tensorflow":
-    from finetune_tf.kernels.tensorflow import adamw_update
+    from finetune_tf.kernels.tensorflow import (
+        adamw_update,
+        add_norm,
+        bias_activation,
+        global_norm,
+        masked_softmax,
+    )
 else:
-    from finetune_tf.kernels.portable import adamw_update
+    from finetune_tf.kernels.portable import (
+        adamw_update,
+        add_norm,
+        bias_activation,
+        global_norm,
+        masked_softmax,
+    )
 
-__all__ = ["ACTIVATIONS", "activation", "adamw_update", "layer_norm", "masked_softmax"]
+__all__ = [
+    "ACTIVATIONS",
+    "activation",
+    "adamw_numbers",
+    "adamw_update",
+    "add_norm",
+    "bias_activation",
+    "global_norm",
+    "keep_buffers",
+    "layer_norm",
+    "masked_softmax",
+]

@@ -46,6 +46,18 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
+def bias_activation(x: Tensor, bias: Tensor, name: str, training: bool | None = None) -> Tensor:
+    """An activation of `x` (…, D) plus a bias (D,).
+
+    Args:
+        x: What a Dense layer gives before its bias.
+        bias: (D,).
+        name: A Hugging Face activation name.
+        training: Whether gradients will be asked for; what is computed does not depend on it.
+    """
+    return ACTIVATIONS[name](x + ops.cast(bias, x.dtype))
+
+
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
     """Layer normalisation over the last axis (Ba et al. 2016), float32 inside.
 
@@ -62,18 +74,78 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) ->
     return ops.cast(scaled if beta is None else scaled + beta, x.dtype)
 
 
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+def add_norm(
+    x: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    epsilon: float,
+    dropout: keras.layers.Dropout,
+    training: bool | None = None,
+) -> Tensor:
+    """Dropout, residual and layer normalisation: what ends a part of a BERT block.
+
+    Args:
+        x: (…, D), what the part gives.
+        residual: (…, D), what went into it.
+        gamma: (D,) scale, float32.
+        beta: (D,) offset, float32, or None for none.
+        epsilon: Added to the variance.
+        dropout: Whose rate and seeds apply to `x`.
+        training: Whether dropout is active.
+    """
+    return layer_norm(residual + dropout(x, training=training), gamma, beta, epsilon)
+
+
+def masked_softmax(
+    scores: Tensor,
+    mask: Tensor,
+    dropout: keras.layers.Dropout | None = None,
+    training: bool | None = None,
+) -> Tensor:
     """Softmax over keys, where masked keys get no weight; float32 inside.
 
     Args:
         scores: (B, H, Q, K).
         mask: (B, K) or (B, Q, K), 1 for a key that may be seen and 0 for one that may not. A row
             of zeros only gives equal weights instead of NaN.
+        dropout: Whose rate and seeds apply to the weights; None for none.
+        training: Whether dropout is active.
     """
+    weights = _softmax(scores, mask)
+    return weights if dropout is None else dropout(weights, training=training)
+
+
+def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
     blocked = (1.0 - ops.cast(mask, wide.dtype)) * -1e30
     blocked = blocked[:, None, None, :] if len(mask.shape) == 2 else blocked[:, None]
     return ops.cast(ops.softmax(wide + blocked, axis=-1), scores.dtype)
+
+
+def global_norm(gradients: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all gradients together, a float32 scalar."""
+    squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
+    return ops.sqrt(sum(squares[1:], squares[0]))
+
+
+def adamw_numbers(step: Tensor, learning_rate: Tensor, beta_1: float, beta_2: float) -> dict:
+    """What the updates of all variables have in common.
+
+    Args:
+        step: Number of this step, from 1, as a float scalar.
+        learning_rate: Float scalar.
+        beta_1: Decay of the mean gradient.
+        beta_2: Decay of the mean squared gradient.
+
+    Returns:
+        Arguments of `adamw_update`.
+    """
+    return {
+        "learning_rate": learning_rate,
+        "beta_1_power": ops.power(ops.cast(beta_1, step.dtype), step),
+        "beta_2_power": ops.power(ops.cast(beta_2, step.dtype), step),
+    }
 
 
 def adamw_update(
@@ -82,8 +154,9 @@ def adamw_update(
     momentum: keras.Variable,
     velocity: keras.Variable,
     *,
-    step: Tensor,
     learning_rate: Tensor,
+    beta_1_power: Tensor,
+    beta_2_power: Tensor,
     beta_1: float,
     beta_2: float,
     epsilon: float,
@@ -96,8 +169,9 @@ def adamw_update(
         gradient: Of the loss, already clipped.
         momentum: Running mean of gradients, updated too.
         velocity: Running mean of squared gradients, updated too.
-        step: Number of this step, from 1, as a float scalar.
         learning_rate: Float scalar.
+        beta_1_power: `beta_1` to the power of the number of this step.
+        beta_2_power: `beta_2` likewise.
         beta_1: Decay of `momentum`.
         beta_2: Decay of `velocity`.
         epsilon: Added to the root of the bias-corrected velocity.
@@ -105,8 +179,7 @@ def adamw_update(
     """
     momentum.assign(momentum + (gradient - momentum) * (1.0 - beta_1))
     velocity.assign(velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2))
-    momentum_correction = 1.0 - ops.power(beta_1, step)
-    velocity_correction = ops.sqrt(1.0 - ops.power(beta_2, step))
+    velocity_correction = ops.sqrt(1.0 - beta_2_power)
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
     kept = variable * (1.0 - learning_rate * weight_decay)
-    variable.assign(kept - (learning_rate / momentum_correction) * change)
+    variable.assign(kept - (learning_rate / (1.0 - beta_1_power)) * change)

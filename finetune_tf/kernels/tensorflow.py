@@ -1,8 +1,156 @@
-"""Faster kernels for TensorFlow; each computes what its namesake in `portable` computes."""
+"""Faster kernels for TensorFlow; each computes what its namesake in `portable` computes.
 
+On a CPU, TensorFlow runs an activation, a normalisation or a softmax as a dozen passes over
+memory, forward and backward. Here each is an island: a function that XLA compiles into one loop,
+with its own gradient, which computes again what is cheap instead of storing it. Matrix products
+stay outside, since oneDNN's are better than XLA's there. An island is compiled for each shape,
+which takes a fraction of a second; so only training uses them, where shapes repeat. Accelerators
+compile whole models and need none.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from finetune_tf.kernels import portable
+from finetune_tf.kernels.random_bits import kept
+
+_island = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+
+def bias_activation(x: Any, bias: Any, name: str, training: bool | None = None) -> Any:
+    """See `portable.bias_activation`."""
+    if not _islands_pay(training):
+        return portable.bias_activation(x, bias, name, training)
+    return _bias_activation(name)(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
+
+
+@functools.cache
+def _bias_activation(name: str) -> Callable:
+    @_island
+    def forward(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
+        return tf.cast(portable.ACTIVATIONS[name](shifted), x.dtype)
+
+    @_island
+    def backward(x: tf.Tensor, bias: tf.Tensor, gradient: tf.Tensor) -> tuple:
+        with tf.GradientTape() as tape:
+            shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
+            tape.watch(shifted)
+            out = portable.ACTIVATIONS[name](shifted)
+        slope = tape.gradient(out, shifted, tf.cast(gradient, out.dtype))
+        return tf.cast(slope, x.dtype), _over_rows(slope, bias.dtype)
+
+    @tf.custom_gradient
+    def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple:
+        return forward(x, bias), lambda gradient: backward(x, bias, gradient)
+
+    return apply
+
+
+def add_norm(
+    x: Any,
+    residual: Any,
+    gamma: Any,
+    beta: Any | None,
+    epsilon: float,
+    dropout: Any,
+    training: bool | None = None,
+) -> Any:
+    """See `portable.add_norm`."""
+    if not _islands_pay(training) or beta is None:
+        return portable.add_norm(x, residual, gamma, beta, epsilon, dropout, training)
+    tensors = map(tf.convert_to_tensor, (x, residual, gamma, beta))
+    return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _seed(dropout))
+
+
+@functools.cache
+def _add_norm(epsilon: float, rate: float) -> Callable:
+    def normalised(x: tf.Tensor, residual: tf.Tensor, seed: tf.Tensor) -> tuple:
+        wide = _wide(x.dtype)
+        total = tf.cast(residual, wide) + _dropped(tf.cast(x, wide), seed, rate)
+        centred = total - tf.reduce_mean(total, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        scale = tf.math.rsqrt(variance + epsilon)
+        return centred * scale, scale
+
+    @_island
+    def forward(
+        x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        return tf.cast(normalised(x, residual, seed)[0] * gamma + beta, x.dtype)
+
+    @_island
+    def backward(
+        x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, seed: tf.Tensor, gradient: tf.Tensor
+    ) -> tuple:
+        normal, scale = normalised(x, residual, seed)
+        gradient = tf.cast(gradient, normal.dtype)
+        inner = gradient * gamma
+        mean = tf.reduce_mean(inner, axis=-1, keepdims=True)
+        along = tf.reduce_mean(inner * normal, axis=-1, keepdims=True)
+        total = scale * (inner - mean - normal * along)
+        return (
+            tf.cast(_dropped(total, seed, rate), x.dtype),
+            tf.cast(total, x.dtype),
+            _over_rows(gradient * normal, gamma.dtype),
+            _over_rows(gradient, gamma.dtype),
+        )
+
+    @tf.custom_gradient
+    def apply(
+        x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
+    ) -> tuple:
+        def gradients(gradient: tf.Tensor) -> tuple:
+            return (*backward(x, residual, gamma, seed, gradient), None)
+
+        return forward(x, residual, gamma, beta, seed), gradients
+
+    return apply
+
+
+def masked_softmax(
+    scores: Any, mask: Any, dropout: Any | None = None, training: bool | None = None
+) -> Any:
+    """See `portable.masked_softmax`."""
+    if not _islands_pay(training) or dropout is None:
+        return portable.masked_softmax(scores, mask, dropout, training)
+    tensors = map(tf.convert_to_tensor, (scores, mask))
+    return _masked_softmax(float(dropout.rate))(*tensors, _seed(dropout))
+
+
+@functools.cache
+def _masked_softmax(rate: float) -> Callable:
+    @_island
+    def forward(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        weights = portable.masked_softmax(tf.cast(scores, _wide(scores.dtype)), mask)
+        return tf.cast(_dropped(weights, seed, rate), scores.dtype)
+
+    @_island
+    def backward(
+        scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, gradient: tf.Tensor
+    ) -> tf.Tensor:
+        weights = portable.masked_softmax(tf.cast(scores, _wide(scores.dtype)), mask)
+        gradient = _dropped(tf.cast(gradient, weights.dtype), seed, rate)
+        along = tf.reduce_sum(gradient * weights, axis=-1, keepdims=True)
+        return tf.cast(weights * (gradient - along), scores.dtype)
+
+    @tf.custom_gradient
+    def apply(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
+        def gradients(gradient: tf.Tensor) -> tuple:
+            return backward(scores, mask, seed, gradient), None, None
+
+        return forward(scores, mask, seed), gradients
+
+    return apply
+
+
+def global_norm(gradients: list[Any]) -> Any:
+    """See `portable.global_norm`; `l2_loss` squares and sums in one pass."""
+    halves = [tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
+    return tf.sqrt(2.0 * tf.add_n(halves))
 
 
 def adamw_update(
@@ -11,8 +159,9 @@ def adamw_update(
     momentum: Any,
     velocity: Any,
     *,
-    step: Any,
     learning_rate: Any,
+    beta_1_power: Any,
+    beta_2_power: Any,
     beta_1: float,
     beta_2: float,
     epsilon: float,
@@ -31,7 +180,6 @@ def adamw_update(
     )
     if weight_decay:
         variable.assign(variable * (1.0 - learning_rate * weight_decay))
-    beta_1_power, beta_2_power = (tf.pow(tf.cast(b, step.dtype), step) for b in (beta_1, beta_2))
     tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
         m=momentum.handle,
@@ -39,8 +187,37 @@ def adamw_update(
         beta1_power=beta_1_power,
         beta2_power=beta_2_power,
         lr=learning_rate,
-        beta1=tf.cast(beta_1, step.dtype),
-        beta2=tf.cast(beta_2, step.dtype),
+        beta1=tf.cast(beta_1, gradient.dtype),
+        beta2=tf.cast(beta_2, gradient.dtype),
         epsilon=epsilon * tf.sqrt(1.0 - beta_2_power),
         grad=gradient,
     )
+
+
+def _islands_pay(training: bool | None) -> bool:
+    """In a traced training step on a CPU; eager calls would compile for shapes seen once."""
+    return bool(training) and not tf.executing_eagerly() and not _accelerators()
+
+
+@functools.cache
+def _accelerators() -> bool:
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def _wide(dtype: tf.DType) -> tf.DType:
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def _seed(dropout: Any) -> tf.Tensor:
+    if not dropout.rate:
+        return tf.zeros(2, tf.uint32)
+    return tf.cast(dropout.seed_generator.next(), tf.uint32)
+
+
+def _dropped(x: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:
+    return x * tf.cast(kept(tf.shape(x), seed, rate), x.dtype) if rate else x
+
+
+def _over_rows(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Sums (…, D) to (D,)."""
+    return tf.cast(tf.reduce_sum(x, axis=range(x.shape.rank - 1)), dtype)

@@ -61,7 +61,21 @@ class AdamW(keras.optimizers.Optimizer):
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates all variables in place."""
+        # Once for all variables: a hundred times the same small graph takes seconds to trace.
+        self._numbers = kernels.adamw_numbers(
+            ops.cast(self.iterations + 1, "float32"),
+            ops.cast(self.learning_rate, "float32"),
+            self.beta_1,
+            self.beta_2,
+        )
         super().apply([_dense(gradient) for gradient in grads], trainable_variables)
+
+    def _clip_gradients(self, grads: list) -> list:
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        norm = kernels.global_norm([gradient for gradient in grads if gradient is not None])
+        scale = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+        return [g if g is None else g * ops.cast(scale, g.dtype) for g in grads]
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Updates one variable in place."""
@@ -72,8 +86,7 @@ class AdamW(keras.optimizers.Optimizer):
             ops.cast(gradient, dtype),
             self._momentums[i],
             self._velocities[i],
-            step=ops.cast(self.iterations + 1, dtype),
-            learning_rate=ops.cast(learning_rate, dtype),
+            **{name: ops.cast(number, dtype) for name, number in self._numbers.items()},
             beta_1=self.beta_1,
             beta_2=self.beta_2,
             epsilon=self.epsilon,

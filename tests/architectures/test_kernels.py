@@ -119,8 +119,9 @@ def test_adamw(update, decay):
             ops.convert_to_tensor(gradient, "float32"),
             variables[1],
             variables[2],
-            step=ops.convert_to_tensor(float(step)),
-            learning_rate=ops.convert_to_tensor(0.05),
+            **kernels.adamw_numbers(
+                ops.convert_to_tensor(float(step)), ops.convert_to_tensor(0.05), 0.9, 0.99
+            ),
             beta_1=0.9,
             beta_2=0.99,
             epsilon=1e-6,
@@ -128,3 +129,12 @@ def test_adamw(update, decay):
         )
     for variable, expected in zip(variables, (weight, mean, square), strict=True):
         np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_the_norm_of_all_gradients():
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=shape).astype("float32") for shape in ((3, 4), (5,), ())]
+    expected = np.sqrt(sum(np.square(gradient, dtype="float64").sum() for gradient in gradients))
+    for norm in (kernels.global_norm, portable.global_norm):
+        found = norm([ops.convert_to_tensor(gradient) for gradient in gradients])
+        assert float(found) == pytest.approx(expected, rel=1e-6)

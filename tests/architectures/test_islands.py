@@ -1,0 +1,151 @@
+"""The fast kernels of training steps against the portable ones, forward and backward."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from finetune_tf.kernels import portable
+
+tf = pytest.importorskip("tensorflow")
+islands = pytest.importorskip("finetune_tf.kernels.tensorflow")
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(0, 2, (3, 5, 8))
+RESIDUAL = RANDOM.normal(0, 1, (3, 5, 8))
+GAMMA, BETA = RANDOM.normal(1, 0.3, (8,)), RANDOM.normal(0, 0.3, (8,))
+SCORES = RANDOM.normal(0, 3, (3, 2, 5, 5))
+MASK = np.asarray([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], "int32")
+
+
+def in_a_graph(kernel, inputs, upstream):
+    """Value and gradients as a traced training step gets them, the inputs of unknown length."""
+
+    def step(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = kernel(*tensors)
+        return value, tape.gradient(value, tensors, tf.cast(upstream, value.dtype))
+
+    specs = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
+    value, gradients = tf.function(step, input_signature=specs)(*inputs)
+    return [np.asarray(tf.cast(tensor, tf.float64)) for tensor in (value, *gradients)]
+
+
+def compared(kernel, reference, inputs, dtypes, tolerance):
+    """`kernel` in the given types against `reference` in float64, on the same rounded numbers."""
+    rounded = [tf.cast(array, dtype) for array, dtype in zip(inputs, dtypes, strict=True)]
+    upstream = tf.cast(tf.cast(RANDOM.normal(0, 1, inputs[0].shape), dtypes[0]), tf.float64)
+    found = in_a_graph(kernel, rounded, upstream)
+    wide = [tf.cast(tensor, tf.float64) for tensor in rounded]
+    expected = in_a_graph(reference, wide, upstream)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
+
+
+# bfloat16 keeps 8 bits; sums over 15 rows of rounded numbers are off by a few of the last one.
+PRECISIONS = [("float32", 2e-6), ("bfloat16", 2**-6)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("name", sorted({*portable.ACTIVATIONS} - {"gelu_fast", "swish"}))
+def test_bias_and_activation(name, dtype, tolerance):
+    compared(
+        lambda x, bias: islands.bias_activation(x, bias, name, training=True),
+        lambda x, bias: portable.bias_activation(x, bias, name),
+        [X, BETA],
+        [dtype, dtype],
+        tolerance,
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_residual_and_normalisation(dtype, tolerance):
+    dropout = keras.layers.Dropout(0.0)
+    compared(
+        lambda *inputs: islands.add_norm(*inputs, 1e-3, dropout, training=True),
+        lambda *inputs: portable.add_norm(*inputs, 1e-3, lambda x, training: x),
+        [X, RESIDUAL, GAMMA, BETA],
+        [dtype, dtype, "float32", "float32"],
+        tolerance,
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("pairs", [False, True], ids=["keys", "pairs"])
+def test_softmax(pairs, dtype, tolerance):
+    mask = MASK[:, None, :] * np.tril(np.ones((5, 5), "int32")) if pairs else MASK
+    dropout = keras.layers.Dropout(0.0)
+    compared(
+        lambda scores: islands.masked_softmax(scores, mask, dropout, training=True),
+        lambda scores: portable.masked_softmax(scores, mask),
+        [SCORES],
+        [dtype],
+        tolerance,
+    )
+
+
+def dropped_softmax(rate, seed=1):
+    dropout = keras.layers.Dropout(rate, seed=seed)
+    dropout.build(None)
+    scores = tf.zeros((4, 8, 64, 64))
+
+    @tf.function
+    def step(scores):
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            value = islands.masked_softmax(scores, tf.ones((4, 64)), dropout, training=True)
+        return value * 64, tape.gradient(value, scores, tf.range(64.0) * tf.ones_like(value))
+
+    return [step(scores) for _ in range(2)]
+
+
+def test_dropout_keeps_the_share_and_the_mean():
+    for rate in (0.1, 0.5):
+        (value, _), _ = dropped_softmax(rate)
+        kept = value.numpy() != 0
+        # Of 131,072 draws, the share is off by less than five standard deviations.
+        assert abs(kept.mean() - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / kept.size)
+        np.testing.assert_allclose(value.numpy()[kept], 1 / (1 - rate), rtol=1e-6)
+        for axis in range(4):  # no row, column, head or text is favoured
+            shares = kept.mean(axis=tuple({0, 1, 2, 3} - {axis}))
+            count = kept.size / kept.shape[axis]
+            assert np.abs(shares - (1 - rate)).max() < 5 * np.sqrt(rate * (1 - rate) / count)
+
+
+def test_the_gradient_knows_what_was_dropped():
+    (value, gradient), _ = dropped_softmax(0.25)
+    weights, upstream = 1 / 64, np.arange(64) * value.numpy()
+    expected = weights * (upstream - (upstream * weights).sum(-1, keepdims=True))
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_repeatable_and_differs_by_step_and_seed():
+    (first, _), (second, _) = dropped_softmax(0.5)
+    (again, _), _ = dropped_softmax(0.5)
+    (other, _), _ = dropped_softmax(0.5, seed=2)
+    np.testing.assert_array_equal(first, again)
+    for masks in ((first, second), (first, other)):
+        a, b = (mask.numpy().ravel() != 0 for mask in masks)
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(a.size)
+        # nor is one a shifted copy of the other
+        correlation = np.fft.irfft(np.fft.rfft(a - 0.5) * np.conj(np.fft.rfft(b - 0.5)))
+        assert np.abs(correlation).max() / (0.25 * a.size) < 7 / np.sqrt(a.size)
+
+
+def test_eager_calls_and_inference_compile_nothing():
+    x, bias = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32)
+    eager = islands.bias_activation(x, bias, "gelu", training=True)
+    np.testing.assert_allclose(eager, portable.bias_activation(x, bias, "gelu"), rtol=1e-6)
+    graph = tf.function(lambda: islands.bias_activation(x, bias, "gelu", training=False))
+    operations = {op.type for op in graph.get_concrete_function().graph.get_operations()}
+    assert not any("Call" in name for name in operations), operations
+
+
+def test_inside_a_graph_that_is_compiled_whole():
+    x, bias = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32)
+    whole = tf.function(
+        lambda: islands.bias_activation(x, bias, "gelu", training=True), jit_compile=True
+    )
+    np.testing.assert_allclose(whole(), portable.bias_activation(x, bias, "gelu"), rtol=1e-5)
+    assert ops.shape(whole()) == X.shape
