@@ -1,9 +1,4 @@
-"""Token sequences to batches of few different lengths.
-
-Padding everything to one length wastes most of the work on real text, and padding to the
-longest row of each batch makes a new shape, hence a new compilation, out of nearly every batch.
-A few fixed lengths avoid both.
-"""
+"""Token sequences to batches of few different lengths."""
 
 import functools
 import itertools
@@ -12,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.data.buckets import length_buckets
 from finetune_tf.data.stored import StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
@@ -20,34 +16,7 @@ from finetune_tf.tasks.encoded import Draw
 if TYPE_CHECKING:
     import tensorflow as tf
 
-SHORTEST_BUCKET = 16
 _NO_ITEM = -1
-
-
-def length_buckets(lengths: Sequence[int] | np.ndarray, max_length: int) -> list[int]:
-    """Chooses the lengths that batches may have: 16, 24, 32, 48, 64, 96, … up to `max_length`.
-
-    Args:
-        lengths: Tokens in each row.
-        max_length: Tokens a row may have; the longest bucket there can be.
-
-    Returns:
-        Those of the lengths, ascending, that are the next one up for some row.
-
-    Raises:
-        DataError: If a row is longer than `max_length`.
-    """
-    if np.max(lengths) > max_length:
-        raise DataError(
-            f"A row has {np.max(lengths)} tokens, more than max_length={max_length}. Cut it first."
-        )
-    grid: list[int] = []
-    size = SHORTEST_BUCKET
-    while size < max_length:
-        grid += [size, size * 3 // 2]
-        size *= 2
-    grid = [length for length in grid if length < max_length] + [max_length]
-    return np.unique(np.asarray(grid)[np.searchsorted(grid, lengths)]).tolist()
 
 
 def batches_of(
@@ -124,7 +93,7 @@ def bucketed_dataset(
         targets: (items, …); or one array a row with a number for each token, padded like the
             features, with -100; or None without labels.
         batch_size: Items a batch.
-        buckets: Lengths that batches may have, ascending; see `length_buckets`.
+        buckets: Lengths that batches may have, ascending; see `buckets.length_buckets`.
         shuffle: Whether each epoch has its own order.
         seed: Decides the orders.
         drop_remainder: Leaves out the items (with `shuffle`, others in each epoch) that do not

@@ -1,5 +1,6 @@
 """Batches of few lengths: every row once, in a known order, padded and masked."""
 
+import itertools
 from types import SimpleNamespace
 
 import keras
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from finetune_tf.data import from_arrays
-from finetune_tf.data.batching import bucketed_dataset, length_buckets
+from finetune_tf.data.batching import bucketed_dataset
+from finetune_tf.data.buckets import length_buckets
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks import Encoded, TextClassification
@@ -30,11 +32,31 @@ def rows_of(batches):
     return [targets.tolist() for _, targets in batches.as_numpy_iterator()]
 
 
-def test_buckets_are_those_in_use():
-    assert length_buckets([1, 16, 17, 24, 25, 100], 512) == [16, 24, 32, 128]
-    assert length_buckets(range(1, 513), 512) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
-    assert length_buckets([30, 50], 50) == [32, 50]
-    assert length_buckets([3, 8], 8) == [8]
+def padding(lengths, buckets):
+    return int((np.asarray(buckets)[np.searchsorted(buckets, lengths)] - lengths).sum())
+
+
+def test_buckets_need_the_least_padding():
+    assert length_buckets([3, 8], 8) == [3, 8]
+    assert length_buckets([5] * 100 + [6, 40, 41], 512, count=2) == [5, 41]
+    assert length_buckets([7], 512) == [7]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = rng.integers(1, 12, 30)
+        found = length_buckets(lengths, 512, count=3)
+        values = np.unique(lengths)
+        others = ([*pair, values[-1]] for pair in itertools.combinations(values[:-1], 2))
+        assert padding(lengths, found) == min(padding(lengths, other) for other in others)
+
+
+def test_few_buckets_are_enough_for_real_text():
+    lengths = np.random.default_rng(0).gamma(4, 6, 5000).astype(int) + 3  # sentences, about
+    buckets = length_buckets(lengths, 512)
+    assert len(buckets) == 8 and buckets[-1] == lengths.max()
+    assert padding(lengths, buckets) < 0.14 * lengths.sum()
+
+
+def test_a_row_beyond_the_longest_bucket():
     with pytest.raises(DataError, match="A row has 9 tokens, more than max_length=8"):
         length_buckets([9], 8)
 
@@ -154,7 +176,7 @@ def test_examples_make_batches_in_the_label_order_of_the_model(capsys):
     batches = examples.batches(MODEL, batch_size=2)
     assert int(batches.cardinality()) == 2
     inputs, targets = next(batches.as_numpy_iterator())
-    assert inputs["input_ids"].tolist() == [[1, 4, 4] + [0] * 9, [3] + [0] * 11]
+    assert inputs["input_ids"].tolist() == [[1, 4, 4], [3, 0, 0]]
     assert inputs["attention_mask"].sum() == 4
     assert targets.tolist() == [0, 1]
     assert capsys.readouterr().out == ""

@@ -1,0 +1,92 @@
+"""What all sides share: the job they are given, the data, the clock.
+
+A side is a script that runs one job and prints one line of JSON. It imports nothing of the others,
+since each has an environment of its own.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+BASE = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+SIZES = {
+    "minilm": BASE | {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
+    "base": BASE,
+}
+WARM_UP = 5  # steps that are not counted
+
+
+def job() -> argparse.Namespace:
+    """What the side is to do."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workload", choices=["step", "epochs", "predict", "first"])
+    parser.add_argument("--size", choices=list(SIZES), default="minilm")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--frozen", choices=["none", "backbone", "half"], default="none")
+    parser.add_argument("--data", type=Path, help="a folder with train.csv and test.csv")
+    parser.add_argument("--rows", type=int, help="only so many rows")
+    parser.add_argument("--checkpoint", type=Path, help="a MiniLM folder")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--setting", default="default", help="one of the side's own")
+    return parser.parse_args()
+
+
+def texts(folder: Path, split: str, rows: int | None) -> tuple[list[str], list[int]]:
+    """Sentences and their labels."""
+    with open(folder / f"{split}.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))[:rows]
+    return [line["text"] for line in lines], [int(line["label"]) for line in lines]
+
+
+def step_times(step: Callable[[], None], steps: int) -> dict:
+    """Seconds of each step after those that warm up; a step must have finished when it returns."""
+    times = []
+    for i in range(WARM_UP + steps):
+        start = time.perf_counter()
+        step()
+        if i >= WARM_UP:
+            times.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(times), "all": times}
+
+
+def since_start() -> float:
+    """Seconds since this process was started."""
+    with open("/proc/self/stat", encoding="ascii") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    with open("/proc/uptime", encoding="ascii") as file:
+        uptime = float(file.read().split()[0])
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def by_length(rows: Iterable[list[int]], size: int) -> Iterator[list[int]]:
+    """Numbers of rows of like length, `size` at a time."""
+    lengths = [len(row) for row in rows]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+def tell(result: dict) -> None:
+    """Prints the result with the peak memory of the process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result | {"peak_mb": round(peak)}), flush=True)
+    sys.stdout.flush()
+    os._exit(0)  # some frameworks take seconds to say goodbye

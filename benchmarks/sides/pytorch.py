@@ -1,0 +1,149 @@
+"""The jobs done by PyTorch and transformers 5.
+
+Settings: "eager", "compile" (torch.compile); "grouped" sorts rows by length before they are
+batched, as the Trainer's group_by_length does.
+"""
+
+import time
+
+import common
+
+job = common.job()
+
+import torch  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    get_linear_schedule_with_warmup,
+)
+
+torch.set_num_threads(job.threads)
+torch.manual_seed(0)
+settings = set(job.setting.split("+"))
+
+
+def load() -> BertForSequenceClassification:
+    """The model of the job."""
+    if job.checkpoint:
+        model = BertForSequenceClassification.from_pretrained(job.checkpoint, num_labels=2)
+    else:
+        model = BertForSequenceClassification(BertConfig(**common.SIZES[job.size]))
+    if job.frozen == "backbone":
+        model.bert.requires_grad_(False)
+    if job.frozen == "half":
+        model.bert.embeddings.requires_grad_(False)
+        model.bert.encoder.layer[:3].requires_grad_(False)
+    return torch.compile(model, dynamic=True) if "compile" in settings else model
+
+
+def optimizer_of(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW without decay on biases and normalisations, in its fastest form."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def train_step(model, optimizer, inputs: dict, labels: torch.Tensor) -> None:
+    """Forward, backward, clipping, update."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=job.dtype == "bfloat16"):
+        loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _fixed() -> tuple[dict, torch.Tensor]:
+    ids = torch.randint(1000, 30000, (job.batch, job.length))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return inputs, torch.randint(0, 2, (job.batch,))
+
+
+def step() -> dict:
+    """A training step at a fixed shape."""
+    model = load().train()
+    optimizer, batch = optimizer_of(model, 2e-5), _fixed()
+    return common.step_times(lambda: train_step(model, optimizer, *batch), job.steps)
+
+
+def first() -> dict:
+    """From the start of the process to the end of the first step."""
+    model = load().train()
+    train_step(model, optimizer_of(model, 2e-5), *_fixed())
+    return {"seconds": common.since_start()}
+
+
+def padded(rows: list[list[int]]) -> dict:
+    """Rows of ids as tensors, padded to the longest."""
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    sizes = torch.tensor([len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": (torch.arange(length) < sizes[:, None]).long()}
+
+
+def epochs() -> dict:
+    """Whole epochs over real sentences, from tokens to weights; the model is loaded before."""
+    given, labels = common.texts(job.data, "train", job.rows)
+    tokenizer = AutoTokenizer.from_pretrained(job.checkpoint)
+    model = load()
+    start = time.perf_counter()
+    rows = tokenizer(given)["input_ids"]
+    optimizer = optimizer_of(model, 5e-5 if job.frozen == "none" else 2e-3)
+    steps = job.epochs * -(-len(rows) // job.batch)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(0.1 * steps), steps)
+    model.train()
+    for _ in range(job.epochs):
+        order = torch.randperm(len(rows)).tolist()
+        if "grouped" in settings:  # within stretches of 50 batches, as the Trainer does
+            stretch = 50 * job.batch
+            order = [
+                i
+                for at in range(0, len(order), stretch)
+                for i in sorted(order[at : at + stretch], key=lambda i: len(rows[i]))
+            ]
+        batches = [order[i : i + job.batch] for i in range(0, len(order), job.batch)]
+        if "grouped" in settings:
+            batches = [batches[i] for i in torch.randperm(len(batches)).tolist()]
+        for chosen in batches:
+            inputs = padded([rows[i] for i in chosen])
+            train_step(model, optimizer, inputs, torch.tensor([labels[i] for i in chosen]))
+            schedule.step()
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "accuracy": accuracy(model, tokenizer)}
+
+
+@torch.no_grad()
+def predictions(model, rows: list[list[int]]) -> list[int]:
+    """Classes of rows, batched by length."""
+    model.eval()
+    found = [0] * len(rows)
+    for chosen in common.by_length(rows, 64):
+        with torch.autocast("cpu", torch.bfloat16, enabled=job.dtype == "bfloat16"):
+            best = model(**padded([rows[i] for i in chosen])).logits.argmax(-1)
+        for i, label in zip(chosen, best.tolist(), strict=True):
+            found[i] = label
+    return found
+
+
+def accuracy(model, tokenizer) -> float:
+    """On the test sentences."""
+    given, labels = common.texts(job.data, "test", None)
+    found = predictions(model, tokenizer(given)["input_ids"])
+    return sum(a == b for a, b in zip(found, labels, strict=True)) / len(labels)
+
+
+def predict() -> dict:
+    """Labels for real sentences, the model loaded and used once before."""
+    given, _ = common.texts(job.data, "train", job.rows)
+    tokenizer, model = AutoTokenizer.from_pretrained(job.checkpoint), load()
+    predictions(model, tokenizer(given[:64])["input_ids"])
+    start = time.perf_counter()
+    predictions(model, tokenizer(given)["input_ids"])
+    return {"seconds": time.perf_counter() - start}
+
+
+common.tell(globals()[job.workload]())
