@@ -94,7 +94,7 @@ def train(
     ] = "best",
     pooling: Annotated[str, typer.Option(help="auto, pooler, cls or mean.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Tokens a text may have.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or mixed_bfloat16.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or mixed_bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
 ) -> None:
     """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it."""

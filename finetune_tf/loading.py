@@ -15,7 +15,7 @@ from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel, ModelInfo
 from finetune_tf.saving import opens_in
 from finetune_tf.tasks import Task, get_task
-from finetune_tf.training.devices import policy_of
+from finetune_tf.training.devices import device_line, policy_of
 
 
 def load(
@@ -47,7 +47,8 @@ def load(
             family's own, "cls" the first token, "mean" the average over tokens; "auto" is what
             the checkpoint was trained with.
         dropout: Replaces every dropout rate of the config.
-        dtype: A Keras dtype policy ("float32", "mixed_bfloat16"); by default the global one.
+        dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 where
+            the device has units for it, else float32. By default the global one.
             Logits are float32 always.
         revision: Branch, tag or commit on the Hub.
         new_head: Replaces a trained head instead of loading it.
@@ -62,7 +63,10 @@ def load(
         ModelError: If there is no such task or dtype policy.
     """
     task_ = get_task(task)
-    policy_of(dtype)
+    policy = policy_of(dtype)
+    if dtype == "auto":
+        say(device_line(policy.name))
+        dtype = policy.name
     source = open_checkpoint(checkpoint, revision)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)

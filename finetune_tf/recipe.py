@@ -21,7 +21,7 @@ from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
 from finetune_tf.tasks import get_task
 from finetune_tf.training import presets, select
-from finetune_tf.training.devices import device_line
+from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.select import Selector
 
@@ -90,7 +90,7 @@ def finetune(
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
-    dtype: Any = None,
+    dtype: Any = "auto",
     baseline: Any = "auto",
     seed: int = 0,
     store_features: bool | str | Path = True,
@@ -119,7 +119,7 @@ def finetune(
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: Tokens a text may have; by default as many as the model can take.
-        dtype: As in `load`.
+        dtype: As in `load`; "auto" is said in one line.
         baseline: As in `evaluate`.
         seed: Of weights, order and dropout.
         store_features: Whether what frozen blocks compute is computed once and kept in memory
@@ -138,6 +138,7 @@ def finetune(
         raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
+    dtype = policy_of(dtype).name
     say(device_line(dtype))
     if validation is None:
         train, validation = train.split(0.1, seed)
@@ -191,7 +192,7 @@ def finetune(
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),
         "store_features": str(store_features),
-        "dtype": str(dtype or keras.config.dtype_policy().name),
+        "dtype": dtype,
         "seed": seed,
     }
     return FinetuneResult(model, history, report, settings)

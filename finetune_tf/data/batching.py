@@ -101,7 +101,7 @@ def bucketed_dataset(
         group: Rows an item; they stay together and in order, and share a target.
         draw: Makes "input_ids" and targets anew in each epoch, of a generator made from (seed,
             epoch); see `Encoded`. Only with `shuffle`.
-        stored: What else is known of each row; becomes the input "features".
+        stored: What else is known of each row; becomes the input "stored_features".
         only: The inputs to keep; by default all.
 
     Returns:
@@ -158,7 +158,7 @@ def bucketed_dataset(
 
         inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in flat.items()}
         if stored is not None:
-            inputs["features"] = _looked_up(stored, rows, length)
+            inputs["stored_features"] = _looked_up(stored, rows, length)
         inputs = {name: values for name, values in inputs.items() if only is None or name in only}
         if wanted is None:
             return inputs

@@ -1,12 +1,16 @@
 """Which device computes, in which precision: said in one line, because guessing costs hours."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import warn
+
+_BFLOAT16_UNITS = {"amx_bf16", "avx512_bf16"}  # as Linux calls what a processor can do
+_AMPERE = (8, 0)  # the first NVIDIA generation with bfloat16
 
 
 def device_line(dtype: Any = None) -> str:
@@ -15,15 +19,14 @@ def device_line(dtype: Any = None) -> str:
     Warns when the machine has an NVIDIA GPU that the backend does not see.
 
     Args:
-        dtype: A Keras dtype policy; by default the global one.
+        dtype: As for `policy_of`.
 
     Raises:
         ModelError: If there is no such policy.
     """
     policy = policy_of(dtype)
     backend = keras.backend.backend()
-    devices = keras.distribution.list_devices() if backend != "tensorflow" else _tensorflow_gpus()
-    accelerators = [device for device in devices if not device.lower().startswith("cpu")]
+    accelerators = _accelerators()
     if not accelerators and shutil.which("nvidia-smi"):
         warn(
             f"This machine has an NVIDIA driver, but {backend} sees no GPU and uses the CPU. "
@@ -34,25 +37,61 @@ def device_line(dtype: Any = None) -> str:
 
 
 def policy_of(dtype: Any = None) -> keras.DTypePolicy:
-    """The Keras policy of a dtype, by default the global one.
+    """The Keras policy of a dtype.
+
+    Args:
+        dtype: Name of a policy; None for the global one; "auto" for the global one if the user has
+            set one, else "mixed_bfloat16" where the device multiplies bfloat16 in units made for
+            it (AMX or AVX512-BF16; NVIDIA's from Ampere on; TPUs), and "float32" elsewhere.
 
     Raises:
         ModelError: If there is none.
     """
+    if dtype == "auto":
+        dtype = None
+        if keras.config.dtype_policy().name == "float32" and _multiplies_bfloat16():
+            dtype = "mixed_bfloat16"
     try:
         return keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
     except (TypeError, ValueError):
         raise ModelError(
-            f"There is no dtype policy {dtype!r}; use 'float32', 'mixed_bfloat16' or "
+            f"There is no dtype policy {dtype!r}; use 'auto', 'float32', 'mixed_bfloat16' or "
             "'mixed_float16'."
         ) from None
 
 
-def _tensorflow_gpus() -> list[str]:
+def _accelerators() -> list[str]:
+    if keras.backend.backend() == "tensorflow":
+        return [f"GPU {details.get('device_name', '')}".strip() for details in _gpu_details()]
+    devices = keras.distribution.list_devices()
+    return [device for device in devices if not device.lower().startswith("cpu")]
+
+
+def _gpu_details() -> list[dict]:
     import tensorflow as tf
 
-    details = (
-        tf.config.experimental.get_device_details(device)
-        for device in tf.config.list_physical_devices("GPU")
-    )
-    return [f"GPU {detail.get('device_name', '')}".strip() for detail in details]
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+
+
+def _multiplies_bfloat16() -> bool:
+    accelerators = _accelerators()
+    if not accelerators:
+        return bool(_BFLOAT16_UNITS & _processor_flags())
+    if keras.backend.backend() == "tensorflow":
+        return all(d.get("compute_capability", (0, 0)) >= _AMPERE for d in _gpu_details())
+    if any(device.lower().startswith("tpu") for device in accelerators):
+        return True
+    import jax
+
+    capabilities = (getattr(device, "compute_capability", "0.0") for device in jax.devices())
+    return all(tuple(map(int, text.split("."))) >= _AMPERE for text in capabilities)
+
+
+def _processor_flags() -> set[str]:
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return set()
+    lines = (line for line in words.splitlines() if line.startswith("flags"))
+    return set(next(lines, "").split())

@@ -8,7 +8,7 @@ import keras
 from finetune_tf.errors import CacheError
 from finetune_tf.stages import cuts, learnable_variables, ordered_nodes
 
-FEATURES = "features"
+FEATURES = "stored_features"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Halves:
 
     Attributes:
         trunk: From the model's inputs to the cut. Nothing in it learns.
-        inputs: Symbolic inputs of the upper half by name: "features", what crosses the cut, and
+        inputs: Symbolic inputs of the upper half by name: "stored_features", what crosses the cut, and
             those of the model's inputs that are needed above it.
         outputs: Symbolic output of the upper half.
     """
@@ -53,8 +53,8 @@ def halves(model: keras.Model) -> Halves:
             "can be stored. Freeze stages from below first, for example with "
             "ft.train_only(model, ft.select.head())."
         )
-    inputs, outputs = _above(model, tensor)
-    return Halves(keras.Model(model.inputs, tensor), inputs, outputs)
+    below = {given.name: given for given in model.inputs}
+    return Halves(keras.Model(below, tensor), *_above(model, tensor))
 
 
 def _above(model: keras.Model, tensor: Any) -> tuple[dict[str, Any], Any]:

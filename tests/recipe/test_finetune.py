@@ -27,7 +27,7 @@ def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path
     assert len(result.history["loss"]) == 10
     assert result.history["loss"][-1] < result.history["loss"][0]
     printed = capsys.readouterr().out
-    assert "Device: CPU (tensorflow); precision: float32." in printed
+    assert "Device: CPU (tensorflow); precision: " in printed
     assert "test texts also stand in the training examples" in printed
 
     folder = result.save(tmp_path / "run")
@@ -131,7 +131,7 @@ def test_regression_reports_pearson(tiny_bert):
     train = ft.data.from_arrays(GOOD * 6 + BAD * 6, scores, name="toy")
 
     result = ft.finetune(
-        tiny_bert, train, test=train[::3], epochs=30, batch_size=8, learning_rate=1e-2
+        tiny_bert, train, test=train[::3], epochs=30, batch_size=8, learning_rate=3e-3
     )
 
     assert result.report.metrics["pearson"] > 0.9

@@ -1,12 +1,14 @@
 """The line that names the device, and the GPU that nobody uses."""
 
+import platform
 import shutil
+import sys
 
 import keras
 import pytest
 
 import finetune_tf as ft
-from finetune_tf.training.devices import device_line
+from finetune_tf.training.devices import _processor_flags, device_line, policy_of
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def machine(monkeypatch):
     def machine(gpus, has_driver):
         found = "/usr/bin/nvidia-smi" if has_driver else None
         monkeypatch.setattr(shutil, "which", lambda name: found)
-        monkeypatch.setattr("finetune_tf.training.devices._tensorflow_gpus", lambda: gpus)
+        monkeypatch.setattr("finetune_tf.training.devices._gpu_details", lambda: gpus)
 
     return machine
 
@@ -27,7 +29,7 @@ def test_a_cpu_without_a_driver_is_no_reason_to_warn(machine):
 
 
 def test_a_gpu_is_named_with_the_precision(machine):
-    machine(["GPU NVIDIA A100"], has_driver=True)
+    machine([{"device_name": "NVIDIA A100"}], has_driver=True)
     line = "Device: GPU NVIDIA A100 (tensorflow); precision: mixed_bfloat16."
     assert device_line("mixed_bfloat16") == line
     assert device_line(keras.DTypePolicy("mixed_bfloat16")) == line
@@ -43,5 +45,41 @@ def test_a_driver_without_a_gpu_that_tensorflow_sees_warns(machine):
 @pytest.mark.parametrize("dtype", ["float17", 5])
 def test_an_unknown_precision(dtype, tiny_bert):
     for call in (device_line, lambda dtype: ft.load(tiny_bert, dtype=dtype)):
-        with pytest.raises(ft.errors.ModelError, match=f"no dtype policy {dtype!r}; use 'float32'"):
+        with pytest.raises(
+            ft.errors.ModelError, match=f"no dtype policy {dtype!r}; use 'auto', 'float32'"
+        ):
             call(dtype)
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "expected"),
+    [
+        ({"avx2", "avx512f"}, [], "float32"),
+        ({"avx512_bf16"}, [], "mixed_bfloat16"),
+        ({"amx_bf16", "amx_tile"}, [], "mixed_bfloat16"),
+        ({"amx_bf16"}, [{"device_name": "Tesla T4", "compute_capability": (7, 5)}], "float32"),
+        (set(), [{"device_name": "A100", "compute_capability": (8, 0)}], "mixed_bfloat16"),
+    ],
+)
+def test_auto_is_what_the_device_multiplies_fast(
+    flags, gpus, expected, machine, monkeypatch, tiny_bert, capsys
+):
+    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: flags)
+    machine(gpus, has_driver=False)
+    assert policy_of("auto").name == expected
+    assert ft.load(tiny_bert, dtype="auto").get_layer("block_0").dtype_policy.name == expected
+    assert f"precision: {expected}." in capsys.readouterr().out
+
+
+def test_auto_leaves_the_users_own_policy_alone(monkeypatch):
+    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: {"amx_bf16"})
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        assert policy_of("auto").name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_this_processor_has_flags():
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        assert "sse2" in _processor_flags()
