@@ -29,6 +29,9 @@ class BindSchedule(keras.callbacks.Callback):
             return
         steps, epochs = self.params.get("steps"), self.params["epochs"]
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        whole = optimizer.gradient_accumulation_steps
+        if steps and whole:
+            steps = -(-steps // whole) * whole  # with what `ApplyLeftover` makes of the last ones
         done = (self.model._initial_epoch or self._initial_epoch) * (steps or 0)
         # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
         first_step = int(optimizer._iterations.numpy()) - done
@@ -36,3 +39,32 @@ class BindSchedule(keras.callbacks.Callback):
         if keras.backend.backend() != "tensorflow":
             # There its numbers are constants of a traced step, so an earlier trace is stale.
             self.model.make_train_function(force=True)
+
+
+class ApplyLeftover(keras.callbacks.Callback):
+    """Takes the step that is due at the end of an epoch when gradients are accumulated.
+
+    Keras leaves the gradients of batches that do not fill a step to the next epoch, and drops them
+    at the end of the last one. Models of finetune_tf add this callback to every fit by themselves.
+    """
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Before the validation at the end of an epoch."""
+        self._apply()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """After an epoch without validation."""
+        self._apply()
+
+    def _apply(self) -> None:
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        whole = optimizer.gradient_accumulation_steps
+        waiting = int(optimizer._iterations.numpy()) % whole if whole else 0
+        if not waiting:
+            return
+        variables = optimizer._trainable_variables
+        for gradient in optimizer._accumulated_gradients:
+            gradient.assign(gradient * (whole / waiting))  # a mean over the batches there are
+        # As if the step were full and its last batch had no gradient.
+        optimizer._iterations.assign_add(whole - waiting - 1)
+        optimizer.apply([keras.ops.zeros_like(variable) for variable in variables], variables)

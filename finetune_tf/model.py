@@ -9,7 +9,7 @@ from keras import ops
 
 from finetune_tf import kernels, saving
 from finetune_tf import stages as stages_module
-from finetune_tf.callbacks import BindSchedule
+from finetune_tf.callbacks import ApplyLeftover, BindSchedule
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.errors import ModelError
@@ -199,8 +199,10 @@ class FineTuneModel(keras.Model):
             kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             mine = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-            binding = BindSchedule(kwargs.get("initial_epoch", 0))
-            callbacks = [*(callback for callback in mine if callback is not None), binding]
+            ours = [BindSchedule(kwargs.get("initial_epoch", 0))]
+            if getattr(self.optimizer, "gradient_accumulation_steps", None):
+                ours.append(ApplyLeftover())
+            callbacks = [*(callback for callback in mine if callback is not None), *ours]
         try:
             history = super().fit(x, *args, callbacks=callbacks, **kwargs)
         except Exception as error:

@@ -17,8 +17,8 @@ class Halves:
 
     Attributes:
         trunk: From the model's inputs to the cut. Nothing in it learns.
-        inputs: Symbolic inputs of the upper half by name: "stored_features", what crosses the cut, and
-            those of the model's inputs that are needed above it.
+        inputs: Symbolic inputs of the upper half by name: "stored_features", what crosses the cut,
+            and those of the model's inputs that are needed above it.
         outputs: Symbolic output of the upper half.
     """
 

@@ -69,6 +69,7 @@ class AdamW(keras.optimizers.Optimizer):
             self.beta_2,
         )
         super().apply([_dense(gradient) for gradient in grads], trainable_variables)
+        self._numbers = None  # tensors of a graph do not outlive its trace
 
     def _clip_gradients(self, grads: list) -> list:
         if not self.global_clipnorm:

@@ -44,7 +44,8 @@ def cross_entropy(
             learn, 2e-3 while only the head does (for SGD a hundred times that).
         label_smoothing: Share of the probability spread over all classes (Szegedy et al.
             2016).
-        **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm.
+        **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,
+            accumulate.
 
     Returns:
         optimizer, loss and metrics.
@@ -198,6 +199,7 @@ def make_optimizer(
     warmup_ratio: float = 0.1,
     weight_decay: float = 0.01,
     clip_norm: float | None = 1.0,
+    accumulate: int = 1,
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the presets.
 
@@ -209,10 +211,15 @@ def make_optimizer(
         weight_decay: Of AdamW; never applied to biases and normalisations.
         clip_norm: Gradients are scaled so that their joint norm is no larger; None for no
             clipping.
+        accumulate: Batches whose gradients are averaged into one step: as if batches were so many
+            times larger, in the memory of one. What is left over at the end of an epoch is a step
+            of its own.
 
     Raises:
         ModelError: If there is no such optimizer or schedule, or the rate is none.
     """
+    if not (isinstance(accumulate, int) and accumulate >= 1):
+        raise ModelError(f"accumulate is a number of batches from 1 on, found {accumulate!r}.")
     if schedule not in ("linear", "constant"):
         raise ModelError(f"A schedule is 'linear' or 'constant', found {schedule!r}.")
     name = name.lower()
@@ -226,13 +233,15 @@ def make_optimizer(
             learning_rate = AutoConstant("auto", 0.0, **rates)
         else:
             learning_rate = float(learning_rate)
-    clipping = {"global_clipnorm": clip_norm} if clip_norm else {}
+    given: dict[str, Any] = {"global_clipnorm": clip_norm} if clip_norm else {}
+    if accumulate > 1:
+        given["gradient_accumulation_steps"] = accumulate
     if name == "adamw":
-        return AdamW(learning_rate, weight_decay, **clipping)
+        return AdamW(learning_rate, weight_decay, **given)
     if name == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9, **clipping)
+        return keras.optimizers.SGD(learning_rate, momentum=0.9, **given)
     try:
-        return type(keras.optimizers.get(name))(learning_rate, **clipping)
+        return type(keras.optimizers.get(name))(learning_rate, **given)
     except ValueError:
         raise ModelError(
             f"There is no optimizer {name!r}; use 'adamw', 'sgd', or a Keras optimizer's name."

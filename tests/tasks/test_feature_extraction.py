@@ -79,7 +79,7 @@ def test_a_checkpoint_says_how_its_vectors_are_made(unit, tiny_bert):
     np.testing.assert_allclose(
         vectors, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=0, atol=1e-6
     )
-    np.testing.assert_array_equal(ft.predict(unit, f"  {TEXTS[0]} "), vectors[0])
+    np.testing.assert_allclose(ft.predict(unit, f"  {TEXTS[0]} "), vectors[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
@@ -203,7 +203,7 @@ def test_losses_are_those_of_sentence_transformers():
 
 def test_the_recipe_learns_the_order_of_scores(tiny_bert, pairs):
     result = ft.finetune(
-        tiny_bert, pairs, pairs, pairs, task="feature-extraction", epochs=8, batch_size=8,
+        tiny_bert, pairs, pairs, pairs, task="feature-extraction", epochs=12, batch_size=8,
         learning_rate=3e-3,
     )  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_each_epoch_hides_other_words_and_validation_always_the_same(model, toy)
         return [next(iter(batches)) for _ in range(count)]
 
     (inputs, answers), (others, other_answers) = epochs(shuffle=True, seed=3)
-    assert inputs["input_ids"].shape == answers.shape == (32, 16)
+    assert inputs["input_ids"].shape == answers.shape == (32, 8)
     assert (np.sort(answers, axis=None) != np.sort(other_answers, axis=None)).any()
     again = epochs(shuffle=True, seed=3)
     np.testing.assert_array_equal(again[0][1], answers)

@@ -66,7 +66,8 @@ def test_predict_takes_texts_and_lists_of_words(model):
 
     assert [(e.label, e.text, e.start) for e in found] == [("who", "good actor", 4)]
     assert all(isinstance(e, Entity) and 0 < e.score <= 1 for e in found)
-    assert ft.predict(model, [text, "actor and film"])[0] == found
+    beside_another = ft.predict(model, [text, "actor and film"])[0]  # with other padding
+    assert list(map(str, beside_another)) == list(map(str, found))
     assert [e.label for e in ft.predict(model, ("actor and film",))[0]] == ["who", "film"]
     assert ft.predict(model, [text.split()]) == [found]
     assert ft.predict(model, []) == []

@@ -56,7 +56,9 @@ def test_training_on_features_is_training(tiny_bert, examples, learns, pooling, 
 def test_pooled_texts_are_one_vector_each(tiny_bert, examples, capsys):
     learner = ft.cache_features(loaded(tiny_bert))
     batch, targets = next(iter(examples.batches(learner, batch_size=5)))
-    assert {name: array.shape.as_list() for name, array in batch.items()} == {"stored_features": [5, 24]}
+    assert {name: array.shape.as_list() for name, array in batch.items()} == {
+        "stored_features": [5, 24]
+    }
     assert targets.shape == (5,)
     # 12 texts of 24 numbers of 4 bytes
     assert "Features of toy: computed once, 1.15 KB in memory." in capsys.readouterr().out
@@ -109,7 +111,9 @@ def test_features_in_a_folder_outlive_the_run(tiny_bert, examples, tmp_path, cap
 def test_half_the_room(tiny_bert, examples, tmp_path, capsys):
     model = loaded(tiny_bert)
     whole, half = (
-        next(iter(examples.batches(ft.cache_features(model, tmp_path, precision))))[0]["stored_features"]
+        next(iter(examples.batches(ft.cache_features(model, tmp_path, precision))))[0][
+            "stored_features"
+        ]
         for precision in ("float32", "bfloat16")
     )
     assert half.dtype == "float32"

@@ -34,6 +34,35 @@ def test_accumulated_small_batches_equal_a_large_one():
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adam"])
+@pytest.mark.parametrize("validates", [False, True])
+def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates, tiny_bert):
+    """12 rows in batches of 4, two to a step: as a batch of 8 rows and one of 4."""
+    texts = ft.data.from_arrays(
+        ["a good film", "bad", "a dull story", "fine"] * 3, ["yes", "no", "no", "yes"] * 3
+    )
+    ends = []
+    for batch_size, accumulate in ((4, 2), (8, 1)):
+        keras.utils.set_random_seed(0)
+        model = ft.load(tiny_bert, labels=texts.labels, dropout=0.0)
+        options = {"accumulate": accumulate, "schedule": "constant", "learning_rate": 1e-5}
+        model.compile(**ft.presets.cross_entropy(optimizer, **options))
+        batches = texts.batches(model, batch_size)
+        watched = {"validation_data": batches} if validates else {}
+        start = weights(model)
+        model.fit(batches, epochs=2, verbose=0, **watched)
+        assert int(model.optimizer.iterations) == 4
+        ends.append(weights(model) - start)
+    assert np.abs(ends[0]).max() > 1e-6
+    np.testing.assert_allclose(ends[0], ends[1], atol=0.02 * np.abs(ends[1]).max())
+
+
+def test_accumulation_counts_batches():
+    for wrong in (0, 1.5, "two"):
+        with pytest.raises(ft.errors.ModelError, match="accumulate is a number of batches from 1"):
+            ft.presets.cross_entropy(accumulate=wrong)
+
+
 def test_accumulation_with_the_schedule_of_a_preset():
     """Keras asks the schedule once a small batch, so the plan counts small batches."""
     model = small_model()
