@@ -32,8 +32,8 @@ def explained(error: Exception) -> FinetuneError | None:
     if "ResourceExhausted" in type(error).__name__:
         return ModelError(
             "Memory ran out. Use a smaller batch_size in batches(), a smaller max_length "
-            "(the longest texts decide), or gradient_accumulation_steps in the optimizer "
-            f"with a smaller batch. ({str(error).splitlines()[0]})"
+            "(the longest texts decide), or a smaller batch with accumulate=4 in the preset, "
+            f"which averages four of them into a step. ({str(error).splitlines()[0]})"
         )
     # Only TensorFlow on a CPU looks; elsewhere the loss becomes NaN.
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
