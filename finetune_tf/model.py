@@ -17,7 +17,12 @@ from finetune_tf.labels import Labels
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
-from finetune_tf.training.freezing import apply_frozen, count_parameters, renew_training
+from finetune_tf.training.freezing import (
+    apply_frozen,
+    build_optimizer,
+    count_parameters,
+    renew_training,
+)
 from finetune_tf.training.schedules import schedule_of
 
 # What tokenizers may add to their output and no model wants.
@@ -191,9 +196,7 @@ class FineTuneModel(keras.Model):
         if getattr(self, "optimizer", None) is None:
             self.compile()
         renew_training(self)
-        if not self.optimizer.built:
-            # Left to the first step, its variables would have that traced a second time.
-            self.optimizer.build(self.trainable_variables)
+        build_optimizer(self)
         kernels.keep_buffers()
         if hasattr(x, "element_spec"):
             kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns

@@ -104,6 +104,16 @@ def renew_training(model: keras.Model) -> bool:
     return True
 
 
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the optimizer's variables, unless there are some.
+
+    Left to the first step, as Keras does, they have TensorFlow trace that a second time.
+    """
+    if not model.optimizer.built:
+        with _strategy_scope(model):
+            model.optimizer.build(model.trainable_variables)
+
+
 def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     """Where new variables go to the devices that the model was made for."""
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
