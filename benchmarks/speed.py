@@ -22,10 +22,10 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent / ".bench"
 PACKAGES = {
     "pytorch": ["torch==2.13.0", "transformers>=5.20", "numpy"],
-    "keras_hub": ["tensorflow>=2.21", "keras>=3.15", "transformers>=5.20"],
+    "kerashub": ["tensorflow>=2.21", "keras>=3.15", "transformers>=5.20"],
     "transformers4": ["tensorflow==2.21.*", "tf-keras==2.21.*", "transformers==4.57.6"],
 }
-WITHOUT_DEPENDENCIES = {"keras_hub": ["keras-hub==0.32.0", "kagglehub", "rich"]}
+WITHOUT_DEPENDENCIES = {"kerashub": ["keras-hub==0.32.0", "kagglehub", "rich"]}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Workload:
 
 EAGER, COMPILED = ("pytorch", "eager"), ("pytorch", "compile")
 GROUPED = ("pytorch", "eager+grouped")
-HUB, HUB_SHORT = ("keras_hub", "default"), ("keras_hub", "short")
+HUB, HUB_SHORT = ("kerashub", "default"), ("kerashub", "short")
 OLD = ("transformers4", "default")
 STEP = (EAGER, COMPILED, HUB, OLD)
 WORKLOADS = {
