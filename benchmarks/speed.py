@@ -1,6 +1,6 @@
 """How fast finetune_tf is beside its peers: the same work, in turn, in one run.
 
-    python benchmarks/speed.py --data ../shared/data [step-minilm-128 epoch frozen …]
+    python benchmarks/speed.py --data ../shared/data [step-minilm-128 epoch frozen-3 …]
 
 Each side runs in a process and an environment of its own; the environments of peers are made in
 .bench/ when they are first needed (some gigabytes). Rounds are interleaved, so that a busy moment

@@ -57,6 +57,8 @@ class ApplyLeftover(keras.callbacks.Callback):
         self._apply()
 
     def _apply(self) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps
         waiting = int(optimizer._iterations.numpy()) % whole if whole else 0
@@ -67,4 +69,4 @@ class ApplyLeftover(keras.callbacks.Callback):
             gradient.assign(gradient * (whole / waiting))  # a mean over the batches there are
         # As if the step were full and its last batch had no gradient.
         optimizer._iterations.assign_add(whole - waiting - 1)
-        optimizer.apply([keras.ops.zeros_like(variable) for variable in variables], variables)
+        optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)

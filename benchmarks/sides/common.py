@@ -10,9 +10,6 @@ import json
 import os
 import resource
 import statistics
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 BASE = {
@@ -45,7 +42,6 @@ def job() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a folder with train.csv and test.csv")
     parser.add_argument("--rows", type=int, help="only so many rows")
     parser.add_argument("--checkpoint", type=Path, help="a MiniLM folder")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--setting", default="default", help="one of the side's own")
     return parser.parse_args()
 
@@ -57,14 +53,9 @@ def texts(folder: Path, split: str, rows: int | None) -> tuple[list[str], list[i
     return [line["text"] for line in lines], [int(line["label"]) for line in lines]
 
 
-def step_times(step: Callable[[], None], steps: int) -> dict:
-    """Seconds of each step after those that warm up; a step must have finished when it returns."""
-    times = []
-    for i in range(WARM_UP + steps):
-        start = time.perf_counter()
-        step()
-        if i >= WARM_UP:
-            times.append(time.perf_counter() - start)
+def summary(times: list[float]) -> dict:
+    """Of the seconds of steps, without those that warm up."""
+    times = times[WARM_UP:]
     return {"seconds": statistics.median(times), "all": times}
 
 
@@ -77,16 +68,8 @@ def since_start() -> float:
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def by_length(rows: Iterable[list[int]], size: int) -> Iterator[list[int]]:
-    """Numbers of rows of like length, `size` at a time."""
-    lengths = [len(row) for row in rows]
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return (order[i : i + size] for i in range(0, len(order), size))
-
-
 def tell(result: dict) -> None:
     """Prints the result with the peak memory of the process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result | {"peak_mb": round(peak)}), flush=True)
-    sys.stdout.flush()
     os._exit(0)  # some frameworks take seconds to say goodbye

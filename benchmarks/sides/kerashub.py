@@ -12,8 +12,8 @@ job = common.job()
 
 import keras  # noqa: E402
 import keras_hub  # noqa: E402
+import keras_jobs  # noqa: E402
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
 if job.dtype == "bfloat16":
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -47,37 +47,19 @@ def load() -> keras.Model:
     return model
 
 
-def _inputs(ids: np.ndarray, mask: np.ndarray) -> dict:
+def _inputs(ids: np.ndarray, mask: np.ndarray | None = None) -> dict:
+    mask = np.ones_like(ids) if mask is None else mask
     return {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
-
-
-def _fixed(batches: int) -> tf.data.Dataset:
-    rows = np.random.default_rng(0)
-    ids = rows.integers(1000, 30000, (job.batch, job.length)).astype("int32")
-    labels = rows.integers(0, 2, job.batch)
-    return tf.data.Dataset.from_tensors((_inputs(ids, np.ones_like(ids)), labels)).repeat(batches)
 
 
 def step() -> dict:
     """A training step at a fixed shape."""
-    model, times = load(), []
-
-    class Clock(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-            self.start = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-            times.append(time.perf_counter() - self.start)
-
-    model.fit(_fixed(common.WARM_UP + job.steps), verbose=0, callbacks=[Clock()])
-    times = times[common.WARM_UP :]
-    return {"seconds": float(np.median(times)), "all": times}
+    return keras_jobs.step(job, load(), _inputs, keras.callbacks.Callback)
 
 
 def first() -> dict:
     """From the start of the process to the end of the first step."""
-    load().fit(_fixed(1), verbose=0)
-    return {"seconds": common.since_start()}
+    return keras_jobs.first(job, load(), _inputs)
 
 
 def _padded(given: list[str]) -> dict:
@@ -85,9 +67,7 @@ def _padded(given: list[str]) -> dict:
 
     rows = AutoTokenizer.from_pretrained(job.checkpoint)(given)["input_ids"]
     length = max(map(len, rows)) if "short" in settings else 512
-    ids = np.asarray([row + [0] * (length - len(row)) for row in rows], "int32")
-    mask = np.asarray([[1] * len(row) + [0] * (length - len(row)) for row in rows], "int32")
-    return _inputs(ids, mask)
+    return _inputs(*keras_jobs.padded(rows, length))
 
 
 def epochs() -> dict:

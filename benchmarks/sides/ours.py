@@ -1,20 +1,26 @@
 """The jobs done by finetune_tf."""
 
+import json
+import tempfile
 import time
+from pathlib import Path
 
 import common
 
 job = common.job()
 
 import keras  # noqa: E402
+import keras_jobs  # noqa: E402
 import numpy as np  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
 
 import finetune_tf as ft  # noqa: E402
+from finetune_tf.checkpoints import FAMILIES  # noqa: E402
 
 FROZEN = {
     "none": ft.select.everything(),
     "backbone": ft.select.head(),
-    "half": ~ft.select.bottom(3),
+    "half": ~(ft.select.embeddings() | ft.select.bottom(3)),
 }
 
 
@@ -27,59 +33,43 @@ def load(**options: object) -> ft.FineTuneModel:
 
 
 def _random_folder() -> str:
-    import json
-    import tempfile
-
-    from safetensors.numpy import save_file
-
-    folder = tempfile.mkdtemp()
+    """A checkpoint of the job's size: the family's own backbone with fresh weights."""
+    folder = Path(tempfile.mkdtemp())
     config = common.SIZES[job.size] | {"model_type": "bert", "architectures": ["BertModel"]}
-    with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
-        json.dump(config, file)
-    source = ft.checkpoints.FAMILIES["bert"]
-    complete = source.complete(config)
-    model = keras.Model((b := source.backbone(complete, None)).inputs, b.hidden)
-    rows = {row.variable: row for row in source.weights(complete)}
-    tensors = {}
-    for variable in model.weights:
-        row = rows.get(variable.path)
-        if row is not None:
-            array = variable.numpy()
-            tensors[row.tensor] = np.ascontiguousarray(array.T if row.transposed else array)
-    save_file(tensors, f"{folder}/model.safetensors")
-    return folder
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    family = FAMILIES["bert"]
+    config = family.complete(config)
+    backbone = family.backbone(config, None)
+    model = keras.Model(backbone.inputs, backbone.hidden)
+    arrays = {variable.path: variable.numpy() for variable in model.weights}
+    tensors = {
+        row.tensor: np.ascontiguousarray(
+            arrays[row.variable].T if row.transposed else arrays[row.variable]
+        )
+        for row in family.weights(config)
+        if row.variable in arrays
+    }
+    save_file(tensors, folder / "model.safetensors")
+    return str(folder)
 
 
-def step() -> dict:
-    """A training step at a fixed shape."""
-    model = load(pooling="pooler")
-    times = []
-
-    class Clock(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-            self.start = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-            times.append(time.perf_counter() - self.start)
-
-    model.compile(**ft.presets.cross_entropy(learning_rate=2e-5))
-    model.fit(_fixed(common.WARM_UP + job.steps), verbose=0, callbacks=[Clock()])
-    times = times[common.WARM_UP :]
-    return {"seconds": float(np.median(times)), "all": times}
-
-
-def _fixed(batches: int):
-    import tensorflow as tf
-
-    rows = np.random.default_rng(0)
-    ids = rows.integers(1000, 30000, (job.batch, job.length)).astype("int32")
-    inputs = {
+def _inputs(ids: np.ndarray) -> dict:
+    return {
         "input_ids": ids,
         "token_type_ids": np.zeros_like(ids),
         "attention_mask": np.ones_like(ids),
     }
-    targets = rows.integers(0, 2, job.batch)
-    return tf.data.Dataset.from_tensors((inputs, targets)).repeat(batches)
+
+
+def _compiled() -> ft.FineTuneModel:
+    model = load(pooling="pooler")
+    model.compile(**ft.presets.cross_entropy(learning_rate=2e-5))
+    return model
+
+
+def step() -> dict:
+    """A training step at a fixed shape."""
+    return keras_jobs.step(job, _compiled(), _inputs, keras.callbacks.Callback)
 
 
 def epochs() -> dict:
@@ -93,9 +83,7 @@ def epochs() -> dict:
     with ft.messages.quiet():
         ft.train_only(model, FROZEN[job.frozen])
         learner = model if job.frozen == "none" else ft.cache_features(model)
-        learner.compile(
-            **ft.presets.cross_entropy(learning_rate=5e-5 if job.frozen == "none" else "auto")
-        )
+        learner.compile()  # the same rates as those of the other sides
         batches = train.batches(learner, job.batch, shuffle=True)
         learner.fit(batches, epochs=job.epochs, verbose=0)
     seconds = time.perf_counter() - start
@@ -114,10 +102,7 @@ def predict() -> dict:
 
 def first() -> dict:
     """From the start of the process to the end of the first step."""
-    model = load(pooling="pooler")
-    model.compile(**ft.presets.cross_entropy(learning_rate=2e-5))
-    model.fit(_fixed(1), verbose=0)
-    return {"seconds": common.since_start()}
+    return keras_jobs.first(job, _compiled(), _inputs)
 
 
 common.tell(globals()[job.workload]())

@@ -9,8 +9,8 @@ import common
 
 job = common.job()
 
+import keras_jobs  # noqa: E402
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 import tf_keras  # noqa: E402
 from transformers import BertConfig, TFBertForSequenceClassification  # noqa: E402
 
@@ -30,33 +30,18 @@ def load() -> tf_keras.Model:
     return model
 
 
-def _fixed(batches: int) -> tf.data.Dataset:
-    rows = np.random.default_rng(0)
-    ids = rows.integers(1000, 30000, (job.batch, job.length)).astype("int32")
-    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    return tf.data.Dataset.from_tensors((inputs, rows.integers(0, 2, job.batch))).repeat(batches)
+def _inputs(ids: np.ndarray) -> dict:
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
 def step() -> dict:
     """A training step at a fixed shape."""
-    model, times = load(), []
-
-    class Clock(tf_keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-            self.start = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-            times.append(time.perf_counter() - self.start)
-
-    model.fit(_fixed(common.WARM_UP + job.steps), verbose=0, callbacks=[Clock()])
-    times = times[common.WARM_UP :]
-    return {"seconds": float(np.median(times)), "all": times}
+    return keras_jobs.step(job, load(), _inputs, tf_keras.callbacks.Callback)
 
 
 def first() -> dict:
     """From the start of the process to the end of the first step."""
-    load().fit(_fixed(1), verbose=0)
-    return {"seconds": common.since_start()}
+    return keras_jobs.first(job, load(), _inputs)
 
 
 def epochs() -> dict:
@@ -66,8 +51,9 @@ def epochs() -> dict:
     given, labels = common.texts(job.data, "train", job.rows)
     model = load()
     start = time.perf_counter()
-    encoded = AutoTokenizer.from_pretrained(job.checkpoint)(given, padding=True)
-    inputs = {name: np.asarray(encoded[name]) for name in ("input_ids", "attention_mask")}
+    rows = AutoTokenizer.from_pretrained(job.checkpoint)(given)["input_ids"]
+    ids, mask = keras_jobs.padded(rows, max(map(len, rows)))
+    inputs = {"input_ids": ids, "attention_mask": mask}
     model.fit(inputs, np.asarray(labels), batch_size=job.batch, epochs=job.epochs, verbose=0)
     return {"seconds": time.perf_counter() - start}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data.buckets import length_buckets
-from finetune_tf.data.stored import StoredRows
+from finetune_tf.data.stored import FEATURES, StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
@@ -158,7 +158,7 @@ def bucketed_dataset(
 
         inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in flat.items()}
         if stored is not None:
-            inputs["stored_features"] = _looked_up(stored, rows, length)
+            inputs[FEATURES] = _looked_up(stored, rows, length)
         inputs = {name: values for name, values in inputs.items() if only is None or name in only}
         if wanted is None:
             return inputs
@@ -177,7 +177,7 @@ def bucketed_dataset(
 
         def shuffled(_: tf.Tensor) -> tf.data.Dataset:
             # Not `from_generator`: its first use makes malloc return every large buffer at once,
-            # and a training step half as slow again.
+            # which costs each of them its pages in every step.
             items, buckets_of, *drawn = tf.numpy_function(next_epoch, [], types)
             items = tf.ensure_shape(items, (batch_count, batch_size))
             buckets_of = tf.ensure_shape(buckets_of, (batch_count,))

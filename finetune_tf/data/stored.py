@@ -17,6 +17,7 @@ from finetune_tf.files import unfinished
 from finetune_tf.messages import say
 
 Precision = Literal["float32", "bfloat16"]
+FEATURES = "stored_features"  # the input that takes what was stored
 
 
 @dataclass(frozen=True)

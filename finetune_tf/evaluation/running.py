@@ -89,9 +89,8 @@ def _outputs(
 
     if keras.backend.backend() != "tensorflow":
         # Fixed shapes a bucket, so that each is compiled once.
-        for batch in batches:
+        for batch in batches.as_numpy_iterator():
             inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
-            targets = None if targets is None else targets.numpy()
             yield np.asarray(kept(model.predict_on_batch(inputs), targets), dtype="float32")
         return
     import tensorflow as tf

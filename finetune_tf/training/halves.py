@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 
+from finetune_tf.data.stored import FEATURES
 from finetune_tf.errors import CacheError
 from finetune_tf.stages import cuts, learnable_variables, ordered_nodes
-
-FEATURES = "stored_features"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from finetune_tf.kernels import portable
-
-tf = pytest.importorskip("tensorflow")
-islands = pytest.importorskip("finetune_tf.kernels.tensorflow")
+from finetune_tf.kernels import tensorflow as islands
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(0, 2, (3, 5, 8))
@@ -32,7 +31,7 @@ def in_a_graph(kernel, inputs, upstream):
     return [np.asarray(tf.cast(tensor, tf.float64)) for tensor in (value, *gradients)]
 
 
-def compared(kernel, reference, inputs, dtypes, tolerance):
+def assert_agrees(kernel, reference, inputs, dtypes, tolerance):
     """`kernel` in the given types against `reference` in float64, on the same rounded numbers."""
     rounded = [tf.cast(array, dtype) for array, dtype in zip(inputs, dtypes, strict=True)]
     upstream = tf.cast(tf.cast(RANDOM.normal(0, 1, inputs[0].shape), dtypes[0]), tf.float64)
@@ -50,7 +49,7 @@ PRECISIONS = [("float32", 2e-6), ("bfloat16", 2**-6)]
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", sorted({*portable.ACTIVATIONS} - {"gelu_fast", "swish"}))
 def test_bias_and_activation(name, dtype, tolerance):
-    compared(
+    assert_agrees(
         lambda x, bias: islands.bias_activation(x, bias, name, training=True),
         lambda x, bias: portable.bias_activation(x, bias, name),
         [X, BETA],
@@ -62,7 +61,7 @@ def test_bias_and_activation(name, dtype, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_residual_and_normalisation(dtype, tolerance):
     dropout = keras.layers.Dropout(0.0)
-    compared(
+    assert_agrees(
         lambda *inputs: islands.add_norm(*inputs, 1e-3, dropout, training=True),
         lambda *inputs: portable.add_norm(*inputs, 1e-3, lambda x, training: x),
         [X, RESIDUAL, GAMMA, BETA],
@@ -76,7 +75,7 @@ def test_residual_and_normalisation(dtype, tolerance):
 def test_softmax(pairs, dtype, tolerance):
     mask = MASK[:, None, :] * np.tril(np.ones((5, 5), "int32")) if pairs else MASK
     dropout = keras.layers.Dropout(0.0)
-    compared(
+    assert_agrees(
         lambda scores: islands.masked_softmax(scores, mask, dropout, training=True),
         lambda scores: portable.masked_softmax(scores, mask),
         [SCORES],

@@ -1,5 +1,6 @@
 """Fits as Keras offers them: accumulation, mixed precision, XLA, several devices."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -172,3 +173,21 @@ def test_two_devices_train_as_one():
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_leftovers_and_stored_features_on_jax():
+    """The same tests once more, since a running fit keeps its numbers elsewhere there."""
+    pytest.importorskip("jax")
+    which = "(left_over and adamw) or shuffled_rows"
+    files = [TESTS / "training" / name for name in ("test_fit_modes.py", "test_feature_cache.py")]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", which, *files],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stdout
+    assert " passed" in run.stdout and "skipped" not in run.stdout
