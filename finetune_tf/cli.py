@@ -210,6 +210,21 @@ def predict(
 
 
 @app.command()
+def export(
+    checkpoint: Checkpoint,
+    output: Annotated[Path, typer.Argument(help="Folder; other files in it are kept.")],
+    format: Annotated[
+        str, typer.Option(help="tf_saved_model, or openvino (the extra of that name).")
+    ] = "tf_saved_model",
+    task: Task = "text-classification",
+) -> None:
+    """Write CHECKPOINT's forward pass for serving."""
+    import finetune_tf as ft
+
+    ft.load(checkpoint, task).export(output, format)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("finetune_tf_demo"),
 ) -> None:

@@ -1,19 +1,20 @@
 """The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
 
-import dataclasses
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import keras
 from keras import ops
 
-from finetune_tf import kernels, saving
+from finetune_tf import exporting, kernels, messages, saving
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
+from finetune_tf.model_info import ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
@@ -33,48 +34,6 @@ _DROPPED_INPUTS = {
     "overflow_to_sample_mapping",
     "num_truncated_tokens",
 }
-
-
-@dataclasses.dataclass
-class ModelInfo:
-    """What a model knows besides its weights; it travels in the Keras config.
-
-    Attributes:
-        checkpoint: As the user called it.
-        tokenizer: Folder that the tokenizer is loaded from.
-        task: Name of the task.
-        labels: Names of the outputs, or None where they have none.
-        pooling: "pooler" (the family's own), "cls" or "mean"; None where nothing is pooled.
-        config: The complete Hugging Face config, as it will be saved.
-        head_layers: Names of the layers that no checkpoint has trained.
-        max_length: Tokens that the checkpoint wants texts cut to, or None.
-        record: What was done with the model, for its card: data, fits, results.
-    """
-
-    checkpoint: str
-    tokenizer: str
-    task: str
-    labels: Labels | None
-    pooling: str | None
-    config: dict
-    head_layers: tuple[str, ...]
-    max_length: int | None = None
-    record: dict = dataclasses.field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """A JSON-safe copy."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        names = self.labels and {
-            "names": list(self.labels),
-            "problem_type": self.labels.problem_type,
-        }
-        return values | {"labels": names, "head_layers": list(self.head_layers)}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "ModelInfo":
-        """The inverse of `to_dict`."""
-        labels = values["labels"] and Labels(**values["labels"])
-        return cls(**{**values, "labels": labels, "head_layers": tuple(values["head_layers"])})
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -150,9 +109,13 @@ class FineTuneModel(keras.Model):
         """
         return super().__call__(self._complete_inputs(inputs), *args, **kwargs)
 
-    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keras's hook; stateless calls arrive here without passing `__call__`."""
-        return super().call(self._complete_inputs(inputs), *args, **kwargs)
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Keras's hook; stateless calls arrive here without passing `__call__`.
+
+        `training` has to stand in the signature: Keras's `fit` looks for it there, and trains
+        without dropout where it finds none.
+        """
+        return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
@@ -230,6 +193,26 @@ class FineTuneModel(keras.Model):
             CheckpointError: If the folder cannot be written.
         """
         return saving.save_pretrained(self, folder, **card)
+
+    def export(
+        self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None
+    ) -> Path:
+        """Writes the forward pass for serving; see `finetune_tf.exporting.export`.
+
+        Args:
+            filepath: A folder, made or replaced as a whole; other files in it are kept.
+            format: "tf_saved_model" or "openvino".
+            verbose: As in Keras; with False nothing is said.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelError: If the format is unknown or its package is missing.
+            CheckpointError: If the folder cannot be written.
+        """
+        with contextlib.nullcontext() if verbose in (None, True, 1) else messages.quiet():
+            return exporting.export(self, filepath, format)
 
     def get_config(self) -> dict:
         """Keras config, with `info` and the frozen variables."""

@@ -2,9 +2,6 @@
 
 import errno
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,12 @@ from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.sentence_transformers import DENSE, module_files
 from finetune_tf.checkpoints.weights import dump
 from finetune_tf.errors import CheckpointError
+from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
+
+# Older weights, and modules that a model saved there before may have had.
+_STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
+_STALE += ("1_Pooling", "2_Dense", "2_Normalize")
 
 
 def opens_in(model: Any) -> str:
@@ -46,41 +48,25 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     """
     folder = Path(folder).expanduser().resolve()  # what a link points to, not the link
     tokenizer = _tokenizer_or_none(model)  # read before its folder is replaced
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; save_pretrained writes a folder.")
-    if Path.cwd().is_relative_to(folder):
-        raise CheckpointError(
-            f"{folder} is the current folder or above it, so it cannot be replaced. Choose a "
-            "folder of its own for the model."
-        )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror}). Choose a folder you may write to."
-        ) from None
-    try:
+    with unfinished_folder(folder, _STALE) as beside:
         _write(model, tokenizer, beside, card)
-        _keep_other_files(folder, beside)
-        _replace(folder, beside)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror}); what was there is unchanged."
-        ) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     model.info.tokenizer = str(folder)
     say(f"Saved {folder}; opens in {opens_in(model)}.")
     return folder
 
 
+def write_config(model: Any, folder: Path) -> None:
+    """Writes config.json, with the name of the PyTorch class that fits."""
+    bare = model.task.layout(model.info.pooling) == "sentence_transformers"
+    suffix = "Model" if bare else model.task.class_suffix
+    config = model.config | {"architectures": [f"{_family(model).class_prefix}{suffix}"]}
+    _write_json(folder / "config.json", config)
+
+
 def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> None:
     family, info = _family(model), model.info
     bare = model.task.layout(info.pooling) == "sentence_transformers"
-    suffix = "Model" if bare else model.task.class_suffix
-    config = model.config | {"architectures": [f"{family.class_prefix}{suffix}"]}
-    _write_json(folder / "config.json", config)
+    write_config(model, folder)
 
     head_table = DENSE if bare else family.head(info.task, model.config).weights
     names = {row.variable for row in head_table}
@@ -109,55 +95,6 @@ def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> No
         tokenizer.save_pretrained(folder)
     text = model_card(model.info, opens_in(model), card, model.task.usage)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        _flush(path)
-
-
-def _keep_other_files(folder: Path, beside: Path) -> None:
-    """Copies what stands in the old folder and is none of ours, except older weights."""
-    stale = ("tf_model", "pytorch_model", "model-", "model.safetensors")
-    stale_folders = {"1_Pooling", "2_Dense", "2_Normalize", "modules.json"}
-    if not folder.is_dir():
-        return
-    for item in folder.iterdir():
-        written = beside / item.name
-        if written.exists() or item.name.startswith(stale) or item.name in stale_folders:
-            continue
-        if item.is_dir():
-            shutil.copytree(item, written)
-        else:
-            shutil.copy2(item, written)
-    shutil.copymode(folder, beside)
-
-
-def _replace(folder: Path, beside: Path) -> None:
-    """Puts the new folder in the place of the old one."""
-    if not folder.exists():
-        beside.rename(folder)
-    else:
-        _exchange(folder, beside)
-    _flush(folder.parent)
-
-
-def _exchange(folder: Path, beside: Path) -> None:
-    """Swaps two folders; `beside` holds the old one afterwards.
-
-    Linux swaps them in one step. Elsewhere a moment remains between two renames in which only
-    the neighbour `.NAME-…` folders exist, each whole.
-    """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
-    if hasattr(libc, "renameat2"):
-        at_cwd, exchange = -100, 2
-        names = (os.fsencode(beside.absolute()), os.fsencode(folder.absolute()))
-        if libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0:
-            return
-    old = beside.with_name(f"{beside.name}-old")
-    folder.rename(old)
-    beside.rename(folder)
-    old.rename(beside)
 
 
 def _tokenizer_or_none(model: Any) -> Any:
@@ -185,14 +122,3 @@ def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:  # its name for a full disk, among others
         raise OSError(errno.EIO, str(error)) from None
-
-
-def _flush(path: Path) -> None:
-    """Makes sure that the disk has it before anything depends on it."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

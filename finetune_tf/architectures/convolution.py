@@ -72,11 +72,11 @@ class ConvolutionBlock(EncoderBlock):
         self.convolution.build(hidden_shape)
         self.convolution_norm.build(hidden_shape)
 
-    def call(
-        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+    def transform(
+        self, hidden: Any, attention_mask: Any, positions: Any, training: bool | None
     ) -> Any:
         """(B, L, D) to (B, L, D), zeros where masked; see `EncoderBlock.call`."""
-        output = super().call(hidden, attention_mask, positions, training=training)
+        output = super().transform(hidden, attention_mask, positions, training)
         real = ops.cast(attention_mask, output.dtype)[:, :, None]
         convolved = self.convolution_dropout(self.convolution(hidden) * real, training=training)
         return self.convolution_norm(output + self._activate(convolved)) * real

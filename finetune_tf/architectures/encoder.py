@@ -3,6 +3,7 @@
 Shape legend: B batch, L length, D features.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
+from finetune_tf import kernels
 from finetune_tf.architectures.attention import SelfAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm
@@ -32,6 +34,8 @@ class EncoderBlock(keras.layers.Layer):
         norm_bias: Whether normalisations have an offset.
         has_attention_norm: Whether the attention has a normalisation; the first block of
             ModernBERT has none, since the embeddings end in one.
+        gradient_checkpointing: Whether training keeps only input and output of the block and
+            computes the rest again for the gradient: less memory for more time.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class EncoderBlock(keras.layers.Layer):
         norm_first: bool = False,
         norm_bias: bool = True,
         has_attention_norm: bool = True,
+        gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -57,6 +62,7 @@ class EncoderBlock(keras.layers.Layer):
             "norm_bias": norm_bias,
             "has_attention_norm": has_attention_norm,
         }
+        self.gradient_checkpointing = gradient_checkpointing
         policy = self.dtype_policy
         self.attention = attention
         self.feed_forward = feed_forward
@@ -92,6 +98,15 @@ class EncoderBlock(keras.layers.Layer):
             positions: What the family's layer for positions gives, for the attention.
             training: Whether dropout is active.
         """
+        transform = functools.partial(self.transform, training=training)
+        if self.gradient_checkpointing and training:
+            return kernels.recomputed(self, transform, hidden, attention_mask, positions)
+        return transform(hidden, attention_mask, positions)
+
+    def transform(
+        self, hidden: Any, attention_mask: Any, positions: Any, training: bool | None
+    ) -> Any:
+        """What the block computes; arguments as of `call`."""
         first, norm = self._config["norm_first"], self.attention_norm
         normed = norm(hidden) if first and self._config["has_attention_norm"] else hidden
         attended = self.attention(normed, attention_mask, positions, training=training)
@@ -122,7 +137,8 @@ class EncoderBlock(keras.layers.Layer):
             # Revived with it, a part would be built by itself, and its variables would be
             # called "attention/…" instead of "block_0/attention/…".
             part.pop("build_config", None)
-        return {**super().get_config(), **self._config, **parts}
+        own = {"gradient_checkpointing": self.gradient_checkpointing}
+        return {**super().get_config(), **self._config, **own, **parts}
 
     @classmethod
     def from_config(cls, config: dict) -> "EncoderBlock":

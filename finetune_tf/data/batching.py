@@ -75,6 +75,7 @@ def bucketed_dataset(
     shuffle: bool = False,
     seed: int = 0,
     drop_remainder: bool = False,
+    tokens_per_batch: int | None = None,
     group: int = 1,
     draw: Draw | None = None,
     stored: StoredRows | None = None,
@@ -98,6 +99,8 @@ def bucketed_dataset(
         seed: Decides the orders.
         drop_remainder: Leaves out the items (with `shuffle`, others in each epoch) that do not
             fill a batch.
+        tokens_per_batch: Instead of `batch_size` items, as many as stay within so many tokens,
+            padding included: batches of short rows have more of them.
         group: Rows an item; they stay together and in order, and share a target.
         draw: Makes "input_ids" and targets anew in each epoch, of a generator made from (seed,
             epoch); see `Encoded`. Only with `shuffle`.
@@ -111,7 +114,7 @@ def bucketed_dataset(
 
     Raises:
         DataError: If features or targets disagree about the rows, a row is longer than the
-            longest bucket, or no batch comes together.
+            longest bucket or than `tokens_per_batch`, or no batch comes together.
     """
     import tensorflow as tf
 
@@ -123,14 +126,28 @@ def bucketed_dataset(
         )
     item_buckets = buckets[np.searchsorted(buckets, lengths.reshape(-1, group).max(axis=1))]
     total = len(item_buckets)
-    batch_count = total // batch_size if drop_remainder else -(-total // batch_size)
-    if batch_count < 1:
+    item_count = total // batch_size * batch_size if drop_remainder else total
+    if item_count < 1:
         raise DataError(
             f"{total} rows do not fill one batch of {batch_size}: choose a smaller "
             "batch_size or drop_remainder=False."
         )
-
-    item_count = min(batch_count * batch_size, total)
+    if tokens_per_batch is None:
+        cut = functools.partial(_cut_by_items, batch_size=batch_size)
+    elif drop_remainder:
+        raise DataError("Batches of tokens_per_batch differ in size: leave drop_remainder out.")
+    elif tokens_per_batch < item_buckets.max() * group:
+        raise DataError(
+            f"tokens_per_batch={tokens_per_batch} is less than the {item_buckets.max() * group} "
+            "tokens of the longest row: raise it, or lower max_length."
+        )
+    else:
+        cut = functools.partial(_cut_by_tokens, tokens=tokens_per_batch // group)
+    plan = functools.partial(_plan, item_buckets=item_buckets, cut=cut)
+    # Whatever the epoch: the order is by bucket, and a bucket always has as many rows.
+    by_length = np.argsort(item_buckets, kind="stable")[:item_count]
+    given = np.arange(item_count)
+    batch_count, widest = plan(by_length if shuffle else given)[0].shape
     # Integer work of the input pipeline: a GPU would only hold a second copy of the data.
     with tf.device("CPU:0"):
         row_splits = np.concatenate([[0], np.cumsum(lengths)])
@@ -172,20 +189,20 @@ def bucketed_dataset(
         )
 
     if shuffle:
-        next_epoch = _shuffled_epochs(item_buckets, item_count, batch_size, seed, draw)
+        next_epoch = _shuffled_epochs(item_buckets, item_count, plan, seed, draw)
         types = [tf.int64, tf.int64, *([tf.int32, tf.int32] if draw else [])]
 
         def shuffled(_: tf.Tensor) -> tf.data.Dataset:
             # Not `from_generator`: its first use makes malloc return every large buffer at once,
             # which costs each of them its pages in every step.
             items, buckets_of, *drawn = tf.numpy_function(next_epoch, [], types)
-            items = tf.ensure_shape(items, (batch_count, batch_size))
+            items = tf.ensure_shape(items, (batch_count, widest))
             buckets_of = tf.ensure_shape(buckets_of, (batch_count,))
             return epoch((items, buckets_of), tuple(tf.ensure_shape(d, (None,)) for d in drawn))
 
         dataset = tf.data.Dataset.range(1).flat_map(shuffled)
     else:
-        dataset = epoch(_plan(np.arange(item_count), item_buckets, batch_size), ())
+        dataset = epoch(plan(given), ())
     return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
         tf.data.AUTOTUNE
     )
@@ -225,7 +242,7 @@ def _flat(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _shuffled_epochs(
-    item_buckets: np.ndarray, item_count: int, batch_size: int, seed: int, draw: Draw | None
+    item_buckets: np.ndarray, item_count: int, plan: Callable, seed: int, draw: Draw | None
 ) -> Callable[[], tuple[np.ndarray, ...]]:
     """What gives the plan of one epoch after the other, and what it draws."""
     epochs = itertools.count()
@@ -233,8 +250,7 @@ def _shuffled_epochs(
     def next_epoch() -> tuple[np.ndarray, ...]:
         random = np.random.default_rng((seed, next(epochs)))
         order = random.permutation(len(item_buckets))[:item_count]
-        order = order[np.argsort(item_buckets[order], kind="stable")]
-        items, lengths = _plan(order, item_buckets, batch_size)
+        items, lengths = plan(order[np.argsort(item_buckets[order], kind="stable")])
         batches = random.permutation(len(items))
         return items[batches], lengths[batches], *(draw(random) if draw else ())
 
@@ -242,17 +258,36 @@ def _shuffled_epochs(
 
 
 def _plan(
-    order: np.ndarray, item_buckets: np.ndarray, batch_size: int
+    order: np.ndarray, item_buckets: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cuts an order of items into batches.
 
+    Args:
+        order: Numbers of items.
+        item_buckets: The bucket of each item.
+        cut: Where batches start, given the buckets in order.
+
     Returns:
-        The items of each batch (batches, batch_size), filled up with -1, and the bucket of its
-        longest one (batches,).
+        The items of each batch (batches, items of the largest), filled up with -1, and the bucket
+        of its longest one (batches,).
     """
-    batch_count = -(-len(order) // batch_size)
-    items = np.full(batch_count * batch_size, _NO_ITEM, dtype="int64")
-    items[: len(order)] = order
-    items = items.reshape(batch_count, batch_size)  # (batches, batch_size)
-    lengths = np.where(items == _NO_ITEM, 0, item_buckets[items]).max(axis=1)
-    return items, lengths
+    buckets = item_buckets[order]
+    starts = cut(buckets)
+    sizes = np.diff(starts, append=len(order))
+    items = np.full((len(starts), sizes.max()), _NO_ITEM, dtype="int64")
+    items[np.arange(sizes.max()) < sizes[:, None]] = order
+    return items, np.maximum.reduceat(buckets, starts)
+
+
+def _cut_by_items(buckets: np.ndarray, batch_size: int) -> np.ndarray:
+    return np.arange(0, len(buckets), batch_size)
+
+
+def _cut_by_tokens(buckets: np.ndarray, tokens: int) -> np.ndarray:
+    starts, longest = [0], 0
+    for i, bucket in enumerate(buckets.tolist()):
+        longest = max(longest, bucket)
+        if (i + 1 - starts[-1]) * longest > tokens:
+            starts.append(i)
+            longest = bucket
+    return np.asarray(starts)

@@ -126,6 +126,7 @@ class Examples:
         seed: int = 0,
         max_length: int | None = None,
         drop_remainder: bool = False,
+        tokens_per_batch: int | None = None,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -140,6 +141,8 @@ class Examples:
                 the model can take, for question answering up to 384: there, longer contexts
                 become several rows.
             drop_remainder: Leaves out the last batch if it is smaller than the others.
+            tokens_per_batch: Instead of `batch_size` rows, as many as stay within so many tokens,
+                padding included: steps of even work and memory, whatever the lengths.
             **options: What the task can be told besides: for fill-mask `mask_rate` (0.15) and
                 `whole_word` (False). With `shuffle` it hides other words in each epoch, without
                 it always the same. For question answering `stride` (128), the tokens that the
@@ -168,6 +171,7 @@ class Examples:
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,
+            tokens_per_batch=tokens_per_batch,
             name=self.name,
         )
 

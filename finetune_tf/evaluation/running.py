@@ -103,7 +103,8 @@ def _outputs(
         def forward(inputs: Any, targets: Any = None) -> Any:
             return kept(reference()(inputs, training=False), targets)
 
-        traced[asks] = tf.function(forward, input_signature=spec if asks else [spec])
+        signature = spec if asks else [spec]
+        traced[asks] = tf.function(forward, input_signature=signature, autograph=False)
     for batch in batches:
         outputs = traced[asks](*(batch if asks else (batch,)))
         yield outputs.numpy().astype("float32", copy=False)

@@ -8,6 +8,7 @@ import keras
 
 from finetune_tf.kernels.memory import keep_buffers
 from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
+from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
     from finetune_tf.kernels.tensorflow import (
@@ -37,4 +38,5 @@ __all__ = [
     "keep_buffers",
     "layer_norm",
     "masked_softmax",
+    "recomputed",
 ]

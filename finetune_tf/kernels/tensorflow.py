@@ -194,6 +194,38 @@ def adamw_update(
     )
 
 
+def checkpoint(pure: Callable) -> Callable:
+    """See `recomputing.Pure`; what it gives, with nothing inside kept for the gradient.
+
+    Forward and backward are functions that TensorFlow must not open: laid side by side in one
+    graph, the second computation would be found to equal the first and be replaced by it.
+    """
+    closed = functools.partial(
+        tf.function, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    forward = closed(pure)
+
+    @closed
+    def backward(moving: list, constant: list, gradient: tf.Tensor) -> list:
+        with tf.GradientTape() as tape:
+            tape.watch(moving)
+            output, _ = pure(moving, constant)
+        return tape.gradient(output, moving, gradient, tf.UnconnectedGradients.ZERO)
+
+    def run(moving: list, constant: list) -> tuple:
+        moving, constant = tf.nest.map_structure(tf.convert_to_tensor, (moving, constant))
+
+        @tf.custom_gradient
+        def apply(*given: tf.Tensor) -> tuple:
+            output, states = forward([*given], constant)
+            return (output, *states), lambda gradient, *_: backward([*given], constant, gradient)
+
+        output, *states = apply(*moving)
+        return output, states
+
+    return run
+
+
 def _islands_pay(training: bool | None) -> bool:
     """In a traced training step on a CPU; eager calls would compile for shapes seen once."""
     return bool(training) and not tf.executing_eagerly() and not _accelerators()

@@ -79,6 +79,10 @@ class FeatureExtraction(Task):
             )
         return UnitLength(name="unit_length")(outputs) if modules.normalize else outputs
 
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """As sentence-transformers calls it."""
+        return {"sentence_embedding": outputs}
+
     def preset(self, labels: None) -> str:
         """One that fits pairs with and without a score."""
         return "similarity"

@@ -63,6 +63,10 @@ class QuestionAnswering(Task):
             name="classifier",
         )(features)
 
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """Starts and ends apart, (batch, length) each."""
+        return {"start_logits": outputs[:, 0], "end_logits": outputs[:, 1]}
+
     def preset(self, labels: Labels | None) -> str:
         """Cross-entropy over the tokens of a row, for start and end."""
         return "cross_entropy"

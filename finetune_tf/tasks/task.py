@@ -185,6 +185,14 @@ class Task(abc.ABC):
         """
         return outputs
 
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """A model's outputs by the names that Hugging Face's classes give them, for `export`.
+
+        Args:
+            outputs: Of a batch.
+        """
+        return {"logits": outputs}
+
     def monitor(self, labels: Labels | None) -> tuple[str, str]:
         """What tells the best epoch on the validation examples, and whether "min" or "max" is."""
         return "val_accuracy", "max"

@@ -25,7 +25,7 @@ from finetune_tf import saving
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.labels import Labels
-from finetune_tf.model import ModelInfo
+from finetune_tf.model_info import ModelInfo
 from finetune_tf.tasks import get_task
 from helpers_checkpoints import table_of
 

@@ -177,7 +177,7 @@ def test_below_a_file_or_onto_one(model, tmp_path):
         CheckpointError, match=r"file/out cannot be written \(File exists\). Choose"
     ):
         model.save_pretrained(tmp_path / "file" / "out")
-    with pytest.raises(CheckpointError, match="file is a file; save_pretrained writes a folder"):
+    with pytest.raises(CheckpointError, match="file is a file; a folder is to be written"):
         model.save_pretrained(tmp_path / "file")
 
 

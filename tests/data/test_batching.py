@@ -225,3 +225,38 @@ def test_a_fit_sees_the_same_epochs():
 def test_batches_without_rows():
     with pytest.raises(DataError, match="A batch has at least one row, found batch_size=0"):
         from_arrays(["a"]).batches(MODEL, batch_size=0)
+
+
+def test_batches_of_so_many_tokens():
+    made = dataset(tokens_per_batch=96)
+    shapes = [inputs["input_ids"].shape for inputs, _ in made.as_numpy_iterator()]
+    assert all(rows * length <= 96 for rows, length in shapes)
+    assert shapes == [(3, 24), (2, 48), (2, 32), (1, 64), (2, 16)]  # in the order of the rows
+    assert sum(rows_of(made), []) == list(range(10))
+
+
+def test_shuffled_batches_of_so_many_tokens():
+    made = dataset(tokens_per_batch=96, shuffle=True)
+    epochs = [list(made.as_numpy_iterator()) for _ in range(2)]
+    for epoch in epochs:
+        assert len(epoch) == made.cardinality()
+        assert all(inputs["input_ids"].size <= 96 for inputs, _ in epoch)
+        assert sorted(sum((targets.tolist() for _, targets in epoch), [])) == list(range(10))
+    first, second = ([targets.tolist() for _, targets in epoch] for epoch in epochs)
+    assert first != second
+
+
+def test_pairs_stay_together_in_batches_of_so_many_tokens():
+    made = dataset(tokens_per_batch=128, group=2, targets=np.arange(5), shuffle=True)
+    for inputs, targets in made.as_numpy_iterator():
+        assert inputs["input_ids"].size <= 128
+        assert inputs["input_ids"][:, 0].tolist() == [
+            row for target in targets for row in (2 * target + 1, 2 * target + 2)
+        ]
+
+
+def test_tokens_that_do_not_make_a_batch():
+    with pytest.raises(DataError, match="tokens_per_batch=60 is less than the 64 tokens of the"):
+        dataset(tokens_per_batch=60)
+    with pytest.raises(DataError, match="leave drop_remainder out"):
+        dataset(tokens_per_batch=640, drop_remainder=True)

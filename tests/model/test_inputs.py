@@ -211,4 +211,4 @@ def test_export_gives_the_same_logits(bert, encoded, tmp_path):
     bert.export(tmp_path / "exported", verbose=False)
     served = tf.saved_model.load(str(tmp_path / "exported"))
     inputs = {name: tf.constant(array, tf.int32) for name, array in encoded.items()}
-    np.testing.assert_allclose(served.serve(inputs), bert(encoded), atol=1e-6)
+    np.testing.assert_allclose(served.serve(inputs)["logits"], bert(encoded), atol=1e-6)

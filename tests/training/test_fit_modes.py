@@ -22,6 +22,17 @@ def weights(model):
     return np.concatenate([variable.numpy().ravel() for variable in model.weights])
 
 
+def test_fit_drops_out_and_evaluate_does_not(tiny_bert):
+    model = ft.load(tiny_bert, labels=2, dropout=0.5)
+    model.compile(keras.optimizers.SGD(0.0))  # so that only dropout changes the loss
+    given = {"verbose": 0, "batch_size": 16}
+    fitted = model.fit(TOKENS, ANSWERS, epochs=3, **given).history["loss"]
+    assert len(set(fitted)) == 3
+    evaluated = [model.evaluate(TOKENS, ANSWERS, **given)[0] for _ in range(2)]
+    assert evaluated[0] == evaluated[1]
+    assert abs(np.mean(fitted) - evaluated[0]) > 1e-4
+
+
 def test_accumulated_small_batches_equal_a_large_one():
     ends = []
     for batch_size, accumulate in ((8, 2), (16, None)):
@@ -176,11 +187,12 @@ def test_two_devices_train_as_one():
 
 
 @pytest.mark.slow
-def test_leftovers_and_stored_features_on_jax():
+def test_what_differs_inside_on_jax():
     """The same tests once more, since a running fit keeps its numbers elsewhere there."""
     pytest.importorskip("jax")
-    which = "(left_over and adamw) or shuffled_rows"
-    files = [TESTS / "training" / name for name in ("test_fit_modes.py", "test_feature_cache.py")]
+    which = "drops_out or (left_over and adamw) or shuffled_rows or (losses_and and bert-None)"
+    names = ("fit_modes", "feature_cache", "gradient_checkpointing")
+    files = [TESTS / "training" / f"test_{name}.py" for name in names]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", which, *files],
         env={**os.environ, "KERAS_BACKEND": "jax"},

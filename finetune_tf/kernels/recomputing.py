@@ -1,0 +1,65 @@
+"""Gradient checkpointing: a part of a model whose inside is computed again for its gradient.
+
+Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+Tensor = Any
+# Takes and gives flat lists of tensors; its second result is not differentiated.
+Pure = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor]]]
+
+
+def recomputed(layer: keras.layers.Layer, function: Callable, *inputs: Tensor | None) -> Tensor:
+    """`function(*inputs)`, of which only inputs and output are kept for the gradient.
+
+    Dropout is the same both times: the states of its seeds are inputs like any other, and move on
+    once.
+
+    Args:
+        layer: Owns every variable that `function` reads.
+        function: From tensors to one tensor.
+        *inputs: Tensors or None. Gradients go to those that are floats, and to the layer's
+            weights that learn.
+    """
+    given = [keras.ops.convert_to_tensor(x) for x in inputs if x is not None]
+    learn = [*layer.trainable_variables]
+    fixed = [v for v in layer.variables if not any(v is other for other in learn)]
+    are_floats = [keras.backend.is_float_dtype(x.dtype) for x in given]
+
+    def pure(moving: list[Tensor], constant: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        moving, constant = [*moving], [*constant]
+        values = [moving.pop(0) for _ in learn] + [constant.pop(0) for _ in fixed]
+        mapping = list(zip([*learn, *fixed], values, strict=True))
+        rest = iter([(moving if is_float else constant).pop(0) for is_float in are_floats])
+        filled = [x if x is None else next(rest) for x in inputs]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            output = function(*filled)
+        return output, [scope.get_current_value(v) for v in fixed]
+
+    moving = [x for x, is_float in zip(given, are_floats, strict=True) if is_float]
+    constant = [x for x, is_float in zip(given, are_floats, strict=True) if not is_float]
+    output, states = _checkpoint(pure)(
+        [*(v.value for v in learn), *moving], [*(v.value for v in fixed), *constant]
+    )
+    for variable, value in zip(fixed, states, strict=True):
+        if "seed" in variable.path:
+            variable.assign(value)
+    return output
+
+
+def _checkpoint(pure: Pure) -> Pure:
+    """The backend's way."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.checkpoint(pure)
+    if backend == "tensorflow":
+        from finetune_tf.kernels.tensorflow import checkpoint
+
+        return checkpoint(pure)
+    return pure

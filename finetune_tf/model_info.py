@@ -1,0 +1,47 @@
+"""What a model knows besides its weights."""
+
+import dataclasses
+
+from finetune_tf.labels import Labels
+
+
+@dataclasses.dataclass
+class ModelInfo:
+    """What a model knows besides its weights; it travels in the Keras config.
+
+    Attributes:
+        checkpoint: As the user called it.
+        tokenizer: Folder that the tokenizer is loaded from.
+        task: Name of the task.
+        labels: Names of the outputs, or None where they have none.
+        pooling: "pooler" (the family's own), "cls" or "mean"; None where nothing is pooled.
+        config: The complete Hugging Face config, as it will be saved.
+        head_layers: Names of the layers that no checkpoint has trained.
+        max_length: Tokens that the checkpoint wants texts cut to, or None.
+        record: What was done with the model, for its card: data, fits, results.
+    """
+
+    checkpoint: str
+    tokenizer: str
+    task: str
+    labels: Labels | None
+    pooling: str | None
+    config: dict
+    head_layers: tuple[str, ...]
+    max_length: int | None = None
+    record: dict = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """A JSON-safe copy."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        names = self.labels and {
+            "names": list(self.labels),
+            "problem_type": self.labels.problem_type,
+        }
+        return values | {"labels": names, "head_layers": list(self.head_layers)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ModelInfo":
+        """The inverse of `to_dict`."""
+        labels = values["labels"] and Labels(**values["labels"])
+        return cls(**{**values, "labels": labels, "head_layers": tuple(values["head_layers"])})
