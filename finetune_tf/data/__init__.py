@@ -7,9 +7,11 @@ from finetune_tf.data.files import from_csv, from_jsonl
 from finetune_tf.data.huggingface import from_huggingface
 from finetune_tf.data.reviews import reviews
 from finetune_tf.data.tfds import from_tfds
+from finetune_tf.data.token_files import TokenFiles, read_tokens, write_tokens
 
 __all__ = [
     "Examples",
+    "TokenFiles",
     "from_arrays",
     "from_csv",
     "from_huggingface",
@@ -17,5 +19,7 @@ __all__ = [
     "from_pandas",
     "from_tfds",
     "overlap",
+    "read_tokens",
     "reviews",
+    "write_tokens",
 ]

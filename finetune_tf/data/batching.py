@@ -1,13 +1,14 @@
 """Token sequences to batches of few different lengths."""
 
 import functools
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_tf.data.buckets import length_buckets
+from finetune_tf.data.plans import NO_ITEM, cut_by_items, cut_by_tokens, plan_of, shuffled_epochs
+from finetune_tf.data.rows import lengths_of, padder
 from finetune_tf.data.stored import FEATURES, StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
@@ -15,8 +16,6 @@ from finetune_tf.tasks.encoded import Draw
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-_NO_ITEM = -1
 
 
 def batches_of(
@@ -51,7 +50,7 @@ def batches_of(
         # Where a row is one vector, its length does not matter.
         features["input_ids"] = ids if stored.has_tokens else [row[:1] for row in ids]
         options |= {"stored": stored, "only": known}
-    lengths = [len(row) for row in features["input_ids"]]
+    lengths = lengths_of(features["input_ids"])
     return bucketed_dataset(
         features,
         encoded.pad_values,
@@ -133,7 +132,7 @@ def bucketed_dataset(
             "batch_size or drop_remainder=False."
         )
     if tokens_per_batch is None:
-        cut = functools.partial(_cut_by_items, batch_size=batch_size)
+        cut = functools.partial(cut_by_items, batch_size=batch_size)
     elif drop_remainder:
         raise DataError("Batches of tokens_per_batch differ in size: leave drop_remainder out.")
     elif tokens_per_batch < item_buckets.max() * group:
@@ -142,44 +141,38 @@ def bucketed_dataset(
             "tokens of the longest row: raise it, or lower max_length."
         )
     else:
-        cut = functools.partial(_cut_by_tokens, tokens=tokens_per_batch // group)
-    plan = functools.partial(_plan, item_buckets=item_buckets, cut=cut)
+        cut = functools.partial(cut_by_tokens, tokens=tokens_per_batch // group)
+    plan = functools.partial(plan_of, item_buckets=item_buckets, cut=cut)
     # Whatever the epoch: the order is by bucket, and a bucket always has as many rows.
     by_length = np.argsort(item_buckets, kind="stable")[:item_count]
     given = np.arange(item_count)
     batch_count, widest = plan(by_length if shuffle else given)[0].shape
     # Integer work of the input pipeline: a GPU would only hold a second copy of the data.
     with tf.device("CPU:0"):
-        row_splits = np.concatenate([[0], np.cumsum(lengths)])
-        columns = {name: tf.constant(_flat(rows)) for name, rows in features.items()}
-        if "attention_mask" not in columns:
-            columns["attention_mask"] = tf.ones_like(next(iter(columns.values())))
-        per_token = draw is not None or isinstance(targets, list | tuple)
-        if draw is not None or targets is None:
-            all_targets = None
+        row_lengths = tf.constant(lengths)
+        columns = {name: padder(rows, lengths) for name, rows in features.items()}
+        per_token = targets is not None and not isinstance(targets, np.ndarray)
+        if targets is None or draw is not None:
+            wanted = None
         else:
-            all_targets = tf.constant(_flat(targets) if per_token else targets)
+            wanted = padder(targets, lengths) if per_token else tf.constant(targets)
 
     def batch(drawn: tuple, items: tf.Tensor, length: tf.Tensor) -> dict | tuple:
-        flat, wanted = columns, all_targets
-        if drawn:
-            flat, wanted = columns | {"input_ids": drawn[0]}, drawn[1]
-        items = tf.boolean_mask(items, items != _NO_ITEM)
+        items = tf.boolean_mask(items, items != NO_ITEM)
         rows = tf.reshape(items[:, None] * group + tf.range(group, dtype=items.dtype), [-1])
-        shape = tf.stack([tf.constant(-1, tf.int64), length])
-
-        def padded(values: tf.Tensor, filler: int) -> tf.Tensor:  # (batch, bucket)
-            ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
-            dense = tf.gather(ragged, rows).to_tensor(filler, shape=shape)
-            return tf.ensure_shape(dense, (None, None))
-
-        inputs = {name: padded(values, pad_values.get(name, 0)) for name, values in flat.items()}
+        padded = columns | ({"input_ids": padder(drawn[0], lengths)} if drawn else {})
+        inputs = {name: pad(rows, length, pad_values.get(name, 0)) for name, pad in padded.items()}
+        if "attention_mask" not in inputs:
+            mask = tf.sequence_mask(tf.gather(row_lengths, rows), length, tf.int32)
+            inputs["attention_mask"] = tf.ensure_shape(mask, (None, None))
         if stored is not None:
             inputs[FEATURES] = _looked_up(stored, rows, length)
         inputs = {name: values for name, values in inputs.items() if only is None or name in only}
+        if drawn:
+            return inputs, padder(drawn[1], lengths)(rows, length, IGNORED)
         if wanted is None:
             return inputs
-        return inputs, padded(wanted, IGNORED) if per_token else tf.gather(wanted, items)
+        return inputs, wanted(rows, length, IGNORED) if per_token else tf.gather(wanted, items)
 
     def epoch(plan: tuple, drawn: tuple) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(plan).map(
@@ -189,7 +182,7 @@ def bucketed_dataset(
         )
 
     if shuffle:
-        next_epoch = _shuffled_epochs(item_buckets, item_count, plan, seed, draw)
+        next_epoch = shuffled_epochs(item_buckets, item_count, plan, seed, draw)
         types = [tf.int64, tf.int64, *([tf.int32, tf.int32] if draw else [])]
 
         def shuffled(_: tf.Tensor) -> tf.data.Dataset:
@@ -222,72 +215,14 @@ def _row_lengths(
     targets: np.ndarray | Sequence[np.ndarray] | None,
     group: int,
 ) -> np.ndarray:
-    lengths = {
-        name: np.fromiter((len(row) for row in rows), dtype="int64", count=len(rows))
-        for name, rows in features.items()
-    }
+    lengths = {name: lengths_of(rows) for name, rows in features.items()}
     first_name, first = next(iter(lengths.items()))
     for name, other in lengths.items():
         if not np.array_equal(first, other):
             raise DataError(f"{first_name!r} and {name!r} differ in the lengths of their rows.")
-    if isinstance(targets, list | tuple) and [len(row) for row in targets] != first.tolist():
+    per_token = targets is not None and not isinstance(targets, np.ndarray)
+    if per_token and not np.array_equal(lengths_of(targets), first):
         raise DataError("Targets and inputs differ in the lengths of their rows.")
     if targets is not None and len(targets) * group != len(first):
         raise DataError(f"There are {len(first)} rows of inputs but {len(targets)} targets.")
     return first
-
-
-def _flat(rows: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(rows).astype("int32", copy=False)
-
-
-def _shuffled_epochs(
-    item_buckets: np.ndarray, item_count: int, plan: Callable, seed: int, draw: Draw | None
-) -> Callable[[], tuple[np.ndarray, ...]]:
-    """What gives the plan of one epoch after the other, and what it draws."""
-    epochs = itertools.count()
-
-    def next_epoch() -> tuple[np.ndarray, ...]:
-        random = np.random.default_rng((seed, next(epochs)))
-        order = random.permutation(len(item_buckets))[:item_count]
-        items, lengths = plan(order[np.argsort(item_buckets[order], kind="stable")])
-        batches = random.permutation(len(items))
-        return items[batches], lengths[batches], *(draw(random) if draw else ())
-
-    return next_epoch
-
-
-def _plan(
-    order: np.ndarray, item_buckets: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts an order of items into batches.
-
-    Args:
-        order: Numbers of items.
-        item_buckets: The bucket of each item.
-        cut: Where batches start, given the buckets in order.
-
-    Returns:
-        The items of each batch (batches, items of the largest), filled up with -1, and the bucket
-        of its longest one (batches,).
-    """
-    buckets = item_buckets[order]
-    starts = cut(buckets)
-    sizes = np.diff(starts, append=len(order))
-    items = np.full((len(starts), sizes.max()), _NO_ITEM, dtype="int64")
-    items[np.arange(sizes.max()) < sizes[:, None]] = order
-    return items, np.maximum.reduceat(buckets, starts)
-
-
-def _cut_by_items(buckets: np.ndarray, batch_size: int) -> np.ndarray:
-    return np.arange(0, len(buckets), batch_size)
-
-
-def _cut_by_tokens(buckets: np.ndarray, tokens: int) -> np.ndarray:
-    starts, longest = [0], 0
-    for i, bucket in enumerate(buckets.tolist()):
-        longest = max(longest, bucket)
-        if (i + 1 - starts[-1]) * longest > tokens:
-            starts.append(i)
-            longest = bucket
-    return np.asarray(starts)

@@ -1,0 +1,219 @@
+"""Corpora larger than memory: tokenized part by part into files, batched from there."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.rows import Rows, lengths_of
+from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.files import unfinished_folder
+from finetune_tf.messages import say
+from finetune_tf.tasks import Encoded
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_ABOUT, _ENDS, _TARGETS = "tokens.json", "ends.npy", "targets.npy"
+_STALE = (_ABOUT, _ENDS, "targets", "input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenFiles:
+    """Rows of numbers in a folder, which are read as batches need them.
+
+    Attributes:
+        encoded: The rows; only where they end and the targets of whole rows are in memory.
+        about: What made them, and how many there are.
+        name: What messages call them.
+    """
+
+    encoded: Encoded
+    about: dict[str, Any]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.encoded.features["input_ids"])
+
+    def batches(
+        self,
+        model: Any,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_remainder: bool = False,
+        tokens_per_batch: int | None = None,
+    ) -> "tf.data.Dataset":
+        """Batches by length, as `Examples.batches` makes them.
+
+        Args:
+            model: One whose task, tokenizer and labels are those that the rows were made with.
+            batch_size: As in `Examples.batches`, like the others.
+            shuffle: Likewise.
+            seed: Likewise.
+            drop_remainder: Likewise.
+            tokens_per_batch: Likewise.
+
+        Raises:
+            DataError: If the rows were made for another model.
+        """
+        from finetune_tf.data.batching import batches_of
+
+        wanted = _maker(model)
+        different = [name for name, value in wanted.items() if self.about["made_by"][name] != value]
+        if different:
+            raise DataError(
+                f"The tokens in {self.name} were made with another {' and '.join(different)} than "
+                "this model has. Make them again: ft.data.write_tokens(parts, model, folder)."
+            )
+        return batches_of(
+            self.encoded,
+            model,
+            batch_size,
+            self.about["max_length"],
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            tokens_per_batch=tokens_per_batch,
+            name=self.name,
+        )
+
+    def __repr__(self) -> str:
+        return f"<TokenFiles {self.name}: {len(self):,} rows, {self.about['tokens']:,} tokens>"
+
+
+def write_tokens(
+    parts: Iterable[Examples],
+    model: Any,
+    folder: str | Path,
+    max_length: int | None = None,
+    **options: Any,
+) -> TokenFiles:
+    """Tokenizes a corpus part by part, so that never more than one part is in memory.
+
+    Args:
+        parts: `Examples`, such as a generator gives that reads one file after the other. All
+            need the same labels= where they have labels.
+        model: From `finetune_tf.load`; its task, tokenizer and labels do the encoding.
+        folder: Made or replaced as a whole once all parts are through.
+        max_length: As in `Examples.batches`.
+        **options: As in `Examples.batches`, for the task.
+
+    Returns:
+        What `batches` comes from.
+
+    Raises:
+        DataError: If there are no parts, a part does not fit the task, some have labels and
+            others not, or the task draws other rows in each epoch (fill-mask).
+        DataTypeError: If a part is something else.
+        CheckpointError: If the folder cannot be written.
+    """
+    folder = Path(folder).expanduser().resolve()
+    with unfinished_folder(folder, _STALE) as beside:
+        _write(parts, model, beside, max_length, options)
+    found = read_tokens(folder)
+    say(f"{folder}: {len(found):,} rows, {found.about['tokens']:,} tokens.")
+    return found
+
+
+def read_tokens(folder: str | Path) -> TokenFiles:
+    """What `write_tokens` wrote; nothing is tokenized again.
+
+    Args:
+        folder: As it was given to `write_tokens`.
+
+    Raises:
+        DataError: If it does not hold tokens.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if not (folder / _ABOUT).is_file():
+        raise DataError(f"{folder} holds no tokens: write them with ft.data.write_tokens first.")
+    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    ends = np.load(folder / _ENDS)
+
+    def rows(name: str) -> Rows:
+        return Rows(np.memmap(folder / f"{name}.bin", "int32", "r", shape=(int(ends[-1]),)), ends)
+
+    targets = {"none": lambda: None, "rows": lambda: np.load(folder / _TARGETS)}
+    encoded = Encoded(
+        features={name: rows(name) for name in about["features"]},
+        pad_values=about["pad_values"],
+        targets=targets.get(about["targets"], lambda: rows("targets"))(),
+        group=about["group"],
+    )
+    return TokenFiles(encoded, about, str(folder))
+
+
+def _write(
+    parts: Iterable[Examples], model: Any, folder: Path, max_length: int | None, options: dict
+) -> None:
+    lengths: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    kinds: set[str] = set()
+    first: Encoded | None = None
+    with contextlib.ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        for part in parts:
+            if not isinstance(part, Examples):
+                raise DataTypeError(
+                    f"write_tokens takes an iterable of Examples, found a {type(part).__name__} in "
+                    "it. One Examples alone stands in brackets: [examples]."
+                )
+            encoded = part.encoded(model, max_length, **options)
+            if encoded.draw is not None:
+                raise DataError(
+                    f"{model.task.name} draws other rows in each epoch, which files cannot hold. "
+                    "Fit on one part after the other instead."
+                )
+            first = first or encoded
+            columns = dict(encoded.features)
+            kinds.add(_kind(encoded.targets))
+            if len(kinds) > 1:
+                raise DataError(f"{part.name} has labels and parts before have none, or not.")
+            if kinds == {"tokens"}:
+                columns["targets"] = encoded.targets
+            elif kinds == {"rows"}:
+                targets.append(encoded.targets)
+            for name, rows in columns.items():
+                if name not in files:
+                    files[name] = stack.enter_context(open(folder / f"{name}.bin", "wb"))
+                files[name].write(np.concatenate(rows).astype("int32", copy=False))
+            lengths.append(lengths_of(encoded.features["input_ids"]))
+    if first is None:
+        raise DataError("There are no parts, so there is nothing to tokenize.")
+    ends = np.cumsum(np.concatenate(lengths))
+    np.save(folder / _ENDS, ends)
+    if targets:
+        np.save(folder / _TARGETS, np.concatenate(targets))
+    about = {
+        "made_by": _maker(model),
+        "features": sorted(first.features),
+        "pad_values": first.pad_values,
+        "targets": kinds.pop(),
+        "group": first.group,
+        "max_length": max_length or model.max_length,
+        "tokens": int(ends[-1]),
+    }
+    (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _kind(targets: Any) -> str:
+    if targets is None:
+        return "none"
+    return "rows" if isinstance(targets, np.ndarray) else "tokens"
+
+
+def _maker(model: Any) -> dict[str, Any]:
+    """What rows depend on besides the texts."""
+    tokenizer = model.tokenizer.backend_tokenizer.to_str()
+    return {
+        "task": model.task.name,
+        "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest()[:16],
+        "labels": None if model.labels is None else list(model.labels),
+    }

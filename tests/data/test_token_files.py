@@ -1,0 +1,95 @@
+"""A corpus in files gives the batches that it gives from memory."""
+
+import numpy as np
+import pytest
+from helpers_models import ENGLISH
+
+import finetune_tf as ft
+from finetune_tf.errors import DataError, DataTypeError
+
+
+def texts(count, seed=0):
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(ENGLISH, random.integers(1, 20))) for _ in range(count)]
+
+
+def parts_of(examples, size):
+    """As a generator that reads one file after the other would."""
+    for start in range(0, len(examples), size):
+        columns = {name: values[start : start + size] for name, values in examples.columns.items()}
+        yield type(examples)(columns, examples.labels, f"part {start}")
+
+
+def same(one, other):
+    one, other = (list(batches.as_numpy_iterator()) for batches in (one, other))
+    assert len(one) == len(other) > 1
+    for (inputs, targets), (inputs_, targets_) in zip(one, other, strict=True):
+        assert inputs.keys() == inputs_.keys()
+        for name, values in inputs.items():
+            np.testing.assert_array_equal(values, inputs_[name])
+        np.testing.assert_array_equal(targets, targets_)
+
+
+@pytest.fixture
+def films():
+    return ft.data.from_arrays(texts(50), ["good", "bad"] * 25)
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "seed": 3}, {"tokens_per_batch": 64}])
+def test_batches_are_those_of_memory(films, options, tiny_bert, tmp_path):
+    model = ft.load(tiny_bert, labels=films.labels)
+    stored = ft.data.write_tokens(parts_of(films, 12), model, tmp_path / "tokens")
+    assert len(stored) == 50
+    same(stored.batches(model, 8, **options), films.batches(model, 8, **options))
+    again = ft.data.read_tokens(tmp_path / "tokens")
+    same(again.batches(model, 8, **options), films.batches(model, 8, **options))
+
+
+def test_words_and_pairs(tiny_bert, tmp_path):
+    words = [text.split() for text in texts(20)]
+    tags = [["B-x" if word == "film" else "O" for word in row] for row in words]
+    tagged = ft.data.Examples({"tokens": words, "tags": tags}, ft.Labels(["O", "B-x"]))
+    model = ft.load(tiny_bert, "token-classification", labels=tagged.labels)
+    stored = ft.data.write_tokens(parts_of(tagged, 7), model, tmp_path / "words")
+    same(stored.batches(model, 4, shuffle=True), tagged.batches(model, 4, shuffle=True))
+
+    pairs = ft.data.Examples({"text": texts(20), "text_pair": texts(20, 1)})
+    model = ft.load(tiny_bert, "feature-extraction")
+    stored = ft.data.write_tokens(parts_of(pairs, 7), model, tmp_path / "pairs")
+    same(stored.batches(model, 4, shuffle=True), pairs.batches(model, 4, shuffle=True))
+
+
+def test_a_model_learns_from_files_and_from_features_of_them(films, tiny_bert, tmp_path):
+    model = ft.load(tiny_bert, labels=films.labels)
+    stored = ft.data.write_tokens(parts_of(films, 12), model, tmp_path / "tokens", max_length=16)
+    batches = stored.batches(model, 8, shuffle=True)
+    assert max(inputs["input_ids"].shape[1] for inputs, _ in batches.as_numpy_iterator()) <= 16
+    model.compile()
+    assert model.fit(batches, epochs=2, verbose=0).history["loss"]
+
+    ft.train_only(model, ft.select.head())
+    learner = ft.cache_features(model)
+    learner.compile()
+    assert learner.fit(stored.batches(learner, 8, shuffle=True), verbose=0).history["loss"]
+
+
+def test_tokens_of_another_model(films, tiny_bert, tmp_path):
+    stored = ft.data.write_tokens(
+        [films], ft.load(tiny_bert, labels=films.labels), tmp_path / "tokens"
+    )
+    with pytest.raises(DataError, match="made with another labels than this model"):
+        stored.batches(ft.load(tiny_bert, labels=["other", "names"]))
+
+
+def test_what_cannot_be_written(films, tiny_bert, tmp_path):
+    model = ft.load(tiny_bert, labels=films.labels)
+    unlabelled = ft.data.from_arrays(texts(3))
+    for parts, message in (([], "no parts"), ([films, unlabelled], "or not"), ([[]], "a list in")):
+        with pytest.raises((DataError, DataTypeError), match=message):
+            ft.data.write_tokens(parts, model, tmp_path / "tokens")
+        assert not (tmp_path / "tokens").exists()
+    masked = ft.load(tiny_bert, "fill-mask")
+    with pytest.raises(DataError, match="draws other rows in each epoch"):
+        ft.data.write_tokens([unlabelled], masked, tmp_path / "tokens")
+    with pytest.raises(DataError, match="holds no tokens"):
+        ft.data.read_tokens(tmp_path)
