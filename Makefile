@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test slow lint format oldest clean
+DATA ?= ../shared/data
+
+.PHONY: demo test slow bench lint format oldest clean
 
 demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo
@@ -14,6 +16,9 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --durations=10
+
+bench: $(VENV)/.parity ## speed beside the peers; DATA is a folder with sst2/, NAMES picks workloads
+	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -41,6 +41,7 @@ EAGER, COMPILED = ("pytorch", "eager"), ("pytorch", "compile")
 GROUPED = ("pytorch", "eager+grouped")
 HUB, HUB_SHORT = ("kerashub", "default"), ("kerashub", "short")
 OLD = ("transformers4", "default")
+SERVED = ("ours", "openvino")
 STEP = (EAGER, COMPILED, HUB, OLD)
 WORKLOADS = {
     "step-minilm-128": Workload(
@@ -75,7 +76,7 @@ WORKLOADS = {
         (EAGER, GROUPED),
     ),
     "predict": Workload(
-        "prediction of 5,000 sentences", ("predict", "--rows", "5000"), (EAGER, HUB_SHORT)
+        "prediction of 5,000 sentences", ("predict", "--rows", "5000"), (SERVED, EAGER, HUB_SHORT)
     ),
     "first": Workload(
         "process start to the end of the first step",
@@ -166,9 +167,14 @@ def table(rows: list[dict], machine: dict) -> str:
         "| work | side | seconds (lowest to highest) | times ours | peak MB | accuracy |",
         "|---|---|---|---|---|---|",
     ]
-    own = {row["workload"]: row.get("seconds") for row in rows if row["side"] == "ours"}
+    own = {
+        row["workload"]: row.get("seconds")
+        for row in rows
+        if (row["side"], row["setting"]) == ("ours", "default")
+    }
     for row in rows:
-        side = "finetune_tf" if row["side"] == "ours" else f"{row['side']} {row['setting']}"
+        side = "finetune_tf" if row["side"] == "ours" else row["side"]
+        side += "" if row["setting"] == "default" else f" {row['setting']}"
         what = WORKLOADS[row["workload"]].what
         if "error" in row:
             lines.append(f"| {what} | {side} | failed: {row['error'][0][:80]} | | | |")
