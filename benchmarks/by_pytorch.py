@@ -16,7 +16,7 @@ def same_start(auto_class: type, encoder: Any) -> Any:
         return auto_class.from_pretrained(encoder.save_pretrained(folder))
 
 
-def fine_tune(model: Any, batches: Any, epochs: int, rate: float) -> None:
+def fine_tune(model: Any, batches: Any, epochs: int, rate: float) -> list[float]:
     """Trains as `presets.cross_entropy` does.
 
     AdamW, weight decay 0.01 except on biases and normalisations, clipping at 1.0, a tenth of the
@@ -27,6 +27,9 @@ def fine_tune(model: Any, batches: Any, epochs: int, rate: float) -> None:
         batches: From `Examples.batches`, with targets.
         epochs: How often to go through them.
         rate: The highest learning rate.
+
+    Returns:
+        The mean loss of each epoch's batches, dropout included.
     """
     torch.set_num_threads(2)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -37,13 +40,19 @@ def fine_tune(model: Any, batches: Any, epochs: int, rate: float) -> None:
     schedule = get_linear_schedule_with_warmup(optimizer, round(0.1 * steps), steps)
     of_answers = hasattr(model, "qa_outputs")
     model.train()
+    curve = []
     for _ in range(epochs):
+        losses = []
         for inputs, targets in batches.as_numpy_iterator():
-            model(**_tensors(inputs), **_labels(targets, of_answers)).loss.backward()
+            loss = model(**_tensors(inputs), **_labels(targets, of_answers)).loss
+            loss.backward()
+            losses.append(loss.item())
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+        curve.append(float(np.mean(losses)))
+    return curve
 
 
 def predictions(model: Any, test: ft.data.Examples, encoder: Any) -> list[Any]:

@@ -31,8 +31,8 @@ def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length:
     model = ft.load(minilm(), TASK)
     model.compile(**ft.presets.cross_entropy(learning_rate=RATE))
     batches = train.batches(model, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
-    model.fit(batches, epochs=EPOCHS, verbose=0)
-    return ft.evaluate(model, test).metrics
+    curve = model.fit(batches, epochs=EPOCHS, verbose=0).history["loss"]
+    return ft.evaluate(model, test).metrics | _losses(curve)
 
 
 def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length: int) -> dict:
@@ -46,9 +46,13 @@ def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_leng
     encoder = ft.load(minilm(), TASK)  # has the tokenizer, too
     model = same_start(AutoModelForQuestionAnswering, encoder)
     batches = train.batches(encoder, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
-    fine_tune(model, batches, EPOCHS, RATE)
+    curve = fine_tune(model, batches, EPOCHS, RATE)
     said = predictions(model, test, encoder)
-    return MEASURE.measure(encoder.task.targets(test, None), said, None)
+    return MEASURE.measure(encoder.task.targets(test, None), said, None) | _losses(curve)
+
+
+def _losses(curve: list[float]) -> dict[str, float]:
+    return {f"loss {epoch}": loss for epoch, loss in enumerate(curve, 1)}
 
 
 def main() -> None:

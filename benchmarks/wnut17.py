@@ -31,8 +31,8 @@ def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, batch_size:
     model = ft.load(minilm(), TASK, labels=train.labels)
     model.compile(**ft.presets.cross_entropy(learning_rate=RATE))
     batches = train.batches(model, batch_size, shuffle=True, seed=seed, max_length=MAX_LENGTH)
-    model.fit(batches, epochs=EPOCHS, verbose=0)
-    return ft.evaluate(model, test).metrics
+    curve = model.fit(batches, epochs=EPOCHS, verbose=0).history["loss"]
+    return ft.evaluate(model, test).metrics | _losses(curve)
 
 
 def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, batch_size: int) -> dict:
@@ -46,9 +46,14 @@ def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, batch_si
     encoder = ft.load(minilm(), TASK, labels=train.labels)  # has the tokenizer, too
     model = same_start(AutoModelForTokenClassification, encoder)
     batches = train.batches(encoder, batch_size, shuffle=True, seed=seed, max_length=MAX_LENGTH)
-    fine_tune(model, batches, EPOCHS, RATE)
+    curve = fine_tune(model, batches, EPOCHS, RATE)
     said = predictions(model, test, encoder)
-    return MEASURE.measure(encoder.task.targets(test, train.labels), said, train.labels)
+    targets = encoder.task.targets(test, train.labels)
+    return MEASURE.measure(targets, said, train.labels) | _losses(curve)
+
+
+def _losses(curve: list[float]) -> dict[str, float]:
+    return {f"loss {epoch}": loss for epoch, loss in enumerate(curve, 1)}
 
 
 def main() -> None:
