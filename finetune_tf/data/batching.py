@@ -145,8 +145,8 @@ def bucketed_dataset(
     plan = functools.partial(plan_of, item_buckets=item_buckets, cut=cut)
     # Whatever the epoch: the order is by bucket, and a bucket always has as many rows.
     by_length = np.argsort(item_buckets, kind="stable")[:item_count]
-    given = np.arange(item_count)
-    batch_count, widest = plan(by_length if shuffle else given)[0].shape
+    first = plan(by_length if shuffle else np.arange(item_count))
+    batch_count, widest = first[0].shape
     # Integer work of the input pipeline: a GPU would only hold a second copy of the data.
     with tf.device("CPU:0"):
         row_lengths = tf.constant(lengths)
@@ -195,7 +195,7 @@ def bucketed_dataset(
 
         dataset = tf.data.Dataset.range(1).flat_map(shuffled)
     else:
-        dataset = epoch(plan(given), ())
+        dataset = epoch(first, ())
     return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
         tf.data.AUTOTUNE
     )

@@ -71,7 +71,8 @@ def padder(rows: Any, lengths: np.ndarray) -> Callable[["tf.Tensor", "tf.Tensor"
     flat = rows
     if not tf.is_tensor(rows):
         flat = tf.constant(np.concatenate(rows).astype("int32", copy=False))
-    row_splits = np.concatenate([[0], np.cumsum(lengths)])
+    # A tensor, because an array would be written into the graph.
+    row_splits = tf.constant(np.concatenate([[0], np.cumsum(lengths)]))
 
     def from_memory(which: tf.Tensor, length: tf.Tensor, filler: int) -> tf.Tensor:
         ragged = tf.RaggedTensor.from_row_splits(flat, row_splits, validate=False)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -110,7 +110,7 @@ def write_tokens(
 
     Raises:
         DataError: If there are no parts, a part does not fit the task, some have labels and
-            others not, or the task draws other rows in each epoch (fill-mask).
+            others not, one cannot be read, or the task draws other rows in each epoch (fill-mask).
         DataTypeError: If a part is something else.
         CheckpointError: If the folder cannot be written.
     """
@@ -159,7 +159,7 @@ def _write(
     first: Encoded | None = None
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
-        for part in parts:
+        for part in _read(parts):
             if not isinstance(part, Examples):
                 raise DataTypeError(
                     f"write_tokens takes an iterable of Examples, found a {type(part).__name__} in "
@@ -175,7 +175,9 @@ def _write(
             columns = dict(encoded.features)
             kinds.add(_kind(encoded.targets))
             if len(kinds) > 1:
-                raise DataError(f"{part.name} has labels and parts before have none, or not.")
+                raise DataError(
+                    f"{part.name} differs from the parts before it: either all have labels or none."
+                )
             if kinds == {"tokens"}:
                 columns["targets"] = encoded.targets
             elif kinds == {"rows"}:
@@ -201,6 +203,13 @@ def _write(
         "tokens": int(ends[-1]),
     }
     (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(parts: Iterable[Examples]) -> Iterator[Examples]:
+    try:
+        yield from parts
+    except OSError as error:  # of the caller's files, not of those that are written here
+        raise DataError(f"A part of the corpus cannot be read: {error}.") from error
 
 
 def _kind(targets: Any) -> str:

@@ -28,6 +28,7 @@ def recomputed(layer: keras.layers.Layer, function: Callable, *inputs: Tensor | 
     given = [keras.ops.convert_to_tensor(x) for x in inputs if x is not None]
     learn = [*layer.trainable_variables]
     fixed = [v for v in layer.variables if not any(v is other for other in learn)]
+    seeds = [v for v in fixed if not keras.backend.is_float_dtype(v.dtype)]
     are_floats = [keras.backend.is_float_dtype(x.dtype) for x in given]
 
     def pure(moving: list[Tensor], constant: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -38,16 +39,15 @@ def recomputed(layer: keras.layers.Layer, function: Callable, *inputs: Tensor | 
         filled = [x if x is None else next(rest) for x in inputs]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             output = function(*filled)
-        return output, [scope.get_current_value(v) for v in fixed]
+        return output, [scope.get_current_value(v) for v in seeds]
 
     moving = [x for x, is_float in zip(given, are_floats, strict=True) if is_float]
     constant = [x for x, is_float in zip(given, are_floats, strict=True) if not is_float]
     output, states = _checkpoint(pure)(
         [*(v.value for v in learn), *moving], [*(v.value for v in fixed), *constant]
     )
-    for variable, value in zip(fixed, states, strict=True):
-        if "seed" in variable.path:
-            variable.assign(value)
+    for variable, value in zip(seeds, states, strict=True):
+        variable.assign(value)
     return output
 
 

@@ -153,3 +153,9 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(
         printed = capsys.readouterr()
         assert "file/run cannot be written (Not a directory). Choose a folder" in printed.err
         assert printed.out == ""
+
+
+def test_export(tiny_bert, tmp_path, monkeypatch, capsys):
+    assert not run(monkeypatch, "export", tiny_bert, tmp_path / "served")
+    assert "as tf_saved_model" in capsys.readouterr().out
+    assert (tmp_path / "served" / "saved_model.pb").exists()

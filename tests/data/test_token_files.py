@@ -84,10 +84,21 @@ def test_tokens_of_another_model(films, tiny_bert, tmp_path):
 def test_what_cannot_be_written(films, tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=films.labels)
     unlabelled = ft.data.from_arrays(texts(3))
-    for parts, message in (([], "no parts"), ([films, unlabelled], "or not"), ([[]], "a list in")):
+    for parts, message in (
+        ([], "no parts"),
+        ([films, unlabelled], "all have labels"),
+        ([[]], "a list in"),
+    ):
         with pytest.raises((DataError, DataTypeError), match=message):
             ft.data.write_tokens(parts, model, tmp_path / "tokens")
         assert not (tmp_path / "tokens").exists()
+
+    def missing():
+        yield films
+        yield (tmp_path / "nowhere").read_text()
+
+    with pytest.raises(DataError, match="part of the corpus cannot be read: .*nowhere"):
+        ft.data.write_tokens(missing(), model, tmp_path / "tokens")
     masked = ft.load(tiny_bert, "fill-mask")
     with pytest.raises(DataError, match="draws other rows in each epoch"):
         ft.data.write_tokens([unlabelled], masked, tmp_path / "tokens")
