@@ -8,6 +8,7 @@ of the machine meets all sides. Writes benchmarks/results/speed.json and speed.m
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -37,12 +38,21 @@ class Workload:
     peers: tuple[tuple[str, str], ...]  # side and setting
 
 
-EAGER, COMPILED = ("pytorch", "eager"), ("pytorch", "compile")
-GROUPED = ("pytorch", "eager+grouped")
-HUB, HUB_SHORT = ("kerashub", "default"), ("kerashub", "short")
-OLD = ("transformers4", "default")
-SERVED = ("ours", "openvino")
-STEP = (EAGER, COMPILED, HUB, OLD)
+# "kept" has the C library keep freed buffers, as finetune_tf does for itself: peers at their best.
+EAGER, KEPT, COMPILED = ("pytorch", "eager"), ("pytorch", "eager+kept"), ("pytorch", "compile+kept")
+GROUPED = ("pytorch", "eager+grouped+kept")
+HUB, HUB_SHORT, HUB_KEPT = ("kerashub", "default"), ("kerashub", "short+kept"), ("kerashub", "kept")
+OLD = ("transformers4", "kept")
+SERVED, SPARING = ("ours", "openvino"), ("ours", "checkpointing")
+STEP = (EAGER, KEPT, COMPILED, HUB_KEPT, OLD)
+KEEPING = ":".join(
+    f"glibc.malloc.{name}={bytes}"
+    for name, bytes in (
+        ("mmap_threshold", 1 << 30),
+        ("trim_threshold", 1 << 30),
+        ("top_pad", 1 << 27),
+    )
+)
 WORKLOADS = {
     "step-minilm-128": Workload(
         "training step, MiniLM size, 16 × 128",
@@ -58,30 +68,54 @@ WORKLOADS = {
         STEP,
     ),
     "epoch": Workload(
-        "an epoch of SST-2, MiniLM", ("epochs",), (EAGER, GROUPED, HUB_SHORT, HUB, OLD)
+        "an epoch of SST-2 (6,920 sentences), MiniLM",
+        ("epochs",),
+        (EAGER, GROUPED, HUB_SHORT, OLD),
+    ),
+    "epoch-phrases": Workload(
+        "an epoch of 20,000 SST-2 phrases, MiniLM",
+        ("epochs", "--corpus", "sst2_phrases", "--rows", "20000"),
+        (GROUPED, HUB_SHORT),
+    ),
+    "epoch-padded": Workload(
+        "an epoch of 640 sentences, the peer as its guides set it up",
+        ("epochs", "--rows", "640"),
+        (HUB,),
     ),
     "frozen-3": Workload(
-        "3 epochs, backbone frozen",
+        "3 epochs of SST-2, backbone frozen",
         ("epochs", "--frozen", "backbone", "--epochs", "3"),
         (EAGER, GROUPED),
     ),
     "frozen-10": Workload(
-        "10 epochs, backbone frozen",
+        "10 epochs of SST-2, backbone frozen",
         ("epochs", "--frozen", "backbone", "--epochs", "10"),
         (EAGER, GROUPED),
     ),
     "half-3": Workload(
-        "3 epochs, embeddings and lower half frozen",
+        "3 epochs of SST-2, embeddings and lower half frozen",
         ("epochs", "--frozen", "half", "--epochs", "3"),
         (EAGER, GROUPED),
     ),
     "predict": Workload(
-        "prediction of 5,000 sentences", ("predict", "--rows", "5000"), (SERVED, EAGER, HUB_SHORT)
+        "prediction of 5,000 sentences",
+        ("predict", "--rows", "5000"),
+        (SERVED, EAGER, KEPT, HUB_SHORT),
     ),
     "first": Workload(
         "process start to the end of the first step",
         ("first", "--batch", "32", "--length", "24"),
         (EAGER, HUB, OLD),
+    ),
+    "first-base": Workload(
+        "process start to the end of the first step, BERT base, 16 × 128",
+        ("first", "--size", "base", "--batch", "16", "--length", "128"),
+        (EAGER, HUB, OLD),
+    ),
+    "memory": Workload(
+        "training step, MiniLM size, 64 × 128",
+        ("step", "--batch", "64", "--length", "128", "--steps", "3"),
+        (SPARING, EAGER),
     ),
 }
 
@@ -106,6 +140,8 @@ def run(side: str, setting: str, job: list[str]) -> dict:
     """One job of one side; what it printed, or the error it died of."""
     command = [python_of(side), HERE / "sides" / f"{side}.py", *job, "--setting", setting]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    if "kept" in setting.split("+"):
+        environment["GLIBC_TUNABLES"] = KEEPING
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=HERE / "sides"
     )
@@ -114,24 +150,37 @@ def run(side: str, setting: str, job: list[str]) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@functools.cache
+def checkpoint_of(size: str) -> str:
+    """A folder with weights for the sides that read one: MiniLM, or random ones of a size."""
+    if size == "minilm":
+        from finetune_tf.demo import minilm
+
+        return str(minilm())
+    folder = ENVIRONMENTS / f"random-{size}"
+    if not (folder / "model.safetensors").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        made = run("ours", "default", ["checkpoint", "--size", size, "--checkpoint", str(folder)])
+        if "error" in made:
+            raise RuntimeError(made["error"][0])
+    return str(folder)
+
+
 def measured(name: str, arguments: argparse.Namespace) -> list[dict]:
     """All sides of a workload, `rounds` times in turn."""
     workload = WORKLOADS[name]
     job = [*workload.job, "--dtype", arguments.dtype]
     if workload.job[0] in ("epochs", "predict"):
-        job += ["--data", str((arguments.data / "sst2").resolve())]
+        job += ["--data", str(arguments.data.resolve())]
         if arguments.rows and "--rows" not in job:
             job += ["--rows", str(arguments.rows)]
-    from finetune_tf.demo import minilm
-
+    job += ["--checkpoint", checkpoint_of("base" if "base" in job else "minilm")]
     sides = [("ours", "default"), *workload.peers]
     sides = [side for side in sides if side[0] in arguments.sides]
     runs: dict[tuple[str, str], list[dict]] = {side: [] for side in sides}
     for _ in range(arguments.rounds):
         for side, setting in sides:
-            needs = "base" not in job
-            given = [*job, *(["--checkpoint", str(minilm())] if needs else [])]
-            result = run(side, setting, given)
+            result = run(side, setting, job)
             runs[side, setting].append(result)
             print(json.dumps({"workload": name, "side": side, "setting": setting} | _short(result)))
             sys.stdout.flush()
@@ -153,6 +202,7 @@ def _summary(name: str, side: str, setting: str, results: list[dict]) -> dict:
         "lowest": min(seconds),
         "highest": max(seconds),
         "peak_mb": statistics.median(result["peak_mb"] for result in good),
+        "own_mb": statistics.median(r["peak_mb"] - r["imported_mb"] for r in good),
     }
     accuracies = [result["accuracy"] for result in good if "accuracy" in result]
     return row | ({"accuracy": statistics.median(accuracies)} if accuracies else {})
@@ -164,7 +214,8 @@ def table(rows: list[dict], machine: dict) -> str:
     lines = [
         f"Measured by benchmarks/speed.py: {told}.",
         "",
-        "| work | side | seconds (lowest to highest) | times ours | peak MB | accuracy |",
+        "| work | side | seconds (lowest to highest) | times ours | peak MB (without imports) "
+        "| accuracy |",
         "|---|---|---|---|---|---|",
     ]
     own = {
@@ -184,7 +235,7 @@ def table(rows: list[dict], machine: dict) -> str:
         lines.append(
             f"| {what} | {side} | {row['seconds']:.3g} ({row['lowest']:.3g} to "
             f"{row['highest']:.3g}) | {'' if ratio is None else f'{ratio:.2f}'} | "
-            f"{row['peak_mb']:.0f} | {accuracy} |"
+            f"{row['peak_mb']:.0f} ({row['own_mb']:.0f}) | {accuracy} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -216,7 +267,7 @@ def main() -> None:
     """Runs the workloads asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(WORKLOADS), help="which workloads")
-    parser.add_argument("--data", type=Path, help="folder with sst2/ (train.csv, test.csv)")
+    parser.add_argument("--data", type=Path, help="folder with sst2/ and sst2_phrases/")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, help="only so many sentences an epoch")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")

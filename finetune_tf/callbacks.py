@@ -1,5 +1,6 @@
 """What happens during a fit."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -70,3 +71,44 @@ class ApplyLeftover(keras.callbacks.Callback):
         # As if the step were full and its last batch had no gradient.
         optimizer._iterations.assign_add(whole - waiting - 1)
         optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
+
+
+class SavePretrained(keras.callbacks.Callback):
+    """Saves the model as a Hugging Face folder while it trains.
+
+    Args:
+        folder: As for `save_pretrained`.
+        each_epoch: Whether to save after each epoch, and not only after the last one.
+        tokenizer: Saved with the model in the place of its own.
+        repo_id: "owner/name" on the Hub to upload to after the last epoch; None for no upload.
+        token: As for `push_to_hub`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        each_epoch: bool = True,
+        tokenizer: Any = None,
+        repo_id: str | None = None,
+        token: Any = None,
+    ) -> None:
+        super().__init__()
+        self._folder, self._each_epoch = Path(folder), each_epoch
+        self._tokenizer, self._repo_id, self._token = tokenizer, repo_id, token
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves."""
+        if self._each_epoch:
+            self._save()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Saves unless an epoch did, and uploads."""
+        if not self._each_epoch:
+            self._save()
+        if self._repo_id:
+            self.model.push_to_hub(self._repo_id, token=self._token)
+
+    def _save(self) -> None:
+        if self._tokenizer is not None:
+            self.model._tokenizer = self._tokenizer
+        self.model.save_pretrained(self._folder)

@@ -85,7 +85,7 @@ def _write_saved_model(model: Any, folder: Path) -> None:
     }
 
     def serve(inputs: dict) -> dict:
-        return task.named(model(inputs, training=False))
+        return task.named(model.call(inputs, training=False))
 
     archive = keras.export.ExportArchive()
     archive.track(model)

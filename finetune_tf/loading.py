@@ -1,6 +1,7 @@
 """`load`: a checkpoint and a task make a Keras model."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from finetune_tf.training.devices import device_line, policy_of
 
 
 def load(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Mapping[str, Any],
     task: str = "text-classification",
     *,
     labels: Labels | Iterable[str] | int | None = None,
@@ -29,6 +30,8 @@ def load(
     dropout: float | None = None,
     dtype: Any = None,
     revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
     new_head: bool = False,
     gradient_checkpointing: bool = False,
     model_class: type[FineTuneModel] = FineTuneModel,
@@ -39,7 +42,8 @@ def load(
     loaded when the labels fit it.
 
     Args:
-        checkpoint: A folder, or a Hub id such as "bert-base-uncased".
+        checkpoint: A folder, or a Hub id such as "bert-base-uncased"; or the content of a
+            config.json, for a model with random weights.
         task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`.
         labels: Names of the outputs in order (`train.labels` of your data), or how many. By
             default those of the checkpoint. One label means a number (regression).
@@ -53,6 +57,8 @@ def load(
             the device has units for it, else float32. By default the global one.
             Logits are float32 always.
         revision: Branch, tag or commit on the Hub.
+        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+        config: Keys that replace those of config.json.
         new_head: Replaces a trained head instead of loading it.
         gradient_checkpointing: Computes the inside of every block again for its gradient instead
             of keeping it: about a third more time a step, and far less memory.
@@ -71,7 +77,10 @@ def load(
     if dtype == "auto":
         say(device_line(policy.name))
         dtype = policy.name
-    source = open_checkpoint(checkpoint, revision)
+    source = open_checkpoint(checkpoint, revision, cache_dir)
+    if config:
+        complete = source.family.complete({**source.config, **config})
+        source = dataclasses.replace(source, config=complete)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
     # The table of the output layer depends on the layout that such a model is saved in.
@@ -79,27 +88,30 @@ def load(
     rows = [row for row in head.weights if not (dense and _is_output(row, task_))] + list(dense)
     trained = not new_head and _is_trained(rows, task_, source, pooling)
     labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
-    config = _adapted(source, task_, labels, dropout)
-    head = source.family.head(task, config)
+    complete = _adapted(source, task_, labels, dropout)
+    head = source.family.head(task, complete)
 
-    model = _chain(model_class, source, task_, head, config, labels, pooling, dtype)
+    model = _chain(model_class, source, task_, head, complete, labels, pooling, dtype)
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
     # Without rows for the output layer, a trained one that is not wanted is reported as unused.
-    table = source.family.weights(config) + [r for r in rows if trained or not _is_output(r, task_)]
+    table = source.family.weights(complete) + [
+        r for r in rows if trained or not _is_output(r, task_)
+    ]
     report = fill(model.weights, table, source.tensors, source.family.tensor_prefix)
     model.info = ModelInfo(
-        checkpoint=str(checkpoint),
+        checkpoint=str(source.folder if isinstance(checkpoint, Mapping) else checkpoint),
         tokenizer=str(source.folder),
         task=task,
         labels=labels,
         pooling=pooling,
-        config=config,
+        config=complete,
         head_layers=_head_layers(model, report, source, task_),
         max_length=task_.max_length(source.modules),
     )
-    _refuse_holes(model, report, source)
+    if source.tensors:
+        _refuse_holes(model, report, source)
     say(_summary(model, report))
     return model
 

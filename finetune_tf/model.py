@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
 
-from finetune_tf import exporting, kernels, messages, saving
+from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
-from finetune_tf.errors import ModelError
+from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
@@ -25,15 +24,6 @@ from finetune_tf.training.freezing import (
     renew_training,
 )
 from finetune_tf.training.schedules import schedule_of
-
-# What tokenizers may add to their output and no model wants.
-_DROPPED_INPUTS = {
-    "special_tokens_mask",
-    "offset_mapping",
-    "length",
-    "overflow_to_sample_mapping",
-    "num_truncated_tokens",
-}
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -194,6 +184,27 @@ class FineTuneModel(keras.Model):
         """
         return saving.save_pretrained(self, folder, **card)
 
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
+        """Saves the model and uploads it to the Hub; see `finetune_tf.saving.push_to_hub`.
+
+        Args:
+            repo_id: "owner/name", made if it is not there.
+            private: Whether a new one is; by default as the owner's settings say.
+            token: As for huggingface_hub; by default that of the login.
+        """
+        return saving.push_to_hub(self, repo_id, private, token)
+
+    def resize_token_embeddings(self, size: int) -> None:
+        """Makes room for tokens added to the tokenizer; see `finetune_tf.vocabulary.resize`.
+
+        Args:
+            size: Of the vocabulary: `len(tokenizer)`.
+
+        Raises:
+            ModelError: If the model is compiled already.
+        """
+        vocabulary.resize(self, size)
+
     def export(
         self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None
     ) -> Path:
@@ -237,50 +248,9 @@ class FineTuneModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def _complete_inputs(self, inputs: Any) -> dict:
-        known = self._inputs_struct
-        if not hasattr(inputs, "keys"):
-            if isinstance(inputs, list | tuple) or fit_errors.is_text(inputs):
-                raise ModelError(
-                    "The model takes input_ids (batch, length) or a dict of inputs, found a "
-                    f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
-                )
-            inputs = {"input_ids": inputs}
-        given = {name: inputs[name] for name in inputs if name not in _DROPPED_INPUTS}
-        given = {name: value for name, value in given.items() if value is not None}
-        if "token_type_ids" not in known:
-            given.pop("token_type_ids", None)  # tokenizers give them to models without as well
-        unknown = sorted(given.keys() - known.keys())
-        if unknown or "input_ids" not in given:
-            raise ModelError(
-                f"The model takes the inputs {', '.join(known)} (only input_ids is needed), "
-                f"found {', '.join(map(str, inputs)) or 'none'}"
-                + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
-            )
-        given = {
-            # Keras refuses a mix of arrays and tensors.
-            name: value
-            if keras.utils.is_keras_tensor(value)
-            else ops.convert_to_tensor(value, dtype="int32")
-            for name, value in given.items()
-        }
-        ids = given["input_ids"]
-        self._refuse_too_long(ids)
-        if "attention_mask" not in given:
-            given["attention_mask"] = ops.ones_like(ids, dtype="int32")
-        if "token_type_ids" in known and "token_type_ids" not in given:
-            given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
-        return {name: given[name] for name in known}
-
-    def _refuse_too_long(self, ids: Any) -> None:
-        """Positions beyond the table fail late on a CPU and in silence on a GPU."""
-        if not hasattr(self, "info"):
-            return  # a clone that Keras made of the graph alone
-        length, limit = ids.shape[-1], self._positions
-        if length is not None and length > limit:
-            raise ModelError(
-                f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
-                "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
-            )
+        # A clone that Keras made of the graph alone knows nothing of itself.
+        limit = self._positions if hasattr(self, "info") else None
+        return complete(inputs, self._inputs_struct, limit)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,29 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     model.info.tokenizer = str(folder)
     say(f"Saved {folder}; opens in {opens_in(model)}.")
     return folder
+
+
+def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
+    """Saves a model and uploads it with huggingface_hub, whose errors pass through.
+
+    Args:
+        model: A FineTuneModel.
+        repo_id: "owner/name", made if it is not there.
+        private: Whether a new one is.
+        token: Of the Hub; None for that of the login.
+
+    Returns:
+        What huggingface_hub says of the commit.
+    """
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi(token=token)
+    repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = model.info.tokenizer
+        saved = save_pretrained(model, Path(folder) / "model")
+        model.info.tokenizer = tokenizer  # the folder is gone in a moment
+        return api.upload_folder(repo_id=repo, folder_path=saved)
 
 
 def write_config(model: Any, folder: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 if job.dtype == "bfloat16":
     keras.config.set_dtype_policy("mixed_bfloat16")
 settings = set(job.setting.split("+"))
+IMPORTED = common.peak_mb()
 
 
 def load() -> keras.Model:
@@ -72,7 +73,7 @@ def _padded(given: list[str]) -> dict:
 
 def epochs() -> dict:
     """Whole epochs over real sentences, from tokens to weights; the model is made before."""
-    given, labels = common.texts(job.data, "train", job.rows)
+    given, labels = common.texts(job.data, "train", job.rows, job.corpus)
     model = load()
     start = time.perf_counter()
     model.fit(
@@ -83,7 +84,7 @@ def epochs() -> dict:
 
 def predict() -> dict:
     """Logits for real sentences, the model used once before."""
-    given, _ = common.texts(job.data, "train", job.rows)
+    given, _ = common.texts(job.data, "train", job.rows, job.corpus)
     model = load()
     model.predict(_padded(given[:64]), batch_size=64, verbose=0)
     start = time.perf_counter()
@@ -91,4 +92,4 @@ def predict() -> dict:
     return {"seconds": time.perf_counter() - start}
 
 
-common.tell(globals()[job.workload]())
+common.tell(globals()[job.workload](), IMPORTED)

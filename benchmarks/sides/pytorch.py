@@ -14,7 +14,6 @@ job = common.job()
 import torch  # noqa: E402
 from transformers import (  # noqa: E402
     AutoTokenizer,
-    BertConfig,
     BertForSequenceClassification,
     get_linear_schedule_with_warmup,
 )
@@ -22,14 +21,12 @@ from transformers import (  # noqa: E402
 torch.set_num_threads(os.cpu_count())
 torch.manual_seed(0)
 settings = set(job.setting.split("+"))
+IMPORTED = common.peak_mb()
 
 
 def load() -> BertForSequenceClassification:
     """The model of the job."""
-    if job.checkpoint:
-        model = BertForSequenceClassification.from_pretrained(job.checkpoint, num_labels=2)
-    else:
-        model = BertForSequenceClassification(BertConfig(**common.SIZES[job.size]))
+    model = BertForSequenceClassification.from_pretrained(job.checkpoint, num_labels=2)
     if job.frozen == "backbone":
         model.bert.requires_grad_(False)
     if job.frozen == "half":
@@ -93,7 +90,7 @@ def padded(rows: list[list[int]]) -> dict:
 
 def epochs() -> dict:
     """Whole epochs over real sentences, from tokens to weights; the model is loaded before."""
-    given, labels = common.texts(job.data, "train", job.rows)
+    given, labels = common.texts(job.data, "train", job.rows, job.corpus)
     tokenizer = AutoTokenizer.from_pretrained(job.checkpoint)
     model = load()
     start = time.perf_counter()
@@ -145,7 +142,7 @@ def accuracy(model, tokenizer) -> float:
 
 def predict() -> dict:
     """Labels for real sentences, the model loaded and used once before."""
-    given, _ = common.texts(job.data, "train", job.rows)
+    given, _ = common.texts(job.data, "train", job.rows, job.corpus)
     tokenizer, model = AutoTokenizer.from_pretrained(job.checkpoint), load()
     predictions(model, tokenizer(given[:64])["input_ids"])
     start = time.perf_counter()
@@ -153,4 +150,4 @@ def predict() -> dict:
     return {"seconds": time.perf_counter() - start}
 
 
-common.tell(globals()[job.workload]())
+common.tell(globals()[job.workload](), IMPORTED)

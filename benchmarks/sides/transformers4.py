@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 import tf_keras  # noqa: E402
 from transformers import BertConfig, TFBertForSequenceClassification  # noqa: E402
 
+IMPORTED = common.peak_mb()
 if job.dtype == "bfloat16":
     tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
 
@@ -48,7 +49,7 @@ def epochs() -> dict:
     """Whole epochs over real sentences, padded to the longest one."""
     from transformers import AutoTokenizer
 
-    given, labels = common.texts(job.data, "train", job.rows)
+    given, labels = common.texts(job.data, "train", job.rows, job.corpus)
     model = load()
     start = time.perf_counter()
     rows = AutoTokenizer.from_pretrained(job.checkpoint)(given)["input_ids"]
@@ -58,4 +59,4 @@ def epochs() -> dict:
     return {"seconds": time.perf_counter() - start}
 
 
-common.tell(globals()[job.workload]())
+common.tell(globals()[job.workload](), IMPORTED)

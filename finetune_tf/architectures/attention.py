@@ -96,22 +96,42 @@ class SelfAttention(keras.layers.Layer):
         Returns:
             (B, L, D).
         """
+        query, key, value = self._project(hidden)
+        weights = self._weights(query, key, attention_mask, positions, training)
+        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
+        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+
+    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
+        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
+
+        Args:
+            hidden: As for `call`.
+            attention_mask: As for `call`.
+            positions: As for `call`.
+        """
+        query, key, _ = self._project(hidden)
+        return self._weights(query, key, attention_mask, positions, training=False)
+
+    def _project(self, hidden: Any) -> tuple:
+        """Query, key and value, (B, H, L, F) each."""
         if self._config["fused"]:
             parts = ops.split(self.query_key_value(hidden), 3, axis=-1)
         else:
             parts = (self.query(hidden), self.key(hidden), self.value(hidden))
-        query, key, value = map(self._split_heads, parts)  # (B, H, L, F)
+        query, key, value = map(self._split_heads, parts)
         if self._config["rope_theta"] is not None:
             query, key = self._rotate(query), self._rotate(key)
+        return query, key, value
+
+    def _weights(
+        self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
+    ) -> Any:
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
             scores = scores + ops.cast(positions, scores.dtype)
-        visible = self._visible(attention_mask)
-        weights = kernels.masked_softmax(scores, visible, self.dropout, training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+        return kernels.masked_softmax(scores, self._visible(attention_mask), self.dropout, training)
 
     def _split_heads(self, x: Any) -> Any:
         batch, length = ops.shape(x)[:2]

@@ -129,6 +129,24 @@ class DisentangledAttention(keras.layers.Layer):
             (B, L, D).
         """
         query, key, value = self._project(hidden)  # (B, H, L, F)
+        weights = self._weights(query, key, attention_mask, positions, training)
+        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
+        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+
+    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
+        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
+
+        Args:
+            hidden: As for `call`.
+            attention_mask: As for `call`.
+            positions: As for `call`.
+        """
+        query, key, _ = self._project(hidden)
+        return self._weights(query, key, attention_mask, positions, training=False)
+
+    def _weights(
+        self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
+    ) -> Any:
         query = query * ops.cast(self.scale, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
@@ -139,9 +157,7 @@ class DisentangledAttention(keras.layers.Layer):
                 scores = scores + self._position_to_content(key, positions)
         scores = _mix(self.scores_mix, scores)
         weights = self.dropout(_pairwise_softmax(scores, attention_mask), training=training)
-        weights = _mix(self.weights_mix, weights)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+        return _mix(self.weights_mix, weights)
 
     def _project(self, hidden: Any) -> tuple:
         if not self._config["fused"]:

@@ -108,8 +108,9 @@ class EncoderBlock(keras.layers.Layer):
     ) -> Any:
         """What the block computes; arguments as of `call`."""
         first, norm = self._config["norm_first"], self.attention_norm
-        normed = norm(hidden) if first and self._config["has_attention_norm"] else hidden
-        attended = self.attention(normed, attention_mask, positions, training=training)
+        attended = self.attention(
+            self._attended(hidden), attention_mask, positions, training=training
+        )
         if first:
             hidden = hidden + self.attention_output_dropout(attended, training=training)
             transformed = self.feed_forward(self.feed_forward_norm(hidden), training=training)
@@ -117,6 +118,15 @@ class EncoderBlock(keras.layers.Layer):
         hidden = norm.of_sum(attended, hidden, self.attention_output_dropout, training)
         transformed = self.feed_forward(hidden, training=training)
         return self.feed_forward_norm.of_sum(transformed, hidden, self.dropout, training)
+
+    def attention_weights(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
+        """How much each token takes from each other one: (B, H, L, L); arguments as of `call`."""
+        return self.attention.weights_of(self._attended(hidden), attention_mask, positions)
+
+    def _attended(self, hidden: Any) -> Any:
+        """What the attention sees."""
+        normed = self._config["norm_first"] and self._config["has_attention_norm"]
+        return self.attention_norm(hidden) if normed else hidden
 
     def compute_output_shape(
         self,

@@ -13,11 +13,20 @@ from finetune_tf import kernels
 PACKAGE = "finetune_tf"
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Dense(keras.layers.Dense):
+    """Keras's Dense layer, with a kernel in which product and bias are one operation."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """(…, D) to (…, units)."""
+        return kernels.dense(inputs, self.kernel, self.bias, training=training)
+
+
 def dense(
     units: int, initializer_range: float, *, dtype: Any, name: str, use_bias: bool = True
-) -> keras.layers.Dense:
+) -> Dense:
     """A Dense layer with the initialisation that BERT and its kin use."""
-    return keras.layers.Dense(
+    return Dense(
         units,
         use_bias=use_bias,
         kernel_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
@@ -129,12 +138,10 @@ class FeedForward(keras.layers.Layer):
         if self._config["gated"]:
             x, gate = ops.split(self.intermediate(x), 2, axis=-1)
             x = self._activate(x) * gate
-        elif self._config["use_bias"]:
-            x = ops.matmul(x, self.intermediate.kernel)
-            name = self._config["activation"]
-            x = kernels.bias_activation(x, self.intermediate.bias, name, training)
         else:
-            x = self._activate(self.intermediate(x))
+            inner = self.intermediate
+            name = self._config["activation"]
+            x = kernels.dense(x, inner.kernel, inner.bias, name, training)
         return self.output_dense(self.dropout(x, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -1,7 +1,9 @@
 """A checkpoint folder, read: family, config, tensors, and how it was used so far."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune_tf.checkpoints.family import Family
 from finetune_tf.checkpoints.hub import resolve
@@ -30,17 +32,26 @@ class Checkpoint:
     modules: Modules
 
 
-def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str | Path | Mapping[str, Any],
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Checkpoint:
     """Finds a checkpoint and reads all of it but the weights' values.
 
     Args:
-        name: A folder or a Hub id.
+        name: A folder, a Hub id, or the content of a config.json: a checkpoint without weights.
         revision: On the Hub.
+        cache_dir: Where downloads are kept.
 
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
     """
-    folder = resolve(name, revision)
+    if isinstance(name, Mapping):
+        family = family_of(name, "The config")
+        nowhere = Path(f"a new {family.model_type} model")
+        return Checkpoint(nowhere, family, family.complete(name), {}, Modules())
+    folder = resolve(name, revision, cache_dir)
     raw = read_json(folder / "config.json")
     family = family_of(raw, folder / "config.json")
     config = family.complete(raw)

@@ -11,7 +11,9 @@ _SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/model.sa
 _TIMEOUT = 5.0  # seconds for the first answer, so that a dead network is noticed quickly
 
 
-def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
+def resolve(
+    checkpoint: str | Path, revision: str | None = None, cache_dir: str | Path | None = None
+) -> Path:
     """The local folder of a checkpoint, downloaded first if it is a Hub id.
 
     Honours `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` as huggingface_hub does.
@@ -19,6 +21,7 @@ def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
     Args:
         checkpoint: A folder, or a Hub id such as "bert-base-uncased" or "owner/name".
         revision: Branch, tag or commit on the Hub; by default the main branch.
+        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
 
     Raises:
         CheckpointError: If it is neither, or cannot be had; the message says what to do.
@@ -31,7 +34,10 @@ def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
     if path.is_dir():
         folder, called = path, f"The folder {path}"
     else:
-        folder, called = _from_hub(str(checkpoint), revision), f"The Hub's {str(checkpoint)!r}"
+        folder, called = (
+            _from_hub(str(checkpoint), revision, cache_dir),
+            f"The Hub's {str(checkpoint)!r}",
+        )
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{called} has no config.json, so it is no Hugging Face checkpoint; "
@@ -40,20 +46,20 @@ def resolve(checkpoint: str | Path, revision: str | None = None) -> Path:
     return folder
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
             f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."
         )
-    return _download(name, revision)
+    return _download(name, revision, cache_dir)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
-        return _cached(name, revision, "HF_HUB_OFFLINE is set")
+        return _cached(name, revision, cache_dir, "HF_HUB_OFFLINE is set")
     try:
         listing = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
         files = {sibling.rfilename for sibling in listing.siblings or []}
@@ -61,7 +67,11 @@ def _download(name: str, revision: str | None) -> Path:
             (file for file in WEIGHT_FILES if files & {file, f"{file}.index.json"}), WEIGHT_FILES[0]
         )
         # By the revision's name, not its commit: only a name is found again without a network.
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_needed(weights)))
+        return Path(
+            hub.snapshot_download(
+                name, revision=revision, cache_dir=cache_dir, allow_patterns=_needed(weights)
+            )
+        )
     except errors.GatedRepoError:
         raise CheckpointError(
             f"The checkpoint {name!r} is gated: accept its terms on its Hub page, then log in "
@@ -76,10 +86,11 @@ def _download(name: str, revision: str | None) -> Path:
         ) from None
     except Exception as error:  # the HTTP client's own errors differ between its releases
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return _cached(name, revision, f"the Hub at {constants.ENDPOINT} gave no answer ({reason})")
+        why = f"the Hub at {constants.ENDPOINT} gave no answer ({reason})"
+        return _cached(name, revision, cache_dir, why)
 
 
-def _cached(name: str, revision: str | None, why: str) -> Path:
+def _cached(name: str, revision: str | None, cache_dir: str | Path | None, why: str) -> Path:
     import huggingface_hub as hub
 
     # A cached snapshot counts as whole if it has the files that would have been downloaded.
@@ -87,7 +98,11 @@ def _cached(name: str, revision: str | None, why: str) -> Path:
     try:
         return Path(
             hub.snapshot_download(
-                name, revision=revision, allow_patterns=needed, local_files_only=True
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=needed,
+                local_files_only=True,
             )
         )
     except Exception:  # whatever is missing, the way out is the same

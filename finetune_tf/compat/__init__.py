@@ -1,41 +1,47 @@
-"""The class names of transformers 4's TensorFlow models, for scripts that still use them.
+"""Names of transformers 4's TensorFlow side, for scripts that still use them.
 
-Each is a thin subclass of `FineTuneModel`: no second model and no second training loop.
+`from transformers import …` becomes `from finetune_tf.compat import …`. Models are thin subclasses
+of `FineTuneModel`; tokenizers, configs and collators are those of transformers. A thin layer: the
+rest of the library does not know of it.
 """
 
-from pathlib import Path
 from typing import Any
 
-import keras
+from finetune_tf.compat import training
+from finetune_tf.compat.classes import CLASSES
+from finetune_tf.compat.tokenizers import with_tensorflow
 
-from finetune_tf.loading import load
-from finetune_tf.model import FineTuneModel
-
-
-@keras.saving.register_keras_serializable("finetune_tf")
-class TFBertForSequenceClassification(FineTuneModel):
-    """BERT with a classifier on its own pooler, as the class of that name had it."""
-
-    @classmethod
-    def from_pretrained(
-        cls, checkpoint: str | Path, num_labels: int | None = None, **options: Any
-    ) -> "TFBertForSequenceClassification":
-        """Loads a checkpoint.
-
-        Args:
-            checkpoint: A folder or a Hub id.
-            num_labels: How many labels a new head has; by default those of the checkpoint, or 2.
-            **options: As `finetune_tf.load` takes them.
-
-        Raises:
-            CheckpointError: As `finetune_tf.load` does.
-        """
-        options = {"labels": num_labels, "pooling": "pooler", **options}
-        return load(checkpoint, "text-classification", model_class=cls, **options)
+_INSTEAD = {
+    "TFTrainer": "model.compile() and model.fit(…), or ft.finetune(…)",
+    "TFTrainingArguments": "the arguments of ft.finetune, ft.presets and model.fit",
+    "pipeline": "ft.predict(model, texts)",
+    "glue_convert_examples_to_features": "tokenizer(texts, pairs, return_tensors='tf'), or "
+    "ft.data.from_csv(…).batches(model)",
+    "InputExample": "ft.data.from_arrays(texts, labels)",
+    "InputFeatures": "tokenizer(texts, return_tensors='tf')",
+    "DistilBertConfig.from_pretrained": "AutoConfig.from_pretrained",
+}
 
 
-_NAMES = ("TFBertForSequenceClassification",)
+def __getattr__(name: str) -> Any:
+    if name in CLASSES:
+        return CLASSES[name]
+    if hasattr(training, name) and not name.startswith("_"):
+        return getattr(training, name)
+    if name in _INSTEAD:
+        raise AttributeError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")
+    if name.startswith("TF"):
+        raise AttributeError(
+            f"finetune_tf has no class {name!r}; there are: {', '.join(sorted(CLASSES))}."
+        )
+    import transformers
 
-
-def __getattr__(name: str) -> object:
-    raise AttributeError(f"finetune_tf has no class {name!r}; there is: {', '.join(_NAMES)}.")
+    try:
+        found = getattr(transformers, name)
+    except AttributeError:
+        raise AttributeError(
+            f"Neither finetune_tf.compat nor transformers {transformers.__version__} has {name!r}."
+        ) from None
+    if isinstance(found, type) and ("Tokenizer" in name or "Collator" in name):
+        return with_tensorflow(found)
+    return found

@@ -8,6 +8,7 @@ from finetune_tf.data.huggingface import from_huggingface
 from finetune_tf.data.reviews import reviews
 from finetune_tf.data.tfds import from_tfds
 from finetune_tf.data.token_files import TokenFiles, read_tokens, write_tokens
+from finetune_tf.data.tokenized import tokenized_batches
 
 __all__ = [
     "Examples",
@@ -21,5 +22,6 @@ __all__ = [
     "overlap",
     "read_tokens",
     "reviews",
+    "tokenized_batches",
     "write_tokens",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf import kernels
 from finetune_tf.data.batching import batches_of
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import Encoded
@@ -95,13 +96,15 @@ def _outputs(
         return
     import tensorflow as tf
 
+    kernels.keep_buffers()
     spec, traced = batches.element_spec, _TRACED.setdefault(model, {})
     asks = isinstance(spec, tuple)  # whether targets come with the inputs
     if asks not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
         def forward(inputs: Any, targets: Any = None) -> Any:
-            return kept(reference()(inputs, training=False), targets)
+            # Not `model(…)`: a subclass may wrap what it returns to a caller.
+            return kept(reference().call(inputs, training=False), targets)
 
         signature = spec if asks else [spec]
         traced[asks] = tf.function(forward, input_signature=signature, autograph=False)

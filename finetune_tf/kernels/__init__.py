@@ -14,7 +14,7 @@ if keras.backend.backend() == "tensorflow":
     from finetune_tf.kernels.tensorflow import (
         adamw_update,
         add_norm,
-        bias_activation,
+        dense,
         global_norm,
         masked_softmax,
     )
@@ -22,7 +22,7 @@ else:
     from finetune_tf.kernels.portable import (
         adamw_update,
         add_norm,
-        bias_activation,
+        dense,
         global_norm,
         masked_softmax,
     )
@@ -33,7 +33,7 @@ __all__ = [
     "adamw_numbers",
     "adamw_update",
     "add_norm",
-    "bias_activation",
+    "dense",
     "global_norm",
     "keep_buffers",
     "layer_norm",

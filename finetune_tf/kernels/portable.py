@@ -15,7 +15,8 @@ Tensor = Any
 
 # Names as in Hugging Face configs (`hidden_act`). "gelu" is the exact one, with erf.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": lambda x: ops.gelu(x, approximate=False),
+    # With erf as PyTorch computes it; Keras's own has erfc, which TensorFlow fuses with nothing.
+    "gelu": lambda x: 0.5 * x * (1.0 + ops.erf(x * 2**-0.5)),
     "gelu_new": lambda x: ops.gelu(x, approximate=True),
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate=True),
     "gelu_fast": lambda x: ops.gelu(x, approximate=True),
@@ -46,16 +47,27 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
-def bias_activation(x: Tensor, bias: Tensor, name: str, training: bool | None = None) -> Tensor:
-    """An activation of `x` (…, D) plus a bias (D,).
+def dense(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    activation: str = "linear",
+    training: bool | None = None,
+) -> Tensor:
+    """A dense layer: an activation of `x @ kernel + bias`.
 
     Args:
-        x: What a Dense layer gives before its bias.
-        bias: (D,).
-        name: A Hugging Face activation name.
+        x: (…, D).
+        kernel: (D, units).
+        bias: (units,), or None for none.
+        activation: A Hugging Face activation name.
         training: Whether gradients will be asked for; what is computed does not depend on it.
+
+    Returns:
+        (…, units).
     """
-    return ACTIVATIONS[name](x + ops.cast(bias, x.dtype))
+    product = ops.matmul(x, kernel)
+    return ACTIVATIONS[activation](product if bias is None else product + bias)
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
@@ -118,9 +130,13 @@ def masked_softmax(
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
-    blocked = (1.0 - ops.cast(mask, wide.dtype)) * -1e30
-    blocked = blocked[:, None, None, :] if len(mask.shape) == 2 else blocked[:, None]
-    return ops.cast(ops.softmax(wide + blocked, axis=-1), scores.dtype)
+    return ops.cast(ops.softmax(blocked(wide, mask), axis=-1), scores.dtype)
+
+
+def blocked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores with a great negative number added where the mask is 0; arguments as above."""
+    shut = (1.0 - ops.cast(mask, scores.dtype)) * -1e30
+    return scores + (shut[:, None, None, :] if len(mask.shape) == 2 else shut[:, None])
 
 
 def global_norm(gradients: list[Tensor]) -> Tensor:

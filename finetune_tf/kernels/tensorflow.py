@@ -20,11 +20,27 @@ from finetune_tf.kernels.random_bits import kept
 _island = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
-def bias_activation(x: Any, bias: Any, name: str, training: bool | None = None) -> Any:
-    """See `portable.bias_activation`."""
-    if not _islands_pay(training):
-        return portable.bias_activation(x, bias, name, training)
-    return _bias_activation(name)(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
+def dense(
+    x: Any,
+    kernel: Any,
+    bias: Any | None,
+    activation: str = "linear",
+    training: bool | None = None,
+) -> Any:
+    """See `portable.dense`.
+
+    With two axes all along, oneDNN adds the bias and applies the activation inside the product.
+    """
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    out = tf.matmul(tf.reshape(x, (-1, x.shape[-1])) if x.shape.rank != 2 else x, kernel)
+    if bias is not None and activation != "linear" and _islands_pay(training):
+        out = _bias_activation(activation)(out, tf.convert_to_tensor(bias))
+    else:
+        out = out if bias is None else tf.nn.bias_add(out, bias)
+        out = portable.ACTIVATIONS[activation](out)
+    if x.shape.rank == 2:
+        return out
+    return tf.reshape(out, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))
 
 
 @functools.cache
@@ -68,30 +84,39 @@ def add_norm(
 
 @functools.cache
 def _add_norm(epsilon: float, rate: float) -> Callable:
-    def normalised(x: tf.Tensor, residual: tf.Tensor, seed: tf.Tensor) -> tuple:
+    def summed(x: tf.Tensor, residual: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         wide = _wide(x.dtype)
-        total = tf.cast(residual, wide) + _dropped(tf.cast(x, wide), seed, rate)
-        centred = total - tf.reduce_mean(total, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        scale = tf.math.rsqrt(variance + epsilon)
-        return centred * scale, scale
+        return tf.cast(residual, wide) + _dropped(tf.cast(x, wide), seed, rate)
 
     @_island
     def forward(
         x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
-    ) -> tf.Tensor:
-        return tf.cast(normalised(x, residual, seed)[0] * gamma + beta, x.dtype)
+    ) -> tuple:
+        total = summed(x, residual, seed)
+        mean = _row_sums(total) / x.shape[-1]
+        variance = _row_sums(tf.square(total - mean)) / x.shape[-1]
+        scale = tf.math.rsqrt(variance + epsilon)
+        return tf.cast((total - mean) * scale * gamma + beta, x.dtype), mean, scale
 
     @_island
     def backward(
-        x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, seed: tf.Tensor, gradient: tf.Tensor
+        x: tf.Tensor,
+        residual: tf.Tensor,
+        gamma: tf.Tensor,
+        beta: tf.Tensor,
+        seed: tf.Tensor,
+        out: tf.Tensor,
+        mean: tf.Tensor,
+        scale: tf.Tensor,
+        gradient: tf.Tensor,
     ) -> tuple:
-        normal, scale = normalised(x, residual, seed)
+        normal = (summed(x, residual, seed) - mean) * scale
         gradient = tf.cast(gradient, normal.dtype)
         inner = gradient * gamma
-        mean = tf.reduce_mean(inner, axis=-1, keepdims=True)
-        along = tf.reduce_mean(inner * normal, axis=-1, keepdims=True)
-        total = scale * (inner - mean - normal * along)
+        # gamma * normal, without drawing the dropout once more
+        scaled = tf.cast(out, normal.dtype) - beta
+        along = _row_sums(gradient * scaled) / x.shape[-1]
+        total = scale * (inner - _row_sums(inner) / x.shape[-1] - normal * along)
         return (
             tf.cast(_dropped(total, seed, rate), x.dtype),
             tf.cast(total, x.dtype),
@@ -103,10 +128,9 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
     def apply(
         x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
     ) -> tuple:
-        def gradients(gradient: tf.Tensor) -> tuple:
-            return (*backward(x, residual, gamma, seed, gradient), None)
-
-        return forward(x, residual, gamma, beta, seed), gradients
+        inputs = (x, residual, gamma, beta, seed)
+        outputs = forward(*inputs)
+        return outputs[0], lambda gradient: (*backward(*inputs, *outputs, gradient), None)
 
     return apply
 
@@ -123,26 +147,38 @@ def masked_softmax(
 
 @functools.cache
 def _masked_softmax(rate: float) -> Callable:
+    def blocked(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return portable.blocked(tf.cast(scores, _wide(scores.dtype)), mask)
+
     @_island
-    def forward(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        weights = portable.masked_softmax(tf.cast(scores, _wide(scores.dtype)), mask)
-        return tf.cast(_dropped(weights, seed, rate), scores.dtype)
+    def forward(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
+        wide = blocked(scores, mask)
+        top = tf.reduce_max(wide, axis=-1, keepdims=True)
+        raised = tf.exp(wide - top)
+        share = 1.0 / _row_sums(raised)
+        return tf.cast(_dropped(raised * share, seed, rate), scores.dtype), top, share
 
     @_island
     def backward(
-        scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, gradient: tf.Tensor
+        scores: tf.Tensor,
+        mask: tf.Tensor,
+        seed: tf.Tensor,
+        out: tf.Tensor,
+        top: tf.Tensor,
+        share: tf.Tensor,
+        gradient: tf.Tensor,
     ) -> tf.Tensor:
-        weights = portable.masked_softmax(tf.cast(scores, _wide(scores.dtype)), mask)
-        gradient = _dropped(tf.cast(gradient, weights.dtype), seed, rate)
-        along = tf.reduce_sum(gradient * weights, axis=-1, keepdims=True)
-        return tf.cast(weights * (gradient - along), scores.dtype)
+        weights = tf.exp(blocked(scores, mask) - top) * share
+        gradient = tf.cast(gradient, weights.dtype)
+        # What was dropped is 0 in `out`, so the sum needs neither the weights nor the draw.
+        along = _row_sums(gradient * tf.cast(out, weights.dtype))
+        return tf.cast(weights * (_dropped(gradient, seed, rate) - along), scores.dtype)
 
     @tf.custom_gradient
     def apply(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
-        def gradients(gradient: tf.Tensor) -> tuple:
-            return backward(scores, mask, seed, gradient), None, None
-
-        return forward(scores, mask, seed), gradients
+        inputs = (scores, mask, seed)
+        outputs = forward(*inputs)
+        return outputs[0], lambda gradient: (backward(*inputs, *outputs, gradient), None, None)
 
     return apply
 
@@ -248,6 +284,13 @@ def _seed(dropout: Any) -> tf.Tensor:
 
 def _dropped(x: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:
     return x * tf.cast(kept(tf.shape(x), seed, rate), x.dtype) if rate else x
+
+
+def _row_sums(x: tf.Tensor) -> tf.Tensor:
+    """Sums (…, D) to (…, 1), as a product: XLA compiles and runs that faster than a reduction."""
+    size = tf.shape(x)[-1]
+    sums = tf.matmul(tf.reshape(x, (-1, size)), tf.ones((size, 1), x.dtype))
+    return tf.reshape(sums, (*tf.unstack(tf.shape(x))[:-1], 1))
 
 
 def _over_rows(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -125,4 +125,7 @@ def _highest_rate(optimizer: keras.optimizers.Optimizer) -> float:
     rate = getattr(optimizer, "_learning_rate", 0.0)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return max(float(rate(step)) for step in (0, 10, 100, 1_000, 10_000))
-    return float(rate() if callable(rate) and not isinstance(rate, keras.Variable) else rate)
+    if callable(rate) and not isinstance(rate, keras.Variable):
+        return float(rate())
+    # A variable of several devices is no number before it is read.
+    return float(keras.ops.multiply(rate, 1.0))

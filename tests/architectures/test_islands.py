@@ -31,10 +31,12 @@ def in_a_graph(kernel, inputs, upstream):
     return [np.asarray(tf.cast(tensor, tf.float64)) for tensor in (value, *gradients)]
 
 
-def assert_agrees(kernel, reference, inputs, dtypes, tolerance):
+def assert_agrees(kernel, reference, inputs, dtypes, tolerance, upstream_shape=None):
     """`kernel` in the given types against `reference` in float64, on the same rounded numbers."""
     rounded = [tf.cast(array, dtype) for array, dtype in zip(inputs, dtypes, strict=True)]
-    upstream = tf.cast(tf.cast(RANDOM.normal(0, 1, inputs[0].shape), dtypes[0]), tf.float64)
+    upstream = tf.cast(
+        tf.cast(RANDOM.normal(0, 1, upstream_shape or inputs[0].shape), dtypes[0]), tf.float64
+    )
     found = in_a_graph(kernel, rounded, upstream)
     wide = [tf.cast(tensor, tf.float64) for tensor in rounded]
     expected = in_a_graph(reference, wide, upstream)
@@ -49,12 +51,31 @@ PRECISIONS = [("float32", 2e-6), ("bfloat16", 2**-6)]
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", sorted({*portable.ACTIVATIONS} - {"gelu_fast", "swish"}))
 def test_bias_and_activation(name, dtype, tolerance):
+    one = np.eye(8)  # a product that rounds nothing
     assert_agrees(
-        lambda x, bias: islands.bias_activation(x, bias, name, training=True),
-        lambda x, bias: portable.bias_activation(x, bias, name),
+        lambda x, bias: islands.dense(x, tf.cast(one, x.dtype), bias, name, training=True),
+        lambda x, bias: portable.dense(x, one, bias, name),
         [X, BETA],
         [dtype, dtype],
         tolerance,
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("name", ["gelu", "linear"])
+def test_dense(name, bias, training):
+    def layer(kernels, x, kernel, *bias):
+        return kernels.dense(x, kernel, bias[0] if bias else None, name, training=training)
+
+    inputs = [X, RANDOM.normal(0, 0.5, (8, 6))] + [RANDOM.normal(0, 1, (6,))] * bias
+    assert_agrees(
+        lambda *given: layer(islands, *given),
+        lambda *given: layer(portable, *given),
+        inputs,
+        ["float32"] * len(inputs),
+        5e-6,
+        upstream_shape=(3, 5, 6),
     )
 
 
@@ -133,18 +154,19 @@ def test_dropout_is_repeatable_and_differs_by_step_and_seed():
 
 
 def test_eager_calls_and_inference_compile_nothing():
-    x, bias = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32)
-    eager = islands.bias_activation(x, bias, "gelu", training=True)
-    np.testing.assert_allclose(eager, portable.bias_activation(x, bias, "gelu"), rtol=1e-6)
-    graph = tf.function(lambda: islands.bias_activation(x, bias, "gelu", training=False))
+    x, bias, one = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32), tf.eye(8)
+    eager = islands.dense(x, one, bias, "gelu", training=True)
+    np.testing.assert_allclose(eager, portable.dense(x, one, bias, "gelu"), rtol=1e-6)
+    graph = tf.function(lambda: islands.dense(x, one, bias, "gelu", training=False))
     operations = {op.type for op in graph.get_concrete_function().graph.get_operations()}
     assert not any("Call" in name for name in operations), operations
 
 
 def test_inside_a_graph_that_is_compiled_whole():
-    x, bias = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32)
+    x, bias, one = tf.cast(X, tf.float32), tf.cast(BETA, tf.float32), tf.eye(8)
     whole = tf.function(
-        lambda: islands.bias_activation(x, bias, "gelu", training=True), jit_compile=True
+        lambda: islands.dense(x, one, bias, "gelu", training=True), jit_compile=True
     )
-    np.testing.assert_allclose(whole(), portable.bias_activation(x, bias, "gelu"), rtol=1e-5)
+    expected = portable.dense(x, one, bias, "gelu")
+    np.testing.assert_allclose(whole(), expected, rtol=1e-5, atol=1e-6)
     assert ops.shape(whole()) == X.shape

@@ -1,0 +1,321 @@
+"""The old model classes: `FineTuneModel`s with the calls and outputs of transformers 4.
+
+One class a family and task, made from the registries. A class adds ways of calling; stages,
+weights, freezing, training and saving are those of `finetune_tf.load`.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.checkpoints.hub import resolve
+from finetune_tf.checkpoints.tensors import read_json
+from finetune_tf.compat.arguments import (
+    OF_LABELS,
+    TARGETS,
+    inputs_of,
+    labels_in,
+    labels_of,
+    logits_in,
+    plain,
+)
+from finetune_tf.compat.encoder import Encoder, Layers
+from finetune_tf.compat.outputs import Config, ModelOutput, output_of
+from finetune_tf.compat.training import prepare_tf_dataset
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.hidden_states import with_states
+from finetune_tf.loading import load
+from finetune_tf.model import FineTuneModel
+from finetune_tf.tasks import IGNORED, TASKS
+
+# Arguments of from_pretrained that change nothing here.
+_WITHOUT_EFFECT = {
+    *("from_pt", "from_tf", "use_safetensors", "trust_remote_code", "force_download"),
+    *("local_files_only", "token", "use_auth_token", "return_dict", "add_pooling_layer"),
+    *("low_cpu_mem_usage", "resume_download", "proxies", "attn_implementation"),
+}
+
+
+def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
+    """The model_type of a checkpoint, which is downloaded if need be."""
+    folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
+    return read_json(folder / "config.json").get("model_type")
+
+
+class TFPreTrainedModel(FineTuneModel):
+    """What all old classes have in common."""
+
+    family: ClassVar[str]
+    task_name: ClassVar[str]
+
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> "TFPreTrainedModel":
+        """`TFBertModel(config)`: a model with random weights."""
+        if hasattr(config, "to_dict"):
+            return cls.from_config(config, **kwargs)
+        return super().__new__(cls, *(() if config is None else (config,)), *args, **kwargs)
+
+    def __init__(self, config: Any = None, *args: Any, **kwargs: Any) -> None:
+        if not hasattr(config, "to_dict"):
+            super().__init__(*(() if config is None else (config,)), *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: str | Path, *args: Any, **options: Any) -> Any:
+        """`finetune_tf.load` with the old options.
+
+        These are `num_labels`, `id2label`, `config` and keys of it, `problem_type`, `cache_dir`,
+        `revision`, `ignore_mismatched_sizes`, `output_hidden_states`, `output_attentions`.
+
+        Raises:
+            CheckpointError: As `load` does.
+            ModelError: If the checkpoint is of another family.
+        """
+        found = family_of_checkpoint(checkpoint, options)
+        if found != cls.family:
+            raise ModelError(
+                f"{checkpoint} is a {found} model and {cls.__name__} is for {cls.family} models: "
+                "take the class of its family, or one that finds it, TFAutoModel…"
+            )
+        return cls._loaded(checkpoint, **options)
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None, **options: Any) -> Any:
+        """A model with random weights of a transformers config; or Keras's method of that name."""
+        if not hasattr(config, "to_dict"):
+            return super().from_config(config, custom_objects=custom_objects)
+        return cls._loaded(config.to_dict(), config=config, **options)
+
+    @classmethod
+    def _loaded(cls, checkpoint: Any, config: Any = None, **options: Any) -> "TFPreTrainedModel":
+        options = {k: v for k, v in options.items() if k not in _WITHOUT_EFFECT}
+        given = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
+        flags = {
+            name: bool(options.pop(name, given.get(name)))
+            for name in ("output_hidden_states", "output_attentions")
+        }
+        labels = labels_of(options, given) if TASKS[cls.task_name].has_labels else None
+        load_options = {
+            name: options.pop(name)
+            for name in ("cache_dir", "revision", "dtype", "problem_type", "pooling")
+            if name in options
+        }
+        if given.get("problem_type"):
+            load_options.setdefault("problem_type", given["problem_type"])
+        if TASKS[cls.task_name].poolings:
+            load_options.setdefault("pooling", cls._own_pooling())
+        new_head = options.pop("ignore_mismatched_sizes", False) and labels is not None
+        model = load(
+            checkpoint,
+            cls.task_name,
+            labels=labels,
+            new_head=bool(options.pop("new_head", new_head)),
+            config={k: v for k, v in {**given, **options}.items() if k not in OF_LABELS},
+            model_class=cls,
+            **load_options,
+        )
+        model._flags = flags
+        return model
+
+    @classmethod
+    def _own_pooling(cls) -> str:
+        family = FAMILIES[cls.family]
+        config = family.complete({"model_type": cls.family})
+        has_pooler = family.head(cls.task_name, config).transform is not None
+        return "pooler" if has_pooler or cls.task_name == "text-classification" else "cls"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`model(ids, attention_mask=mask)`, `model(**encoding)` or `model(encoding)`.
+
+        Returns:
+            A `ModelOutput`; with `return_dict=False` a tuple. `loss`, where labels are given, is
+            a number a text, or (1,) for tasks about tokens, as it was.
+
+        Raises:
+            ModelError: If an input is unknown or not supported.
+        """
+        inputs, kwargs = inputs_of(args, kwargs)
+        if not hasattr(self, "info"):
+            return super().__call__(inputs, **kwargs)
+        flags = [
+            self._flags[name] if (value := kwargs.pop(name, None)) is None else bool(value)
+            for name in ("output_hidden_states", "output_attentions")
+        ]
+        as_dict = kwargs.pop("return_dict", None)
+        targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
+        out = with_states(self, *flags)(self._complete_inputs(inputs), **kwargs)
+        logits = out["output"]
+        fields = self._fields(logits, out["last_hidden_state"])
+        if (labels := labels_in(targets)) is not None:
+            fields["loss"] = self._loss_of(labels, logits)
+        for name in ("hidden_states", "attentions"):
+            if name in out:
+                fields[name] = tuple(out[name])
+        output = output_of(**fields)
+        return output.to_tuple() if as_dict is False else output
+
+    def encode(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        """What `model.bert(…)` gave: the last hidden state."""
+        inputs, kwargs = inputs_of(args, kwargs)
+        out = with_states(self, False)(self._complete_inputs(inputs), **kwargs)
+        return output_of(last_hidden_state=out["last_hidden_state"])
+
+    def _fields(self, output: Any, last_hidden_state: Any) -> dict:
+        if self.task.name == "question-answering":
+            return {"start_logits": output[:, 0], "end_logits": output[:, 1]}
+        if self.task.name == "feature-extraction":
+            pooled = output if self.info.pooling == "pooler" else None
+            return {"last_hidden_state": last_hidden_state, "pooler_output": pooled}
+        return {"logits": output}
+
+    # Training: the steps are Keras's; only labels and outputs are unwrapped.
+
+    def compile(
+        self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """As `FineTuneModel.compile`; `loss=model.compute_loss` and bare metrics are understood."""
+        if "tf_keras" in type(optimizer).__module__:
+            raise ModelError(
+                "The optimizer is one of tf_keras (Keras 2), the model is one of Keras 3: unset "
+                "TF_USE_LEGACY_KERAS and write keras.optimizers.Adam(2e-5)."
+            )
+        if isinstance(loss, list | tuple):
+            loss = loss[0]  # one for start and one for end; both are the same
+        if loss in (self.compute_loss, self.hf_compute_loss, "passthrough", "auto_with_warning"):
+            loss = None
+        if metrics is not None and not isinstance(metrics, list | tuple | dict):
+            metrics = [metrics]
+        super().compile(optimizer, loss, metrics, **kwargs)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's fit; labels may stand among the inputs or in a dict."""
+        if (given := kwargs.get("validation_data")) is not None:
+            given = tuple(map(plain, given)) if isinstance(given, tuple) else plain(given)
+            kwargs["validation_data"] = given
+        return super().fit(plain(x), plain(y), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's evaluate, for the data that `fit` takes."""
+        return super().evaluate(plain(x), plain(y), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
+        """Keras's predict: arrays of all rows, as `.logits` or `["logits"]`."""
+        return output_of(**super().predict(plain(x), *args, **kwargs))
+
+    def predict_step(self, data: Any) -> dict:
+        """Keras's hook."""
+        output = super().predict_step(data)
+        return {name: value for name, value in output.items() if name != "loss"}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Keras's hook; called with (labels, logits), what `hf_compute_loss` gives."""
+        if y_pred is None:
+            return self.hf_compute_loss(x, y)
+        labels = labels_in(x) if y is None else labels_in(y)
+        if labels is None:
+            raise DataError(
+                "There are no labels to learn from: give them as fit(inputs, labels), or as "
+                f"inputs['labels']; found the inputs {', '.join(map(str, x))}."
+            )
+        return super().compute_loss(x, labels, logits_in(y_pred), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Keras's hook."""
+        labels = labels_in(x) if y is None else labels_in(y)
+        return super().compute_metrics(x, labels, logits_in(y_pred), sample_weight)
+
+    def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
+        """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
+        return self._loss_of(labels_in(labels), logits_in(logits))
+
+    def _loss_of(self, labels: Any, logits: Any) -> Any:
+        kind, numbers = self.task.kind(self.labels), logits.dtype
+        if kind == "regression":
+            return ops.square(ops.squeeze(logits, -1) - ops.reshape(ops.cast(labels, numbers), -1))
+        if kind == "multi_label_classification":
+            return keras.losses.binary_crossentropy(labels, logits, from_logits=True)
+        labels = ops.cast(labels, "int32")
+        losses = keras.losses.sparse_categorical_crossentropy(
+            ops.maximum(labels, 0), logits, from_logits=True
+        )
+        if len(losses.shape) == 1:
+            return losses
+        if kind == "question-answering":
+            return ops.mean(losses, axis=-1)
+        counted = ops.cast(ops.not_equal(labels, IGNORED), numbers)
+        return ops.reshape(ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0), (1,))
+
+    def prepare_tf_dataset(self, dataset: Any, **options: Any) -> Any:
+        """See `finetune_tf.compat.prepare_tf_dataset`."""
+        return prepare_tf_dataset(self, dataset, **options)
+
+    # Names of the old classes for what a model is made of.
+
+    @property
+    def config(self) -> Config:
+        """The config, with keys and attributes."""
+        if not isinstance(self.info.config, Config):
+            self.info.config = Config(self.info.config)
+        return self.info.config
+
+    @property
+    def layers(self) -> Layers:
+        """All layers; `layers[0]` is the encoder, as it was."""
+        return Layers(super().layers, self)
+
+    @property
+    def base_model(self) -> Encoder:
+        """The encoder, to freeze or to call; `model.bert` of a BERT."""
+        return Encoder(self)
+
+    @property
+    def classifier(self) -> keras.layers.Layer:
+        """The output layer."""
+        return self.get_layer("classifier")
+
+    @property
+    def num_labels(self) -> int:
+        """How many outputs have a name."""
+        return len(self.labels or ())
+
+    def get_input_embeddings(self) -> keras.layers.Layer:
+        """The word table."""
+        return self.get_layer("embeddings").word
+
+    def resize_token_embeddings(self, size: int | None = None) -> keras.layers.Layer:
+        """As `FineTuneModel.resize_token_embeddings`; returns the word table."""
+        super().resize_token_embeddings(size or self.config["vocab_size"])
+        return self.get_input_embeddings()
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the model has, or learns."""
+        return int(self._parameters()[0 if only_trainable else 1])
+
+    def save_pretrained(self, folder: str | Path, *args: Any, **options: Any) -> Path:
+        """As `FineTuneModel.save_pretrained`; with `push_to_hub=True` uploads it, too."""
+        path = super().save_pretrained(folder)
+        if options.get("push_to_hub"):
+            self.push_to_hub(options.get("repo_id") or Path(folder).name)
+        return path
+
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Keras's save to a .keras file."""
+        if Path(filepath).suffix not in (".keras", ".h5"):
+            raise ModelError(
+                f"save({str(filepath)!r}) wrote a SavedModel once. Write model.export(folder) to "
+                "serve the model, model.save_pretrained(folder) to load it again, or "
+                "model.save('model.keras')."
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Not here yet."""
+        raise ModelError(f"{type(self).__name__} does not generate text; no family here does yet.")

@@ -1,0 +1,61 @@
+"""Records that are dicts and have attributes: outputs of models, and their configs."""
+
+from typing import Any
+
+_FIELDS = (
+    "loss",
+    "logits",
+    "start_logits",
+    "end_logits",
+    "last_hidden_state",
+    "pooler_output",
+    "hidden_states",
+    "attentions",
+)
+
+
+class ModelOutput(dict):
+    """Named outputs of a model, as `output.logits`, `output["logits"]` or `output[0]`.
+
+    A field that the model did not compute is missing as a key and None as an attribute.
+    """
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """By name, or by place."""
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __getattr__(self, name: str) -> Any:
+        """A field, None where it was not computed."""
+        if name in _FIELDS:
+            return self.get(name)
+        raise AttributeError(f"A model's output has no {name!r}; it has {', '.join(self)}.")
+
+    def to_tuple(self) -> tuple:
+        """The fields in order."""
+        return tuple(self.values())
+
+
+def output_of(**fields: Any) -> ModelOutput:
+    """An output of the fields that are not None, in the order of the old classes."""
+    return ModelOutput((n, fields[n]) for n in _FIELDS if fields.get(n) is not None)
+
+
+class Config(dict):
+    """A config with `config.hidden_size` as well as `config["hidden_size"]`."""
+
+    def __getattr__(self, name: str) -> Any:
+        """A key; classes of `id2label` are numbers."""
+        if name == "num_labels":
+            return len(self.get("id2label", {}))
+        if name not in self:
+            raise AttributeError(f"The config has no key {name!r}.")
+        if name == "id2label":
+            return {int(number): label for number, label in self[name].items()}
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def to_dict(self) -> dict:
+        """A copy."""
+        return dict(self)

@@ -1,0 +1,61 @@
+"""Rows that somebody tokenized already, as batches."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune_tf.data.batching import batches_of
+from finetune_tf.errors import DataError
+from finetune_tf.tasks import Encoded
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_LABELS = ("labels", "label")
+_ENDS = ("start_positions", "end_positions")
+
+
+def tokenized_batches(
+    dataset: Mapping[str, Any] | Any,
+    model: Any,
+    batch_size: int = 32,
+    shuffle: bool = False,
+    pad_token_id: int | None = None,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Batches a tokenized `datasets.Dataset`, padded to few lengths.
+
+    Args:
+        dataset: Columns by name: a `datasets.Dataset` or a dict of lists. Columns that are inputs
+            of the model are kept; "labels" (or "label"), a number a row or one a token, or
+            "start_positions" and "end_positions" become targets.
+        model: A model from `load`.
+        batch_size: Rows a batch.
+        shuffle: Whether each epoch has its own order.
+        pad_token_id: What ids are padded with; by default as the config says.
+        **options: As for `Examples.batches`.
+
+    Raises:
+        DataError: If there is no column of ids.
+    """
+    names = list(getattr(dataset, "column_names", None) or dataset)
+    if "input_ids" not in names:
+        raise DataError(
+            f"A tokenized dataset has a column input_ids, found {', '.join(names)}. Tokenize it: "
+            "dataset.map(lambda rows: tokenizer(rows['text'], truncation=True), batched=True)."
+        )
+    known = {tensor.name for tensor in model.inputs}
+    features = {n: [np.asarray(row, "int32") for row in dataset[n]] for n in names if n in known}
+    targets: Any = None
+    if all(name in names for name in _ENDS):
+        targets = np.stack([np.asarray(dataset[name], "int32") for name in _ENDS], axis=1)
+    elif found := [name for name in _LABELS if name in names]:
+        rows = list(dataset[found[0]])
+        lengths = [np.size(row) for row in rows]
+        per_token = np.ndim(rows[0]) == 1 and lengths == list(map(len, features["input_ids"]))
+        targets = [np.asarray(row, "int32") for row in rows] if per_token else np.asarray(rows)
+    if pad_token_id is None:
+        pad_token_id = model.config.get("pad_token_id") or 0
+    encoded = Encoded(features, {"input_ids": pad_token_id}, targets)
+    return batches_of(encoded, model, batch_size, shuffle=shuffle, **options)

@@ -1,0 +1,80 @@
+"""Hidden states and attention weights: what happens between the stages of a model."""
+
+import weakref
+from typing import Any
+
+import keras
+
+from finetune_tf.architectures import EncoderBlock
+from finetune_tf.stages import ordered_nodes
+
+# By model and what is wanted. Kept outside of the model, which would save them as parts of it.
+_GRAPHS: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class AttentionWeights(keras.layers.Layer):
+    """What the attention of a block gives its tokens: (batch, heads, length, length).
+
+    Args:
+        block: An `EncoderBlock`, whose weights are shared.
+    """
+
+    def __init__(self, block: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(block, dict):
+            block = keras.saving.deserialize_keras_object(block)
+        self.block = block
+
+    def call(self, *inputs: Any) -> Any:
+        """The arguments of the block."""
+        return self.block.attention_weights(*inputs)
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        block = keras.saving.serialize_keras_object(self.block)
+        return {**super().get_config(), "block": block}
+
+
+def with_states(
+    model: keras.Model, hidden_states: bool = True, attentions: bool = False
+) -> keras.Model:
+    """A plain Functional model on the layers of a model of ours that also gives its states.
+
+    Args:
+        model: From `load`.
+        hidden_states: Whether to give what the embeddings and each block put out.
+        attentions: Whether to give the attention weights of each block.
+
+    Returns:
+        Of the same inputs and weights, made once; its outputs are a dict with "output" (as of the
+        model), "last_hidden_state" (batch, length, features), and, where wanted, "hidden_states"
+        (one more than there are blocks) and "attentions" (batch, heads, length, length) as lists.
+    """
+    made = _GRAPHS.setdefault(model, {})
+    wanted = (hidden_states, attentions)
+    if wanted not in made:
+        blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
+        last = _last_hidden_state(model, blocks)
+        outputs = {"output": model.outputs[0], "last_hidden_state": last}
+        if hidden_states:
+            # What a normalisation above the blocks gives counts as the output of the last one.
+            below = [node.arguments.args[0] for node in blocks]
+            outputs["hidden_states"] = [*below, last]
+        if attentions:
+            outputs["attentions"] = [
+                AttentionWeights(node.operation, name=f"attention_weights_{i}")(
+                    *node.arguments.args
+                )
+                for i, node in enumerate(blocks)
+            ]
+        made[wanted] = keras.Model(model._inputs_struct, outputs, name=model.name)
+    return made[wanted]
+
+
+def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
+    top = blocks[-1].outputs[0]
+    for node in ordered_nodes(model):
+        if node.operation.name == "final_norm":
+            return node.outputs[0]
+    return top

@@ -1,0 +1,51 @@
+"""A vocabulary of another size: rows for tokens that were added to the tokenizer."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune_tf.errors import ModelError
+
+
+def resize(model: Any, size: int) -> None:
+    """Gives the word table, and the bias of a masked-language head, as many rows.
+
+    Args:
+        model: From `load`, not compiled yet.
+        size: Rows; new ones are drawn as those of a new model, surplus ones cut off the end.
+
+    Raises:
+        ModelError: If the size is none, or the model is compiled: its optimizer knows the old one.
+    """
+    if not (isinstance(size, int) and size > 0):
+        raise ModelError(f"A vocabulary has a whole number of tokens from 1 on, found {size!r}.")
+    if size == model.config["vocab_size"]:
+        return
+    if getattr(model, "optimizer", None) is not None:
+        raise ModelError("Resize the vocabulary before compile: the optimizer knows the old one.")
+    embeddings = model.get_layer("embeddings")
+    word = embeddings.word
+    _replace(word, "_embeddings", word.embeddings_initializer, size)
+    word.input_dim = embeddings._config["vocab_size"] = size
+    if any(layer.name == "vocabulary_bias" for layer in model.layers):
+        bias = model.get_layer("vocabulary_bias")
+        _replace(bias, "bias", keras.initializers.Zeros(), size)
+    model.config["vocab_size"] = size
+
+
+def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) -> None:
+    """Puts a variable with as many rows in the place of one that the layer has."""
+    old = getattr(layer, name)
+    kept = ops.convert_to_numpy(old)[:rows]
+    fresh = ops.convert_to_numpy(initializer((rows - len(kept), *old.shape[1:])))
+    with ExitStack() as scopes:
+        for part in old.path.split("/")[:-1]:
+            scopes.enter_context(keras.name_scope(part))
+        new = keras.Variable(np.concatenate([kept, fresh]), dtype=old.dtype, name=old.name)
+    new.trainable = old.trainable
+    variables = layer._trainable_variables
+    variables[next(i for i, variable in enumerate(variables) if variable is old)] = new
+    object.__setattr__(layer, name, new)  # the layer lets nothing be added once it is built

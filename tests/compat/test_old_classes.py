@@ -1,0 +1,269 @@
+"""What transformers 4's tests asked of its TensorFlow models, where it still makes sense."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import finetune_tf as ft
+from finetune_tf import compat
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.messages import quiet
+from finetune_tf.tasks import TASKS
+
+REFERENCES = Path(__file__).resolve().parents[1] / "references"
+IDS = np.array([[2, 6, 7, 3], [2, 8, 3, 0]], "int32")
+MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], "int32")
+TYPES = np.zeros_like(IDS)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bert):
+    with quiet():
+        return compat.TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+
+
+@pytest.fixture
+def fresh(tiny_bert):
+    """A model that a test may change."""
+    with quiet():
+        return compat.TFBertForSequenceClassification.from_pretrained(tiny_bert)
+
+
+def test_there_is_a_class_for_every_family_and_task():
+    names = {
+        f"TF{f.class_prefix}{t.class_suffix}" for f in FAMILIES.values() for t in TASKS.values()
+    }
+    assert all(issubclass(getattr(compat, name), ft.FineTuneModel) for name in names)
+    assert ft.TFXLMRobertaForTokenClassification is compat.TFXLMRobertaForTokenClassification
+    for name in ("Model", "ModelForSequenceClassification", "ModelForMaskedLM"):
+        assert getattr(compat, f"TFAuto{name}").__name__ == f"TFAuto{name}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forward_shapes_hidden_states_and_attentions(family):
+    with quiet():
+        model = compat.TFAutoModel.from_pretrained(REFERENCES / family)
+    assert type(model).__name__ == f"TF{FAMILIES[family].class_prefix}Model"
+    with np.load(REFERENCES / family / "expected.npz") as stored:
+        ids, mask = stored["input_ids"], stored["attention_mask"]
+    output = model(ids, attention_mask=mask, output_hidden_states=True, output_attentions=True)
+
+    rows, length = ids.shape
+    states, attentions = output.hidden_states, output.attentions
+    assert output.last_hidden_state.shape == states[0].shape == (rows, length, states[0].shape[-1])
+    assert len(states) == len(attentions) + 1
+    np.testing.assert_array_equal(states[-1], output.last_hidden_state)
+    for weights in attentions:
+        real = np.asarray(weights)[
+            mask.astype(bool).nonzero()[0], :, mask.astype(bool).nonzero()[1]
+        ]
+        assert weights.shape[0] == rows
+        assert weights.shape[2:] == (length, length)
+        if not model.config.get("talking_head"):
+            np.testing.assert_allclose(real.sum(-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_and_attentions_are_those_of_pytorch(family):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModel
+
+    theirs = AutoModel.from_pretrained(REFERENCES / family, attn_implementation="eager").eval()
+    with np.load(REFERENCES / family / "expected.npz") as stored:
+        inputs = {
+            n: stored[n] for n in ("input_ids", "attention_mask", "token_type_ids") if n in stored
+        }
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    with torch.no_grad():
+        expected = theirs(**{n: torch.tensor(v).long() for n, v in inputs.items()}, **wanted)
+    with quiet():
+        found = compat.TFAutoModel.from_pretrained(REFERENCES / family)(**inputs, **wanted)
+
+    real = inputs["attention_mask"].astype(bool)
+    assert len(found.hidden_states) == len(expected.hidden_states)
+    for mine, other in zip(found.hidden_states, expected.hidden_states, strict=True):
+        np.testing.assert_allclose(np.asarray(mine)[real], other.numpy()[real], rtol=0, atol=1e-5)
+    rows, places = real.nonzero()
+    for mine, other in zip(found.attentions, expected.attentions, strict=True):
+        mine, other = np.asarray(mine), other.numpy()
+        np.testing.assert_allclose(mine[rows, :, places], other[rows, :, places], rtol=0, atol=1e-5)
+    if found.pooler_output is not None:
+        np.testing.assert_allclose(found.pooler_output, expected.pooler_output, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((IDS,), {"attention_mask": MASK}),
+        ((IDS, MASK), {}),
+        ((IDS, MASK, TYPES), {}),
+        (([IDS, MASK],), {}),
+        (({"input_ids": IDS, "attention_mask": MASK},), {}),
+        (({"input_ids": tf.constant(IDS), "attention_mask": tf.constant(MASK)},), {}),
+        ((), {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": TYPES}),
+        (({"input_ids": IDS, "attention_mask": MASK, "labels": np.array([0, 1])},), {}),
+        ((IDS,), {"attention_mask": MASK, "training": False, "return_dict": True}),
+    ],
+)
+def test_every_way_of_calling_gives_the_same(classifier, args, kwargs):
+    output = classifier(*args, **kwargs)
+    expected = classifier.call({"input_ids": IDS, "attention_mask": MASK})
+    np.testing.assert_array_equal(output.logits, expected)
+    np.testing.assert_array_equal(output["logits"], expected)
+    np.testing.assert_array_equal(output[-1], expected)
+    np.testing.assert_array_equal(output.to_tuple()[-1], expected)
+
+
+def test_what_was_not_computed(classifier):
+    output = classifier(IDS)
+    assert list(output) == ["logits"]
+    assert output.loss is output.hidden_states is output.attentions is None
+    with pytest.raises(AttributeError, match="output has no 'logit'; it has logits"):
+        _ = output.logit
+
+
+def test_losses_have_the_shapes_they_had(tiny_bert, classifier):
+    labels = np.array([2, 0])
+    expected = keras.losses.sparse_categorical_crossentropy(
+        labels, classifier(IDS, MASK).logits, from_logits=True
+    )
+    np.testing.assert_allclose(classifier(IDS, MASK, labels=labels).loss, expected, rtol=1e-6)
+
+    with quiet():
+        tagger = compat.TFBertForTokenClassification.from_pretrained(tiny_bert, num_labels=2)
+        reader = compat.TFBertForQuestionAnswering.from_pretrained(tiny_bert)
+        guesser = compat.TFBertForMaskedLM.from_pretrained(tiny_bert)
+        grader = compat.TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=1)
+    tags = np.array([[-100, 1, 0, -100], [-100, 1, -100, -100]])
+    output = tagger(IDS, MASK, labels=tags)
+    each = -np.log(keras.ops.softmax(output.logits))
+    wanted = np.mean([each[0, 1, 1], each[0, 2, 0], each[1, 1, 1]])
+    np.testing.assert_allclose(output.loss, [wanted], rtol=1e-5)
+
+    output = reader(IDS, MASK, start_positions=np.array([1, 1]), end_positions=np.array([2, 1]))
+    starts, ends = (
+        keras.losses.sparse_categorical_crossentropy(np.array(t), logits, from_logits=True)
+        for t, logits in (([1, 1], output.start_logits), ([2, 1], output.end_logits))
+    )
+    np.testing.assert_allclose(output.loss, (starts + ends) / 2, rtol=1e-5)
+    assert guesser(IDS, MASK, labels=IDS).loss.shape == (1,)
+    output = grader(IDS, MASK, labels=np.array([0.5, 2.0]))
+    np.testing.assert_allclose(output.loss, (output.logits[:, 0] - [0.5, 2.0]) ** 2, rtol=1e-5)
+
+
+def test_keras_files_bring_the_old_class_back(classifier, tmp_path):
+    classifier.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again) is type(classifier)
+    np.testing.assert_array_equal(again(IDS, MASK).logits, classifier(IDS, MASK).logits)
+
+
+def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
+    texts, labels = ["the film was good", "a very bad film"], ["LABEL_1", "LABEL_0"]
+    examples = ft.data.from_arrays(texts, labels)
+    with quiet():
+        ft.train_only(fresh, ft.select.head())
+        assert len(fresh.trainable_variables) == 2
+        assert 0 <= ft.evaluate(fresh, examples).metrics["accuracy"] <= 1
+        assert ft.predict(fresh, texts[0]).label in ("LABEL_0", "LABEL_1")
+        fresh.export(tmp_path / "served")
+        fresh.save_pretrained(tmp_path / "saved")
+        plain = ft.load(tmp_path / "saved")
+    served = tf.saved_model.load(tmp_path / "served").serve(
+        {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": TYPES}
+    )
+    np.testing.assert_allclose(served["logits"], fresh(IDS, MASK).logits, atol=1e-6)
+    np.testing.assert_array_equal(plain(IDS), fresh(IDS).logits)
+
+
+def test_the_encoder_alone(classifier, tiny_bert):
+    with quiet():
+        bare = compat.TFBertModel.from_pretrained(tiny_bert)
+    expected = bare(IDS, MASK).last_hidden_state
+    np.testing.assert_array_equal(classifier.bert(IDS, MASK)[0], expected)
+    assert classifier.bert.pooler.name == "pooler"
+    assert classifier.base_model.embeddings is classifier.get_layer("embeddings")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m(inputs_embeds=np.zeros((1, 2, 24))), ModelError, "inputs_embeds is not supp"),
+        (lambda m: m(IDS, position_ids=IDS), ModelError, "position_ids is not supported; the mod"),
+        (lambda m: m(attention_mask=MASK), ModelError, "takes the inputs input_ids, token_type"),
+        (lambda m: m(IDS, nonsense=1), TypeError, "nonsense"),
+        (lambda m: m.generate(IDS), ModelError, "ForSequenceClassification does not generate"),
+        (lambda m: m.save("folder"), ModelError, r"model.export\(folder\) to serve .*'model.ke"),
+        (lambda m: m.config.nonsense, AttributeError, "config has no key 'nonsense'"),
+        (
+            lambda m: m.fit({"input_ids": IDS, "attention_mask": MASK}, verbose=0),
+            DataError,
+            r"no labels to learn from: .*inputs\['labels'\]; found the inputs input_ids, attention",
+        ),
+    ],
+)
+def test_calls_that_cannot_be(fresh, call, error, message):
+    with quiet(), pytest.raises(error, match=message):
+        call(fresh)
+
+
+def test_a_bare_model_has_no_loss(tiny_bert):
+    with quiet():
+        model = compat.TFBertModel.from_pretrained(tiny_bert)
+        model.compile(keras.optimizers.Adam(1e-5), "mse")
+        with pytest.raises(ModelError, match="A bare model has no loss of its own: put layers on"):
+            model.fit({"input_ids": IDS}, np.array([0.0, 1.0]), verbose=0)
+
+
+def test_a_checkpoint_of_another_family(tiny_bert):
+    with pytest.raises(ModelError, match="is a bert model and TFRobertaModel is for roberta mod"):
+        compat.TFRobertaModel.from_pretrained(tiny_bert)
+
+
+def test_an_optimizer_of_keras_2(fresh):
+    class Adam:
+        """Stands for tf_keras, which cannot be installed beside Keras 3's tf.keras."""
+
+    Adam.__module__ = "tf_keras.src.optimizers.adam"
+    with pytest.raises(ModelError, match="one of tf_keras .Keras 2.*unset TF_USE_LEGACY_KERAS"):
+        fresh.compile(Adam())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("TFTrainer", r"TFTrainer is gone. Write instead: model.compile\(\) and model.fit"),
+        ("pipeline", r"pipeline is gone. Write instead: ft.predict\(model, texts\)"),
+        ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
+        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'; there are: TFAlbertForMaskedLM, "),
+        ("BertTokeniser", "Neither finetune_tf.compat nor transformers 5.* has 'BertTokeniser'"),
+    ],
+)
+def test_names_that_are_gone(name, message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(compat, name)
+
+
+def test_a_trained_head_for_other_labels_is_replaced_only_on_demand(classifier, tmp_path):
+    with quiet():
+        classifier.save_pretrained(tmp_path / "three")
+        cls = type(classifier)
+        with pytest.raises(ft.errors.CheckpointError, match="has a head trained for the labels"):
+            cls.from_pretrained(tmp_path / "three", num_labels=5)
+        other = cls.from_pretrained(tmp_path / "three", num_labels=5, ignore_mismatched_sizes=True)
+    assert other(IDS).logits.shape == (2, 5)
+
+
+def test_the_rest_of_the_library_does_not_know_of_it():
+    package = Path(ft.__file__).parent
+    others = [
+        p for p in package.rglob("*.py") if "compat" not in p.parts and p.name != "__init__.py"
+    ]
+    assert len(others) > 90
+    assert not [p for p in others if "compat" in p.read_text(encoding="utf-8").split("import")]
+    assert not [p for p in others if "finetune_tf.compat" in p.read_text(encoding="utf-8")]

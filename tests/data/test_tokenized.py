@@ -1,0 +1,51 @@
+"""Rows that are tokenized already."""
+
+import numpy as np
+import pytest
+from helpers_models import small_model
+
+import finetune_tf as ft
+from finetune_tf.errors import DataError
+
+ROWS = {
+    "input_ids": [[2, 7, 3], [2, 8, 9, 3], [2, 3]],
+    "attention_mask": [[1] * 3, [1] * 4, [1] * 2],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return small_model(checkpoint=tiny_bert)
+
+
+def test_one_label_a_row(model):
+    data = ft.data.tokenized_batches({**ROWS, "label": [0, 1, 1], "text": ["a"] * 3}, model, 3)
+    ((inputs, targets),) = data.as_numpy_iterator()
+    assert set(inputs) == {"input_ids", "attention_mask"}
+    np.testing.assert_array_equal(inputs["input_ids"], [[2, 7, 3, 0], [2, 8, 9, 3], [2, 3, 0, 0]])
+    np.testing.assert_array_equal(inputs["attention_mask"].sum(1), [3, 4, 2])
+    np.testing.assert_array_equal(targets, [0, 1, 1])
+
+
+def test_one_label_a_token(model):
+    labels = [[-100, 1, -100], [-100, 0, 1, -100], [-100, -100]]
+    data = ft.data.tokenized_batches({**ROWS, "labels": labels}, model, 3, pad_token_id=5)
+    ((inputs, targets),) = data.as_numpy_iterator()
+    assert inputs["input_ids"][2].tolist() == [2, 3, 5, 5]
+    assert targets.tolist() == [[-100, 1, -100, -100], labels[1], [-100] * 4]
+
+
+def test_start_and_end(model):
+    ends = {"start_positions": [1, 0, 0], "end_positions": [2, 1, 0]}
+    ((_, targets),) = ft.data.tokenized_batches({**ROWS, **ends}, model, 3).as_numpy_iterator()
+    assert targets.tolist() == [[1, 2], [0, 1], [0, 0]]
+
+
+def test_no_labels(model):
+    (inputs,) = ft.data.tokenized_batches(ROWS, model, 3).as_numpy_iterator()
+    assert inputs["input_ids"].shape == (3, 4)
+
+
+def test_no_ids(model):
+    with pytest.raises(DataError, match="has a column input_ids, found text, label. Tokenize it"):
+        ft.data.tokenized_batches({"text": ["a"], "label": [0]}, model)

@@ -1,0 +1,69 @@
+"""Rows for words that were added to the tokenizer, and models without a checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+
+import finetune_tf as ft
+from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.messages import quiet
+
+IDS = np.array([[2, 7, 8, 3]], "int32")
+
+
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask"])
+def test_more_rows_and_fewer(tiny_bert, tmp_path, task):
+    with quiet():
+        model = ft.load(tiny_bert, task)
+    before, size = np.asarray(model(IDS)), model.config["vocab_size"]
+    model.resize_token_embeddings(size + 3)
+    after = np.asarray(model(IDS))
+    if task == "fill-mask":
+        assert after.shape[-1] == size + 3
+        after = after[..., :size]
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    assert np.isfinite(np.asarray(model(np.array([[2, size + 2, 3]])))).all()
+
+    with quiet():
+        model.compile()
+        targets = IDS if task == "fill-mask" else np.array([1])
+        model.fit({"input_ids": IDS}, targets, verbose=0)
+        again = ft.load(model.save_pretrained(tmp_path / "larger"), task)
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+
+    with pytest.raises(ModelError, match="Resize the vocabulary before compile"):
+        model.resize_token_embeddings(size)
+    again.resize_token_embeddings(12)
+    assert again.get_layer("embeddings").word.embeddings.shape[0] == 12
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, "7"])
+def test_sizes_that_are_none(tiny_bert, size):
+    with quiet():
+        model = ft.load(tiny_bert)
+    with pytest.raises(ModelError, match="whole number of tokens from 1 on, found"):
+        model.resize_token_embeddings(size)
+
+
+def test_a_model_with_random_weights(tiny_bert, capsys):
+    config = json.loads((tiny_bert / "config.json").read_text())
+    model = ft.load(config, labels=["a", "b", "c"])
+    assert "Loaded a new bert model: 0 of 41 variables filled; new: " in capsys.readouterr().out
+    assert model(IDS).shape == (1, 3)
+    assert len(model.trainable_variables) == 41
+    with pytest.raises(CheckpointError, match="The config has the model_type None"):
+        ft.load({"hidden_size": 3})
+    with pytest.raises(CheckpointError, match="folder a new bert model, which the tokenizer is lo"):
+        ft.predict(model, "good")
+
+
+def test_keys_that_replace_those_of_the_config(tiny_bert):
+    with quiet():
+        model = ft.load(tiny_bert, config={"layer_norm_eps": 0.5, "hidden_dropout_prob": 0.3})
+        plain = ft.load(tiny_bert)
+    assert model.config["layer_norm_eps"] == 0.5
+    assert model.get_layer("block_0").dropout.rate == 0.3
+    assert not np.allclose(model.get_layer("embeddings")(IDS), plain.get_layer("embeddings")(IDS))
+    with pytest.raises(CheckpointError, match="'hidden_act' has the value 'nope', which bert mod"):
+        ft.load(tiny_bert, config={"hidden_act": "nope"})

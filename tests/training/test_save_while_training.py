@@ -1,0 +1,48 @@
+"""Saving while a model trains, and uploading."""
+
+import huggingface_hub
+import numpy as np
+from helpers_models import token_batch
+
+import finetune_tf as ft
+from finetune_tf.messages import quiet
+
+
+def test_after_each_epoch_or_after_the_last(tiny_bert, tmp_path):
+    with quiet():
+        model = ft.load(tiny_bert)
+        model.compile()
+        for each, folder in ((True, "each"), (False, "last")):
+            saves = ft.callbacks.SavePretrained(tmp_path / folder, each_epoch=each)
+            model.fit(*token_batch(), epochs=2, verbose=0, callbacks=[saves])
+            again = ft.load(tmp_path / folder)
+            np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+def test_push_to_hub(tiny_bert, monkeypatch):
+    """No Hub takes uploads here, so a stand-in notes what it would have got."""
+    seen = {}
+
+    class Hub:
+        def __init__(self, token):
+            seen["token"] = token
+
+        def create_repo(self, repo_id, private, exist_ok):
+            assert exist_ok
+            seen["private"] = private
+            return type("Repo", (), {"repo_id": f"me/{repo_id}"})
+
+        def upload_folder(self, repo_id, folder_path):
+            seen["repo"] = repo_id
+            seen["files"] = sorted(path.name for path in folder_path.iterdir())
+            return "commit"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    with quiet():
+        model = ft.load(tiny_bert)
+        assert model.push_to_hub("mine", private=True, token="secret") == "commit"
+    assert seen["token"] == "secret"
+    assert seen["private"] is True
+    assert seen["repo"] == "me/mine"
+    assert {"config.json", "model.safetensors", "README.md", "tokenizer.json"} <= {*seen["files"]}
+    assert ft.predict(model, "good").score > 0  # the tokenizer is still found
