@@ -138,16 +138,18 @@ class TFPreTrainedModel(FineTuneModel):
         inputs, kwargs = inputs_of(args, kwargs)
         if not hasattr(self, "info"):
             return super().__call__(inputs, **kwargs)
-        flags = [
-            self._flags[name] if (value := kwargs.pop(name, None)) is None else bool(value)
-            for name in ("output_hidden_states", "output_attentions")
-        ]
+        asked = {name: kwargs.pop(name, None) for name in self._flags}
+        flags = {n: self._flags[n] if asked[n] is None else bool(asked[n]) for n in asked}
         as_dict = kwargs.pop("return_dict", None)
+        unknown = kwargs.keys() - {"training", "mask"}
+        if unknown:
+            raise TypeError(f"A call of {type(self).__name__} does not take {sorted(unknown)}.")
         targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
-        out = with_states(self, *flags)(self._complete_inputs(inputs), **kwargs)
+        out = with_states(self, *flags.values())(self._complete_inputs(inputs), **kwargs)
         logits = out["output"]
         fields = self._fields(logits, out["last_hidden_state"])
-        if (labels := labels_in(targets)) is not None:
+        labels = labels_in(targets)
+        if labels is not None:
             fields["loss"] = self._loss_of(labels, logits)
         for name in ("hidden_states", "attentions"):
             if name in out:

@@ -14,6 +14,15 @@ SCRIPTS = sorted(
 MIGRATING = HERE.parents[1] / "docs" / "migrating.md"
 
 
+EVERYDAY = ("custom_head", "labels_inside", "old_tokenizer_calls", "configs")
+
+
+def as_cases(scripts):
+    """All of them, most marked as slow: together they take a minute or two."""
+    marks = {False: pytest.mark.slow, True: ()}
+    return [pytest.param(p, id=p.stem, marks=marks[p.stem in EVERYDAY]) for p in scripts]
+
+
 # The small model is random, and so learns at rates that would ruin a trained one.
 @pytest.mark.filterwarnings("ignore:A learning rate of:UserWarning")
 # A head on the hidden states leaves the pooler without a gradient.
@@ -22,7 +31,7 @@ MIGRATING = HERE.parents[1] / "docs" / "migrating.md"
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 # And of every dataset whose length is unknown, in its second epoch.
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", as_cases(SCRIPTS))
 def test_script(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(HERE)

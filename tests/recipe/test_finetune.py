@@ -38,7 +38,7 @@ def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path
     }  # fmt: skip
     settings = json.loads((folder / "config.json").read_text())
     assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
-    again = ft.load(folder / "checkpoint")
+    again = ft.load(folder / "checkpoint", dtype="auto")  # in the precision of the recipe
     assert ft.predict(again, "a very good film") == ft.predict(result.model, "a very good film")
     card = (folder / "checkpoint" / "README.md").read_text()
     assert "toy (43 texts)" in card and "| accuracy |" in card
