@@ -89,9 +89,15 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
     for block in code_blocks("docs/guide.md"):
+        run(block, tiny_bert)
+
+
+def test_the_code_of_the_page_for_movers_runs(run, tiny_bert, capsys):
+    for block in code_blocks("docs/migrating.md"):
         names = run(block, tiny_bert)
 
-    assert isinstance(names["old"], ft.TFBertForSequenceClassification)
+    assert isinstance(names["model"], ft.TFBertForSequenceClassification)
+    assert "shape=(4, 2), dtype=float32" in capsys.readouterr().out
 
 
 def test_both_languages_of_the_readme_show_the_same_code():
