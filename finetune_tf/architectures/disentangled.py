@@ -178,14 +178,14 @@ class DisentangledAttention(keras.layers.Layer):
         """(B, H, L, L); `query` is scaled."""
         project = self.position_key or self.key
         table = self._split_heads(ops.flip(project(positions), axis=1))  # (1, H, P, F)
-        return _along_diagonals(ops.matmul(query, ops.transpose(table, (0, 1, 3, 2))))
+        return _along_diagonals(_against(table, query))
 
     def _position_to_content(self, key: Any, positions: Any) -> Any:
         """(B, H, L, L)."""
         project = self.position_query or self.query
         table = self._split_heads(project(positions))  # (1, H, P, F)
         table = table * ops.cast(self.scale, table.dtype)
-        scores = _along_diagonals(ops.matmul(key, ops.transpose(table, (0, 1, 3, 2))))
+        scores = _along_diagonals(_against(table, key))
         return ops.transpose(scores, (0, 1, 3, 2))
 
     def compute_output_shape(
@@ -200,6 +200,19 @@ class DisentangledAttention(keras.layers.Layer):
     def get_config(self) -> dict:
         """Keras config."""
         return {**super().get_config(), **self._config}
+
+
+def _against(table: Any, x: Any) -> Any:
+    """Products of (B, H, L, F) with a table (1, H, P, F): (B, H, L, P).
+
+    One product a head over all texts at once: TensorFlow's product that repeats the table for each
+    text crashes on processors with AVX512 for some odd shapes.
+    """
+    batch, heads, length, size = ops.shape(x)
+    rows = ops.reshape(ops.transpose(x, (1, 0, 2, 3)), (heads, batch * length, size))
+    products = ops.matmul(rows, ops.transpose(table[0], (0, 2, 1)))  # (H, B * L, P)
+    products = ops.reshape(products, (heads, batch, length, products.shape[-1] or -1))
+    return ops.transpose(products, (1, 0, 2, 3))
 
 
 def _along_diagonals(x: Any) -> Any:
