@@ -110,5 +110,5 @@ class SavePretrained(keras.callbacks.Callback):
 
     def _save(self) -> None:
         if self._tokenizer is not None:
-            self.model._tokenizer = self._tokenizer
+            self.model.tokenizer = self._tokenizer
         self.model.save_pretrained(self._folder)

@@ -73,8 +73,5 @@ def with_states(
 
 
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
-    top = blocks[-1].outputs[0]
-    for node in ordered_nodes(model):
-        if node.operation.name == "final_norm":
-            return node.outputs[0]
-    return top
+    above = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
+    return (above or blocks)[-1].outputs[0]

@@ -29,12 +29,14 @@ def complete(inputs: Any, known: dict[str, Any], limit: int | None) -> dict:
     Raises:
         ModelError: If an input is unknown, `input_ids` is missing, or too long.
     """
-    if not hasattr(inputs, "keys"):
-        if isinstance(inputs, list | tuple) or fit_errors.is_text(inputs):
-            raise ModelError(
-                "The model takes input_ids (batch, length) or a dict of inputs, found a "
-                f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
-            )
+    named = hasattr(inputs, "keys")
+    ids = inputs.get("input_ids") if named else inputs
+    if fit_errors.is_text(ids) or (not named and isinstance(ids, list | tuple)):
+        raise ModelError(
+            "The model takes input_ids (batch, length) or a dict of inputs, found a "
+            f"{type(ids).__name__}. For plain texts use ft.predict(model, texts)."
+        )
+    if not named:
         inputs = {"input_ids": inputs}
     given = {name: inputs[name] for name in inputs if name not in _DROPPED}
     given = {name: value for name, value in given.items() if value is not None}

@@ -79,8 +79,8 @@ def load(
         dtype = policy.name
     source = open_checkpoint(checkpoint, revision, cache_dir)
     if config:
-        complete = source.family.complete({**source.config, **config})
-        source = dataclasses.replace(source, config=complete)
+        replaced = source.family.complete({**source.config, **config})
+        source = dataclasses.replace(source, config=replaced)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
     # The table of the output layer depends on the layout that such a model is saved in.
@@ -96,9 +96,8 @@ def load(
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
     # Without rows for the output layer, a trained one that is not wanted is reported as unused.
-    table = source.family.weights(complete) + [
-        r for r in rows if trained or not _is_output(r, task_)
-    ]
+    wanted = [row for row in rows if trained or not _is_output(row, task_)]
+    table = source.family.weights(complete) + wanted
     report = fill(model.weights, table, source.tensors, source.family.tensor_prefix)
     model.info = ModelInfo(
         checkpoint=str(source.folder if isinstance(checkpoint, Mapping) else checkpoint),

@@ -75,6 +75,10 @@ class FineTuneModel(keras.Model):
             self._tokenizer = load_tokenizer(self.info.tokenizer)
         return self._tokenizer
 
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
     @property
     def max_length(self) -> int:
         """How many tokens a text may have, special ones included."""

@@ -14,8 +14,60 @@ from finetune_tf import kernels
 from finetune_tf.architectures.layers import PACKAGE, dense
 
 
+class Attention(keras.layers.Layer):
+    """What all attentions have in common; each projects and weighs in its own way.
+
+    A subclass has `num_heads`, `output_dense`, `_project` (hidden to query, key and value,
+    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training).
+    """
+
+    def call(
+        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+    ) -> Any:
+        """Attends from every position to the unmasked ones.
+
+        Args:
+            hidden: (B, L, D).
+            attention_mask: (B, L), 1 for real tokens.
+            positions: What the family's layer for relative positions gives; None for nothing.
+            training: Whether dropout is active.
+
+        Returns:
+            (B, L, D).
+        """
+        query, key, value = self._project(hidden)
+        weights = self._weights(query, key, attention_mask, positions, training)
+        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
+        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+
+    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
+        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
+
+        Args:
+            hidden: As for `call`.
+            attention_mask: As for `call`.
+            positions: As for `call`.
+        """
+        query, key, _ = self._project(hidden)
+        return self._weights(query, key, attention_mask, positions, training=False)
+
+    def _split_heads(self, x: Any) -> Any:
+        batch, length = ops.shape(x)[:2]
+        x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def compute_output_shape(
+        self,
+        hidden_shape: tuple,
+        attention_mask_shape: tuple | None = None,
+        positions_shape: tuple | None = None,
+    ) -> tuple:
+        """(B, L, D), as the input."""
+        return hidden_shape
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(Attention):
     """Multi-head self-attention (Vaswani et al. 2017), output projection included.
 
     Args:
@@ -82,36 +134,6 @@ class SelfAttention(keras.layers.Layer):
         for projection in (*inward, self.output_dense):
             projection.build(hidden_shape)
 
-    def call(
-        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
-    ) -> Any:
-        """Attends from every position to the unmasked ones.
-
-        Args:
-            hidden: (B, L, D).
-            attention_mask: (B, L), 1 for real tokens.
-            positions: (1, H, L, L), added to the scores; None for nothing.
-            training: Whether dropout is active.
-
-        Returns:
-            (B, L, D).
-        """
-        query, key, value = self._project(hidden)
-        weights = self._weights(query, key, attention_mask, positions, training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
-
-    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
-        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
-
-        Args:
-            hidden: As for `call`.
-            attention_mask: As for `call`.
-            positions: As for `call`.
-        """
-        query, key, _ = self._project(hidden)
-        return self._weights(query, key, attention_mask, positions, training=False)
-
     def _project(self, hidden: Any) -> tuple:
         """Query, key and value, (B, H, L, F) each."""
         if self._config["fused"]:
@@ -126,17 +148,13 @@ class SelfAttention(keras.layers.Layer):
     def _weights(
         self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
     ) -> Any:
+        """Of positions (1, H, L, L), added to the scores."""
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
             scores = scores + ops.cast(positions, scores.dtype)
         return kernels.masked_softmax(scores, self._visible(attention_mask), self.dropout, training)
-
-    def _split_heads(self, x: Any) -> Any:
-        batch, length = ops.shape(x)[:2]
-        x = ops.reshape(x, (batch, length, self.num_heads, self.head_size))
-        return ops.transpose(x, (0, 2, 1, 3))
 
     def _rotate(self, x: Any) -> Any:
         """Turns each pair of features (f, f + F/2) by an angle that grows with the position."""
@@ -158,15 +176,6 @@ class SelfAttention(keras.layers.Layer):
         steps = ops.arange(ops.shape(attention_mask)[1])
         near = ops.abs(steps[:, None] - steps[None]) <= window  # (L, L)
         return ops.cast(attention_mask, "int32")[:, None, :] * ops.cast(near, "int32")[None]
-
-    def compute_output_shape(
-        self,
-        hidden_shape: tuple,
-        attention_mask_shape: tuple | None = None,
-        positions_shape: tuple | None = None,
-    ) -> tuple:
-        """(B, L, D), as the input."""
-        return hidden_shape
 
     def get_config(self) -> dict:
         """Keras config."""

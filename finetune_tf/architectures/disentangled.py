@@ -9,11 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf.architectures.attention import Attention
 from finetune_tf.architectures.layers import PACKAGE, dense
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DisentangledAttention(keras.layers.Layer):
+class DisentangledAttention(Attention):
     """Self-attention whose scores add up from contents and relative positions (He et al. 2021).
 
     To the product of query and key come those of the query with the vector of their distance,
@@ -114,39 +115,10 @@ class DisentangledAttention(keras.layers.Layer):
             if mix is not None:
                 mix.build((*hidden_shape[:2], None, self.num_heads))
 
-    def call(
-        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
-    ) -> Any:
-        """Attends from every unmasked position to the unmasked ones.
-
-        Args:
-            hidden: (B, L, D).
-            attention_mask: (B, L), 1 for real tokens.
-            positions: (1, P, D) from `RelativePositions`; None if no score needs them.
-            training: Whether dropout is active.
-
-        Returns:
-            (B, L, D).
-        """
-        query, key, value = self._project(hidden)  # (B, H, L, F)
-        weights = self._weights(query, key, attention_mask, positions, training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
-
-    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
-        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
-
-        Args:
-            hidden: As for `call`.
-            attention_mask: As for `call`.
-            positions: As for `call`.
-        """
-        query, key, _ = self._project(hidden)
-        return self._weights(query, key, attention_mask, positions, training=False)
-
     def _weights(
         self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
     ) -> Any:
+        """Of positions (1, P, D) from `RelativePositions`; None if no score needs them."""
         query = query * ops.cast(self.scale, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
@@ -169,11 +141,6 @@ class DisentangledAttention(keras.layers.Layer):
         query = query + ops.cast(ops.reshape(self.query_bias, shape), query.dtype)
         return query, key, value + ops.cast(ops.reshape(self.value_bias, shape), value.dtype)
 
-    def _split_heads(self, x: Any) -> Any:
-        batch, length = ops.shape(x)[:2]
-        x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
-        return ops.transpose(x, (0, 2, 1, 3))
-
     def _content_to_position(self, query: Any, positions: Any) -> Any:
         """(B, H, L, L); `query` is scaled."""
         project = self.position_key or self.key
@@ -187,15 +154,6 @@ class DisentangledAttention(keras.layers.Layer):
         table = table * ops.cast(self.scale, table.dtype)
         scores = _along_diagonals(_against(table, key))
         return ops.transpose(scores, (0, 1, 3, 2))
-
-    def compute_output_shape(
-        self,
-        hidden_shape: tuple,
-        attention_mask_shape: tuple | None = None,
-        positions_shape: tuple | None = None,
-    ) -> tuple:
-        """(B, L, D), as the input."""
-        return hidden_shape
 
     def get_config(self) -> dict:
         """Keras config."""
@@ -211,7 +169,7 @@ def _against(table: Any, x: Any) -> Any:
     batch, heads, length, size = ops.shape(x)
     rows = ops.reshape(ops.transpose(x, (1, 0, 2, 3)), (heads, batch * length, size))
     products = ops.matmul(rows, ops.transpose(table[0], (0, 2, 1)))  # (H, B * L, P)
-    products = ops.reshape(products, (heads, batch, length, products.shape[-1] or -1))
+    products = ops.reshape(products, (heads, batch, length, ops.shape(products)[-1]))
     return ops.transpose(products, (1, 0, 2, 3))
 
 

@@ -34,10 +34,8 @@ def resolve(
     if path.is_dir():
         folder, called = path, f"The folder {path}"
     else:
-        folder, called = (
-            _from_hub(str(checkpoint), revision, cache_dir),
-            f"The Hub's {str(checkpoint)!r}",
-        )
+        folder = _from_hub(str(checkpoint), revision, cache_dir)
+        called = f"The Hub's {str(checkpoint)!r}"
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{called} has no config.json, so it is no Hugging Face checkpoint; "

@@ -11,6 +11,14 @@ from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
 from finetune_tf.compat.tokenizers import with_tensorflow
 
+_TRAINING = (
+    "AdamWeightDecay",
+    "KerasMetricCallback",
+    "PushToHubCallback",
+    "WarmUp",
+    "create_optimizer",
+    "prepare_tf_dataset",
+)
 _INSTEAD = {
     "TFTrainer": "model.compile() and model.fit(…), or ft.finetune(…)",
     "TFTrainingArguments": "the arguments of ft.finetune, ft.presets and model.fit",
@@ -19,14 +27,13 @@ _INSTEAD = {
     "ft.data.from_csv(…).batches(model)",
     "InputExample": "ft.data.from_arrays(texts, labels)",
     "InputFeatures": "tokenizer(texts, return_tensors='tf')",
-    "DistilBertConfig.from_pretrained": "AutoConfig.from_pretrained",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in CLASSES:
         return CLASSES[name]
-    if hasattr(training, name) and not name.startswith("_"):
+    if name in _TRAINING:
         return getattr(training, name)
     if name in _INSTEAD:
         raise AttributeError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")

@@ -54,7 +54,7 @@ class Encoder(Blocks):
         self.encoder = self.transformer = Blocks(self.layer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the class without a head returned."""
+        """Last hidden state and the pooler's output, as the class without a head."""
         return self._model.encode(*args, **kwargs)
 
 

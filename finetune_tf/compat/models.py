@@ -105,12 +105,20 @@ class TFPreTrainedModel(FineTuneModel):
             load_options.setdefault("problem_type", given["problem_type"])
         if TASKS[cls.task_name].poolings:
             load_options.setdefault("pooling", cls._own_pooling())
+        replace = bool(options.pop("new_head", False))
         new_head = options.pop("ignore_mismatched_sizes", False) and labels is not None
+        family = FAMILIES[cls.family]
+        unknown = options.keys() - {*family.defaults, *family.supported, *family.dropout_keys}
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__}.from_pretrained takes no {', '.join(sorted(unknown))}; it takes "
+                "num_labels, config and its kin, and keys of the config that change the numbers."
+            )
         model = load(
             checkpoint,
             cls.task_name,
             labels=labels,
-            new_head=bool(options.pop("new_head", new_head)),
+            new_head=replace or new_head,
             config={k: v for k, v in {**given, **options}.items() if k not in OF_LABELS},
             model_class=cls,
             **load_options,
@@ -158,10 +166,12 @@ class TFPreTrainedModel(FineTuneModel):
         return output.to_tuple() if as_dict is False else output
 
     def encode(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        """What `model.bert(…)` gave: the last hidden state."""
+        """What `model.bert(…)` gave: last hidden state and, if it has a pooler, its output."""
         inputs, kwargs = inputs_of(args, kwargs)
-        out = with_states(self, False)(self._complete_inputs(inputs), **kwargs)
-        return output_of(last_hidden_state=out["last_hidden_state"])
+        states = with_states(self, False)(self._complete_inputs(inputs), **kwargs)
+        states, pooler = states["last_hidden_state"], Encoder(self).pooler
+        pooled = None if pooler is None else pooler(states[:, 0])
+        return output_of(last_hidden_state=states, pooler_output=pooled)
 
     def _fields(self, output: Any, last_hidden_state: Any) -> dict:
         if self.task.name == "question-answering":

