@@ -89,10 +89,9 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
     for block in code_blocks("docs/guide.md"):
-        names = run(block, tiny_bert)
+        run(block, tiny_bert)
 
-    assert Path("served/saved_model.pb").is_file()
-    assert names["logits"].shape == (len(names["texts"]), 2)
+    assert Path("served/saved_model.pb").is_file()  # the last thing the guide makes
 
 
 def test_the_code_of_the_page_for_movers_runs(run, tiny_bert, capsys):
