@@ -32,7 +32,7 @@ BATCH_SIZE = 64  # of the one pass through the frozen stages
 def cache_features(
     model: FineTuneModel,
     folder: str | Path | None = None,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
 ) -> "FeatureModel":
     """Cuts a model above its frozen stages and keeps what these compute.
 
@@ -55,17 +55,20 @@ def cache_features(
         model: A model of `ft.load` whose lowest stages are frozen.
         folder: Where to keep features from one run to the next, and where there are more than fit
             into memory; by default in memory.
-        precision: "bfloat16" takes half the room and keeps three digits of each number.
+        precision: "float32", or "bfloat16", which takes half the room and keeps three digits of
+            each number. By default what the model computes in, so that nothing is lost.
 
     Raises:
         CacheError: If the lowest stage learns, or nothing does.
         ModelError: If there is no such precision.
     """
-    if precision not in ("float32", "bfloat16"):
+    if precision not in (None, "float32", "bfloat16"):
         raise ModelError(f"Features are kept as 'float32' or 'bfloat16', found {precision!r}.")
     cut = halves(model)
     learner = FeatureModel(inputs=cut.inputs, outputs=cut.outputs, name=model.name)
     learner.info = model.info
+    if precision is None:
+        precision = "bfloat16" if cut.trunk.outputs[0].dtype == "bfloat16" else "float32"
     learner._origin = _Origin(model, cut, RowStore(folder and Path(folder), precision))
     return learner
 

@@ -74,4 +74,9 @@ def with_states(
 
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
     above = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
-    return (above or blocks)[-1].outputs[0]
+    last = blocks[-1]
+    if not last.arguments.kwargs["first_token"]:
+        return (above or blocks)[-1].outputs[0]
+    # The head reads the first token alone, so the other ones are not in the model's graph.
+    hidden = last.operation(*last.arguments.args)
+    return above[-1].operation(hidden) if above else hidden

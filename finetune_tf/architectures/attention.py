@@ -18,11 +18,17 @@ class Attention(keras.layers.Layer):
     """What all attentions have in common; each projects and weighs in its own way.
 
     A subclass has `num_heads`, `output_dense`, `_project` (hidden to query, key and value,
-    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training).
+    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training; with
+    `first_token` of the first row alone).
     """
 
     def call(
-        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+        self,
+        hidden: Any,
+        attention_mask: Any,
+        positions: Any = None,
+        first_token: bool = False,
+        training: bool | None = None,
     ) -> Any:
         """Attends from every position to the unmasked ones.
 
@@ -30,15 +36,16 @@ class Attention(keras.layers.Layer):
             hidden: (B, L, D).
             attention_mask: (B, L), 1 for real tokens.
             positions: What the family's layer for relative positions gives; None for nothing.
+            first_token: Whether only the first position attends.
             training: Whether dropout is active.
 
         Returns:
-            (B, L, D).
+            (B, L, D), or (B, 1, D).
         """
         query, key, value = self._project(hidden)
-        weights = self._weights(query, key, attention_mask, positions, training)
+        weights = self._weights(query, key, attention_mask, positions, first_token, training)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, ops.shape(hidden)))
+        return self.output_dense(ops.reshape(mixed, (ops.shape(hidden)[0], -1, hidden.shape[-1])))
 
     def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
         """How much each token takes from each other one: (B, H, L, L), nothing dropped.
@@ -49,21 +56,14 @@ class Attention(keras.layers.Layer):
             positions: As for `call`.
         """
         query, key, _ = self._project(hidden)
-        return self._weights(query, key, attention_mask, positions, training=False)
+        return self._weights(
+            query, key, attention_mask, positions, first_token=False, training=False
+        )
 
     def _split_heads(self, x: Any) -> Any:
         batch, length = ops.shape(x)[:2]
         x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
-
-    def compute_output_shape(
-        self,
-        hidden_shape: tuple,
-        attention_mask_shape: tuple | None = None,
-        positions_shape: tuple | None = None,
-    ) -> tuple:
-        """(B, L, D), as the input."""
-        return hidden_shape
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -146,15 +146,26 @@ class SelfAttention(Attention):
         return query, key, value
 
     def _weights(
-        self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
+        self,
+        query: Any,
+        key: Any,
+        attention_mask: Any,
+        positions: Any,
+        first_token: bool,
+        training: bool | None,
     ) -> Any:
         """Of positions (1, H, L, L), added to the scores."""
+        visible = self._visible(attention_mask)
+        if first_token:
+            query = query[:, :, :1]
+            positions = None if positions is None else positions[:, :, :1]
+            visible = visible if len(visible.shape) == 2 else visible[:, :1]
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
         if positions is not None:
             scores = scores + ops.cast(positions, scores.dtype)
-        return kernels.masked_softmax(scores, self._visible(attention_mask), self.dropout, training)
+        return kernels.masked_softmax(scores, visible, self.dropout, training)
 
     def _rotate(self, x: Any) -> Any:
         """Turns each pair of features (f, f + F/2) by an angle that grows with the position."""

@@ -73,13 +73,19 @@ class ConvolutionBlock(EncoderBlock):
         self.convolution_norm.build(hidden_shape)
 
     def transform(
-        self, hidden: Any, attention_mask: Any, positions: Any, training: bool | None
+        self,
+        hidden: Any,
+        attention_mask: Any,
+        positions: Any,
+        first_token: bool,
+        training: bool | None,
     ) -> Any:
         """(B, L, D) to (B, L, D), zeros where masked; see `EncoderBlock.call`."""
-        output = super().transform(hidden, attention_mask, positions, training)
+        output = super().transform(hidden, attention_mask, positions, False, training)
         real = ops.cast(attention_mask, output.dtype)[:, :, None]
         convolved = self.convolution_dropout(self.convolution(hidden) * real, training=training)
-        return self.convolution_norm(output + self._activate(convolved)) * real
+        output = self.convolution_norm(output + self._activate(convolved)) * real
+        return output[:, :1] if first_token else output  # a convolution needs the neighbours
 
     def get_config(self) -> dict:
         """Keras config."""

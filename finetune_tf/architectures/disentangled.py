@@ -116,7 +116,13 @@ class DisentangledAttention(Attention):
                 mix.build((*hidden_shape[:2], None, self.num_heads))
 
     def _weights(
-        self, query: Any, key: Any, attention_mask: Any, positions: Any, training: bool | None
+        self,
+        query: Any,
+        key: Any,
+        attention_mask: Any,
+        positions: Any,
+        first_token: bool,
+        training: bool | None,
     ) -> Any:
         """Of positions (1, P, D) from `RelativePositions`; None if no score needs them."""
         query = query * ops.cast(self.scale, query.dtype)
@@ -129,7 +135,9 @@ class DisentangledAttention(Attention):
                 scores = scores + self._position_to_content(key, positions)
         scores = _mix(self.scores_mix, scores)
         weights = self.dropout(_pairwise_softmax(scores, attention_mask), training=training)
-        return _mix(self.weights_mix, weights)
+        weights = _mix(self.weights_mix, weights)
+        # The diagonals of a single row lie nowhere near each other; what is spared comes after.
+        return weights[:, :, :1] if first_token else weights
 
     def _project(self, hidden: Any) -> tuple:
         if not self._config["fused"]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, ops
 
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, dense
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm, Table, dense
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -73,10 +73,10 @@ class Embeddings(keras.layers.Layer):
         policy = self.dtype_policy
         self.mask_padding = mask_padding
 
-        def table(rows: int, name: str) -> keras.layers.Embedding | None:
+        def table(rows: int, name: str) -> Table | None:
             if not rows:
                 return None
-            return keras.layers.Embedding(
+            return Table(
                 rows,
                 width,
                 embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),

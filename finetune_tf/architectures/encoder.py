@@ -6,7 +6,7 @@ Shape legend: B batch, L length, D features.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras.saving import deserialize_keras_object, serialize_keras_object
@@ -14,6 +14,7 @@ from keras.saving import deserialize_keras_object, serialize_keras_object
 from finetune_tf import kernels
 from finetune_tf.architectures.attention import SelfAttention
 from finetune_tf.architectures.embeddings import Embeddings
+from finetune_tf.architectures.heads import Pooling
 from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm
 
 
@@ -88,29 +89,47 @@ class EncoderBlock(keras.layers.Layer):
         self.feed_forward_norm.build(hidden_shape)
 
     def call(
-        self, hidden: Any, attention_mask: Any, positions: Any = None, training: bool | None = None
+        self,
+        hidden: Any,
+        attention_mask: Any,
+        positions: Any = None,
+        first_token: bool = False,
+        training: bool | None = None,
     ) -> Any:
-        """(B, L, D) to (B, L, D).
+        """(B, L, D) to (B, L, D), or to (B, 1, D).
 
         Args:
             hidden: (B, L, D).
             attention_mask: (B, L), 1 for real tokens.
             positions: What the family's layer for positions gives, for the attention.
+            first_token: Whether only the first token is asked for, which spares the others all
+                that they do not do for it.
             training: Whether dropout is active.
         """
-        transform = functools.partial(self.transform, training=training)
+        transform = functools.partial(self.transform, first_token=first_token, training=training)
         if self.gradient_checkpointing and training:
             return kernels.recomputed(self, transform, hidden, attention_mask, positions)
         return transform(hidden, attention_mask, positions)
 
     def transform(
-        self, hidden: Any, attention_mask: Any, positions: Any, training: bool | None
+        self,
+        hidden: Any,
+        attention_mask: Any,
+        positions: Any,
+        first_token: bool,
+        training: bool | None,
     ) -> Any:
         """What the block computes; arguments as of `call`."""
         first, norm = self._config["norm_first"], self.attention_norm
         attended = self.attention(
-            self._attended(hidden), attention_mask, positions, training=training
+            self._attended(hidden),
+            attention_mask,
+            positions,
+            first_token=first_token,
+            training=training,
         )
+        if first_token:
+            hidden = hidden[:, :1]
         if first:
             hidden = hidden + self.attention_output_dropout(attended, training=training)
             transformed = self.feed_forward(self.feed_forward_norm(hidden), training=training)
@@ -128,14 +147,12 @@ class EncoderBlock(keras.layers.Layer):
         normed = self._config["norm_first"] and self._config["has_attention_norm"]
         return self.attention_norm(hidden) if normed else hidden
 
-    def compute_output_shape(
-        self,
-        hidden_shape: tuple,
-        attention_mask_shape: tuple | None = None,
-        positions_shape: tuple | None = None,
-    ) -> tuple:
-        """(B, L, D), as the input."""
-        return hidden_shape
+    def compute_output_spec(
+        self, hidden: Any, *others: Any, first_token: bool = False, training: bool | None = None
+    ) -> keras.KerasTensor:
+        """(B, L, D), as the input, or (B, 1, D)."""
+        batch, length, size = hidden.shape
+        return keras.KerasTensor((batch, 1 if first_token else length, size), self.compute_dtype)
 
     def get_config(self) -> dict:
         """Keras config, with the parts that were handed in."""
@@ -166,12 +183,19 @@ class Backbone:
     Attributes:
         inputs: Symbolic model inputs by name.
         hidden: (B, L, D), what the last block gives.
+        first_token: (B, 1, D), the same of the first token, without the work for the others.
         embeddings: The layer that looked the tokens up, for heads tied to its table.
     """
 
     inputs: dict[str, Any]
     hidden: Any
+    first_token: Any
     embeddings: Embeddings
+
+    def pooled(self, mode: Literal["cls", "mean"], dtype: Any) -> Any:
+        """(B, D), one vector a text; `mode` as of `Pooling`."""
+        hidden = self.first_token if mode == "cls" else self.hidden
+        return Pooling(mode, dtype=dtype, name="pooling")(hidden, self.inputs["attention_mask"])
 
 
 def bert_block(
@@ -245,8 +269,9 @@ def encoder(
         del more["attention_mask"]
     hidden = embeddings(ids, **more)
     known = () if positions is None else (positions(ids),)
-    for block in blocks:
+    for block in blocks[:-1]:
         hidden = block(hidden, mask, *known)
+    ends = [blocks[-1](hidden, mask, *known, first_token=only) for only in (False, True)]
     if final_norm is not None:
-        hidden = final_norm(hidden)
-    return Backbone(inputs, hidden, embeddings)
+        ends = [final_norm(end) for end in ends]
+    return Backbone(inputs, *ends, embeddings)

@@ -36,6 +36,15 @@ def dense(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class Table(keras.layers.Embedding):
+    """Keras's Embedding layer, which reads the rows it needs and not the whole table."""
+
+    def call(self, inputs: Any) -> Any:
+        """(…,) ids to (…, output_dim)."""
+        return ops.cast(kernels.rows(self.embeddings, inputs), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class LayerNorm(keras.layers.Layer):
     """Layer normalisation whose parameters and arithmetic stay in float32.
 

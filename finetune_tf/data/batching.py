@@ -17,6 +17,11 @@ from finetune_tf.tasks.encoded import Draw
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# Fixed, and not `tf.data.AUTOTUNE`: the thread that tunes sleeps for longer and longer, up to many
+# seconds, and the end of an epoch waits until it wakes.
+_WORKERS = 2  # batches put together at a time
+_AHEAD = 8  # batches that lie ready
+
 
 def batches_of(
     encoded: Encoded,
@@ -143,6 +148,7 @@ def bucketed_dataset(
     else:
         cut = functools.partial(cut_by_tokens, tokens=tokens_per_batch // group)
     plan = functools.partial(plan_of, item_buckets=item_buckets, cut=cut)
+    plain = tf.autograph.experimental.do_not_convert  # there is no control flow to find
     # Whatever the epoch: the order is by bucket, and a bucket always has as many rows.
     by_length = np.argsort(item_buckets, kind="stable")[:item_count]
     first = plan(by_length if shuffle else np.arange(item_count))
@@ -176,8 +182,8 @@ def bucketed_dataset(
 
     def epoch(plan: tuple, drawn: tuple) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(plan).map(
-            functools.partial(batch, drawn),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            plain(functools.partial(batch, drawn)),
+            num_parallel_calls=_WORKERS,
             deterministic=True,
         )
 
@@ -193,12 +199,13 @@ def bucketed_dataset(
             buckets_of = tf.ensure_shape(buckets_of, (batch_count,))
             return epoch((items, buckets_of), tuple(tf.ensure_shape(d, (None,)) for d in drawn))
 
-        dataset = tf.data.Dataset.range(1).flat_map(shuffled)
+        dataset = tf.data.Dataset.range(1).flat_map(plain(shuffled))
     else:
         dataset = epoch(first, ())
-    return dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(
-        tf.data.AUTOTUNE
-    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count))
+    return dataset.prefetch(_AHEAD).with_options(options)
 
 
 def _looked_up(stored: StoredRows, rows: "tf.Tensor", length: "tf.Tensor") -> "tf.Tensor":

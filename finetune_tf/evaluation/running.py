@@ -2,7 +2,9 @@
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,12 +104,28 @@ def _outputs(
     if asks not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
-        def forward(inputs: Any, targets: Any = None) -> Any:
+        def forward(inputs: Any, *targets: Any) -> Any:
             # Not `model(…)`: a subclass may wrap what it returns to a caller.
-            return kept(reference().call(inputs, training=False), targets)
+            return kept(reference().call(inputs, training=False), *targets or (None,))
 
         signature = spec if asks else [spec]
-        traced[asks] = tf.function(forward, input_signature=signature, autograph=False)
-    for batch in batches:
-        outputs = traced[asks](*(batch if asks else (batch,)))
-        yield outputs.numpy().astype("float32", copy=False)
+        function = tf.function(forward, input_signature=signature, autograph=False)
+        traced[asks] = function.get_concrete_function()
+
+    def outputs(batch: Any) -> np.ndarray:
+        found = traced[asks](*(batch if asks else (batch,)))
+        return found.numpy().astype("float32", copy=False)
+
+    yield from _side_by_side(outputs, batches)
+
+
+def _side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """As `map`, two calls at a time: one computes where the other cannot use all cores."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,22 +1,24 @@
 """The hot arithmetic, behind one door.
 
 Layers and optimizers import these names and never ask which backend runs them. A faster version
-for one backend stands in a module named after it, under the same name and with the same results.
+for one backend stands in modules named after it, under the same name and with the same results.
 """
 
 import keras
 
+from finetune_tf.kernels.compiled import keep_compiled
 from finetune_tf.kernels.memory import keep_buffers
 from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
 from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
-    from finetune_tf.kernels.tensorflow import (
+    keep_compiled()
+    from finetune_tf.kernels.tensorflow import add_norm, dense, masked_softmax, rows
+    from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
-        add_norm,
-        dense,
         global_norm,
-        masked_softmax,
+        scaled_gradient,
+        summed_gradient,
     )
 else:
     from finetune_tf.kernels.portable import (
@@ -25,6 +27,9 @@ else:
         dense,
         global_norm,
         masked_softmax,
+        rows,
+        scaled_gradient,
+        summed_gradient,
     )
 
 __all__ = [
@@ -39,4 +44,7 @@ __all__ = [
     "layer_norm",
     "masked_softmax",
     "recomputed",
+    "rows",
+    "scaled_gradient",
+    "summed_gradient",
 ]

@@ -70,6 +70,11 @@ def dense(
     return ACTIVATIONS[activation](product if bias is None else product + bias)
 
 
+def rows(table: keras.Variable, ids: Tensor) -> Tensor:
+    """Rows (…, D) of a table (V, D) by their numbers (…,)."""
+    return ops.take(table, ids, axis=0)
+
+
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
     """Layer normalisation over the last axis (Ba et al. 2016), float32 inside.
 
@@ -139,6 +144,22 @@ def blocked(scores: Tensor, mask: Tensor) -> Tensor:
     return scores + (shut[:, None, None, :] if len(mask.shape) == 2 else shut[:, None])
 
 
+def summed_gradient(gradient: Tensor, whole: bool) -> Tensor:
+    """A gradient in which each row of a table stands once. Only TensorFlow's may come otherwise.
+
+    Args:
+        gradient: As the backend gives it.
+        whole: Whether rows whose gradient is 0 must be there. Without them, only
+            `scaled_gradient`, `global_norm` and `adamw_update` take it.
+    """
+    return gradient
+
+
+def scaled_gradient(gradient: Tensor, scale: Tensor) -> Tensor:
+    """A gradient times a scalar."""
+    return gradient * ops.cast(scale, gradient.dtype)
+
+
 def global_norm(gradients: list[Tensor]) -> Tensor:
     """The Euclidean norm of all gradients together, a float32 scalar."""
     squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
@@ -169,6 +190,28 @@ def adamw_update(
     gradient: Tensor,
     momentum: keras.Variable,
     velocity: keras.Variable,
+    **numbers: Any,
+) -> None:
+    """One step of AdamW, in place.
+
+    Args:
+        variable: To be updated; gradient, momentum and velocity share its shape and dtype.
+        gradient: Of the loss, as from `summed_gradient`, already clipped.
+        momentum: Running mean of gradients, updated too.
+        velocity: Running mean of squared gradients, updated too.
+        **numbers: As of `adamw_moved`.
+    """
+    old = (variable, momentum, velocity)
+    moved = adamw_moved(variable, gradient, momentum, velocity, **numbers)
+    for item, value in zip(old, moved, strict=True):
+        item.assign(value)
+
+
+def adamw_moved(
+    variable: Tensor,
+    gradient: Tensor,
+    momentum: Tensor,
+    velocity: Tensor,
     *,
     learning_rate: Tensor,
     beta_1_power: Tensor,
@@ -177,14 +220,14 @@ def adamw_update(
     beta_2: float,
     epsilon: float,
     weight_decay: float,
-) -> None:
-    """One step of AdamW (Loshchilov & Hutter 2019), in place, epsilon where PyTorch has it.
+) -> tuple:
+    """Where a step of AdamW (Loshchilov & Hutter 2019) leads, epsilon where PyTorch has it.
 
     Args:
-        variable: To be updated; gradient, momentum and velocity share its shape and dtype.
-        gradient: Of the loss, already clipped.
-        momentum: Running mean of gradients, updated too.
-        velocity: Running mean of squared gradients, updated too.
+        variable: The weights.
+        gradient: Of the loss.
+        momentum: Running mean of gradients.
+        velocity: Running mean of squared gradients.
         learning_rate: Float scalar.
         beta_1_power: `beta_1` to the power of the number of this step.
         beta_2_power: `beta_2` likewise.
@@ -192,10 +235,13 @@ def adamw_update(
         beta_2: Decay of `velocity`.
         epsilon: Added to the root of the bias-corrected velocity.
         weight_decay: Share of the variable taken off per unit of learning rate.
+
+    Returns:
+        The new variable, momentum and velocity.
     """
-    momentum.assign(momentum + (gradient - momentum) * (1.0 - beta_1))
-    velocity.assign(velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2))
+    momentum = momentum + (gradient - momentum) * (1.0 - beta_1)
+    velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
     velocity_correction = ops.sqrt(1.0 - beta_2_power)
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
     kept = variable * (1.0 - learning_rate * weight_decay)
-    variable.assign(kept - (learning_rate / (1.0 - beta_1_power)) * change)
+    return kept - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity

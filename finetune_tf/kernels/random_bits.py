@@ -24,12 +24,17 @@ def kept(shape: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:
         seed: (2,) uint32; another one in each step and place.
         rate: From 0 to below 1.
     """
-    place = tf.cast(tf.reshape(tf.range(tf.reduce_prod(shape)), shape), tf.uint32)
     # A start and a stride of its own for each seed: masks of two steps are not shifted copies.
     start = _mixed(seed[0] ^ _mixed(seed[1]))
     stride = _mixed(start + seed[1]) | _bits(1)
     threshold = _bits(min(round(rate * 2**32), 2**32 - 1))
-    return tf.where(_mixed(place * stride + start) >= threshold, 1.0 / (1.0 - rate), 0.0)
+    # start + stride * place, put together from rows and columns: a range over all places would
+    # be computed by the compiler and stored in what it compiles.
+    rows = tf.cast(tf.range(tf.reduce_prod(shape[:-1])), tf.uint32)
+    columns = tf.cast(tf.range(shape[-1]), tf.uint32)
+    rows = rows * (stride * tf.cast(shape[-1], tf.uint32)) + start
+    places = tf.reshape(rows[:, None] + columns * stride, shape)
+    return tf.where(_mixed(places) >= threshold, 1.0 / (1.0 - rate), 0.0)
 
 
 def _mixed(x: tf.Tensor) -> tf.Tensor:

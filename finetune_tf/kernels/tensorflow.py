@@ -17,7 +17,7 @@ import tensorflow as tf
 from finetune_tf.kernels import portable
 from finetune_tf.kernels.random_bits import kept
 
-_island = functools.partial(tf.function, jit_compile=True, autograph=False)
+island = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
 def dense(
@@ -33,7 +33,7 @@ def dense(
     """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     out = tf.matmul(tf.reshape(x, (-1, x.shape[-1])) if x.shape.rank != 2 else x, kernel)
-    if bias is not None and activation != "linear" and _islands_pay(training):
+    if bias is not None and activation != "linear" and islands_pay(training):
         out = _bias_activation(activation)(out, tf.convert_to_tensor(bias))
     else:
         out = out if bias is None else tf.nn.bias_add(out, bias)
@@ -43,14 +43,22 @@ def dense(
     return tf.reshape(out, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))
 
 
+def rows(table: Any, ids: Any) -> Any:
+    """See `portable.rows`; a variable is not read as a whole.
+
+    Reading one whose rows were ever assigned one by one, TensorFlow copies it.
+    """
+    return tf.gather(table.value, ids)
+
+
 @functools.cache
 def _bias_activation(name: str) -> Callable:
-    @_island
+    @island
     def forward(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
         return tf.cast(portable.ACTIVATIONS[name](shifted), x.dtype)
 
-    @_island
+    @island
     def backward(x: tf.Tensor, bias: tf.Tensor, gradient: tf.Tensor) -> tuple:
         with tf.GradientTape() as tape:
             shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
@@ -76,7 +84,7 @@ def add_norm(
     training: bool | None = None,
 ) -> Any:
     """See `portable.add_norm`."""
-    if not _islands_pay(training) or beta is None:
+    if not islands_pay(training) or beta is None:
         return portable.add_norm(x, residual, gamma, beta, epsilon, dropout, training)
     tensors = map(tf.convert_to_tensor, (x, residual, gamma, beta))
     return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _seed(dropout))
@@ -88,7 +96,7 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
         wide = _wide(x.dtype)
         return tf.cast(residual, wide) + _dropped(tf.cast(x, wide), seed, rate)
 
-    @_island
+    @island
     def forward(
         x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
     ) -> tuple:
@@ -98,7 +106,7 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
         scale = tf.math.rsqrt(variance + epsilon)
         return tf.cast((total - mean) * scale * gamma + beta, x.dtype), mean, scale
 
-    @_island
+    @island
     def backward(
         x: tf.Tensor,
         residual: tf.Tensor,
@@ -139,7 +147,7 @@ def masked_softmax(
     scores: Any, mask: Any, dropout: Any | None = None, training: bool | None = None
 ) -> Any:
     """See `portable.masked_softmax`."""
-    if not _islands_pay(training) or dropout is None:
+    if not islands_pay(training) or dropout is None:
         return portable.masked_softmax(scores, mask, dropout, training)
     tensors = map(tf.convert_to_tensor, (scores, mask))
     return _masked_softmax(float(dropout.rate))(*tensors, _seed(dropout))
@@ -150,7 +158,7 @@ def _masked_softmax(rate: float) -> Callable:
     def blocked(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return portable.blocked(tf.cast(scores, _wide(scores.dtype)), mask)
 
-    @_island
+    @island
     def forward(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
         wide = blocked(scores, mask)
         top = tf.reduce_max(wide, axis=-1, keepdims=True)
@@ -158,7 +166,7 @@ def _masked_softmax(rate: float) -> Callable:
         share = 1.0 / _row_sums(raised)
         return tf.cast(_dropped(raised * share, seed, rate), scores.dtype), top, share
 
-    @_island
+    @island
     def backward(
         scores: tf.Tensor,
         mask: tf.Tensor,
@@ -181,53 +189,6 @@ def _masked_softmax(rate: float) -> Callable:
         return outputs[0], lambda gradient: (backward(*inputs, *outputs, gradient), None, None)
 
     return apply
-
-
-def global_norm(gradients: list[Any]) -> Any:
-    """See `portable.global_norm`; `l2_loss` squares and sums in one pass."""
-    halves = [tf.nn.l2_loss(tf.cast(gradient, tf.float32)) for gradient in gradients]
-    return tf.sqrt(2.0 * tf.add_n(halves))
-
-
-def adamw_update(
-    variable: Any,
-    gradient: Any,
-    momentum: Any,
-    velocity: Any,
-    *,
-    learning_rate: Any,
-    beta_1_power: Any,
-    beta_2_power: Any,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    weight_decay: float,
-) -> None:
-    """See `portable.adamw_update`; one fused pass instead of a dozen.
-
-    TensorFlow's kernel adds epsilon before the bias correction. Scaling epsilon by the
-    correction of the velocity makes the two the same:
-
-        m / (sqrt(v) / c + e) = c m / (sqrt(v) + c e)
-    """
-    variable, momentum, velocity = (
-        getattr(item, "value", item) if not isinstance(item, tf.Variable) else item
-        for item in (variable, momentum, velocity)
-    )
-    if weight_decay:
-        variable.assign(variable * (1.0 - learning_rate * weight_decay))
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=momentum.handle,
-        v=velocity.handle,
-        beta1_power=beta_1_power,
-        beta2_power=beta_2_power,
-        lr=learning_rate,
-        beta1=tf.cast(beta_1, gradient.dtype),
-        beta2=tf.cast(beta_2, gradient.dtype),
-        epsilon=epsilon * tf.sqrt(1.0 - beta_2_power),
-        grad=gradient,
-    )
 
 
 def checkpoint(pure: Callable) -> Callable:
@@ -262,7 +223,7 @@ def checkpoint(pure: Callable) -> Callable:
     return run
 
 
-def _islands_pay(training: bool | None) -> bool:
+def islands_pay(training: bool | None) -> bool:
     """In a traced training step on a CPU; eager calls would compile for shapes seen once."""
     return bool(training) and not tf.executing_eagerly() and not _accelerators()
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.architectures import Backbone, Pooling, UnitLength
+from finetune_tf.architectures import Backbone, UnitLength
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.tasks.encoded import features_of
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
@@ -46,9 +46,7 @@ class FeatureExtraction(Task):
                 "pooling='mean' or 'cls'."
             )
         mode = head.pooling if own else pooling
-        features = Pooling(mode, dtype=dtype, name="pooling")(
-            backbone.hidden, backbone.inputs["attention_mask"]
-        )
+        features = backbone.pooled(mode, dtype)
         if own:
             features = head.transform(dtype=dtype)(features)
         return keras.layers.Identity(dtype="float32", name="features")(features)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.architectures import Backbone, ClassificationHead, Pooling
+from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import features_of, tokenized
@@ -59,9 +59,7 @@ class TextClassification(Task):
         """Logits (batch, labels) on pooled features."""
         own = pooling == "pooler"
         mode = head.pooling if own else pooling
-        features = Pooling(mode, dtype=dtype, name="pooling")(
-            backbone.hidden, backbone.inputs["attention_mask"]
-        )
+        features = backbone.pooled(mode, dtype)
         if own and head.transform is not None:
             features = head.transform(dtype=dtype)(features)
         return ClassificationHead(

@@ -68,7 +68,17 @@ class AdamW(keras.optimizers.Optimizer):
             self.beta_1,
             self.beta_2,
         )
-        super().apply([_dense(gradient) for gradient in grads], trainable_variables)
+        # Whatever else Keras does with gradients, it does with whole ones.
+        whole = any(
+            (
+                self.gradient_accumulation_steps,
+                self.clipnorm,
+                self.clipvalue,
+                self.loss_scale_factor,
+            )
+        )
+        grads = [g if g is None else kernels.summed_gradient(g, whole) for g in grads]
+        super().apply(grads, trainable_variables)
         self._numbers = None  # tensors of a graph do not outlive its trace
 
     def _clip_gradients(self, grads: list) -> list:
@@ -76,7 +86,7 @@ class AdamW(keras.optimizers.Optimizer):
             return super()._clip_gradients(grads)
         norm = kernels.global_norm([gradient for gradient in grads if gradient is not None])
         scale = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
-        return [g if g is None else g * ops.cast(scale, g.dtype) for g in grads]
+        return [g if g is None else kernels.scaled_gradient(g, scale) for g in grads]
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Updates one variable in place."""
@@ -104,14 +114,3 @@ class AdamW(keras.optimizers.Optimizer):
             "epsilon": self.epsilon,
             "no_decay": list(self.no_decay),
         }
-
-
-def _dense(gradient: Any) -> Any:
-    """Sums the slices as which TensorFlow gives the gradient of a table.
-
-    A token that occurs twice stands twice among them. Keras squares slices one by one and takes
-    their norm as they are, which is wrong for both.
-    """
-    if not hasattr(gradient, "indices"):
-        return gradient
-    return ops.segment_sum(gradient.values, gradient.indices, num_segments=gradient.shape[0])

@@ -189,6 +189,25 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in LAYERS if "block" in name or "attention" in name]
+)
+def test_the_first_token_alone(name):
+    """What a head on the first token reads, without the work for the others."""
+    make, inputs, _ = LAYERS[name]
+    layer = make()
+    whole = layer(*inputs)
+    first = layer(*inputs, first_token=True)
+    np.testing.assert_allclose(first, whole[:, :1], atol=1e-6)
+
+
+def test_the_first_token_with_a_bias_for_positions():
+    layer = SelfAttention(D, 3)
+    bias = RNG.normal(size=(1, 3, L, L)).astype("float32")
+    whole = layer(HIDDEN, MASK, bias)
+    np.testing.assert_allclose(layer(HIDDEN, MASK, bias, first_token=True), whole[:, :1], atol=1e-6)
+
+
 def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):
     """As bfloat16 copies, which Keras would hand out, 1.001 and 1.0 are the same."""
     seen = []
@@ -226,7 +245,11 @@ def test_the_encoder_is_a_chain_of_named_stages():
     named = [layer.name for layer in model.layers if layer.weights]
     assert named == ["embeddings", "block_0", "block_1"]
     assert backbone.hidden.shape == (None, None, D)
+    assert backbone.first_token.shape == (None, 1, D)
     assert set(backbone.inputs) == {"input_ids", "token_type_ids", "attention_mask"}
     assert np.asarray(model.get_layer("block_1").feed_forward.intermediate.kernel).std() < 0.03
     found = model({"input_ids": IDS, "token_type_ids": TYPES, "attention_mask": MASK})
     assert found.shape == (B, L, D)
+    short = keras.Model(backbone.inputs, backbone.pooled("cls", None))
+    inputs = {"input_ids": IDS, "token_type_ids": TYPES, "attention_mask": MASK}
+    np.testing.assert_allclose(short(inputs), found[:, 0], atol=1e-6)

@@ -128,6 +128,13 @@ def test_a_dropped_remainder_is_another_in_each_epoch():
     assert left_out == {0, 1, 2, 3}
 
 
+def test_an_epoch_does_not_end_in_waiting():
+    """For TensorFlow's tuning thread, which sleeps for seconds."""
+    features = {"input_ids": [np.arange(3)] * 4}
+    dataset = bucketed_dataset(features, {}, None, batch_size=2, buckets=[3], shuffle=True)
+    assert not dataset.options().autotune.enabled
+
+
 def test_shapes_are_open():
     inputs, targets = dataset(shuffle=True).element_spec
     assert all(spec.shape.as_list() == [None, None] for spec in inputs.values())

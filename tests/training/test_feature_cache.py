@@ -122,6 +122,14 @@ def test_half_the_room(tiny_bert, examples, tmp_path, capsys):
     assert sizes == [128 + 12 * 24 * 2, 128 + 12 * 24 * 4]
 
 
+def test_by_default_as_precise_as_the_model(tiny_bert, examples, tmp_path):
+    for dtype, size in (("float32", 4), ("mixed_bfloat16", 2)):
+        model = loaded(tiny_bert, dtype=dtype)
+        examples.batches(ft.cache_features(model, tmp_path / dtype))
+        (file,) = (tmp_path / dtype).glob("*.npy")
+        assert file.stat().st_size == 128 + 12 * 24 * size
+
+
 def test_a_pass_that_breaks_off_leaves_no_file(tiny_bert, examples, tmp_path):
     model = loaded(tiny_bert)
     learner = ft.cache_features(model, tmp_path)
