@@ -11,15 +11,15 @@ import numpy as np
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense
+from finetune_tf.architectures.layers import PACKAGE, dense, first_row
 
 
 class Attention(keras.layers.Layer):
     """What all attentions have in common; each projects and weighs in its own way.
 
     A subclass has `num_heads`, `output_dense`, `_project` (hidden to query, key and value,
-    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training; with
-    `first_token` of the first row alone).
+    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training). With
+    `first_token`, weights have only the first row, and the query need have no other.
     """
 
     def call(
@@ -42,10 +42,10 @@ class Attention(keras.layers.Layer):
         Returns:
             (B, L, D), or (B, 1, D).
         """
-        query, key, value = self._project(hidden)
+        query, key, value = self._project(hidden, first_token)
         weights = self._weights(query, key, attention_mask, positions, first_token, training)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, (ops.shape(hidden)[0], -1, hidden.shape[-1])))
+        return self.output_dense(ops.reshape(mixed, (*ops.shape(mixed)[:2], hidden.shape[-1])))
 
     def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
         """How much each token takes from each other one: (B, H, L, L), nothing dropped.
@@ -55,7 +55,7 @@ class Attention(keras.layers.Layer):
             attention_mask: As for `call`.
             positions: As for `call`.
         """
-        query, key, _ = self._project(hidden)
+        query, key, _ = self._project(hidden, first_token=False)
         return self._weights(
             query, key, attention_mask, positions, first_token=False, training=False
         )
@@ -134,13 +134,15 @@ class SelfAttention(Attention):
         for projection in (*inward, self.output_dense):
             projection.build(hidden_shape)
 
-    def _project(self, hidden: Any) -> tuple:
-        """Query, key and value, (B, H, L, F) each."""
+    def _project(self, hidden: Any, first_token: bool) -> tuple:
+        """Query, key and value, (B, H, L, F) each; with `first_token` the query (B, H, 1, F)."""
         if self._config["fused"]:
-            parts = ops.split(self.query_key_value(hidden), 3, axis=-1)
+            query, key, value = ops.split(self.query_key_value(hidden), 3, axis=-1)
+            query = first_row(query, 1) if first_token else query
         else:
-            parts = (self.query(hidden), self.key(hidden), self.value(hidden))
-        query, key, value = map(self._split_heads, parts)
+            query = self.query(first_row(hidden, 1) if first_token else hidden)
+            key, value = self.key(hidden), self.value(hidden)
+        query, key, value = map(self._split_heads, (query, key, value))
         if self._config["rope_theta"] is not None:
             query, key = self._rotate(query), self._rotate(key)
         return query, key, value
@@ -157,9 +159,8 @@ class SelfAttention(Attention):
         """Of positions (1, H, L, L), added to the scores."""
         visible = self._visible(attention_mask)
         if first_token:
-            query = query[:, :, :1]
-            positions = None if positions is None else positions[:, :, :1]
-            visible = visible if len(visible.shape) == 2 else visible[:, :1]
+            positions = None if positions is None else first_row(positions, 2)
+            visible = visible if len(visible.shape) == 2 else first_row(visible, 1)
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)

@@ -10,7 +10,7 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.architectures.encoder import EncoderBlock
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm, first_row
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -85,7 +85,7 @@ class ConvolutionBlock(EncoderBlock):
         real = ops.cast(attention_mask, output.dtype)[:, :, None]
         convolved = self.convolution_dropout(self.convolution(hidden) * real, training=training)
         output = self.convolution_norm(output + self._activate(convolved)) * real
-        return output[:, :1] if first_token else output  # a convolution needs the neighbours
+        return first_row(output, 1) if first_token else output  # a convolution needs the neighbours
 
     def get_config(self) -> dict:
         """Keras config."""

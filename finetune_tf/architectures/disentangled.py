@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from finetune_tf.architectures.attention import Attention
-from finetune_tf.architectures.layers import PACKAGE, dense
+from finetune_tf.architectures.layers import PACKAGE, dense, first_row
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -137,9 +137,9 @@ class DisentangledAttention(Attention):
         weights = self.dropout(_pairwise_softmax(scores, attention_mask), training=training)
         weights = _mix(self.weights_mix, weights)
         # The diagonals of a single row lie nowhere near each other; what is spared comes after.
-        return weights[:, :, :1] if first_token else weights
+        return first_row(weights, 2) if first_token else weights
 
-    def _project(self, hidden: Any) -> tuple:
+    def _project(self, hidden: Any, first_token: bool) -> tuple:
         if not self._config["fused"]:
             parts = (self.query(hidden), self.key(hidden), self.value(hidden))
             return tuple(map(self._split_heads, parts))

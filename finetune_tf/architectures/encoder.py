@@ -15,7 +15,7 @@ from finetune_tf import kernels
 from finetune_tf.architectures.attention import SelfAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.heads import Pooling
-from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm
+from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm, first_row
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -129,7 +129,7 @@ class EncoderBlock(keras.layers.Layer):
             training=training,
         )
         if first_token:
-            hidden = hidden[:, :1]
+            hidden = first_row(hidden, 1)
         if first:
             hidden = hidden + self.attention_output_dropout(attended, training=training)
             transformed = self.feed_forward(self.feed_forward_norm(hidden), training=training)

@@ -35,6 +35,11 @@ def dense(
     )
 
 
+def first_row(x: Any, axis: int) -> Any:
+    """All but the first row of an axis left out; TensorFlow knows of `x[:1]` only "0 or 1 rows"."""
+    return ops.expand_dims(x[(slice(None),) * axis + (0,)], axis)
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class Table(keras.layers.Embedding):
     """Keras's Embedding layer, which reads the rows it needs and not the whole table."""

@@ -293,6 +293,14 @@ class TFPreTrainedModel(FineTuneModel):
         """The output layer."""
         return self.get_layer("classifier")
 
+    @classifier.setter
+    def classifier(self, layer: Any) -> None:
+        raise ModelError(
+            "A head that is assigned would be in no model. Write from_pretrained(…, num_labels=n) "
+            "for another number of labels, or put layers on the outputs of a bare model, such as "
+            "TFBertModel, in a keras.Model."
+        )
+
     @property
     def num_labels(self) -> int:
         """How many outputs have a name."""

@@ -33,7 +33,7 @@ def dense(
     """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     out = tf.matmul(tf.reshape(x, (-1, x.shape[-1])) if x.shape.rank != 2 else x, kernel)
-    if bias is not None and activation != "linear" and islands_pay(training):
+    if bias is not None and activation != "linear" and islands_pay(training, x):
         out = _bias_activation(activation)(out, tf.convert_to_tensor(bias))
     else:
         out = out if bias is None else tf.nn.bias_add(out, bias)
@@ -84,7 +84,7 @@ def add_norm(
     training: bool | None = None,
 ) -> Any:
     """See `portable.add_norm`."""
-    if not islands_pay(training) or beta is None:
+    if not islands_pay(training, x) or beta is None:
         return portable.add_norm(x, residual, gamma, beta, epsilon, dropout, training)
     tensors = map(tf.convert_to_tensor, (x, residual, gamma, beta))
     return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _seed(dropout))
@@ -147,7 +147,7 @@ def masked_softmax(
     scores: Any, mask: Any, dropout: Any | None = None, training: bool | None = None
 ) -> Any:
     """See `portable.masked_softmax`."""
-    if not islands_pay(training) or dropout is None:
+    if not islands_pay(training, scores) or dropout is None:
         return portable.masked_softmax(scores, mask, dropout, training)
     tensors = map(tf.convert_to_tensor, (scores, mask))
     return _masked_softmax(float(dropout.rate))(*tensors, _seed(dropout))
@@ -223,8 +223,13 @@ def checkpoint(pure: Callable) -> Callable:
     return run
 
 
-def islands_pay(training: bool | None) -> bool:
-    """In a traced training step on a CPU; eager calls would compile for shapes seen once."""
+def islands_pay(training: bool | None, x: Any = None) -> bool:
+    """In a traced training step on a CPU; eager calls would compile for shapes seen once.
+
+    Not for an `x` (…, 1, D) of one token a text, which is not worth the compiling.
+    """
+    if x is not None and x.shape[-2] == 1:
+        return False
     return bool(training) and not tf.executing_eagerly() and not _accelerators()
 
 

@@ -67,6 +67,43 @@ def test_forward_shapes_hidden_states_and_attentions(family):
             np.testing.assert_allclose(real.sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_states_of_every_token_though_the_head_reads_the_first(family):
+    folder = FOLDER / family / NAME
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    with quiet():
+        bare = compat.TFAutoModel.from_pretrained(folder)(IDS, attention_mask=MASK, **wanted)
+        model = compat.TFAutoModelForSequenceClassification.from_pretrained(folder)
+    output = model(IDS, attention_mask=MASK, **wanted)
+    for name in wanted:
+        name = name.removeprefix("output_")
+        for found, expected in zip(output[name], bare[name], strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(output.logits, model(IDS, attention_mask=MASK).logits)
+
+
+@pytest.mark.slow
+def test_weights_of_transformers_4_trained_on_open_in_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from transformers import BertForSequenceClassification
+
+    folder = FOLDER.parent / "fixtures" / "tf4" / "bert" / NAME
+    with np.load(folder / "expected.npz") as stored:
+        inputs = {n: stored[n] for n in ("input_ids", "attention_mask", "token_type_ids")}
+        recorded = stored["logits"]
+    with quiet():
+        model = compat.TFBertForSequenceClassification.from_pretrained(folder)
+        np.testing.assert_allclose(model(inputs).logits, recorded, rtol=0, atol=1e-5)
+        model.compile(keras.optimizers.Adam(1e-3))
+        model.fit({**inputs, "labels": np.arange(len(recorded)) % 3}, epochs=3, verbose=0)
+        model.save_pretrained(tmp_path)
+    theirs = BertForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = theirs(**{n: torch.tensor(v).long() for n, v in inputs.items()}).logits
+    assert np.abs(np.asarray(expected) - recorded).max() > 1e-2
+    np.testing.assert_allclose(model(inputs).logits, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_states_and_attentions_are_those_of_pytorch(family):
@@ -201,6 +238,11 @@ def test_the_encoder_alone(classifier, tiny_bert):
         (lambda m: m("good"), ModelError, r"found a str. For plain texts use ft.predict\(model"),
         (lambda m: m(["good", "bad"]), ModelError, r"found a str. For plain texts use ft.pred"),
         (lambda m: m.generate(IDS), ModelError, "ForSequenceClassification does not generate"),
+        (
+            lambda m: setattr(m, "classifier", keras.layers.Dense(5)),
+            ModelError,
+            r"that is assigned would be in no model. Write from_pretrained\(…, num_labels=n\)",
+        ),
         (lambda m: m.save("folder"), ModelError, r"model.export\(folder\) to serve .*'model.ke"),
         (lambda m: m.config.nonsense, AttributeError, "config has no key 'nonsense'"),
         (
