@@ -30,9 +30,16 @@ def sst2_full(data: Path) -> dict[str, float]:
     return _sst2(data, ft.select.everything(), 5e-5)
 
 
-def _sst2(data: Path, learns: ft.select.Selector, rate: float | str) -> dict[str, float]:
+def sst2_bfloat16(data: Path) -> dict[str, float]:
+    """The same in mixed precision."""
+    return _sst2(data, ft.select.everything(), 5e-5, "mixed_bfloat16")
+
+
+def _sst2(
+    data: Path, learns: ft.select.Selector, rate: float | str, dtype: str = "float32"
+) -> dict[str, float]:
     train, test = (ft.data.from_csv(data / "sst2" / f"{split}.csv") for split in ("train", "test"))
-    model = ft.load(minilm(), labels=train.labels)
+    model = ft.load(minilm(), labels=train.labels, dtype=dtype)
     ft.train_only(model, learns)
     model.compile(**ft.presets.cross_entropy(learning_rate=rate))
     model.fit(train.batches(model, 32, shuffle=True), epochs=1, verbose=2)
@@ -98,6 +105,7 @@ def old_script(data: Path) -> dict[str, float]:
 MEASUREMENTS: dict[str, Callable[[Path], dict[str, float]]] = {
     "sst2-head": sst2_head,
     "sst2-full": sst2_full,
+    "sst2-bfloat16": sst2_bfloat16,
     "banking77": banking77,
     "stsb": stsb,
     "old-script": old_script,

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _TESTED = ("2.19.", "2.20.", "2.21.")  # TensorFlow dies of a flag that it does not know
+_FOLDER = "finetune_tf/compiled"
 _MOST = 200_000_000  # bytes of a folder
 _NEEDED = 1_000_000_000  # bytes that must be free, since TensorFlow fails on a full disk
 
@@ -26,13 +27,15 @@ def keep_compiled() -> Path | None:
     `~/.cache/finetune_tf/compiled/…` (under XDG_CACHE_HOME if that is set), one for each processor
     and version of TensorFlow, since code for one processor can crash on another.
     """
+    if _FOLDER in os.environ.get("TF_XLA_FLAGS", ""):
+        del os.environ["TF_XLA_FLAGS"]  # of the process that started this one
     if os.environ.get("FINETUNE_TF_KEEP_COMPILED") == "0" or "TF_XLA_FLAGS" in os.environ:
         return None
     tensorflow = version("tensorflow")
     if not sys.platform.startswith("linux") or not tensorflow.startswith(_TESTED):
         return None
     try:
-        folder = _caches() / "finetune_tf" / "compiled" / _machine(tensorflow)
+        folder = _caches() / _FOLDER / _machine(tensorflow)
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK) and len(str(folder).split()) == 1
         if not usable or shutil.disk_usage(folder).free < _NEEDED:

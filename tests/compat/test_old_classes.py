@@ -94,13 +94,13 @@ def test_weights_of_transformers_4_trained_on_open_in_pytorch(tmp_path):
     with quiet():
         model = compat.TFBertForSequenceClassification.from_pretrained(folder)
         np.testing.assert_allclose(model(inputs).logits, recorded, rtol=0, atol=1e-5)
-        model.compile(keras.optimizers.Adam(1e-3))
-        model.fit({**inputs, "labels": np.arange(len(recorded)) % 3}, epochs=3, verbose=0)
+        model.compile(keras.optimizers.Adam(1e-4))
+        model.fit({**inputs, "labels": np.arange(len(recorded)) % 3}, epochs=30, verbose=0)
         model.save_pretrained(tmp_path)
     theirs = BertForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         expected = theirs(**{n: torch.tensor(v).long() for n, v in inputs.items()}).logits
-    assert np.abs(np.asarray(expected) - recorded).max() > 1e-2
+    assert np.abs(np.asarray(expected) - recorded).max() > 1e-3
     np.testing.assert_allclose(model(inputs).logits, expected, rtol=0, atol=1e-5)
 
 

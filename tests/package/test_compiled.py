@@ -22,8 +22,8 @@ print(float(tf.function(lambda x: tf.reduce_sum(x * x), jit_compile=True)(tf.one
 
 def run(cache, **environment) -> list:
     """Files in the cache after a process, with the times at which they were written."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), **environment}
-    environment.pop("TF_XLA_FLAGS", None)
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
+    environment = {**inherited, "XDG_CACHE_HOME": str(cache), **environment}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
     )
@@ -37,6 +37,13 @@ def test_the_next_process_finds_it(tmp_path):
     assert len(first) == 1
     assert run(tmp_path) == first
     assert run(tmp_path / "none", FINETUNE_TF_KEEP_COMPILED="0") == []
+
+
+def test_a_process_does_not_take_its_parents_folder(tmp_path):
+    flags = f"--tf_xla_persistent_cache_directory={tmp_path}/finetune_tf/compiled/2.1.0-0"
+    assert run(tmp_path, TF_XLA_FLAGS=flags)[0][0].parent.name != "2.1.0-0"
+    assert run(tmp_path / "none", TF_XLA_FLAGS=flags, FINETUNE_TF_KEEP_COMPILED="0") == []
+    assert len(list(tmp_path.glob("finetune_tf/compiled/*"))) == 1
 
 
 def test_where_nothing_can_be_kept(tmp_path, monkeypatch):
