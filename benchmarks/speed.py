@@ -44,8 +44,6 @@ GROUPED = ("pytorch", "eager+grouped+kept")
 HUB, HUB_SHORT, HUB_KEPT = ("kerashub", "default"), ("kerashub", "short+kept"), ("kerashub", "kept")
 OLD = ("transformers4", "kept")
 SERVED, SPARING = ("ours", "openvino"), ("ours", "checkpointing")
-# Without what a run before compiled; other runs of ours find it, as when a script runs again.
-COLD = ("ours", "cold")
 STEP = (EAGER, KEPT, COMPILED, HUB_KEPT, OLD)
 KEEPING = ":".join(
     f"glibc.malloc.{name}={bytes}"
@@ -72,7 +70,7 @@ WORKLOADS = {
     "epoch": Workload(
         "an epoch of SST-2 (6,920 sentences), MiniLM",
         ("epochs",),
-        (COLD, EAGER, GROUPED, HUB_SHORT, OLD),
+        (EAGER, GROUPED, HUB_SHORT, OLD),
     ),
     "epoch-phrases": Workload(
         "an epoch of 20,000 SST-2 phrases, MiniLM",
@@ -97,7 +95,7 @@ WORKLOADS = {
     "half-3": Workload(
         "3 epochs of SST-2, embeddings and lower half frozen",
         ("epochs", "--frozen", "half", "--epochs", "3"),
-        (COLD, EAGER, GROUPED),
+        (EAGER, GROUPED),
     ),
     "predict": Workload(
         "prediction of 5,000 sentences",
@@ -107,12 +105,12 @@ WORKLOADS = {
     "first": Workload(
         "process start to the end of the first step",
         ("first", "--batch", "32", "--length", "24"),
-        (COLD, EAGER, HUB, OLD),
+        (EAGER, HUB, OLD),
     ),
     "first-base": Workload(
         "process start to the end of the first step, BERT base, 16 × 128",
         ("first", "--size", "base", "--batch", "16", "--length", "128"),
-        (COLD, EAGER, HUB, OLD),
+        (EAGER, HUB, OLD),
     ),
     "memory": Workload(
         "training step, MiniLM size, 64 × 128",
@@ -144,8 +142,6 @@ def run(side: str, setting: str, job: list[str]) -> dict:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
     if "kept" in setting.split("+"):
         environment["GLIBC_TUNABLES"] = KEEPING
-    if setting == "cold":
-        environment["FINETUNE_TF_KEEP_COMPILED"] = "0"
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=HERE / "sides"
     )
@@ -182,8 +178,6 @@ def measured(name: str, arguments: argparse.Namespace) -> list[dict]:
     sides = [("ours", "default"), *workload.peers]
     sides = [side for side in sides if side[0] in arguments.sides]
     runs: dict[tuple[str, str], list[dict]] = {side: [] for side in sides}
-    if COLD in sides:
-        run("ours", "default", job)
     for _ in range(arguments.rounds):
         for side, setting in sides:
             result = run(side, setting, job)

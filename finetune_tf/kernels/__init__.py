@@ -6,13 +6,11 @@ for one backend stands in modules named after it, under the same name and with t
 
 import keras
 
-from finetune_tf.kernels.compiled import keep_compiled
 from finetune_tf.kernels.memory import keep_buffers
 from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
 from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
-    keep_compiled()
     from finetune_tf.kernels.tensorflow import add_norm, dense, masked_softmax, rows
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
