@@ -256,8 +256,7 @@ def _make_folder(folder: Path) -> None:
     """Before training, so that it is not lost to a folder that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror}). Choose a folder you may write to."

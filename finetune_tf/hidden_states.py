@@ -75,7 +75,7 @@ def with_states(
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
     above = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
     last = blocks[-1]
-    if not last.arguments.kwargs["first_token"]:
+    if not last.arguments.kwargs.get("first_token"):  # a .keras file of an older version has none
         return (above or blocks)[-1].outputs[0]
     # The head reads the first token alone, so the other ones are not in the model's graph.
     hidden = last.operation(*last.arguments.args)

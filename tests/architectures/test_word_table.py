@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from finetune_tf.training.optimizers import AdamW
 
-tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow gives slices"
 )

@@ -20,7 +20,7 @@ def parts_of(examples, size):
         yield type(examples)(columns, examples.labels, f"part {start}")
 
 
-def same(one, other):
+def assert_same(one, other):
     one, other = (list(batches.as_numpy_iterator()) for batches in (one, other))
     assert len(one) == len(other) > 1
     for (inputs, targets), (inputs_, targets_) in zip(one, other, strict=True):
@@ -40,9 +40,9 @@ def test_batches_are_those_of_memory(films, options, tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=films.labels)
     stored = ft.data.write_tokens(parts_of(films, 12), model, tmp_path / "tokens")
     assert len(stored) == 50
-    same(stored.batches(model, 8, **options), films.batches(model, 8, **options))
+    assert_same(stored.batches(model, 8, **options), films.batches(model, 8, **options))
     again = ft.data.read_tokens(tmp_path / "tokens")
-    same(again.batches(model, 8, **options), films.batches(model, 8, **options))
+    assert_same(again.batches(model, 8, **options), films.batches(model, 8, **options))
 
 
 def test_words_and_pairs(tiny_bert, tmp_path):
@@ -51,12 +51,12 @@ def test_words_and_pairs(tiny_bert, tmp_path):
     tagged = ft.data.Examples({"tokens": words, "tags": tags}, ft.Labels(["O", "B-x"]))
     model = ft.load(tiny_bert, "token-classification", labels=tagged.labels)
     stored = ft.data.write_tokens(parts_of(tagged, 7), model, tmp_path / "words")
-    same(stored.batches(model, 4, shuffle=True), tagged.batches(model, 4, shuffle=True))
+    assert_same(stored.batches(model, 4, shuffle=True), tagged.batches(model, 4, shuffle=True))
 
     pairs = ft.data.Examples({"text": texts(20), "text_pair": texts(20, 1)})
     model = ft.load(tiny_bert, "feature-extraction")
     stored = ft.data.write_tokens(parts_of(pairs, 7), model, tmp_path / "pairs")
-    same(stored.batches(model, 4, shuffle=True), pairs.batches(model, 4, shuffle=True))
+    assert_same(stored.batches(model, 4, shuffle=True), pairs.batches(model, 4, shuffle=True))
 
 
 def test_a_model_learns_from_files_and_from_features_of_them(films, tiny_bert, tmp_path):
