@@ -17,7 +17,7 @@ from finetune_tf.model import FineTuneModel
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.saving import opens_in
 from finetune_tf.tasks import Task, get_task
-from finetune_tf.training.devices import device_line, policy_of
+from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
 
 
 def load(
@@ -55,7 +55,8 @@ def load(
         dropout: Replaces every dropout rate of the config.
         dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 where
             the device has units for it, else float32. By default the global one.
-            Logits are float32 always.
+            Logits are float32 always. A model in float32 turns TensorFloat-32 off in this process,
+            because PyTorch does without it.
         revision: Branch, tag or commit on the Hub.
         cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
         config: Keys that replace those of config.json.
@@ -77,6 +78,8 @@ def load(
     if dtype == "auto":
         say(device_line(policy.name))
         dtype = policy.name
+    if policy.compute_dtype == "float32":
+        compute_float32_in_full()
     source = open_checkpoint(checkpoint, revision, cache_dir)
     if config:
         replaced = source.family.complete({**source.config, **config})

@@ -123,13 +123,17 @@ class FineTuneModel(keras.Model):
             optimizer: Optimizer or name; by default AdamW with the rate "auto".
             loss: Loss or name; by default the task's.
             metrics: As in Keras; with no loss given, the task's.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras; but with TensorFlow `jit_compile` is False by default, on GPUs
+                too, because compiling the whole model takes most of a minute for each length of
+                batches. It pays in long trainings at one length.
 
         Raises:
             ModelError: If the loss does not fit the labels.
         """
         preset = self.task.preset(self.labels)
         resolved = compiling.resolve(self, self.labels, preset, optimizer, loss, metrics)
+        if keras.backend.backend() == "tensorflow":
+            kwargs.setdefault("jit_compile", False)
         super().compile(**resolved, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:

@@ -20,6 +20,7 @@ from transformers import (  # noqa: E402
 
 torch.set_num_threads(os.cpu_count())
 torch.manual_seed(0)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 settings = set(job.setting.split("+"))
 IMPORTED = common.peak_mb()
 
@@ -32,6 +33,7 @@ def load() -> BertForSequenceClassification:
     if job.frozen == "half":
         model.bert.embeddings.requires_grad_(False)
         model.bert.encoder.layer[:3].requires_grad_(False)
+    model = model.to(DEVICE)
     return torch.compile(model, dynamic=True) if "compile" in settings else model
 
 
@@ -47,7 +49,7 @@ def optimizer_of(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
 
 def train_step(model, optimizer, inputs: dict, labels: torch.Tensor) -> None:
     """Forward, backward, clipping, update."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=job.dtype == "bfloat16"):
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=job.dtype == "bfloat16"):
         loss = model(**inputs, labels=labels).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
@@ -58,7 +60,17 @@ def train_step(model, optimizer, inputs: dict, labels: torch.Tensor) -> None:
 def _fixed() -> tuple[dict, torch.Tensor]:
     ids = torch.randint(1000, 30000, (job.batch, job.length))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return inputs, torch.randint(0, 2, (job.batch,))
+    return _there(inputs), torch.randint(0, 2, (job.batch,)).to(DEVICE)
+
+
+def _there(tensors: dict) -> dict:
+    return {name: tensor.to(DEVICE) for name, tensor in tensors.items()}
+
+
+def _wait() -> None:
+    """Until the device has done what it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def step() -> dict:
@@ -69,6 +81,7 @@ def step() -> dict:
     for _ in range(common.WARM_UP + job.steps):
         start = time.perf_counter()
         train_step(model, optimizer, *batch)
+        _wait()
         times.append(time.perf_counter() - start)
     return common.summary(times)
 
@@ -77,6 +90,7 @@ def first() -> dict:
     """From the start of the process to the end of the first step."""
     model = load().train()
     train_step(model, optimizer_of(model, 2e-5), *_fixed())
+    _wait()
     return {"seconds": common.since_start()}
 
 
@@ -85,7 +99,8 @@ def padded(rows: list[list[int]]) -> dict:
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     sizes = torch.tensor([len(row) for row in rows])
-    return {"input_ids": ids, "attention_mask": (torch.arange(length) < sizes[:, None]).long()}
+    mask = (torch.arange(length) < sizes[:, None]).long()
+    return _there({"input_ids": ids, "attention_mask": mask})
 
 
 def epochs() -> dict:
@@ -113,8 +128,10 @@ def epochs() -> dict:
             batches = [batches[i] for i in torch.randperm(len(batches)).tolist()]
         for chosen in batches:
             inputs = padded([rows[i] for i in chosen])
-            train_step(model, optimizer, inputs, torch.tensor([labels[i] for i in chosen]))
+            targets = torch.tensor([labels[i] for i in chosen]).to(DEVICE)
+            train_step(model, optimizer, inputs, targets)
             schedule.step()
+    _wait()
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "accuracy": accuracy(model, tokenizer)}
 
@@ -126,7 +143,7 @@ def predictions(model, rows: list[list[int]]) -> list[int]:
     found = [0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for chosen in (order[i : i + 64] for i in range(0, len(order), 64)):
-        with torch.autocast("cpu", torch.bfloat16, enabled=job.dtype == "bfloat16"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=job.dtype == "bfloat16"):
             best = model(**padded([rows[i] for i in chosen])).logits.argmax(-1)
         for i, label in zip(chosen, best.tolist(), strict=True):
             found[i] = label

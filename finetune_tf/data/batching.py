@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.data.buckets import length_buckets
+from finetune_tf.data.buckets import SHAPES, length_buckets
 from finetune_tf.data.plans import NO_ITEM, cut_by_items, cut_by_tokens, plan_of, shuffled_epochs
 from finetune_tf.data.rows import lengths_of, padder
 from finetune_tf.data.stored import FEATURES, StoredRows
@@ -31,6 +31,7 @@ def batches_of(
     shuffle: bool = False,
     seed: int = 0,
     name: str = "texts",
+    shapes: int = SHAPES,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
@@ -44,6 +45,7 @@ def batches_of(
         shuffle: As for `bucketed_dataset`. Without it, what is drawn by chance is drawn once.
         seed: As for `bucketed_dataset`.
         name: Of the examples, for messages.
+        shapes: How many lengths batches may have.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
@@ -61,7 +63,7 @@ def batches_of(
         encoded.pad_values,
         encoded.targets,
         batch_size=batch_size,
-        buckets=length_buckets(lengths, max_length or model.max_length),
+        buckets=length_buckets(lengths, max_length or model.max_length, shapes),
         shuffle=shuffle,
         seed=seed,
         group=encoded.group,

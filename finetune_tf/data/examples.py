@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from finetune_tf.data.answers import check_answers
+from finetune_tf.data.buckets import SHAPES
 from finetune_tf.data.checks import check_columns, check_labels, check_texts, check_words
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
@@ -127,6 +128,7 @@ class Examples:
         max_length: int | None = None,
         drop_remainder: bool = False,
         tokens_per_batch: int | None = None,
+        buckets: int = SHAPES,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -143,6 +145,9 @@ class Examples:
             drop_remainder: Leaves out the last batch if it is smaller than the others.
             tokens_per_batch: Instead of `batch_size` rows, as many as stay within so many tokens,
                 padding included: steps of even work and memory, whatever the lengths.
+            buckets: How many lengths batches may have (8); the best ones are chosen from the data.
+                More of them mean less padding and more compiling; one suits
+                `compile(jit_compile=True)` on a GPU.
             **options: What the task can be told besides: for fill-mask `mask_rate` (0.15) and
                 `whole_word` (False). With `shuffle` it hides other words in each epoch, without
                 it always the same. For question answering `stride` (128), the tokens that the
@@ -154,14 +159,16 @@ class Examples:
             "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            DataError: If a label is none of the model's, `batch_size` is below 1, or the task has
-                no such option.
+            DataError: If a label is none of the model's, `batch_size` or `buckets` is below 1,
+                or the task has no such option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
         from finetune_tf.data.batching import batches_of
 
         if batch_size < 1:
             raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
+        if buckets < 1:
+            raise DataError(f"Batches have at least one length, found buckets={buckets}.")
         encoded = self.encoded(model, max_length, **options)
         return batches_of(
             encoded,
@@ -172,6 +179,7 @@ class Examples:
             seed=seed,
             drop_remainder=drop_remainder,
             tokens_per_batch=tokens_per_batch,
+            shapes=buckets,
             name=self.name,
         )
 

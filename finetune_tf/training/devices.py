@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from finetune_tf.errors import ModelError
-from finetune_tf.messages import warn
+from finetune_tf.messages import say, warn
 
 _BFLOAT16_UNITS = {"amx_bf16", "avx512_bf16"}  # as Linux calls what a processor can do
 _AMPERE = (8, 0)  # the first NVIDIA generation with bfloat16
@@ -58,6 +58,30 @@ def policy_of(dtype: Any = None) -> keras.DTypePolicy:
             f"There is no dtype policy {dtype!r}; use 'auto', 'float32', 'mixed_bfloat16' or "
             "'mixed_float16'."
         ) from None
+
+
+def compute_float32_in_full() -> None:
+    """Has GPUs multiply float32 numbers as PyTorch does: as they are.
+
+    From Ampere on, TensorFlow and JAX by default round them to TensorFloat-32 first, with 10 bits
+    of mantissa instead of 23, and logits are off by a thousandth. It is a setting of the process,
+    and who wants the speed and not the numbers may undo it after a model is loaded.
+    """
+    if not _accelerators():
+        return
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.experimental.tensor_float_32_execution_enabled():
+            return
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        if jax.config.jax_default_matmul_precision is not None:
+            return
+        jax.config.update("jax_default_matmul_precision", "highest")
+    say("Products in float32 are computed in full, as in PyTorch, and not in TensorFloat-32.")
 
 
 def _accelerators() -> list[str]:

@@ -84,7 +84,7 @@ def test_dense(name, bias, training):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_residual_and_normalisation(dtype, tolerance):
-    dropout = keras.layers.Dropout(0.0)
+    dropout = keras.layers.Dropout(0.0, dtype=dtype)
     assert_agrees(
         lambda *inputs: islands.add_norm(*inputs, 1e-3, dropout, training=True),
         lambda *inputs: portable.add_norm(*inputs, 1e-3, lambda x, training: x),

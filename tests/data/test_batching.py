@@ -229,9 +229,18 @@ def test_a_fit_sees_the_same_epochs():
     assert seen == rows_of(again) + rows_of(again)
 
 
+@pytest.mark.parametrize(("buckets", "lengths"), [(1, {7}), (2, {2, 7}), (8, {1, 2, 7})])
+def test_as_many_lengths_as_are_asked_for(buckets, lengths):
+    texts = ["good"] * 4 + ["good good"] * 4 + ["good " * 7]
+    made = from_arrays(texts).batches(MODEL, batch_size=4, buckets=buckets)
+    assert {inputs["input_ids"].shape[1] for inputs in made.as_numpy_iterator()} == lengths
+
+
 def test_batches_without_rows():
     with pytest.raises(DataError, match="A batch has at least one row, found batch_size=0"):
         from_arrays(["a"]).batches(MODEL, batch_size=0)
+    with pytest.raises(DataError, match="at least one length, found buckets=0"):
+        from_arrays(["a"]).batches(MODEL, buckets=0)
 
 
 def test_batches_of_so_many_tokens():

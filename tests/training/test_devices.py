@@ -6,6 +6,7 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 import finetune_tf as ft
 from finetune_tf.training.devices import _processor_flags, device_line, policy_of
@@ -20,7 +21,8 @@ def machine(monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: found)
         monkeypatch.setattr("finetune_tf.training.devices._gpu_details", lambda: gpus)
 
-    return machine
+    yield machine
+    tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def test_a_cpu_without_a_driver_is_no_reason_to_warn(machine):
@@ -83,3 +85,19 @@ def test_auto_leaves_the_users_own_policy_alone(monkeypatch):
 def test_this_processor_has_flags():
     if sys.platform == "linux" and platform.machine() == "x86_64":
         assert "sse2" in _processor_flags()
+
+
+@pytest.mark.parametrize(("dtype", "full"), [("float32", True), ("mixed_bfloat16", False)])
+def test_float32_on_a_gpu_is_float32_as_in_pytorch(dtype, full, machine, tiny_bert, capsys):
+    machine([{"device_name": "A100", "compute_capability": (8, 0)}], has_driver=False)
+    ft.load(tiny_bert, dtype=dtype)
+    assert tf.config.experimental.tensor_float_32_execution_enabled() is not full
+    assert ("not in TensorFloat-32" in capsys.readouterr().out) is full
+    ft.load(tiny_bert, dtype=dtype)
+    assert "TensorFloat" not in capsys.readouterr().out  # said once
+
+
+def test_a_cpu_keeps_its_settings(machine, tiny_bert):
+    machine([], has_driver=False)
+    ft.load(tiny_bert, dtype="float32")
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
