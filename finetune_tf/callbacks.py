@@ -1,10 +1,15 @@
 """What happens during a fit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from finetune_tf.encodings import targets_in
+from finetune_tf.messages import say
+from finetune_tf.tasks import IGNORED
 from finetune_tf.training.schedules import schedule_of
 
 
@@ -71,6 +76,44 @@ class ApplyLeftover(keras.callbacks.Callback):
         # As if the step were full and its last batch had no gradient.
         optimizer._iterations.assign_add(whole - waiting - 1)
         optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
+
+
+class Measure(keras.callbacks.Callback):
+    """Adds what a function makes of all logits and targets to the log of each epoch.
+
+    For measures that are no mean over batches, such as F1.
+
+    Args:
+        measure: Called with logits and targets, (rows, …) both; gives numbers by name. Of tokens,
+            batches are padded to one length, targets with -100.
+        batches: What to predict: pairs of inputs and targets, or inputs with labels among them.
+    """
+
+    def __init__(self, measure: Callable[[np.ndarray, np.ndarray], dict], batches: Any) -> None:
+        super().__init__()
+        self._measure, self._batches = measure, batches
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Predicts and measures; callbacks that come later see the result."""
+        logits, targets = [], []
+        for batch in self._batches:
+            inputs, given = batch if isinstance(batch, tuple) else (batch, batch)
+            logits.append(np.asarray(self.model.call(inputs, training=False)))
+            targets.append(np.asarray(targets_in(given)))
+        found = self._measure(_on_end(logits), _on_end(targets))
+        (logs if logs is not None else {}).update(found)
+        say(", ".join(f"{name}: {value:.4f}" for name, value in found.items()))
+
+
+def _on_end(batches: list[np.ndarray]) -> np.ndarray:
+    """Batches on end, those of tokens padded to one length."""
+    if batches[0].ndim < 2:
+        return np.concatenate(batches)
+    longest = max(batch.shape[1] for batch in batches)
+    rest = [(0, 0)] * (batches[0].ndim - 2)
+    widths = [[(0, 0), (0, longest - batch.shape[1]), *rest] for batch in batches]
+    padded = map(lambda b, w: np.pad(b, w, constant_values=IGNORED), batches, widths)
+    return np.concatenate(list(padded))
 
 
 class SavePretrained(keras.callbacks.Callback):

@@ -5,11 +5,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
 
-# What tokenizers may add to their output and no model wants.
+# What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
+    *LABELS,
+    *ENDS,
     "special_tokens_mask",
     "offset_mapping",
     "length",

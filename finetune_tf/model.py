@@ -11,9 +11,10 @@ from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.encodings import EncodingModel
 from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
-from finetune_tf.model_info import ModelInfo
+from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
@@ -27,7 +28,7 @@ from finetune_tf.training.schedules import schedule_of
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(keras.Model):
+class FineTuneModel(EncodingModel):
     """A Keras model made of a checkpoint and a task; `ft.load` makes it.
 
     It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -35,6 +36,7 @@ class FineTuneModel(keras.Model):
     with models works. On top of that:
 
     - all inputs but `input_ids` may be left out, and unknown ones raise;
+    - encodings of tokenizers are taken as they are, and labels may stand among the inputs;
     - `compile()` without arguments takes the preset of the task;
     - freezing takes effect whenever it happens;
     - `.keras` files bring labels, config, tokenizer and frozen variables back.
@@ -60,8 +62,8 @@ class FineTuneModel(keras.Model):
         return self.info.labels
 
     @property
-    def config(self) -> dict:
-        """The Hugging Face config."""
+    def config(self) -> Config:
+        """The Hugging Face config; its keys are attributes, too."""
         return self.info.config
 
     @property
@@ -140,7 +142,7 @@ class FineTuneModel(keras.Model):
         """Keras's fit; binds the preset's schedule and notes what was done.
 
         Args:
-            x: As in Keras; usually what `Examples.batches` gives.
+            x: As in Keras, or a tokenizer's encoding; usually what `Examples.batches` gives.
             *args: As in Keras.
             callbacks: As in Keras.
             **kwargs: As in Keras.
@@ -150,7 +152,7 @@ class FineTuneModel(keras.Model):
 
         Raises:
             DataTypeError: If `x` are `Examples` or texts instead of batches.
-            DataError: If a label is beyond the model's outputs.
+            DataError: If there are no labels, or one is beyond the model's outputs.
             ModelError: If memory runs out; the message says what to reduce.
         """
         fit_errors.check_fit_data(x, kwargs.get("validation_data"))

@@ -1,8 +1,33 @@
 """What a model knows besides its weights."""
 
 import dataclasses
+from typing import Any
 
 from finetune_tf.labels import Labels
+
+
+class Config(dict):
+    """A Hugging Face config, with `config.hidden_size` as well as `config["hidden_size"]`.
+
+    As attributes, classes of `id2label` are numbers, and `num_labels` says how many there are.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """A key."""
+        if name == "num_labels":
+            return len(self.get("id2label", {}))
+        if name not in self:
+            raise AttributeError(f"The config has no key {name!r}.")
+        if name == "id2label":
+            return {int(number): label for number, label in self[name].items()}
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def to_dict(self) -> dict:
+        """A copy."""
+        return dict(self)
 
 
 @dataclasses.dataclass
@@ -31,9 +56,13 @@ class ModelInfo:
     max_length: int | None = None
     record: dict = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.config = Config(self.config)
+
     def to_dict(self) -> dict:
         """A JSON-safe copy."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["config"] = dict(self.config)
         names = self.labels and {
             "names": list(self.labels),
             "problem_type": self.labels.problem_type,

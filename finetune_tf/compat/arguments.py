@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from finetune_tf.compat.outputs import ModelOutput
+from finetune_tf.encodings import ENDS
 from finetune_tf.errors import ModelError
 
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # of positional inputs
-TARGETS = ("labels", "start_positions", "end_positions")
+TARGETS = ("labels", *ENDS)
 _UNSUPPORTED = ("inputs_embeds", "position_ids", "head_mask", "encoder_hidden_states")
 
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")  # keys of a config
@@ -53,18 +53,6 @@ def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
     return {name: value for name, value in inputs.items() if value is not None}, kwargs
 
 
-def labels_in(given: Any) -> Any:
-    """Labels in any of the old ways; None where there are none."""
-    if isinstance(given, Mapping) or hasattr(given, "keys"):
-        if "start_positions" in given:
-            ends = (given["start_positions"], given["end_positions"])
-            return ops.stack([ops.reshape(end, (-1,)) for end in ends], axis=1)
-        return next((given[name] for name in ("labels", "label") if name in given), None)
-    if isinstance(given, list | tuple) and len(given) == 2:
-        return ops.stack([ops.reshape(end, (-1,)) for end in given], axis=1)
-    return given
-
-
 def logits_in(output: Any) -> Any:
     """Logits as `FineTuneModel` gives them."""
     if not isinstance(output, ModelOutput):
@@ -79,12 +67,3 @@ def logits_in(output: Any) -> Any:
             "take a class for a task, such as TFBertForSequenceClassification."
         )
     return output.logits
-
-
-def plain(data: Any) -> Any:
-    """Encodings as dicts, lists as arrays: what Keras takes."""
-    if hasattr(data, "keys"):
-        return {name: plain(data[name]) for name in data if data[name] is not None}
-    if isinstance(data, list) and data and not hasattr(data[0], "shape"):
-        return np.asarray(data)
-    return data

@@ -13,23 +13,17 @@ from keras import ops
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.tensors import read_json
-from finetune_tf.compat.arguments import (
-    OF_LABELS,
-    TARGETS,
-    inputs_of,
-    labels_in,
-    labels_of,
-    logits_in,
-    plain,
-)
+from finetune_tf.compat.arguments import OF_LABELS, TARGETS, inputs_of, labels_of, logits_in
 from finetune_tf.compat.encoder import Encoder, Layers
-from finetune_tf.compat.outputs import Config, ModelOutput, output_of
+from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.training import prepare_tf_dataset
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.encodings import targets_in
+from finetune_tf.errors import ModelError
 from finetune_tf.hidden_states import with_states
 from finetune_tf.loading import load
 from finetune_tf.model import FineTuneModel
 from finetune_tf.tasks import IGNORED, TASKS
+from finetune_tf.training.presets import LOSSES
 
 # Arguments of from_pretrained that change nothing here.
 _WITHOUT_EFFECT = {
@@ -156,9 +150,9 @@ class TFPreTrainedModel(FineTuneModel):
         out = with_states(self, *flags.values())(self._complete_inputs(inputs), **kwargs)
         logits = out["output"]
         fields = self._fields(logits, out["last_hidden_state"])
-        labels = labels_in(targets)
+        labels = targets_in(targets)
         if labels is not None:
-            fields["loss"] = self._loss_of(labels, logits)
+            fields["loss"] = self.hf_compute_loss(labels, logits)
         for name in ("hidden_states", "attentions"):
             if name in out:
                 fields[name] = tuple(out[name])
@@ -200,20 +194,9 @@ class TFPreTrainedModel(FineTuneModel):
             metrics = [metrics]
         super().compile(optimizer, loss, metrics, **kwargs)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's fit; labels may stand among the inputs or in a dict."""
-        if (given := kwargs.get("validation_data")) is not None:
-            given = tuple(map(plain, given)) if isinstance(given, tuple) else plain(given)
-            kwargs["validation_data"] = given
-        return super().fit(plain(x), plain(y), *args, **kwargs)
-
-    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's evaluate, for the data that `fit` takes."""
-        return super().evaluate(plain(x), plain(y), *args, **kwargs)
-
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
         """Keras's predict: arrays of all rows, as `.logits` or `["logits"]`."""
-        return output_of(**super().predict(plain(x), *args, **kwargs))
+        return output_of(**super().predict(x, *args, **kwargs))
 
     def predict_step(self, data: Any) -> dict:
         """Keras's hook."""
@@ -231,52 +214,28 @@ class TFPreTrainedModel(FineTuneModel):
         """Keras's hook; called with (labels, logits), what `hf_compute_loss` gives."""
         if y_pred is None:
             return self.hf_compute_loss(x, y)
-        labels = labels_in(x) if y is None else labels_in(y)
-        if labels is None:
-            raise DataError(
-                "There are no labels to learn from: give them as fit(inputs, labels), or as "
-                f"inputs['labels']; found the inputs {', '.join(map(str, x))}."
-            )
-        return super().compute_loss(x, labels, logits_in(y_pred), sample_weight, training)
+        return super().compute_loss(x, y, logits_in(y_pred), sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's hook."""
-        labels = labels_in(x) if y is None else labels_in(y)
-        return super().compute_metrics(x, labels, logits_in(y_pred), sample_weight)
+        return super().compute_metrics(x, y, logits_in(y_pred), sample_weight)
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
-        return self._loss_of(labels_in(labels), logits_in(logits))
-
-    def _loss_of(self, labels: Any, logits: Any) -> Any:
-        kind, numbers = self.task.kind(self.labels), logits.dtype
-        if kind == "regression":
-            return ops.square(ops.squeeze(logits, -1) - ops.reshape(ops.cast(labels, numbers), -1))
-        if kind == "multi_label_classification":
-            return keras.losses.binary_crossentropy(labels, logits, from_logits=True)
-        labels = ops.cast(labels, "int32")
-        losses = keras.losses.sparse_categorical_crossentropy(
-            ops.maximum(labels, 0), logits, from_logits=True
-        )
+        labels, logits = targets_in(labels), logits_in(logits)
+        losses = LOSSES[self.task.preset(self.labels)]().call(labels, logits)
         if len(losses.shape) == 1:
             return losses
-        if kind == "question-answering":
+        if self.task.name == "question-answering":
             return ops.mean(losses, axis=-1)
-        counted = ops.cast(ops.not_equal(labels, IGNORED), numbers)
-        return ops.reshape(ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0), (1,))
+        counted = ops.sum(ops.cast(ops.not_equal(labels, IGNORED), losses.dtype))
+        return ops.reshape(ops.sum(losses) / ops.maximum(counted, 1.0), (1,))
 
     def prepare_tf_dataset(self, dataset: Any, **options: Any) -> Any:
         """See `finetune_tf.compat.prepare_tf_dataset`."""
         return prepare_tf_dataset(self, dataset, **options)
 
     # Names of the old classes for what a model is made of.
-
-    @property
-    def config(self) -> Config:
-        """The config, with keys and attributes."""
-        if not isinstance(self.info.config, Config):
-            self.info.config = Config(self.info.config)
-        return self.info.config
 
     @property
     def layers(self) -> Layers:

@@ -1,4 +1,4 @@
-"""Records that are dicts and have attributes: outputs of models, and their configs."""
+"""What the old models returned."""
 
 from typing import Any
 
@@ -38,24 +38,3 @@ class ModelOutput(dict):
 def output_of(**fields: Any) -> ModelOutput:
     """An output of the fields that are not None, in the order of the old classes."""
     return ModelOutput((n, fields[n]) for n in _FIELDS if fields.get(n) is not None)
-
-
-class Config(dict):
-    """A config with `config.hidden_size` as well as `config["hidden_size"]`."""
-
-    def __getattr__(self, name: str) -> Any:
-        """A key; classes of `id2label` are numbers."""
-        if name == "num_labels":
-            return len(self.get("id2label", {}))
-        if name not in self:
-            raise AttributeError(f"The config has no key {name!r}.")
-        if name == "id2label":
-            return {int(number): label for number, label in self[name].items()}
-        return self[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
-    def to_dict(self) -> dict:
-        """A copy."""
-        return dict(self)

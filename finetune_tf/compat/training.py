@@ -4,16 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from finetune_tf.callbacks import SavePretrained
-from finetune_tf.compat.arguments import labels_in, logits_in
+from finetune_tf.callbacks import Measure, SavePretrained
 from finetune_tf.data.tokenized import tokenized_batches
 from finetune_tf.errors import ModelError
-from finetune_tf.messages import say
-from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
+from finetune_tf.training.schedules import Warmup
 
 # Collators that only pad.
 _PADDING = (
@@ -23,35 +19,15 @@ _PADDING = (
 )
 
 
-@keras.saving.register_keras_serializable("finetune_tf")
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises to `initial_learning_rate` in `warmup_steps`, then follows another schedule."""
-
-    def __init__(
-        self,
-        initial_learning_rate: float,
-        decay_schedule_fn: Callable,
-        warmup_steps: int,
-        power: float = 1.0,
-        name: str | None = None,
-    ) -> None:
-        self._config = {
-            "initial_learning_rate": initial_learning_rate,
-            "decay_schedule_fn": decay_schedule_fn,
-            "warmup_steps": warmup_steps,
-            "power": power,
-        }
-
-    def __call__(self, step: Any) -> Any:
-        """The rate of a step."""
-        peak, after, steps, power = self._config.values()
-        step = ops.cast(step, "float32")
-        rising = peak * ops.power(step / max(steps, 1), power)
-        return ops.where(step < steps, rising, after(step - steps))
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return dict(self._config)
+def WarmUp(
+    initial_learning_rate: float,
+    decay_schedule_fn: Callable,
+    warmup_steps: int,
+    power: float = 1.0,
+    name: str | None = None,
+) -> Warmup:
+    """`finetune_tf.training.Warmup`."""
+    return Warmup(initial_learning_rate, decay_schedule_fn, warmup_steps, power)
 
 
 def AdamWeightDecay(
@@ -88,7 +64,7 @@ def create_optimizer(
         init_lr, max(num_train_steps - num_warmup_steps, 1), init_lr * min_lr_ratio, power
     )
     if num_warmup_steps:
-        schedule = WarmUp(init_lr, schedule, num_warmup_steps)
+        schedule = Warmup(init_lr, schedule, num_warmup_steps)
     numbers = (weight_decay_rate, adam_beta1, adam_beta2, adam_epsilon)
     clipping = {"clipnorm": adam_clipnorm, "global_clipnorm": adam_global_clipnorm}
     return AdamW(schedule, *numbers, **clipping), schedule
@@ -121,36 +97,11 @@ def prepare_tf_dataset(
     )
 
 
-class KerasMetricCallback(keras.callbacks.Callback):
-    """Adds what `metric_fn((predictions, labels))` says of a dataset to the log of each epoch."""
-
-    def __init__(self, metric_fn: Callable, eval_dataset: Any, **unused: Any) -> None:
-        super().__init__()
-        if unused.get("predict_with_generate"):
-            raise ModelError("predict_with_generate: no family here generates text yet.")
-        self.metric_fn, self.eval_dataset = metric_fn, eval_dataset
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Predicts and measures."""
-        predictions, labels = [], []
-        for batch in self.eval_dataset:
-            inputs, targets = batch if isinstance(batch, tuple) else (batch, batch)
-            predictions.append(np.asarray(logits_in(self.model(inputs, training=False))))
-            labels.append(np.asarray(labels_in(targets)))
-        found = self.metric_fn((_on_end(predictions), _on_end(labels)))
-        (logs if logs is not None else {}).update(found)
-        say(", ".join(f"{name}: {value:.4f}" for name, value in found.items()))
-
-
-def _on_end(batches: list[np.ndarray]) -> np.ndarray:
-    """Batches on end, those of tokens padded to one length with -100."""
-    if batches[0].ndim < 2:
-        return np.concatenate(batches)
-    longest = max(batch.shape[1] for batch in batches)
-    rest = [(0, 0)] * (batches[0].ndim - 2)
-    widths = [[(0, 0), (0, longest - batch.shape[1]), *rest] for batch in batches]
-    padded = map(lambda b, w: np.pad(b, w, constant_values=IGNORED), batches, widths)
-    return np.concatenate(list(padded))
+def KerasMetricCallback(metric_fn: Callable, eval_dataset: Any, **unused: Any) -> Measure:
+    """`finetune_tf.callbacks.Measure`; the function gets a pair (predictions, labels)."""
+    if unused.get("predict_with_generate"):
+        raise ModelError("predict_with_generate: no family here generates text yet.")
+    return Measure(lambda *pair: metric_fn(pair), eval_dataset)
 
 
 def PushToHubCallback(

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data.batching import batches_of
+from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import Encoded
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-_LABELS = ("labels", "label")
-_ENDS = ("start_positions", "end_positions")
 
 
 def tokenized_batches(
@@ -48,9 +46,9 @@ def tokenized_batches(
     known = {tensor.name for tensor in model.inputs}
     features = {n: [np.asarray(row, "int32") for row in dataset[n]] for n in names if n in known}
     targets: Any = None
-    if all(name in names for name in _ENDS):
-        targets = np.stack([np.asarray(dataset[name], "int32") for name in _ENDS], axis=1)
-    elif found := [name for name in _LABELS if name in names]:
+    if all(name in names for name in ENDS):
+        targets = np.stack([np.asarray(dataset[name], "int32") for name in ENDS], axis=1)
+    elif found := [name for name in LABELS if name in names]:
         rows = list(dataset[found[0]])
         lengths = [np.size(row) for row in rows]
         per_token = np.ndim(rows[0]) == 1 and lengths == list(map(len, features["input_ids"]))

@@ -6,6 +6,8 @@
 Every model of finetune_tf returns logits, and every loss here expects them.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -24,6 +26,16 @@ from finetune_tf.training.schedules import (
 )
 
 Rate = float | Literal["auto"] | keras.optimizers.schedules.LearningRateSchedule
+
+#: What makes the loss of each preset, where no optimizer is wanted.
+LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
+    "cross_entropy": functools.partial(
+        keras.losses.SparseCategoricalCrossentropy, from_logits=True, ignore_class=IGNORED
+    ),
+    "binary_cross_entropy": functools.partial(keras.losses.BinaryCrossentropy, from_logits=True),
+    "mean_squared_error": keras.losses.MeanSquaredError,
+    "similarity": PairSimilarity,
+}
 
 
 def cross_entropy(
@@ -50,10 +62,8 @@ def cross_entropy(
     Returns:
         optimizer, loss and metrics.
     """
-    if label_smoothing:
-        loss = SmoothedCrossEntropy(label_smoothing)
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED)
+    plain = LOSSES["cross_entropy"]
+    loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": loss,
@@ -137,7 +147,7 @@ def binary_cross_entropy(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": keras.losses.BinaryCrossentropy(from_logits=True),
+        "loss": LOSSES["binary_cross_entropy"](),
         "metrics": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
     }
 
@@ -157,7 +167,7 @@ def mean_squared_error(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": keras.losses.MeanSquaredError(),
+        "loss": LOSSES["mean_squared_error"](),
         "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
     }
 
@@ -186,7 +196,7 @@ def similarity(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": PairSimilarity(scale),
+        "loss": LOSSES["similarity"](scale),
         "metrics": [],
     }
 

@@ -119,6 +119,38 @@ class AutoConstant(WarmupLinearDecay):
         return f"{self.rate:g}, constant"
 
 
+@keras.saving.register_keras_serializable("finetune_tf")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises to a peak in some steps, then follows another schedule from its first step on.
+
+    Args:
+        peak: The rate that the rise ends at.
+        after: The other schedule, such as Keras's `PolynomialDecay`.
+        steps: Of the rise.
+        power: 1 for a straight rise; step t has `peak` · (t / `steps`) ^ `power`.
+    """
+
+    def __init__(self, peak: float, after: Any, steps: int, power: float = 1.0) -> None:
+        self.peak, self.after, self.steps, self.power = peak, after, steps, power
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step of the optimizer, float32."""
+        step = ops.cast(step, "float32")
+        rising = self.peak * ops.power(step / max(self.steps, 1), self.power)
+        return ops.where(step < self.steps, rising, self.after(step - self.steps))
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        after = keras.optimizers.schedules.serialize(self.after)
+        return {"peak": self.peak, "after": after, "steps": self.steps, "power": self.power}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Warmup":
+        """Revives the other schedule, too."""
+        after = keras.optimizers.schedules.deserialize(config["after"])
+        return cls(**{**config, "after": after})
+
+
 def check_rate_value(rate: object) -> None:
     """Raises unless a rate is a number above 0 or "auto".
 

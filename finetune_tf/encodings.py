@@ -1,0 +1,99 @@
+"""A Keras model that takes what tokenizers give: encodings, and labels among the inputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune_tf.errors import DataError
+
+# What Hugging Face calls targets that stand among the inputs.
+LABELS = ("labels", "label")
+ENDS = ("start_positions", "end_positions")  # of an answer
+
+
+class EncodingModel(keras.Model):
+    """Unwraps what Hugging Face's tokenizers and collators give, where Keras takes it.
+
+    - `fit`, `evaluate` and `predict` take encodings (`BatchEncoding`) and lists as well as dicts
+      and arrays;
+    - targets may stand among the inputs, as "labels" (or "label") or as "start_positions" and
+      "end_positions", in arrays as well as in batches of a dataset.
+    """
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's fit."""
+        if (given := kwargs.get("validation_data")) is not None:
+            given = tuple(map(unwrapped, given)) if isinstance(given, tuple) else unwrapped(given)
+            kwargs["validation_data"] = given
+        return super().fit(unwrapped(x), unwrapped(y), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's evaluate."""
+        return super().evaluate(unwrapped(x), unwrapped(y), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keras's predict."""
+        return super().predict(unwrapped(x), *args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Keras's hook.
+
+        Raises:
+            DataError: If there are no targets.
+        """
+        targets = targets_in(x if y is None else y)
+        if targets is None and not _copes_without(self.loss):
+            raise DataError(
+                "There are no labels to learn from: give them as fit(inputs, labels), or as "
+                f"inputs['labels']; found the inputs {', '.join(map(str, x))}."
+            )
+        return super().compute_loss(x, targets, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Keras's hook."""
+        return super().compute_metrics(x, targets_in(x if y is None else y), y_pred, sample_weight)
+
+
+def _copes_without(loss: Any) -> bool:
+    """Whether a loss looks at missing targets itself, and knows better what is wrong with them."""
+    base = keras.losses.Loss
+    return loss is None or (isinstance(loss, base) and type(loss).__call__ is not base.__call__)
+
+
+def unwrapped(data: Any) -> Any:
+    """Encodings as dicts, lists as arrays; everything else as it is."""
+    if hasattr(data, "keys"):
+        return {name: unwrapped(data[name]) for name in data if data[name] is not None}
+    if isinstance(data, list) and data and not hasattr(data[0], "shape"):
+        return np.asarray(data)
+    return data
+
+
+def targets_in(given: Any) -> Any:
+    """Targets in any of the ways that Hugging Face gives them.
+
+    Args:
+        given: Targets themselves, two arrays of first and last tokens, or a dict with targets
+            under Hugging Face's names.
+
+    Returns:
+        An array; of first and last tokens (batch, 2). None if a dict has none.
+    """
+    if isinstance(given, Mapping) or hasattr(given, "keys"):
+        if all(name in given for name in ENDS):
+            given = [given[name] for name in ENDS]
+        else:
+            return next((given[name] for name in LABELS if name in given), None)
+    if isinstance(given, list | tuple) and len(given) == 2:
+        return ops.stack([ops.reshape(end, (-1,)) for end in given], axis=1)
+    return given
