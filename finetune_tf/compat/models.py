@@ -180,18 +180,11 @@ class TFPreTrainedModel(FineTuneModel):
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
-        """As `FineTuneModel.compile`; `loss=model.compute_loss` and bare metrics are understood."""
-        if "tf_keras" in type(optimizer).__module__:
-            raise ModelError(
-                "The optimizer is one of tf_keras (Keras 2), the model is one of Keras 3: unset "
-                "TF_USE_LEGACY_KERAS and write keras.optimizers.Adam(2e-5)."
-            )
+        """As `FineTuneModel.compile`; `loss=model.compute_loss` means the task's."""
         if isinstance(loss, list | tuple):
             loss = loss[0]  # one for start and one for end; both are the same
         if loss in (self.compute_loss, self.hf_compute_loss, "passthrough", "auto_with_warning"):
             loss = None
-        if metrics is not None and not isinstance(metrics, list | tuple | dict):
-            metrics = [metrics]
         super().compile(optimizer, loss, metrics, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:

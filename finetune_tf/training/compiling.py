@@ -39,15 +39,20 @@ def resolve(
         preset_name: Of the preset that fills in what is missing.
         optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
         loss: As for Keras, or None for the preset's. A name means the loss on logits.
-        metrics: As for Keras; with no loss given, the preset's.
+        metrics: As for Keras, or a single one; with no loss given, the preset's.
 
     Returns:
         optimizer, loss and metrics for Keras.
 
     Raises:
-        ModelError: If the loss cannot fit the model's labels.
+        ModelError: If the loss cannot fit the model's labels, or the optimizer is of Keras 2.
     """
     preset = getattr(presets, preset_name)()
+    if "tf_keras" in type(optimizer).__module__:
+        raise ModelError(
+            "The optimizer is one of tf_keras (Keras 2), the model is one of Keras 3: unset "
+            "TF_USE_LEGACY_KERAS and write keras.optimizers.Adam(2e-5)."
+        )
     if optimizer is None:
         optimizer = preset["optimizer"]
     elif isinstance(optimizer, str):
@@ -58,6 +63,8 @@ def resolve(
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
         say(f"compile: loss and metrics of the preset {preset_name}.")
+    if metrics is not None and not isinstance(metrics, list | tuple | dict):
+        metrics = [metrics]
     loss = _on_logits(loss)
     _check_loss(loss, labels)
     check_rate(model, optimizer)
