@@ -1,6 +1,7 @@
 """Hidden states and attention weights: what happens between the stages of a model."""
 
 import weakref
+from collections import Counter
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from finetune_tf.stages import ordered_nodes
 
 # By model and what is wanted. Kept outside of the model, which would save them as parts of it.
 _GRAPHS: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
+_NAMES: Counter[str] = Counter()  # given away: a user's model may hold two of a kind
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -37,7 +39,10 @@ class AttentionWeights(keras.layers.Layer):
 
 
 def with_states(
-    model: keras.Model, hidden_states: bool = True, attentions: bool = False
+    model: keras.Model,
+    hidden_states: bool = True,
+    attentions: bool = False,
+    pooler: keras.layers.Layer | None = None,
 ) -> keras.Model:
     """A plain Functional model on the layers of a model of ours that also gives its states.
 
@@ -45,18 +50,22 @@ def with_states(
         model: From `load`.
         hidden_states: Whether to give what the embeddings and each block put out.
         attentions: Whether to give the attention weights of each block.
+        pooler: A layer of the model to apply to the last hidden state of the first token.
 
     Returns:
         Of the same inputs and weights, made once; its outputs are a dict with "output" (as of the
-        model), "last_hidden_state" (batch, length, features), and, where wanted, "hidden_states"
-        (one more than there are blocks) and "attentions" (batch, heads, length, length) as lists.
+        model), "last_hidden_state" (batch, length, features), and, where wanted, "pooler_output"
+        (batch, features), "hidden_states" (one more than there are blocks) and "attentions"
+        (batch, heads, length, length), the last two as lists.
     """
     made = _GRAPHS.setdefault(model, {})
-    wanted = (hidden_states, attentions)
+    wanted = (hidden_states, attentions, pooler is not None)
     if wanted not in made:
         blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
         last = _last_hidden_state(model, blocks)
         outputs = {"output": model.outputs[0], "last_hidden_state": last}
+        if pooler is not None:
+            outputs["pooler_output"] = pooler(last[:, 0])
         if hidden_states:
             # What a normalisation above the blocks gives counts as the output of the last one.
             below = [node.arguments.args[0] for node in blocks]
@@ -68,7 +77,9 @@ def with_states(
                 )
                 for i, node in enumerate(blocks)
             ]
-        made[wanted] = keras.Model(model._inputs_struct, outputs, name=model.name)
+        number, _NAMES[model.name] = _NAMES[model.name], _NAMES[model.name] + 1
+        name = f"{model.name}_{number}" if number else model.name
+        made[wanted] = keras.Model(model._inputs_struct, outputs, name=name)
     return made[wanted]
 
 

@@ -31,19 +31,20 @@ def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
     pooler = partial(
         Transform,
         config["hidden_size"],
-        activation,
-        dropout=dropout,
         initializer_range=config["initializer_range"],
         name="pooler",
     )
+    of_classifiers = partial(pooler, activation=activation, dropout=dropout)
     return {
-        "text-classification": Head(classifier_weights(), dropout, pooler),
+        "text-classification": Head(classifier_weights(), dropout, of_classifiers),
         "token-classification": Head(linear("classifier", "classifier/dense"), dropout),
         "question-answering": Head(linear("qa_outputs", "classifier/dense")),
         "fill-mask": Head(
             vocabulary_weights("lm_head"), transform=vocabulary_transform(config, "gelu")
         ),
-        "feature-extraction": Head(),
+        "feature-extraction": Head(
+            linear("pooler.dense", "pooler/dense"), transform=partial(pooler, activation="tanh")
+        ),
     }
 
 
@@ -60,7 +61,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 
 def _weights(config: dict) -> list[Weight]:
-    """BERT's table; the pooler inside a bare model is not the one that classifiers use."""
+    """BERT's table; the pooler of a bare model is not the one that classifiers use."""
     return [row for row in bert_weights(config) if not row.tensor.startswith("pooler.")]
 
 

@@ -5,11 +5,17 @@ of `FineTuneModel`; tokenizers, configs and collators are those of transformers.
 rest of the library does not know of it.
 """
 
+import sys
 from typing import Any
 
 from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
+from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.tokenizers import with_tensorflow
+
+# `from transformers.keras_callbacks import …` and its kin.
+for _module in ("keras_callbacks", "modeling_tf_utils", "modeling_tf_outputs", "optimization_tf"):
+    sys.modules[f"{__name__}.{_module}"] = sys.modules[__name__]
 
 _TRAINING = (
     "AdamWeightDecay",
@@ -23,30 +29,44 @@ _INSTEAD = {
     "TFTrainer": "model.compile() and model.fit(…), or ft.finetune(…)",
     "TFTrainingArguments": "the arguments of ft.finetune, ft.presets and model.fit",
     "pipeline": "ft.predict(model, texts)",
-    "glue_convert_examples_to_features": "tokenizer(texts, pairs, return_tensors='tf'), or "
-    "ft.data.from_csv(…).batches(model)",
     "InputExample": "ft.data.from_arrays(texts, labels)",
     "InputFeatures": "tokenizer(texts, return_tensors='tf')",
+    "DataCollatorForWholeWordMask": "ft.load(…, 'fill-mask') and batches(model, whole_word=True)",
+    **dict.fromkeys(
+        ("glue_convert_examples_to_features", "squad_convert_examples_to_features"),
+        "tokenizer(texts, pairs, return_tensors='tf'), or ft.data.from_csv(…).batches(model)",
+    ),
+    **dict.fromkeys(
+        ("glue_processors", "glue_output_modes", "DataProcessor", "SquadV1Processor"),
+        "ft.data.from_csv(…), from_tfds(…) or from_huggingface(…)",
+    ),
+    "glue_compute_metrics": "ft.evaluate(model, examples)",
 }
+__all__ = [*CLASSES, *_TRAINING, "AutoConfig", "AutoTokenizer", "TFPreTrainedModel"]
 
 
 def __getattr__(name: str) -> Any:
+    # An ImportError, because Python puts a sentence of its own in the place of an AttributeError.
+    if name.startswith("__"):
+        raise AttributeError(name)
     if name in CLASSES:
         return CLASSES[name]
     if name in _TRAINING:
         return getattr(training, name)
     if name in _INSTEAD:
-        raise AttributeError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")
+        raise ImportError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")
     if name.startswith("TF"):
-        raise AttributeError(
+        raise ImportError(
             f"finetune_tf has no class {name!r}; there are: {', '.join(sorted(CLASSES))}."
         )
+    if name == "tf_default_data_collator":
+        return __getattr__("DefaultDataCollator")(return_tensors="tf")
     import transformers
 
     try:
         found = getattr(transformers, name)
     except AttributeError:
-        raise AttributeError(
+        raise ImportError(
             f"Neither finetune_tf.compat nor transformers {transformers.__version__} has {name!r}."
         ) from None
     if isinstance(found, type) and ("Tokenizer" in name or "Collator" in name):

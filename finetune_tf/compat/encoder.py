@@ -22,11 +22,20 @@ class Blocks:
         return [layer for layer in self.layers if isinstance(layer, EncoderBlock)]
 
     @property
-    def trainable_variables(self) -> list:
-        """Those that learn."""
-        return [v for layer in self.layers for v in layer.trainable_variables]
+    def weights(self) -> list:
+        """All variables."""
+        return [v for layer in self.layers for v in layer.weights]
 
-    trainable_weights = trainable_variables
+    @property
+    def trainable_weights(self) -> list:
+        """Those that learn."""
+        return [v for layer in self.layers for v in layer.trainable_weights]
+
+    variables, trainable_variables = weights, trainable_weights
+
+    def count_params(self) -> int:
+        """How many numbers it has."""
+        return sum(layer.count_params() for layer in self.layers)
 
     @property
     def trainable(self) -> bool:
@@ -56,6 +65,12 @@ class Encoder(Blocks):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Last hidden state and the pooler's output, as the class without a head."""
         return self._model.encode(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else, such as `config` and `name`, is the model's."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._model, name)
 
 
 class Layers(list):

@@ -28,7 +28,7 @@ from finetune_tf.training.presets import LOSSES
 # Arguments of from_pretrained that change nothing here.
 _WITHOUT_EFFECT = {
     *("from_pt", "from_tf", "use_safetensors", "trust_remote_code", "force_download"),
-    *("local_files_only", "token", "use_auth_token", "return_dict", "add_pooling_layer"),
+    *("local_files_only", "token", "use_auth_token", "add_pooling_layer", "name"),
     *("low_cpu_mem_usage", "resume_download", "proxies", "attn_implementation"),
 }
 
@@ -37,6 +37,10 @@ def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
     """The model_type of a checkpoint, which is downloaded if need be."""
     folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
     return read_json(folder / "config.json").get("model_type")
+
+
+#: Arguments of a call, which a config may set too, with their defaults.
+FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
 class TFPreTrainedModel(FineTuneModel):
@@ -86,16 +90,17 @@ class TFPreTrainedModel(FineTuneModel):
         options = {k: v for k, v in options.items() if k not in _WITHOUT_EFFECT}
         given = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
         flags = {
-            name: bool(options.pop(name, given.get(name)))
-            for name in ("output_hidden_states", "output_attentions")
+            name: bool(options.pop(name, given.get(name, default)))
+            for name, default in FLAGS.items()
         }
-        labels = labels_of(options, given) if TASKS[cls.task_name].has_labels else None
+        has_labels = TASKS[cls.task_name].has_labels
+        labels = labels_of(options, given) if has_labels else None
         load_options = {
             name: options.pop(name)
             for name in ("cache_dir", "revision", "dtype", "problem_type", "pooling")
             if name in options
         }
-        if given.get("problem_type"):
+        if has_labels and given.get("problem_type"):
             load_options.setdefault("problem_type", given["problem_type"])
         if TASKS[cls.task_name].poolings:
             load_options.setdefault("pooling", cls._own_pooling())
@@ -140,32 +145,34 @@ class TFPreTrainedModel(FineTuneModel):
         inputs, kwargs = inputs_of(args, kwargs)
         if not hasattr(self, "info"):
             return super().__call__(inputs, **kwargs)
-        asked = {name: kwargs.pop(name, None) for name in self._flags}
-        flags = {n: self._flags[n] if asked[n] is None else bool(asked[n]) for n in asked}
-        as_dict = kwargs.pop("return_dict", None)
+        targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
+        out, as_dict = self._run(inputs, kwargs, None)
+        fields = self._fields(out["output"], out["last_hidden_state"]) | _states(out)
+        labels = targets_in(targets)
+        if labels is not None:
+            fields["loss"] = self.hf_compute_loss(labels, out["output"])
+        output = output_of(**fields)
+        return output if as_dict else output.to_tuple()
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        """What `model.bert(…)` gave: last hidden state and, if it has a pooler, its output."""
+        inputs, kwargs = inputs_of(args, kwargs)
+        out, as_dict = self._run(inputs, kwargs, Encoder(self).pooler)
+        names = ("last_hidden_state", "pooler_output")
+        output = output_of(**{name: out.get(name) for name in names}, **_states(out))
+        return output if as_dict else output.to_tuple()
+
+    def _run(self, inputs: dict, kwargs: dict, pooler: Any) -> tuple[dict, bool]:
+        """What a model on the same layers gives, and whether it is wanted as a record."""
+        asked = {name: kwargs.pop(name, None) for name in FLAGS}
+        states, attentions, as_dict = (
+            self._flags[name] if value is None else bool(value) for name, value in asked.items()
+        )
         unknown = kwargs.keys() - {"training", "mask"}
         if unknown:
             raise TypeError(f"A call of {type(self).__name__} does not take {sorted(unknown)}.")
-        targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
-        out = with_states(self, *flags.values())(self._complete_inputs(inputs), **kwargs)
-        logits = out["output"]
-        fields = self._fields(logits, out["last_hidden_state"])
-        labels = targets_in(targets)
-        if labels is not None:
-            fields["loss"] = self.hf_compute_loss(labels, logits)
-        for name in ("hidden_states", "attentions"):
-            if name in out:
-                fields[name] = tuple(out[name])
-        output = output_of(**fields)
-        return output.to_tuple() if as_dict is False else output
-
-    def encode(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        """What `model.bert(…)` gave: last hidden state and, if it has a pooler, its output."""
-        inputs, kwargs = inputs_of(args, kwargs)
-        states = with_states(self, False)(self._complete_inputs(inputs), **kwargs)
-        states, pooler = states["last_hidden_state"], Encoder(self).pooler
-        pooled = None if pooler is None else pooler(states[:, 0])
-        return output_of(last_hidden_state=states, pooler_output=pooled)
+        model = with_states(self, states, attentions, pooler)
+        return model(self._complete_inputs(inputs), **kwargs), as_dict
 
     def _fields(self, output: Any, last_hidden_state: Any) -> dict:
         if self.task.name == "question-answering":
@@ -185,11 +192,17 @@ class TFPreTrainedModel(FineTuneModel):
             loss = loss[0]  # one for start and one for end; both are the same
         if loss in (self.compute_loss, self.hf_compute_loss, "passthrough", "auto_with_warning"):
             loss = None
+        if loss is None and metrics is None:
+            loss = LOSSES[self.task.preset(self.labels)]()  # without the preset's metrics
         super().compile(optimizer, loss, metrics, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
         """Keras's predict: arrays of all rows, as `.logits` or `["logits"]`."""
         return output_of(**super().predict(x, *args, **kwargs))
+
+    def predict_on_batch(self, x: Any) -> ModelOutput:
+        """Keras's predict_on_batch, as a record like that of `predict`."""
+        return output_of(**super().predict_on_batch(x))
 
     def predict_step(self, data: Any) -> dict:
         """Keras's hook."""
@@ -216,6 +229,7 @@ class TFPreTrainedModel(FineTuneModel):
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
         labels, logits = targets_in(labels), logits_in(logits)
+        labels = ops.reshape(labels, (-1,)) if ops.ndim(labels) == 0 else labels
         losses = LOSSES[self.task.preset(self.labels)]().call(labels, logits)
         if len(losses.shape) == 1:
             return losses
@@ -274,6 +288,8 @@ class TFPreTrainedModel(FineTuneModel):
     def save_pretrained(self, folder: str | Path, *args: Any, **options: Any) -> Path:
         """As `FineTuneModel.save_pretrained`; with `push_to_hub=True` uploads it, too."""
         path = super().save_pretrained(folder)
+        if options.get("saved_model"):
+            self.export(path / "saved_model" / "1")
         if options.get("push_to_hub"):
             self.push_to_hub(options.get("repo_id") or Path(folder).name)
         return path
@@ -288,6 +304,16 @@ class TFPreTrainedModel(FineTuneModel):
             )
         return super().save(filepath, *args, **kwargs)
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As `FineTuneModel.fit`; what Keras 3 no longer needs is left out."""
+        for name in ("workers", "use_multiprocessing", "max_queue_size"):
+            kwargs.pop(name, None)
+        return super().fit(*args, **kwargs)
+
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Not here yet."""
         raise ModelError(f"{type(self).__name__} does not generate text; no family here does yet.")
+
+
+def _states(out: dict) -> dict:
+    return {n: tuple(out[n]) for n in ("hidden_states", "attentions") if n in out}
