@@ -40,7 +40,9 @@ class _TensorFlow:
 
     def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
         """One text, or a pair; as a string, as its tokens or as their ids."""
-        return self(self._text(text), self._text(text_pair), **kwargs)
+        if not kwargs.get("is_split_into_words"):
+            text, text_pair = self._text(text), self._text(text_pair)
+        return self(text, text_pair, **kwargs)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> Any:
         """Several texts, or a list of pairs."""
@@ -59,7 +61,7 @@ class _TensorFlow:
 
     def save_vocabulary(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
         """Writes vocab.txt, as the slow tokenizers of WordPieces did."""
-        if type(self.backend_tokenizer.model).__name__ != "WordPiece":
+        if not self._has_word_pieces():
             return super().save_vocabulary(folder, *args, **kwargs)
         path, vocabulary = Path(folder) / "vocab.txt", self.get_vocab()
         lines = sorted(vocabulary, key=vocabulary.get)
@@ -67,8 +69,12 @@ class _TensorFlow:
         return (str(path),)
 
     def save_pretrained(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
-        """As there, and the vocabulary."""
-        return (*super().save_pretrained(folder, *args, **kwargs), *self.save_vocabulary(folder))
+        """As there, and vocab.txt."""
+        written = super().save_pretrained(folder, *args, **kwargs)
+        return (*written, *self.save_vocabulary(folder)) if self._has_word_pieces() else written
+
+    def _has_word_pieces(self) -> bool:
+        return type(self.backend_tokenizer.model).__name__ == "WordPiece"
 
     def _text(self, given: Any) -> Any:
         if not isinstance(given, list) or not given:

@@ -403,6 +403,7 @@ def test_old_tokenizer_calls(tiny_bert, tmp_path):
     ids = tokenizer("the film was good")["input_ids"]
     assert tokenizer.encode(tokens) == tokenizer.encode("the film was good") == ids
     assert tokenizer.encode_plus(tokenizer.convert_tokens_to_ids(tokens))["input_ids"] == ids
+    assert tokenizer.encode(["the", "film"], is_split_into_words=True) == [*ids[:3], ids[-1]]
     texts = np.array(["the film", "good"], dtype=object)
     encoding = tokenizer.batch_encode_plus(texts, padding=True, return_tensors="tf")
     assert tokenizer.batch_decode(encoding["input_ids"], skip_special_tokens=True) == list(texts)
