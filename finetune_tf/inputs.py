@@ -34,7 +34,13 @@ def complete(inputs: Any, known: dict[str, Any], limit: int | None) -> dict:
     """
     named = hasattr(inputs, "keys")
     ids = inputs.get("input_ids") if named else inputs
-    if fit_errors.is_text(ids) or (not named and isinstance(ids, list | tuple)):
+    listed = not named and isinstance(ids, list | tuple)
+    if listed and any(hasattr(part, "shape") for part in ids):
+        raise ModelError(
+            "The model takes its inputs by name, found a list of tensors. Write model("
+            "{'input_ids': ids, 'attention_mask': mask}), or model.export(folder) to serve it."
+        )
+    if fit_errors.is_text(ids) or listed:
         raise ModelError(
             "The model takes input_ids (batch, length) or a dict of inputs, found a "
             f"{type(ids).__name__}. For plain texts use ft.predict(model, texts)."

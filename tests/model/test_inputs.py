@@ -125,6 +125,11 @@ class TestRefused:
         with pytest.raises(ModelError, match=re.escape(message)):
             bert(inputs)
 
+    def test_a_list_of_arrays_is_told_about_names(self, bert, encoded):
+        message = "takes its inputs by name, found a list of tensors. Write model({'input_ids': ids"
+        with pytest.raises(ModelError, match=re.escape(message)):
+            bert([encoded["input_ids"], encoded["attention_mask"]])
+
     @pytest.mark.parametrize("text", ["a good film", np.array(["a good film"])])
     def test_a_text_is_told_about_predict(self, bert, text):
         with pytest.raises(ModelError, match=re.escape("For plain texts use ft.predict")):
