@@ -51,17 +51,25 @@ class EncodingModel(keras.Model):
         Raises:
             DataError: If there are no targets.
         """
-        targets = targets_in(x if y is None else y)
+        targets = _targets(x, y)
         if targets is None and not _copes_without(self.loss):
+            found = f"the inputs {', '.join(x)}" if hasattr(x, "keys") else "token ids alone"
             raise DataError(
                 "There are no labels to learn from: give them as fit(inputs, labels), or as "
-                f"inputs['labels']; found the inputs {', '.join(map(str, x))}."
+                f"inputs['labels']; found {found}."
             )
         return super().compute_loss(x, targets, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's hook."""
-        return super().compute_metrics(x, targets_in(x if y is None else y), y_pred, sample_weight)
+        return super().compute_metrics(x, _targets(x, y), y_pred, sample_weight)
+
+
+def _targets(x: Any, y: Any) -> Any:
+    """Targets beside the inputs, or else among them; bare ids are never targets."""
+    if y is None:
+        return targets_in(x) if hasattr(x, "keys") else None
+    return targets_in(y)
 
 
 def _copes_without(loss: Any) -> bool:
@@ -94,6 +102,7 @@ def targets_in(given: Any) -> Any:
             given = [given[name] for name in ENDS]
         else:
             return next((given[name] for name in LABELS if name in given), None)
-    if isinstance(given, list | tuple) and len(given) == 2:
+    two = isinstance(given, list | tuple) and len(given) == 2
+    if two and not isinstance(given[0], int | float):  # two numbers are the labels of two texts
         return ops.stack([ops.reshape(end, (-1,)) for end in given], axis=1)
     return given

@@ -228,8 +228,8 @@ class TFPreTrainedModel(FineTuneModel):
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
-        labels, logits = targets_in(labels), logits_in(logits)
-        labels = ops.reshape(labels, (-1,)) if ops.ndim(labels) == 0 else labels
+        labels, logits = ops.convert_to_tensor(targets_in(labels)), logits_in(logits)
+        labels = ops.reshape(labels, (-1,)) if len(labels.shape) == 0 else labels
         losses = LOSSES[self.task.preset(self.labels)]().call(labels, logits)
         if len(losses.shape) == 1:
             return losses

@@ -371,6 +371,7 @@ def test_evaluate_gives_the_loss_alone_without_metrics(fresh):
     expected = fresh(IDS, labels=np.array([0, 1])).loss
     assert loss == pytest.approx(float(np.mean(expected)), rel=1e-5)
     assert fresh(IDS[:1], labels=tf.constant(1)).loss.shape == (1,)
+    assert fresh(IDS, labels=[0, 1]).loss.shape == (2,)
     fresh.fit({"input_ids": IDS}, np.array([0, 1]), verbose=0, workers=4)
     assert fresh.predict_on_batch({"input_ids": IDS}).logits.shape == (2, 2)
 

@@ -63,6 +63,9 @@ def test_first_and_last_tokens_of_answers(tiny_bert):
 def test_inputs_without_labels(model):
     with pytest.raises(DataError, match=r"no labels to learn from.*found the inputs input_ids, "):
         model.fit(model.tokenizer(TEXTS, padding=True), verbose=0)
+    # Two texts of two tokens: the ids must not be taken for labels.
+    with pytest.raises(DataError, match="no labels to learn from.*found token ids alone"):
+        model.fit(np.full((2, 2), 1, "int32"), verbose=0)
 
 
 def test_a_measure_of_all_rows_in_the_log(model, capsys):
