@@ -1,6 +1,6 @@
 """Labels: the names behind the logits, in logit order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self, get_args
 
 from finetune_tf.errors import DataError
@@ -47,15 +47,23 @@ class Labels(tuple[str, ...]):
         return labels
 
     @classmethod
-    def of(cls, labels: "Labels | int | Iterable[object]") -> Self:
-        """Accepts what a user may write for labels: names, their number, or `Labels`."""
+    def of(cls, labels: "Labels | int | Iterable[object] | Mapping[object, object]") -> Self:
+        """Accepts what a user may write for labels.
+
+        Args:
+            labels: Names in order, how many there are, or `Labels`; or names by number or numbers
+                by name, as in a config's id2label and label2id.
+
+        Raises:
+            DataError: If it is nothing of that.
+        """
         if isinstance(labels, cls):
             return labels
         if isinstance(labels, int) and not isinstance(labels, bool):
             return cls(f"LABEL_{i}" for i in range(labels))
         if isinstance(labels, str):
             raise DataError(f"Labels are a list of names, found the single text {labels!r}.")
-        return cls(labels)
+        return cls(_in_order(labels) if isinstance(labels, Mapping) else labels)
 
     def number_of(self, value: object) -> int | None:
         """The place of a label: by its name, else by its number where no name is a number.
@@ -75,6 +83,20 @@ class Labels(tuple[str, ...]):
 
     def __repr__(self) -> str:
         return f"Labels({list(self)}, problem_type={self.problem_type!r})"
+
+
+def _in_order(labels: Mapping) -> list[str]:
+    """Names by number, or numbers by name, as a list."""
+    numbers = [str(i) for i in range(len(labels))]
+    names = {str(number): str(name) for number, name in labels.items()}
+    if set(names) != set(numbers):
+        names = {number: name for name, number in names.items()}
+    if set(names) != set(numbers):
+        raise DataError(
+            "Labels in a dict are names by number from 0 on, {0: 'negative', 1: 'positive'}, or "
+            f"numbers by name; found {dict(labels)}."
+        )
+    return [names[number] for number in numbers]
 
 
 def is_integer_text(value: str) -> bool:

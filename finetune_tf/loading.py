@@ -24,7 +24,7 @@ def load(
     checkpoint: str | Path | Mapping[str, Any],
     task: str = "text-classification",
     *,
-    labels: Labels | Iterable[str] | int | None = None,
+    labels: Labels | Iterable[str] | Mapping[Any, str] | int | None = None,
     problem_type: str | None = None,
     pooling: Literal["auto", "pooler", "cls", "mean"] = "auto",
     dropout: float | None = None,
@@ -45,8 +45,9 @@ def load(
         checkpoint: A folder, or a Hub id such as "bert-base-uncased"; or the content of a
             config.json, for a model with random weights.
         task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`.
-        labels: Names of the outputs in order (`train.labels` of your data), or how many. By
-            default those of the checkpoint. One label means a number (regression).
+        labels: Names of the outputs in order (`train.labels` of your data), by number as in a
+            config's id2label, or how many. By default those of the checkpoint. One label means a
+            number (regression).
         problem_type: "single_label_classification", "multi_label_classification" or
             "regression"; by default what the labels or the checkpoint say.
         pooling: For tasks about whole texts, how a text becomes one vector. "pooler" is the

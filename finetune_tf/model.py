@@ -18,6 +18,7 @@ from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
+from finetune_tf.training.devices import compute_float32_in_full
 from finetune_tf.training.freezing import (
     apply_frozen,
     build_optimizer,
@@ -248,6 +249,8 @@ class FineTuneModel(EncodingModel):
         model = super().from_config(config, custom_objects=custom_objects)
         model.info = ModelInfo.from_dict(info)
         apply_frozen(model, {id(v) for v in learnable_variables(model) if v.path in frozen})
+        if model.stages[0].layers[0].compute_dtype == "float32":
+            compute_float32_in_full()
         return model
 
     def compile_from_config(self, config: dict) -> None:

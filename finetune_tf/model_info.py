@@ -1,8 +1,11 @@
 """What a model knows besides its weights."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+from finetune_tf.files import write_text
 from finetune_tf.labels import Labels
 
 
@@ -28,6 +31,14 @@ class Config(dict):
     def to_dict(self) -> dict:
         """A copy."""
         return dict(self)
+
+    def to_json_string(self) -> str:
+        """What stands in a config.json."""
+        return json.dumps(self, indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json into a folder, which is made if need be."""
+        write_text(Path(folder) / "config.json", self.to_json_string())
 
 
 @dataclasses.dataclass

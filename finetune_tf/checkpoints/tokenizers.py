@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_tf.errors import CheckpointError
+from finetune_tf.return_tensors import with_tensorflow
 
 _FILES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """The fast tokenizer of a checkpoint folder.
+    """The fast tokenizer of a checkpoint folder; it knows `return_tensors="tf"`.
 
     Raises:
         CheckpointError: If the folder is gone, or holds no tokenizer, or only one in Python.
@@ -45,6 +46,7 @@ def load_tokenizer(source: str | Path) -> Any:
             f"The tokenizer in {source} is {type(tokenizer).__name__}, which has no fast version; "
             "save one with tokenizer.json."
         )
+    tokenizer.__class__ = with_tensorflow(type(tokenizer))
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
 from finetune_tf.compat.models import TFPreTrainedModel
-from finetune_tf.compat.tokenizers import with_tensorflow
+from finetune_tf.compat.tokenizers import old_style
 
 # `from transformers.keras_callbacks import …` and its kin.
 for _module in ("keras_callbacks", "modeling_tf_utils", "modeling_tf_outputs", "optimization_tf"):
@@ -55,11 +55,16 @@ def __getattr__(name: str) -> Any:
         return getattr(training, name)
     if name in _INSTEAD:
         raise ImportError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")
+    if name.startswith("TF") and name.endswith("PreTrainedModel"):
+        return TFPreTrainedModel
+    if name.startswith("TF") and name.endswith("MainLayer"):
+        model = name.replace("MainLayer", "Model")
+        raise ImportError(f"{name} is gone. Write instead: {model}(config), which is called alike.")
     if name.startswith("TF"):
         raise ImportError(
             f"finetune_tf has no class {name!r}; there are: {', '.join(sorted(CLASSES))}."
         )
-    if name == "tf_default_data_collator":
+    if name in ("default_data_collator", "tf_default_data_collator"):
         return __getattr__("DefaultDataCollator")(return_tensors="tf")
     import transformers
 
@@ -70,5 +75,5 @@ def __getattr__(name: str) -> Any:
             f"Neither finetune_tf.compat nor transformers {transformers.__version__} has {name!r}."
         ) from None
     if isinstance(found, type) and ("Tokenizer" in name or "Collator" in name):
-        return with_tensorflow(found)
+        return old_style(found)
     return found

@@ -1,33 +1,68 @@
-"""What the old classes were called with, in all the ways that scripts do it."""
+"""What the old classes were made and called with, in all the ways that scripts do it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from keras import ops
 
+from finetune_tf.checkpoints import Family
 from finetune_tf.compat.outputs import ModelOutput
 from finetune_tf.encodings import ENDS
 from finetune_tf.errors import ModelError
+from finetune_tf.tasks import Task
 
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # of positional inputs
 TARGETS = ("labels", *ENDS)
 _UNSUPPORTED = ("inputs_embeds", "position_ids", "head_mask", "encoder_hidden_states")
 
-OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")  # keys of a config
+#: Arguments of a call, which a config may set too, with their defaults.
+FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
+_OF_LABELS = ("id2label", "num_labels", "label2id", "problem_type")  # keys of a config
+_OF_LOAD = ("cache_dir", "revision", "dtype", "problem_type", "pooling", "new_head")
+# Arguments of from_pretrained that change nothing here.
+_WITHOUT_EFFECT = {
+    *("from_pt", "from_tf", "use_safetensors", "trust_remote_code", "force_download"),
+    *("local_files_only", "token", "use_auth_token", "add_pooling_layer", "name"),
+    *("low_cpu_mem_usage", "resume_download", "proxies", "attn_implementation"),
+}
 
 
-def labels_of(options: dict, config: Mapping) -> Any:
-    """What `load` is to be told of labels; takes it out of the options."""
-    names = options.pop("id2label", None)
-    count = options.pop("num_labels", None)
-    options.pop("label2id", None)
-    if "labels" in options:
-        return options.pop("labels")
-    if names is None and count is None:
-        names = config.get("id2label")
-    if names is None:
-        return count
-    return [names[key] for key in sorted(names, key=int)]
+def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
+    """Options of from_pretrained as those of `load`.
+
+    Args:
+        given: The options.
+        config: One of transformers, a dict, or None.
+        family: Of the class.
+        task: Of the class.
+
+    Raises:
+        TypeError: If an option is unknown.
+    """
+    given = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT}
+    config = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
+    options = {name: given.pop(name) for name in _OF_LOAD if name in given}
+    labels, names, count, _ = (given.pop(key, None) for key in ("labels", *_OF_LABELS[:3]))
+    replaces_head = given.pop("ignore_mismatched_sizes", False)
+    if task.has_labels:
+        if labels is None and names is None:
+            labels = config.get("id2label") if count is None else count
+        options["labels"] = names if labels is None else labels
+        options.setdefault("new_head", bool(replaces_head and options["labels"] is not None))
+        if config.get("problem_type"):
+            options.setdefault("problem_type", config["problem_type"])
+    if task.poolings:
+        # What the old classes did, whatever the checkpoint was trained with.
+        head = family.head(task.name, family.complete({"model_type": family.model_type}))
+        pools = head.transform is not None or task.name == "text-classification"
+        options.setdefault("pooling", "pooler" if pools else "cls")
+    known = {*family.defaults, *family.supported, *family.dropout_keys, *FLAGS}
+    if unknown := given.keys() - known:
+        raise TypeError(
+            f"takes no {', '.join(sorted(unknown))}; it takes num_labels, config and its kin, and "
+            "keys of the config that change the numbers."
+        )
+    keys = {key: value for key, value in {**config, **given}.items() if key not in _OF_LABELS}
+    return options | {"config": keys}
 
 
 def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:

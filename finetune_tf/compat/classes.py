@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.compat.models import FLAGS, TFPreTrainedModel, family_of_checkpoint
+from finetune_tf.compat.models import TFPreTrainedModel, family_of_checkpoint
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import TASKS
 
@@ -18,7 +18,6 @@ def _class(family: str, task: str) -> type[TFPreTrainedModel]:
         "task_name": task,
         "__module__": __name__,
         "__doc__": f"`{name}` of transformers 4: a {family} model for {task}.",
-        "_flags": FLAGS,
         FAMILIES[family].tensor_prefix: TFPreTrainedModel.base_model,
     }
     made = type(name, (TFPreTrainedModel,), body)

@@ -4,6 +4,7 @@ One class a family and task, made from the registries. A class adds ways of call
 weights, freezing, training and saving are those of `finetune_tf.load`.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +14,8 @@ from keras import ops
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.tensors import read_json
-from finetune_tf.compat.arguments import OF_LABELS, TARGETS, inputs_of, labels_of, logits_in
-from finetune_tf.compat.encoder import Encoder, Layers
+from finetune_tf.compat.arguments import FLAGS, TARGETS, inputs_of, logits_in, options_of
+from finetune_tf.compat.encoder import Encoder
 from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.training import prepare_tf_dataset
 from finetune_tf.encodings import targets_in
@@ -25,22 +26,11 @@ from finetune_tf.model import FineTuneModel
 from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training.presets import LOSSES
 
-# Arguments of from_pretrained that change nothing here.
-_WITHOUT_EFFECT = {
-    *("from_pt", "from_tf", "use_safetensors", "trust_remote_code", "force_download"),
-    *("local_files_only", "token", "use_auth_token", "add_pooling_layer", "name"),
-    *("low_cpu_mem_usage", "resume_download", "proxies", "attn_implementation"),
-}
-
 
 def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
     """The model_type of a checkpoint, which is downloaded if need be."""
     folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
     return read_json(folder / "config.json").get("model_type")
-
-
-#: Arguments of a call, which a config may set too, with their defaults.
-FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
 class TFPreTrainedModel(FineTuneModel):
@@ -87,50 +77,12 @@ class TFPreTrainedModel(FineTuneModel):
 
     @classmethod
     def _loaded(cls, checkpoint: Any, config: Any = None, **options: Any) -> "TFPreTrainedModel":
-        options = {k: v for k, v in options.items() if k not in _WITHOUT_EFFECT}
-        given = config.to_dict() if hasattr(config, "to_dict") else dict(config or {})
-        flags = {
-            name: bool(options.pop(name, given.get(name, default)))
-            for name, default in FLAGS.items()
-        }
-        has_labels = TASKS[cls.task_name].has_labels
-        labels = labels_of(options, given) if has_labels else None
-        load_options = {
-            name: options.pop(name)
-            for name in ("cache_dir", "revision", "dtype", "problem_type", "pooling")
-            if name in options
-        }
-        if has_labels and given.get("problem_type"):
-            load_options.setdefault("problem_type", given["problem_type"])
-        if TASKS[cls.task_name].poolings:
-            load_options.setdefault("pooling", cls._own_pooling())
-        replace = bool(options.pop("new_head", False))
-        new_head = options.pop("ignore_mismatched_sizes", False) and labels is not None
-        family = FAMILIES[cls.family]
-        unknown = options.keys() - {*family.defaults, *family.supported, *family.dropout_keys}
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__}.from_pretrained takes no {', '.join(sorted(unknown))}; it takes "
-                "num_labels, config and its kin, and keys of the config that change the numbers."
-            )
-        model = load(
-            checkpoint,
-            cls.task_name,
-            labels=labels,
-            new_head=replace or new_head,
-            config={k: v for k, v in {**given, **options}.items() if k not in OF_LABELS},
-            model_class=cls,
-            **load_options,
-        )
-        model._flags = flags
-        return model
-
-    @classmethod
-    def _own_pooling(cls) -> str:
-        family = FAMILIES[cls.family]
-        config = family.complete({"model_type": cls.family})
-        has_pooler = family.head(cls.task_name, config).transform is not None
-        return "pooler" if has_pooler or cls.task_name == "text-classification" else "cls"
+        family, task = FAMILIES[cls.family], TASKS[cls.task_name]
+        try:
+            options = options_of(options, config, family, task)
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}.from_pretrained {error}") from None
+        return load(checkpoint, task.name, model_class=cls, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`model(ids, attention_mask=mask)`, `model(**encoding)` or `model(encoding)`.
@@ -166,7 +118,8 @@ class TFPreTrainedModel(FineTuneModel):
         """What a model on the same layers gives, and whether it is wanted as a record."""
         asked = {name: kwargs.pop(name, None) for name in FLAGS}
         states, attentions, as_dict = (
-            self._flags[name] if value is None else bool(value) for name, value in asked.items()
+            bool(self.config.get(name, FLAGS[name]) if value is None else value)
+            for name, value in asked.items()
         )
         unknown = kwargs.keys() - {"training", "mask"}
         if unknown:
@@ -245,9 +198,14 @@ class TFPreTrainedModel(FineTuneModel):
     # Names of the old classes for what a model is made of.
 
     @property
-    def layers(self) -> Layers:
-        """All layers; `layers[0]` is the encoder, as it was."""
-        return Layers(super().layers, self)
+    def layers(self) -> list:
+        """The encoder as one and what is above it, as scripts know it; Keras sees all layers."""
+        layers = super().layers
+        if sys._getframe(1).f_globals["__name__"].startswith(("keras.", "finetune_tf.")):
+            return layers
+        encoder = Encoder(self)
+        above = layers[layers.index(encoder.layers[-1]) + 1 :]
+        return [encoder, *(layer for layer in above if layer.weights)]
 
     @property
     def base_model(self) -> Encoder:

@@ -1,38 +1,20 @@
-"""Tokenizers and data collators of transformers that give TensorFlow tensors again."""
+"""Tokenizers and data collators of transformers, with what they knew in transformers 4."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from finetune_tf.errors import DataError
+from finetune_tf import return_tensors
 
 
-def to_tensorflow(encoding: Any) -> Any:
-    """An encoding whose arrays are TensorFlow tensors, whole numbers as int32."""
-    import tensorflow as tf
-
-    for name in list(encoding):
-        array = encoding[name] = np.asarray(encoding[name])
-        if array.dtype == object:
-            raise DataError(
-                "The texts have different lengths. Write tokenizer(texts, padding=True, "
-                "truncation=True, return_tensors='tf')."
-            )
-        encoding[name] = tf.constant(array, tf.int32 if array.dtype.kind in "iub" else None)
-    return encoding
-
-
-class _TensorFlow:
-    """Takes the arguments that tokenizers had in transformers 4."""
+class _OldCalls:
+    """Takes the calls and arguments that tokenizers had in transformers 4."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.pop("pad_to_max_length", None):
             kwargs |= {"padding": "max_length", "truncation": True}
         if strategy := kwargs.pop("truncation_strategy", None):
             kwargs["truncation"] = strategy != "do_not_truncate" and strategy
-        return _as_numpy(super().__call__, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
 
     def encode(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
         """Only the ids."""
@@ -50,14 +32,6 @@ class _TensorFlow:
         if texts and isinstance(texts[0], tuple):
             return self(*map(list, zip(*texts, strict=True)), **kwargs)
         return self(texts, **kwargs)
-
-    def decode(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """Ids, tensors among them, to text."""
-        return super().decode(_listed(token_ids), *args, **kwargs)
-
-    def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """Several rows of ids to texts."""
-        return super().batch_decode([_listed(row) for row in sequences], *args, **kwargs)
 
     def save_vocabulary(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
         """Writes vocab.txt, as the slow tokenizers of WordPieces did."""
@@ -81,50 +55,21 @@ class _TensorFlow:
             return given
         if isinstance(given[0], str):
             given = self.convert_tokens_to_ids(given)
-        return super().decode(given)
-
-    def pad(self, *args: Any, **kwargs: Any) -> Any:
-        """Rows of ids to one length."""
-        return _as_numpy(super().pad, *args, **kwargs)
+        return self.decode(given)
 
 
-class _Collating:
-    """Makes arrays, then tensors."""
-
-    def __call__(self, features: Any, return_tensors: str | None = None) -> Any:
-        if (return_tensors or self.return_tensors) != "tf":
-            return super().__call__(features, return_tensors)
-        wanted, self.return_tensors = self.return_tensors, "np"
-        try:
-            return to_tensorflow(super().__call__(features))
-        finally:
-            self.return_tensors = wanted
-
-
-def _listed(ids: Any) -> Any:
-    return np.asarray(ids).tolist() if hasattr(ids, "shape") else ids
-
-
-def _as_numpy(call: Any, *args: Any, **kwargs: Any) -> Any:
-    if kwargs.get("return_tensors") != "tf":
-        return call(*args, **kwargs)
-    return to_tensorflow(call(*args, **{**kwargs, "return_tensors": "np"}))
-
-
-@functools.cache
-def with_tensorflow(cls: type) -> type:
-    """A tokenizer or collator class of transformers that knows return_tensors="tf"."""
+def old_style(cls: type) -> type:
+    """A tokenizer or collator class of transformers that takes what it took in transformers 4."""
     if cls.__name__.startswith("Auto"):
         return type(cls.__name__, (), {"from_pretrained": staticmethod(_automatic(cls))})
-    mixin = _TensorFlow if hasattr(cls, "from_pretrained") else _Collating
-    # Where pickle finds it.
-    return type(cls.__name__, (mixin, cls), {"__module__": "finetune_tf.compat"})
+    mixins = (_OldCalls,) if hasattr(cls, "from_pretrained") else ()
+    return return_tensors.with_tensorflow(cls, *mixins, module="finetune_tf.compat")
 
 
 def _automatic(cls: type) -> Any:
     def from_pretrained(*args: Any, **kwargs: Any) -> Any:
         tokenizer = cls.from_pretrained(*args, **kwargs)
-        tokenizer.__class__ = with_tensorflow(type(tokenizer))
+        tokenizer.__class__ = old_style(type(tokenizer))
         return tokenizer
 
     return from_pretrained

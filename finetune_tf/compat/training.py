@@ -83,18 +83,20 @@ def prepare_tf_dataset(
     """Batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`.
 
     Raises:
-        ModelError: If `collate_fn` does more than to pad, which happens by itself.
+        ModelError: If `collate_fn` does more than to pad or to hide tokens.
     """
-    if collate_fn is not None and type(collate_fn).__name__ not in _PADDING:
+    options: dict[str, Any] = {"drop_remainder": bool(drop_remainder)}
+    collator = type(collate_fn).__name__
+    if collator == "DataCollatorForLanguageModeling" and collate_fn.mlm:
+        tokenizer = model.tokenizer = collate_fn.tokenizer
+        options["mask_rate"] = collate_fn.mlm_probability
+    elif collate_fn is not None and collator not in _PADDING:
         raise ModelError(
             f"prepare_tf_dataset pads by itself and would leave out what {collate_fn!r:.80} does. "
-            "Collate batches and fit on them, or for masked words: ft.data and ft.load(…, "
-            "'fill-mask'), which hide others in each epoch."
+            "Collate batches and fit on them."
         )
     padding = getattr(tokenizer, "pad_token_id", None)
-    return tokenized_batches(
-        dataset, model, batch_size, shuffle, padding, drop_remainder=bool(drop_remainder)
-    )
+    return tokenized_batches(dataset, model, batch_size, shuffle, padding, **options)
 
 
 def KerasMetricCallback(metric_fn: Callable, eval_dataset: Any, **unused: Any) -> Measure:

@@ -9,6 +9,7 @@ from finetune_tf.data.batching import batches_of
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.masking import Masking
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,6 +21,7 @@ def tokenized_batches(
     batch_size: int = 32,
     shuffle: bool = False,
     pad_token_id: int | None = None,
+    mask_rate: float | None = None,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches a tokenized `datasets.Dataset`, padded to few lengths.
@@ -32,10 +34,13 @@ def tokenized_batches(
         batch_size: Rows a batch.
         shuffle: Whether each epoch has its own order.
         pad_token_id: What ids are padded with; by default as the config says.
+        mask_rate: For fill-mask, the share of the tokens that is hidden, others in each epoch;
+            what was there becomes the target, whatever columns there are. None hides nothing.
         **options: As for `Examples.batches`.
 
     Raises:
-        DataError: If there is no column of ids.
+        DataError: If there is no column of ids, or the rate is no share.
+        ModelError: If tokens are to be hidden, and the tokenizer has no mask token.
     """
     names = list(getattr(dataset, "column_names", None) or dataset)
     if "input_ids" not in names:
@@ -46,7 +51,10 @@ def tokenized_batches(
     known = {tensor.name for tensor in model.inputs}
     features = {n: [np.asarray(row, "int32") for row in dataset[n]] for n in names if n in known}
     targets: Any = None
-    if all(name in names for name in ENDS):
+    draw = None
+    if mask_rate is not None:
+        draw = Masking(features["input_ids"], model.tokenizer, mask_rate).draw
+    elif all(name in names for name in ENDS):
         targets = np.stack([np.asarray(dataset[name], "int32") for name in ENDS], axis=1)
     elif found := [name for name in LABELS if name in names]:
         rows = list(dataset[found[0]])
@@ -55,5 +63,5 @@ def tokenized_batches(
         targets = [np.asarray(row, "int32") for row in rows] if per_token else np.asarray(rows)
     if pad_token_id is None:
         pad_token_id = model.config.get("pad_token_id") or 0
-    encoded = Encoded(features, {"input_ids": pad_token_id}, targets)
+    encoded = Encoded(features, {"input_ids": pad_token_id}, targets, draw=draw)
     return batches_of(encoded, model, batch_size, shuffle=shuffle, **options)

@@ -324,6 +324,7 @@ def test_an_optimizer_of_keras_2(fresh):
         ("pipeline", r"pipeline is gone. Write instead: ft.predict\(model, texts\)"),
         ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
         ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'; there are: TFAlbertForMaskedLM, "),
+        ("TFBertMainLayer", r"MainLayer is gone. Write instead: TFBertModel\(config\), which is c"),
         ("BertTokeniser", "Neither finetune_tf.compat nor transformers 5.* has 'BertTokeniser'"),
     ],
 )
@@ -339,6 +340,7 @@ def test_names_where_scripts_look_for_them():
 
     assert KerasMetricCallback is compat.KerasMetricCallback
     assert issubclass(compat.TFBertModel, TFPreTrainedModel)
+    assert compat.TFBertPreTrainedModel is TFPreTrainedModel
     everything = {}
     exec("from finetune_tf.compat import *", everything)
     assert everything["TFRobertaModel"] is compat.TFRobertaModel
@@ -383,6 +385,51 @@ def test_the_parts_of_a_model_answer_as_they_did(classifier):
     assert encoder.count_params() == classifier.count_params() - head.count_params()
     assert len(encoder(IDS, output_hidden_states=True).hidden_states) == 3
     assert encoder(IDS, output_attentions=True).attentions[0].shape == (2, 3, 4, 4)
+
+
+def test_the_layers_that_scripts_loop_over(classifier, tiny_bert):
+    assert [layer.name for layer in classifier.layers][:1] == ["bert"]
+    assert classifier.layers[-1] is classifier.classifier
+    assert len(classifier.get_config()["layers"]) > len(classifier.layers)  # Keras sees them all
+    assert classifier.get_layer("embeddings") is classifier.bert.embeddings
+    with quiet():
+        (encoder,) = compat.TFBertModel.from_pretrained(tiny_bert).layers
+    assert len(encoder.encoder.layer) == 2
+
+
+def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bert, self.dense = fresh.bert, keras.layers.Dense(2)
+
+        def call(self, ids, training=None):
+            return self.dense(self.bert(ids, training=training)[1])
+
+    own = Own()
+    own.compile(keras.optimizers.SGD(0.1), "mse")
+    before = np.array(fresh.bert.embeddings.word.embeddings)
+    own.fit(IDS, np.eye(2), verbose=0)
+    assert np.abs(fresh.bert.embeddings.word.embeddings - before).max() > 0
+    assert len(own.trainable_variables) == len(fresh.bert.trainable_variables) + 2
+
+
+def test_states_asked_for_in_the_config(fresh, tmp_path):
+    fresh.config.output_hidden_states = True
+    assert len(fresh(IDS).hidden_states) == 3 and fresh(IDS).attentions is None
+    assert "hidden_states" not in fresh(IDS, output_hidden_states=False)
+    fresh.config.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == fresh.config.to_json_string()
+    with quiet():
+        again = compat.TFBertModel(compat.AutoConfig.from_pretrained(tmp_path))
+    assert len(again(IDS).hidden_states) == 3
+
+
+def test_collators_that_give_tensors():
+    rows = [{"input_ids": [2, 7, 3], "label": 1}, {"input_ids": [2, 8, 3], "label": 0}]
+    batch = compat.default_data_collator(rows, return_tensors="tf")
+    assert batch["labels"].numpy().tolist() == [1, 0]
+    assert batch["input_ids"].dtype == tf.int32
 
 
 def test_two_encoders_in_one_model_that_is_saved_and_loaded(tiny_bert, tmp_path):

@@ -160,3 +160,12 @@ def test_labels_and_problem_type_that_contradict_each_other():
 def test_an_unknown_problem_type():
     with pytest.raises(DataError, match="Unknown problem type 'multilabel': choose one of"):
         infer_labels(["a", "b"], "label", "reviews", problem_type="multilabel")
+
+
+def test_names_by_number_and_numbers_by_name():
+    assert Labels.of({1: "yes", 0: "no"}) == ("no", "yes")
+    assert Labels.of({"0": "5", "1": "0"}) == ("5", "0")  # as in a config.json
+    assert Labels.of({"yes": 1, "no": 0}) == ("no", "yes")
+    for wrong in ({1: "no", 2: "yes"}, {"no": 0, "yes": 0}, {0: "no", "yes": 1}):
+        with pytest.raises(DataError, match=r"in a dict are names by number from 0 on, .*; found"):
+            Labels.of(wrong)

@@ -46,6 +46,15 @@ def test_no_labels(model):
     assert inputs["input_ids"].shape == (3, 4)
 
 
+def test_hidden_tokens(model):
+    data = ft.data.tokenized_batches(ROWS, model, 3, mask_rate=0.5, shuffle=True)
+    for _ in range(2):
+        ((inputs, targets),) = data.as_numpy_iterator()
+        hidden = targets != -100
+        np.testing.assert_array_equal(np.sort(hidden.sum(axis=1)), [0, 1, 1])
+        assert sorted(np.where(hidden, targets, inputs["input_ids"]).sum(1)) == [5, 12, 22]
+
+
 def test_no_ids(model):
     with pytest.raises(DataError, match="has a column input_ids, found text, label. Tokenize it"):
         ft.data.tokenized_batches({"text": ["a"], "label": [0]}, model)

@@ -1,6 +1,7 @@
 """What tokenizers give goes into fit, evaluate and predict as it is."""
 
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -47,6 +48,18 @@ def test_encodings_lists_and_labels_among_the_inputs(model):
     history = model.fit(arrays, LABELS, validation_data=(lists, LABELS), verbose=0).history
     assert history["val_loss"][0] == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(model.predict(lists, verbose=0), model(dict(arrays)), atol=1e-6)
+
+
+def test_the_tokenizer_gives_tensors_and_decodes_them(model):
+    batch = model.tokenizer(TEXTS, padding=True, return_tensors="tf")
+    assert batch["input_ids"].dtype == tf.int32
+    assert model.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == TEXTS
+    assert model.tokenizer.decode(batch["input_ids"][0][1]) == "the"
+    padded = model.tokenizer.pad({"input_ids": [[2, 3], [2, 7, 3]]}, return_tensors="tf")
+    np.testing.assert_array_equal(padded["attention_mask"], [[1, 1, 0], [1, 1, 1]])
+    assert pickle.loads(pickle.dumps(model.tokenizer))(TEXTS) == model.tokenizer(TEXTS)
+    with pytest.raises(DataError, match=r"different lengths. Write tokenizer\(texts, padding=True"):
+        model.tokenizer(TEXTS, return_tensors="tf")
 
 
 def test_first_and_last_tokens_of_answers(tiny_bert):

@@ -1,6 +1,7 @@
 """Only the classifier learns.
 
-Idioms: model.layers[0].trainable = False, model.bert.trainable, freezing after compile
+Idioms: model.layers[0].trainable = False, for layer in model.layers: if layer.name == "bert",
+model.bert.trainable, freezing after compile
 """
 
 import numpy as np
@@ -16,7 +17,9 @@ assert [v.path for v in model.trainable_variables] == [
     "classifier/dense/kernel",
     "classifier/dense/bias",
 ]
-model.bert.trainable = True
+for layer in model.layers:
+    if layer.name == "bert":
+        layer.trainable = True
 assert len(model.trainable_variables) > 100
 
 model.compile(

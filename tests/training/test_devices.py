@@ -97,6 +97,17 @@ def test_float32_on_a_gpu_is_float32_as_in_pytorch(dtype, full, machine, tiny_be
     assert "TensorFloat" not in capsys.readouterr().out  # said once
 
 
+def test_float32_of_a_keras_file_on_a_gpu(machine, tiny_bert, tmp_path):
+    machine([], has_driver=False)
+    for dtype in ("mixed_bfloat16", "float32"):
+        ft.load(tiny_bert, dtype=dtype).save(tmp_path / f"{dtype}.keras")
+    machine([{"device_name": "A100", "compute_capability": (8, 0)}], has_driver=False)
+    keras.models.load_model(tmp_path / "mixed_bfloat16.keras")
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+    keras.models.load_model(tmp_path / "float32.keras")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_a_cpu_keeps_its_settings(machine, tiny_bert):
     machine([], has_driver=False)
     ft.load(tiny_bert, dtype="float32")
