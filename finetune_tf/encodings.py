@@ -49,7 +49,7 @@ class EncodingModel(keras.Model):
         """Keras's hook.
 
         Raises:
-            DataError: If there are no targets.
+            DataError: If there are no targets, or a row of them for each class number.
         """
         targets = _targets(x, y)
         if targets is None and not _copes_without(self.loss):
@@ -57,6 +57,14 @@ class EncodingModel(keras.Model):
             raise DataError(
                 "There are no labels to learn from: give them as fit(inputs, labels), or as "
                 f"inputs['labels']; found {found}."
+            )
+        shape, outputs = getattr(targets, "shape", ()), getattr(y_pred, "shape", ())
+        by_number = keras.losses.SparseCategoricalCrossentropy
+        if isinstance(self.loss, by_number) and len(shape) == len(outputs) > 1 and shape[-1] != 1:
+            raise DataError(
+                f"The loss takes class numbers, one a text, found rows of {shape[-1]} numbers. "
+                "Write labels.argmax(axis=-1) if one class each is right; if several may be, load "
+                "the model with problem_type='multi_label_classification'."
             )
         return super().compute_loss(x, targets, y_pred, sample_weight, training)
 

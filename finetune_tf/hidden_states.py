@@ -43,6 +43,7 @@ def with_states(
     hidden_states: bool = True,
     attentions: bool = False,
     pooler: keras.layers.Layer | None = None,
+    name: str | None = None,
 ) -> keras.Model:
     """A plain Functional model on the layers of a model of ours that also gives its states.
 
@@ -51,6 +52,8 @@ def with_states(
         hidden_states: Whether to give what the embeddings and each block put out.
         attentions: Whether to give the attention weights of each block.
         pooler: A layer of the model to apply to the last hidden state of the first token.
+        name: Of the plain model; by default as of the model. Another one of that name gets a
+            number behind it.
 
     Returns:
         Of the same inputs and weights, made once; its outputs are a dict with "output" (as of the
@@ -77,8 +80,9 @@ def with_states(
                 )
                 for i, node in enumerate(blocks)
             ]
-        number, _NAMES[model.name] = _NAMES[model.name], _NAMES[model.name] + 1
-        name = f"{model.name}_{number}" if number else model.name
+        name = name or model.name
+        number, _NAMES[name] = _NAMES[name], _NAMES[name] + 1
+        name = f"{name}_{number}" if number else name
         made[wanted] = keras.Model(model._inputs_struct, outputs, name=name)
     return made[wanted]
 

@@ -1,6 +1,5 @@
 """`load`: a checkpoint and a task make a Keras model."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -42,8 +41,9 @@ def load(
     loaded when the labels fit it.
 
     Args:
-        checkpoint: A folder, or a Hub id such as "bert-base-uncased"; or the content of a
-            config.json, for a model with random weights.
+        checkpoint: A folder, or a Hub id such as "bert-base-uncased"; a file with weights, which
+            needs `config` if no config.json stands beside it; or the content of a config.json, for
+            a model with random weights.
         task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`.
         labels: Names of the outputs in order (`train.labels` of your data), by number as in a
             config's id2label, or how many. By default those of the checkpoint. One label means a
@@ -81,10 +81,7 @@ def load(
         dtype = policy.name
     if policy.compute_dtype == "float32":
         compute_float32_in_full()
-    source = open_checkpoint(checkpoint, revision, cache_dir)
-    if config:
-        replaced = source.family.complete({**source.config, **config})
-        source = dataclasses.replace(source, config=replaced)
+    source = open_checkpoint(checkpoint, revision, cache_dir, config)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
     # The table of the output layer depends on the layout that such a model is saved in.

@@ -24,6 +24,7 @@ from finetune_tf.training.freezing import (
     build_optimizer,
     count_parameters,
     renew_training,
+    set_trainable,
 )
 from finetune_tf.training.schedules import schedule_of
 
@@ -81,6 +82,13 @@ class FineTuneModel(EncodingModel):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keras's, but `model.trainable = True` thaws what was frozen by itself, too."""
+        if name == "trainable":
+            set_trainable(self, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def max_length(self) -> int:

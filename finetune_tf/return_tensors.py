@@ -40,6 +40,13 @@ def _listed(ids: Any) -> Any:
 class Tokenizing:
     """For a tokenizer: gives tensors, and decodes them."""
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As there: transformers reads files in another way for classes that it does not know."""
+        tokenizer = cls.__bases__[-1].from_pretrained(*args, **kwargs)
+        tokenizer.__class__ = cls
+        return tokenizer
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Texts to ids."""
         return _with_tensors(super().__call__, *args, **kwargs)

@@ -9,7 +9,8 @@ from finetune_tf.checkpoints.family import Family
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.registry import family_of
 from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
-from finetune_tf.checkpoints.tensors import Tensors, read_json, read_tensors
+from finetune_tf.checkpoints.tensors import READERS, Tensors, read_file, read_json, read_tensors
+from finetune_tf.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,16 @@ def open_checkpoint(
     name: str | Path | Mapping[str, Any],
     revision: str | None = None,
     cache_dir: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Finds a checkpoint and reads all of it but the weights' values.
 
     Args:
-        name: A folder, a Hub id, or the content of a config.json: a checkpoint without weights.
+        name: A folder, a Hub id, a file with weights, or the content of a config.json: a
+            checkpoint without weights.
         revision: On the Hub.
         cache_dir: Where downloads are kept.
+        config: Keys that replace those of config.json.
 
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
@@ -50,12 +54,24 @@ def open_checkpoint(
     if isinstance(name, Mapping):
         family = family_of(name, "The config")
         nowhere = Path(f"a new {family.model_type} model")
-        return Checkpoint(nowhere, family, family.complete(name), {}, Modules())
-    folder = resolve(name, revision, cache_dir)
-    raw = read_json(folder / "config.json")
-    family = family_of(raw, folder / "config.json")
-    config = family.complete(raw)
+        config = family.complete({**name, **(config or {})})
+        return Checkpoint(nowhere, family, config, {}, Modules())
+    file = Path(name).expanduser()
+    if file.suffix in READERS and file.is_file():
+        folder, found = file.parent, read_file(file)
+        if not config and not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{file} holds weights alone, and there is no config.json beside it: give its "
+                "content as load(…, config=…)."
+            )
+    else:
+        folder = resolve(name, revision, cache_dir)
+        found = read_tensors(folder)
+    stored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = {**stored, **(config or {})}
+    family = family_of(config, folder / "config.json")
+    config = family.complete(config)
     prefix = f"{family.tensor_prefix}."
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in read_tensors(folder).items()}
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
     modules = read_modules(folder)
     return Checkpoint(folder, family, config, tensors | modules.dense, modules)

@@ -36,7 +36,8 @@ def _heads(config: dict) -> dict[str, Head]:
         ],
         transform=vocabulary_transform(config, "gelu", config["embedding_size"]),
     )
-    return {**roberta_heads(config, activation="gelu"), "fill-mask": masked}
+    bare = {"feature-extraction": Head()}  # has no pooler
+    return {**roberta_heads(config, activation="gelu"), **bare, "fill-mask": masked}
 
 
 ELECTRA = replace(

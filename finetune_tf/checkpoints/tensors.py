@@ -50,19 +50,23 @@ def read_tensors(folder: Path) -> Tensors:
         CheckpointError: If there are no weights, or the file is damaged, or a `.bin` file is
             met without PyTorch.
     """
-    readers = {".safetensors": _safetensors, ".h5": _keras_h5, ".bin": _torch_bin}
     for name in WEIGHT_FILES:
-        paths = _shards(folder, name)
-        if paths:
-            tensors: Tensors = {}
-            for path in paths:
-                tensors.update(readers[path.suffix](path))
-            return {_modern(name): tensor for name, tensor in tensors.items()}
+        if paths := _shards(folder, name):
+            return {name: tensor for path in paths for name, tensor in read_file(path).items()}
     found = sorted(path.name for path in folder.iterdir())
     raise CheckpointError(
         f"There are no weights in {folder}: expected one of {', '.join(WEIGHT_FILES)} "
         f"(or their shards), found {found}."
     )
+
+
+def read_file(path: Path) -> Tensors:
+    """Opens one file with weights, whatever it is called; its ending says of which kind it is.
+
+    Raises:
+        CheckpointError: If it is damaged, or a `.bin` file is met without PyTorch.
+    """
+    return {_modern(name): tensor for name, tensor in READERS[path.suffix](path)}
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -186,3 +190,6 @@ def _modern(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
+
+
+READERS = {".safetensors": _safetensors, ".h5": _keras_h5, ".bin": _torch_bin}

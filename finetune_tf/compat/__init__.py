@@ -8,10 +8,11 @@ rest of the library does not know of it.
 import sys
 from typing import Any
 
+from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
 from finetune_tf.compat.models import TFPreTrainedModel
-from finetune_tf.compat.tokenizers import old_style
+from finetune_tf.compat.tokenizers import InputExample, InputFeatures, old_style  # noqa: F401
 
 # `from transformers.keras_callbacks import …` and its kin.
 for _module in ("keras_callbacks", "modeling_tf_utils", "modeling_tf_outputs", "optimization_tf"):
@@ -29,8 +30,6 @@ _INSTEAD = {
     "TFTrainer": "model.compile() and model.fit(…), or ft.finetune(…)",
     "TFTrainingArguments": "the arguments of ft.finetune, ft.presets and model.fit",
     "pipeline": "ft.predict(model, texts)",
-    "InputExample": "ft.data.from_arrays(texts, labels)",
-    "InputFeatures": "tokenizer(texts, return_tensors='tf')",
     "DataCollatorForWholeWordMask": "ft.load(…, 'fill-mask') and batches(model, whole_word=True)",
     **dict.fromkeys(
         ("glue_convert_examples_to_features", "squad_convert_examples_to_features"),
@@ -42,11 +41,25 @@ _INSTEAD = {
     ),
     "glue_compute_metrics": "ft.evaluate(model, examples)",
 }
-__all__ = [*CLASSES, *_TRAINING, "AutoConfig", "AutoTokenizer", "TFPreTrainedModel"]
+_OURS = (*CLASSES, *_TRAINING, "InputExample", "InputFeatures", "TFPreTrainedModel")
+
+
+def _everything() -> list[str]:
+    """For `import *`, in which the courses got their configs and tokenizers."""
+    import transformers
+
+    kinds = ("Config", "Tokenizer", "TokenizerFast")
+    prefixes = ("Auto", *(family.class_prefix for family in FAMILIES.values()))
+    theirs = {prefix + kind for prefix in prefixes for kind in kinds} | {
+        name for name in dir(transformers) if name.startswith("DataCollator")
+    }
+    return [*_OURS, *sorted(name for name in theirs if hasattr(transformers, name))]
 
 
 def __getattr__(name: str) -> Any:
     # An ImportError, because Python puts a sentence of its own in the place of an AttributeError.
+    if name == "__all__":
+        return _everything()
     if name.startswith("__"):
         raise AttributeError(name)
     if name in CLASSES:

@@ -6,8 +6,9 @@ import keras
 
 from finetune_tf.architectures import EncoderBlock
 from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.training.freezing import set_trainable
 
-_OF_HEADS = ("pooler", "classifier", "transform", "vocabulary_bias")
+_OF_HEADS = ("classifier", "transform", "vocabulary_bias")
 
 
 class Part(keras.layers.Layer):
@@ -27,10 +28,12 @@ class Part(keras.layers.Layer):
         """Whether anything in it learns."""
         return any(variable.trainable for variable in self.weights)
 
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        for layer in self.layers:
-            layer.trainable = value
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keras's, but `trainable` reaches all that is inside."""
+        if name == "trainable":
+            set_trainable(self, value)
+        else:
+            super().__setattr__(name, value)
 
 
 class Encoder(Part):
@@ -38,15 +41,13 @@ class Encoder(Part):
 
     def __init__(self, model: Any) -> None:
         family = FAMILIES[model.config["model_type"]]
-        rows = family.weights(model.config)
-        owns_pooler = any((row.variable or "").startswith("pooler/") for row in rows)
-        owns_pooler |= model.task.name == "feature-extraction"
-        outside = _OF_HEADS[1:] if owns_pooler else _OF_HEADS
+        has_head = model.task.name != "feature-extraction"
+        outside = (*_OF_HEADS, "pooler") if has_head and _module_of_pooler(model) else _OF_HEADS
         layers = [layer for stage in model.stages for layer in stage.layers]
         layers = [layer for layer in layers if layer.name not in outside]
         super().__init__(layers, family.tensor_prefix)
         self._whole = lambda: model  # which Keras is not to take for a part
-        self.embeddings = model.get_layer("embeddings")
+        self.embeddings = next(layer for layer in layers if layer.name == "embeddings")
         self.pooler = next((layer for layer in layers if layer.name == "pooler"), None)
         self.encoder = self.transformer = Part(self.layer, "encoder")
 
@@ -59,3 +60,19 @@ class Encoder(Part):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._whole(), name)
+
+
+def parts_of(model: Any, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """What scripts knew as `model.layers`: the encoder, and what PyTorch has above it."""
+    encoder = Encoder(model)
+    above = [layer for layer in layers[layers.index(encoder.layers[-1]) + 1 :] if layer.weights]
+    if _module_of_pooler(model) == "classifier" and len(above) > 1:
+        above = [Part(above, "classifier")]
+    return [encoder, *above]
+
+
+def _module_of_pooler(model: Any) -> str | None:
+    """PyTorch's module of a pooler that is none of the encoder's."""
+    head = FAMILIES[model.config["model_type"]].head(model.task.name, model.config)
+    of_pooler = [row.tensor for row in head.weights if (row.variable or "").startswith("pooler/")]
+    return of_pooler[0].partition(".")[0] if of_pooler else None

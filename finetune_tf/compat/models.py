@@ -4,6 +4,7 @@ One class a family and task, made from the registries. A class adds ways of call
 weights, freezing, training and saving are those of `finetune_tf.load`.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.tensors import read_json
 from finetune_tf.compat.arguments import FLAGS, TARGETS, inputs_of, logits_in, options_of
-from finetune_tf.compat.encoder import Encoder
+from finetune_tf.compat.encoder import Encoder, parts_of
 from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.training import prepare_tf_dataset
 from finetune_tf.encodings import targets_in
@@ -29,8 +30,19 @@ from finetune_tf.training.presets import LOSSES
 
 def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
     """The model_type of a checkpoint, which is downloaded if need be."""
+    if hasattr(options.get("config"), "model_type") and Path(checkpoint).is_file():
+        return options["config"].model_type
     folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
     return read_json(folder / "config.json").get("model_type")
+
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_HOLD = "write a keras.Model that holds TF…Model.from_pretrained(…) and puts layers on its outputs"
+_NOT_TO_OVERRIDE = {
+    "__init__": _HOLD,
+    "call": _HOLD,
+    "compute_loss": "call it hf_compute_loss(self, labels, logits)",
+}
 
 
 class TFPreTrainedModel(FineTuneModel):
@@ -38,6 +50,17 @@ class TFPreTrainedModel(FineTuneModel):
 
     family: ClassVar[str]
     task_name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses what would never be called.
+
+        Raises:
+            ModelError: If a subclass has a constructor, a forward pass or a loss of its own.
+        """
+        super().__init_subclass__(**kwargs)
+        for name, instead in _NOT_TO_OVERRIDE.items():
+            if name in cls.__dict__:
+                raise ModelError(f"{cls.__name__} cannot have a {name} of its own: {instead}.")
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> "TFPreTrainedModel":
         """`TFBertModel(config)`: a model with random weights."""
@@ -124,7 +147,9 @@ class TFPreTrainedModel(FineTuneModel):
         unknown = kwargs.keys() - {"training", "mask"}
         if unknown:
             raise TypeError(f"A call of {type(self).__name__} does not take {sorted(unknown)}.")
-        model = with_states(self, states, attentions, pooler)
+        # In a functional model of the user's: tf_bert_model, as Keras called the old class.
+        name = None if pooler else _WORDS.sub("_", type(self).__name__).lower()
+        model = with_states(self, states, attentions, pooler, name)
         return model(self._complete_inputs(inputs), **kwargs), as_dict
 
     def _fields(self, output: Any, last_hidden_state: Any) -> dict:
@@ -145,6 +170,8 @@ class TFPreTrainedModel(FineTuneModel):
             loss = loss[0]  # one for start and one for end; both are the same
         if loss in (self.compute_loss, self.hf_compute_loss, "passthrough", "auto_with_warning"):
             loss = None
+        if loss is None and type(self).hf_compute_loss is not TFPreTrainedModel.hf_compute_loss:
+            loss = self.hf_compute_loss  # a subclass's own
         if loss is None and metrics is None:
             loss = LOSSES[self.task.preset(self.labels)]()  # without the preset's metrics
         super().compile(optimizer, loss, metrics, **kwargs)
@@ -159,7 +186,8 @@ class TFPreTrainedModel(FineTuneModel):
 
     def predict_step(self, data: Any) -> dict:
         """Keras's hook."""
-        output = super().predict_step(data)
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        output = self(x, training=False, return_dict=True)
         return {name: value for name, value in output.items() if name != "loss"}
 
     def compute_loss(
@@ -203,9 +231,13 @@ class TFPreTrainedModel(FineTuneModel):
         layers = super().layers
         if sys._getframe(1).f_globals["__name__"].startswith(("keras.", "finetune_tf.")):
             return layers
-        encoder = Encoder(self)
-        above = layers[layers.index(encoder.layers[-1]) + 1 :]
-        return [encoder, *(layer for layer in above if layer.weights)]
+        return parts_of(self, layers)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
+        """Keras's, and the encoder under its name."""
+        if name == FAMILIES[self.family].tensor_prefix:
+            return Encoder(self)
+        return super().get_layer(name, index)
 
     @property
     def base_model(self) -> Encoder:
@@ -214,8 +246,9 @@ class TFPreTrainedModel(FineTuneModel):
 
     @property
     def classifier(self) -> keras.layers.Layer:
-        """The output layer."""
-        return self.get_layer("classifier")
+        """What PyTorch calls so: the output layer, of RoBERTa and its kin with what is below."""
+        head = parts_of(self, super().layers)[-1]
+        return head if head.name == "classifier" else self.get_layer("classifier")
 
     @classifier.setter
     def classifier(self, layer: Any) -> None:

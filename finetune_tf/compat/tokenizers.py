@@ -1,13 +1,48 @@
 """Tokenizers and data collators of transformers, with what they knew in transformers 4."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_tf import return_tensors
+from finetune_tf.errors import DataError
+
+
+@dataclass
+class InputExample:
+    """A text or a pair, and its label."""
+
+    guid: Any
+    text_a: str
+    text_b: str | None = None
+    label: Any = None
+
+
+@dataclass
+class InputFeatures:
+    """The ids of a text, and its label."""
+
+    input_ids: Any
+    attention_mask: Any = None
+    token_type_ids: Any = None
+    label: Any = None
 
 
 class _OldCalls:
     """Takes the calls and arguments that tokenizers had in transformers 4."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for old, new in (("vocab_file", "vocab"), ("merges_file", "merges")):
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)  # else transformers makes up a vocabulary
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As there; what belongs into a call is left out."""
+        for name in ("add_special_tokens", "pad_to_max_length"):
+            kwargs.pop(name, None)
+        return super().from_pretrained(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.pop("pad_to_max_length", None):
@@ -55,7 +90,13 @@ class _OldCalls:
             return given
         if isinstance(given[0], str):
             given = self.convert_tokens_to_ids(given)
-        return self.decode(given)
+        text = self.decode(given)
+        if self(text, add_special_tokens=False)["input_ids"] != given:
+            raise DataError(
+                f"encode takes texts, and as a text these tokens, {text!r}, would become others. "
+                "Write [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."
+            )
+        return text
 
 
 def old_style(cls: type) -> type:

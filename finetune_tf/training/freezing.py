@@ -11,7 +11,7 @@ import keras
 
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
-from finetune_tf.stages import learnable_variables
+from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.select import Selector
@@ -130,6 +130,18 @@ def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool 
         _set_flags(child, frozen, not layer.trainable)
     for variable in layer._trainable_variables:
         variable.trainable = id(variable) not in frozen
+
+
+def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """`layer.trainable = value` for the layer and everything in it.
+
+    Under TensorFlow, Keras's own way stops at the first layer that says so already, whatever the
+    layers inside of it say.
+    """
+    for part in walk(layer):
+        part._trainable = bool(value)
+        for variable in part._trainable_variables:
+            variable.trainable = bool(value)
 
 
 def _say_what_learns(model: keras.Model) -> None:

@@ -167,14 +167,26 @@ def test_a_config_that_is_no_json_object(copied, text):
 
 
 def test_what_is_no_checkpoint_folder(copied):
-    with pytest.raises(CheckpointError, match="model.safetensors is a file; a checkpoint is a fol"):
-        ft.load(copied / "model.safetensors")
+    with pytest.raises(CheckpointError, match="config.json is a file; a checkpoint is a folder"):
+        ft.load(copied / "config.json")
     with pytest.raises(CheckpointError, match="no folder '.*/none', and a Hub id has the form"):
         ft.load(copied / "none")
     (copied / "config.json").unlink()
     message = r"has no config.json, so it is no Hugging Face.*found \['model.safetensors'\]"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
+
+
+def test_a_file_with_weights_of_any_name(copied):
+    ids = np.array([[2, 6, 3]], "int32")
+    expected = ft.load(copied)(ids)
+    file = (copied / "model.safetensors").rename(copied / "mine.safetensors")
+    np.testing.assert_array_equal(ft.load(file)(ids), expected)
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    (copied / "config.json").unlink()
+    np.testing.assert_array_equal(ft.load(file, config=config)(ids), expected)
+    with pytest.raises(CheckpointError, match=r"holds weights alone, and .* load\(…, config=…\)"):
+        ft.load(file)
 
 
 def test_no_weights(copied):

@@ -344,6 +344,10 @@ def test_names_where_scripts_look_for_them():
     everything = {}
     exec("from finetune_tf.compat import *", everything)
     assert everything["TFRobertaModel"] is compat.TFRobertaModel
+    assert everything["RobertaConfig"] is compat.RobertaConfig
+    assert {"BertTokenizerFast", "AutoTokenizer", "DataCollatorWithPadding"} <= everything.keys()
+    example = compat.InputExample(guid=None, text_a="good", label=1)
+    assert compat.InputFeatures([2, 7, 3], label=example.label).label == 1
 
 
 def test_a_record_or_a_tuple_as_asked_for(tiny_bert):
@@ -412,6 +416,112 @@ def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
     own.fit(IDS, np.eye(2), verbose=0)
     assert np.abs(fresh.bert.embeddings.word.embeddings - before).max() > 0
     assert len(own.trainable_variables) == len(fresh.bert.trainable_variables) + 2
+
+
+@pytest.mark.parametrize("name", ["__init__", "call", "compute_loss"])
+def test_what_a_subclass_cannot_have(name):
+    with pytest.raises(ModelError, match=f"^Own cannot have a {name} of its own: "):
+        type("Own", (compat.TFBertForSequenceClassification,), {name: lambda self: None})
+
+
+def test_the_loss_of_a_subclass(tiny_bert):
+    class Own(compat.TFBertForSequenceClassification):
+        def hf_compute_loss(self, labels, logits):
+            return 1000 * super().hf_compute_loss(labels, logits)
+
+    with quiet():
+        model = Own.from_pretrained(tiny_bert)
+        model.compile(keras.optimizers.SGD(0.0))
+    labels = np.array([0, 1])
+    loss = model.evaluate({"input_ids": IDS, "labels": labels}, verbose=0)
+    assert loss == pytest.approx(float(np.mean(model(IDS, labels=labels).loss)), rel=1e-5)
+    assert loss > 100
+
+
+def test_thawing_reaches_what_was_frozen_by_itself(fresh):
+    everything = len(fresh.trainable_weights)
+    for layer in fresh.bert.encoder.layer:
+        layer.trainable = False
+    fresh.bert.trainable = True
+    assert len(fresh.trainable_weights) == everything
+    fresh.bert.encoder.layer[0].trainable = False
+    fresh.bert.encoder.layer[0].attention.trainable = True
+    fresh.bert.trainable = False
+    assert len(fresh.trainable_weights) == 2
+    fresh.trainable = True
+    assert len(fresh.trainable_weights) == everything
+
+
+@pytest.mark.parametrize(
+    ("family", "outside"),
+    [("roberta", 4), ("xlm-roberta", 4), ("electra", 4), ("distilbert", 4), ("bert", 2)],
+)
+def test_what_is_head_and_what_is_encoder(family, outside):
+    with quiet():
+        model = compat.TFAutoModelForSequenceClassification.from_pretrained(FOLDER / family / NAME)
+    model.layers[0].trainable = False
+    assert len(model.trainable_weights) == outside
+    assert len(model.layers) == (3 if family == "distilbert" else 2)
+    assert len(model.classifier.weights) == (2 if family in ("bert", "distilbert") else 4)
+    assert model.get_layer(model.layers[0].name).layers == model.layers[0].layers
+
+
+def test_electra_has_no_pooler():
+    with quiet():
+        model = compat.TFElectraModel.from_pretrained(FOLDER / "electra" / NAME)
+    assert model(IDS).pooler_output is None
+    assert isinstance(model(IDS, output_hidden_states=True)[1], tuple)
+
+
+def test_a_weights_file_with_a_config(classifier, tmp_path):
+    with quiet():
+        folder = classifier.save_pretrained(tmp_path / "saved")
+        config = compat.AutoConfig.from_pretrained(folder)
+        file = (folder / "model.safetensors").rename(tmp_path / "bert.safetensors")
+        model = type(classifier).from_pretrained(str(file), config=config)
+        assert compat.TFAutoModel.from_pretrained(file, config=config).family == "bert"
+    np.testing.assert_array_equal(model(IDS).logits, classifier(IDS).logits)
+
+
+def test_an_encoder_under_the_name_that_keras_gave_it(tiny_bert):
+    ids = keras.Input((4,), dtype="int32")
+    with quiet():
+        bert = compat.TFBertModel.from_pretrained(tiny_bert)
+    model = keras.Model(ids, keras.layers.Dense(2)(bert(ids)[1]))
+    assert any(layer.name.startswith("tf_bert_model") for layer in model.layers)
+
+
+def test_predict_gives_a_record_whatever_a_call_gives(tiny_bert):
+    with quiet():
+        model = compat.TFBertModel.from_pretrained(tiny_bert, return_dict=False)
+    assert model.predict(IDS, verbose=0).last_hidden_state.shape == (2, 4, 24)
+
+
+def test_metrics_of_arrays(fresh):
+    found = []
+    callback = compat.KerasMetricCallback(
+        lambda pair: found.append(pair) or {"rows": len(pair[1])}, ({"input_ids": IDS}, [0, 1])
+    )
+    with quiet():
+        fresh.compile(keras.optimizers.SGD(0.0))
+        history = fresh.fit({"input_ids": IDS}, np.array([0, 1]), callbacks=[callback], verbose=0)
+    assert history.history["rows"] == [2] and found[0][0].shape == (2, 2)
+
+
+def test_options_of_tokenizers(tiny_bert, tmp_path):
+    tokenizer = compat.BertTokenizer.from_pretrained(
+        tiny_bert, do_lower_case=False, add_special_tokens=True, pad_to_max_length=True
+    )
+    assert tokenizer.tokenize("The film") == ["[UNK]", "film"]
+    tokenizer.save_pretrained(tmp_path)
+    again = compat.BertTokenizer(vocab_file=str(tmp_path / "vocab.txt"))
+    assert again("The film")["input_ids"] == [2, again.vocab["the"], again.vocab["film"], 3]
+    with (tmp_path / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("##s\n")
+    wider = compat.BertTokenizer(str(tmp_path / "vocab.txt"))
+    assert wider.encode(["film", "##s"]) == wider.encode("films")
+    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', would become others. Write"):
+        wider.encode(["[MASK]", "##s"])
 
 
 def test_states_asked_for_in_the_config(fresh, tmp_path):

@@ -62,6 +62,13 @@ def test_the_tokenizer_gives_tensors_and_decodes_them(model):
         model.tokenizer(TEXTS, return_tensors="tf")
 
 
+def test_a_row_of_targets_for_each_class_number(model):
+    encoding = model.tokenizer(TEXTS, padding=True)
+    message = r"takes class numbers, one a text, found rows of 2 numbers. Write labels.argmax"
+    with pytest.raises(DataError, match=message):
+        model.fit(encoding, np.eye(2)[LABELS], verbose=0)
+
+
 def test_first_and_last_tokens_of_answers(tiny_bert):
     reader = ft.load(tiny_bert, "question-answering")
     reader.compile(keras.optimizers.SGD(0.0))
