@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.encodings import targets_in
+from finetune_tf.encodings import targets_in, unwrapped
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.schedules import schedule_of
@@ -86,11 +86,23 @@ class Measure(keras.callbacks.Callback):
     Args:
         measure: Called with logits and targets, (rows, …) both; gives numbers by name. Of tokens,
             batches are padded to one length, targets with -100.
-        batches: What to predict: pairs of inputs and targets, or inputs with labels among them.
+        batches: What to predict: pairs of inputs and targets, or inputs with labels among them;
+            or one such pair of all rows.
+        batch_size: Of such a pair.
     """
 
-    def __init__(self, measure: Callable[[np.ndarray, np.ndarray], dict], batches: Any) -> None:
+    def __init__(
+        self,
+        measure: Callable[[np.ndarray, np.ndarray], dict],
+        batches: Any,
+        batch_size: int = 32,
+    ) -> None:
         super().__init__()
+        if isinstance(batches, tuple):
+            import tensorflow as tf
+
+            arrays = tuple(map(unwrapped, batches))
+            batches = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
         self._measure, self._batches = measure, batches
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

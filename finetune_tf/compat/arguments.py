@@ -1,10 +1,13 @@
 """What the old classes were made and called with, in all the ways that scripts do it."""
 
+from pathlib import Path
 from typing import Any
 
 from keras import ops
 
 from finetune_tf.checkpoints import Family
+from finetune_tf.checkpoints.hub import resolve
+from finetune_tf.checkpoints.tensors import read_json
 from finetune_tf.compat.outputs import ModelOutput
 from finetune_tf.encodings import ENDS
 from finetune_tf.errors import ModelError
@@ -26,14 +29,16 @@ _WITHOUT_EFFECT = {
 }
 
 
-def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
-    """Options of from_pretrained as those of `load`.
+def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
+    """The model_type of a checkpoint, which is downloaded if need be."""
+    if hasattr(options.get("config"), "model_type") and Path(checkpoint).is_file():
+        return options["config"].model_type
+    folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
+    return read_json(folder / "config.json").get("model_type")
 
-    Args:
-        given: The options.
-        config: One of transformers, a dict, or None.
-        family: Of the class.
-        task: Of the class.
+
+def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
+    """Options of from_pretrained as those of `load`, for the family and task of a class.
 
     Raises:
         TypeError: If an option is unknown.

@@ -13,9 +13,14 @@ import keras
 from keras import ops
 
 from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.checkpoints.hub import resolve
-from finetune_tf.checkpoints.tensors import read_json
-from finetune_tf.compat.arguments import FLAGS, TARGETS, inputs_of, logits_in, options_of
+from finetune_tf.compat.arguments import (
+    FLAGS,
+    TARGETS,
+    family_of_checkpoint,
+    inputs_of,
+    logits_in,
+    options_of,
+)
 from finetune_tf.compat.encoder import Encoder, parts_of
 from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.training import prepare_tf_dataset
@@ -26,15 +31,6 @@ from finetune_tf.loading import load
 from finetune_tf.model import FineTuneModel
 from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training.presets import LOSSES
-
-
-def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
-    """The model_type of a checkpoint, which is downloaded if need be."""
-    if hasattr(options.get("config"), "model_type") and Path(checkpoint).is_file():
-        return options["config"].model_type
-    folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
-    return read_json(folder / "config.json").get("model_type")
-
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HOLD = "write a keras.Model that holds TF…Model.from_pretrained(…) and puts layers on its outputs"

@@ -1,31 +1,20 @@
 """Tokenizers and data collators of transformers, with what they knew in transformers 4."""
 
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_tf import return_tensors
 from finetune_tf.errors import DataError
 
-
-@dataclass
-class InputExample:
-    """A text or a pair, and its label."""
-
-    guid: Any
-    text_a: str
-    text_b: str | None = None
-    label: Any = None
-
-
-@dataclass
-class InputFeatures:
-    """The ids of a text, and its label."""
-
-    input_ids: Any
-    attention_mask: Any = None
-    token_type_ids: Any = None
-    label: Any = None
+# Records that tutorials of 2020 put texts, and then ids, into.
+InputExample = make_dataclass(
+    "InputExample", ["guid", "text_a", ("text_b", Any, None), ("label", Any, None)]
+)
+InputFeatures = make_dataclass(
+    "InputFeatures",
+    ["input_ids", *((n, Any, None) for n in ("attention_mask", "token_type_ids", "label"))],
+)
 
 
 class _OldCalls:

@@ -7,7 +7,6 @@ import keras
 
 from finetune_tf.callbacks import Measure, SavePretrained
 from finetune_tf.data.tokenized import tokenized_batches
-from finetune_tf.encodings import unwrapped
 from finetune_tf.errors import ModelError
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.schedules import Warmup
@@ -101,17 +100,12 @@ def prepare_tf_dataset(
 
 
 def KerasMetricCallback(
-    metric_fn: Callable, eval_dataset: Any, batch_size: int = 8, **unused: Any
+    metric_fn: Callable, eval_dataset: Any, batch_size: int = 32, **unused: Any
 ) -> Measure:
     """`finetune_tf.callbacks.Measure`; the function gets a pair (predictions, labels)."""
-    if isinstance(eval_dataset, tuple):
-        import tensorflow as tf
-
-        arrays = tuple(map(unwrapped, eval_dataset))
-        eval_dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size or 8)
     if unused.get("predict_with_generate"):
         raise ModelError("predict_with_generate: no family here generates text yet.")
-    return Measure(lambda *pair: metric_fn(pair), eval_dataset)
+    return Measure(lambda *pair: metric_fn(pair), eval_dataset, batch_size)
 
 
 def PushToHubCallback(
