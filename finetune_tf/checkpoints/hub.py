@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from finetune_tf.checkpoints.tensors import WEIGHT_FILES
+from finetune_tf.checkpoints.tensors import READERS, WEIGHT_FILES
 from finetune_tf.errors import CheckpointError
 
 # What a checkpoint needs besides its weights; modules of sentence-transformers included.
@@ -45,6 +45,8 @@ def resolve(
 
 
 def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    if name.endswith(tuple(READERS)):
+        raise CheckpointError(f"There is no file {name!r}.")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
             f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."

@@ -185,6 +185,8 @@ def test_a_file_with_weights_of_any_name(copied):
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     (copied / "config.json").unlink()
     np.testing.assert_array_equal(ft.load(file, config=config)(ids), expected)
+    with pytest.raises(CheckpointError, match=r"There is no file 'none\.safetensors'"):
+        ft.load("none.safetensors")
     with pytest.raises(CheckpointError, match=r"holds weights alone, and .* load\(…, config=…\)"):
         ft.load(file)
 
