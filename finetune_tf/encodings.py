@@ -60,7 +60,8 @@ class EncodingModel(keras.Model):
             )
         shape, outputs = getattr(targets, "shape", ()), getattr(y_pred, "shape", ())
         by_number = keras.losses.SparseCategoricalCrossentropy
-        if isinstance(self.loss, by_number) and len(shape) == len(outputs) > 1 and shape[-1] != 1:
+        has_rows = len(shape) == len(outputs) > 1 and shape[-1] not in (None, 1)
+        if has_rows and isinstance(self.loss, by_number):
             raise DataError(
                 f"The loss takes class numbers, one a text, found rows of {shape[-1]} numbers. "
                 "Write labels.argmax(axis=-1) if one class each is right; if several may be, load "

@@ -51,15 +51,16 @@ def open_checkpoint(
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
     """
+    replaced = dict(config or {})
     if isinstance(name, Mapping):
-        family = family_of(name, "The config")
+        config = {**name, **replaced}
+        family = family_of(config, "The config")
         nowhere = Path(f"a new {family.model_type} model")
-        config = family.complete({**name, **(config or {})})
-        return Checkpoint(nowhere, family, config, {}, Modules())
+        return Checkpoint(nowhere, family, family.complete(config), {}, Modules())
     file = Path(name).expanduser()
     if file.suffix in READERS and file.is_file():
         folder, found = file.parent, read_file(file)
-        if not config and not (folder / "config.json").is_file():
+        if not replaced and not (folder / "config.json").is_file():
             raise CheckpointError(
                 f"{file} holds weights alone, and there is no config.json beside it: give its "
                 "content as load(…, config=…)."
@@ -68,10 +69,9 @@ def open_checkpoint(
         folder = resolve(name, revision, cache_dir)
         found = read_tensors(folder)
     stored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    config = {**stored, **(config or {})}
+    config = {**stored, **replaced}
     family = family_of(config, folder / "config.json")
-    config = family.complete(config)
     prefix = f"{family.tensor_prefix}."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
     modules = read_modules(folder)
-    return Checkpoint(folder, family, config, tensors | modules.dense, modules)
+    return Checkpoint(folder, family, family.complete(config), tensors | modules.dense, modules)

@@ -57,11 +57,11 @@ def _everything() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # An ImportError, because Python puts a sentence of its own in the place of an AttributeError.
     if name == "__all__":
         return _everything()
     if name.startswith("__"):
         raise AttributeError(name)
+    # Below an ImportError, as Python puts a sentence of its own in the place of an AttributeError.
     if name in CLASSES:
         return CLASSES[name]
     if name in _TRAINING:

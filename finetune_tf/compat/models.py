@@ -225,7 +225,8 @@ class TFPreTrainedModel(FineTuneModel):
     def layers(self) -> list:
         """The encoder as one and what is above it, as scripts know it; Keras sees all layers."""
         layers = super().layers
-        if sys._getframe(1).f_globals["__name__"].startswith(("keras.", "finetune_tf.")):
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        if asking.startswith(("keras.", "finetune_tf.")):
             return layers
         return parts_of(self, layers)
 

@@ -1,6 +1,5 @@
 """What transformers 4's tests asked of its TensorFlow models, where it still makes sense."""
 
-import pickle
 from pathlib import Path
 
 import keras
@@ -19,19 +18,6 @@ FOLDER, NAME = Path(__file__).resolve().parents[1] / "references", "text-classif
 IDS = np.array([[2, 6, 7, 3], [2, 8, 3, 0]], "int32")
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], "int32")
 TYPES = np.zeros_like(IDS)
-
-
-@pytest.fixture(scope="module")
-def classifier(tiny_bert):
-    with quiet():
-        return compat.TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
-
-
-@pytest.fixture
-def fresh(tiny_bert):
-    """A model that a test may change."""
-    with quiet():
-        return compat.TFBertForSequenceClassification.from_pretrained(tiny_bert)
 
 
 def test_there_is_a_class_for_every_family_and_task():
@@ -238,17 +224,6 @@ def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
     np.testing.assert_array_equal(plain(IDS), fresh(IDS).logits)
 
 
-def test_the_encoder_alone(classifier, tiny_bert):
-    with quiet():
-        bare = compat.TFBertModel.from_pretrained(tiny_bert)
-    expected = bare(IDS, MASK).last_hidden_state
-    np.testing.assert_array_equal(classifier.bert(IDS, MASK)[0], expected)
-    np.testing.assert_allclose(
-        classifier.bert(IDS, MASK).pooler_output, bare(IDS, MASK).pooler_output, atol=1e-6
-    )
-    assert classifier.base_model.embeddings is classifier.get_layer("embeddings")
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -317,57 +292,12 @@ def test_an_optimizer_of_keras_2(fresh):
         fresh.compile(Adam())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("TFTrainer", r"TFTrainer is gone. Write instead: model.compile\(\) and model.fit"),
-        ("pipeline", r"pipeline is gone. Write instead: ft.predict\(model, texts\)"),
-        ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
-        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'; there are: TFAlbertForMaskedLM, "),
-        ("TFBertMainLayer", r"MainLayer is gone. Write instead: TFBertModel\(config\), which is c"),
-        ("BertTokeniser", "Neither finetune_tf.compat nor transformers 5.* has 'BertTokeniser'"),
-    ],
-)
-def test_names_that_are_gone(name, message):
-    # In the words that scripts use: Python replaces an AttributeError by a sentence of its own.
-    with pytest.raises(ImportError, match=message):
-        exec(f"from finetune_tf.compat import {name}")
-
-
-def test_names_where_scripts_look_for_them():
-    from finetune_tf.compat.keras_callbacks import KerasMetricCallback
-    from finetune_tf.compat.modeling_tf_utils import TFPreTrainedModel
-
-    assert KerasMetricCallback is compat.KerasMetricCallback
-    assert issubclass(compat.TFBertModel, TFPreTrainedModel)
-    assert compat.TFBertPreTrainedModel is TFPreTrainedModel
-    everything = {}
-    exec("from finetune_tf.compat import *", everything)
-    assert everything["TFRobertaModel"] is compat.TFRobertaModel
-    assert everything["RobertaConfig"] is compat.RobertaConfig
-    assert {"BertTokenizerFast", "AutoTokenizer", "DataCollatorWithPadding"} <= everything.keys()
-    example = compat.InputExample(guid=None, text_a="good", label=1)
-    assert compat.InputFeatures([2, 7, 3], label=example.label).label == 1
-
-
 def test_a_record_or_a_tuple_as_asked_for(tiny_bert):
     with quiet():
         model = compat.TFBertModel.from_pretrained(tiny_bert, return_dict=False)
     states, pooled = model(IDS, MASK)
     assert model(IDS, MASK, return_dict=True).pooler_output.shape == pooled.shape == (2, 24)
     assert states.shape == (2, 4, 24)
-
-
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "mpnet"])
-def test_bare_models_have_the_pooler_that_they_had(family, tmp_path):
-    with quiet():
-        model = compat.TFAutoModel.from_pretrained(FOLDER / family / NAME)
-        with np.load(FOLDER / family / NAME / "expected.npz") as stored:
-            ids = stored["input_ids"]
-        pooled = model(ids)[1]
-        assert pooled is not None
-        again = type(model).from_pretrained(model.save_pretrained(tmp_path / family))
-    np.testing.assert_array_equal(again(ids).pooler_output, pooled)
 
 
 def test_evaluate_gives_the_loss_alone_without_metrics(fresh):
@@ -382,97 +312,6 @@ def test_evaluate_gives_the_loss_alone_without_metrics(fresh):
     assert fresh.predict_on_batch({"input_ids": IDS}).logits.shape == (2, 2)
 
 
-def test_the_parts_of_a_model_answer_as_they_did(classifier):
-    encoder, head = classifier.layers[0], classifier.classifier
-    assert encoder.name == "bert" and encoder.config.hidden_size == 24
-    assert len(encoder.weights) == len(classifier.weights) - len(head.weights)
-    assert encoder.count_params() == classifier.count_params() - head.count_params()
-    assert len(encoder(IDS, output_hidden_states=True).hidden_states) == 3
-    assert encoder(IDS, output_attentions=True).attentions[0].shape == (2, 3, 4, 4)
-
-
-def test_the_layers_that_scripts_loop_over(classifier, tiny_bert):
-    assert [layer.name for layer in classifier.layers][:1] == ["bert"]
-    assert classifier.layers[-1] is classifier.classifier
-    assert len(classifier.get_config()["layers"]) > len(classifier.layers)  # Keras sees them all
-    assert classifier.get_layer("embeddings") is classifier.bert.embeddings
-    with quiet():
-        (encoder,) = compat.TFBertModel.from_pretrained(tiny_bert).layers
-    assert len(encoder.encoder.layer) == 2
-
-
-def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.bert, self.dense = fresh.bert, keras.layers.Dense(2)
-
-        def call(self, ids, training=None):
-            return self.dense(self.bert(ids, training=training)[1])
-
-    own = Own()
-    own.compile(keras.optimizers.SGD(0.1), "mse")
-    before = np.array(fresh.bert.embeddings.word.embeddings)
-    own.fit(IDS, np.eye(2), verbose=0)
-    assert np.abs(fresh.bert.embeddings.word.embeddings - before).max() > 0
-    assert len(own.trainable_variables) == len(fresh.bert.trainable_variables) + 2
-
-
-@pytest.mark.parametrize("name", ["__init__", "call", "compute_loss"])
-def test_what_a_subclass_cannot_have(name):
-    with pytest.raises(ModelError, match=f"^Own cannot have a {name} of its own: "):
-        type("Own", (compat.TFBertForSequenceClassification,), {name: lambda self: None})
-
-
-def test_the_loss_of_a_subclass(tiny_bert):
-    class Own(compat.TFBertForSequenceClassification):
-        def hf_compute_loss(self, labels, logits):
-            return 1000 * super().hf_compute_loss(labels, logits)
-
-    with quiet():
-        model = Own.from_pretrained(tiny_bert)
-        model.compile(keras.optimizers.SGD(0.0))
-    labels = np.array([0, 1])
-    loss = model.evaluate({"input_ids": IDS, "labels": labels}, verbose=0)
-    assert loss == pytest.approx(float(np.mean(model(IDS, labels=labels).loss)), rel=1e-5)
-    assert loss > 100
-
-
-def test_thawing_reaches_what_was_frozen_by_itself(fresh):
-    everything = len(fresh.trainable_weights)
-    for layer in fresh.bert.encoder.layer:
-        layer.trainable = False
-    fresh.bert.trainable = True
-    assert len(fresh.trainable_weights) == everything
-    fresh.bert.encoder.layer[0].trainable = False
-    fresh.bert.encoder.layer[0].attention.trainable = True
-    fresh.bert.trainable = False
-    assert len(fresh.trainable_weights) == 2
-    fresh.trainable = True
-    assert len(fresh.trainable_weights) == everything
-
-
-@pytest.mark.parametrize(
-    ("family", "outside"),
-    [("roberta", 4), ("xlm-roberta", 4), ("electra", 4), ("distilbert", 4), ("bert", 2)],
-)
-def test_what_is_head_and_what_is_encoder(family, outside):
-    with quiet():
-        model = compat.TFAutoModelForSequenceClassification.from_pretrained(FOLDER / family / NAME)
-    model.layers[0].trainable = False
-    assert len(model.trainable_weights) == outside
-    assert len(model.layers) == (3 if family == "distilbert" else 2)
-    assert len(model.classifier.weights) == (2 if family in ("bert", "distilbert") else 4)
-    assert model.get_layer(model.layers[0].name).layers == model.layers[0].layers
-
-
-def test_electra_has_no_pooler():
-    with quiet():
-        model = compat.TFElectraModel.from_pretrained(FOLDER / "electra" / NAME)
-    assert model(IDS).pooler_output is None
-    assert isinstance(model(IDS, output_hidden_states=True)[1], tuple)
-
-
 def test_a_weights_file_with_a_config(classifier, tmp_path):
     with quiet():
         folder = classifier.save_pretrained(tmp_path / "saved")
@@ -481,14 +320,6 @@ def test_a_weights_file_with_a_config(classifier, tmp_path):
         model = type(classifier).from_pretrained(str(file), config=config)
         assert compat.TFAutoModel.from_pretrained(file, config=config).family == "bert"
     np.testing.assert_array_equal(model(IDS).logits, classifier(IDS).logits)
-
-
-def test_an_encoder_under_the_name_that_keras_gave_it(tiny_bert):
-    ids = keras.Input((4,), dtype="int32")
-    with quiet():
-        bert = compat.TFBertModel.from_pretrained(tiny_bert)
-    model = keras.Model(ids, keras.layers.Dense(2)(bert(ids)[1]))
-    assert any(layer.name.startswith("tf_bert_model") for layer in model.layers)
 
 
 def test_predict_gives_a_record_whatever_a_call_gives(tiny_bert):
@@ -508,22 +339,6 @@ def test_metrics_of_arrays(fresh):
     assert history.history["rows"] == [2] and found[0][0].shape == (2, 2)
 
 
-def test_options_of_tokenizers(tiny_bert, tmp_path):
-    tokenizer = compat.BertTokenizer.from_pretrained(
-        tiny_bert, do_lower_case=False, add_special_tokens=True, pad_to_max_length=True
-    )
-    assert tokenizer.tokenize("The film") == ["[UNK]", "film"]
-    tokenizer.save_pretrained(tmp_path)
-    again = compat.BertTokenizer(vocab_file=str(tmp_path / "vocab.txt"))
-    assert again("The film")["input_ids"] == [2, again.vocab["the"], again.vocab["film"], 3]
-    with (tmp_path / "vocab.txt").open("a", encoding="utf-8") as file:
-        file.write("##s\n")
-    wider = compat.BertTokenizer(str(tmp_path / "vocab.txt"))
-    assert wider.encode(["film", "##s"]) == wider.encode("films")
-    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', would become others. Write"):
-        wider.encode(["[MASK]", "##s"])
-
-
 def test_states_asked_for_in_the_config(fresh, tmp_path):
     fresh.config.output_hidden_states = True
     assert len(fresh(IDS).hidden_states) == 3 and fresh(IDS).attentions is None
@@ -533,47 +348,6 @@ def test_states_asked_for_in_the_config(fresh, tmp_path):
     with quiet():
         again = compat.TFBertModel(compat.AutoConfig.from_pretrained(tmp_path))
     assert len(again(IDS).hidden_states) == 3
-
-
-def test_collators_that_give_tensors():
-    rows = [{"input_ids": [2, 7, 3], "label": 1}, {"input_ids": [2, 8, 3], "label": 0}]
-    batch = compat.default_data_collator(rows, return_tensors="tf")
-    assert batch["labels"].numpy().tolist() == [1, 0]
-    assert batch["input_ids"].dtype == tf.int32
-
-
-def test_two_encoders_in_one_model_that_is_saved_and_loaded(tiny_bert, tmp_path):
-    with quiet():
-        towers = [compat.TFBertModel.from_pretrained(tiny_bert) for _ in range(2)]
-        towers.append(compat.TFBertForSequenceClassification.from_pretrained(tiny_bert))
-    inputs = [keras.Input((4,), dtype="int32") for _ in towers]
-    pooled = [tower(x)[1] for tower, x in zip(towers[:2], inputs[:2], strict=True)]
-    pooled.append(towers[2].bert(inputs[2])[1])
-    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.concatenate(pooled)))
-    model.save(tmp_path / "towers.keras")
-    again = keras.models.load_model(tmp_path / "towers.keras")
-    np.testing.assert_array_equal(again([IDS] * 3), model([IDS] * 3))
-
-
-def test_old_tokenizer_calls(tiny_bert, tmp_path):
-    tokenizer = compat.AutoTokenizer.from_pretrained(tiny_bert)
-    tokens = tokenizer.tokenize("the film was good")
-    ids = tokenizer("the film was good")["input_ids"]
-    assert tokenizer.encode(tokens) == tokenizer.encode("the film was good") == ids
-    assert tokenizer.encode_plus(tokenizer.convert_tokens_to_ids(tokens))["input_ids"] == ids
-    assert tokenizer.encode(["the", "film"], is_split_into_words=True) == [*ids[:3], ids[-1]]
-    texts = np.array(["the film", "good"], dtype=object)
-    encoding = tokenizer.batch_encode_plus(texts, padding=True, return_tensors="tf")
-    assert tokenizer.batch_decode(encoding["input_ids"], skip_special_tokens=True) == list(texts)
-    assert tokenizer.decode(encoding["input_ids"][0][1]) == "the"
-    short = tokenizer("the film was good", truncation_strategy="longest_first", max_length=4)
-    assert short["input_ids"] == [*ids[:3], ids[-1]]
-    assert pickle.loads(pickle.dumps(tokenizer))("good") == tokenizer("good")
-    tokenizer.save_pretrained(tmp_path)
-    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    assert lines[ids[1]] == "the" and lines[0] == "[PAD]"
-    with pytest.raises(DataError, match=r"different lengths. Write tokenizer\(texts, padding=True"):
-        tokenizer(["the film", "good"], return_tensors="tf")
 
 
 def test_save_pretrained_with_a_saved_model(classifier, tmp_path):
@@ -590,13 +364,3 @@ def test_a_trained_head_for_other_labels_is_replaced_only_on_demand(classifier, 
             cls.from_pretrained(tmp_path / "three", num_labels=5)
         other = cls.from_pretrained(tmp_path / "three", num_labels=5, ignore_mismatched_sizes=True)
     assert other(IDS).logits.shape == (2, 5)
-
-
-def test_the_rest_of_the_library_does_not_know_of_it():
-    package = Path(ft.__file__).parent
-    others = [
-        p for p in package.rglob("*.py") if "compat" not in p.parts and p.name != "__init__.py"
-    ]
-    assert len(others) > 90
-    assert not [p for p in others if "compat" in p.read_text(encoding="utf-8").split("import")]
-    assert not [p for p in others if "finetune_tf.compat" in p.read_text(encoding="utf-8")]

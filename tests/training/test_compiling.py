@@ -198,7 +198,7 @@ class TestMistakes:
 
 def test_memory_that_runs_out_says_what_to_reduce(model, monkeypatch):
     class ResourceExhaustedError(Exception):
-        pass
+        """Called as TensorFlow's is."""
 
     def exhausted(*args, **kwargs):
         raise ResourceExhaustedError("OOM when allocating tensor\nmany lines")
