@@ -70,7 +70,7 @@ def open_checkpoint(
         found = read_tensors(folder)
     stored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     config = {**stored, **replaced}
-    family = family_of(config, folder / "config.json")
+    family = family_of(config, "config=" if "model_type" in replaced else folder / "config.json")
     prefix = f"{family.tensor_prefix}."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
     modules = read_modules(folder)

@@ -45,12 +45,14 @@ def resolve(
 
 
 def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
-    if name.endswith(tuple(READERS)):
-        raise CheckpointError(f"There is no file {name!r}.")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
             f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."
         )
+    # A misspelt file of a checkpoint is no Hub id, though it looks like owner/name.
+    in_checkpoint = "/" in name and (Path(name).parent / "config.json").is_file()
+    if in_checkpoint or name.endswith(tuple(READERS)):
+        raise CheckpointError(f"There is no file {name!r}.")
     return _download(name, revision, cache_dir)
 
 

@@ -166,7 +166,10 @@ def test_a_config_that_is_no_json_object(copied, text):
         ft.load(copied)
 
 
-def test_what_is_no_checkpoint_folder(copied):
+def test_what_is_no_checkpoint_folder(copied, monkeypatch):
+    monkeypatch.chdir(copied.parent)
+    with pytest.raises(CheckpointError, match=f"There is no file '{copied.name}/model.safetensor'"):
+        ft.load(f"{copied.name}/model.safetensor")
     with pytest.raises(CheckpointError, match="config.json is a file; a checkpoint is a folder"):
         ft.load(copied / "config.json")
     with pytest.raises(CheckpointError, match="no folder '.*/none', and a Hub id has the form"):
@@ -187,6 +190,8 @@ def test_a_file_with_weights_of_any_name(copied):
     np.testing.assert_array_equal(ft.load(file, config=config)(ids), expected)
     with pytest.raises(CheckpointError, match=r"There is no file 'none\.safetensors'"):
         ft.load("none.safetensors")
+    with pytest.raises(CheckpointError, match=r"config= has the model_type 'gpt2', which"):
+        ft.load(file, config={"model_type": "gpt2"})
     with pytest.raises(CheckpointError, match=r"holds weights alone, and .* load\(…, config=…\)"):
         ft.load(file)
 
