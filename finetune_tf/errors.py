@@ -25,6 +25,10 @@ class ModelError(FinetuneError, ValueError):
     """A model was asked for something it cannot do: an unknown input, selector or preset."""
 
 
+class ArgumentError(ModelError):
+    """An argument is outside of its range: a batch size of 0, a negative weight decay."""
+
+
 class CacheError(ModelError):
     """Features cannot be stored: nothing is frozen, rows change each epoch, or room is short."""
 

@@ -9,8 +9,9 @@ from finetune_tf.checkpoints.family import Family
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.checkpoints.registry import family_of
 from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
-from finetune_tf.checkpoints.tensors import READERS, Tensors, read_file, read_json, read_tensors
+from finetune_tf.checkpoints.tensors import READERS, Tensors, read_file, read_tensors
 from finetune_tf.errors import CheckpointError
+from finetune_tf.json_files import read_json
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.checkpoints.tensors import Tensors, read_json, read_tensors
+from finetune_tf.checkpoints.tensors import Tensors, read_tensors
 from finetune_tf.checkpoints.weights import linear
+from finetune_tf.json_files import read_json
 
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"

@@ -3,15 +3,14 @@
 Nothing is read before it is needed; no pickle is opened without PyTorch's `weights_only`.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from finetune_tf.errors import CheckpointError
+from finetune_tf.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -67,28 +66,6 @@ def read_file(path: Path) -> Tensors:
         CheckpointError: If it is damaged, or a `.bin` file is met without PyTorch.
     """
     return {_modern(name): tensor for name, tensor in READERS[path.suffix](path)}
-
-
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Reads a JSON file of a checkpoint.
-
-    Args:
-        path: The file.
-        kind: What it holds: an object (dict) or, rarely, a list.
-
-    Raises:
-        CheckpointError: If it does not.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, kind):
-        expected = "object" if kind is dict else kind.__name__
-        raise CheckpointError(
-            f"{path} is not a JSON {expected} but a {type(content).__name__}: get the file again."
-        )
-    return content
 
 
 def _shards(folder: Path, name: str) -> list[Path]:

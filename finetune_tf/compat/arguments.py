@@ -7,10 +7,10 @@ from keras import ops
 
 from finetune_tf.checkpoints import Family
 from finetune_tf.checkpoints.hub import resolve
-from finetune_tf.checkpoints.tensors import read_json
 from finetune_tf.compat.outputs import ModelOutput
 from finetune_tf.encodings import ENDS
 from finetune_tf.errors import ModelError
+from finetune_tf.json_files import read_json
 from finetune_tf.tasks import Task
 
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # of positional inputs

@@ -1,0 +1,85 @@
+"""What the numbers among the arguments of public functions may be: one table, one check.
+
+The same name means the same thing everywhere (`batch_size`, `seed`, `max_length`), so its type and
+range are written once, in `RULES`, and every public function that takes it calls `check`.
+"""
+
+import math
+import numbers
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_tf.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Number:
+    """A range of finite numbers.
+
+    Attributes:
+        low: The lowest number of the range.
+        high: The highest number of the range; None for no limit.
+        whole: Whether only whole numbers are allowed.
+        above_low: Whether `low` itself is excluded.
+        below_high: Whether `high` itself is excluded.
+        also: Values that are allowed besides numbers, such as None or "auto".
+    """
+
+    low: float
+    high: float | None = None
+    whole: bool = False
+    above_low: bool = False
+    below_high: bool = False
+    also: Collection[Any] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is in the range. A bool is no number; a NumPy scalar is one."""
+        if any(
+            value is other or (isinstance(value, str) and value == other) for other in self.also
+        ):
+            return True
+        kind = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+            return False
+        low = value > self.low if self.above_low else value >= self.low
+        if self.high is None:
+            return low
+        return low and (value < self.high if self.below_high else value <= self.high)
+
+    def __str__(self) -> str:
+        """The range in words, for messages."""
+        words = "a whole number" if self.whole else "a number"
+        words += f" above {self.low:g}" if self.above_low else f" from {self.low:g} on"
+        if self.high is not None:
+            words = words.removesuffix(" on")
+            words += f" to below {self.high:g}" if self.below_high else f" to {self.high:g}"
+        return " or ".join([words, *(repr(other) for other in self.also)])
+
+
+def _count(also: Collection[Any] = ()) -> Number:
+    return Number(1, whole=True, also=also)
+
+
+#: The range of every argument that is a number, by the argument's name.
+RULES: dict[str, Number] = {
+    "batch_size": _count(),
+    "max_length": _count(also=(None,)),
+    "seed": Number(0, 2**32 - 1, whole=True),
+}
+
+
+def check(**arguments: Any) -> None:
+    """Checks arguments by the rules of their names.
+
+        check(batch_size=batch_size, seed=seed)
+
+    Args:
+        **arguments: Values by the names that the user knows them by.
+
+    Raises:
+        ArgumentError: If a value is outside of its range.
+    """
+    for name, value in arguments.items():
+        if not RULES[name].accepts(value):
+            raise ArgumentError(f"{name} is {RULES[name]}, found {value!r}.")

@@ -1,0 +1,75 @@
+"""The one reader of JSON files: a file that cannot be used is an error of the library."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune_tf.errors import CheckpointError, FinetuneError
+
+_REQUIRED = object()
+_NAMES = {dict: "object", list: "list", str: "text", int: "whole number", bool: "true or false"}
+
+
+def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = CheckpointError) -> Any:
+    """Reads a JSON file and checks the type of its outermost value.
+
+    Args:
+        path: The file, in UTF-8.
+        kind: The type of its outermost value: dict or list.
+        error: The class of the error to raise.
+
+    Raises:
+        FinetuneError: An `error`, if the file cannot be read, is no valid JSON, or holds a value
+            of another type.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise error(f"{path} cannot be read ({reason.strerror}).") from None
+    except RecursionError:
+        raise error(f"{path} is not valid JSON: its values are nested too deeply.") from None
+    except ValueError as reason:  # of the encoding, of the syntax, or of a number's length
+        raise error(f"{path} is not valid JSON: {reason}.") from None
+    return checked(content, kind, str(path), error)
+
+
+def member(
+    content: dict,
+    key: str,
+    kind: type | tuple[type, ...],
+    path: Path,
+    default: Any = _REQUIRED,
+    error: type[FinetuneError] = CheckpointError,
+) -> Any:
+    """The value of a key in what `read_json` gave, checked for its type.
+
+    Args:
+        content: The object.
+        key: Its key.
+        kind: The type, or types, that the value may have. A bool is no int.
+        path: The file, for messages.
+        default: The value if the key is missing or null; by default that is an error.
+        error: The class of the error to raise.
+
+    Raises:
+        FinetuneError: An `error`, if the key is missing or its value has another type.
+    """
+    value = content.get(key)
+    if value is None:
+        if default is _REQUIRED:
+            raise error(f"{path} has no key {key!r}: get the file again.")
+        return default
+    return checked(value, kind, f"The key {key!r} of {path}", error)
+
+
+def checked(
+    value: Any, kind: type | tuple[type, ...], name: str, error: type[FinetuneError]
+) -> Any:
+    """Returns a value that has the right JSON type; raises `error` for any other."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    is_flag = isinstance(value, bool) and bool not in kinds
+    if isinstance(value, kinds) and not is_flag:
+        return value
+    expected = " or ".join(_NAMES.get(each, each.__name__) for each in kinds)
+    found = _NAMES.get(type(value), type(value).__name__)
+    raise error(f"{name} is not a JSON {expected} but a {found}: get the file again.")
