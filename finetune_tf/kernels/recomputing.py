@@ -43,7 +43,7 @@ def recomputed(layer: keras.layers.Layer, function: Callable, *inputs: Tensor | 
 
     moving = [x for x, is_float in zip(given, are_floats, strict=True) if is_float]
     constant = [x for x, is_float in zip(given, are_floats, strict=True) if not is_float]
-    output, states = _checkpoint(pure)(
+    output, states = _checkpoint(pure, layer)(
         [*(v.value for v in learn), *moving], [*(v.value for v in fixed), *constant]
     )
     for variable, value in zip(seeds, states, strict=True):
@@ -51,7 +51,7 @@ def recomputed(layer: keras.layers.Layer, function: Callable, *inputs: Tensor | 
     return output
 
 
-def _checkpoint(pure: Pure) -> Pure:
+def _checkpoint(pure: Pure, layer: keras.layers.Layer) -> Pure:
     """The backend's way."""
     backend = keras.backend.backend()
     if backend == "jax":
@@ -61,5 +61,5 @@ def _checkpoint(pure: Pure) -> Pure:
     if backend == "tensorflow":
         from finetune_tf.kernels.tensorflow import checkpoint
 
-        return checkpoint(pure)
+        return checkpoint(pure, layer)
     return pure

@@ -9,6 +9,7 @@ compile whole models and need none.
 """
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,17 @@ from finetune_tf.kernels import portable
 from finetune_tf.kernels.random_bits import kept
 
 island = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+
+def differentiated(function: Callable) -> Callable:
+    """`tf.custom_gradient`, traced once for each combination of shapes and types.
+
+    `tf.custom_gradient` alone registers a gradient each time it is traced, for the life of the
+    process, and what it registers refers to the graph that it was traced in: to a whole training
+    step, and through it to the weights and the optimizer of a model. As a function of its own, it
+    is traced in a graph that captures nothing of a model, and reused by every later model.
+    """
+    return tf.function(tf.custom_gradient(function), autograph=False)
 
 
 def dense(
@@ -67,7 +79,7 @@ def _bias_activation(name: str) -> Callable:
         slope = tape.gradient(out, shifted, tf.cast(gradient, out.dtype))
         return tf.cast(slope, x.dtype), _over_rows(slope, bias.dtype)
 
-    @tf.custom_gradient
+    @differentiated
     def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple:
         return forward(x, bias), lambda gradient: backward(x, bias, gradient)
 
@@ -132,7 +144,7 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
             _over_rows(gradient, gamma.dtype),
         )
 
-    @tf.custom_gradient
+    @differentiated
     def apply(
         x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
     ) -> tuple:
@@ -182,7 +194,7 @@ def _masked_softmax(rate: float) -> Callable:
         along = _row_sums(gradient * tf.cast(out, weights.dtype))
         return tf.cast(weights * (_dropped(gradient, seed, rate) - along), scores.dtype)
 
-    @tf.custom_gradient
+    @differentiated
     def apply(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
         inputs = (scores, mask, seed)
         outputs = forward(*inputs)
@@ -191,11 +203,17 @@ def _masked_softmax(rate: float) -> Callable:
     return apply
 
 
-def checkpoint(pure: Callable) -> Callable:
+def checkpoint(pure: Callable, owner: Any) -> Callable:
     """See `recomputing.Pure`; what it gives, with nothing inside kept for the gradient.
 
     Forward and backward are functions that TensorFlow must not open: laid side by side in one
     graph, the second computation would be found to equal the first and be replaced by it.
+
+    Args:
+        pure: What is computed twice.
+        owner: The layer whose variables `pure` reads. It keeps the backward function alive, because
+            what TensorFlow registers for a gradient lives as long as the process, and would keep
+            the layer alive with it (see `differentiated`).
     """
     closed = functools.partial(
         tf.function, autograph=False, experimental_attributes={"_noinline": True}
@@ -209,9 +227,11 @@ def checkpoint(pure: Callable) -> Callable:
             output, _ = pure(moving, constant)
         return tape.gradient(output, moving, gradient, tf.UnconnectedGradients.ZERO)
 
-    def run(moving: list, constant: list) -> tuple:
-        moving, constant = tf.nest.map_structure(tf.convert_to_tensor, (moving, constant))
+    vars(owner).setdefault("_recomputing", []).append(backward)  # past Keras's tracking
+    backward = weakref.proxy(backward)
 
+    @functools.partial(tf.function, autograph=False)
+    def run(moving: list, constant: list) -> tuple:
         @tf.custom_gradient
         def apply(*given: tf.Tensor) -> tuple:
             output, states = forward([*given], constant)
@@ -220,7 +240,7 @@ def checkpoint(pure: Callable) -> Callable:
         output, *states = apply(*moving)
         return output, states
 
-    return run
+    return lambda *lists: run(*tf.nest.map_structure(tf.convert_to_tensor, lists))
 
 
 def islands_pay(training: bool | None, x: Any = None) -> bool:
