@@ -67,13 +67,13 @@ def _text(bound: float) -> str:
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, length: int = 80) -> str:
     """A value as it is told in a message, cut to a length that can be read."""
     try:
         text = repr(value)
     except Exception:  # a number of too many digits, or an object that fails to describe itself
         return f"an unprintable {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:75]} …"
+    return text if len(text) <= length else f"{text[: length - 2]} …"
 
 
 def _count(also: Collection[Any] = ()) -> Number:

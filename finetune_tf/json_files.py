@@ -8,6 +8,7 @@ from finetune_tf.errors import CheckpointError, FinetuneError
 
 _REQUIRED = object()
 _NAMES = {dict: "object", list: "list", str: "text", int: "whole number", bool: "true or false"}
+_FOUND = {dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
 
 
 def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = CheckpointError) -> Any:
@@ -97,5 +98,5 @@ def checked(
     if isinstance(value, kinds) and not is_flag:
         return value
     expected = " or ".join(_NAMES.get(each, each.__name__) for each in kinds)
-    found = _NAMES.get(type(value), type(value).__name__)
-    raise error(f"{name} is not a JSON {expected} but a {found}: get the file again.")
+    found = _FOUND.get(type(value), "a list" if isinstance(value, list) else "a number")
+    raise error(f"{name} is not a JSON {expected} but {found}: get the file again.")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import shown
 from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
 from finetune_tf.checkpoints.deferred import require_memory, shapes_only
 from finetune_tf.checkpoints.sentence_transformers import DENSE
@@ -222,11 +223,17 @@ def _stored_labels(
     names = source.config.get("id2label") or {}
     problem_type = problem_type or source.config.get("problem_type")
     stored = [names[key] for key in sorted(names, key=int)]
-    count = 2
+    count = len(stored) or 2
     for row in trained or ():
         if row.variable == "classifier/dense/kernel" and row.tensor in source.tensors:
-            count = next(iter(source.tensors[row.tensor].shape), count)
-    if not stored or (trained and len(stored) != count):
+            count = next(iter(source.tensors[row.tensor].shape), 0) or count
+    if len(stored) != count:
+        if stored and tuple(stored) != Labels.of(len(stored)):
+            raise CheckpointError(
+                f"{source.folder} has a head trained for {count} labels, but its config.json names "
+                f"{len(stored)}: {stored[:10]}. Name them all, as in "
+                'load(…, config={"id2label": {"0": …}}), or replace the head with new_head=True.'
+            )
         stored = Labels.of(count)
     return Labels(stored, problem_type)
 
@@ -269,10 +276,12 @@ def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
     if quantized := [name for name in found if source.tensors[name].dtype not in FLOATS]:
         found = quantized
         what = f" of the type {source.tensors[found[0]].dtype}, as quantized checkpoints have them"
-    replace = ", or replace the head with load(…, new_head=True)" if trained else ""
+    replaceable = trained and optional.issuperset(layers[path] for path in holes)
+    replace = ", or replace the head with load(…, new_head=True)" if replaceable else ""
     raise CheckpointError(
         f"{source.folder} lacks {len(holes)} tensors that its config asks for, the one for "
-        f"{holes[0]} among them; found but unused: {found[:3] or 'nothing'}{what}. "
+        f"{holes[0]} among them; found but unused: {shown(found[:3], 300) if found else 'nothing'}"
+        f"{what}. "
         "Training would start from noise there: get the whole checkpoint, or check "
         f"config.json{replace}."
     )

@@ -7,12 +7,15 @@ are ignored, as in transformers.
 
 import json
 import numbers
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from finetune_tf.arguments import Number, shown
 from finetune_tf.errors import CheckpointError
+from finetune_tf.json_files import read_json
 
 #: Layers and blocks that a model may have; the deepest one that is known has 48.
 MAX_DEPTH = 256
@@ -150,6 +153,20 @@ def checked_values(
     if isinstance(values.get("id2label"), Mapping):
         values["id2label"] = {str(key): str(name) for key, name in values["id2label"].items()}
     return values
+
+
+def read_values(path: Path, rules: Mapping[str, Rule]) -> dict:
+    """The values of another JSON file than config.json that count; empty if there is no file.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a value is none that its rule allows.
+    """
+    if not os.path.isfile(path):
+        return {}
+    try:
+        return checked_values(read_json(path), rules, {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _accepts(rule: Rule, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from finetune_tf.architectures import (
     Backbone,
@@ -42,13 +42,19 @@ _BLOCK = {
 def position_terms(config: dict) -> list[str]:
     """The terms of the scores that know of positions, as the config has them: "c2p", "p2c"."""
     terms = config["pos_att_type"] or []
-    return [term.strip() for term in terms.lower().split("|")] if isinstance(terms, str) else terms
+    return split_terms(terms) if isinstance(terms, str) else terms
+
+
+def split_terms(text: str) -> list[str]:
+    """The words of a value such as "c2p|p2c"."""
+    return [term.strip() for term in text.lower().split("|")]
 
 
 def _is_terms(value: Any) -> bool:
-    if value is None or isinstance(value, str):
-        return True
-    return isinstance(value, list | tuple) and all(isinstance(term, str) for term in value)
+    if isinstance(value, str):
+        value = split_terms(value)
+    known = ("c2p", "p2c", "p2p", "none", "")
+    return value is None or (isinstance(value, list | tuple) and all(v in known for v in value))
 
 
 def position_range(config: dict) -> int:
@@ -150,6 +156,9 @@ def deberta_heads(config: dict) -> dict[str, Head]:
     else:
         masked = below = "lm_predictions.lm_head"
         width = size
+    transform = vocabulary_transform(config, config["hidden_act"], width)
+    if width != (config.get("embedding_size") or size):
+        transform = partial(_refuse_decoder, config)
     return {
         "text-classification": Head(
             [*linear("pooler.dense", "pooler/dense"), *classifier],
@@ -164,10 +173,16 @@ def deberta_heads(config: dict) -> dict[str, Head]:
                 *norm(f"{below}.LayerNorm", "transform/norm"),
                 *decoder_weights(masked),
             ],
-            transform=vocabulary_transform(config, config["hidden_act"], width),
+            transform=transform,
         ),
         "feature-extraction": Head(),
     }
+
+
+def _refuse_decoder(config: dict, dtype: Any) -> NoReturn:
+    raise unsupported(
+        config, "legacy", "true for fill-mask where the embedding_size differs from the hidden_size"
+    )
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:

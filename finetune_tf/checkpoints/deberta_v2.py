@@ -13,6 +13,7 @@ from finetune_tf.checkpoints.deberta import (
     deberta_weights,
     position_range,
     position_terms,
+    split_terms,
 )
 from finetune_tf.checkpoints.family import require_divisor, unsupported
 from finetune_tf.checkpoints.weights import Weight, linear, norm
@@ -30,7 +31,7 @@ _BLOCK = {
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
     terms = set(position_terms(config)) & {"c2p", "p2c"}
-    normed = "layer_norm" in [part.strip() for part in config["norm_rel_ebd"].lower().split("|")]
+    normed = "layer_norm" in split_terms(config["norm_rel_ebd"])
     convolution = {
         "block_class": ConvolutionBlock,
         "kernel_size": config["conv_kernel_size"],
@@ -66,6 +67,10 @@ def _check(config: dict) -> None:
         raise unsupported(config, "position_buckets", most)
 
 
+def _is_norm(value: Any) -> bool:
+    return isinstance(value, str) and set(split_terms(value)) <= {"none", "layer_norm", ""}
+
+
 def _weights(config: dict) -> list[Weight]:
     return [
         *deberta_weights(config, _BLOCK),
@@ -96,7 +101,7 @@ DEBERTA_V2 = replace(
         **DEBERTA.rules,
         "attention_head_size": values.size(65_536, also=(None,)),
         "position_buckets": values.size(1_000_000, -1),
-        "norm_rel_ebd": values.TEXT,
+        "norm_rel_ebd": values.Shape('"none" or "layer_norm"', _is_norm),
         "share_att_key": values.FLAG,
         "conv_kernel_size": values.size(65_536, 0),
         "conv_groups": values.FEATURES,

@@ -119,9 +119,9 @@ def _cached(name: str, revision: str | None, cache_dir: str | Path | None, why: 
         )
     except Exception:  # whatever is missing, the way out is the same
         raise CheckpointError(
-            f"The checkpoint {name!r} is neither a folder nor in the local cache, and {why}. "
-            "Download it on a machine with access (`hf download "
-            f"{name} --local-dir FOLDER`), copy the folder, and give its path."
+            f"The checkpoint {shown(name, 200)} is neither a folder nor in the local cache, and "
+            f"{why}. Download it on a machine with access (`hf download "
+            f"{name[:200]} --local-dir FOLDER`), copy the folder, and give its path."
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.checkpoints.config_values import OneOf, read_values, size
 from finetune_tf.checkpoints.tensors import Tensors
 from finetune_tf.checkpoints.weight_files import read_tensors
 from finetune_tf.checkpoints.weights import linear
@@ -22,6 +23,10 @@ from finetune_tf.json_files import checked, file_inside, member, read_json
 
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"
+_SETTINGS = {
+    "max_seq_length": size(2**31 - 1, also=(None,)),
+    "do_lower_case": OneOf((True, False, None)),
+}
 
 #: Rows of a linear Dense module that is a classifier here.
 DENSE = linear(f"{_DENSE}.linear", "classifier/dense")
@@ -64,7 +69,7 @@ def read_modules(folder: Path) -> Modules:
     dense = paths.get("Dense", folder / _DENSE)
     has_dense = os.path.isfile(dense / "config.json")
     activation = _value(dense / "config.json", "activation_function", str, "")
-    settings = folder / "sentence_bert_config.json"
+    settings = read_values(folder / "sentence_bert_config.json", _SETTINGS)
     general = folder / "config_sentence_transformers.json"
     prompts = _value(general, "prompts", dict, {})
     default = _value(general, "default_prompt_name", str, None)
@@ -73,10 +78,10 @@ def read_modules(folder: Path) -> Modules:
         dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
         activation=activation.rpartition(".")[2] or "Identity",
         normalize=any(kind == "Normalize" for kind, _ in listed),
-        max_length=_max_length(settings),
+        max_length=settings.get("max_seq_length"),
         types=tuple(kind for kind, _ in listed),
         prompt="" if default is None else member(prompts, default, str, general, ""),
-        lower_case=_value(settings, "do_lower_case", bool, False),
+        lower_case=settings.get("do_lower_case", False),
     )
 
 
@@ -95,15 +100,6 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
 def _value(path: Path, key: str, kind: type, default: Any) -> Any:
     """The value of a key in a JSON file, or the default if one of them is not there."""
     return member(read_json(path), key, kind, path, default) if os.path.isfile(path) else default
-
-
-def _max_length(settings: Path) -> int | None:
-    length = _value(settings, "max_seq_length", int, None)
-    if length is not None and length < 1:
-        raise CheckpointError(
-            f"The key 'max_seq_length' of {settings} is {length}, but has to be 1 or more tokens."
-        )
-    return length
 
 
 def _pooling(path: Path) -> str | None:

@@ -56,7 +56,7 @@ class LazyTensor:
         """
         if self.dtype not in FLOATS:
             raise CheckpointError(
-                f"The tensor {self} holds numbers of the type {self.dtype}. Weights have to be "
+                f"The tensor {self} holds values of the type {self.dtype}. Weights have to be "
                 f"{', '.join(FLOATS)}; other types are those of a quantized checkpoint, whose "
                 "numbers mean nothing by themselves. Get the checkpoint that is not quantized."
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.tensors import LazyTensor, Tensors, by_name
 from finetune_tf.errors import CheckpointError
 from finetune_tf.json_files import checked, file_inside, member, read_json
@@ -92,7 +93,8 @@ def _read_shards(folder: Path, index: Path) -> Tensors:
     missing = [s for s in paths if not (os.path.isfile(paths[s]) and s.endswith(suffix))]
     if missing or not paths:
         raise CheckpointError(
-            f"{index} names shards that are not there: {missing}. Download the checkpoint again."
+            f"{index} names shards that are not there: {shown(missing, 300)}. Download the "
+            "checkpoint again."
         )
     found = {shard: list(_read(paths[shard])) for shard in sorted(paths)}
     held = {shard: {name for name, _ in named} for shard, named in found.items()}
@@ -109,8 +111,8 @@ def _read_shards(folder: Path, index: Path) -> Tensors:
     for fault, names in faults.items():
         if names:
             raise CheckpointError(
-                f"{index} {fault}: {', '.join(sorted(names)[:3])} ({len(names)} in all). Index and "
-                "shards do not belong together: download the checkpoint again."
+                f"{index} {fault}: {shown(sorted(names)[:3], 300)} ({len(names)} in all). Index "
+                "and shards do not belong together: download the checkpoint again."
             )
     return by_name(pair for named in found.values() for pair in named)
 
@@ -155,7 +157,7 @@ def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
                     f"The tensor {name} of {path} lies in another file. Only what is inside of a "
                     "checkpoint's own file is read: do not trust this checkpoint."
                 )
-            found[name] = (tuple(item.shape), item.dtype.name)
+            found[name] = (tuple(item.shape or ()), item.dtype.name)
 
     try:
         with h5py.File(path, "r") as file:
@@ -223,7 +225,12 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be opened by PyTorch: {error}") from None
+        # Only the first line: PyTorch goes on with how to open a pickle that may run code.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise CheckpointError(
+            f"{path} cannot be opened by PyTorch: {reason} It is damaged, or holds more than "
+            "tensors. Get it again, or a revision of the checkpoint with model.safetensors."
+        ) from None
     if not tensors_of(state):
         # Training scripts wrap the tensors, as in {"state_dict": …, "epoch": 3}.
         values = list(state.values()) if isinstance(state, dict) else []

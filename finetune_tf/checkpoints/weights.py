@@ -184,12 +184,12 @@ def fill(variables: Iterable[keras.Variable], match: Match) -> None:
             damaged.append(tensor)
         initialize(variable, array.T if transposed else array)
     if damaged:
-        names = ", ".join(tensor.name for tensor in damaged[:5])
+        names = ", ".join(map(str, damaged[:5]))
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise CheckpointError(
-            f"Tensors in {damaged[0].file} hold NaN, infinity, or numbers that are too large for "
-            f"the model's dtype: {names}{more}. They are damaged, or come from a training that "
-            "diverged: get another copy or an earlier step of the checkpoint."
+            "These tensors hold NaN, infinity, or numbers that are too large for the model's "
+            f"dtype: {names}{more}. They are damaged, or come from a training that diverged: get "
+            "another copy or an earlier step of the checkpoint."
         )
 
 
