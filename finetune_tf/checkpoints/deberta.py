@@ -157,7 +157,7 @@ def deberta_heads(config: dict) -> dict[str, Head]:
         masked = below = "lm_predictions.lm_head"
         width = size
     transform = vocabulary_transform(config, config["hidden_act"], width)
-    if width != (config.get("embedding_size") or size):
+    if width != config.get("embedding_size", size):
         transform = partial(_refuse_decoder, config)
     return {
         "text-classification": Head(
