@@ -40,7 +40,10 @@ class Number:
         ):
             return True
         kind = numbers.Integral if self.whole else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        # A whole number is finite, and may be too large for the float that isfinite makes of it.
+        if not isinstance(value, numbers.Integral) and not math.isfinite(value):
             return False
         low = value > self.low if self.above_low else value >= self.low
         if self.high is None:
@@ -50,11 +53,27 @@ class Number:
     def __str__(self) -> str:
         """The range in words, for messages."""
         words = "a whole number" if self.whole else "a number"
-        words += f" above {self.low:g}" if self.above_low else f" from {self.low:g} on"
+        words += f" above {_text(self.low)}" if self.above_low else f" from {_text(self.low)} on"
         if self.high is not None:
             words = words.removesuffix(" on")
-            words += f" to below {self.high:g}" if self.below_high else f" to {self.high:g}"
+            words += (
+                f" to below {_text(self.high)}" if self.below_high else f" to {_text(self.high)}"
+            )
         return " or ".join([words, *(repr(other) for other in self.also)])
+
+
+def _text(bound: float) -> str:
+    """A bound of a range, with all digits of a large whole number: 10,000,000."""
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+def shown(value: Any, length: int = 80) -> str:
+    """A value as it is told in a message, cut to a length that can be read."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of too many digits, or an object that fails to describe itself
+        return f"an unprintable {type(value).__name__}"
+    return text if len(text) <= length else f"{text[: length - 2]} …"
 
 
 def _count(also: Collection[Any] = ()) -> Number:
@@ -82,4 +101,4 @@ def check(**arguments: Any) -> None:
     """
     for name, value in arguments.items():
         if not RULES[name].accepts(value):
-            raise ArgumentError(f"{name} is {RULES[name]}, found {value!r}.")
+            raise ArgumentError(f"{name} is {RULES[name]}, found {shown(value)}.")

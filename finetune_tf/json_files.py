@@ -1,13 +1,14 @@
 """The one reader of JSON files: a file that cannot be used is an error of the library."""
 
 import json
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn
 
 from finetune_tf.errors import CheckpointError, FinetuneError
 
 _REQUIRED = object()
 _NAMES = {dict: "object", list: "list", str: "text", int: "whole number", bool: "true or false"}
+_FOUND = {dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
 
 
 def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = CheckpointError) -> Any:
@@ -23,7 +24,7 @@ def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = Checkp
             of another type.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as reason:
         raise error(f"{path} cannot be read ({reason.strerror}).") from None
     except RecursionError:
@@ -62,6 +63,32 @@ def member(
     return checked(value, kind, f"The key {key!r} of {path}", error)
 
 
+def file_inside(folder: Path, name: str, source: Path) -> Path:
+    """The path of a file or subfolder that a JSON file names, which may not leave a folder.
+
+    A link inside of the folder may lead elsewhere: the snapshots of the Hub's cache are such links.
+
+    Args:
+        folder: The folder that the name belongs to.
+        name: The name, relative to the folder; empty for the folder itself.
+        source: The JSON file, for messages.
+
+    Raises:
+        CheckpointError: If the name is an absolute path, or has a part "..".
+    """
+    parts = PureWindowsPath(name)  # knows "/", "\\" and drives, on every system
+    if parts.anchor or parts.drive or ".." in parts.parts or "\0" in name:
+        raise CheckpointError(
+            f"{source} names the file {name[:200]!r}, which may lie outside of {folder}. Only what "
+            "is inside of the folder is read: correct the name, or do not trust this checkpoint."
+        )
+    return folder / name
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no JSON value")
+
+
 def checked(
     value: Any, kind: type | tuple[type, ...], name: str, error: type[FinetuneError]
 ) -> Any:
@@ -71,5 +98,5 @@ def checked(
     if isinstance(value, kinds) and not is_flag:
         return value
     expected = " or ".join(_NAMES.get(each, each.__name__) for each in kinds)
-    found = _NAMES.get(type(value), type(value).__name__)
-    raise error(f"{name} is not a JSON {expected} but a {found}: get the file again.")
+    found = _FOUND.get(type(value), "a list" if isinstance(value, list) else "a number")
+    raise error(f"{name} is not a JSON {expected} but {found}: get the file again.")

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import shown
 from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
+from finetune_tf.checkpoints.deferred import require_memory, shapes_only
 from finetune_tf.checkpoints.sentence_transformers import DENSE
-from finetune_tf.checkpoints.weights import LoadReport, Weight, fill
+from finetune_tf.checkpoints.tensors import FLOATS
+from finetune_tf.checkpoints.weights import LoadReport, Weight, fill, match
 from finetune_tf.errors import CheckpointError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
@@ -92,14 +95,20 @@ def load(
     complete = _adapted(source, task_, labels, dropout)
     head = source.family.head(task, complete)
 
-    model = _chain(model_class, source, task_, head, complete, labels, pooling, dtype)
+    with shapes_only() as variables:
+        model = _chain(model_class, source, task_, head, complete, labels, pooling, dtype)
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
     # Without rows for the output layer, a trained one that is not wanted is reported as unused.
     wanted = [row for row in rows if trained or not _is_output(row, task_)]
     table = source.family.weights(complete) + wanted
-    report = fill(model.weights, table, source.tensors, source.family.tensor_prefix)
+    matched = match(model.weights, table, source.tensors)
+    report = matched.report
+    if source.tensors:
+        _refuse_holes(report, source, task_)
+    require_memory(variables, str(source.folder))
+    fill(variables, matched)
     model.info = ModelInfo(
         checkpoint=str(source.folder if isinstance(checkpoint, Mapping) else checkpoint),
         tokenizer=str(source.folder),
@@ -110,8 +119,6 @@ def load(
         head_layers=_head_layers(model, report, source, task_),
         max_length=task_.max_length(source.modules),
     )
-    if source.tensors:
-        _refuse_holes(model, report, source)
     say(_summary(model, report))
     return model
 
@@ -216,11 +223,17 @@ def _stored_labels(
     names = source.config.get("id2label") or {}
     problem_type = problem_type or source.config.get("problem_type")
     stored = [names[key] for key in sorted(names, key=int)]
-    count = 2
+    count = len(stored) or 2
     for row in trained or ():
-        if row.variable == "classifier/dense/kernel":
-            count = source.tensors[row.tensor].shape[0]
-    if not stored or (trained and len(stored) != count):
+        if row.variable == "classifier/dense/kernel" and row.tensor in source.tensors:
+            count = next(iter(source.tensors[row.tensor].shape), 0) or count
+    if len(stored) != count:
+        if stored and tuple(stored) != Labels.of(len(stored)):
+            raise CheckpointError(
+                f"{source.folder} has a head trained for {count} labels, but its config.json names "
+                f"{len(stored)}: {stored[:10]}. Name them all, as in "
+                'load(…, config={"id2label": {"0": …}}), or replace the head with new_head=True.'
+            )
         stored = Labels.of(count)
     return Labels(stored, problem_type)
 
@@ -248,15 +261,30 @@ def _head_layers(
     return tuple(layer.name for layer in model.layers if layer.name in head)
 
 
-def _refuse_holes(model: FineTuneModel, report: LoadReport, source: Checkpoint) -> None:
-    holes = [path for path in report.new if path.split("/")[0] not in model.info.head_layers]
-    if holes:
-        raise CheckpointError(
-            f"{source.folder} lacks {len(holes)} tensors that its config asks for, the one for "
-            f"{holes[0]} among them; found but unused: {list(report.unused[:3]) or 'nothing'}. "
-            "Training would start from noise there: get the whole checkpoint, or check "
-            "config.json."
-        )
+def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
+    """Only a head may be new, and only the whole of it: a trained one has all of its tensors."""
+    optional = {*task.output_layers, "pooler", "transform"}
+    begun = {path.split("/")[0] for path in report.filled}
+    trained = not begun.isdisjoint(task.output_layers)
+    if trained:
+        begun |= optional
+    layers = {path: path.split("/")[0] for path in report.new}
+    holes = [path for path, layer in layers.items() if layer in begun or layer not in optional]
+    if not holes:
+        return
+    found, what = list(report.unused), ""
+    if quantized := [name for name in found if source.tensors[name].dtype not in FLOATS]:
+        found = quantized
+        what = f" of the type {source.tensors[found[0]].dtype}, as quantized checkpoints have them"
+    replaceable = trained and optional.issuperset(layers[path] for path in holes)
+    replace = ", or replace the head with load(…, new_head=True)" if replaceable else ""
+    raise CheckpointError(
+        f"{source.folder} lacks {len(holes)} tensors that its config asks for, the one for "
+        f"{holes[0]} among them; found but unused: {shown(found[:3], 300) if found else 'nothing'}"
+        f"{what}. "
+        "Training would start from noise there: get the whole checkpoint, or check "
+        f"config.json{replace}."
+    )
 
 
 def _summary(model: FineTuneModel, report: LoadReport) -> str:

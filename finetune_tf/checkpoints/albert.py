@@ -5,15 +5,18 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import Backbone, Transform, bert_block, encoder
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import (
     BERT,
     DEFAULTS,
+    RULES,
     bert_block_arguments,
     bert_embeddings,
+    check_heads,
     vocabulary_transform,
     vocabulary_weights,
 )
-from finetune_tf.checkpoints.family import Head
+from finetune_tf.checkpoints.family import Head, unsupported
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 
 _BLOCK = {
@@ -84,6 +87,16 @@ def _heads(config: dict) -> dict[str, Head]:
     }
 
 
+def _check(config: dict) -> None:
+    check_heads(config)
+    # Blocks are shared, so that no size of a tensor tells how often they are gone through.
+    inner = config["inner_group_num"]
+    for key in ("num_hidden_layers", "num_hidden_groups"):
+        if config[key] * inner > values.MAX_DEPTH:
+            most = f"with inner_group_num {inner} at most {values.MAX_DEPTH // inner}"
+            raise unsupported(config, key, most)
+
+
 ALBERT = replace(
     BERT,
     model_type="albert",
@@ -103,6 +116,13 @@ ALBERT = replace(
         "attention_probs_dropout_prob": 0.0,
         "classifier_dropout_prob": 0.1,
     },
+    rules={
+        **RULES,
+        "embedding_size": values.FEATURES,
+        "num_hidden_groups": values.DEPTH,
+        "inner_group_num": values.DEPTH,
+        "classifier_dropout_prob": values.RATE,
+    },
     dropout_keys=(
         "hidden_dropout_prob",
         "attention_probs_dropout_prob",
@@ -111,4 +131,5 @@ ALBERT = replace(
     backbone=_backbone,
     weights=_weights,
     heads=_heads,
+    check=_check,
 )

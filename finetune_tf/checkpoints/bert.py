@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
-from finetune_tf.checkpoints.family import Family, Head, divided, first_of
+from finetune_tf.checkpoints import config_values as values
+from finetune_tf.checkpoints.family import Family, Head, first_of, require_divisor
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
+WORDS = "embeddings/word/embeddings"  # the variable that decoders are tied to
 BLOCK = {
     "attention/query": "attention.self.query",
     "attention/key": "attention.self.key",
@@ -36,6 +38,23 @@ DEFAULTS = {
     "pad_token_id": 0,
 }
 
+RULES = {
+    "vocab_size": values.VOCABULARY,
+    "hidden_size": values.FEATURES,
+    "num_hidden_layers": values.DEPTH,
+    "num_attention_heads": values.FEATURES,
+    "intermediate_size": values.INTERMEDIATE,
+    "hidden_act": values.TEXT,
+    "hidden_dropout_prob": values.RATE,
+    "attention_probs_dropout_prob": values.RATE,
+    "classifier_dropout": values.RATE_OR_NULL,
+    "max_position_embeddings": values.POSITIONS,
+    "type_vocab_size": values.FEATURES,
+    "initializer_range": values.DEVIATION,
+    "layer_norm_eps": values.EPSILON,
+    "pad_token_id": values.TOKEN_OR_NULL,
+}
+
 SUPPORTED = {
     "hidden_act": tuple(sorted(ACTIVATIONS)),
     "position_embedding_type": ("absolute",),
@@ -47,12 +66,16 @@ SUPPORTED = {
 DROPOUT_KEYS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
+def check_heads(config: dict) -> None:
+    """Refuses heads that do not divide the hidden size."""
+    require_divisor(config, "hidden_size", "num_attention_heads")
+
+
 def bert_block_arguments(config: dict, dtype: Any) -> dict[str, Any]:
     """What `bert_block` needs, read from a config with BERT's keys."""
-    size, heads = divided(config, "hidden_size", "num_attention_heads")
     return {
-        "hidden_size": size,
-        "num_heads": heads,
+        "hidden_size": config["hidden_size"],
+        "num_heads": config["num_attention_heads"],
         "intermediate_size": config["intermediate_size"],
         "activation": config["hidden_act"],
         "dropout": config["hidden_dropout_prob"],
@@ -134,7 +157,7 @@ def decoder_weights(module: str) -> list[Weight]:
     return [
         Weight(f"{module}.bias", "vocabulary_bias/bias"),
         Weight(f"{module}.decoder.bias", "vocabulary_bias/bias"),
-        Weight(f"{module}.decoder.weight", None),
+        Weight(f"{module}.decoder.weight", None, tied_to=WORDS),
     ]
 
 
@@ -170,9 +193,11 @@ BERT = Family(
     class_prefix="Bert",
     tensor_prefix="bert",
     defaults=DEFAULTS,
+    rules=RULES,
     supported=SUPPORTED,
     dropout_keys=DROPOUT_KEYS,
     backbone=bert_backbone,
     weights=bert_weights,
     heads=_heads,
+    check=check_heads,
 )

@@ -1,16 +1,19 @@
 """A checkpoint folder, read: family, config, tensors, and how it was used so far."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.family import Family
-from finetune_tf.checkpoints.hub import resolve
+from finetune_tf.checkpoints.hub import local_path, resolve
 from finetune_tf.checkpoints.registry import family_of
 from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
-from finetune_tf.checkpoints.tensors import READERS, Tensors, read_file, read_tensors
-from finetune_tf.errors import CheckpointError
+from finetune_tf.checkpoints.tensors import Tensors, by_name
+from finetune_tf.checkpoints.weight_files import READERS, read_file, read_tensors
+from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.json_files import read_json
 
 
@@ -51,15 +54,23 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
+        DataTypeError: If `name` or `config` is of another type.
     """
+    if not isinstance(name, str | Path | Mapping):
+        raise DataTypeError(
+            "A checkpoint is a folder, a Hub id, a file with weights, or the content of a "
+            f"config.json as a dict; found {shown(name)}."
+        )
+    if config is not None and not isinstance(config, Mapping):
+        raise DataTypeError(f"config is a dict of keys of config.json, found {shown(config)}.")
     replaced = dict(config or {})
     if isinstance(name, Mapping):
         config = {**name, **replaced}
         family = family_of(config, "The config")
         nowhere = Path(f"a new {family.model_type} model")
         return Checkpoint(nowhere, family, family.complete(config), {}, Modules())
-    file = Path(name).expanduser()
-    if file.suffix in READERS and file.is_file():
+    file = local_path(name)
+    if file.suffix in READERS and os.path.isfile(file):
         folder, found = file.parent, read_file(file)
         if not replaced and not (folder / "config.json").is_file():
             raise CheckpointError(
@@ -72,7 +83,10 @@ def open_checkpoint(
     stored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     config = {**stored, **replaced}
     family = family_of(config, "config=" if "model_type" in replaced else folder / "config.json")
+    where = [str(folder / "config.json")] * bool(stored) + ["config="] * bool(replaced)
+    complete = family.complete(config, " with ".join(where))
     prefix = f"{family.tensor_prefix}."
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
     modules = read_modules(folder)
-    return Checkpoint(folder, family, family.complete(config), tensors | modules.dense, modules)
+    named = [(key.removeprefix(prefix), tensor) for key, tensor in found.items()]
+    tensors = by_name([*named, *modules.dense.items()])
+    return Checkpoint(folder, family, complete, tensors, modules)

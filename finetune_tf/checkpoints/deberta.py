@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from finetune_tf.architectures import (
     Backbone,
@@ -12,12 +12,15 @@ from finetune_tf.architectures import (
     bert_block,
     encoder,
 )
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import (
     BLOCK,
     DEFAULTS,
+    RULES,
     bert_block_arguments,
     bert_embeddings,
     bert_weights,
+    check_heads,
     decoder_weights,
     vocabulary_transform,
 )
@@ -38,8 +41,20 @@ _BLOCK = {
 
 def position_terms(config: dict) -> list[str]:
     """The terms of the scores that know of positions, as the config has them: "c2p", "p2c"."""
-    terms = config["pos_att_type"]
-    return [term.strip() for term in terms.lower().split("|")] if isinstance(terms, str) else terms
+    terms = config["pos_att_type"] or []
+    return split_terms(terms) if isinstance(terms, str) else terms
+
+
+def split_terms(text: str) -> list[str]:
+    """The words of a value such as "c2p|p2c"."""
+    return [term.strip() for term in text.lower().split("|")]
+
+
+def _is_terms(value: Any) -> bool:
+    if isinstance(value, str):
+        value = split_terms(value)
+    known = ("c2p", "p2c", "p2p", "none", "")
+    return value is None or (isinstance(value, list | tuple) and all(v in known for v in value))
 
 
 def position_range(config: dict) -> int:
@@ -69,8 +84,6 @@ def deberta_backbone(
         first_block: For `bert_block`, if the first block is another than the others.
     """
     size = config["hidden_size"]
-    if config.get("pooler_hidden_size", size) != size:
-        raise unsupported(config, "pooler_hidden_size", f"the hidden_size, {size}")
     width = config.get("embedding_size", size)
     embeddings = bert_embeddings(
         config,
@@ -143,6 +156,9 @@ def deberta_heads(config: dict) -> dict[str, Head]:
     else:
         masked = below = "lm_predictions.lm_head"
         width = size
+    transform = vocabulary_transform(config, config["hidden_act"], width)
+    if width != config.get("embedding_size", size):
+        transform = partial(_refuse_decoder, config)
     return {
         "text-classification": Head(
             [*linear("pooler.dense", "pooler/dense"), *classifier],
@@ -157,10 +173,16 @@ def deberta_heads(config: dict) -> dict[str, Head]:
                 *norm(f"{below}.LayerNorm", "transform/norm"),
                 *decoder_weights(masked),
             ],
-            transform=vocabulary_transform(config, config["hidden_act"], width),
+            transform=transform,
         ),
         "feature-extraction": Head(),
     }
+
+
+def _refuse_decoder(config: dict, dtype: Any) -> NoReturn:
+    raise unsupported(
+        config, "legacy", "true for fill-mask where the embedding_size differs from the hidden_size"
+    )
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
@@ -184,6 +206,14 @@ def _weights(config: dict) -> list[Weight]:
     return table
 
 
+def check_sizes(config: dict) -> None:
+    """Refuses sizes that contradict each other."""
+    check_heads(config)
+    size = config["hidden_size"]
+    if config.get("pooler_hidden_size", size) != size:
+        raise unsupported(config, "pooler_hidden_size", f"the hidden_size, {size}")
+
+
 DEBERTA = Family(
     model_type="deberta",
     class_prefix="Deberta",
@@ -202,6 +232,23 @@ DEBERTA = Family(
         "pooler_hidden_act": "gelu",
         "legacy": True,
     },
+    rules={
+        **RULES,
+        "embedding_size": values.size(65_536, also=(None,)),
+        "type_vocab_size": values.size(65_536, 0),
+        "relative_attention": values.FLAG,
+        "max_relative_positions": values.size(1_000_000, -1),
+        "position_biased_input": values.FLAG,
+        "pos_att_type": values.Shape(
+            'a list of "c2p", "p2c" and "p2p", a text such as "c2p|p2c", or null', _is_terms
+        ),
+        "talking_head": values.FLAG,
+        "pooler_dropout": values.RATE,
+        "pooler_hidden_act": values.TEXT,
+        "pooler_hidden_size": values.size(65_536, also=(None,)),
+        "cls_dropout": values.RATE_OR_NULL,
+        "legacy": values.FLAG,
+    },
     supported={
         "hidden_act": tuple(sorted(ACTIVATIONS)),
         "pooler_hidden_act": tuple(sorted(ACTIVATIONS)),
@@ -215,4 +262,5 @@ DEBERTA = Family(
     backbone=_backbone,
     weights=_weights,
     heads=deberta_heads,
+    check=check_sizes,
 )

@@ -4,15 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_tf.architectures import Backbone, ConvolutionBlock
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import BLOCK
 from finetune_tf.checkpoints.deberta import (
     DEBERTA,
+    check_sizes,
     deberta_backbone,
     deberta_weights,
     position_range,
     position_terms,
+    split_terms,
 )
-from finetune_tf.checkpoints.family import divided, unsupported
+from finetune_tf.checkpoints.family import require_divisor, unsupported
 from finetune_tf.checkpoints.weights import Weight, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
@@ -27,9 +30,8 @@ _BLOCK = {
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
-    _check(config)
     terms = set(position_terms(config)) & {"c2p", "p2c"}
-    normed = "layer_norm" in [part.strip() for part in config["norm_rel_ebd"].lower().split("|")]
+    normed = "layer_norm" in split_terms(config["norm_rel_ebd"])
     convolution = {
         "block_class": ConvolutionBlock,
         "kernel_size": config["conv_kernel_size"],
@@ -51,7 +53,10 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 def _check(config: dict) -> None:
     """Refuses sizes that PyTorch takes and then cannot compute with, or only nonsense."""
-    size, heads = divided(config, "hidden_size", "num_attention_heads")
+    check_sizes(config)
+    size, heads = config["hidden_size"], config["num_attention_heads"]
+    if config["conv_kernel_size"] > 0:
+        require_divisor(config, "hidden_size", "conv_groups")
     if config.get("attention_head_size", size // heads) != size // heads:
         raise unsupported(config, "attention_head_size", f"{size // heads}")
     if config["conv_kernel_size"] > 0 and config["conv_kernel_size"] % 2 == 0:
@@ -60,6 +65,10 @@ def _check(config: dict) -> None:
     if config["position_buckets"] > 0 and not 0 < half < distance - 1:
         most = f"from 2 to below twice the largest distance {distance - 1}, and -1 for no buckets"
         raise unsupported(config, "position_buckets", most)
+
+
+def _is_norm(value: Any) -> bool:
+    return isinstance(value, str) and set(split_terms(value)) <= {"none", "layer_norm", ""}
 
 
 def _weights(config: dict) -> list[Weight]:
@@ -88,7 +97,18 @@ DEBERTA_V2 = replace(
         "conv_groups": 1,
         "conv_act": "tanh",
     },
+    rules={
+        **DEBERTA.rules,
+        "attention_head_size": values.size(65_536, also=(None,)),
+        "position_buckets": values.size(1_000_000, -1),
+        "norm_rel_ebd": values.Shape('"none" or "layer_norm"', _is_norm),
+        "share_att_key": values.FLAG,
+        "conv_kernel_size": values.size(65_536, 0),
+        "conv_groups": values.FEATURES,
+        "conv_act": values.TEXT,
+    },
     supported={**DEBERTA.supported, "conv_act": tuple(sorted(ACTIVATIONS))},
     backbone=_backbone,
     weights=_weights,
+    check=_check,
 )

@@ -4,8 +4,9 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
-from finetune_tf.checkpoints.bert import vocabulary_transform
-from finetune_tf.checkpoints.family import Family, Head, divided
+from finetune_tf.checkpoints import config_values as values
+from finetune_tf.checkpoints.bert import WORDS, vocabulary_transform
+from finetune_tf.checkpoints.family import Family, Head, require_divisor
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
@@ -23,7 +24,7 @@ _BLOCK = {
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
-    size, heads = divided(config, "dim", "n_heads")
+    size, heads = config["dim"], config["n_heads"]
     embeddings = Embeddings(
         config["vocab_size"],
         size,
@@ -89,7 +90,7 @@ def _heads(config: dict) -> dict[str, Head]:
                 *linear("vocab_transform", "transform/dense"),
                 *norm("vocab_layer_norm", "transform/norm"),
                 Weight("vocab_projector.bias", "vocabulary_bias/bias"),
-                Weight("vocab_projector.weight", None),
+                Weight("vocab_projector.weight", None, tied_to=WORDS),
             ],
             transform=vocabulary_transform(masked, config["activation"]),
         ),
@@ -116,9 +117,25 @@ DISTILBERT = Family(
         "seq_classif_dropout": 0.2,
         "pad_token_id": 0,
     },
+    rules={
+        "vocab_size": values.VOCABULARY,
+        "max_position_embeddings": values.POSITIONS,
+        "n_layers": values.DEPTH,
+        "n_heads": values.FEATURES,
+        "dim": values.FEATURES,
+        "hidden_dim": values.INTERMEDIATE,
+        "dropout": values.RATE,
+        "attention_dropout": values.RATE,
+        "activation": values.TEXT,
+        "initializer_range": values.DEVIATION,
+        "qa_dropout": values.RATE,
+        "seq_classif_dropout": values.RATE,
+        "pad_token_id": values.TOKEN_OR_NULL,
+    },
     supported={"activation": tuple(sorted(ACTIVATIONS)), "pruned_heads": ({}, [])},
     dropout_keys=("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"),
     backbone=_backbone,
     weights=_weights,
     heads=_heads,
+    check=lambda config: require_divisor(config, "dim", "n_heads"),
 )

@@ -4,9 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_tf.architectures import Backbone
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import (
     BERT,
     DEFAULTS,
+    RULES,
+    WORDS,
     bert_backbone,
     bert_weights,
     vocabulary_transform,
@@ -32,7 +35,7 @@ def _heads(config: dict) -> dict[str, Head]:
             *linear("generator_predictions.dense", "transform/dense"),
             *norm("generator_predictions.LayerNorm", "transform/norm"),
             Weight("generator_lm_head.bias", "vocabulary_bias/bias"),
-            Weight("generator_lm_head.weight", None),
+            Weight("generator_lm_head.weight", None, tied_to=WORDS),
         ],
         transform=vocabulary_transform(config, "gelu", config["embedding_size"]),
     )
@@ -52,6 +55,7 @@ ELECTRA = replace(
         "num_attention_heads": 4,
         "intermediate_size": 1024,
     },
+    rules={**RULES, "embedding_size": values.FEATURES},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

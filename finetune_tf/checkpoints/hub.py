@@ -1,9 +1,11 @@
 """From what a user calls a checkpoint to a folder on this machine."""
 
+import os
 import re
 from pathlib import Path
 
-from finetune_tf.checkpoints.tensors import READERS, WEIGHT_FILES
+from finetune_tf.arguments import shown
+from finetune_tf.checkpoints.weight_files import READERS, WEIGHT_FILES
 from finetune_tf.errors import CheckpointError
 
 # What a checkpoint needs besides its weights; modules of sentence-transformers included.
@@ -26,12 +28,12 @@ def resolve(
     Raises:
         CheckpointError: If it is neither, or cannot be had; the message says what to do.
     """
-    path = Path(checkpoint).expanduser()
-    if path.exists() and not path.is_dir():
+    path = local_path(checkpoint)
+    if os.path.exists(path) and not os.path.isdir(path):
         raise CheckpointError(
             f"{path} is a file; a checkpoint is a folder with config.json and weights."
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         folder, called = path, f"The folder {path}"
     else:
         folder = _from_hub(str(checkpoint), revision, cache_dir)
@@ -44,13 +46,21 @@ def resolve(
     return folder
 
 
+def local_path(checkpoint: str | Path) -> Path:
+    """The path that a checkpoint would have on this machine, whether or not it is there."""
+    try:
+        return Path(checkpoint).expanduser()
+    except RuntimeError:  # "~name" of nobody
+        return Path(checkpoint)
+
+
 def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
-            f"There is no folder {name!r}, and a Hub id has the form 'name' or 'owner/name'."
+            f"There is no folder {shown(name)}, and a Hub id has the form 'name' or 'owner/name'."
         )
     # A misspelt file of a checkpoint is no Hub id, though it looks like owner/name.
-    in_checkpoint = "/" in name and (Path(name).parent / "config.json").is_file()
+    in_checkpoint = "/" in name and os.path.isfile(Path(name).parent / "config.json")
     if in_checkpoint or name.endswith(tuple(READERS)):
         raise CheckpointError(f"There is no file {name!r}.")
     return _download(name, revision, cache_dir)
@@ -109,9 +119,9 @@ def _cached(name: str, revision: str | None, cache_dir: str | Path | None, why: 
         )
     except Exception:  # whatever is missing, the way out is the same
         raise CheckpointError(
-            f"The checkpoint {name!r} is neither a folder nor in the local cache, and {why}. "
-            "Download it on a machine with access (`hf download "
-            f"{name} --local-dir FOLDER`), copy the folder, and give its path."
+            f"The checkpoint {shown(name, 200)} is neither a folder nor in the local cache, and "
+            f"{why}. Download it on a machine with access (`hf download "
+            f"{name[:200]} --local-dir FOLDER`), copy the folder, and give its path."
         ) from None
 
 

@@ -1,5 +1,7 @@
 """ModernBERT (Warner et al. 2024): rotary positions, and mostly attention in a window."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,9 @@ from finetune_tf.architectures import (
     Transform,
     encoder,
 )
-from finetune_tf.checkpoints.family import Family, Head, divided, unsupported
+from finetune_tf.checkpoints import config_values as values
+from finetune_tf.checkpoints.bert import WORDS
+from finetune_tf.checkpoints.family import Family, Head, require_divisor, unsupported
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
@@ -40,16 +44,46 @@ def _layer_types(config: dict) -> list[str]:
 def _rope_theta(config: dict, layer_type: str) -> float:
     """Base of the rotary positions; older configs have it in a key of its own."""
     rope = (config.get("rope_parameters") or {}).get(layer_type) or {}
-    for key, given in (("rope_parameters", rope), ("rope_scaling", config.get("rope_scaling"))):
-        rope = {**rope, **(given or {})}
-        if {rope.get("rope_type", "default"), rope.get("type", "default")} != {"default"}:
+    rope = {**rope, **(config.get("rope_scaling") or {})}
+    if (theta := rope.get("rope_theta")) is not None:
+        return theta
+    # An older config may have no base of its own for windows.
+    full, local = config["global_rope_theta"], config["local_rope_theta"]
+    return full if layer_type == _FULL or local is None else local
+
+
+def _is_rope(value: Any) -> bool:
+    """Whether it is null or the settings of rotary positions, such as {"rope_theta": 10000.0}."""
+    if not isinstance(value, Mapping):
+        return value is None
+    theta = value.get("rope_theta")
+    return theta is None or values.THETA.accepts(theta)
+
+
+def _is_rope_by_type(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return value is None
+    return set(value) <= {_FULL, _SLIDING} and all(map(_is_rope, value.values()))
+
+
+def _check(config: dict) -> None:
+    require_divisor(config, "hidden_size", "num_attention_heads")
+    head_size = config["hidden_size"] // config["num_attention_heads"]
+    if head_size % 2:
+        raise unsupported(
+            config, "num_attention_heads", f"heads of an even size, found {head_size}"
+        )
+    _layer_types(config)
+    by_type = (config.get("rope_parameters") or {}).values()
+    given = [("rope_parameters", rope or {}) for rope in by_type]
+    given.append(("rope_scaling", config.get("rope_scaling") or {}))
+    for key, rope in given:
+        if any(rope.get(name, "default") != "default" for name in ("rope_type", "type")):
             raise unsupported(config, key, "the rope_type 'default'")
-    old = config["global_rope_theta" if layer_type == _FULL else "local_rope_theta"]
-    return rope.get("rope_theta", old)
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
-    size, heads = divided(config, "hidden_size", "num_attention_heads")
+    size, heads = config["hidden_size"], config["num_attention_heads"]
     start = {"initializer_range": config["initializer_range"], "dtype": dtype}
     norms = {"layer_norm_eps": config["norm_eps"], "norm_bias": config["norm_bias"]}
     embeddings = Embeddings(
@@ -78,7 +112,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             name="attention",
         )
         feed_forward = FeedForward(
-            int(config["intermediate_size"]),
+            config["intermediate_size"],
             size,
             config["hidden_activation"],
             gated=True,
@@ -143,7 +177,9 @@ def _heads(config: dict) -> dict[str, Head]:
         ),
         "token-classification": of_tokens,
         "question-answering": of_tokens,
-        "fill-mask": Head([*rows, *bias, Weight("decoder.weight", None)], transform=below),
+        "fill-mask": Head(
+            [*rows, *bias, Weight("decoder.weight", None, tied_to=WORDS)], transform=below
+        ),
         "feature-extraction": Head(),
     }
 
@@ -179,6 +215,43 @@ MODERNBERT = Family(
         "classifier_bias": False,
         "classifier_activation": "gelu",
     },
+    rules={
+        "vocab_size": values.VOCABULARY,
+        "hidden_size": values.FEATURES,
+        "intermediate_size": values.INTERMEDIATE,
+        "num_hidden_layers": values.DEPTH,
+        "num_attention_heads": values.FEATURES,
+        "hidden_activation": values.TEXT,
+        "max_position_embeddings": values.POSITIONS,
+        "initializer_range": values.DEVIATION,
+        "norm_eps": values.EPSILON,
+        "norm_bias": values.FLAG,
+        "pad_token_id": values.TOKEN_OR_NULL,
+        "attention_bias": values.FLAG,
+        "attention_dropout": values.RATE,
+        "global_attn_every_n_layers": values.POSITIONS,
+        "global_rope_theta": values.THETA,
+        "local_rope_theta": replace(values.THETA, also=(None,)),
+        "local_attention": values.POSITIONS,
+        "sliding_window": values.size(1_000_000, 0, (None,)),
+        "layer_types": values.Shape(
+            "a list of texts, or null", lambda v: v is None or values.TEXTS.accepts(v)
+        ),
+        "rope_parameters": values.Shape(
+            f'settings by layer type, {{"{_FULL}": {{"rope_theta": 160000.0}}, "{_SLIDING}": …}}, '
+            "or null",
+            _is_rope_by_type,
+        ),
+        "rope_scaling": values.Shape("settings of rotary positions, or null", _is_rope),
+        "embedding_dropout": values.RATE,
+        "mlp_bias": values.FLAG,
+        "mlp_dropout": values.RATE,
+        "decoder_bias": values.FLAG,
+        "classifier_pooling": values.TEXT,
+        "classifier_dropout": values.RATE,
+        "classifier_bias": values.FLAG,
+        "classifier_activation": values.TEXT,
+    },
     supported={
         "hidden_activation": tuple(sorted(ACTIVATIONS)),
         "classifier_activation": tuple(sorted(ACTIVATIONS)),
@@ -188,4 +261,5 @@ MODERNBERT = Family(
     backbone=_backbone,
     weights=_weights,
     heads=_heads,
+    check=_check,
 )

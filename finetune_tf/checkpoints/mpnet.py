@@ -4,13 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_tf.architectures import Backbone, RelativePositionBias, bert_block, encoder
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import (
     BLOCK,
     DEFAULTS,
+    RULES,
     bert_block_arguments,
     bert_embeddings,
     bert_weights,
+    check_heads,
 )
+from finetune_tf.checkpoints.family import unsupported
 from finetune_tf.checkpoints.roberta import ROBERTA, roberta_heads
 from finetune_tf.checkpoints.weights import Weight, embedding
 from finetune_tf.errors import CheckpointError
@@ -28,20 +32,13 @@ _BLOCK = {
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
-    rows = config["relative_attention_num_buckets"]
-    if rows < _BUCKETS:
-        raise CheckpointError(
-            f"The config key 'relative_attention_num_buckets' is {rows}, but MPNet sorts distances "
-            f"into {_BUCKETS} buckets, so that PyTorch's model fails too: it has to be {_BUCKETS} "
-            "or more."
-        )
     embeddings = bert_embeddings(
         config, dtype, type_vocab_size=0, padding_idx=_PADDING, skip_padding=True
     )
     arguments = bert_block_arguments(config, dtype)
     positions = RelativePositionBias(
         config["num_attention_heads"],
-        rows,
+        config["relative_attention_num_buckets"],
         _BUCKETS,
         initializer_range=config["initializer_range"],
         dtype=dtype,
@@ -60,6 +57,23 @@ def _weights(config: dict) -> list[Weight]:
     ]
 
 
+def _positions_left(config: dict) -> int:
+    return config["max_position_embeddings"] - _PADDING - 1
+
+
+def _check(config: dict) -> None:
+    check_heads(config)
+    rows = config["relative_attention_num_buckets"]
+    if rows < _BUCKETS:
+        raise CheckpointError(
+            f"The config key 'relative_attention_num_buckets' is {rows}, but MPNet sorts distances "
+            f"into {_BUCKETS} buckets, so that PyTorch's model fails too: it has to be {_BUCKETS} "
+            "or more."
+        )
+    if _positions_left(config) < 1:
+        raise unsupported(config, "max_position_embeddings", f"more than {_PADDING + 1}")
+
+
 MPNET = replace(
     ROBERTA,
     model_type="mpnet",
@@ -71,8 +85,10 @@ MPNET = replace(
         "pad_token_id": 1,
         "relative_attention_num_buckets": 32,
     },
+    rules={**RULES, "relative_attention_num_buckets": values.POSITIONS},
     backbone=_backbone,
     weights=_weights,
     heads=lambda config: roberta_heads({**config, "classifier_dropout": None}),
-    max_length=lambda config: config["max_position_embeddings"] - _PADDING - 1,
+    max_length=_positions_left,
+    check=_check,
 )

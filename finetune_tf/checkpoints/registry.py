@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.albert import ALBERT
 from finetune_tf.checkpoints.bert import BERT
 from finetune_tf.checkpoints.deberta import DEBERTA
@@ -44,9 +45,9 @@ def family_of(config: Mapping[str, Any], where: object = "config.json") -> Famil
         CheckpointError: If the model type is missing or unknown.
     """
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
-            f"{where} has the model_type {model_type!r}, which finetune_tf does not know; "
+            f"{where} has the model_type {shown(model_type)}, which finetune_tf does not know; "
             f"known are: {', '.join(FAMILIES)}."
         )
     return FAMILIES[model_type]

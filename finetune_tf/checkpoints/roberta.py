@@ -8,15 +8,18 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import Backbone, Transform
+from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import (
     BERT,
     DEFAULTS,
+    RULES,
     bert_backbone,
     bert_weights,
+    check_heads,
     vocabulary_transform,
     vocabulary_weights,
 )
-from finetune_tf.checkpoints.family import Head, first_of
+from finetune_tf.checkpoints.family import Head, first_of, unsupported
 from finetune_tf.checkpoints.weights import Weight, linear
 
 
@@ -70,16 +73,25 @@ def positions_left(config: dict) -> int:
     return config["max_position_embeddings"] - config["pad_token_id"] - 1
 
 
+def _check(config: dict) -> None:
+    check_heads(config)
+    if positions_left(config) < 1:
+        fitting = f"more than the pad_token_id + 1, {config['pad_token_id'] + 1}"
+        raise unsupported(config, "max_position_embeddings", fitting)
+
+
 ROBERTA = replace(
     BERT,
     model_type="roberta",
     class_prefix="Roberta",
     tensor_prefix="roberta",
     defaults={**DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
+    rules={**RULES, "pad_token_id": values.TOKEN},  # positions are counted from it
     backbone=_backbone,
     weights=_weights,
     heads=roberta_heads,
     max_length=positions_left,
+    check=_check,
 )
 XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_prefix="XLMRoberta")
 CAMEMBERT = replace(ROBERTA, model_type="camembert", class_prefix="Camembert")

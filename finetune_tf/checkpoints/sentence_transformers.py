@@ -6,6 +6,7 @@ embeddings of texts. The keys and module paths written are the old ones, which e
 2 to 6 understands.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.checkpoints.tensors import Tensors, read_tensors
+from finetune_tf.checkpoints.config_values import OneOf, read_values, size
+from finetune_tf.checkpoints.tensors import Tensors
+from finetune_tf.checkpoints.weight_files import read_tensors
 from finetune_tf.checkpoints.weights import linear
-from finetune_tf.json_files import read_json
+from finetune_tf.errors import CheckpointError
+from finetune_tf.json_files import checked, file_inside, member, read_json
 
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"
+_SETTINGS = {
+    "max_seq_length": size(2**31 - 1, also=(None,)),
+    "do_lower_case": OneOf((True, False, None)),
+}
 
 #: Rows of a linear Dense module that is a classifier here.
 DENSE = linear(f"{_DENSE}.linear", "classifier/dense")
@@ -56,45 +64,57 @@ def read_modules(folder: Path) -> Modules:
     Raises:
         CheckpointError: If a file of them is damaged.
     """
-    dense = folder / _DENSE
-    has_dense = (dense / "config.json").is_file()
-    activation = (
-        read_json(dense / "config.json").get("activation_function", "") if has_dense else ""
-    )
-    listed = folder / "modules.json"
-    types = (
-        [module.get("type", "") for module in read_json(listed, list)] if listed.is_file() else []
-    )
-    settings = _read_if_there(folder / "sentence_bert_config.json")
-    general = _read_if_there(folder / "config_sentence_transformers.json")
-    default = general.get("default_prompt_name")
+    listed = _listed(folder)
+    paths = {kind: path for kind, path in reversed(listed) if path != folder}  # the first counts
+    dense = paths.get("Dense", folder / _DENSE)
+    has_dense = os.path.isfile(dense / "config.json")
+    activation = _value(dense / "config.json", "activation_function", str, "")
+    settings = read_values(folder / "sentence_bert_config.json", _SETTINGS)
+    general = folder / "config_sentence_transformers.json"
+    prompts = _value(general, "prompts", dict, {})
+    default = _value(general, "default_prompt_name", str, None)
     return Modules(
-        pooling=_pooling(folder / "1_Pooling" / "config.json"),
+        pooling=_pooling(paths.get("Pooling", folder / "1_Pooling") / "config.json"),
         dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
         activation=activation.rpartition(".")[2] or "Identity",
-        normalize=any(name.endswith("Normalize") for name in types),
+        normalize=any(kind == "Normalize" for kind, _ in listed),
         max_length=settings.get("max_seq_length"),
-        types=tuple(name.rpartition(".")[2] for name in types),
-        prompt=(general.get("prompts") or {}).get(default, ""),
-        lower_case=bool(settings.get("do_lower_case")),
+        types=tuple(kind for kind, _ in listed),
+        prompt="" if default is None else member(prompts, default, str, general, ""),
+        lower_case=settings.get("do_lower_case", False),
     )
 
 
-def _read_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
+def _listed(folder: Path) -> list[tuple[str, Path]]:
+    """The modules of modules.json in order: the last part of the class name, and the folder."""
+    file = folder / "modules.json"
+    modules = []
+    for entry in read_json(file, list) if file.is_file() else []:
+        checked(entry, dict, f"An entry of {file}", CheckpointError)
+        kind = member(entry, "type", str, file, "").rpartition(".")[2]
+        path = file_inside(folder, member(entry, "path", str, file, ""), file)
+        modules.append((kind, path))
+    return modules
+
+
+def _value(path: Path, key: str, kind: type, default: Any) -> Any:
+    """The value of a key in a JSON file, or the default if one of them is not there."""
+    return member(read_json(path), key, kind, path, default) if os.path.isfile(path) else default
 
 
 def _pooling(path: Path) -> str | None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     config = read_json(path)
-    modes = config.get("pooling_mode") or [
+    modes = member(config, "pooling_mode", (str, list), path, "") or [
         _MODES.get(key, key)
         for key, value in config.items()
         if key.startswith("pooling_mode_") and value is True
     ]
     modes = [modes] if isinstance(modes, str) else modes
-    return modes[0] if len(modes) == 1 else "+".join(modes)
+    return "+".join(
+        checked(mode, str, f"A pooling mode of {path}", CheckpointError) for mode in modes
+    )
 
 
 def module_files(

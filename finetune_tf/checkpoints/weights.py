@@ -3,7 +3,8 @@
 A table is a list of `Weight` rows and serves both directions. Its tensor names are those of
 the bare PyTorch model; the prefix that task models put before them ("bert.") is taken off on
 the way in and put on again on the way out. Where a variable has several rows, its tensor has gone
-by several names, or is stored twice because it is tied: the first name is the one that is written.
+by several names, or is stored twice because it is tied: the first name is the one that is written,
+and copies that a file holds under the others have to be equal to it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from finetune_tf.checkpoints.tensors import Tensors
+from finetune_tf.checkpoints.deferred import initialize
+from finetune_tf.checkpoints.tensors import (
+    LazyTensor,
+    Tensors,
+    is_finite,
+    require_equal,
+)
 from finetune_tf.errors import CheckpointError
 
 
@@ -24,11 +31,13 @@ class Weight:
         tensor: Name in PyTorch.
         variable: Path of the Keras variable, or None for a tensor that is dropped on purpose.
         transposed: Whether the two store the axes in opposite order.
+        tied_to: Path of a variable that a dropped tensor has to be equal to, if there is one.
     """
 
     tensor: str
     variable: str | None
     transposed: bool = False
+    tied_to: str | None = None
 
 
 def linear(module: str, layer: str) -> list[Weight]:
@@ -91,50 +100,97 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def fill(
-    variables: Iterable[keras.Variable], table: list[Weight], tensors: Tensors, prefix: str
-) -> LoadReport:
-    """Copies tensors into the variables that a table assigns them to.
+@dataclass(frozen=True)
+class Match:
+    """Which tensor each variable gets; nothing but headers has been read so far.
+
+    Attributes:
+        report: Name by name.
+        sources: Path of a filled variable to its tensor, and whether that is transposed.
+    """
+
+    report: LoadReport
+    sources: Mapping[str, tuple[LazyTensor, bool]]
+
+
+def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Tensors) -> Match:
+    """Compares names, types and shapes of tensors with the variables that a table gives them to.
 
     Args:
-        variables: Of the model.
+        variables: Of the model; they need no values yet.
         table: Rows for (at least) every variable.
-        tensors: By name, with or without `prefix`.
-        prefix: Of task models, without the dot.
+        tensors: By name, without the prefix of task models.
 
     Returns:
-        What was filled, what stays as initialised, and which tensors nobody wanted.
+        What will be filled, what stays as initialised, and which tensors nobody wants.
 
     Raises:
-        CheckpointError: If a tensor does not have the shape of its variable.
+        CheckpointError: If a tensor does not have the shape of its variable or holds no floats, or
+            if two tensors of different values mean one variable.
     """
-    tensors = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
     rows: dict[str, list[Weight]] = {}
     for row in table:
-        if row.variable:
-            rows.setdefault(row.variable, []).append(row)
+        if (meant := row.variable or row.tied_to) and row.tensor in tensors:
+            rows.setdefault(meant, []).append(row)
     used = {row.tensor for row in table if row.variable is None}
-    filled, new = [], []
+    sources, new = {}, []
     for variable in variables:
-        named = rows.get(variable.path, [])
-        row = next((row for row in named if row.tensor in tensors), None)
+        path = variable.path
+        present = rows.get(path, [])
+        row = next((row for row in present if row.variable), None)
         if row is None:
-            new.append(variable.path)
+            new.append(path)
             continue
         tensor = tensors[row.tensor]
-        shape = tensor.shape[::-1] if row.transposed else tensor.shape
-        if tuple(shape) != tuple(variable.shape):
-            wanted = tuple(variable.shape)[::-1] if row.transposed else tuple(variable.shape)
-            raise CheckpointError(
-                f"The tensor {row.tensor} in {tensor.file} has the shape {tensor.shape}, but the "
-                f"config asks for {wanted} (variable {variable.path}). config.json and weights "
-                "do not belong together, or one of them was edited."
-            )
-        array = np.asarray(tensor.read(), dtype="float32")
-        variable.assign(array.T if row.transposed else array)
-        used.update(row.tensor for row in named)
-        filled.append(variable.path)
-    return LoadReport(tuple(filled), tuple(new), tuple(n for n in tensors if n not in used))
+        tensor.require_floats()
+        _require_shape(tensor, row, tuple(variable.shape))
+        for other in present:
+            require_equal(tensor, tensors[other.tensor], f"the variable {path}")
+            used.add(other.tensor)
+        sources[path] = (tensor, row.transposed)
+    unused = tuple(name for name in tensors if name not in used)
+    return Match(LoadReport(tuple(sources), tuple(new), unused), sources)
+
+
+def _require_shape(tensor: LazyTensor, row: Weight, shape: tuple[int, ...]) -> None:
+    wanted = shape[::-1] if row.transposed else shape
+    if tensor.shape != wanted:
+        raise CheckpointError(
+            f"The tensor {row.tensor} in {tensor.file} has the shape {tensor.shape}, but the "
+            f"config asks for {wanted} (variable {row.variable}). config.json and weights "
+            "do not belong together, or one of them was edited."
+        )
+
+
+def fill(variables: Iterable[keras.Variable], match: Match) -> None:
+    """Initialises variables of `deferred.shapes_only`: with their tensors, or at random if new.
+
+    Args:
+        variables: Without values.
+        match: Which tensor each one gets.
+
+    Raises:
+        CheckpointError: If a tensor holds NaN or infinity, or numbers beyond its variable's dtype.
+    """
+    damaged = []
+    for variable in variables:
+        if variable.path not in match.sources:
+            initialize(variable)
+            continue
+        tensor, transposed = match.sources[variable.path]
+        with np.errstate(all="ignore"):  # what is out of range becomes infinite, and is refused
+            array = np.asarray(tensor.read(), dtype="float32").astype(variable.dtype, copy=False)
+        if not is_finite(array):
+            damaged.append(tensor)
+        initialize(variable, array.T if transposed else array)
+    if damaged:
+        names = ", ".join(map(str, damaged[:5]))
+        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        raise CheckpointError(
+            "These tensors hold NaN, infinity, or numbers that are too large for the model's "
+            f"dtype: {names}{more}. They are damaged, or come from a training that diverged: get "
+            "another copy or an earlier step of the checkpoint."
+        )
 
 
 def dump(

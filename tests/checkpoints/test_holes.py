@@ -1,0 +1,119 @@
+"""Every tensor is accounted for: what is missing, half there, or there twice."""
+
+import numpy as np
+import pytest
+from helpers_checkpoints import copy_checkpoint, read_weights, reference, write_weights
+
+import finetune_tf as ft
+from finetune_tf.errors import CheckpointError
+
+FOLDER, _ = reference("relu")
+MASKED, _ = reference("fill-mask")
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+NORM = "bert.embeddings.LayerNorm"
+NOISE = "Training would start from noise there: get the whole checkpoint, or check config.json"
+
+
+def changed(tmp_path, change, source=FOLDER, **config):
+    """A copy of a checkpoint with other tensors."""
+    folder = copy_checkpoint(source, tmp_path / "changed", **config)
+    tensors = read_weights(folder)
+    change(tensors)
+    write_weights(folder, tensors)
+    return folder
+
+
+def test_no_tensors(tmp_path):
+    folder = changed(tmp_path, dict.clear)
+    with pytest.raises(CheckpointError, match="model.safetensors has no tensors, so a model would"):
+        ft.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "variable"),
+    [
+        (["classifier.bias"], "classifier/dense/bias"),
+        (["classifier.weight"], "classifier/dense/kernel"),
+        (["bert.pooler.dense.weight"], "pooler/dense/kernel"),
+        (["bert.pooler.dense.weight", "bert.pooler.dense.bias"], "pooler/dense/kernel"),
+    ],
+)
+def test_a_trained_head_is_whole(tmp_path, names, variable):
+    folder = changed(tmp_path, lambda tensors: [tensors.pop(name) for name in names])
+    message = f"lacks {len(names)} tensors .* the one for {variable} among them.*{NOISE}, or repl"
+    with pytest.raises(CheckpointError, match=message):
+        ft.load(folder)
+
+
+def test_half_a_pooler_below_a_new_head(tmp_path):
+    folder = changed(tmp_path, lambda tensors: tensors.pop("bert.pooler.dense.weight"))
+    with pytest.raises(CheckpointError, match=f"pooler/dense/kernel among them.*{NOISE}.$"):
+        ft.load(folder, new_head=True)
+
+
+def test_half_a_head_of_words(tmp_path):
+    folder = changed(
+        tmp_path, lambda tensors: tensors.pop("cls.predictions.transform.dense.bias"), MASKED
+    )
+    with pytest.raises(CheckpointError, match="transform/dense/bias among them"):
+        ft.load(folder, "fill-mask")
+
+
+def test_a_head_of_other_labels_than_the_config_names(tmp_path):
+    folder = copy_checkpoint(FOLDER, tmp_path / "two", id2label={"0": "no", "1": "yes"})
+    message = r"has a head trained for 3 labels, but its config.json names 2: \['no', 'yes'\]"
+    with pytest.raises(CheckpointError, match=message):
+        ft.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("known", "copy"),
+    [(QUERY, QUERY.removeprefix("bert.")), (f"{NORM}.weight", f"{NORM}.gamma")],
+)
+def test_two_names_of_one_tensor(tmp_path, known, copy):
+    folder = changed(tmp_path, lambda tensors: tensors.update({copy: tensors[known]}))
+    assert ft.load(folder).labels == ("no", "maybe", "yes")
+    tensors = read_weights(folder)
+    write_weights(folder, tensors | {copy: tensors[known] + 1})
+    message = "both stand for .*, but hold different values, so that one of them is wrong"
+    with pytest.raises(CheckpointError, match=message) as error:
+        ft.load(folder)
+    assert known in str(error.value)
+    assert copy in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "copy", "variable"),
+    [
+        ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "word/emb"),
+        ("cls.predictions.bias", "cls.predictions.decoder.bias", "vocabulary_bias/bias"),
+    ],
+)
+def test_tied_tensors(tmp_path, known, copy, variable, capsys):
+    folder = changed(tmp_path, lambda tensors: tensors.update({copy: tensors[known]}), MASKED)
+    ft.load(folder, "fill-mask")
+    assert "42 of 42 variables filled; saves" in capsys.readouterr().out
+    tensors = read_weights(folder)
+    write_weights(folder, tensors | {copy: tensors[known] + 1})
+    message = f"{known} in .* and {copy} in .* both stand for the variable .*{variable}"
+    with pytest.raises(CheckpointError, match=message):
+        ft.load(folder, "fill-mask")
+
+
+def test_weights_of_a_quantized_checkpoint_under_names_of_their_own(tmp_path):
+    def quantize(tensors):
+        tensors[QUERY.replace("weight", "qweight")] = np.ones((3, 24), "int32")
+        del tensors[QUERY]
+
+    message = r"unused: \['.*query.qweight'\] of the type int32, as quantized checkpoints have them"
+    with pytest.raises(CheckpointError, match=message):
+        ft.load(changed(tmp_path, quantize))
+
+
+def test_what_a_refused_model_leaves_behind_is_nothing(tmp_path):
+    """Variables that never got a value are not drawn later, by whatever Keras does next."""
+    from keras.src.backend.common import global_state
+
+    with pytest.raises(CheckpointError, match="classifier/dense/bias"):
+        ft.load(changed(tmp_path, lambda tensors: tensors.pop("classifier.bias")))
+    assert not global_state.get_global_attribute("uninitialized_variables")
