@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune_tf.encodings import targets_in, unwrapped
 from finetune_tf.messages import say
+from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.schedules import schedule_of
 
@@ -91,6 +92,7 @@ class Measure(keras.callbacks.Callback):
         batch_size: Of such a pair.
     """
 
+    @names_checked
     def __init__(
         self,
         measure: Callable[[np.ndarray, np.ndarray], dict],
@@ -139,6 +141,7 @@ class SavePretrained(keras.callbacks.Callback):
         token: As for `push_to_hub`.
     """
 
+    @names_checked
     def __init__(
         self,
         folder: str | Path,

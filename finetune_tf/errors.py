@@ -4,17 +4,35 @@ They derive from the built-in error a Python user would expect as well, so that
 `except ValueError` keeps working; the command line turns any of them into one line.
 """
 
+from collections.abc import Sequence
+
 
 class FinetuneError(Exception):
     """Base of all errors that finetune_tf raises on purpose."""
 
 
 class DataError(FinetuneError, ValueError):
-    """The data cannot be used as it is: a column, a text, a label or a file is wrong."""
+    """The data cannot be used as it is: a column, a text, a label or a file is wrong.
+
+    Attributes:
+        rows: Numbers of the rows at fault, counted from 0; empty where it is not single rows.
+        reason: What is wrong with these rows, in few words.
+    """
+
+    rows: Sequence[int] = ()
+    reason: str = ""
 
 
 class DataTypeError(FinetuneError, TypeError):
-    """A value of another type was meant, such as text where a number was given."""
+    """A value of another type was meant, such as text where a number was given.
+
+    Attributes:
+        rows: As for `DataError`.
+        reason: As for `DataError`.
+    """
+
+    rows: Sequence[int] = ()
+    reason: str = ""
 
 
 class CheckpointError(FinetuneError, ValueError):
@@ -27,6 +45,10 @@ class ModelError(FinetuneError, ValueError):
 
 class ArgumentError(ModelError):
     """An argument is outside of its range: a batch size of 0, a negative weight decay."""
+
+
+class UnknownArgumentError(ArgumentError, TypeError):
+    """A function has no argument of that name, or lacks one that it needs."""
 
 
 class CacheError(ModelError):

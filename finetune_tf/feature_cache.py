@@ -21,6 +21,7 @@ from finetune_tf.data.stored import Precision, RowStore, StoredRows, ends_of
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.evaluation.running import rows_of
 from finetune_tf.model import FineTuneModel
+from finetune_tf.spelling import names_checked
 from finetune_tf.stages import stages
 from finetune_tf.tasks import Encoded
 from finetune_tf.training.freezing import count_parameters
@@ -29,6 +30,7 @@ from finetune_tf.training.halves import Halves, halves
 BATCH_SIZE = 64  # of the one pass through the frozen stages
 
 
+@names_checked
 def cache_features(
     model: FineTuneModel,
     folder: str | Path | None = None,

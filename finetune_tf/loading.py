@@ -18,10 +18,12 @@ from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.saving import opens_in
+from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
 
 
+@names_checked
 def load(
     checkpoint: str | Path | Mapping[str, Any],
     task: str = "text-classification",

@@ -1,6 +1,7 @@
 """The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
 
 import contextlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from finetune_tf.encodings import EncodingModel
 from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
+from finetune_tf.spelling import names_checked
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
@@ -122,6 +124,7 @@ class FineTuneModel(EncodingModel):
         """
         return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
+    @names_checked(also=inspect.signature(keras.Model.compile).parameters)
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
@@ -147,6 +150,7 @@ class FineTuneModel(EncodingModel):
             kwargs.setdefault("jit_compile", False)
         super().compile(**resolved, **kwargs)
 
+    @names_checked(also=inspect.signature(keras.Model.fit).parameters)
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Keras's fit; binds the preset's schedule and notes what was done.
 
@@ -203,6 +207,7 @@ class FineTuneModel(EncodingModel):
         """
         return saving.save_pretrained(self, folder, **card)
 
+    @names_checked
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
         """Saves the model and uploads it to the Hub; see `finetune_tf.saving.push_to_hub`.
 
@@ -213,6 +218,7 @@ class FineTuneModel(EncodingModel):
         """
         return saving.push_to_hub(self, repo_id, private, token)
 
+    @names_checked
     def resize_token_embeddings(self, size: int) -> None:
         """Makes room for tokens added to the tokenizer; see `finetune_tf.vocabulary.resize`.
 
@@ -224,6 +230,7 @@ class FineTuneModel(EncodingModel):
         """
         vocabulary.resize(self, size)
 
+    @names_checked
     def export(
         self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None
     ) -> Path:

@@ -19,6 +19,7 @@ from finetune_tf.files import write_text
 from finetune_tf.loading import load
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
+from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import get_task
 from finetune_tf.training import presets, select
 from finetune_tf.training.devices import device_line, policy_of
@@ -73,6 +74,7 @@ class FinetuneResult:
         return folder
 
 
+@names_checked
 def finetune(
     checkpoint: str | Path,
     train: Examples,

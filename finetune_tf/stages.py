@@ -17,6 +17,7 @@ from typing import Any, Literal
 import keras
 
 from finetune_tf.errors import ModelError
+from finetune_tf.spelling import names_checked
 
 Role = Literal["embeddings", "block", "norm", "pooler", "head"]
 
@@ -43,6 +44,7 @@ class Stage:
         return [variable for layer in self.layers for variable in learnable_variables(layer)]
 
 
+@names_checked
 def stages(model: keras.Model) -> list[Stage]:
     """The stages of a model, from its inputs to its outputs.
 

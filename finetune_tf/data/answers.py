@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune_tf.data.checks import rows_in_words
+from finetune_tf.data.checks import invalid_rows
+from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say
 
@@ -17,7 +18,7 @@ class _Wrong(NamedTuple):
 
 
 def check_answers(
-    values: Sequence[Any], contexts: Sequence[str] | None, name: str
+    values: Sequence[Any], contexts: Sequence[str] | None, name: str, places: Places
 ) -> list[dict[str, list]]:
     """Brings answers into SQuAD's form and checks that each stands in its context.
 
@@ -31,6 +32,7 @@ def check_answers(
         values: The column of answers.
         contexts: The column of contexts.
         name: What messages call this data.
+        places: Where the rows stand in their source.
 
     Returns:
         `{"text": [...], "answer_start": [...]}` a row, with the same number of both.
@@ -41,11 +43,31 @@ def check_answers(
     """
     if contexts is None:
         raise DataError(f"{name} has answers but no contexts to find them in: give context= too.")
+    forms = [_parts(value) for value in values]
+    if no_form := [(row, values[row]) for row, form in enumerate(forms) if form is None]:
+        raise invalid_rows(
+            f"The answers of {places.name(no_form[0][0])} of {name} are "
+            f"{shortened(no_form[0][1])}. Give them as in SQuAD, "
+            '{"text": ["…"], "answer_start": [17]}, or as a text or a list of texts; where '
+            'the context has no answer, {"text": [], "answer_start": []}.'
+            f" Found in {places.told(no_form)}.",
+            no_form,
+            "without answers in a known form",
+            DataTypeError,
+        )
+    if uneven := [(row, form) for row, form in enumerate(forms) if not _has_a_start_each(*form)]:
+        row, (texts, starts) = uneven[0]
+        raise invalid_rows(
+            f"{places.title(row)} of {name} has the answers {shortened(texts)} with "
+            f"the starts {shortened(starts)}: each needs one, a whole number, and none may be "
+            f"empty. Correct or remove {places.names([row for row, _ in uneven])}.",
+            uneven,
+            "with answers that do not fit their starts",
+        )
     rows: list[dict[str, list]] = []
     wrong: list[_Wrong] = []
     ambiguous = 0
-    for row, (value, context) in enumerate(zip(values, contexts, strict=True)):
-        texts, starts = _parts(value, row, name)
+    for row, ((texts, starts), context) in enumerate(zip(forms, contexts, strict=True)):
         for i, (text, start) in enumerate(zip(texts, starts, strict=True)):
             if start is None:
                 starts[i] = context.find(text)
@@ -54,7 +76,11 @@ def check_answers(
                 wrong.append(_Wrong(row, text, start))
         rows.append({"text": texts, "answer_start": starts})
     if wrong:
-        raise DataError(_where_it_should_stand(wrong, contexts, name))
+        raise invalid_rows(
+            _where_it_should_stand(wrong, contexts, name, places),
+            [(each.row, each.answer) for each in wrong],
+            "with an answer that does not stand in its context",
+        )
     if ambiguous:
         say(
             f"{name}: {ambiguous:,} answers come without their start and stand in several places "
@@ -63,32 +89,35 @@ def check_answers(
     return rows
 
 
-def _parts(value: Any, row: int, name: str) -> tuple[list[str], list[int | None]]:
-    """Texts and starts of one row; starts are None where they are not given."""
+def _parts(value: Any) -> tuple[list[str], list[int | None]] | None:
+    """Texts and starts of one row; starts are None where they are not given.
+
+    Returns:
+        Two empty lists for no answer; None for what is in no known form.
+    """
     given = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(given, Mapping):
         texts, starts = _list(given.get("text")), _list(given.get("answer_start"))
     elif isinstance(given, list | tuple) and given and isinstance(given[0], Mapping):
+        if not all(isinstance(answer, Mapping) for answer in given):
+            return None
         texts = [answer.get("text") for answer in given]
         starts = [answer.get("answer_start") for answer in given]
     else:
         texts, starts = _list(given), None
     if texts is None or not all(isinstance(text, str) for text in texts):
-        raise DataTypeError(
-            f"The answers of row {row} of {name} are {_shortened(repr(value))}. Give them as in "
-            'SQuAD, {"text": ["…"], "answer_start": [17]}, or as a text or a list of texts; where '
-            'the context has no answer, {"text": [], "answer_start": []}.'
-        )
-    starts = [None] * len(texts) if starts is None else starts
+        return None
     if not any(text.strip() for text in texts):
         return [], []
-    numbers = all(start is None or isinstance(start, int) for start in starts)
-    if len(starts) != len(texts) or not numbers or not all(text.strip() for text in texts):
-        raise DataError(
-            f"Row {row} of {name} has the answers {texts} with the starts {starts}: each needs "
-            "one, a whole number, and none may be empty."
-        )
-    return texts, starts
+    return texts, [None] * len(texts) if starts is None else starts
+
+
+def _has_a_start_each(texts: list[str], starts: list[int | None]) -> bool:
+    return (
+        len(starts) == len(texts)
+        and all(start is None or type(start) is int for start in starts)
+        and all(text.strip() for text in texts)
+    )
 
 
 def _list(value: Any) -> list | None:
@@ -97,7 +126,9 @@ def _list(value: Any) -> list | None:
     return list(value) if isinstance(value, list | tuple) else None if value is None else [value]
 
 
-def _where_it_should_stand(wrong: list[_Wrong], contexts: Sequence[str], name: str) -> str:
+def _where_it_should_stand(
+    wrong: list[_Wrong], contexts: Sequence[str], name: str, places: Places
+) -> str:
     row, answer, start = wrong[0]
     context = contexts[row]
     found = context.find(answer)
@@ -109,9 +140,9 @@ def _where_it_should_stand(wrong: list[_Wrong], contexts: Sequence[str], name: s
         what += f"; it stands at {found}"
     numbers = [(each.row, each.answer) for each in wrong]
     return (
-        f"The answer {_shortened(answer)!r} of row {row} of {name} {what}. Answers are parts of "
-        "the context, letter for letter, and their starts count characters from 0. Correct or "
-        f"remove {rows_in_words(numbers, len(contexts))}."
+        f"The answer {_shortened(answer)!r} of {places.name(row)} of {name} {what}. "
+        "Answers are parts of the context, letter for letter, and their starts count characters "
+        f"from 0. Correct or remove {places.told(numbers)}."
     )
 
 

@@ -5,12 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.data.building import GivenLabels, LabelColumns, build_examples
+from finetune_tf.data.building import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+)
+from finetune_tf.data.dropping import Dropped
 from finetune_tf.data.examples import Examples
 from finetune_tf.errors import DataTypeError
 from finetune_tf.labels import ProblemType
+from finetune_tf.spelling import names_checked
 
 
+@names_checked(also=OTHER_COLUMNS)
 def from_arrays(
     text: Sequence[str] | None = None,
     label: Sequence[Any] | None = None,
@@ -18,6 +27,7 @@ def from_arrays(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     name: str = "arrays",
+    on_invalid: OnInvalid = "raise",
     **others: Sequence[Any],
 ) -> Examples:
     """Makes examples of lists or arrays.
@@ -30,6 +40,9 @@ def from_arrays(
         labels: Names of the labels in the order of their numbers; by default read off `label`.
         problem_type: As in Hugging Face configs; by default read off `label`.
         name: What messages call this data.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
         **others: Columns of tasks that are not about whole texts, instead of those above:
             `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
             and `answers=`.
@@ -40,12 +53,6 @@ def from_arrays(
     """
     if text is None and not others:
         raise DataTypeError("from_arrays needs texts, or the columns of another task.")
-    for argument, values in (("text", text), ("text_pair", text_pair)):
-        if isinstance(values, str):
-            raise DataTypeError(
-                f"{argument}= takes a list of texts, found the single text {values[:40]!r}. "
-                "Put it in a list."
-            )
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] == 1:
         label = label[:, 0]
     columns = {"text": text, "text_pair": text_pair, "label": label}
@@ -60,9 +67,11 @@ def from_arrays(
         problem_type=problem_type,
         name=name,
         more={column: column for column in others},
+        dropped=Dropped(name, on_invalid),
     )
 
 
+@names_checked(also=OTHER_COLUMNS)
 def from_pandas(
     frame: Any,
     text: str = "text",
@@ -71,6 +80,7 @@ def from_pandas(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     name: str = "the data frame",
+    on_invalid: OnInvalid = "raise",
     **columns: str,
 ) -> Examples:
     """Makes examples of a pandas data frame, or of anything with `.columns` like one.
@@ -83,6 +93,9 @@ def from_pandas(
         labels: Names of the labels in the order of their numbers; by default read off the column.
         problem_type: As in Hugging Face configs; by default read off the column.
         name: What messages call this data.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
         **columns: Columns of tasks that are not about whole texts, instead of those above:
             `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
             and `answers=`.
@@ -96,9 +109,12 @@ def from_pandas(
             f"from_pandas takes a data frame, found {type(frame).__name__}. For lists and arrays "
             "there is from_arrays."
         )
+    names = list(frame.columns)
+    # By text, since a frame without a header has numbers for names.
+    columns_of = {str(column): column for column in names}
     return build_examples(
-        available=frame.columns,
-        read=lambda column: frame[column].tolist(),
+        available=names,
+        read=lambda column: frame[columns_of[column]],
         text=text,
         text_pair=text_pair,
         label=label,
@@ -106,4 +122,5 @@ def from_pandas(
         problem_type=problem_type,
         name=name,
         more=columns,
+        dropped=Dropped(name, on_invalid),
     )

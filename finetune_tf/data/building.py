@@ -1,14 +1,20 @@
 """The way from a source's columns to `Examples`, shared by all sources."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
-
+from finetune_tf.data.checks import check_columns, list_of
+from finetune_tf.data.copies import contradictions, target_of
+from finetune_tf.data.dropping import Dropped
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.label_inference import infer_labels, infer_tags, labels_of_columns
+from finetune_tf.data.label_inference import infer_labels, infer_tags
+from finetune_tf.data.label_lists import labels_of_columns
+from finetune_tf.data.label_values import class_name, plain
+from finetune_tf.data.paths import Column, column_at
+from finetune_tf.data.places import Places, counted, shortened
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels, ProblemType
+from finetune_tf.messages import say
 
 #: Columns of tasks that are not about whole texts, with what each row of them holds.
 OTHER_COLUMNS = {
@@ -21,6 +27,7 @@ OTHER_COLUMNS = {
 
 LabelColumns = str | Sequence[str]
 GivenLabels = Labels | int | Iterable[object]
+OnInvalid = Literal["raise", "drop"]
 
 
 def build_examples(
@@ -34,6 +41,8 @@ def build_examples(
     name: str,
     class_names: Sequence[str] | None = None,
     more: Mapping[str, str] | None = None,
+    dropped: Dropped | None = None,
+    places: Places | None = None,
 ) -> Examples:
     """Reads the wanted columns of a source and gives them their canonical names.
 
@@ -49,82 +58,111 @@ def build_examples(
         class_names: What the source itself calls its class numbers 0, 1, ….
         more: Columns of tasks that are not about whole texts, by their canonical names; given
             any, the arguments about texts and labels are not read.
+        dropped: Decides about rows that cannot be used; by default they are an error.
+        places: Where the rows stand in the source; by default they are counted from 0.
 
     Raises:
         DataError: If a column is missing, or its values are wrong.
     """
-    if more:
-        return _other_examples(available, read, labels, name, class_names, more)
-    label_columns = [label] if isinstance(label, str) else list(label or ())
-    pair_columns = [text_pair] if text_pair else []
-    wanted = {"text": [text], "text_pair": pair_columns, "label": label_columns}
+    dropped = dropped or Dropped(name)
+    if isinstance(labels, Iterator):
+        labels = list(labels)
+    of_labels = label_columns(label)
+    wanted = wanted_columns(text, text_pair, label, more)
     available = [str(column) for column in available]
-    for argument, columns in wanted.items():
-        for column in columns:
-            if column not in available:
-                raise DataError(_missing_column(argument, column, available, name))
+    found = [column_at(argument, column, available, name) for argument, column in wanted]
+    raw = [_values(column, read, available, name) for column in found]
+    check_columns(dict(zip(map(str, range(len(raw))), raw, strict=True)), name)
+    if places is None:
+        places = Places(range(len(raw[0])))
 
-    columns = {"text": read(text)}
-    if text_pair:
-        columns["text_pair"] = read(text_pair)
-    if not label_columns:
-        return Examples(columns, None if labels is None else Labels.of(labels), name)
-
-    if isinstance(label, str):
-        values = read(label)
-    else:
-        values = labels_of_columns({column: read(column) for column in label_columns}, name)
-        labels = label_columns if labels is None else labels
-        problem_type = problem_type or "multi_label_classification"
-    if class_names and problem_type != "regression":
-        values = [_class_name(value, class_names) for value in values]
-        labels = class_names if labels is None else labels
-    columns["label"], labels = infer_labels(
-        values, ", ".join(label_columns), name, labels, problem_type
-    )
-    return Examples(columns, labels, name)
-
-
-def _other_examples(
-    available: Iterable[Any],
-    read: Callable[[str], Sequence[Any]],
-    labels: GivenLabels | None,
-    name: str,
-    class_names: Sequence[str] | None,
-    more: Mapping[str, str],
-) -> Examples:
-    """Examples of tasks that read other columns than texts and labels."""
-    unknown = sorted(more.keys() - OTHER_COLUMNS.keys())
-    if unknown:
-        raise DataError(
-            f"There is no column argument {', '.join(unknown)}; there are text, text_pair, label, "
-            f"{', '.join(OTHER_COLUMNS)}."
+    def make(raw: list[list], places: Places) -> Examples:
+        texts = len(wanted) - len(of_labels)
+        if dropped.drops:
+            # First, so that what is said about labels is said once, of the rows that remain.
+            first = found if more else found[:texts]
+            inputs = {c.argument: values for c, values in zip(first, raw, strict=False)}
+            Examples(inputs, None, name, places)
+        if more:
+            columns = {column.argument: values for column, values in zip(found, raw, strict=True)}
+            named = labels and Labels.of(labels)
+            if "tags" in columns:
+                columns["tags"], named = infer_tags(
+                    columns["tags"], name, labels, class_names, places
+                )
+            return Examples(columns, named, name, places)
+        columns = dict(zip(("text", "text_pair"), raw[:texts], strict=False))
+        if not of_labels:
+            return Examples(columns, None if labels is None else Labels.of(labels), name, places)
+        values, given, kind = raw[texts:], labels, problem_type
+        if not isinstance(label, list | tuple):
+            values = values[0]
+        else:
+            named = dict(zip(of_labels, values, strict=True))
+            values = labels_of_columns(named, name, places)
+            given = of_labels if labels is None else labels
+            kind = problem_type or "multi_label_classification"
+        if class_names and kind != "regression":
+            values = [class_name(value, class_names) for value in values]
+            given = class_names if given is None else given
+        columns["label"], given = infer_labels(
+            values, ", ".join(of_labels), name, given, kind, places
         )
-    available = [str(column) for column in available]
-    for argument, column in more.items():
-        if column not in available:
-            raise DataError(_missing_column(argument, column, available, name))
-    columns = {argument: list(read(column)) for argument, column in more.items()}
-    if "tokens" in columns:  # data frames read from Parquet hold arrays
-        columns["tokens"] = [
-            row.tolist() if isinstance(row, np.ndarray) else row for row in columns["tokens"]
-        ]
-    if "tags" in columns:
-        columns["tags"], labels = infer_tags(columns["tags"], name, labels, class_names)
-    return Examples(columns, labels and Labels.of(labels), name)
+        return Examples(columns, given, name, places)
+
+    examples = dropped.without_invalid(make, raw, places)
+    _say_contradictions(examples)
+    return examples
 
 
-def _missing_column(argument: str, column: str, available: list[str], name: str) -> str:
-    told = ", ".join(repr(column) for column in available) or "none"
-    way_out = f'Say which one it is with {argument}="…"'
-    if argument == "label":
-        way_out += ", or label=None for texts without labels"
-    return f"{name} has no column {column!r}. Its columns are {told}. {way_out}."
+def label_columns(label: LabelColumns | None) -> list[Any]:
+    """The argument `label` as a list of columns; empty without labels."""
+    if isinstance(label, list | tuple):
+        return list(label)
+    return [] if label is None or label == "" else [label]
 
 
-def _class_name(value: Any, class_names: Sequence[str]) -> Any:
-    """The name of a class number; what is no such number stays, for the checks to find."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_class_name(item, class_names) for item in value]
-    is_number = isinstance(value, int | np.integer) and 0 <= value < len(class_names)
-    return class_names[value] if is_number else value
+def wanted_columns(
+    text: str | None,
+    text_pair: str | None,
+    label: LabelColumns | None,
+    more: Mapping[str, str] | None,
+) -> list[tuple[str, Any]]:
+    """Argument and column of all that is read; see `build_examples`."""
+    if more:
+        return list(more.items())
+    pairs = [("text_pair", text_pair)] if text_pair else []
+    return [("text", text), *pairs, *(("label", column) for column in label_columns(label))]
+
+
+def _values(column: Column, read: Callable, available: list[str], name: str) -> list:
+    """The values of a column as a list; words of data frames, which are arrays, too."""
+    if available.count(column.base) > 1:
+        raise DataError(f"{name} has columns of the same name: {[column.base]}. Rename them.")
+    values = list_of(read(column.base), column.argument)
+    if column.path:
+        values = column.inside(values, name)
+    return [plain(value) for value in values] if column.argument == "tokens" else values
+
+
+def _say_contradictions(examples: Examples) -> None:
+    found = contradictions(examples)
+    if not found:
+        return
+    first, target = found[0], target_of(examples.columns)
+    texts = next(iter(examples.columns.values()))
+    rows = sum(map(len, found))
+    told = ", ".join(
+        f"{shortened(examples.columns[target][row])} in {examples.places.name(row)}"
+        for row in _different(first, examples.columns[target])
+    )
+    say(
+        f"{examples.name}: {counted(len(found), 'text stands', 'texts stand')} there with "
+        f"different labels ({rows:,} rows), for example {shortened(texts[first[0]])}: {told}. "
+        "Nothing can be right about both: correct them, or keep one row of each."
+    )
+
+
+def _different(rows: list[int], values: list) -> list[int]:
+    """The first of the rows, and the first with another value."""
+    return [rows[0], next(row for row in rows if str(values[row]) != str(values[rows[0]]))]

@@ -1,15 +1,17 @@
 """What every column must keep to, whichever source it comes from."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.labels import Labels
+from finetune_tf.labels import Labels, label_text, unseen_labels
 
-SHOWN = 5
+# Texts that libraries write for a missing value and that nobody calls a class.
+_MISSING_LABELS = {"nan", "<na>", "nat"}
 
 
 def is_missing(value: Any) -> bool:
@@ -22,16 +24,61 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
+def is_missing_label(value: Any) -> bool:
+    """Whether a label is missing, also where that was written out as "nan" or "<NA>"."""
+    return is_missing(value) or (
+        isinstance(value, str) and value.strip().lower() in _MISSING_LABELS
+    )
+
+
 def offenders(values: Iterable[Any], is_wrong: Callable[[Any], bool]) -> list[tuple[int, Any]]:
     """Row and value of everything wrong in a column."""
     return [(row, value) for row, value in enumerate(values) if is_wrong(value)]
 
 
-def rows_in_words(wrong: Sequence[tuple[int, Any]], total: int) -> str:
-    """Names the first offending rows and tells how many there are: "row 3 (None), 1 of 20"."""
-    shown = ", ".join(f"row {row} ({_short(value)})" for row, value in wrong[:SHOWN])
-    more = ", …" if len(wrong) > SHOWN else ""
-    return f"{shown}{more}; {len(wrong):,} of {total:,} rows, counted from 0"
+def invalid_rows(
+    message: str,
+    wrong: Sequence[tuple[int, Any]],
+    reason: str,
+    error: type[DataError] | type[DataTypeError] = DataError,
+) -> DataError | DataTypeError:
+    """An error about single rows, which `on_invalid="drop"` leaves out.
+
+    Args:
+        message: What is wrong, and what to do.
+        wrong: Row number and value of each.
+        reason: What is wrong with these rows in few words, as in "2 rows with an empty text".
+        error: Its class.
+    """
+    raised = error(message)
+    raised.rows = [row for row, _ in wrong]
+    raised.reason = reason
+    return raised
+
+
+def list_of(values: Any, argument: str) -> list:
+    """A column that somebody gave, as a list.
+
+    Raises:
+        DataTypeError: If it is no sequence of values.
+    """
+    if hasattr(values, "numpy") and not hasattr(values, "tolist"):
+        values = values.numpy()
+    for method in ("tolist", "to_list", "to_pylist"):  # of NumPy and pandas, polars, pyarrow
+        if hasattr(values, method):
+            values = getattr(values, method)()
+            break
+    if isinstance(values, str):
+        what = "a list of texts" if argument in ("text", "text_pair") else "a list"
+        raise DataTypeError(
+            f"{argument}= takes {what}, found the single text {values[:40]!r}. Put it in a list."
+        )
+    if isinstance(values, bytes | Mapping) or not isinstance(values, Iterable):
+        raise DataTypeError(
+            f"{argument}= takes a list with one value a row, found {shortened(values)}. Put a "
+            "single value in a list."
+        )
+    return list(values)
 
 
 def check_columns(columns: dict[str, list], name: str) -> None:
@@ -48,29 +95,62 @@ def check_columns(columns: dict[str, list], name: str) -> None:
         raise DataError(f"{name} has no rows: at least one example is needed.")
 
 
-def check_texts(values: Sequence[Any], column: str, name: str) -> None:
+def check_texts(values: Sequence[Any], column: str, name: str, places: Places) -> None:
     """Checks that each value of a column is a text that says something.
 
     Raises:
-        DataError: If a text is missing or blank.
+        DataError: If a text is missing or blank, or holds half a surrogate pair.
         DataTypeError: If a value is no text at all.
     """
-    no_text = offenders(values, lambda v: not isinstance(v, str) and not is_missing(v))
+    suspects = [
+        (row, value)
+        for row, value in enumerate(values)
+        if not isinstance(value, str) or not value.strip()
+    ]
+    no_text = [(row, value) for row, value in suspects if not is_missing(value)]
     if no_text:
         kind = type(no_text[0][1]).__name__
-        raise DataTypeError(
+        raise invalid_rows(
             f"The column {column!r} of {name} must hold texts (str), found {kind}: "
-            f"{rows_in_words(no_text, len(values))}. {_instead_of_text(no_text[0][1])}"
+            f"{places.told(no_text)}. {_instead_of_text(no_text[0][1])}",
+            no_text,
+            "with something else than a text",
+            DataTypeError,
         )
-    blank = offenders(values, is_missing)
-    if blank:
-        raise DataError(
+    if suspects:
+        raise invalid_rows(
             f"The column {column!r} of {name} has empty texts: "
-            f"{rows_in_words(blank, len(values))}. Remove these rows or fill them in."
+            f"{places.told(suspects)}. Remove these rows or fill them in.",
+            suspects,
+            "with an empty text",
+        )
+    broken = [
+        (row, text)
+        for row, text in enumerate(values)
+        if not text.isascii() and has_lone_surrogate(text)
+    ]
+    if broken:
+        raise invalid_rows(
+            f"The column {column!r} of {name} has texts with half a surrogate pair, which no "
+            f"encoding can write: {places.told(broken)}. An emoji was cut in two there; remove it: "
+            "text.encode('utf-8', 'ignore').decode('utf-8').",
+            broken,
+            "with half a surrogate pair",
         )
 
 
-def check_words(words: Sequence[Any], tags: Sequence[Any] | None, name: str) -> None:
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text holds half of a UTF-16 surrogate pair, such as a lone U+D83D."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def check_words(
+    words: Sequence[Any], tags: Sequence[Any] | None, name: str, places: Places
+) -> None:
     """Checks that each row is a list of words, with a tag for each if there are tags.
 
     Raises:
@@ -82,83 +162,127 @@ def check_words(words: Sequence[Any], tags: Sequence[Any] | None, name: str) -> 
         lambda row: not isinstance(row, list | tuple) or not all(isinstance(w, str) for w in row),
     )
     if wrong:
-        raise DataTypeError(
+        raise invalid_rows(
             f"The column 'tokens' of {name} must hold lists of words: found "
-            f"{rows_in_words(wrong, len(words))}. Split texts into words first: text.split()."
+            f"{places.told(wrong)}. Split texts into words first: text.split().",
+            wrong,
+            "without a list of words",
+            DataTypeError,
         )
-    empty = offenders(words, lambda row: not row or any(is_missing(word) for word in row))
+    empty = offenders(words, lambda row: not row or not all(word.strip() for word in row))
     if empty:
-        raise DataError(
+        raise invalid_rows(
             f"The column 'tokens' of {name} has empty rows or words: "
-            f"{rows_in_words(empty, len(words))}. Remove them."
+            f"{places.told(empty)}. Remove them.",
+            empty,
+            "with an empty word",
         )
-    wrong = offenders(tags or (), lambda row: not isinstance(row, list | tuple | np.ndarray))
+    broken = offenders(
+        words, lambda row: any(not word.isascii() and has_lone_surrogate(word) for word in row)
+    )
+    if broken:
+        raise invalid_rows(
+            f"The column 'tokens' of {name} has words with half a surrogate pair, which no "
+            f"encoding can write: {places.told(broken)}. Remove it: "
+            "word.encode('utf-8', 'ignore').decode('utf-8').",
+            broken,
+            "with half a surrogate pair",
+        )
+    if tags is None:
+        return
+    wrong = offenders(tags, lambda row: not isinstance(row, list | tuple | np.ndarray))
     if wrong:
-        raise DataError(
+        raise invalid_rows(
             f"The column 'tags' of {name} must hold lists of labels, one a word: found "
-            f"{rows_in_words(wrong, len(words))}."
+            f"{places.told(wrong)}.",
+            wrong,
+            "without a list of tags",
         )
-    for row, (some, theirs) in enumerate(
-        zip(words, tags if tags is not None else (), strict=False)
-    ):
-        if len(some) != len(theirs):
-            raise DataError(
-                f"Row {row} of {name} has {len(some):,} words but {len(theirs):,} tags; each word "
-                f"needs one. The words begin with {list(some[:3])}."
-            )
+    uneven = [
+        (row, some)
+        for row, (some, theirs) in enumerate(zip(words, tags, strict=True))
+        if len(some) != len(theirs)
+    ]
+    if uneven:
+        row, some = uneven[0]
+        more = f" So do {len(uneven) - 1:,} other rows." if len(uneven) > 1 else ""
+        raise invalid_rows(
+            f"{places.title(row)} of {name} has {len(some):,} words but "
+            f"{len(tags[row]):,} tags; each word needs one. The words begin with "
+            f"{list(some[:3])}.{more}",
+            uneven,
+            "with another number of tags than words",
+        )
 
 
-def check_labels(values: Sequence[Any], labels: Labels, name: str) -> None:
+def check_labels(values: Sequence[Any], labels: Labels, name: str, places: Places) -> None:
     """Checks that each row has a label and that it is one of `labels`, or a finite score.
 
     Raises:
         DataError: If not.
     """
-    check_present(values, name)
+    check_present(values, name, places, labels)
+    advice = ""
     if labels.problem_type == "regression":
         wrong = offenders(values, lambda value: not _is_score(value))
-        expected = "finite numbers as scores"
-    elif labels.problem_type == "multi_label_classification":
-        unknown = _unknown((v for row in values if isinstance(row, list) for v in row), labels)
-        wrong = offenders(
-            values, lambda row: not isinstance(row, list) or any(str(v) in unknown for v in row)
-        )
-        expected = f"lists of these labels: {', '.join(labels)}"
+        expected, reason = "finite numbers as scores", "with a label that is no finite number"
     else:
-        unknown = _unknown(values, labels)
-        wrong = offenders(values, lambda value: str(value) in unknown)
-        expected = f"one of these labels: {', '.join(labels)}"
+        several = labels.problem_type == "multi_label_classification"
+        lists = [row for row in values if isinstance(row, list)] if several else [values]
+        unknown = _unknown((value for row in lists for value in row), labels)
+        if several:
+            wrong = offenders(
+                values,
+                lambda row: not isinstance(row, list) or any(label_text(v) in unknown for v in row),
+            )
+        else:
+            wrong = offenders(values, lambda value: label_text(value) in unknown) if unknown else []
+        expected = "lists of these labels: " if several else "one of these labels: "
+        expected, reason = expected + labels.told(), "with an unknown label"
+        advice = unseen_labels(unknown, labels)
     if wrong:
-        hint = ""
-        if any(str(value) == "-1" for _, value in wrong):
-            hint = " A label of -1 often marks a hidden one: read such data with label=None."
-        raise DataError(
-            f"The labels of {name} must be {expected}; found "
-            f"{rows_in_words(wrong, len(values))}.{hint}"
+        raise invalid_rows(
+            f"The labels of {name} must be {expected}; found {places.told(wrong)}.{advice}",
+            wrong,
+            reason,
         )
 
 
-def check_present(values: Sequence[Any], name: str) -> None:
+def check_present(
+    values: Sequence[Any], name: str, places: Places, labels: Sequence[str] | None = None
+) -> None:
     """Checks that no row lacks its label.
 
     Raises:
         DataError: If one does.
     """
-    missing = offenders(values, is_missing)
+    if set(map(type, values)) <= {str} and not any(map(is_missing_label, set(values))):
+        return
+    missing = offenders(
+        values,
+        lambda value: (
+            is_missing_label(value) and not (isinstance(value, str) and value in (labels or ()))
+        ),
+    )
     if missing:
-        raise DataError(
-            f"Labels of {name} are missing: {rows_in_words(missing, len(values))}. "
-            "Remove these rows, or read the data with label=None to predict only."
+        raise invalid_rows(
+            f"Labels of {name} are missing: {places.told(missing)}. "
+            "Remove these rows, or read the data with label=None to predict only.",
+            missing,
+            "without a label",
         )
 
 
 def _unknown(values: Iterable[Any], labels: Labels) -> set[str]:
     """Those of the values, as text, that are no label."""
-    return {name for name in {str(v) for v in values} if labels.number_of(name) is None}
+    return {name for name in set(map(label_text, values)) if labels.number_of(name) is None}
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return not isinstance(value, bool | str) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _instead_of_text(value: Any) -> str:
@@ -166,12 +290,9 @@ def _instead_of_text(value: Any) -> str:
         return "Decode them first: value.decode('utf-8')."
     if isinstance(value, list | tuple):
         return "Give one text a row; join words with ' '.join(words)."
+    if isinstance(value, dict):
+        return 'Name the text inside by its path: text="review.body".'
     return (
         "Give the texts themselves, not token ids or other numbers: the model's tokenizer "
         "encodes them. If the numbers are meant as text, use str(value)."
     )
-
-
-def _short(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 40 else told[:37] + "…"

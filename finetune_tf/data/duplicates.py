@@ -1,12 +1,12 @@
 """Texts that stand in two sets: a score on texts seen in training says little."""
 
-import unicodedata
-
+from finetune_tf.data.copies import text_keys
 from finetune_tf.data.examples import Examples
+from finetune_tf.errors import DataTypeError
+from finetune_tf.spelling import names_checked
 
-_TEXTS = ("text", "text_pair", "tokens", "question", "context")  # what makes two rows the same
 
-
+@names_checked
 def overlap(train: Examples, test: Examples) -> list[int]:
     """Finds the rows of `test` whose text also stands in `train`.
 
@@ -15,16 +15,12 @@ def overlap(train: Examples, test: Examples) -> list[int]:
 
     Returns:
         The row numbers in `test`, ascending.
+
+    Raises:
+        DataTypeError: If one of the two is something else.
     """
-    seen = set(_keys(train))
-    return [row for row, key in enumerate(_keys(test)) if key in seen]
-
-
-def _keys(examples: Examples) -> list[tuple[str, ...]]:
-    columns = [examples.columns[c] for c in _TEXTS if c in examples.columns]
-    return list(zip(*([_normalized(text) for text in texts] for texts in columns), strict=True))
-
-
-def _normalized(text: str | list[str]) -> str:
-    text = text if isinstance(text, str) else " ".join(text)
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    for given in (train, test):
+        if not isinstance(given, Examples):
+            raise DataTypeError(f"overlap takes two Examples, found a {type(given).__name__}.")
+    seen = set(text_keys(train.columns))
+    return [row for row, key in enumerate(text_keys(test.columns)) if key in seen]

@@ -1,19 +1,29 @@
 """Examples: the record that every source makes and that tasks and evaluation read."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data.answers import check_answers
 from finetune_tf.data.buckets import SHAPES
-from finetune_tf.data.checks import check_columns, check_labels, check_texts, check_words
-from finetune_tf.errors import DataError, ModelError
-from finetune_tf.labels import Labels
+from finetune_tf.data.checks import (
+    check_columns,
+    check_labels,
+    check_texts,
+    check_words,
+    list_of,
+)
+from finetune_tf.data.places import Places, shortened
+from finetune_tf.data.splitting import held_out_rows
+from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.labels import Labels, label_text
 from finetune_tf.messages import say
-from finetune_tf.tasks import Encoded
+from finetune_tf.spelling import names_checked
+from finetune_tf.tasks import Encoded, task_options
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,6 +38,8 @@ class Examples:
             of another task, see `building.OTHER_COLUMNS`.
         labels: What the labels are called; None if there are none.
         name: What messages call this data.
+        places: Where the rows stand in their source, for messages; by default they are counted
+            from 0.
 
     Raises:
         DataError: If there are no rows, columns differ in length, or a text or label is missing
@@ -38,22 +50,27 @@ class Examples:
     columns: dict[str, list]
     labels: Labels | None = None
     name: str = "examples"
+    places: Places | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        columns = {
-            column: values.tolist() if isinstance(values, np.ndarray) else list(values)
-            for column, values in self.columns.items()
-        }
+        if not isinstance(self.columns, Mapping):
+            raise DataTypeError(
+                f"Examples takes a dict of columns, found {type(self.columns).__name__}. Lists "
+                "become examples with from_arrays(text, label)."
+            )
+        columns = {str(column): list_of(v, str(column)) for column, v in self.columns.items()}
         object.__setattr__(self, "columns", columns)
         check_columns(columns, self.name)
+        places = self.places or Places(range(len(next(iter(columns.values())))))
+        object.__setattr__(self, "places", places)
         for column in ("text", "text_pair", "question", "context"):
             if column in columns:
-                check_texts(columns[column], column, self.name)
+                check_texts(columns[column], column, self.name, places)
         if "tokens" in columns:
-            check_words(columns["tokens"], columns.get("tags"), self.name)
+            check_words(columns["tokens"], columns.get("tags"), self.name, places)
         if "answers" in columns:
             columns["answers"] = check_answers(
-                columns["answers"], columns.get("context"), self.name
+                columns["answers"], columns.get("context"), self.name, places
             )
         if "label" in columns:
             if self.labels is None:
@@ -61,7 +78,7 @@ class Examples:
                     f"{self.name} has a column 'label' but no labels= that name them. Build it "
                     "with from_arrays(text, label), which reads them off."
                 )
-            check_labels(columns["label"], self.labels, self.name)
+            check_labels(columns["label"], self.labels, self.name, places)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -70,26 +87,38 @@ class Examples:
         """One row as a dict for an int, else the `Examples` of a slice or of an index array."""
         if isinstance(rows, int | np.integer):
             return {column: values[rows] for column, values in self.columns.items()}
-        if isinstance(rows, slice):
-            picked = {column: values[rows] for column, values in self.columns.items()}
-        else:
-            # Also turns a mask of booleans into row numbers.
-            numbers = np.arange(len(self))[np.asarray(rows)].tolist() if len(rows) else []
-            picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}
-        return type(self)(picked, self.labels, self.name)
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else self._numbers(rows)
+        picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}
+        return type(self)(picked, self.labels, self.name, self.places.at(numbers))
 
+    def _numbers(self, rows: Any) -> list[int]:
+        """Row numbers of a list of them, or of a mask of booleans."""
+        try:
+            return np.arange(len(self))[np.asarray(rows)].tolist() if len(rows) else []
+        except (IndexError, TypeError):
+            raise DataTypeError(
+                f"Rows are chosen by a number, a slice, or a list of numbers from 0 to "
+                f"{len(self) - 1:,}, found {shortened(rows)}."
+            ) from None
+
+    @names_checked
     def take(self, n: int) -> Self:
         """The first `n` rows, or all if there are fewer."""
         if n < 1:
             raise DataError(f"take(n) needs at least one row, found n={n}.")
         return self[:n]
 
+    @names_checked
     def shuffle(self, seed: int = 0) -> Self:
         """The same rows in an order drawn from `seed`."""
         return self[np.random.default_rng(seed).permutation(len(self))]
 
+    @names_checked
     def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
         """Holds out a part of the rows, with the same mix of classes.
+
+        Rows of the same texts stay on one side, and of each class at least one row stays in the
+        first part: a class whose texts are all the same is not held out.
 
         Args:
             fraction: Share of the rows held out, between 0 and 1.
@@ -101,24 +130,38 @@ class Examples:
         Raises:
             DataError: If one of the two would be empty.
         """
+        check(seed=seed)
         total = len(self)
-        held_out = round(fraction * total)
+        is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+        held_out = round(fraction * total) if is_number and 0 < fraction < 1 else 0
         if not 0 < held_out < total:
             raise DataError(
-                f"split({fraction}) of the {total:,} rows of {self.name} leaves one part empty. "
+                f"split({fraction!r}) of the {total:,} rows of {self.name} leaves one part empty. "
                 "Choose a share between 0 and 1 that leaves a row to each."
             )
-        random = np.random.default_rng(seed)
-        order = random.permutation(total)
-        if "label" in self.columns and self.labels.problem_type != "regression":
-            # Rows of one class side by side: equal steps then meet each class in proportion.
-            classes = np.unique([str(v) for v in self.columns["label"]], return_inverse=True)[1]
-            order = order[np.argsort(classes[order], kind="stable")]
-        steps = (np.arange(held_out) + random.random()) * total / held_out
-        is_held_out = np.zeros(total, dtype=bool)
-        is_held_out[order[steps.astype(int)]] = True
+        is_held_out = held_out_rows(self.columns, *self._kinds(), held_out, seed)
+        if not is_held_out.any():
+            raise DataError(
+                f"No row of {self.name} can be held out: each class has one text only, or all "
+                "rows have the same text. Add examples, or give those to hold out yourself "
+                "(validation=… in finetune)."
+            )
         return self[~is_held_out], self[is_held_out]
 
+    def _kinds(self) -> tuple[list[str], list[Any]]:
+        """The class of each row as text, and the labels that its row is an example of."""
+        if "tags" in self.columns:
+            return [""] * len(self), [set(map(label_text, row)) for row in self.columns["tags"]]
+        if "label" not in self.columns or self.labels.problem_type == "regression":
+            return [""] * len(self), [()] * len(self)
+        values, labels = self.columns["label"], self.labels
+        if labels.problem_type == "single_label_classification":
+            names = {value: (labels[labels.number_of(value)],) for value in set(values)}
+            return [names[value][0] for value in values], [names[value] for value in values]
+        rows = [[labels[labels.number_of(value)] for value in row] for row in values]
+        return list(map(str, rows)), rows
+
+    @names_checked(also=task_options)
     def batches(
         self,
         model: Any,
@@ -183,6 +226,7 @@ class Examples:
             name=self.name,
         )
 
+    @names_checked(also=task_options)
     def encoded(
         self, model: Any, max_length: int | None = None, targets: bool = True, **options: Any
     ) -> Encoded:
@@ -220,7 +264,7 @@ class Examples:
             )
         if not targets:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
-            examples = type(self)(columns, self.labels, self.name)
+            examples = type(self)(columns, self.labels, self.name, self.places)
         encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
         if encoded.truncated:
             say(

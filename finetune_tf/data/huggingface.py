@@ -3,12 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_tf.data.building import GivenLabels, LabelColumns, build_examples
+from finetune_tf.data.building import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+)
+from finetune_tf.data.dropping import Dropped
 from finetune_tf.data.examples import Examples
 from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
 from finetune_tf.labels import ProblemType
+from finetune_tf.spelling import names_checked
 
 
+@names_checked(also=OTHER_COLUMNS)
 def from_huggingface(
     dataset: Any,
     split: str | None = None,
@@ -18,6 +27,7 @@ def from_huggingface(
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
     config: str | None = None,
+    on_invalid: OnInvalid = "raise",
     **columns: str,
 ) -> Examples:
     """Makes examples of a Hugging Face data set.
@@ -32,6 +42,9 @@ def from_huggingface(
             set's own `ClassLabel`, or else read off the column.
         problem_type: As in Hugging Face configs; by default read off the column.
         config: Which configuration of a named data set, such as "sst2" of "glue".
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
         **columns: Columns of tasks that are not about whole texts, instead of those above:
             `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
             and `answers=`.
@@ -66,6 +79,7 @@ def from_huggingface(
         problem_type=problem_type,
         name=name,
         more=columns,
+        dropped=Dropped(name, on_invalid),
         class_names=_class_names(dataset, columns.get("tags", label)),
     )
 

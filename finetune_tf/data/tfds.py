@@ -7,15 +7,26 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from finetune_tf.data.building import GivenLabels, LabelColumns, build_examples
+from finetune_tf.data.building import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+    wanted_columns,
+)
+from finetune_tf.data.dropping import Dropped
 from finetune_tf.data.examples import Examples
-from finetune_tf.errors import DataError
+from finetune_tf.data.paths import column_at
+from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.labels import ProblemType
+from finetune_tf.spelling import names_checked
 
 NETWORK_TIMEOUT = 3.0
 READ_AT_ONCE = 1024
 
 
+@names_checked(also=OTHER_COLUMNS)
 def from_tfds(
     builder: Any,
     split: str = "train",
@@ -25,6 +36,7 @@ def from_tfds(
     data_dir: str | None = None,
     labels: GivenLabels | None = None,
     problem_type: ProblemType | None = None,
+    on_invalid: OnInvalid = "raise",
     **columns: str,
 ) -> Examples:
     """Reads a data set of TensorFlow Datasets.
@@ -43,6 +55,9 @@ def from_tfds(
         labels: Names of the labels in the order of their numbers; by default those of the data
             set's own `ClassLabel`, or else read off the feature.
         problem_type: As in Hugging Face configs; by default read off the feature.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
         **columns: Columns of tasks that are not about whole texts, instead of those above:
             `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
             and `answers=`.
@@ -53,13 +68,21 @@ def from_tfds(
     """
     if isinstance(builder, str):
         builder = _find(builder, data_dir)
+    if not hasattr(builder, "info"):
+        raise DataTypeError(
+            f"from_tfds takes a name such as 'glue/sst2' or a DatasetBuilder, found "
+            f"{type(builder).__name__}."
+        )
+    if split is None or isinstance(split, int):
+        raise DataTypeError(f"split= is a name such as 'train', found {split!r}.")
     name = f"{builder.info.full_name} {split}"
     features = builder.info.features
     if text is None and not columns:
         text = _only_text(features, text_pair, name)
-    label_columns = [label] if isinstance(label, str) else list(label or ())
-    of_texts = [text, *([text_pair] if text_pair else []), *label_columns]
-    wanted = list(columns.values()) or of_texts
+    wanted = [
+        column_at(argument, column, list(features), name).base
+        for argument, column in wanted_columns(text, text_pair, label, columns)
+    ]
 
     @functools.cache
     def values() -> dict[str, list]:
@@ -77,6 +100,7 @@ def from_tfds(
         problem_type=problem_type,
         name=name,
         more=columns,
+        dropped=Dropped(name, on_invalid),
         class_names=_class_names(features, columns.get("tags", label)),
     )
 
@@ -178,7 +202,14 @@ def _as_rows(values: Any) -> list:
 def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"A text of the data set is not UTF-8: {value[:40]!r}. Prepare it with texts in UTF-8."
+        ) from None
 
 
 def _class_names(features: Any, label: LabelColumns | None) -> list[str] | None:

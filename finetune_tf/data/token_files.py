@@ -15,7 +15,8 @@ from finetune_tf.data.rows import Rows, lengths_of
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
-from finetune_tf.tasks import Encoded
+from finetune_tf.spelling import names_checked
+from finetune_tf.tasks import Encoded, task_options
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -41,6 +42,7 @@ class TokenFiles:
     def __len__(self) -> int:
         return len(self.encoded.features["input_ids"])
 
+    @names_checked
     def batches(
         self,
         model: Any,
@@ -88,6 +90,7 @@ class TokenFiles:
         return f"<TokenFiles {self.name}: {len(self):,} rows, {self.about['tokens']:,} tokens>"
 
 
+@names_checked(also=task_options)
 def write_tokens(
     parts: Iterable[Examples],
     model: Any,
@@ -122,6 +125,7 @@ def write_tokens(
     return found
 
 
+@names_checked
 def read_tokens(folder: str | Path) -> TokenFiles:
     """What `write_tokens` wrote; nothing is tokenized again.
 

@@ -1,13 +1,15 @@
 """Rows that somebody tokenized already, as batches."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.data.batching import batches_of
+from finetune_tf.data.batching import batches_of, bucketed_dataset
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError
+from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.masking import Masking
 
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+def _batch_options() -> list[str]:
+    return ["max_length", "name", "shapes", *inspect.signature(bucketed_dataset).parameters]
+
+
+@names_checked(also=_batch_options)
 def tokenized_batches(
     dataset: Mapping[str, Any] | Any,
     model: Any,

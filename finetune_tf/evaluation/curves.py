@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_tf.errors import MissingExtraError
+from finetune_tf.spelling import names_checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@names_checked
 def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
     """Draws loss and metrics over the epochs, training and validation together.
 

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data import Examples, overlap
+from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
 from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.evaluation.metrics import decide
 from finetune_tf.evaluation.predict import outputs, require_task
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
+from finetune_tf.spelling import names_checked
 
 if TYPE_CHECKING:
     import keras
 
 
+@names_checked
 def evaluate(
     model: "keras.Model",
     test: Examples,
@@ -69,6 +72,7 @@ def evaluate(
         difference=rival and paired_bootstrap(measure, targets, predictions, rival[1], seed=seed),
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
+        contradictions=sum(map(len, contradictions(test, train, labels))),
     )
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
@@ -77,6 +81,7 @@ def evaluate(
     return report
 
 
+@names_checked
 def compare(
     models: "Mapping[str, keras.Model]",
     test: Examples,

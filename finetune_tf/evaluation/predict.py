@@ -8,12 +8,22 @@ import numpy as np
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.evaluation.running import run
-from finetune_tf.tasks import Encoded
+from finetune_tf.spelling import names_checked
+from finetune_tf.tasks import TASKS, Encoded
 
 if TYPE_CHECKING:
     import keras
 
 
+def _task_arguments() -> list[str]:
+    """What some task reads besides texts, and its options."""
+    others = [name for task in TASKS.values() for name in (*task.columns, *task.options)]
+    return [
+        name for name in dict.fromkeys(others) if name not in ("text", "text_pair", "label", "tags")
+    ]
+
+
+@names_checked(also=_task_arguments)
 def predict(
     model: "keras.Model",
     texts: str | Iterable[str] | None = None,

@@ -45,6 +45,8 @@ class Report(Document):
         duplicates: How many texts of the test also stand in the training examples; None if
             these were not given.
         kind: What was measured, a key of `MEASURES`; by default the labels' problem type.
+        contradictions: How many texts of the test also stand with another label in the test or
+            in the training examples; None if that was not counted.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Report(Document):
     difference: Difference | None = None
     duplicates: int | None = None
     kind: str = ""
+    contradictions: int | None = None
 
     _drawing = "report_figure"
 
@@ -86,6 +89,12 @@ class Report(Document):
             blocks.append(self._difference_line())
         if self.duplicates is not None:
             blocks.append(_duplicates_line(self.duplicates, len(self.targets)))
+        if self.contradictions:
+            blocks.append(
+                f"{self.contradictions:,} of {len(self.targets):,} texts of the test also stand "
+                "with another label in the test or the training examples: no model gets these "
+                "right, except by chance."
+            )
         if self.per_class:
             blocks += self._class_blocks()
         return blocks
@@ -104,6 +113,7 @@ class Report(Document):
             "baseline": None if self.baseline is None else asdict(self.baseline),
             "difference": None if self.difference is None else asdict(self.difference),
             "duplicates": self.duplicates,
+            "contradictions": self.contradictions,
         }
 
     def _metrics_table(self):

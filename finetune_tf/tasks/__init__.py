@@ -30,9 +30,19 @@ def get_task(name: str) -> Task:
     Raises:
         ModelError: If there is none.
     """
+    if not isinstance(name, str):
+        raise ModelError(
+            f"A task is a name such as 'text-classification', found {name!r}. Labels are given by "
+            f"name: load(checkpoint, labels={name!r})."
+        )
     if name not in TASKS:
         raise ModelError(f"There is no task {name!r}; known are: {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def task_options() -> list[str]:
+    """All options that the encoding of some task takes."""
+    return [option for task in TASKS.values() for option in task.encode_options]
 
 
 __all__ = [
@@ -49,4 +59,5 @@ __all__ = [
     "TextClassification",
     "TokenClassification",
     "get_task",
+    "task_options",
 ]

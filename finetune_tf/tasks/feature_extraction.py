@@ -136,11 +136,11 @@ class FeatureExtraction(Task):
         for row, value in enumerate(examples.columns["label"]):
             try:
                 scores.append(float(value))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise DataError(
-                    f"Row {row} of {examples.name} has the label {value!r}; feature-extraction "
-                    "expects a number that says how alike the two texts are. Read pairs that are "
-                    "alike without labels: label=None."
+                    f"{examples.places.title(row)} of {examples.name} has the label {value!r}; "
+                    "feature-extraction expects a number that says how alike the two texts are. "
+                    "Read pairs that are alike without labels: label=None."
                 ) from None
         return np.asarray(scores)
 

@@ -150,7 +150,7 @@ class FillMask(Task):
             for a, b, row, c in zip(seen, answers, rows, allowed, strict=True)
         ]
         columns = {**examples.columns, "cloze": clozes}
-        return type(examples)(columns, examples.labels, examples.name)
+        return type(examples)(columns, examples.labels, examples.name, examples.places)
 
     def targets(self, examples: Columns, labels: None) -> list[Cloze]:
         """The clozes.

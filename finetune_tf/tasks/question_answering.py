@@ -110,6 +110,7 @@ class QuestionAnswering(Task):
             max_length,
             stride,
             examples.name,
+            examples.places,
         )
         if len(made.example) > len(examples):
             say(

@@ -21,6 +21,7 @@ class Columns(Protocol):
 
     columns: dict[str, list]
     name: str
+    places: Any  # where rows stand in their source; see `data.places.Places`
 
     def __len__(self) -> int: ...
 

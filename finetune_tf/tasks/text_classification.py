@@ -11,6 +11,7 @@ from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
+from finetune_tf.tasks.unseen import label_numbers
 
 #: From this probability on, a label of a multi-label problem is predicted.
 THRESHOLD = 0.5
@@ -119,19 +120,17 @@ class TextClassification(Task):
         if labels.problem_type == "regression":
             return np.asarray([_number(value, i, examples) for i, value in enumerate(values)])
         if labels.problem_type == "single_label_classification":
-            return np.asarray(
-                [_class_number(value, labels, i, examples) for i, value in enumerate(values)],
-                dtype="int32",
-            )
+            numbers = label_numbers([(value,) for value in values], labels, examples)
+            return np.asarray([row[0] for row in numbers], dtype="int32")
         targets = np.zeros((len(values), len(labels)), dtype="float32")
         for i, row in enumerate(values):
             if isinstance(row, str) or not isinstance(row, Sequence | np.ndarray):
                 raise DataError(
-                    f"Row {i} of {examples.name} has the label {row!r}; a model of several "
-                    "labels a text expects a list of label names."
+                    f"{examples.places.title(i)} of {examples.name} has the label {row!r}; a "
+                    "model of several labels a text expects a list of label names."
                 )
-            for value in row:
-                targets[i, _class_number(value, labels, i, examples)] = 1.0
+        for i, row in enumerate(label_numbers(values, labels, examples)):
+            targets[i, row] = 1.0
         return targets
 
     def decide(
@@ -221,23 +220,14 @@ def encode_texts(
     return encoding, len(too_long)
 
 
-def _class_number(value: Any, labels: Labels, row: int, examples: Columns) -> int:
-    number = labels.number_of(value)
-    if number is None:
-        raise DataError(
-            f"Row {row} of {examples.name} has the label {value!r}, which is none of the model's "
-            f"{len(labels)} labels: {', '.join(labels)}. Load the model with labels=train.labels."
-        )
-    return number
-
-
 def _number(value: Any, row: int, examples: Columns) -> np.float32:
     try:
         number = np.float32(float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = np.float32("nan")
     if not np.isfinite(number):
         raise DataError(
-            f"Row {row} of {examples.name} has the score {value!r}; a regression expects a number."
+            f"{examples.places.title(row)} of {examples.name} has the score {value!r}; a "
+            "regression expects a number."
         )
     return number

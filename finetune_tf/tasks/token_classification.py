@@ -12,6 +12,7 @@ from finetune_tf.labels import Labels
 from finetune_tf.tasks.chunks import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.encoded import features_of
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task
+from finetune_tf.tasks.unseen import label_numbers
 from finetune_tf.tasks.words import encode_text_words, encode_words
 
 
@@ -167,19 +168,8 @@ class TokenClassification(Task):
 
     def _numbers(self, examples: Columns, labels: Labels) -> list[np.ndarray]:
         """The place of each tag among the labels, a row an array (words,)."""
-        numbers = []
-        for i, row in enumerate(examples.columns[self.target_column]):
-            found = [labels.number_of(tag) for tag in row]
-            if None in found:
-                place = found.index(None)
-                word = examples.columns["tokens"][i][place]
-                raise DataError(
-                    f"Row {i} of {examples.name} has the tag {row[place]!r} at the word {word!r}, "
-                    f"which is none of the model's {len(labels)} labels: {', '.join(labels)}. "
-                    "Load the model with labels=train.labels."
-                )
-            numbers.append(np.asarray(found, dtype="int32"))
-        return numbers
+        numbers = label_numbers(examples.columns[self.target_column], labels, examples, "tag")
+        return [np.asarray(row, dtype="int32") for row in numbers]
 
 
 def _choices(logits: np.ndarray, words: np.ndarray) -> list[tuple[int | None, float]]:

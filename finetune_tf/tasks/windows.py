@@ -46,6 +46,7 @@ def windows(
     max_length: int,
     stride: int,
     name: str,
+    places: Any,
 ) -> Windows:
     """Cuts contexts into overlapping parts and puts the question before each.
 
@@ -62,6 +63,7 @@ def windows(
         stride: Tokens that neighbours share; in windows that are small beside it, half of what
             they hold of the context.
         name: Of the examples, for messages.
+        places: Where the rows stand in their source; see `data.places.Places`.
 
     Raises:
         DataError: If a question leaves its context too little room, or an answer or a context
@@ -72,23 +74,23 @@ def windows(
         inside = np.flatnonzero(sides == 1)  # tokens of the context, one after the other
         if not len(inside):
             raise DataError(
-                f"The tokenizer finds no token in the context of row {row} of {name}, "
+                f"The tokenizer finds no token in the context of {places.name(row)} of {name}, "
                 f"{contexts[row][:40]!r}. Remove the row."
             )
         first, stop = inside[0], inside[-1] + 1
         count, room = stop - first, max_length - (len(ids) - (stop - first))
         if count > room < LEAST_ROOM:
             raise DataError(
-                f"The question in row {row} of {name} has {(sides == 0).sum():,} tokens, which "
-                f"leaves {max(room, 0)} of max_length={max_length} for its context of {count:,}; "
-                f"at least {LEAST_ROOM} are needed. Shorten the question, or raise max_length if "
-                f"the model can take more. It begins {questions[row][:40]!r}."
+                f"The question in {places.name(row)} of {name} has {(sides == 0).sum():,} tokens, "
+                f"which leaves {max(room, 0)} of max_length={max_length} for its context of "
+                f"{count:,}; at least {LEAST_ROOM} are needed. Shorten the question, or raise "
+                f"max_length if the model can take more. It begins {questions[row][:40]!r}."
             )
         offsets = _without_spaces(offsets, contexts[row])
         answer = _tokens_of(spans[row], offsets[first:stop])
         if answer is not None and answer[0] > answer[1]:
             raise DataError(
-                f"The tokenizer has no token for the answer in row {row} of {name}, "
+                f"The tokenizer has no token for the answer in {places.name(row)} of {name}, "
                 f"{contexts[row][slice(*spans[row])]!r}. Remove the row."
             )
         kept = False

@@ -11,12 +11,14 @@ import keras
 
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
+from finetune_tf.spelling import names_checked
 from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.select import Selector
 
 
+@names_checked
 def freeze(model: keras.Model, selector: Selector) -> None:
     """Stops the selected variables from learning; the others stay as they are.
 
@@ -36,6 +38,7 @@ def freeze(model: keras.Model, selector: Selector) -> None:
     _say_what_learns(model)
 
 
+@names_checked
 def train_only(model: keras.Model, selector: Selector) -> None:
     """Lets the selected variables learn and freezes all others.
 
@@ -61,6 +64,7 @@ def _chosen(model: keras.Model, selector: Selector) -> set[int]:
     return {id(variable) for variable in selector(model)}
 
 
+@names_checked
 def count_parameters(model: keras.Model) -> tuple[int, int]:
     """How many parameters learn, and how many there are that could or could not."""
     return _size(model.trainable_variables), _size(model.weights)

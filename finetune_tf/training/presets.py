@@ -7,6 +7,7 @@ Every model of finetune_tf returns logits, and every loss here expects them.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import keras
 from keras import ops
 
 from finetune_tf.errors import ModelError
+from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.pairs import PairSimilarity
@@ -38,6 +40,12 @@ LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
 }
 
 
+def _optimizer_options() -> list[str]:
+    """What presets take for `make_optimizer`."""
+    return list(inspect.signature(make_optimizer).parameters)[2:]
+
+
+@names_checked(also=_optimizer_options)
 def cross_entropy(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
@@ -132,6 +140,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
+@names_checked(also=_optimizer_options)
 def binary_cross_entropy(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def binary_cross_entropy(
     }
 
 
+@names_checked(also=_optimizer_options)
 def mean_squared_error(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
@@ -172,6 +182,7 @@ def mean_squared_error(
     }
 
 
+@names_checked(also=_optimizer_options)
 def similarity(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
@@ -201,6 +212,7 @@ def similarity(
     }
 
 
+@names_checked
 def make_optimizer(
     name: str = "adamw",
     learning_rate: Rate = "auto",

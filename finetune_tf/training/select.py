@@ -12,6 +12,7 @@ from collections.abc import Callable
 import keras
 
 from finetune_tf.errors import ModelError
+from finetune_tf.spelling import names_checked
 from finetune_tf.stages import Stage, is_normalization, learnable_variables, stages, walk
 
 
@@ -88,6 +89,7 @@ def embeddings() -> Selector:
     )
 
 
+@names_checked
 def blocks(start: int, stop: int | None = None) -> Selector:
     """Blocks `start` to `stop`, the last one excluded; negative numbers count from the top.
 
@@ -102,6 +104,7 @@ def blocks(start: int, stop: int | None = None) -> Selector:
     return _blocks(described, start, stop)
 
 
+@names_checked
 def bottom(n: int) -> Selector:
     """The `n` blocks nearest to the input, without the embeddings.
 
@@ -144,6 +147,7 @@ def norms() -> Selector:
     )
 
 
+@names_checked
 def matching(pattern: str, description: str | None = None) -> Selector:
     """Variables whose path the regular expression occurs in.
 

@@ -79,7 +79,8 @@ def test_words_and_their_tags(tmp_path, monkeypatch, capsys):
     assert line["text"] == "a good film"
     assert all(set(found) >= {"label", "text", "start", "end"} for found in line["entities"])
 
-    assert run(monkeypatch, "train", tiny_bert, data, *columns, "--output", tmp_path / "no") == 2
+    again = [tiny_bert, data, *columns, "--validation", data, "--output", tmp_path / "no"]
+    assert run(monkeypatch, "train", *again) == 2
     assert "With these columns the task can be token-classification" in capsys.readouterr().err
 
 

@@ -147,7 +147,9 @@ def test_a_label_that_is_not_among_the_labels():
         Examples({"text": ["a", "b"], "label": ["positive", "neutral"]}, SENTIMENT)
     assert str(error.value) == (
         "The labels of examples must be one of these labels: negative, positive; found row 1 "
-        "('neutral'); 1 of 2 rows, counted from 0."
+        "('neutral'); 1 of 2 rows, counted from 0. Nothing can be learned or measured about a "
+        "class that the training data lack ('neutral'): add examples of it there and name it "
+        "among labels=[…], or leave such rows out."
     )
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from finetune_tf.data.label_inference import infer_labels, labels_of_columns
+from finetune_tf.data.label_inference import infer_labels
+from finetune_tf.data.label_lists import labels_of_columns
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
 
@@ -114,7 +115,9 @@ def test_a_value_outside_the_given_labels():
         infer(["good", "meh", "bad"], labels=["good", "bad"])
     assert str(error.value) == (
         "The labels of reviews must be one of these labels: good, bad; found row 1 ('meh'); "
-        "1 of 3 rows, counted from 0."
+        "1 of 3 rows, counted from 0. Nothing can be learned or measured about a class that the "
+        "training data lack ('meh'): add examples of it there and name it among labels=[…], or "
+        "leave such rows out."
     )
     with pytest.raises(DataError, match=r"lists of these labels: a, b; found row 1 \(\['c'\]\)"):
         infer([["a"], ["c"]], labels=["a", "b"])

@@ -121,7 +121,8 @@ def test_csv_ragged_row(write):
     path = write("a.csv", 'text,label\n"two\nlines",1\ngood, very,1\n')
     assert message(from_csv, path) == (
         "a.csv, line 4: found 3 values where the header has 2 columns. Texts that contain a ',' "
-        "or a line end must stand in quotes (quotechar='\"')."
+        'or a line end must stand in quotes (quotechar=\'"\'). With on_invalid="drop" such '
+        "rows are left out."
     )
 
 
@@ -158,9 +159,9 @@ def test_missing_file(tmp_path, read):
 
 def test_csv_missing_label_and_text(write):
     path = write("a.csv", "text,label\ngood,pos\nbad,\n")
-    assert "Labels of a.csv are missing: row 1 ('')" in message(from_csv, path)
+    assert "Labels of a.csv are missing: line 3 ('')" in message(from_csv, path)
     path = write("b.csv", "text,label\n,pos\nbad,neg\n")
-    assert "'text' of b.csv has empty texts: row 0 ('')" in message(from_csv, path)
+    assert "'text' of b.csv has empty texts: line 2 ('')" in message(from_csv, path)
 
 
 # JSON Lines
@@ -179,13 +180,14 @@ def test_jsonl_broken_line(write):
     path = write("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", \n')
     assert message(from_jsonl, path) == (
         "a.jsonl, line 2 is not JSON: Expecting property name enclosed in double quotes at "
-        "character 15. Each line must be one complete JSON object."
+        "character 15. Each line must be one complete JSON object such as "
+        '{"text": "…", "label": "…"}. With on_invalid="drop" such rows are left out.'
     )
 
 
 def test_jsonl_of_something_else_than_objects(write):
-    assert "line 1 is a JSON list; each line must be an object such as" in message(
-        from_jsonl, write("a.json", '[{"text": "a"}]')
+    assert "line 1 is a JSON list, ['a']. Each line must be one complete JSON object" in message(
+        from_jsonl, write("a.json", '["a"]\n["b"]\n')
     )
 
 
@@ -194,7 +196,9 @@ def test_jsonl_missing_keys(write):
     assert "Its columns are 'text', 'stars'. Say which one it is with label=" in message(
         from_jsonl, path
     )
-    assert "Labels of a.jsonl are missing: row 1 (None)" in message(from_jsonl, path, label="stars")
+    assert "Labels of a.jsonl are missing: line 2 (None)" in message(
+        from_jsonl, path, label="stars"
+    )
 
 
 # Arrays and data frames

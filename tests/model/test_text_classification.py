@@ -8,6 +8,7 @@ import pytest
 
 from finetune_tf import Labels
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.data.places import Places
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks import TASKS, get_task
 
@@ -23,7 +24,8 @@ def tokenizer(tiny_bert):
 
 
 def examples(**columns):
-    return SimpleNamespace(columns=columns, name="films.csv")
+    rows = len(next(iter(columns.values())))
+    return SimpleNamespace(columns=columns, name="films.csv", places=Places(range(rows)))
 
 
 def targets(values, labels):
@@ -101,7 +103,9 @@ class TestWrongLabels:
     def test_an_unknown_name(self):
         message = (
             "Row 1 of films.csv has the label 'so-so', which is none of the model's 2 labels: "
-            "bad, good. Load the model with labels=train.labels."
+            "bad, good. Nothing can be learned or measured about a class that the training data "
+            "lack ('so-so'): add examples of it there and name it among labels=[…], or leave such "
+            "rows out."
         )
         with pytest.raises(DataError, match=re.escape(message)):
             targets(["good", "so-so"], MOODS)

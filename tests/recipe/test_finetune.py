@@ -10,11 +10,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 
 GOOD = ["a very good film", "the actor was great", "a fine story", "good and great"]
 BAD = ["a very bad film", "the actor was poor", "a dull story", "bad and poor"]
+# A split keeps copies of a text on one side, so each has a number of its own.
+TEXTS = [f"{text} {i}" for texts in (GOOD, BAD) for i in range(6) for text in texts]
 
 
 @pytest.fixture
 def reviews():
-    return ft.data.from_arrays(GOOD * 6 + BAD * 6, ["good"] * 24 + ["bad"] * 24, name="toy")
+    return ft.data.from_arrays(TEXTS, ["good"] * 24 + ["bad"] * 24, name="toy")
 
 
 def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path, capsys):
@@ -128,7 +130,7 @@ def test_an_unknown_policy_names_the_known_ones(tiny_bert, reviews):
 
 def test_regression_reports_pearson(tiny_bert):
     scores = [2.5] * 24 + [0.5] * 24
-    train = ft.data.from_arrays(GOOD * 6 + BAD * 6, scores, name="toy")
+    train = ft.data.from_arrays(TEXTS, scores, name="toy")
 
     result = ft.finetune(
         tiny_bert, train, test=train[::3], epochs=30, batch_size=8, learning_rate=3e-3

@@ -236,8 +236,10 @@ def test_what_cannot_be_asked(model, toy, tiny_bert, tmp_path):
         ft.predict(model, "a [MASK]", "film")
     with pytest.raises(DataError, match="mask_rate is a share of the words"):
         toy.batches(model, mask_rate=15)
-    with pytest.raises(DataError, match="fill-mask has no option rate; it has mask_rate, whole"):
+    with pytest.raises(ModelError, match="no argument 'rate'. Did you mean mask_rate="):
         toy.batches(model, rate=0.2)
+    with pytest.raises(DataError, match="fill-mask has no option stride; it has mask_rate, whole"):
+        toy.batches(model, stride=2)
     with pytest.raises(DataError, match="compared with the baseline 'unigram' or with another"):
         ft.evaluate(model, toy, baseline=[0.5] * len(toy))
     with pytest.raises(DataError, match="has no word that the tokenizer knows"):

@@ -231,7 +231,9 @@ def test_predict_says_what_it_takes(model):
         ft.predict(model, "good film", "the film was good")
     with pytest.raises(DataError, match=r"by name, found question: ft\.predict\(model, question="):
         ft.predict(model, question="good film")
-    with pytest.raises(DataError, match="found top_k, question, context.* Options are null_thres"):
+    with pytest.raises(DataError, match="found tokens, question, context.* Options are null_thres"):
+        ft.predict(model, question="good", context="film", tokens=["film"])
+    with pytest.raises(ModelError, match="predict.. has no argument 'top_k'. It has .*null_thres"):
         ft.predict(model, question="good", context="film", top_k=3)
     with pytest.raises(DataError, match="question and context belong together"):
         ft.predict(model, question="good", context=["film"])

@@ -215,7 +215,7 @@ def test_each_word_needs_a_tag(tmp_path):
 
     with pytest.raises(
         DataError,
-        match=r"Row 1 of words.jsonl has 2 words but 3 tags; each word needs one. The words begin "
+        match=r"Line 2 of words.jsonl has 2 words but 3 tags; each word needs one. The words begin "
         r"with \['a', 'film'\]",
     ):
         ft.data.from_jsonl(path, tokens="tokens", tags="tags")

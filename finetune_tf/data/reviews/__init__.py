@@ -9,10 +9,12 @@ from pathlib import Path
 
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.tfds import from_tfds
+from finetune_tf.spelling import names_checked
 
 NAMES = ("negative", "neutral", "positive")
 
 
+@names_checked
 def reviews(split: str = "train", data_dir: str | Path | None = None) -> Examples:
     """The everyday reviews as examples.
 

@@ -1,0 +1,71 @@
+"""Where rows stand in their source, counted as a person counts them there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+SHOWN = 5  # rows that a message names
+
+
+@dataclass(frozen=True)
+class Places:
+    """The place of each row in the file or table that it comes from.
+
+    Attributes:
+        numbers: One a row: the line on which it begins in a text file, the row of a sheet, or
+            its position in an array.
+        unit: What is counted: "line", "item" or "row".
+        counted_from: The number of the first one. Lines and rows of files count from 1; positions
+            in arrays and data frames from 0, which messages say.
+    """
+
+    numbers: Sequence[int]
+    unit: str = "row"
+    counted_from: int = 0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def at(self, rows: Sequence[int]) -> Self:
+        """The places of some of the rows."""
+        return type(self)([self.numbers[row] for row in rows], self.unit, self.counted_from)
+
+    def name(self, row: int) -> str:
+        """The place of one row: "line 3"."""
+        return f"{self.unit} {self.numbers[row]:,}"
+
+    def title(self, row: int) -> str:
+        """The place of one row at the beginning of a sentence: "Line 3"."""
+        return self.name(row).capitalize()
+
+    def names(self, rows: Sequence[int]) -> str:
+        """The places of the first few of some rows: "line 3, line 8, …"."""
+        return ", ".join(map(self.name, rows[:SHOWN])) + (", …" if len(rows) > SHOWN else "")
+
+    def told(self, wrong: Sequence[tuple[int, Any]]) -> str:
+        """The first few rows with their values, and how many there are.
+
+        Args:
+            wrong: Row number and value of each.
+
+        Returns:
+            "line 3 (None); 1 of 20 rows".
+        """
+        shown = ", ".join(f"{self.name(row)} ({shortened(value)})" for row, value in wrong[:SHOWN])
+        more = ", …" if len(wrong) > SHOWN else ""
+        origin = ", counted from 0" if self.counted_from == 0 else ""
+        return f"{shown}{more}; {len(wrong):,} of {len(self):,} rows{origin}"
+
+
+def shortened(value: Any, length: int = 40) -> str:
+    """The representation of a value, cut to a length."""
+    try:
+        told = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, a list within itself
+        told = f"a {type(value).__name__} that is too long to show"
+    return told if len(told) <= length else told[: length - 3] + "…"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with what it counts: "1 row", "2,000 rows"."""
+    return f"{number:,} {one if number == 1 else many}"

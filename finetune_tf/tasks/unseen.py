@@ -1,0 +1,51 @@
+"""Labels of examples as the numbers of a model's outputs, and what is told where there is none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune_tf.errors import DataError
+from finetune_tf.labels import Labels, label_text, unseen_labels
+from finetune_tf.tasks.task import Columns
+
+
+def label_numbers(
+    rows: Sequence[Sequence[Any]], labels: Labels, examples: Columns, what: str = "label"
+) -> list[list[int]]:
+    """The place of each label among the model's labels.
+
+    Args:
+        rows: The labels of each row.
+        labels: Of the model.
+        examples: That the rows are of.
+        what: What messages call a label: "label" or "tag".
+
+    Raises:
+        DataError: If a label is none of the model's; it names all such rows.
+    """
+    known: dict[Any, int | None] = {}
+    for row in rows:
+        for value in row:
+            if value not in known:
+                known[value] = labels.number_of(value)
+    numbers = [[known[value] for value in row] for row in rows]
+    wrong = [
+        (i, next(value for value in row if known[value] is None))
+        for i, row in enumerate(rows)
+        if any(known[value] is None for value in row)
+    ]
+    if wrong:
+        row, value = wrong[0]
+        unknown = {label_text(value) for value, number in known.items() if number is None}
+        at = ""
+        if what == "tag":
+            at = f" at the word {examples.columns['tokens'][row][list(rows[row]).index(value)]!r}"
+        more = f" So it is in {examples.places.told(wrong)}." if len(wrong) > 1 else ""
+        error = DataError(
+            f"{examples.places.title(row)} of {examples.name} has the {what} "
+            f"{value!r}{at}, which is none of the model's {len(labels):,} labels: "
+            f"{labels.told()}.{more}{unseen_labels(unknown, labels)}"
+        )
+        error.rows = [row for row, _ in wrong]
+        error.reason = f"with an unknown {what}"
+        raise error
+    return numbers

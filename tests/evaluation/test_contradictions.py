@@ -1,0 +1,25 @@
+"""Texts of a test that stand with different labels are counted in its report."""
+
+import finetune_tf as ft
+
+
+def test_a_report_counts_contradictions(tiny_bert):
+    model = ft.load(tiny_bert, labels=["neg", "pos"])
+    train = ft.data.from_arrays(["a film", "a story", "dull"], [1, 1, 0], labels=["neg", "pos"])
+    test = ft.data.from_arrays(
+        ["A film", "good", "good", "a story", "bad"], ["neg", "pos", "neg", "pos", "neg"]
+    )
+
+    report = ft.evaluate(model, test, train=train)
+    assert report.contradictions == 3
+    assert report.to_dict()["contradictions"] == 3
+    assert (
+        "3 of 5 texts of the test also stand with another label in the test or the training "
+        "examples: no model gets these right, except by chance."
+    ) in str(report)
+
+    alone = ft.evaluate(model, test)
+    assert alone.contradictions == 2
+    clean = ft.evaluate(model, test[[0, 1, 4]])
+    assert clean.contradictions == 0
+    assert "another label" not in str(clean)
