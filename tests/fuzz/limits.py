@@ -13,20 +13,14 @@ import psutil
 
 SECONDS = 10
 BYTES = 2 * 10**9
-# What Python, its packages and the system read and write by themselves.
+# What Python, its packages, TensorFlow's autograph and the tests read and write by themselves.
 _ELSEWHERE = (
-    sys.prefix,
-    sys.base_prefix,
-    "/proc",
-    "/sys",
-    "/dev",
-    "/usr",
-    "/lib",
-    "/etc/localtime",
+    *(sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev", "/usr", "/lib", "/etc/localtime"),
+    str(Path(__file__).resolve().parents[2]),
+    *(f"{tempfile.gettempdir()}/{name}" for name in ("__autograph", "__pycache__/__autograph")),
 )
-_REPOSITORY = str(Path(__file__).resolve().parents[2])
 
-_watching: list[tuple[str, list[str]]] = []
+_watching: list[tuple[tuple[str, ...], list[str]]] = []
 
 
 def _audit(event: str, arguments: tuple) -> None:
