@@ -110,6 +110,7 @@ def load(
         head_layers=_head_layers(model, report, source, task_),
         max_length=task_.max_length(source.modules),
     )
+    model._tokenizer_files = source.tokenizer_files
     if source.tensors:
         _refuse_holes(model, report, source)
     say(_summary(model, report))

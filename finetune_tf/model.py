@@ -76,7 +76,8 @@ class FineTuneModel(EncodingModel):
             CheckpointError: If the checkpoint has none.
         """
         if getattr(self, "_tokenizer", None) is None:
-            self._tokenizer = load_tokenizer(self.info.tokenizer)
+            files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
+            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self.config)
         return self._tokenizer
 
     @tokenizer.setter

@@ -14,6 +14,7 @@ from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.encoded import check_ids
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -222,6 +223,7 @@ class Examples:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name)
         encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
+        check_ids(encoded, model.tokenizer, model.config.get("vocab_size"), self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
