@@ -40,14 +40,45 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
     Raises:
         FinetuneError: An `error`, if it cannot be written, such as on a full disk.
     """
+    is_new = not os.path.exists(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(path)
         with _beside(path, is_folder=False) as beside:
             yield beside
             os.replace(beside, path)
-    except OSError as reason:
+    except BaseException as reason:
+        if is_new:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # unless something stands in it
+        if not isinstance(reason, OSError):
+            raise
         raise error(_unwritten(path, reason)) from None
+
+
+@contextlib.contextmanager
+def unfinished_files(folder: Path) -> Iterator[Path]:
+    """A folder to write several files to, which are moved into `folder` if all goes well.
+
+    Args:
+        folder: Absolute; made if it is not there. What else stands in it stays.
+
+    Raises:
+        CheckpointError: If the files cannot be written.
+    """
+    if folder.name.endswith(_UNFINISHED):  # nobody sees it before it is moved itself
+        yield folder
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(folder)
+        with _beside(folder, is_folder=True) as beside:
+            yield beside
+            folder.mkdir(exist_ok=True)
+            for path in beside.iterdir():
+                os.replace(path, folder / path.name)
+    except OSError as reason:
+        raise CheckpointError(_unwritten(folder, reason)) from None
 
 
 @contextlib.contextmanager

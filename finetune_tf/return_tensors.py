@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.errors import DataError, FinetuneError, ModelError
+from finetune_tf.files import unfinished_files
+from finetune_tf.paths import absolute
 
 # One lock for all tokenizers: copies of a tokenizer can share its Rust object, and a lock inside a
 # tokenizer could be neither copied nor pickled. The Rust code uses all cores for one call.
@@ -69,7 +71,7 @@ def _explained(error: BaseException, args: tuple, kwargs: dict) -> FinetuneError
             "character (a lone surrogate). Read the file in its own encoding, or replace such "
             "characters: text.encode('utf-8', 'replace').decode()."
         )
-    if is_panic(error):
+    if is_panic(error) or type(error) is Exception:  # whatever Rust had no other name for
         return ModelError(f"The tokenizer cannot do what was asked of it: {error}.")
     return None
 
@@ -140,19 +142,23 @@ class Tokenizing:
                     raise
                 raise explained from None
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Writes the tokenizer's files, not in the middle of another thread's call.
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Writes the tokenizer's files, all of them or none.
 
         Raises:
-            OSError: If they cannot be written.
+            CheckpointError: If they cannot be written.
         """
-        with _lock:
+        if kwargs.get("push_to_hub"):  # the folder's name is that of the repository
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        folder = absolute(save_directory)
+        with _lock, unfinished_files(folder) as beside:
             try:
-                return super().save_pretrained(*args, **kwargs)
+                written = super().save_pretrained(beside, *args, **kwargs)
             except Exception as error:
                 if type(error) is not Exception:
                     raise
                 raise OSError(errno.EIO, str(error)) from None  # how Rust names a full disk
+        return tuple(path.replace(str(beside), str(folder)) for path in written or ())
 
     def pad(self, *args: Any, **kwargs: Any) -> Any:
         """Rows of ids to one length."""

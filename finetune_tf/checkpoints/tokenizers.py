@@ -49,11 +49,16 @@ class TokenizerFiles:
     def of(cls, folder: Path) -> "TokenizerFiles":
         """Reads them; what cannot be read is left to the error of `load_tokenizer`."""
         contents = {}
-        if _found(folder, _VOCABULARIES):
+        if has_vocabulary(folder):
             for path in _found(folder, _FILES):
                 with contextlib.suppress(OSError):
                     contents[path.name] = path.read_bytes()
         return cls(folder, version_of(folder), contents)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer, readable or not."""
+    return bool(_found(folder, _VOCABULARIES))
 
 
 def load_tokenizer(

@@ -22,6 +22,7 @@ _SETTINGS = (
 _SAMPLE = 4000  # tokens of a vocabulary that are tried
 _LEAST_KNOWN = 0.5
 _MOST_ALTERED = 0.05
+_UNHEARD_OF = "\U000f0000"  # a character that nobody has given a meaning
 _RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused7], <extra_id_0>: no words
 
 
@@ -106,6 +107,7 @@ def check_vocabulary(tokenizer: Any, called: str, settings: Mapping, stored: Map
             alters words so that no text ever gets their tokens.
     """
     backend = tokenizer.backend_tokenizer
+    backend.encode(_UNHEARD_OF)  # an error of Rust where there is no token for unknown words
     sample = _sample(tokenizer)
     texts = list(sample.values())
     rows = [
