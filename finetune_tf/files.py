@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_tf.errors import CheckpointError, FinetuneError
-from finetune_tf.paths import special_kind
+from finetune_tf.paths import absolute, special_kind
 
 try:
     import fcntl
@@ -40,6 +40,7 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
     Raises:
         FinetuneError: An `error`, if it cannot be written, such as on a full disk.
     """
+    absolute(path.parent, error)  # refuses what can be no path
     is_new = not os.path.exists(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ _SETTINGS = (
 _SAMPLE = 4000  # tokens of a vocabulary that are tried
 _LEAST_KNOWN = 0.5
 _MOST_ALTERED = 0.05
-_UNHEARD_OF = "\U000f0000"  # a character that nobody has given a meaning
+_UNHEARD_OF = "\U00010380"  # a letter of Ugaritic
 _RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused7], <extra_id_0>: no words
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def read_tokens(folder: str | Path) -> TokenFiles:
 
 def _read_folder(folder: Path) -> TokenFiles:
     path = folder / _ABOUT
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{folder} holds no tokens: write them with ft.data.write_tokens first.")
     about = read_json(path, error=DataError)
     kinds = {"made_by": dict, "features": list, "pad_values": dict, "targets": str}
