@@ -81,17 +81,27 @@ def load_tokenizer(
         MissingExtraError: If it is a SentencePiece model and the package is not installed.
     """
     folder = Path(source)
-    if files and files.contents and files.folder == folder and _has_changed(files):
-        with tempfile.TemporaryDirectory() as between:
-            for name, content in files.contents.items():
-                (Path(between) / name).write_bytes(content)
-            tokenizer = _load(Path(between), str(source), config)
-        tokenizer.name_or_path = str(source)
-        return tokenizer
-    return read_whole(folder, lambda: _load(folder, str(source), config))
+    if files is None or not files.contents or files.folder != folder:
+        return read_whole(folder, lambda: _load(folder, str(source), config))
+    if not _has_changed(files):
+        try:
+            tokenizer = _load(folder, str(source), config)
+        except FinetuneError:
+            if not _has_changed(files):
+                raise
+        else:
+            if not _has_changed(files):
+                return tokenizer
+    with tempfile.TemporaryDirectory() as between:
+        for name, content in files.contents.items():
+            (Path(between) / name).write_bytes(content)
+        tokenizer = _load(Path(between), str(source), config)
+    tokenizer.name_or_path = str(source)
+    return tokenizer
 
 
 def _has_changed(files: TokenizerFiles) -> bool:
+    """Whether the folder is another one by now, or has other files in it."""
     return version_of(files.folder) != files.version
 
 
