@@ -19,8 +19,8 @@ _SETTINGS = (
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars"),
     *("keep_accents", "split_by_punct", "add_prefix_space"),
 )
-_SAMPLE = 4000  # tokens of a vocabulary that are tried
-_LEAST_KNOWN = 0.5
+_SAMPLE = 600  # tokens of a vocabulary that are tried
+_LEAST_RIGHT = 0.8  # a healthy tokenizer has all of them right
 _MOST_ALTERED = 0.05
 _UNHEARD_OF = "\U00010380"  # a letter of Ugaritic
 _RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused7], <extra_id_0>: no words
@@ -108,31 +108,41 @@ def check_vocabulary(tokenizer: Any, called: str, settings: Mapping, stored: Map
     """
     backend = tokenizer.backend_tokenizer
     backend.encode(_UNHEARD_OF)  # an error of Rust where there is no token for unknown words
-    sample = _sample(tokenizer)
-    texts = list(sample.values())
-    rows = [
-        [number for number, real in zip(row.ids, row.attention_mask, strict=True) if real]
-        for row in backend.encode_batch(texts, add_special_tokens=False)
-    ]
+    sample = _sample(tokenizer)  # token number to word
+    rows = backend.encode_batch(list(sample.values()), add_special_tokens=False)
+    numbers = zip(sample.items(), (row.ids for row in rows), strict=True)
+    wrong = [word for (number, word), ids in numbers if number not in ids]
     normalizer = backend.normalizer
     altered = {
-        text: changed
-        for (number, text), row in zip(sample.items(), rows, strict=True)
-        if number not in row
-        and normalizer is not None
-        and (changed := normalizer.normalize_str(text)) != text
+        word: changed
+        for word in wrong
+        if normalizer is not None and (changed := normalizer.normalize_str(word)) != word
     }
-    if len(altered) > _MOST_ALTERED * len(texts):
-        _refuse_altered(altered, len(texts), tokenizer, called, settings, stored)
-    others = [row for text, row in zip(texts, rows, strict=True) if text not in altered]
-    known = sum(not set(row) <= {tokenizer.unk_token_id} for row in others)
-    if not texts or (others and known <= _LEAST_KNOWN * len(others)):
+    if len(altered) > _MOST_ALTERED * len(sample):
+        _refuse_altered(altered, len(sample), tokenizer, called, settings, stored)
+    if not stored and "do_lower_case" not in settings and _is_uncased(tokenizer, sample):
         raise CheckpointError(
-            f"The tokenizer in {called}, read as transformers' {type(tokenizer).__name__}, knows "
-            f"{known} of {len(others)} words of its own vocabulary, so texts would become unknown "
-            "tokens. Its files are damaged, or are those of another kind of model than config.json "
-            "says: get tokenizer.json of the checkpoint."
+            f"No word in the vocabulary of {called} has a capital letter, but the default of "
+            f"transformers' {type(tokenizer).__name__} leaves capitals in texts as they are, so "
+            "that words with one are unknown, and tokenizer_config.json says nothing. Write into "
+            f'{called}/tokenizer_config.json: {{"do_lower_case": true}}'
         )
+    others = len(sample) - len(altered)
+    right = len(sample) - len(wrong)
+    if not sample or right < _LEAST_RIGHT * others:
+        raise CheckpointError(
+            f"The tokenizer in {called}, read as transformers' {type(tokenizer).__name__}, gives "
+            f"{right} of {others} words of its own vocabulary their token, so texts would "
+            "become others or unknown ones. Its files are damaged, or are those of another kind of "
+            "model than config.json says: get tokenizer.json of the checkpoint."
+        )
+
+
+def _is_uncased(tokenizer: Any, sample: Mapping[int, str]) -> bool:
+    """Whether a vocabulary has letters, no capital among them, and texts keep their capitals."""
+    text = "".join(sample.values())
+    keeps = getattr(tokenizer, "do_lower_case", None) is False
+    return keeps and text == text.lower() != text.upper()
 
 
 def _refuse_altered(

@@ -17,6 +17,11 @@ GERMAN = [*SPECIAL, "der", "film", "ist", "schön", "für", "über", "gut", "seh
 CHINESE_WORDS = [*SPECIAL, "电影", "好看", "电", "影", "好", "非常", "喜欢", "的"]
 
 
+PIECES = {
+    piece: i for i, piece in enumerate([*"afilmtheo", "fi", "fil", "film", "th", "the", "oh"])
+}
+
+
 def folder(path, model_type="bert", **files):
     """A folder with a config.json, and files by their names with "__" for the dot."""
     path.mkdir()
@@ -130,10 +135,12 @@ def test_what_tokenizer_config_says_is_done_and_doubted(tmp_path):
         ("bert", {"vocab__json": {"a": 0, "b": 1}}),
         ("bert", {"junk__model": b"junk\0\xff", "vocab__json": {"a": 0}}),
         ("electra", {"vocab__txt": lines(SPECIAL)}),
+        ("roberta", {"vocab__json": PIECES, "merges__txt": "#version: 0.2\n"}),
+        ("roberta", {"vocab__json": PIECES, "merges__txt": "#version: 0.2\nf i\n"}),
     ],
 )
 def test_a_tokenizer_that_knows_no_word_of_its_own(model_type, files, tmp_path):
-    with pytest.raises(CheckpointError, match="words of its own vocabulary, so texts would become"):
+    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
         load_tokenizer(folder(tmp_path / "c", model_type, **files))
 
 
@@ -254,6 +261,43 @@ def test_sentencepiece_without_its_package_or_damaged(model_type, name, tmp_path
     with pytest.raises(error, match=told) as caught:
         load_tokenizer(where)
     assert "tiktoken" not in str(caught.value)
+
+
+def sentencepiece_folder(path, name="spm.model", **options):
+    """A folder with a SentencePiece model of a few words, whose package is not always there."""
+    trainer = pytest.importorskip("sentencepiece").SentencePieceTrainer
+    texts = [" ".join(ENGLISH[i % 7 :]) + " Berlin Paris" for i in range(300)]
+    path.mkdir()
+    (path / "corpus.txt").write_text("\n".join(texts))
+    options = {"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 2} | options
+    trainer.train(
+        input=str(path / "corpus.txt"),
+        model_prefix=str(path / "made"),
+        **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
+        **options,
+    )
+    (path / "made.model").rename(path / name)
+    (path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
+    return path
+
+
+def test_a_sentencepiece_model_without_tokenizer_json(tmp_path):
+    tokenizer = load_tokenizer(sentencepiece_folder(tmp_path / "c"))
+    assert tokenizer.tokenize("the film Berlin") == ["▁the", "▁film", "▁Berlin"]
+
+
+def test_a_sentencepiece_model_of_another_kind(tmp_path):
+    where = sentencepiece_folder(tmp_path / "c", model_type="bpe", vocab_size=90)
+    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
+        load_tokenizer(where)
+
+
+def test_a_sentencepiece_model_without_capitals(tmp_path):
+    where = sentencepiece_folder(tmp_path / "c", normalization_rule_name="nmt_nfkc_cf")
+    with pytest.raises(CheckpointError, match=r'tokenizer_config.json: {"do_lower_case": true}'):
+        load_tokenizer(where)
+    (where / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert load_tokenizer(where).tokenize("Berlin") == ["▁berlin"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
