@@ -281,9 +281,18 @@ def sentencepiece_folder(path, name="spm.model", **options):
     return path
 
 
+def pieces(folder, text):
+    """What the package itself makes of a text."""
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    return model.encode(text, out_type=str)
+
+
 def test_a_sentencepiece_model_without_tokenizer_json(tmp_path):
-    tokenizer = load_tokenizer(sentencepiece_folder(tmp_path / "c"))
-    assert tokenizer.tokenize("the film Berlin") == ["▁the", "▁film", "▁Berlin"]
+    where = sentencepiece_folder(tmp_path / "c")
+    expected = pieces(where, "the film was very good Berlin")
+    assert load_tokenizer(where).tokenize("the film was very good Berlin") == expected
 
 
 def test_a_sentencepiece_model_of_another_kind(tmp_path):
@@ -297,7 +306,7 @@ def test_a_sentencepiece_model_without_capitals(tmp_path):
     with pytest.raises(CheckpointError, match=r'tokenizer_config.json: {"do_lower_case": true}'):
         load_tokenizer(where)
     (where / "tokenizer_config.json").write_text('{"do_lower_case": true}')
-    assert load_tokenizer(where).tokenize("Berlin") == ["▁berlin"]
+    assert load_tokenizer(where).tokenize("Paris Berlin") == pieces(where, "Paris Berlin")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
