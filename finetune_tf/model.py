@@ -15,6 +15,7 @@ from finetune_tf.encodings import EncodingModel
 from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
+from finetune_tf.return_tensors import own
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
@@ -82,7 +83,7 @@ class FineTuneModel(EncodingModel):
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = own(tokenizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keras's, but `model.trainable = True` thaws what was frozen by itself, too."""

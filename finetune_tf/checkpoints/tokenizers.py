@@ -24,6 +24,7 @@ from finetune_tf.return_tensors import is_panic, with_tensorflow
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
 # What transformers reads for a tokenizer; config.json says which class it is.
 _FILES = (*_VOCABULARIES, "*token*.json", "merges.txt", "config.json")
+_MOST_BYTES = 200_000_000  # of files that are kept until the tokenizer is used
 _JSON_OBJECTS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _JSON_OBJECTS += ("added_tokens.json", "vocab.json")
 
@@ -38,7 +39,8 @@ class TokenizerFiles:
     Attributes:
         folder: Where they stand.
         version: Of the folder; see `version_of`.
-        contents: Name to bytes; empty if the folder holds no vocabulary.
+        contents: Name to bytes; empty if the folder holds no vocabulary, or files far too large
+            for one, so that the folder itself is read later.
     """
 
     folder: Path
@@ -49,10 +51,10 @@ class TokenizerFiles:
     def of(cls, folder: Path) -> "TokenizerFiles":
         """Reads them; what cannot be read is left to the error of `load_tokenizer`."""
         contents = {}
-        if has_vocabulary(folder):
-            for path in _found(folder, _FILES):
-                with contextlib.suppress(OSError):
-                    contents[path.name] = path.read_bytes()
+        found = _found(folder, _FILES) if has_vocabulary(folder) else []
+        with contextlib.suppress(OSError):
+            if sum(path.stat().st_size for path in found) <= _MOST_BYTES:
+                contents = {path.name: path.read_bytes() for path in found}
         return cls(folder, version_of(folder), contents)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers_checkpoints import light_python, python
 from helpers_models import ENGLISH, SPECIAL, write_checkpoint
+from transformers import AutoTokenizer
 
 import finetune_tf as ft
 from finetune_tf.checkpoints import open_checkpoint
@@ -163,8 +164,11 @@ def test_a_tokenizer_in_several_threads(tiny_bert, count):
     assert calls_in_threads(tokenizers, count) == 0
 
 
-def test_examples_and_a_users_calls_at_once(tiny_bert):
+@pytest.mark.parametrize("whose", ["the checkpoint's", "the user's"])
+def test_examples_and_a_users_calls_at_once(whose, tiny_bert):
     model = ft.load(tiny_bert, labels=["bad", "good"])
+    if whose == "the user's":
+        model.tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     examples = ft.data.from_arrays([LONG] * 8, ["bad", "good"] * 4)
     wrong, end = [], threading.Event()
 
