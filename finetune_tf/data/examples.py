@@ -223,7 +223,8 @@ class Examples:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name)
         encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
-        check_ids(encoded, model.tokenizer, model.config.get("vocab_size"), self.name)
+        size = getattr(model, "config", {}).get("vocab_size")
+        check_ids(encoded, model.tokenizer, size, self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
