@@ -6,9 +6,19 @@ They derive from the built-in error a Python user would expect as well, so that
 
 from collections.abc import Sequence
 
+from finetune_tf.messages import printable
+
 
 class FinetuneError(Exception):
-    """Base of all errors that finetune_tf raises on purpose."""
+    """Base of all errors that finetune_tf raises on purpose.
+
+    What a message quotes can come from data, so it is written without control characters, which a
+    terminal would obey.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        return printable(super().__str__())
 
 
 class DataError(FinetuneError, ValueError):

@@ -1,5 +1,7 @@
 """`export`: a model as a graph that runs without finetune_tf and without Keras, for serving."""
 
+import errno
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
-from finetune_tf.saving import write_config
+from finetune_tf.paths import absolute
+from finetune_tf.saving import tokenizer_or_none, write_config
 
 FORMATS = ("tf_saved_model", "openvino")
 # The name under which Hugging Face's serving classes (optimum) look for it.
@@ -50,18 +53,22 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
             "model with save_pretrained and load it on TensorFlow."
         )
     openvino = _openvino() if format == "openvino" else None
-    folder = Path(folder).expanduser().resolve()
-    tokenizer = model.tokenizer
+    folder = absolute(folder)
+    tokenizer = tokenizer_or_none(model)
     with unfinished_folder(folder, _STALE) as beside:
         write_config(model, beside)
-        tokenizer.save_pretrained(beside)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(beside)
         if openvino is None:
             _write_saved_model(model, beside)
         else:
             with tempfile.TemporaryDirectory() as between:
                 _write_saved_model(model, Path(between))
                 graph = openvino.convert_model(between)
-            openvino.save_model(graph, beside / OPENVINO_FILE, compress_to_fp16=False)
+            try:
+                openvino.save_model(graph, beside / OPENVINO_FILE, compress_to_fp16=False)
+            except RuntimeError as error:  # its name for a full disk, among others
+                raise OSError(errno.EIO, str(error)) from None
     say(f"Exported {folder} as {format}.")
     return folder
 
@@ -90,7 +97,10 @@ def _write_saved_model(model: Any, folder: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", serve, input_signature=[signature])
-    archive.write_out(folder, verbose=False)
+    try:
+        archive.write_out(folder, verbose=False)
+    except tf.errors.OpError as error:  # TensorFlow's names for a full disk, among others
+        raise OSError(errno.EIO, re.sub(r"{{.*?}} ", "", error.message)) from None
 
 
 def _in_float32(model: Any) -> Any:

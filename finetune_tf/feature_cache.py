@@ -21,6 +21,7 @@ from finetune_tf.data.stored import Precision, RowStore, StoredRows, ends_of
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.evaluation.running import rows_of
 from finetune_tf.model import FineTuneModel
+from finetune_tf.paths import absolute
 from finetune_tf.spelling import names_checked
 from finetune_tf.stages import stages
 from finetune_tf.tasks import Encoded
@@ -71,7 +72,9 @@ def cache_features(
     learner.info = model.info
     if precision is None:
         precision = "bfloat16" if cut.trunk.outputs[0].dtype == "bfloat16" else "float32"
-    learner._origin = _Origin(model, cut, RowStore(folder and Path(folder), precision))
+    learner._origin = _Origin(
+        model, cut, RowStore(folder and absolute(folder, CacheError), precision)
+    )
     return learner
 
 

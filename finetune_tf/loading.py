@@ -121,6 +121,7 @@ def load(
         head_layers=_head_layers(model, report, source, task_),
         max_length=task_.max_length(source.modules),
     )
+    model._tokenizer_files = source.tokenizer_files
     say(_summary(model, report))
     return model
 

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 
@@ -11,10 +12,38 @@ _quiet = contextvars.ContextVar("finetune_tf_quiet", default=False)
 _INSIDE = {"finetune_tf", "keras", "tensorflow"}
 
 
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal: control characters are written as escapes.
+
+    Names and texts come from data; one with an escape sequence could move the cursor or recolour
+    the lines after it. Line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def one_line(text: str) -> str:
+    """A printable text in one line: line ends and tabs are written as escapes, too."""
+    return "".join(
+        character.encode("unicode_escape").decode() if character in "\n\t" else character
+        for character in printable(text)
+    )
+
+
+def _shown(character: str) -> str:
+    # The two joiners are parts of words and of emoji.
+    harmless = character.isprintable() or character in "\n\t\u200c\u200d"
+    # Lone surrogates and marks that turn the direction of writing are not printable either.
+    if harmless or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape", "backslashreplace").decode()
+
+
 def say(text: str) -> None:
     """Prints one line, unless inside `quiet()`."""
     if not _quiet.get():
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def warn(text: str) -> None:
@@ -25,7 +54,7 @@ def warn(text: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)
+    warnings.warn(printable(text), stacklevel=level)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from finetune_tf.encodings import EncodingModel
 from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
+from finetune_tf.return_tensors import own
 from finetune_tf.spelling import names_checked
 from finetune_tf.stages import Stage, learnable_variables
 from finetune_tf.tasks import Task, get_task
@@ -78,12 +79,13 @@ class FineTuneModel(EncodingModel):
             CheckpointError: If the checkpoint has none.
         """
         if getattr(self, "_tokenizer", None) is None:
-            self._tokenizer = load_tokenizer(self.info.tokenizer)
+            files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
+            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self.config)
         return self._tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = own(tokenizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keras's, but `model.trainable = True` thaws what was frozen by itself, too."""

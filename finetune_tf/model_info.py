@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_tf.files import write_text
 from finetune_tf.labels import Labels
+from finetune_tf.paths import absolute
 
 
 class Config(dict):
@@ -38,7 +39,7 @@ class Config(dict):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json into a folder, which is made if need be."""
-        write_text(Path(folder) / "config.json", self.to_json_string())
+        write_text(absolute(folder) / "config.json", self.to_json_string())
 
 
 @dataclasses.dataclass

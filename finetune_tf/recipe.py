@@ -15,7 +15,7 @@ from finetune_tf.errors import CacheError, DataTypeError, MissingExtraError, Mod
 from finetune_tf.evaluation import Report, evaluate
 from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.feature_cache import cache_features
-from finetune_tf.files import write_text
+from finetune_tf.files import unfinished, write_text
 from finetune_tf.loading import load
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
@@ -68,9 +68,12 @@ class FinetuneResult:
         if self.report is not None:
             self.report.save(folder)
         try:
-            plot_history(self.history).savefig(folder / "history.png", dpi=150)
+            figure = plot_history(self.history)
         except MissingExtraError as error:
             say(f"No pictures: {error}")
+            return folder
+        with unfinished(folder / "history.png") as beside:
+            figure.savefig(beside, format="png", dpi=150)
         return folder
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.sentence_transformers import DENSE, module_files
+from finetune_tf.checkpoints.tokenizers import has_vocabulary
 from finetune_tf.checkpoints.weights import dump
-from finetune_tf.errors import CheckpointError
+from finetune_tf.errors import FinetuneError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
+from finetune_tf.paths import absolute
 
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
@@ -47,8 +49,8 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     Raises:
         CheckpointError: If the folder cannot be written, is a file, or is the current one.
     """
-    folder = Path(folder).expanduser().resolve()  # what a link points to, not the link
-    tokenizer = _tokenizer_or_none(model)  # read before its folder is replaced
+    folder = absolute(folder)
+    tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
     with unfinished_folder(folder, _STALE) as beside:
         _write(model, tokenizer, beside, card)
     model.info.tokenizer = str(folder)
@@ -118,14 +120,17 @@ def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> No
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     text = model_card(model.info, opens_in(model), card, model.task.usage)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _tokenizer_or_none(model: Any) -> Any:
+def tokenizer_or_none(model: Any) -> Any:
+    """The tokenizer; or None, which is said, where there is none or it cannot be read."""
     try:
         return model.tokenizer
-    except CheckpointError:
-        say("The checkpoint has no tokenizer, so none is saved.")
+    except FinetuneError as error:
+        has_none = not has_vocabulary(Path(model.info.tokenizer))
+        why = "The checkpoint has no tokenizer, so none is saved."
+        say(why if has_none else f"No tokenizer is saved: {error}")
         return None
 
 
@@ -134,7 +139,9 @@ def _family(model: Any) -> Family:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # Half a character (a lone surrogate) is written as JSON's own escape for it.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -1,7 +1,10 @@
 """Checkpoints with known numbers, and what turns one folder into another."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +69,28 @@ def table_of(model) -> dict[str, Weight]:
         rows[row.variable] = Weight(name, row.variable, row.transposed)
     head = family.head(model.task.name, model.config)
     return rows | {row.variable: row for row in reversed(head.weights)}
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:
+    """A process that runs code and finds finetune_tf; its standard output is a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+# The package without its __init__, which imports Keras: such a process starts at once.
+_LIGHT = """
+import sys, types
+from pathlib import Path
+sys.modules["finetune_tf"] = types.ModuleType("finetune_tf")
+sys.modules["finetune_tf"].__path__ = [sys.argv[1]]
+"""
+
+
+def light_python(code: str, *arguments: object) -> subprocess.Popen:
+    """As `python`, for code that needs single modules; its arguments begin at sys.argv[2]."""
+    return python(_LIGHT + code, TESTS.parent / "finetune_tf", *arguments)

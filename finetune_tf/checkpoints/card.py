@@ -1,7 +1,14 @@
 """The model card (Mitchell et al. 2019): what a saved model is, learnt from, and scored."""
 
+import html
+import re
 from pathlib import Path
 from typing import Any
+
+from finetune_tf.messages import one_line
+
+# What would be a mark of Markdown or HTML; underscores only where they are not inside a word.
+_MARKS = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|(?<=\w):(?=//)|(?<=www)\.")
 
 # How each library turns texts into what finetune_tf's model returns; tasks of transformers that
 # are not named here have a pipeline as text classification does.
@@ -29,19 +36,19 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> s
     Args:
         info: The model's `ModelInfo`; its record holds fits and results.
         opens_in: PyTorch class that opens the folder.
-        lines: More facts, name to text.
+        lines: More facts, name to text; they may be Markdown.
         usage: A call of `predict`.
     """
     is_text = info.task == "text-classification"
     kind = info.labels.problem_type if is_text else info.task
     task = "" if is_text else f', "{info.task}"'
     facts = {
-        "checkpoint": _checkpoint_name(info),
+        "checkpoint": _plain(_checkpoint_name(info)),
         "task": f"{info.task}, {kind}" if is_text else kind,
-        **({"labels": ", ".join(info.labels)} if info.labels else {}),
+        **({"labels": _plain(", ".join(info.labels))} if info.labels else {}),
         **({"pooling": info.pooling} if info.pooling else {}),
-        **({"data": info.record["data"]} if "data" in info.record else {}),
-        **lines,
+        **({"data": _plain(info.record["data"])} if "data" in info.record else {}),
+        **{name: one_line(str(line)) for name, line in lines.items()},
     }
     parts = [
         "---",
@@ -81,6 +88,11 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> s
     return "\n".join(parts)
 
 
+def _plain(text: str) -> str:
+    """A text that comes from data, escaped so that Markdown and HTML show it as it is."""
+    return _MARKS.sub(lambda mark: f"\\{mark[0]}", html.escape(one_line(text), quote=False))
+
+
 def _checkpoint_name(info: Any) -> str:
     """A Hub id as it is; of a folder the last two names, and not where on a machine it lay.
 
@@ -95,7 +107,7 @@ def _fits(fits: list[dict]) -> list[str]:
         return []
     rows = [
         f"| {i} | {fit['trained']} | {fit['epochs']} | {fit['steps']} | {fit['optimizer']} "
-        f"| {fit['learning_rate']} | {_values(fit['last'])} |"
+        f"| {fit['learning_rate']} | {_plain(_values(fit['last']))} |"
         for i, fit in enumerate(fits, 1)
     ]
     return [
@@ -113,15 +125,16 @@ def _result(result: dict | None) -> list[str]:
     if not result:
         return []
     baseline = result["baseline"]
-    header = "| metric | fine-tuned |" + (f" {baseline['name']} |" if baseline else "")
+    header = "| metric | fine-tuned |" + (f" {_plain(baseline['name'])} |" if baseline else "")
     rows = [
-        f"| {name} | {value:.4f} |" + (f" {baseline['metrics'][name]:.4f} |" if baseline else "")
+        f"| {_plain(name)} | {value:.4f} |"
+        + (f" {baseline['metrics'][name]:.4f} |" if baseline else "")
         for name, value in result["metrics"].items()
     ]
     lines = [
         "## Result",
         "",
-        f"Measured on {result['name']} ({result['texts']:,} texts).",
+        f"Measured on {_plain(result['name'])} ({result['texts']:,} texts).",
         "",
         header,
         "|---" * (3 if baseline else 2) + "|",

@@ -12,9 +12,12 @@ from finetune_tf.checkpoints.hub import local_path, resolve
 from finetune_tf.checkpoints.registry import family_of
 from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
 from finetune_tf.checkpoints.tensors import Tensors, by_name
+from finetune_tf.checkpoints.tokenizers import TokenizerFiles
 from finetune_tf.checkpoints.weight_files import READERS, read_file, read_tensors
 from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.json_files import read_json
+from finetune_tf.messages import say
+from finetune_tf.paths import read_whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Checkpoint:
         tensors: All, without task prefix; those of a Dense module of sentence-transformers
             under the name of the module.
         modules: What sentence-transformers does behind the transformer.
+        tokenizer_files: The tokenizer's files of the same version; None without a folder.
     """
 
     folder: Path
@@ -35,6 +39,7 @@ class Checkpoint:
     config: dict
     tensors: Tensors
     modules: Modules
+    tokenizer_files: TokenizerFiles | None = None
 
 
 def open_checkpoint(
@@ -68,25 +73,61 @@ def open_checkpoint(
         config = {**name, **replaced}
         family = family_of(config, "The config")
         nowhere = Path(f"a new {family.model_type} model")
-        return Checkpoint(nowhere, family, family.complete(config), {}, Modules())
+        complete = with_labels(family.complete(config))
+        return Checkpoint(nowhere, family, complete, {}, Modules())
     file = local_path(name)
-    if file.suffix in READERS and os.path.isfile(file):
-        folder, found = file.parent, read_file(file)
-        if not replaced and not (folder / "config.json").is_file():
-            raise CheckpointError(
-                f"{file} holds weights alone, and there is no config.json beside it: give its "
-                "content as load(…, config=…)."
-            )
-    else:
-        folder = resolve(name, revision, cache_dir)
-        found = read_tensors(folder)
-    stored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    is_file = file.suffix in READERS and os.path.isfile(file)
+    folder = file.parent if is_file else resolve(name, revision, cache_dir)
+    return read_whole(folder, lambda: _open(folder, file if is_file else None, replaced))
+
+
+def _open(folder: Path, file: Path | None, replaced: dict[str, Any]) -> Checkpoint:
+    """Reads a folder, or one file with weights and what stands beside it."""
+    found = read_tensors(folder) if file is None else read_file(file)
+    has_config = (folder / "config.json").is_file()
+    if file is not None and not replaced and not has_config:
+        raise CheckpointError(
+            f"{file} holds weights alone, and there is no config.json beside it: give its "
+            "content as load(…, config=…)."
+        )
+    stored = read_json(folder / "config.json") if has_config else {}
     config = {**stored, **replaced}
     family = family_of(config, "config=" if "model_type" in replaced else folder / "config.json")
     where = [str(folder / "config.json")] * bool(stored) + ["config="] * bool(replaced)
-    complete = family.complete(config, " with ".join(where))
+    complete = with_labels(family.complete(config, " with ".join(where)))
     prefix = f"{family.tensor_prefix}."
     modules = read_modules(folder)
     named = [(key.removeprefix(prefix), tensor) for key, tensor in found.items()]
     tensors = by_name([*named, *modules.dense.items()])
-    return Checkpoint(folder, family, complete, tensors, modules)
+    return Checkpoint(folder, family, complete, tensors, modules, TokenizerFiles.of(folder))
+
+
+def with_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose id2label says what transformers reads from label2id or num_labels alone.
+
+    Args:
+        config: The content of config.json.
+
+    Raises:
+        CheckpointError: If label2id does not number its labels from 0 on.
+    """
+    config = dict(config)
+    numbers, count = config.get("label2id"), config.get("num_labels")
+    names = config.get("id2label")
+    if not names and isinstance(numbers, dict) and numbers:
+        if sorted(map(str, numbers.values())) != sorted(map(str, range(len(numbers)))):
+            raise CheckpointError(
+                "The config key 'label2id' numbers labels from 0 on without gaps, found "
+                f"{list(numbers.values())}; or name them in 'id2label'."
+            )
+        config["id2label"] = {str(number): name for name, number in numbers.items()}
+    elif not names and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
+    elif isinstance(names, dict) and isinstance(numbers, dict) and numbers:
+        told = {str(number): name for name, number in numbers.items()}
+        if told != {str(number): name for number, name in names.items()}:
+            say(
+                "The config keys 'id2label' and 'label2id' contradict each other; id2label counts, "
+                "as in transformers."
+            )
+    return config

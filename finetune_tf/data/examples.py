@@ -24,6 +24,7 @@ from finetune_tf.labels import Labels, label_text
 from finetune_tf.messages import say
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Encoded, task_options
+from finetune_tf.tasks.encoded import check_ids
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -266,6 +267,8 @@ class Examples:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name, self.places)
         encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
+        size = getattr(model, "config", {}).get("vocab_size")
+        check_ids(encoded, model.tokenizer, size, self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

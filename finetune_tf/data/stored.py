@@ -3,6 +3,7 @@
 Shape legend: R rows, T tokens of all rows, B batch, L length, D features.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
-from finetune_tf.errors import CacheError
+from finetune_tf.errors import CacheError, FinetuneError
 from finetune_tf.files import unfinished
 from finetune_tf.messages import say
 
@@ -103,23 +104,86 @@ class RowStore:
     def _file(
         self, path: Path, shape: tuple, dtype: Any, size: int, what: str, compute: Callable
     ) -> np.ndarray:
-        if path.exists():
-            say(f"{what}: read from {path}.")
-        else:
+        if path.is_file():
+            try:
+                array = map_array(path, shape, dtype, CacheError)
+                say(f"{what}: read from {path}.")
+                return array
+            except CacheError as error:
+                say(f"{what}: computed again, because {error}")
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _refuse_too_large(size, shutil.disk_usage(self.folder).free, str(self.folder), what)
-            say(f"{what}: computed once, {_readable(size)} in {path}.")
-            with unfinished(path) as beside:
-                array = np.lib.format.open_memmap(beside, "w+", dtype, shape)
-                compute(array)
-                array.flush()
-        return np.load(path, mmap_mode="r")
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise CacheError(
+                f"{self.folder} cannot be written ({error.strerror}). Store features in another "
+                "folder, or in memory."
+            ) from None
+        _refuse_too_large(size, free, str(self.folder), what)
+        say(f"{what}: computed once, {_readable(size)} in {path}.")
+        with unfinished(path, CacheError) as beside:
+            array = np.lib.format.open_memmap(beside, "w+", dtype, shape)
+            allocate(beside)
+            compute(array)
+            array.flush()
+        return map_array(path, shape, dtype, CacheError)
 
     def narrow(self, values: np.ndarray) -> np.ndarray:
         """Values in the precision and the type that arrays are kept in."""
         if self.precision == "bfloat16":
             return values.astype("bfloat16").view(np.uint16)
         return values.astype(np.float32, copy=False)
+
+
+def allocate(path: Path) -> None:
+    """Gives a file with holes all its room on the disk.
+
+    Without this, a disk that fills while a mapped file is written ends the process with SIGBUS.
+
+    Raises:
+        OSError: If the disk has too little room.
+    """
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        piece = bytes(1 << 20)
+        kept = file.read(min(size, 4096))  # the header of a NumPy file
+        for start in range(0, size, len(piece)):
+            file.seek(start)
+            file.write(piece[: size - start])
+        file.seek(0)
+        file.write(kept)
+
+
+def map_array(
+    path: Path, shape: tuple[int | None, ...], dtype: Any, error: type[FinetuneError]
+) -> np.ndarray:
+    """A NumPy file that one of the library's own caches wrote, mapped and not read.
+
+    Args:
+        path: The file.
+        shape: It has to have; None for any number.
+        dtype: It has to have; an abstract one such as `np.integer` stands for all its kinds.
+        error: The class of the error to raise.
+
+    Raises:
+        FinetuneError: An `error`, if it is damaged or has another shape or type.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # never opens a pickle
+    except (OSError, ValueError, EOFError, TypeError, OverflowError, MemoryError) as reason:
+        raise error(f"{path} is damaged ({reason}).") from None
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits or not np.issubdtype(array.dtype, dtype):
+        raise error(
+            f"{path} is damaged: it holds {array.dtype} {array.shape}, expected "
+            f"{np.dtype(dtype).name if isinstance(dtype, str) else dtype.__name__} {shape}."
+        )
+    return array
 
 
 def ends_of(rows: Sequence[np.ndarray]) -> np.ndarray:

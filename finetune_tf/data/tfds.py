@@ -20,6 +20,7 @@ from finetune_tf.data.examples import Examples
 from finetune_tf.data.paths import column_at
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.labels import ProblemType
+from finetune_tf.messages import one_line
 from finetune_tf.spelling import names_checked
 
 NETWORK_TIMEOUT = 3.0
@@ -120,8 +121,13 @@ def _find(name: str, data_dir: str | None) -> Any:
 
 
 def _prepare(builder: Any) -> None:
-    if builder.is_prepared():
-        return
+    if not builder.is_prepared():
+        _download_and_prepare(builder)
+    if not builder.info.splits:  # prepared by another process since this builder was made
+        builder.info.read_from_directory(builder.data_dir)
+
+
+def _download_and_prepare(builder: Any) -> None:
     # Only data sets of TFDS itself are known to download; a user's own may read local files.
     downloads = type(builder).__module__.startswith("tensorflow_datasets.")
     if downloads and not network_reachable():
@@ -132,7 +138,29 @@ def _prepare(builder: Any) -> None:
             f"tfds.builder({name!r}, data_dir=FOLDER).download_and_prepare(), copy FOLDER here "
             "and pass data_dir=FOLDER; or read your own files with from_csv or from_jsonl."
         )
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        if builder.is_prepared():  # another process was faster; its files come with one rename
+            builder.info.read_from_directory(builder.data_dir)
+        elif _is_of_files(error):
+            raise DataError(
+                f"{builder.info.full_name} cannot be prepared in {builder.data_dir} "
+                f"({one_line(str(error))[:300]}). Make room there, or pass another data_dir=FOLDER."
+            ) from None
+        else:
+            raise
+
+
+def _is_of_files(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, is about reading or writing files."""
+    import tensorflow as tf
+
+    while error is not None:
+        if isinstance(error, OSError | tf.errors.OpError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def network_reachable(timeout: float = NETWORK_TIMEOUT) -> bool:

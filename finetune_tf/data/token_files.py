@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.rows import Rows, lengths_of
+from finetune_tf.data.stored import map_array
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.files import unfinished_folder
+from finetune_tf.json_files import member, read_json
 from finetune_tf.messages import say
+from finetune_tf.paths import absolute, read_whole
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Encoded, task_options
 
@@ -68,11 +72,19 @@ class TokenFiles:
         from finetune_tf.data.batching import batches_of
 
         wanted = _maker(model)
-        different = [name for name, value in wanted.items() if self.about["made_by"][name] != value]
+        made_by = self.about["made_by"]
+        different = [name for name, value in wanted.items() if made_by.get(name) != value]
         if different:
             raise DataError(
                 f"The tokens in {self.name} were made with another {' and '.join(different)} than "
                 "this model has. Make them again: ft.data.write_tokens(parts, model, folder)."
+            )
+        size = model.config.get("vocab_size")
+        if size is not None and self.about.get("largest_id", 0) >= size:
+            raise DataError(
+                f"The tokens in {self.name} go up to the id {self.about['largest_id']}, but the "
+                f"model's word table has {size:,} rows. Make room for them before the first fit: "
+                "model.resize_token_embeddings(len(model.tokenizer))."
             )
         return batches_of(
             self.encoded,
@@ -117,7 +129,7 @@ def write_tokens(
         DataTypeError: If a part is something else.
         CheckpointError: If the folder cannot be written.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = absolute(folder)
     with unfinished_folder(folder, _STALE) as beside:
         _write(parts, model, beside, max_length, options)
     found = read_tokens(folder)
@@ -135,23 +147,66 @@ def read_tokens(folder: str | Path) -> TokenFiles:
     Raises:
         DataError: If it does not hold tokens.
     """
-    folder = Path(folder).expanduser().resolve()
-    if not (folder / _ABOUT).is_file():
+    folder = absolute(folder, DataError)
+    return read_whole(folder, lambda: _read_folder(folder))
+
+
+def _read_folder(folder: Path) -> TokenFiles:
+    path = folder / _ABOUT
+    if not os.path.isfile(path):
         raise DataError(f"{folder} holds no tokens: write them with ft.data.write_tokens first.")
-    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    ends = np.load(folder / _ENDS)
+    about = read_json(path, error=DataError)
+    kinds = {"made_by": dict, "features": list, "pad_values": dict, "targets": str}
+    kinds |= {"group": int, "max_length": int, "tokens": int}
+    for key, kind in kinds.items():
+        member(about, key, kind, path, error=DataError)
+    ends = np.array(map_array(folder / _ENDS, (None,), np.integer, DataError))
+    count = about["tokens"]
+    if count < 1 or not len(ends) or ends[-1] != count or (np.diff(ends, prepend=0) < 0).any():
+        raise _damaged(folder / _ENDS)
 
     def rows(name: str) -> Rows:
-        return Rows(np.memmap(folder / f"{name}.bin", "int32", "r", shape=(int(ends[-1]),)), ends)
+        file = folder / f"{name}.bin"
+        if not file.is_file() or file.stat().st_size != 4 * count:
+            raise _damaged(file)
+        return Rows(np.memmap(file, "int32", "r", shape=(count,)), ends)
 
-    targets = {"none": lambda: None, "rows": lambda: np.load(folder / _TARGETS)}
+    features = about["features"]
+    is_known = set(map(str, features)) <= {"input_ids", "token_type_ids"}
+    if not is_known or "input_ids" not in features or set(features) != set(about["pad_values"]):
+        raise _damaged(path)
+    numbers = [*about["pad_values"].values(), about["group"], about["max_length"]]
+    if not all(isinstance(n, int) and n >= 0 for n in numbers) or 0 in numbers[-2:]:
+        raise _damaged(path)
+    targets = None
+    if about["targets"] == "rows":
+        targets = _targets(folder / _TARGETS, len(ends) // about["group"])
+    elif about["targets"] == "tokens":
+        targets = rows("targets")
+    elif about["targets"] != "none":
+        raise _damaged(path)
     encoded = Encoded(
-        features={name: rows(name) for name in about["features"]},
+        features={name: rows(name) for name in features},
         pad_values=about["pad_values"],
-        targets=targets.get(about["targets"], lambda: rows("targets"))(),
+        targets=targets,
         group=about["group"],
     )
     return TokenFiles(encoded, about, str(folder))
+
+
+def _targets(path: Path, count: int) -> np.ndarray:
+    """Targets of whole rows, one an item and of any further shape."""
+    for rest in range(3):
+        with contextlib.suppress(DataError):
+            return np.array(map_array(path, (count, *[None] * rest), np.number, DataError))
+    raise _damaged(path)
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        f"{path} is damaged or missing. Write the tokens again: ft.data.write_tokens(parts, model, "
+        "folder)."
+    )
 
 
 def _write(
@@ -161,6 +216,7 @@ def _write(
     targets: list[np.ndarray] = []
     kinds: set[str] = set()
     first: Encoded | None = None
+    largest = 0
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
         for part in _read(parts):
@@ -186,6 +242,7 @@ def _write(
                 columns["targets"] = encoded.targets
             elif kinds == {"rows"}:
                 targets.append(encoded.targets)
+            largest = max([largest, *(int(row.max(initial=0)) for row in columns["input_ids"])])
             for name, rows in columns.items():
                 if name not in files:
                     files[name] = stack.enter_context(open(folder / f"{name}.bin", "wb"))
@@ -205,6 +262,7 @@ def _write(
         "group": first.group,
         "max_length": max_length or model.max_length,
         "tokens": int(ends[-1]),
+        "largest_id": largest,
     }
     (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 

@@ -3,12 +3,16 @@
 import abc
 import html
 import json
+import math
 import os
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune_tf.errors import MissingExtraError
+from finetune_tf.errors import DataError, MissingExtraError
+from finetune_tf.files import unfinished, write_text
+from finetune_tf.messages import one_line
+from finetune_tf.paths import absolute
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +49,7 @@ class Document(abc.ABC):
             MissingExtraError: If matplotlib is not installed.
         """
         try:
-            import matplotlib  # noqa: F401
+            import matplotlib
         except ImportError as error:
             raise MissingExtraError(
                 "Drawing needs matplotlib, which is not installed. "
@@ -53,7 +57,8 @@ class Document(abc.ABC):
             ) from error
         from finetune_tf.evaluation import figures
 
-        return getattr(figures, self._drawing)(self)
+        with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
+            return getattr(figures, self._drawing)(self)
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes report.json and report.txt, and report.png where matplotlib is installed.
@@ -63,46 +68,50 @@ class Document(abc.ABC):
 
         Returns:
             The folder.
+
+        Raises:
+            DataError: If a file cannot be written; each that was there is unchanged.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        as_json = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        _write(folder / "report.json", lambda path: path.write_text(as_json + "\n", "utf-8"))
-        _write(folder / "report.txt", lambda path: path.write_text(f"{self}\n", "utf-8"))
+        folder = absolute(folder, DataError)
+        as_json = json.dumps(_finite(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+        write_text(folder / "report.json", as_json + "\n", DataError)
+        write_text(folder / "report.txt", f"{self}\n", DataError)
         try:
             figure = self.plot()
         except MissingExtraError:
             return folder
-        _write(folder / "report.png", lambda path: figure.savefig(path, format="png", dpi=150))
+        with unfinished(folder / "report.png", DataError) as path:
+            figure.savefig(path, format="png", dpi=150)
         return folder
 
     def __str__(self) -> str:
         return "\n\n".join(
-            _as_text(block) if isinstance(block, Table) else block for block in self.blocks()
+            _as_text(block) if isinstance(block, Table) else one_line(block)
+            for block in self.blocks()
         )
 
     def _repr_html_(self) -> str:
         return "\n".join(
-            _as_html(block) if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+            _as_html(block) if isinstance(block, Table) else f"<p>{_escaped(block)}</p>"
             for block in self.blocks()
         )
 
 
-def _write(path, write) -> None:
-    # Beside its place first, so that a reader never finds half a file.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _finite(value: Any) -> Any:
+    """Plain values in which null stands for what is no number, since JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_text(table: Table) -> str:
-    columns = list(zip(table.header, *table.rows, strict=True))
+    rows = [[one_line(cell) for cell in row] for row in (table.header, *table.rows)]
+    columns = list(zip(*rows, strict=True))
     widths = [max(map(_width, column)) for column in columns]
     lines = []
-    for first, *others in [table.header, *table.rows]:
+    for first, *others in rows:
         cells = [first + " " * (widths[0] - _width(first))]
         cells += [
             " " * (width - _width(cell)) + cell
@@ -114,10 +123,15 @@ def _as_text(table: Table) -> str:
 
 def _as_html(table: Table) -> str:
     def row(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(row(cells, "td") for cells in table.rows)
     return f"<table><thead>{row(table.header, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _escaped(text: str) -> str:
+    """A text for HTML; names in it come from data."""
+    return html.escape(one_line(text))
 
 
 def _width(text: str) -> int:

@@ -6,6 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from finetune_tf.errors import DataError
+from finetune_tf.return_tensors import without_shared_state
+
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
@@ -63,22 +66,60 @@ def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options:
         pairs: Second texts.
         **options: For the tokenizer.
     """
-    return tokenizer(
-        texts,
-        pairs,
-        return_attention_mask=False,
-        return_token_type_ids=True,
-        verbose=False,
-        **options,
-    )
+    with without_shared_state(tokenizer):  # a tokenizer of the user's has no lock of ours
+        return tokenizer(
+            texts,
+            pairs,
+            return_attention_mask=False,
+            return_token_type_ids=True,
+            verbose=False,
+            **options,
+        )
 
 
 def features_of(encoding: Any, tokenizer: Any) -> dict[str, Any]:
-    """The part of `Encoded` that every task has: ids, token types and what fills them up."""
+    """The part of `Encoded` that every task has: ids, token types and what fills them up.
+
+    Raises:
+        DataError: If an id is beyond every word table.
+    """
     names = ("input_ids", "token_type_ids")
+    try:
+        features = {name: [np.asarray(row, "int32") for row in encoding[name]] for name in names}
+    except OverflowError:
+        raise DataError(
+            "The tokenizer gives ids beyond 2**31. Its files are damaged: get them again."
+        ) from None
     return {
-        "features": {
-            name: [np.asarray(row, dtype="int32") for row in encoding[name]] for name in names
-        },
+        "features": features,
         "pad_values": {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
     }
+
+
+def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> None:
+    """Makes sure that every id has a row in the model's word table.
+
+    A device could take another row for one that is not there, and say nothing.
+
+    Args:
+        encoded: Rows.
+        tokenizer: What made their ids.
+        size: Rows of the word table; None if nobody knows.
+        name: Of the examples, for messages.
+
+    Raises:
+        DataError: If an id, or that of the padding token, is beyond the table.
+    """
+    rows = encoded.features["input_ids"]
+    if size is None or not len(rows):
+        return
+    largest = max(int(np.concatenate(rows).max(initial=0)), encoded.pad_values["input_ids"])
+    if encoded.draw is not None:  # fill-mask hides words behind the mask token and others
+        largest = max(largest, tokenizer.mask_token_id, tokenizer.vocab_size - 1)
+    if largest >= size:
+        raise DataError(
+            f"The tokenizer gives the id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}) "
+            f"for {name}, but the model's word table has {size:,} rows. Make room for new tokens "
+            "before the first fit: model.resize_token_embeddings(len(model.tokenizer)); otherwise "
+            "the tokenizer is that of another checkpoint."
+        )

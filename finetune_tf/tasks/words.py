@@ -84,7 +84,7 @@ def _needs_space(tokenizer: Any) -> bool:
     So it is with byte-level BPE (RoBERTa) unless it was made with `add_prefix_space=True`: alone,
     a word would get the tokens that it has in the middle of another word.
     """
-    plain, spaced = tokenizer(["a", " a"], add_special_tokens=False)["input_ids"]
+    plain, spaced = tokenized(tokenizer, ["a", " a"], add_special_tokens=False)["input_ids"]
     return plain != spaced
 
 

@@ -104,3 +104,15 @@ def test_what_cannot_be_exported(model, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"pip install 'finetune-tf\[openvino\]'"):
         model.export(tmp_path / "served", format="openvino")
     assert not (tmp_path / "served").exists()
+
+
+def test_a_model_made_from_a_config_has_no_tokenizer_to_export(tmp_path, capsys):
+    config = {"model_type": "bert", "vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 20}
+    model = ft.load(config, labels=["bad", "good"])
+    folder = model.export(tmp_path / "served")
+    assert "The checkpoint has no tokenizer, so none is saved." in capsys.readouterr().out
+    served = tf.saved_model.load(folder).signatures["serving_default"]
+    found = served(**{name: tf.constant(rows) for name, rows in INPUTS.items()})["logits"]
+    np.testing.assert_allclose(found, model(INPUTS), atol=1e-6)
+    assert not (folder / "tokenizer.json").exists()

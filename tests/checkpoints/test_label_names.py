@@ -1,0 +1,47 @@
+"""Names of labels that a config says in another way than id2label."""
+
+import pytest
+from helpers_checkpoints import copy_checkpoint, reference
+
+import finetune_tf as ft
+from finetune_tf.checkpoints.checkpoint import with_labels
+from finetune_tf.errors import CheckpointError
+
+FOLDER, _ = reference("relu")  # its labels are no, maybe, yes
+
+
+def test_label2id_alone_names_the_outputs(tmp_path):
+    numbers = {"maybe": 1, "no": 0, "yes": 2}
+    folder = copy_checkpoint(FOLDER, tmp_path / "c", id2label=None, label2id=numbers)
+    model = ft.load(folder)
+    assert model.labels == ("no", "maybe", "yes")
+    assert model.config["id2label"] == {"0": "no", "1": "maybe", "2": "yes"}
+    assert ft.load(model.save_pretrained(tmp_path / "out")).labels == model.labels
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"label2id": {"b": "1", "a": "0"}}, {"0": "a", "1": "b"}),
+        ({"num_labels": 3}, {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}),
+        ({"num_labels": 5, "id2label": {"0": "x"}}, {"0": "x"}),
+        ({"num_labels": 5, "label2id": {"x": 0}}, {"0": "x"}),
+        ({}, None),
+    ],
+)
+def test_what_stands_for_id2label(config, names):
+    assert with_labels(config).get("id2label") == names
+
+
+@pytest.mark.parametrize("numbers", [{"a": 0, "b": 0}, {"a": 1, "b": 2}, {"a": 0.5}, {"a": None}])
+def test_numbers_that_number_no_outputs(numbers):
+    with pytest.raises(CheckpointError, match="'label2id' numbers labels from 0 on without gaps"):
+        with_labels({"label2id": numbers})
+
+
+def test_two_keys_that_contradict_each_other(capsys):
+    config = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"good": 0, "bad": 1}}
+    assert with_labels(config) == config
+    assert "contradict each other; id2label counts" in capsys.readouterr().out
+    with_labels({"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}})
+    assert capsys.readouterr().out == ""
