@@ -15,6 +15,7 @@ from finetune_tf.checkpoints.weights import dump
 from finetune_tf.errors import CheckpointError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
+from finetune_tf.untrained import say_if_untrained
 
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
@@ -53,6 +54,7 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
         _write(model, tokenizer, beside, card)
     model.info.tokenizer = str(folder)
     say(f"Saved {folder}; opens in {opens_in(model)}.")
+    say_if_untrained(model)
     return folder
 
 

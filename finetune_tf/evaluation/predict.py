@@ -9,6 +9,7 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.evaluation.running import run
 from finetune_tf.tasks import Encoded
+from finetune_tf.untrained import say_if_untrained
 
 if TYPE_CHECKING:
     import keras
@@ -66,9 +67,12 @@ def outputs(
 ) -> tuple[list[np.ndarray], Encoded]:
     """What the model puts out for examples, and the rows that they were turned into.
 
+    Says so if nobody has trained the model's head.
+
     Raises:
         ModelError: If an output is not a finite number.
     """
+    say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.condenses)
     return run(model, encoded, batch_size, examples.name), encoded
 
