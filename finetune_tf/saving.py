@@ -58,6 +58,17 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
     return folder
 
 
+def write_checkpoint(model: Any, folder: Path) -> None:
+    """Writes what `save_pretrained` writes, into a folder that somebody else makes whole.
+
+    Args:
+        model: A FineTuneModel.
+        folder: Made; nothing may be there yet.
+    """
+    folder.mkdir()
+    _write(model, _tokenizer_or_none(model), folder, {})
+
+
 def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
     """Saves a model and uploads it with huggingface_hub, whose errors pass through.
 

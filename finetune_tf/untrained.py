@@ -79,6 +79,12 @@ def say_if_untrained(model: Any) -> None:
         say(message)
 
 
+def remember_as_initial(model: Any, path: str) -> None:
+    """Notes the present value of a new variable as its first one: it was set, not trained."""
+    variable = next(v for v in model.weights if v.path == path)
+    model.info.initial_weights[path] = _fingerprint(variable)
+
+
 def _fingerprint(variable: Any) -> list:
     values = np.ascontiguousarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))
     return [list(variable.shape), zlib.crc32(values)]

@@ -5,17 +5,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Scripts that write without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+# What stands between two spaces is a whole clause there, and a character says as much as a word.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
 # Punctuation counts as a token, single characters too ("I", "!", "不").
-_TOKEN = r"\w+|[^\w\s]"
+_TOKEN = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]"
 _MOST_FEATURES = 200_000
 
 
 class TextFeatures:
     """TF-IDF of words (1-2 grams) and characters (2-5 grams, within words).
 
-    The characters carry languages that write without spaces, spelling and endings. A pair gives
-    these features once a side, in columns of their own, and measures of the sides' likeness,
-    without which a linear model could not compare them.
+    In scripts that write without spaces, each character is a word, so that together all grams of 1
+    to 5 characters count. Elsewhere the characters carry spelling, endings and parts of compounds.
+    A pair gives these features once a side, in columns of their own, and measures of how alike the
+    sides are, without which a linear model could not compare them.
     """
 
     def fit(self, sides: Sequence[list[str]]) -> "TextFeatures":
