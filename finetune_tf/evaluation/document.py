@@ -72,6 +72,7 @@ class Document(abc.ABC):
         try:
             figure = self.plot()
         except MissingExtraError:
+            (folder / "report.png").unlink(missing_ok=True)  # that of an earlier report
             return folder
         _write(folder / "report.png", lambda path: figure.savefig(path, format="png", dpi=150))
         return folder
