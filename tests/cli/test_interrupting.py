@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import keras
 import pytest
@@ -230,3 +232,24 @@ def test_the_command_lines_handler_tells_the_signal():
     with pytest.raises(KeyboardInterrupt) as stopped:
         interrupt(signal.SIGTERM, None)
     assert stopped.value.args == (signal.SIGTERM,)
+
+
+def test_stored_features_are_trained_on_until_the_signal(one_block, reviews, ctrl_c):
+    """The head alone learns, in a model of its own; the whole one gets its best weights."""
+
+    def press():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            time.sleep(0.05)  # until the fit has begun
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    finger = threading.Thread(target=press)
+    finger.start()
+    with pytest.raises(ft.errors.TrainingInterrupted) as stopped:
+        ft.finetune(one_block, reviews, reviews, policy="head", epochs=10**6, verbose=0)
+    finger.join()
+
+    result = stopped.value.result
+    scores = result.history["val_accuracy"]
+    assert f"epoch {1 + scores.index(max(scores))}, the best one so far" in str(stopped.value)
+    assert ft.evaluate(result.model, reviews).metrics["accuracy"] == pytest.approx(max(scores))
