@@ -9,6 +9,7 @@ model.fit(train.batches(model, batch_size=32, shuffle=True), epochs=3)
 model.save_pretrained("my-model")
 """
 
+from finetune_tf import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
 from finetune_tf import callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import compare, evaluate, plot_history, predict
@@ -19,6 +20,7 @@ from finetune_tf.model import FineTuneModel
 from finetune_tf.recipe import FinetuneResult, finetune
 from finetune_tf.stages import Stage, stages
 from finetune_tf.training import count_parameters, freeze, presets, select, train_only
+from finetune_tf.training.starting import start_from_mean
 
 
 def __getattr__(name: str) -> object:
@@ -53,5 +55,6 @@ __all__ = [
     "presets",
     "select",
     "stages",
+    "start_from_mean",
     "train_only",
 ]

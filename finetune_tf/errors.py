@@ -5,6 +5,7 @@ They derive from the built-in error a Python user would expect as well, so that
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from finetune_tf.messages import printable
 
@@ -67,3 +68,18 @@ class CacheError(ModelError):
 
 class MissingExtraError(FinetuneError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended `finetune` after its first step; what was learnt so far is in `result`.
+
+    It is no `FinetuneError`, so that nothing which handles errors swallows it.
+
+    Attributes:
+        result: A `FinetuneResult` without a report, which can be saved.
+        signum: The signal that asked for the end.
+    """
+
+    def __init__(self, message: str, result: Any, signum: int) -> None:
+        super().__init__(message)
+        self.result, self.signum = result, signum

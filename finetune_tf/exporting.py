@@ -13,6 +13,7 @@ from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
 from finetune_tf.paths import absolute
 from finetune_tf.saving import tokenizer_or_none, write_config
+from finetune_tf.untrained import say_if_untrained
 
 FORMATS = ("tf_saved_model", "openvino")
 # The name under which Hugging Face's serving classes (optimum) look for it.
@@ -52,6 +53,7 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
             f"export needs KERAS_BACKEND=tensorflow, found {keras.backend.backend()}. Save the "
             "model with save_pretrained and load it on TensorFlow."
         )
+    say_if_untrained(model)
     openvino = _openvino() if format == "openvino" else None
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)

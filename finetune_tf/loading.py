@@ -19,14 +19,16 @@ from finetune_tf.model import FineTuneModel
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.saving import opens_in
 from finetune_tf.spelling import names_checked
+from finetune_tf.task_inference import TaskChoice, choose_task, is_class_of_other_task
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
+from finetune_tf.untrained import initial_weights
 
 
 @names_checked
 def load(
     checkpoint: str | Path | Mapping[str, Any],
-    task: str = "text-classification",
+    task: str | None = None,
     *,
     labels: Labels | Iterable[str] | Mapping[Any, str] | int | None = None,
     problem_type: str | None = None,
@@ -49,7 +51,9 @@ def load(
         checkpoint: A folder, or a Hub id such as "bert-base-uncased"; a file with weights, which
             needs `config` if no config.json stands beside it; or the content of a config.json, for
             a model with random weights.
-        task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`.
+        task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`. By default the one
+            that the checkpoint was trained for, which is said with the reason; a pretrained one
+            becomes a text classifier with a new head, above all where labels are given.
         labels: Names of the outputs in order (`train.labels` of your data), by number as in a
             config's id2label, or how many. By default those of the checkpoint. One label means a
             number (regression).
@@ -75,11 +79,12 @@ def load(
         The model, not compiled.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be had, is damaged or unsupported, or has a
-            trained head for other labels.
+        CheckpointError: If the checkpoint cannot be had, is damaged or unsupported, has a
+            trained head for other labels, or does not say what task it is for.
         ModelError: If there is no such task or dtype policy.
     """
-    task_ = get_task(task)
+    if task is not None:
+        get_task(task)  # a misspelt one is told before a download
     policy = policy_of(dtype)
     if dtype == "auto":
         say(device_line(policy.name))
@@ -87,6 +92,8 @@ def load(
     if policy.compute_dtype == "float32":
         compute_float32_in_full()
     source = open_checkpoint(checkpoint, revision, cache_dir, config)
+    choice = choose_task(task, source, is_labelled=labels is not None or problem_type is not None)
+    task_, task = choice.task, choice.task.name
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
     # The table of the output layer depends on the layout that such a model is saved in.
@@ -111,6 +118,7 @@ def load(
         _refuse_holes(report, source, task_)
     require_memory(variables, str(source.folder))
     fill(variables, matched)
+    head_layers = _head_layers(model, report, source, task_)
     model.info = ModelInfo(
         checkpoint=str(source.folder if isinstance(checkpoint, Mapping) else checkpoint),
         tokenizer=str(source.folder),
@@ -118,11 +126,12 @@ def load(
         labels=labels,
         pooling=pooling,
         config=complete,
-        head_layers=_head_layers(model, report, source, task_),
+        head_layers=head_layers,
+        initial_weights=initial_weights(model, report.new, head_layers),
         max_length=task_.max_length(source.modules),
     )
     model._tokenizer_files = source.tokenizer_files
-    say(_summary(model, report))
+    say(_summary(model, report, choice))
     return model
 
 
@@ -177,11 +186,8 @@ def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str
             f"{source.modules.activation!r}; a head that gives logits has Identity. Replace the "
             "head with load(…, new_head=True)."
         )
-    # Heads for tokens or multiple choice have the same tensor names as one for texts.
-    classes = source.config.get("architectures") or []
-    others = [name for name in classes if "For" in name and not name.endswith(task.class_suffix)]
     own = not task.poolings or pooling == (source.modules.pooling or "pooler")
-    return own and not others
+    return own and not is_class_of_other_task(source, task)
 
 
 def _choose_labels(
@@ -215,7 +221,7 @@ def _choose_labels(
     raise CheckpointError(
         f"{source.folder} has a head trained for the labels {list(stored)}, but {list(asked)} "
         "were asked for. Leave labels out to keep that head, or replace it with "
-        "load(…, new_head=True)."
+        f"load(…, new_head=True). It is a head for {task.name}; say task=… for another task."
     )
 
 
@@ -290,8 +296,9 @@ def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
     )
 
 
-def _summary(model: FineTuneModel, report: LoadReport) -> str:
+def _summary(model: FineTuneModel, report: LoadReport, choice: TaskChoice) -> str:
     pooling = model.info.pooling
     how = "the family's own pooler" if pooling == "pooler" else f"{pooling} pooling"
     parts = [str(report), *([how] if pooling else []), f"saves for {opens_in(model)}"]
+    parts += [str(choice)] if str(choice) else []
     return f"Loaded {model.info.checkpoint}: {'; '.join(parts)}."

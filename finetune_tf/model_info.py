@@ -54,6 +54,8 @@ class ModelInfo:
         pooling: "pooler" (the family's own), "cls" or "mean"; None where nothing is pooled.
         config: The complete Hugging Face config, as it will be saved.
         head_layers: Names of the layers that no checkpoint has trained.
+        initial_weights: Of the variables in them that were drawn anew: path to shape and checksum
+            of the first values; see `finetune_tf.untrained`.
         max_length: Tokens that the checkpoint wants texts cut to, or None.
         record: What was done with the model, for its card: data, fits, results.
     """
@@ -66,6 +68,7 @@ class ModelInfo:
     config: dict
     head_layers: tuple[str, ...]
     max_length: int | None = None
+    initial_weights: dict[str, list] = dataclasses.field(default_factory=dict)
     record: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,30 +1,31 @@
 """`finetune`: the public verbs in a row, with good defaults."""
 
 import itertools
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import check
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import CacheError, DataTypeError, MissingExtraError, ModelError
-from finetune_tf.evaluation import Report, evaluate
-from finetune_tf.evaluation.curves import plot_history
+from finetune_tf.errors import CacheError, DataTypeError, ModelError, TrainingInterrupted
+from finetune_tf.evaluation import evaluate
 from finetune_tf.feature_cache import cache_features
-from finetune_tf.files import unfinished, write_text
+from finetune_tf.interruption import Progress, StopRequest, StopWhenAsked, finishing_steps
 from finetune_tf.loading import load
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
+from finetune_tf.run_folder import FinetuneResult
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import get_task
 from finetune_tf.training import presets, select
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.select import Selector
+from finetune_tf.training.starting import start_from_mean
 
 # What learns, one phase after the other; the last one gets the epochs that are asked for.
 POLICIES: dict[str, tuple[Selector, ...]] = {
@@ -36,47 +37,6 @@ POLICIES: dict[str, tuple[Selector, ...]] = {
 }
 
 
-@dataclass
-class FinetuneResult:
-    """What `finetune` gives back.
-
-    Attributes:
-        model: With the weights of the epoch that `keep` means.
-        history: Metric name to one value an epoch, over all phases.
-        report: On the test examples, or None without any.
-        settings: What it was called with.
-    """
-
-    model: FineTuneModel
-    history: dict[str, list[float]]
-    report: Report | None
-    settings: dict[str, Any]
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes the run: config.json, history.json, checkpoint/, report.* and pictures.
-
-        Args:
-            folder: Made if it does not exist.
-
-        Returns:
-            The folder.
-        """
-        folder = Path(folder)
-        self.model.save_pretrained(folder / "checkpoint")
-        write_text(folder / "config.json", json.dumps(self.settings, indent=2) + "\n")
-        write_text(folder / "history.json", json.dumps(self.history, indent=2) + "\n")
-        if self.report is not None:
-            self.report.save(folder)
-        try:
-            figure = plot_history(self.history)
-        except MissingExtraError as error:
-            say(f"No pictures: {error}")
-            return folder
-        with unfinished(folder / "history.png") as beside:
-            figure.savefig(beside, format="png", dpi=150)
-        return folder
-
-
 @names_checked
 def finetune(
     checkpoint: str | Path,
@@ -84,7 +44,7 @@ def finetune(
     validation: Examples | None = None,
     test: Examples | None = None,
     *,
-    task: str = "text-classification",
+    task: str | None = None,
     policy: str | Selector | Sequence[Selector] = "full",
     epochs: int = 3,
     batch_size: int = 32,
@@ -99,6 +59,8 @@ def finetune(
     baseline: Any = "auto",
     seed: int = 0,
     store_features: bool | str | Path = True,
+    class_weight: Mapping[Any, float] | None = None,
+    verbose: Literal["auto", 0, 1, 2] = "auto",
     callbacks: tuple = (),
 ) -> FinetuneResult:
     """Fine-tunes a checkpoint on examples and measures it against a baseline.
@@ -108,7 +70,7 @@ def finetune(
         train: Examples to learn from.
         validation: Examples that tell how good an epoch is; by default a tenth of `train`.
         test: Examples for the report; without them there is none.
-        task: Name of a Hugging Face pipeline.
+        task: Name of a Hugging Face pipeline; by default inferred as in `load`.
         policy: What learns: "full", "head", "head-first" (an epoch of the head, then all), a
             selector of what trains, or several, one phase after the other.
         epochs: Of the last (or only) phase; a phase before it takes one.
@@ -130,6 +92,9 @@ def finetune(
         store_features: Whether what frozen blocks compute is computed once and kept in memory
             (see `cache_features`), or the folder to keep it in. Where that is not possible, or
             callbacks are given, which expect the whole model, it is computed in each epoch.
+        class_weight: What a target of each class counts in the loss, as in Keras's `fit`: by the
+            number of a class or by its name; classes that are left out count 1.
+        verbose: As in Keras's `fit`: 0 for no progress bar, 2 for a line an epoch.
         callbacks: More Keras callbacks for every phase.
 
     Returns:
@@ -137,7 +102,12 @@ def finetune(
 
     Raises:
         FinetuneError: If data, checkpoint or settings do not fit; the message says how.
+        TrainingInterrupted: After Ctrl-C, once the step is finished. Its `result` holds the model
+            with the weights of the best epoch so far (see `keep`; those of the last step if no
+            epoch of the phase was finished), the history and no report. A second Ctrl-C raises
+            KeyboardInterrupt at once, as does one before the first step.
     """
+    check(batch_size=batch_size, epochs=epochs, max_length=max_length, seed=seed)
     phases = _phases(policy)
     if keep not in ("best", "last"):
         raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")
@@ -147,11 +117,12 @@ def finetune(
     say(device_line(dtype))
     if validation is None:
         train, validation = train.split(0.1, seed)
-    labels = train.labels if get_task(task).has_labels else None
+    labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
     if test is not None and model.task.target_column in test.columns:
         model.task.targets(test, model.labels)  # labels that do not fit are told before the fit
     preset = _preset(model, label_smoothing)
+    start_from_mean(model, train)
 
     def batches(learner: FineTuneModel) -> tuple[Any, Any]:
         learned = {"batch_size": batch_size, "shuffle": True, "seed": seed}
@@ -160,32 +131,12 @@ def finetune(
             validation.batches(learner, batch_size, max_length=max_length),
         )
 
-    history: dict[str, list[float]] = {}
-    for i, selector in enumerate(phases, 1):
-        is_last = i == len(phases)
-        train_only(model, selector)
-        learner, (learned, watched) = _learner(model, store_features and not callbacks, batches)
-        rate = learning_rate if is_last else "auto"
-        learner.compile(**preset(optimizer=optimizer, learning_rate=rate))
-        fit = learner.fit(
-            learned,
-            validation_data=watched,
-            epochs=epochs if is_last else 1,
-            callbacks=[*callbacks, *([_keep_best(model, epochs)] if keep == "best" else [])],
-        )
-        for name, values in fit.history.items():
-            history.setdefault(name, []).extend(float(value) for value in values)
-
-    model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
-    if test is not None and (shared := overlap(train, test)):
-        say(f"{len(shared):,} of {len(test):,} test texts also stand in the training examples.")
-    report = None if test is None else evaluate(model, test, baseline=baseline, train=train)
     settings = {
         "checkpoint": str(checkpoint),
         "train": train.name,
         "validation": validation.name,
         "test": test.name if test else None,
-        "task": task,
+        "task": model.task.name,
         "policy": str(policy),
         "epochs": epochs,
         "batch_size": batch_size,
@@ -197,10 +148,73 @@ def finetune(
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),
         "store_features": str(store_features),
+        "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "dtype": dtype,
         "seed": seed,
     }
-    return FinetuneResult(model, history, report, settings)
+    model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
+    result = FinetuneResult(model, {}, None, settings)
+    progress, request, kept = Progress(), StopRequest(), None
+    try:
+        for progress.phase, selector in enumerate(phases, 1):
+            is_last = progress.phase == len(phases)
+            train_only(model, selector)
+            learner, (learned, watched) = _learner(model, store_features and not callbacks, batches)
+            rate = learning_rate if is_last else "auto"
+            learner.compile(**preset(optimizer=optimizer, learning_rate=rate))
+            kept = _Kept(learner, _keep_best(model, epochs) if keep == "best" else None)
+            with finishing_steps() as request:
+                learner.fit(
+                    learned,
+                    validation_data=watched,
+                    epochs=epochs if is_last else 1,
+                    callbacks=[*callbacks, *kept.callbacks, StopWhenAsked(request, progress)],
+                    class_weight=class_weight,
+                    verbose=verbose,
+                )
+            kept.add_history(result.history)
+            kept = None
+        if test is not None and (shared := overlap(train, test)):
+            say(f"{len(shared):,} of {len(test):,} test texts also stand in the training examples.")
+        if test is not None:
+            result.report = evaluate(model, test, baseline=baseline, train=train)
+    except KeyboardInterrupt as stop:
+        ended_at_once = kept is not None and request.signum and not request.is_obeyed
+        if not progress.steps or ended_at_once:
+            raise
+        weights = "of the last phase's end" if kept is None else kept.restore(result.history)
+        settings["interrupted"] = f"{progress}; weights {weights}"
+        signum = int(next(iter(stop.args), signal.SIGINT))
+        message = f"Training was interrupted in {progress}; the model has the weights {weights}."
+        raise TrainingInterrupted(message, result, signum) from None
+    return result
+
+
+class _Kept:
+    """What is kept of a phase, whether it comes to its end or not."""
+
+    def __init__(self, learner: FineTuneModel, best: keras.callbacks.EarlyStopping | None) -> None:
+        self._learner, self._best = learner, best
+        learner.history = None  # that of an earlier phase
+        self.callbacks = [] if best is None else [best]
+
+    def add_history(self, history: dict[str, list[float]]) -> None:
+        """Adds the finished epochs to those of earlier phases."""
+        for name, values in getattr(self._learner.history, "history", {}).items():
+            history.setdefault(name, []).extend(float(value) for value in values)
+
+    def restore(self, history: dict[str, list[float]]) -> str:
+        """Does what Keras leaves undone at the end of an interrupted fit.
+
+        Returns:
+            Which weights the model has now.
+        """
+        self.add_history(history)
+        self._learner._eval_epoch_iterator = None  # or else the next fit validates on its batches
+        if self._best is None or self._best.best_weights is None:
+            return "of the last step"
+        self._best.on_train_end()
+        return f"of epoch {self._best.best_epoch + 1}, the best one so far"
 
 
 def _learner(

@@ -17,6 +17,7 @@ from finetune_tf.errors import FinetuneError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
 from finetune_tf.paths import absolute
+from finetune_tf.untrained import say_if_untrained
 
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
@@ -55,7 +56,19 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
         _write(model, tokenizer, beside, card)
     model.info.tokenizer = str(folder)
     say(f"Saved {folder}; opens in {opens_in(model)}.")
+    say_if_untrained(model)
     return folder
+
+
+def write_checkpoint(model: Any, folder: Path) -> None:
+    """Writes what `save_pretrained` writes, into a folder that somebody else makes whole.
+
+    Args:
+        model: A FineTuneModel.
+        folder: Made; nothing may be there yet.
+    """
+    folder.mkdir()
+    _write(model, tokenizer_or_none(model), folder, {})
 
 
 def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:

@@ -18,11 +18,12 @@ import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.answer_scores import best_scores, f1_score
+from finetune_tf.evaluation.features import UNSPACED
 from finetune_tf.evaluation.measure import Baseline
 from finetune_tf.labels import Labels
 
 # Characters of languages that write without spaces count as words.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _ASKING = ("who", "when", "where", "which", "what", "why", "how")
 _LONGEST = 8  # words of an answer

@@ -88,8 +88,8 @@ def baselines_for(problem_type: ProblemType) -> dict[str, Baseline]:
 
 
 def _tuned(fit_and_score, strengths, train, targets, test, labels, seed):
-    features = TextFeatures().fit(_sides(train))
-    learned, asked = features.transform(_sides(train)), features.transform(_sides(test))
+    features = TextFeatures()
+    learned, asked = features.fit_transform(_sides(train)), features.transform(_sides(test))
     strength = _best_strength(fit_and_score, strengths, learned, targets, labels, seed)
     return fit_and_score(learned, targets, asked, labels, strength)
 

@@ -79,6 +79,7 @@ class Document(abc.ABC):
         try:
             figure = self.plot()
         except MissingExtraError:
+            (folder / "report.png").unlink(missing_ok=True)  # that of an earlier report
             return folder
         with unfinished(folder / "report.png", DataError) as path:
             figure.savefig(path, format="png", dpi=150)

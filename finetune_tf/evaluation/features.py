@@ -5,17 +5,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: Scripts that write without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+#: What stands between two spaces is a whole clause there, and a character says as much as a word.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
 # Punctuation counts as a token, single characters too ("I", "!", "不").
-_TOKEN = r"\w+|[^\w\s]"
+_TOKEN = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"
 _MOST_FEATURES = 200_000
 
 
 class TextFeatures:
     """TF-IDF of words (1-2 grams) and characters (2-5 grams, within words).
 
-    The characters carry languages that write without spaces, spelling and endings. A pair gives
-    these features once a side, in columns of their own, and measures of the sides' likeness,
-    without which a linear model could not compare them.
+    In scripts that write without spaces, each character is a word, so that together all grams of 1
+    to 5 characters count. Elsewhere the characters carry spelling, endings and parts of compounds.
+    A pair gives these features once a side, in columns of their own, and measures of how alike the
+    sides are, without which a linear model could not compare them.
     """
 
     def fit(self, sides: Sequence[list[str]]) -> "TextFeatures":
@@ -24,32 +31,44 @@ class TextFeatures:
         Args:
             sides: The texts, or for pairs the texts and their partners: one or two lists (n,).
         """
+        self.fit_transform(sides)
+        return self
+
+    def fit_transform(self, sides: Sequence[list[str]]):
+        """As `fit` and then `transform`, in half the time: texts are taken apart once.
+
+        Args:
+            sides: As for `fit`.
+        """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import StandardScaler
 
-        texts = [text for side in sides for text in side]
         common = {"sublinear_tf": True, "max_features": _MOST_FEATURES}
         self._vectorizers = [
-            TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2), **common).fit(texts),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common).fit(texts),
+            TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2), **common),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),
         ]
+        texts = [text for side in sides for text in side]
+        rows = len(sides[0])
+        blocks = [vectorizer.fit_transform(texts) for vectorizer in self._vectorizers]
+        tfidf = [[block[i * rows : (i + 1) * rows] for block in blocks] for i in range(len(sides))]
         self._scaler = None
         if len(sides) == 2:
-            self._scaler = StandardScaler().fit(self._likeness(sides, self._tfidf(sides)))
-        return self
+            self._scaler = StandardScaler().fit(self._likeness(sides, tfidf))
+        return self._joined(sides, tfidf)
 
     def transform(self, sides: Sequence[list[str]]):
         """Features of texts as a scipy CSR matrix (n, num_features)."""
+        tfidf = [[vectorizer.transform(side) for vectorizer in self._vectorizers] for side in sides]
+        return self._joined(sides, tfidf)
+
+    def _joined(self, sides, tfidf):
         from scipy.sparse import csr_matrix, hstack
 
-        tfidf = self._tfidf(sides)
         blocks = [block for side in tfidf for block in side]
         if self._scaler is not None:
             blocks.append(csr_matrix(self._scaler.transform(self._likeness(sides, tfidf))))
         return hstack(blocks, format="csr")
-
-    def _tfidf(self, sides):
-        return [[vectorizer.transform(side) for vectorizer in self._vectorizers] for side in sides]
 
     def _likeness(self, sides, tfidf) -> np.ndarray:
         # The rows of a TF-IDF block have length one, so that their product is the cosine.

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.evaluation.running import run
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import TASKS, Encoded
+from finetune_tf.untrained import say_if_untrained
 
 if TYPE_CHECKING:
     import keras
@@ -52,6 +54,7 @@ def predict(
         DataTypeError: If something else than text is given, such as token ids.
         DataError: If a text is empty, or there are not as many partners as texts.
     """
+    check(batch_size=batch_size)
     task = require_task(model).task
     options = {name: columns.pop(name) for name in task.options if name in columns}
     asked = task.asked(texts, text_pair, **columns)
@@ -76,9 +79,12 @@ def outputs(
 ) -> tuple[list[np.ndarray], Encoded]:
     """What the model puts out for examples, and the rows that they were turned into.
 
+    Says so if nobody has trained the model's head.
+
     Raises:
         ModelError: If an output is not a finite number.
     """
+    say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.condenses)
     return run(model, encoded, batch_size, examples.name), encoded
 

@@ -11,6 +11,7 @@ from finetune_tf.labels import Labels
 
 # A longer table of classes is cut to those that need attention.
 _MOST_CLASSES = 20
+_MOST_MISSED = 5
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,25 @@ class Report(Document):
             ]
             for name in shown
         ]
-        return [*note, Table(["class", "precision", "recall", "f1", "support"], rows)]
+        table = Table(["class", "precision", "recall", "f1", "support"], rows)
+        return [*note, table, *self._missed_classes()]
+
+    def _missed_classes(self):
+        """A sentence about the classes of the test that the model never gets right."""
+        missed = {
+            name: measures["support"]
+            for name, measures in self.per_class.items()
+            if measures["support"] and not measures["f1"]
+        }
+        if not missed:
+            return []
+        rarest = sorted(missed, key=missed.get)
+        told = ", ".join(f"{name} ({missed[name]:,} in the test)" for name in rarest[:_MOST_MISSED])
+        more = f" and {len(missed) - _MOST_MISSED} more" if len(missed) > _MOST_MISSED else ""
+        return [
+            f"Never predicted right: {told}{more}. Of a class that is rare in training, collect "
+            "more examples, or let each count more: class_weight=."
+        ]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def runs(tmp_path_factory):
 def test_downloads_what_is_needed(runs):
     assert runs.online["owner/tiny"] == (
         "Loaded owner/tiny: 41 of 41 variables filled; the family's own pooler; saves for "
-        "transformers.BertForSequenceClassification.\n"
+        "transformers.BertForSequenceClassification; task text-classification, by its class "
+        "BertForSequenceClassification.\n"
         "Labels(['no', 'maybe', 'yes'], problem_type='single_label_classification')"
     )
     assert runs.online["owner/tiny@main"] == runs.online["owner/tiny"]

@@ -39,7 +39,8 @@ def test_the_line_of_a_trained_head(capsys):
     ft.load(FOLDER)
     assert capsys.readouterr().out == (
         f"Loaded {FOLDER}: 41 of 41 variables filled; the family's own pooler; saves for "
-        "transformers.BertForSequenceClassification.\n"
+        "transformers.BertForSequenceClassification; task text-classification, by its class "
+        "BertForSequenceClassification.\n"
     )
 
 
@@ -81,8 +82,10 @@ def test_a_head_for_another_pooling_is_left_out_and_said(capsys):
 @pytest.mark.parametrize("kind", ["BertForTokenClassification", "BertForMultipleChoice"])
 def test_a_head_for_another_task_is_left_out_and_said(tmp_path, kind, capsys):
     folder = copy_checkpoint(FOLDER, tmp_path / "other", architectures=[kind])
-    assert ft.load(folder, labels=["a", "b"]).labels == ("a", "b")
-    assert "new: classifier/dense; unused: classifier;" in capsys.readouterr().out
+    assert ft.load(folder, "text-classification", labels=["a", "b"]).labels == ("a", "b")
+    printed = capsys.readouterr().out
+    assert "new: classifier/dense; unused: classifier;" in printed
+    assert "is left out, because that is another task." in printed
 
 
 def test_problem_types():
@@ -174,10 +177,10 @@ def test_poolings_that_are_not_there(tmp_path):
     folder = pooled(tmp_path, pooling_mode_max_tokens=True)
     message = r"was trained with the pooling 'pooling_mode_max_tokens', which is not supported; "
     with pytest.raises(CheckpointError, match=message):
-        ft.load(folder)
-    assert ft.load(folder, pooling="mean").info.pooling == "mean"
+        ft.load(folder, labels=2)
+    assert ft.load(folder, labels=2, pooling="mean").info.pooling == "mean"
     with pytest.raises(CheckpointError, match="one of auto, pooler, cls, mean, found 'max'"):
-        ft.load(folder, pooling="max")
+        ft.load(folder, labels=2, pooling="max")
 
 
 def test_a_dense_module_that_gives_no_logits(tmp_path):
@@ -190,7 +193,7 @@ def test_a_dense_module_that_gives_no_logits(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"Dense module that ends in the activation 'Tanh'.*new_head"
     ):
-        ft.load(folder)
+        ft.load(folder, "text-classification")
     assert ft.load(folder, labels=["a", "b"], new_head=True).labels == ("a", "b")
 
 

@@ -13,7 +13,8 @@ def test_the_line_of_a_load(capsys):
     ft.load(FOLDER, labels=["bad", "good"])
     assert capsys.readouterr().out == (
         f"Loaded {FOLDER}: 101 of 103 variables filled; new: classifier/dense; unused: "
-        "pooler.dense; mean pooling; saves for sentence_transformers.SentenceTransformer.\n"
+        "pooler.dense; mean pooling; saves for sentence_transformers.SentenceTransformer; "
+        "task text-classification, because labels are given.\n"
     )
 
 
@@ -21,7 +22,8 @@ def test_its_own_pooler_was_never_trained_and_counts_as_head(capsys):
     model = ft.load(FOLDER, labels=["bad", "good"], pooling="pooler")
     assert capsys.readouterr().out == (
         f"Loaded {FOLDER}: 103 of 105 variables filled; new: classifier/dense; the family's own "
-        "pooler; saves for transformers.BertForSequenceClassification.\n"
+        "pooler; saves for transformers.BertForSequenceClassification; "
+        "task text-classification, because labels are given.\n"
     )
     roles = {stage.name: stage.role for stage in model.stages}
     assert roles == {

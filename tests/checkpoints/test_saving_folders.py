@@ -40,6 +40,8 @@ def test_what_a_classifier_writes(tiny_bert, tmp_path, capsys):
     assert model.save_pretrained(tmp_path / "new" / "out") == tmp_path / "new" / "out"
     assert capsys.readouterr().out == (
         f"Saved {tmp_path}/new/out; opens in transformers.BertForSequenceClassification.\n"
+        "Nobody has trained the head of this model (classifier): its weights are the random ones "
+        "of the load, so what it says about texts means nothing.\n"
     )
     out = tmp_path / "new" / "out"
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(files(out))

@@ -6,6 +6,7 @@ import sys
 import pytest
 from helpers_models import write_checkpoint
 
+import finetune_tf as ft
 from finetune_tf import cli
 
 # The toy model is random, so there is nothing that a high rate could ruin.
@@ -157,6 +158,9 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(
 
 
 def test_export(tiny_bert, tmp_path, monkeypatch, capsys):
-    assert not run(monkeypatch, "export", tiny_bert, tmp_path / "served")
+    model = ft.load(tiny_bert, labels=["bad", "good"])
+    model.set_weights([weight + 0.01 for weight in model.get_weights()])
+    checkpoint = model.save_pretrained(tmp_path / "trained")
+    assert not run(monkeypatch, "export", checkpoint, tmp_path / "served")
     assert "as tf_saved_model" in capsys.readouterr().out
     assert (tmp_path / "served" / "saved_model.pb").exists()

@@ -57,6 +57,21 @@ def comparison():
     )  # fmt: skip
 
 
+def test_a_class_that_is_never_predicted_right_gets_a_sentence():
+    labels = Labels(["common", "rare", "rarer", "absent"])
+    report = make_report(labels, [0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0])
+    assert str(report).endswith(
+        "Never predicted right: rarer (1 in the test), rare (2 in the test). Of a class that is "
+        "rare in training, collect more examples, or let each count more: class_weight=."
+    )
+
+
+def test_many_classes_that_are_never_predicted_right_are_counted():
+    labels = Labels(f"c{i}" for i in range(12))
+    report = make_report(labels, list(range(12)), [0] * 12)
+    assert "c5 (1 in the test) and 6 more. Of a class" in str(report)
+
+
 def test_a_report_reads_as_a_table(moods):
     assert (
         str(moods)

@@ -1,0 +1,300 @@
+"""The command line has what the Python call has, and says what it does about input and folders."""
+
+import csv
+import inspect
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import typer
+from helpers_models import write_checkpoint
+
+import finetune_tf as ft
+from finetune_tf import cli
+from finetune_tf.cli.options import class_weights
+from finetune_tf.errors import ArgumentError
+from finetune_tf.tasks import TASKS
+
+pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
+ROWS = [("a very good film", "good"), ("a very bad film", "bad")] * 8
+
+
+def run(monkeypatch, *arguments) -> int:
+    """Runs the command line in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["finetune-tf", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "base", blocks=1)
+
+
+@pytest.fixture(scope="module")
+def saved(base, tmp_path_factory):
+    """The folder of a model of each task whose head counts as trained."""
+    options = {
+        "text-classification": {"labels": ["bad", "good"]},
+        "token-classification": {"labels": ["O", "B-film"]},
+    }
+    folder, found = tmp_path_factory.mktemp("saved"), {}
+    for task in TASKS:
+        model = ft.load(base, task, **options.get(task, {}))
+        model.set_weights([weight + 0.01 for weight in model.get_weights()])
+        found[task] = model.save_pretrained(folder / task)
+    return found
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "train.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *ROWS])
+    return path
+
+
+def options_of(command):
+    """The names of a command's options and arguments as the command line has them."""
+    group = typer.main.get_command(cli.app)
+    return {name for p in group.commands[command].params for name in p.opts}
+
+
+def test_train_has_every_argument_of_finetune():
+    missing = {
+        name
+        for name in inspect.signature(ft.finetune).parameters
+        if "--" + name.replace("_", "-") not in options_of("train")
+    }
+    # The first two are arguments there, and callbacks are Python.
+    assert missing == {"checkpoint", "train", "callbacks"}
+
+
+@pytest.mark.parametrize("reader", [ft.data.from_csv, ft.data.from_jsonl])
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_data_are_read_with_every_option_of_a_reader(command, reader):
+    inside = {"path", "columns", "labels", "problem_type"}  # labels come with the data or the model
+    names = {name for name in inspect.signature(reader).parameters if name not in inside}
+    assert {"--" + name.replace("_", "-") for name in names} <= options_of(command)
+
+
+@pytest.mark.parametrize("function", ["evaluate", "predict"])
+def test_the_other_commands_have_the_arguments_of_their_functions(function):
+    names = set(inspect.signature(getattr(ft, function)).parameters)
+    names -= {"model", "test", "texts", "columns"}  # arguments there, or options by their own name
+    assert {"--" + name.replace("_", "-") for name in names} <= options_of(function)
+
+
+def test_help_names_every_task(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in ("train", "evaluate", "predict", "export"):
+        assert run(monkeypatch, command, "--help") == 0
+        printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert all(task in printed for task in TASKS)
+
+
+def test_a_real_process_keeps_tensorflow_quiet_and_says_its_version():
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune_tf", "--version"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert (done.stdout, done.stderr) == (f"finetune-tf {ft.__version__}\n", "")
+    assert done.returncode == 0
+
+
+def test_whoever_imports_the_library_decides_about_logs():
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    code = "import os, finetune_tf; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout != "3\n"  # TensorFlow itself sets 1 where nothing is set
+
+
+def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "train.csv"
+    lines = ["review|mood", *("ein sehr guter Film für mich|gut", "nicht schön|schlecht") * 8]
+    path.write_text("\n".join(lines), encoding="cp1252")
+    options = ["--text", "review", "--label", "mood", "--encoding", "cp1252", "--delimiter", "|"]
+    options += ["--class-weight", "gut=2", "--class-weight", "schlecht=0.5", "--verbose", 2]
+    options += ["--optimizer", "sgd", "--dropout", 0.0, "--store-features", "off", "--epochs", 1]
+    options += ["--baseline", "majority", "--test", path, "--output", tmp_path / "run"]
+
+    assert run(monkeypatch, "train", base, path, *options) == 0
+
+    printed = capsys.readouterr().out
+    assert "baseline majority" in printed
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["class_weight"] == {"0": 2.0, "1": 0.5}
+    assert settings["optimizer"] == "sgd" and settings["dropout"] == 0.0
+    assert settings["store_features"] == "False"
+    card = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
+    assert json.loads(card)["hidden_dropout_prob"] == 0.0
+
+
+def test_class_weights_by_name_or_number():
+    labels = ft.Labels(["spam", "a=b"])
+    assert class_weights(["spam=2", "a=b=0.5"], labels) == {0: 2.0, 1: 0.5}
+    assert class_weights(["1=3"], labels) == {1: 3.0}
+    assert class_weights(None, labels) is None
+    for wrong in ("spam", "spam=much", "spam=-1", "spam=inf", "spam=nan"):
+        with pytest.raises(ArgumentError, match="--class-weight is LABEL=NUMBER with a number"):
+            class_weights([wrong], labels)
+    with pytest.raises(ArgumentError, match="names the label 'ham'; labels: spam, a=b"):
+        class_weights(["ham=2"], labels)
+
+
+@pytest.mark.parametrize(
+    "name, option, message",
+    [
+        ("data.jsonl", ["--delimiter", ";"], "--delimiter has no meaning for"),
+        ("reviews", ["--encoding", "cp1252"], "--encoding has no meaning for reviews"),
+        ("glue/sst2", ["--quotechar", "'"], "--quotechar has no meaning for glue/sst2"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(
+    base, tmp_path, monkeypatch, capsys, name, option, message
+):
+    source = tmp_path / name if "." in name else name
+    code = run(monkeypatch, "train", base, source, *option, "--output", tmp_path / "run")
+    assert code == 2 and message in capsys.readouterr().err
+
+
+def test_a_file_of_unknown_kind(base, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data.parquet").write_text("PAR1")
+    code = run(monkeypatch, "train", base, tmp_path / "data.parquet", "--output", tmp_path / "run")
+    assert code == 2
+    assert "has an ending that says nothing about its format; known are .csv" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["runs", "reports", "graphs"])
+def test_results_are_not_replaced_unasked(kind, saved, base, table, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "out"
+    checkpoint = saved["text-classification"]
+    command = {
+        "runs": ["train", base, table, "--epochs", 1, "--output", folder],
+        "reports": ["evaluate", checkpoint, table, "--output", folder],
+        "graphs": ["export", checkpoint, folder],
+    }[kind]
+    assert not run(monkeypatch, *command)
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+
+    assert run(monkeypatch, *command) == 2
+    printed = capsys.readouterr()
+    assert "/out already holds " in printed.err
+    assert "or replace what is there with --overwrite." in printed.err
+    assert printed.out == ""  # told before anything was loaded
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
+
+    assert not run(monkeypatch, *command, "--overwrite")
+    assert {path.name for path in folder.iterdir()} == {
+        path.name for path in written if path.parent == folder
+    }
+
+
+def test_a_graph_may_stand_beside_its_own_checkpoint_only(saved, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "own"
+    shutil.copytree(saved["text-classification"], folder)
+    assert run(monkeypatch, "export", saved["token-classification"], folder) == 2
+    assert "already holds config.json" in capsys.readouterr().err
+    assert not run(monkeypatch, "export", folder, folder)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_a_head_that_nobody_has_trained_is_an_error(
+    command, base, table, tmp_path, monkeypatch, capsys
+):
+    given = {"predict": ["a good film"], "evaluate": [table], "export": [tmp_path / "served"]}
+    assert run(monkeypatch, command, base, *given[command]) == 2
+    printed = capsys.readouterr()
+    assert "finetune-tf: Nobody has trained the head of this model (classifier)" in printed.err
+    assert "or train this one first: finetune-tf train." in printed.err
+    assert not (tmp_path / "served").exists()
+
+
+def test_a_failed_training_leaves_no_folder(base, tmp_path, monkeypatch, capsys):
+    (tmp_path / "train.csv").write_text("text,label\ngood film,\n")
+    output = tmp_path / "runs" / "first"
+    assert run(monkeypatch, "train", base, tmp_path / "train.csv", "--output", output) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"train.csv"}
+
+
+def said(monkeypatch, capsys, *arguments, stdin=None):
+    """The objects that predict prints, and what it says besides."""
+    if stdin is not None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    code = run(monkeypatch, "predict", *arguments)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return [json.loads(line) for line in printed.out.splitlines()], printed.err
+
+
+def test_each_line_of_input_gives_one_of_output(saved, monkeypatch, capsys):
+    lines = b"\na good film\n   \n\xef\xbb\xbf\r\na bad film\r\n\n"
+    found, told = said(monkeypatch, capsys, saved["text-classification"], stdin=lines)
+    assert [line["text"] for line in found] == ["", "a good film", "", "\ufeff", "a bad film", ""]
+    assert [("label" in line) for line in found] == [False, True, False, True, True, False]
+    assert "3 of 6 texts are empty: what is printed for them has no prediction." in told
+
+
+def test_input_of_empty_lines_alone_or_none(saved, monkeypatch, capsys):
+    found, _ = said(monkeypatch, capsys, saved["text-classification"], stdin=b"\n\n")
+    assert found == [{"text": ""}, {"text": ""}]
+    assert said(monkeypatch, capsys, saved["text-classification"], stdin=b"")[0] == []
+
+
+def test_empty_texts_among_arguments_and_partners(saved, monkeypatch, capsys):
+    pairs = ["a film", "", "a film", "--text-pair", "good", "--text-pair", "bad"]
+    pairs += ["--text-pair", " "]
+    found, _ = said(monkeypatch, capsys, saved["text-classification"], *pairs)
+    assert [sorted(line)[:1] for line in found] == [["label"], ["text"], ["text"]]
+
+
+def test_standard_input_of_another_encoding(saved, monkeypatch, capsys):
+    latin = "schön\n".encode("cp1252")
+    found, _ = said(
+        monkeypatch, capsys, saved["text-classification"], "--encoding", "cp1252", stdin=latin
+    )
+    assert found[0]["text"] == "schön"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(latin), encoding="utf-8"))
+    assert run(monkeypatch, "predict", saved["text-classification"]) == 2
+    assert "Standard input is not utf-8: byte 0xf6 does not fit." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "task, arguments, keys",
+    [
+        ("text-classification", ["a good film"], {"text", "label", "score", "probabilities"}),
+        ("token-classification", ["a good film"], {"text", "entities"}),
+        ("fill-mask", ["a [MASK] film"], {"text", "candidates"}),
+        ("fill-mask", ["a [MASK] [MASK]"], {"text", "candidates"}),
+        ("feature-extraction", ["a good film"], {"text", "vector"}),
+        (
+            "feature-extraction",
+            ["a good film", "--text-pair", "a bad film"],
+            {"text", "text_pair", "similarity"},
+        ),
+        (
+            "question-answering",
+            ["--question", "good film", "--context", "the actor was great"],
+            {"question", "context", "text", "start", "end", "score"},
+        ),
+    ],
+)
+def test_predictions_of_every_task_without_naming_it(
+    task, arguments, keys, saved, monkeypatch, capsys
+):
+    found, told = said(monkeypatch, capsys, saved[task], *arguments)
+    assert [set(line) for line in found] == [keys]
+    assert f"task {task}, by its" in told

@@ -1,0 +1,76 @@
+"""The TF-IDF baseline in languages in which a word is not what stands between two spaces."""
+
+import numpy as np
+import pytest
+
+from finetune_tf.data import Examples
+from finetune_tf.evaluation.baselines import baseline_scores
+from finetune_tf.evaluation.features import TextFeatures
+from finetune_tf.labels import Labels
+
+MOODS = Labels(["negative", "positive"])
+ALPHABETS = {
+    "Chinese": "的一是在人有我他这中大来上个国到说们为子和你地出道也时年得就那要下以生会自着去之",
+    "Japanese": "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらり",
+    "Thai": "กขคงจฉชซญดตถทธนบปผฝพฟภมยรลวศสหอฮ" + "ะาำิีึืุู",
+    "rare Chinese": "".join(chr(0x20000 + i) for i in range(60)),
+}
+
+
+def clauses(alphabet, count, seed):
+    """Clauses without spaces in which one character decides, at any place."""
+    generator = np.random.default_rng(seed)
+    characters = list(alphabet)
+    bad, good, others = characters[0], characters[1], characters[2:]
+    texts, targets = [], generator.integers(2, size=count)
+    for target in targets:
+        clause = list(generator.choice(others, 12))
+        clause.insert(generator.integers(12), good if target else bad)
+        texts.append("".join(clause))
+    return Examples({"text": texts}), targets
+
+
+@pytest.mark.parametrize("language", ALPHABETS)
+def test_single_characters_count_where_there_are_no_spaces(language):
+    train, targets = clauses(ALPHABETS[language], 300, 0)
+    test, expected = clauses(ALPHABETS[language], 100, 1)
+
+    scores = baseline_scores("tfidf", train, targets, test, MOODS)
+
+    assert (scores.argmax(axis=1) == expected).mean() >= 0.97
+
+
+def test_parts_of_german_compounds_count():
+    generator = np.random.default_rng(0)
+    syllables = ["kra", "fen", "bel", "tor", "nis", "wag", "lum", "sep", "dor", "mik"]
+
+    def compounds(count):
+        targets = generator.integers(2, size=count)
+        texts = [
+            "".join(generator.choice(syllables, 4)) + ("verlust" if target else "gewinn")
+            for target in targets
+        ]
+        return Examples({"text": texts}), targets
+
+    (train, targets), (test, expected) = compounds(60), compounds(30)
+    scores = baseline_scores("tfidf", train, targets, test, MOODS)
+
+    assert (scores.argmax(axis=1) == expected).all()
+
+
+def test_words_of_languages_with_spaces_stay_whole():
+    features = TextFeatures()
+    features.fit([["Übergrößen don't fit", "한국어 단어 films"]])
+
+    words = set(features._vectorizers[0].get_feature_names_out())
+
+    assert {"übergrößen", "fit", "한국어", "단어", "films", "don", "'", "t"} <= words
+    assert "한" not in words and "f" not in words
+
+
+def test_learning_and_then_reading_gives_the_same_as_both_at_once():
+    sides = [["a good film", "电影很好", "dull"], ["fine", "好电影", "long"]]
+    features = TextFeatures()
+    at_once = features.fit_transform(sides)
+    assert abs(at_once - features.transform(sides)).max() < 1e-12
+    assert at_once.shape[0] == 3

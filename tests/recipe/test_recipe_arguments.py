@@ -1,0 +1,81 @@
+"""What `finetune` passes on: class weights, verbosity, tasks, where a regression starts."""
+
+import numpy as np
+import pytest
+from helpers_models import write_checkpoint
+
+import finetune_tf as ft
+from finetune_tf.errors import ArgumentError
+
+GOOD, BAD = ["a very good film", "the actor was great"], ["a very bad film", "the actor was poor"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "one-block", blocks=1)
+
+
+@pytest.fixture
+def reviews():
+    return ft.data.from_arrays(GOOD * 8 + BAD * 8, ["good"] * 16 + ["bad"] * 16, name="toy")
+
+
+def test_class_weights_reach_the_loss(base, reviews):
+    def loss(**options):
+        return ft.finetune(
+            base, reviews, reviews, epochs=1, batch_size=64, verbose=0, dropout=0.0,
+            dtype="float32", **options,
+        ).history["loss"][0]  # fmt: skip
+
+    plain, doubled = loss(), loss(class_weight={0: 2.0, 1: 2.0})
+    assert doubled == pytest.approx(2 * plain, rel=1e-5)
+
+
+def test_verbosity_is_that_of_keras(base, reviews, capsys):
+    ft.finetune(base, reviews, reviews, epochs=1, verbose=2)
+    assert "1/1 - " in capsys.readouterr().out
+    ft.finetune(base, reviews, reviews, epochs=1, verbose=0)
+    assert "Epoch 1" not in capsys.readouterr().out
+
+
+def test_the_task_is_inferred_as_in_load(base, reviews):
+    assert ft.finetune(base, reviews, reviews, epochs=1).settings["task"] == "text-classification"
+
+
+@pytest.mark.parametrize("name, value", [("epochs", 0), ("batch_size", -3), ("seed", 1.5)])
+def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
+    with pytest.raises(ArgumentError, match=f"{name} is a whole number"):
+        ft.finetune("no-such-checkpoint", reviews, **{name: value})
+
+
+def test_a_regression_starts_from_the_training_mean(base, capsys):
+    years = ft.data.from_arrays(GOOD * 4 + BAD * 4, [1990.5, 2010.5] * 8, name="years")
+    result = ft.finetune(base, years, years, epochs=1, learning_rate=1e-5, keep="last", verbose=0)
+    assert "The output starts from the mean of the training targets, 2000." in (
+        capsys.readouterr().out
+    )
+    predicted = [prediction.score for prediction in ft.predict(result.model, GOOD + BAD)]
+    np.testing.assert_allclose(predicted, 2000.5, atol=2)
+
+
+def test_the_mean_is_no_training(base, capsys):
+    scores = ft.data.from_arrays(GOOD + BAD, [2.5, 3.5, 0.5, 1.5])
+    model = ft.load(base, labels=scores.labels)
+    assert ft.start_from_mean(model, scores) == 2.0
+    assert model.get_layer("classifier").dense.bias.numpy().tolist() == [2.0]
+    capsys.readouterr()
+    ft.predict(model, GOOD)
+    assert "Nobody has trained the head" in capsys.readouterr().out
+
+
+def test_a_trained_head_and_other_tasks_keep_their_bias(base, reviews, tmp_path):
+    classifier = ft.load(base, labels=reviews.labels)
+    assert ft.start_from_mean(classifier, reviews) is None
+    assert not classifier.get_layer("classifier").dense.bias.numpy().any()
+
+    scores = ft.data.from_arrays(GOOD + BAD, [2.5, 3.5, 0.5, 1.5])
+    model = ft.load(base, labels=scores.labels)
+    model.get_layer("classifier").dense.bias.assign([7.0])
+    again = ft.load(model.save_pretrained(tmp_path / "trained"))
+    assert ft.start_from_mean(again, scores) is None
+    assert again.get_layer("classifier").dense.bias.numpy().tolist() == [7.0]

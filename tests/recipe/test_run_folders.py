@@ -1,0 +1,95 @@
+"""A run and its folder: whole or not at all, and never over another run unasked."""
+
+import json
+
+import pytest
+from helpers_models import write_checkpoint
+
+import finetune_tf as ft
+from finetune_tf.errors import CheckpointError
+
+TEXTS = ["a very good film", "the actor was great", "a very bad film", "the actor was poor"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run with a report and one without."""
+    checkpoint = write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "one-block", blocks=1)
+    examples = ft.data.from_arrays(TEXTS * 2, ["good", "good", "bad", "bad"] * 2, name="toy")
+    options = {"epochs": 1, "batch_size": 8, "verbose": 0}
+    with_report = ft.finetune(checkpoint, examples, examples, examples, seed=1, **options)
+    return with_report, ft.finetune(checkpoint, examples, examples, seed=2, **options)
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_second_run_is_refused_and_the_first_stays(runs, tmp_path):
+    folder = runs[0].save(tmp_path / "run")
+    before = (folder / "config.json").read_text()
+
+    message = (
+        r"/run already holds checkpoint, config.json, history.json, history.png, report.json, "
+        r"report.png, report.txt. Choose another folder, or replace what is there with "
+        r"overwrite=True."
+    )
+    with pytest.raises(CheckpointError, match=message):
+        runs[1].save(folder)
+    assert (folder / "config.json").read_text() == before
+
+
+def test_overwriting_leaves_nothing_of_the_first_run_and_everything_else(runs, tmp_path):
+    folder = runs[0].save(tmp_path / "run")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "checkpoints").mkdir()  # a name that only begins as one of ours
+    (folder / "checkpoint" / "old.txt").write_text("of the first run")
+
+    assert runs[1].save(folder, overwrite=True) == folder
+
+    kept = {"notes.txt", "checkpoints"}
+    assert names(folder) == {"checkpoint", "config.json", "history.json", "history.png"} | kept
+    assert not (folder / "checkpoint" / "old.txt").exists()
+    assert json.loads((folder / "config.json").read_text())["seed"] == 2
+
+
+def test_other_files_alone_are_no_run(runs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert "notes.txt" in names(runs[1].save(tmp_path / "run"))
+
+
+def test_the_tokenizer_is_found_in_the_folder_afterwards(runs, tmp_path, capsys):
+    folder = runs[1].save(tmp_path / "run")
+    assert runs[1].model.info.tokenizer == str(folder / "checkpoint")
+    printed = capsys.readouterr().out
+    assert printed == (
+        f"Saved {folder}/checkpoint; opens in transformers.BertForSequenceClassification.\n"
+    )
+    assert (folder / "checkpoint" / "tokenizer.json").is_file()
+
+
+def test_a_save_that_fails_leaves_the_first_run_as_it_was(runs, tmp_path, monkeypatch):
+    folder = runs[0].save(tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(type(runs[0].report), "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # fmt: skip  # noqa: E501
+
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        runs[0].save(folder, overwrite=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert names(tmp_path) == {"run"}
+
+
+def test_a_checkpoint_is_no_run_to_be_replaced(runs, tmp_path):
+    folder = runs[1].save(tmp_path / "run") / "checkpoint"
+    for overwrite in (False, True):
+        with pytest.raises(CheckpointError, match="already holds config.json|is a checkpoint and"):
+            runs[1].save(folder, overwrite=overwrite)
+    assert ft.load(folder).labels == ("bad", "good")
+
+
+def test_the_current_folder_is_refused(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="is the current folder or above it"):
+        runs[1].save(".")
+    assert names(tmp_path) == set()
