@@ -64,7 +64,9 @@ def _count(also: Collection[Any] = ()) -> Number:
 #: The range of every argument that is a number, by the argument's name.
 RULES: dict[str, Number] = {
     "batch_size": _count(),
+    "label_smoothing": Number(0, 1, below_high=True),
     "max_length": _count(also=(None,)),
+    "scale": Number(0, above_low=True),
     "seed": Number(0, 2**32 - 1, whole=True),
 }
 

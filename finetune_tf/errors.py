@@ -29,6 +29,10 @@ class ArgumentError(ModelError):
     """An argument is outside of its range: a batch size of 0, a negative weight decay."""
 
 
+class UnknownModelError(ModelError, AttributeError):
+    """A model that does not know its task and labels, such as a clone of its graph, was asked."""
+
+
 class CacheError(ModelError):
     """Features cannot be stored: nothing is frozen, rows change each epoch, or room is short."""
 

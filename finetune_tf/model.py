@@ -1,18 +1,20 @@
 """The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
-from finetune_tf.encodings import EncodingModel
-from finetune_tf.inputs import complete
+from finetune_tf.errors import UnknownModelError
+from finetune_tf.inputs import check_values, complete, sizes_of
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
@@ -27,10 +29,14 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.schedules import schedule_of
+from finetune_tf.weighted import WeightedModel
+
+# Attributes that read a model's record; a clone of the graph has none.
+_READ_INFO = ("task", "labels", "config", "tokenizer", "max_length", "kind")
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(EncodingModel):
+class FineTuneModel(WeightedModel):
     """A Keras model made of a checkpoint and a task; `ft.load` makes it.
 
     It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -47,6 +53,21 @@ class FineTuneModel(EncodingModel):
     """
 
     info: ModelInfo
+
+    def __getattr__(self, name: str) -> Any:
+        """Python's hook for what is missing: `info`, and what reads it, of a clone.
+
+        Raises:
+            UnknownModelError: If the model was not made by this library.
+        """
+        if "info" not in self.__dict__ and (name == "info" or name in _READ_INFO):
+            raise UnknownModelError(
+                f"The model has no {name}: keras.models.clone_model copies the layers alone, so "
+                "labels, config, task and what is frozen are lost. Copy it whole: copy = "
+                "type(model).from_config(model.get_config()); "
+                "copy.set_weights(model.get_weights())."
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
     def stages(self) -> list[Stage]:
@@ -139,10 +160,13 @@ class FineTuneModel(EncodingModel):
                 batches. It pays in long trainings at one length.
 
         Raises:
-            ModelError: If the loss does not fit the labels.
+            ModelError: If the loss or a metric does not fit the labels.
         """
         preset = self.task.preset(self.labels)
-        resolved = compiling.resolve(self, self.labels, preset, optimizer, loss, metrics)
+        weighted = kwargs.pop("weighted_metrics", None)
+        resolved = compiling.resolve(
+            self, self.task, self.labels, preset, optimizer, loss, metrics, weighted
+        )
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
         super().compile(**resolved, **kwargs)
@@ -263,6 +287,8 @@ class FineTuneModel(EncodingModel):
 
     def compile_from_config(self, config: dict) -> None:
         """Keras's hook; a model with its own `compile` has to do it itself."""
+        if not hasattr(self, "info"):
+            _ = self.task  # says what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
@@ -270,8 +296,16 @@ class FineTuneModel(EncodingModel):
 
     def _complete_inputs(self, inputs: Any) -> dict:
         # A clone that Keras made of the graph alone knows nothing of itself.
-        limit = self._positions if hasattr(self, "info") else None
-        return complete(inputs, self._inputs_struct, limit)
+        known = hasattr(self, "info")
+        limit = self._positions if known else None
+        sizes = sizes_of(self.config) if known else None
+        return complete(inputs, self._inputs_struct, limit, sizes)
+
+    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Keras's fit traces a step, which sees no numbers, so they are looked at before."""
+        if isinstance(x, Mapping) or hasattr(x, "shape"):
+            check_values(x, sizes_of(self.config))
+        return super()._checked(x, y, weights)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)
@@ -288,6 +322,6 @@ class FineTuneModel(EncodingModel):
                     schedule_of(optimizer) or optimizer.get_config()["learning_rate"]
                 ),
                 "trained": f"{learning:,} of {total:,} parameters",
-                "last": {k: float(v[-1]) for k, v in history.history.items()},
+                "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},
             }
         )

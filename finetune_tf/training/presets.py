@@ -13,6 +13,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from finetune_tf import arguments
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
@@ -62,6 +63,7 @@ def cross_entropy(
     Returns:
         optimizer, loss and metrics.
     """
+    arguments.check(label_smoothing=label_smoothing)
     plain = LOSSES["cross_entropy"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
     return {
@@ -84,9 +86,10 @@ class Accuracy(keras.metrics.Mean):
         super().__init__(name=name, **kwargs)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Class numbers (…,) and logits (…, classes)."""
+        """Class numbers (…,) or rows over the classes, and logits (…, classes)."""
         if len(y_true.shape) == len(y_pred.shape):
-            y_true = ops.squeeze(y_true, axis=-1)
+            has_rows = y_true.shape[-1] != 1  # of 0 and 1 over the classes
+            y_true = ops.argmax(y_true, -1) if has_rows else ops.squeeze(y_true, axis=-1)
         y_true = ops.cast(y_true, "int32")
         right = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), y_true)
         counted = ops.cast(ops.not_equal(y_true, IGNORED), "float32")
@@ -108,8 +111,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is from 0 to below 1, found {label_smoothing!r}.")
+        arguments.check(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
