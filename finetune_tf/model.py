@@ -301,10 +301,21 @@ class FineTuneModel(WeightedModel):
         sizes = sizes_of(self.config) if known else None
         return complete(inputs, self._inputs_struct, limit, sizes)
 
+    def check_inputs(self, inputs: Any) -> None:
+        """Checks the numbers of arrays and eager tensors: whole, and such that the model has them.
+
+        Args:
+            inputs: Ids, or a dict with them, `attention_mask` and `token_type_ids`.
+
+        Raises:
+            ModelError: If one is not.
+        """
+        check_values(inputs, sizes_of(self.config))
+
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Keras's fit traces a step, which sees no numbers, so they are looked at before."""
         if isinstance(x, Mapping) or hasattr(x, "shape"):
-            check_values(x, sizes_of(self.config))
+            self.check_inputs(x)
         return super()._checked(x, y, weights)
 
     def _parameters(self) -> tuple[int, int]:

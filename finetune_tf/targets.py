@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Task
-from finetune_tf.training.outputs import LOSSES, Fit, Kind, name_of
+from finetune_tf.training.outputs import Fit, Kind, fit_of
 from finetune_tf.values import (
     LABELS_ADVICE,
     check_class_numbers,
@@ -16,19 +16,33 @@ from finetune_tf.values import (
     range_of,
 )
 
-_CAST = (
-    "Class numbers are whole numbers, found {found} in the batches, where a fraction would be cut "
-    "off unseen. Cast them: dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."
-)
+
+def check_type(targets: Any, kind: Kind, loss: Any) -> None:
+    """Checks the type of a batch's targets, once for each trace of a step, which sees no numbers.
+
+    Args:
+        targets: Of a batch.
+        kind: What the outputs of the model are.
+        loss: Of the model; one that somebody wrote is trusted.
+
+    Raises:
+        DataError: If class numbers are floats, of which a fraction would be cut off unseen.
+    """
+    fit = fit_of(loss, kind)
+    if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
+        raise DataError(
+            "Class numbers are whole numbers, found floats in the batches. Cast them: "
+            "dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."
+        )
 
 
 def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
-    """Checks shape and type of a batch's targets, once for each trace of a step.
+    """Checks that the shape of targets fits that of the outputs.
 
     A loss that somebody wrote is trusted.
 
     Args:
-        targets: Of a batch.
+        targets: Of a batch, or of all rows.
         outputs: Of the model.
         kind: What the outputs are.
         loss: Of the model.
@@ -36,7 +50,7 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     Raises:
         DataError: If they do not fit together.
     """
-    fit = LOSSES.get(name_of(loss) or "")
+    fit = fit_of(loss, kind)
     shape, wanted = getattr(targets, "shape", None), outputs.shape
     if fit is None or shape is None or kind == "vectors":
         return
@@ -56,8 +70,6 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
                 f"The loss takes a class number for each output, (batch, …) of rank {rank - 1}, "
                 f"found targets of shape {tuple(shape)}."
             )
-        if not fit.rows and is_float(targets):
-            raise DataError(_CAST.format(found="floats"))
     elif kind == "several":
         if len(shape) != rank or shape[-1] not in (None, wanted[-1]):
             raise DataError(_wants_rows(shape, wanted[-1]))
@@ -68,7 +80,7 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
 
 
 def checked_targets(
-    targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, ids: Any
+    targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, length: int | None
 ) -> Any:
     """Targets whose numbers are what the loss takes, class numbers as int32.
 
@@ -78,18 +90,18 @@ def checked_targets(
         task: Of the model.
         loss: Of the model; one that somebody wrote is trusted.
         outputs: The shape of the model's outputs.
-        ids: The inputs, whose length says what is a token of theirs.
+        length: Tokens of a row; None where nobody knows.
 
     Raises:
         DataError: If a number is none that the loss takes.
     """
-    fit, numbers = LOSSES.get(name_of(loss) or ""), concrete(targets)
+    fit, numbers = fit_of(loss, kind), concrete(targets)
     if fit is None or numbers is None or not numbers.size:
         return targets
     if kind == "classes" and not fit.rows:
         if numbers.ndim == len(outputs) and numbers.shape[-1] != 1:
             return targets  # rows, which `check_shape` refuses
-        return _class_numbers(numbers, task, outputs, ids)
+        return _class_numbers(numbers, task, outputs, length)
     if kind in ("classes", "several", "yes_no"):
         _check_shares(numbers, fit, kind)
     else:
@@ -97,9 +109,10 @@ def checked_targets(
     return targets
 
 
-def _class_numbers(numbers: np.ndarray, task: Task, outputs: tuple, ids: Any) -> Any:
+def _class_numbers(
+    numbers: np.ndarray, task: Task, outputs: tuple, length: int | None
+) -> np.ndarray:
     if task.name == "question-answering":
-        length = getattr(ids, "shape", (None, None))[-1]
         if length is None:
             return numbers
         advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."

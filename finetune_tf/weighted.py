@@ -10,8 +10,8 @@ import numpy as np
 
 from finetune_tf.encodings import EncodingModel, targets_of, with_targets
 from finetune_tf.errors import ModelError
-from finetune_tf.targets import check_shape, checked_targets
-from finetune_tf.training.outputs import LOSSES, Kind, kind_of, name_of
+from finetune_tf.targets import check_shape, check_type, checked_targets
+from finetune_tf.training.outputs import Kind, fit_of, kind_of
 from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.training.weights import by_class, check_weights, class_weights, spread, times
 
@@ -110,10 +110,11 @@ class WeightedModel(EncodingModel):
         targets = targets_of(x, y)
         if targets is not None:
             check_shape(targets, y_pred, self.kind, self.loss)
+            check_type(targets, self.kind, self.loss)
         if sample_weight is not None and targets is not None:
             sample_weight = self._spread(sample_weight, targets, y_pred)
             if len(sample_weight.shape) == len(y_pred.shape):  # a weight for each label
-                fit = LOSSES.get(name_of(self.loss) or "")
+                fit = fit_of(self.loss, self.kind)
                 if fit is None or not fit.by_label:
                     raise ModelError(
                         "Weights of labels need a loss that takes each label on its own, such as "
@@ -133,14 +134,26 @@ class WeightedModel(EncodingModel):
         """Inputs and targets whose numbers are what they should be, where these are known."""
         targets = targets_of(x, y)
         if hasattr(targets, "shape"):
+            check_shape(targets, self.outputs[0], self.kind, self.loss)
             ids = x.get("input_ids") if hasattr(x, "keys") else x
-            found = checked_targets(
-                targets, self.kind, self.task, self.loss, self.outputs[0].shape, ids
-            )
+            found = self.checked_targets(targets, getattr(ids, "shape", (None,))[-1])
             if found is not targets:
                 x, y = with_targets(x, y, found)
             check_weights(weights, len(targets))
         return x, y
+
+    def checked_targets(self, targets: Any, length: int | None = None) -> Any:
+        """Targets whose numbers are what the loss takes, class numbers as int32.
+
+        Args:
+            targets: An array or a tensor; of a symbolic one nothing is looked at.
+            length: Tokens of a row; None where nobody knows.
+
+        Raises:
+            DataError: If a number is none that the loss takes.
+        """
+        shape = self.outputs[0].shape
+        return checked_targets(targets, self.kind, self.task, self.loss, shape, length)
 
     def _spread(self, weights: Any, targets: Any, outputs: Any) -> Any:
         pairs = isinstance(self.loss, PairSimilarity)

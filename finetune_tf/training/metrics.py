@@ -95,8 +95,10 @@ class OnLogits(keras.metrics.Metric):
             counted = ops.not_equal(numbers, IGNORED)
             numbers = ops.where(counted, numbers, 0)
             rows = ops.one_hot(numbers, outputs) if self._targets == "rows" else None
-            counted = ops.cast(counted, "float32")
-            weight = counted if weight is None else counted * ops.reshape(weight, (-1,))
+            if weight is None:
+                weight = ops.cast(counted, self.metric.dtype)  # an IoU counts in whole numbers
+            else:
+                weight = ops.cast(counted, "float32") * ops.reshape(weight, (-1,))
         if self._targets == "second_class":
             logits = logits[:, 1:] - logits[:, :1]  # whose sigmoid is the softmax's second number
             targets = rows[:, 1:] if has_rows else ops.cast(numbers, "float32")[:, None]
@@ -192,6 +194,7 @@ def _fitting(metric: Any, kind: Kind | None, task: Task, labels: Labels | None) 
     if isinstance(given, str):
         metric.name = given
     own = type(metric).__name__
+    shown = given if isinstance(given, str) else own
     if isinstance(metric, Accuracy) and kind == "classes":
         return metric
     if kind is None or not _is_keras(metric):
@@ -201,7 +204,7 @@ def _fitting(metric: Any, kind: Kind | None, task: Task, labels: Labels | None) 
     if kind in ("number", "vectors"):
         if own in _NUMBERS or (kind == "vectors" and own in _VECTORS):
             return metric
-        raise ModelError(_does_not_fit(own, kind, task, labels))
+        raise ModelError(_does_not_fit(shown, kind))
     activation, targets = _reading(metric, kind, task, labels)
     if own in ("F1Score", "FBetaScore") and kind == "several" and metric.threshold is None:
         if isinstance(given, str):
@@ -268,7 +271,7 @@ def _reading(
     on_logits = config.get("from_logits") or name in _SCORES or _has_threshold_zero(name, config)
     if kind != "classes":
         if name in _CLASS_NUMBERS:
-            raise ModelError(_does_not_fit(name, kind, task, labels))
+            raise ModelError(_does_not_fit(name, kind))
         plain: Activation = "decision" if name in _DECISIONS else "sigmoid"
         return ("none" if on_logits else plain), "labels"
     if name in _DECISIONS:
@@ -296,7 +299,7 @@ def _has_threshold_zero(name: str, config: dict) -> bool:
     return all(isinstance(number, int | float) and number <= 0 for number in found)
 
 
-def _does_not_fit(name: str, kind: Kind, task: Task, labels: Labels | None) -> str:
+def _does_not_fit(name: str, kind: Kind) -> str:
     words = {
         "number": "a number a text; take 'mae' or 'mse'",
         "vectors": "vectors; evaluate pairs with ft.evaluate(model, pairs)",

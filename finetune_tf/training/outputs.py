@@ -85,6 +85,14 @@ LOSSES: dict[str, Fit] = {
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BY_FUNCTION = {_WORD.sub("_", name).lower(): name for name in LOSSES}
+#: The loss of each kind of outputs where nobody chose one.
+_USUAL = {
+    "classes": "SparseCategoricalCrossentropy",
+    "several": "BinaryCrossentropy",
+    "yes_no": "BinaryCrossentropy",
+    "number": "MeanSquaredError",
+    "vectors": "PairSimilarity",
+}
 #: Names that Keras resolves by the shapes of a batch.
 _CROSS_ENTROPY = {
     "classes": "SparseCategoricalCrossentropy",
@@ -102,6 +110,8 @@ def name_of(loss: Any) -> str | None:
         loss: A loss object, or a function or name of Keras's.
     """
     if isinstance(loss, str):
+        if loss in LOSSES and hasattr(keras.losses, loss):
+            return loss
         try:
             loss = keras.losses.get(loss)
         except ValueError:
@@ -115,6 +125,16 @@ def name_of(loss: Any) -> str | None:
         if known and type(loss).call is base.call and type(loss).__call__ is base.__call__:
             return base.__name__
     return None
+
+
+def fit_of(loss: Any, kind: Kind) -> Fit | None:
+    """What a loss is for; None of one that somebody wrote.
+
+    Args:
+        loss: As for `name_of`; None for that of the preset.
+        kind: What the outputs of the model are.
+    """
+    return LOSSES.get(_USUAL[kind] if loss is None else name_of(loss) or "")
 
 
 def kind_of(task: Task, labels: Labels | None, loss: Any = None) -> Kind:

@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from finetune_tf import arguments
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.pairs import PairSimilarity
@@ -147,6 +147,7 @@ def binary_cross_entropy(
     Returns:
         optimizer, loss and metrics; a label counts as given from a logit of 0 upwards.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["binary_cross_entropy"](),
@@ -167,6 +168,7 @@ def mean_squared_error(
     Returns:
         optimizer, loss and metrics.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["mean_squared_error"](),
@@ -196,11 +198,20 @@ def similarity(
     Returns:
         optimizer, loss and metrics.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["similarity"](scale),
         "metrics": [],
     }
+
+
+def _refuse_smoothing(options: dict[str, Any]) -> None:
+    if "label_smoothing" in options:
+        raise ArgumentError(
+            "label_smoothing is for classes of which one is right: presets.cross_entropy. Leave it "
+            "out here."
+        )
 
 
 def make_optimizer(
