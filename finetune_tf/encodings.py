@@ -27,18 +27,22 @@ class EncodingModel(keras.Model):
         """Keras's fit."""
         if (given := kwargs.get("validation_data")) is not None:
             if isinstance(given, tuple):
-                rest = (*given, None, None)[1:3]
-                given = (*self._given(given[0], *rest), *given[2:])[: len(given)]
+                x_y = self._given(*given)
+                given = (*x_y, *map(unwrapped, given[2:]))[: len(given)]
             else:
                 given = self._given(given)[0]
             kwargs["validation_data"] = given
         x, y = self._given(x, y, kwargs.get("sample_weight"))
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = unwrapped(kwargs["sample_weight"])
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's evaluate."""
         if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has looked at them
             x, y = self._given(x, y, kwargs.get("sample_weight"))
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = unwrapped(kwargs["sample_weight"])
         return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:

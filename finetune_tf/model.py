@@ -1,7 +1,6 @@
 """The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import numpy as np
 from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
-from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.checked import CheckedModel
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
-from finetune_tf.errors import UnknownModelError
-from finetune_tf.inputs import check_values, complete, sizes_of
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.stages import Stage, learnable_variables
@@ -29,14 +26,10 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.schedules import schedule_of
-from finetune_tf.weighted import WeightedModel
-
-# Attributes that read a model's record; a clone of the graph has none.
-_READ_INFO = ("task", "labels", "config", "tokenizer", "max_length", "kind")
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(WeightedModel):
+class FineTuneModel(CheckedModel):
     """A Keras model made of a checkpoint and a task; `ft.load` makes it.
 
     It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -53,21 +46,6 @@ class FineTuneModel(WeightedModel):
     """
 
     info: ModelInfo
-
-    def __getattr__(self, name: str) -> Any:
-        """Python's hook for what is missing: `info`, and what reads it, of a clone.
-
-        Raises:
-            UnknownModelError: If the model was not made by this library.
-        """
-        if "info" not in self.__dict__ and (name == "info" or name in _READ_INFO):
-            raise UnknownModelError(
-                f"The model has no {name}: keras.models.clone_model copies the layers alone, so "
-                "labels, config, task and what is frozen are lost. Copy it whole: copy = "
-                "type(model).from_config(model.get_config()); "
-                "copy.set_weights(model.get_weights())."
-            )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
     def stages(self) -> list[Stage]:
@@ -116,10 +94,6 @@ class FineTuneModel(WeightedModel):
         """How many tokens a text may have, special ones included."""
         limits = (self._positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)
-
-    @property
-    def _positions(self) -> int:
-        return FAMILIES[self.config["model_type"]].max_length(self.config)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Logits (batch, labels) in float32.
@@ -293,30 +267,6 @@ class FineTuneModel(WeightedModel):
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
             self.optimizer.build(self.trainable_variables)
-
-    def _complete_inputs(self, inputs: Any) -> dict:
-        # A clone that Keras made of the graph alone knows nothing of itself.
-        known = hasattr(self, "info")
-        limit = self._positions if known else None
-        sizes = sizes_of(self.config) if known else None
-        return complete(inputs, self._inputs_struct, limit, sizes)
-
-    def check_inputs(self, inputs: Any) -> None:
-        """Checks the numbers of arrays and eager tensors: whole, and such that the model has them.
-
-        Args:
-            inputs: Ids, or a dict with them, `attention_mask` and `token_type_ids`.
-
-        Raises:
-            ModelError: If one is not.
-        """
-        check_values(inputs, sizes_of(self.config))
-
-    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Keras's fit traces a step, which sees no numbers, so they are looked at before."""
-        if isinstance(x, Mapping) or hasattr(x, "shape"):
-            self.check_inputs(x)
-        return super()._checked(x, y, weights)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)
