@@ -84,7 +84,9 @@ def _count(also: Collection[Any] = ()) -> Number:
 RULES: dict[str, Number] = {
     "batch_size": _count(),
     "epochs": _count(),
+    "label_smoothing": Number(0, 1, below_high=True),
     "max_length": _count(also=(None,)),
+    "scale": Number(0, above_low=True),
     "seed": Number(0, 2**32 - 1, whole=True),
 }
 

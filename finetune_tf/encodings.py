@@ -26,17 +26,52 @@ class EncodingModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's fit."""
         if (given := kwargs.get("validation_data")) is not None:
-            given = tuple(map(unwrapped, given)) if isinstance(given, tuple) else unwrapped(given)
+            if isinstance(given, tuple):
+                x_y = self._given(*given)
+                given = (*x_y, *map(unwrapped, given[2:]))[: len(given)]
+            else:
+                given = self._given(given)[0]
             kwargs["validation_data"] = given
-        return super().fit(unwrapped(x), unwrapped(y), *args, **kwargs)
+        x, y = self._given(x, y, kwargs.get("sample_weight"))
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = unwrapped(kwargs["sample_weight"])
+        return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's evaluate."""
-        return super().evaluate(unwrapped(x), unwrapped(y), *args, **kwargs)
+        if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has looked at them
+            x, y = self._given(x, y, kwargs.get("sample_weight"))
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = unwrapped(kwargs["sample_weight"])
+        return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras's predict."""
-        return super().predict(unwrapped(x), *args, **kwargs)
+        return super().predict(self._given(x)[0], *args, **kwargs)
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        """Keras's train_on_batch."""
+        x, y = self._given(x, y, sample_weight)
+        return super().train_on_batch(x, y, sample_weight, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """Keras's test_on_batch."""
+        x, y = self._given(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Keras's predict_on_batch."""
+        return super().predict_on_batch(self._given(x)[0])
+
+    def _given(self, x: Any, y: Any = None, weights: Any = None) -> tuple[Any, Any]:
+        """Inputs and targets as Keras takes them."""
+        return self._checked(unwrapped(x), unwrapped(y), unwrapped(weights))
+
+    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """For a subclass that knows what the numbers may be."""
+        return x, y
 
     def compute_loss(
         self,
@@ -49,36 +84,46 @@ class EncodingModel(keras.Model):
         """Keras's hook.
 
         Raises:
-            DataError: If there are no targets, or a row of them for each class number.
+            DataError: If there are no targets.
         """
-        targets = _targets(x, y)
+        targets = targets_of(x, y)
         if targets is None and not _copes_without(self.loss):
             found = f"the inputs {', '.join(x)}" if hasattr(x, "keys") else "token ids alone"
             raise DataError(
                 "There are no labels to learn from: give them as fit(inputs, labels), or as "
                 f"inputs['labels']; found {found}."
             )
-        shape, outputs = getattr(targets, "shape", ()), getattr(y_pred, "shape", ())
-        by_number = keras.losses.SparseCategoricalCrossentropy
-        has_rows = len(shape) == len(outputs) > 1 and shape[-1] not in (None, 1)
-        if has_rows and isinstance(self.loss, by_number):
-            raise DataError(
-                f"The loss takes class numbers, one a text, found rows of {shape[-1]} numbers. "
-                "Write labels.argmax(axis=-1) if one class each is right; if several may be, load "
-                "the model with problem_type='multi_label_classification'."
-            )
         return super().compute_loss(x, targets, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's hook."""
-        return super().compute_metrics(x, _targets(x, y), y_pred, sample_weight)
+        return super().compute_metrics(x, targets_of(x, y), y_pred, sample_weight)
 
 
-def _targets(x: Any, y: Any) -> Any:
+def targets_of(x: Any, y: Any) -> Any:
     """Targets beside the inputs, or else among them; bare ids are never targets."""
     if y is None:
         return targets_in(x) if hasattr(x, "keys") else None
     return targets_in(y)
+
+
+def with_targets(x: Any, y: Any, targets: Any) -> tuple[Any, Any]:
+    """Inputs and targets with others in the place of those there, which stay where they stood.
+
+    Args:
+        x: Inputs.
+        y: Targets, or None where they stand among the inputs.
+        targets: (batch, …); of first and last tokens (batch, 2).
+    """
+    holder = x if y is None else y
+    if not hasattr(holder, "keys"):
+        return x, targets
+    if all(name in holder for name in ENDS):
+        new = {name: targets[:, place] for place, name in enumerate(ENDS)}
+    else:
+        new = {next(name for name in LABELS if name in holder): targets}
+    holder = {**holder, **new}
+    return (holder, y) if y is None else (x, holder)
 
 
 def _copes_without(loss: Any) -> bool:

@@ -62,6 +62,10 @@ class UnknownArgumentError(ArgumentError, TypeError):
     """A function has no argument of that name, or lacks one that it needs."""
 
 
+class UnknownModelError(ModelError, AttributeError):
+    """A model that does not know its task and labels, such as a clone of its graph, was asked."""
+
+
 class CacheError(ModelError):
     """Features cannot be stored: nothing is frozen, rows change each epoch, or room is short."""
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
+from finetune_tf.values import concrete, dtype_of, range_of
 
 # What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
@@ -21,16 +23,94 @@ _DROPPED = {
 }
 
 
-def complete(inputs: Any, known: dict[str, Any], limit: int | None) -> dict:
+#: What the numbers of each input are, for messages.
+_MEANING = {
+    "input_ids": (
+        "the rows of the word table",
+        "Encode the texts with the model's own tokenizer, model.tokenizer; after adding words to "
+        "it, call model.resize_token_embeddings(len(model.tokenizer)).",
+    ),
+    "token_type_ids": (
+        "the segments that the model knows",
+        "Give those that the model's own tokenizer makes, or leave them out.",
+    ),
+    "attention_mask": (
+        "1 for a token and 0 for padding",
+        "Write (mask != 0).astype('int32') if that is what it means.",
+    ),
+}
+
+
+def sizes_of(config: Any) -> dict[str, int | None]:
+    """How many numbers, from 0 on, each input may have; None where the config does not say.
+
+    Args:
+        config: A Hugging Face config.
+    """
+    return {
+        "input_ids": config.get("vocab_size"),
+        "token_type_ids": config.get("type_vocab_size") or None,
+        "attention_mask": 2,
+    }
+
+
+def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
+    """Checks the numbers of inputs that are there already: arrays, and tensors of eager calls.
+
+    Args:
+        inputs: Ids (batch, length), or a dict with them.
+        sizes: How many numbers each may have, from 0 on.
+
+    Raises:
+        ModelError: If numbers are no whole ones, or outside of their range.
+    """
+    named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
+    for name in sizes:
+        if name in named and hasattr(named[name], "shape"):
+            _check(name, named[name], sizes[name])
+
+
+def _check(name: str, value: Any, size: int | None) -> None:
+    meaning, advice = _MEANING[name]
+    dtype = dtype_of(value)
+    if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):
+        symbolic = keras.utils.is_keras_tensor(value)
+        how = "keras.Input(…, dtype='int32')" if symbolic else "values.astype('int32')"
+        raise ModelError(
+            f"{name} are whole numbers, {meaning}, found {dtype or 'no numbers'}: a fraction would "
+            f"be cut off unseen. Give integers: {how}."
+        )
+    highest = 2**31 - 1 if size is None else size - 1
+    found = [number for number in range_of(value) or () if not 0 <= number <= highest]
+    if found:
+        until = f", which are from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
+        raise ModelError(f"{name} are {meaning}{until}, found {found[0]}. {advice}")
+
+
+def _as_int32(value: Any) -> Any:
+    """A tensor of int32; a number beyond it becomes the last one there is, and not another id."""
+    if concrete(value) is None and dtype_of(value) in ("int64", "uint32", "uint64"):
+        value = ops.clip(value, -(2**31), 2**31 - 1)
+    return ops.convert_to_tensor(value, dtype="int32")
+
+
+def complete(
+    inputs: Any,
+    known: dict[str, Any],
+    limit: int | None,
+    sizes: dict[str, int | None] | None = None,
+) -> dict:
     """Adds the mask and the token types that were left out, and refuses what no model takes.
 
     Args:
         inputs: Ids (batch, length), or a dict with them.
         known: The model's symbolic inputs by name.
         limit: Tokens that the model has positions for; None where nobody knows.
+        sizes: As for `check_values`; None where nobody knows.
 
     Raises:
-        ModelError: If an input is unknown, `input_ids` is missing, or too long.
+        ModelError: If an input is unknown, `input_ids` is missing, or too long; or if numbers are
+            no whole ones, or outside of their range.
     """
     named = hasattr(inputs, "keys")
     ids = inputs.get("input_ids") if named else inputs
@@ -58,14 +138,24 @@ def complete(inputs: Any, known: dict[str, Any], limit: int | None) -> dict:
             f"found {', '.join(map(str, inputs)) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
         )
+    if sizes is not None:
+        arrays = {n: v if hasattr(v, "shape") else np.asarray(v) for n, v in given.items()}
+        check_values(arrays, sizes)
     given = {
         # Keras refuses a mix of arrays and tensors.
-        name: value
-        if keras.utils.is_keras_tensor(value)
-        else ops.convert_to_tensor(value, dtype="int32")
+        name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
         for name, value in given.items()
     }
     ids = given["input_ids"]
+    for name, value in given.items():
+        if len(value.shape) != 2 or any(
+            None not in pair and pair[0] != pair[1]
+            for pair in zip(value.shape, ids.shape, strict=False)
+        ):
+            raise ModelError(
+                f"{name} has the shape {tuple(value.shape)}, but inputs are (batch, length), all "
+                f"of one length; input_ids has {tuple(ids.shape)}. Write ids[None] for one text."
+            )
     length = ids.shape[-1]
     if limit is not None and length is not None and length > limit:
         # Positions beyond the table fail late on a CPU and in silence on a GPU.

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
 from finetune_tf.callbacks import ApplyLeftover, BindSchedule
-from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.checked import CheckedModel
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
-from finetune_tf.encodings import EncodingModel
-from finetune_tf.inputs import complete
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.return_tensors import own
@@ -33,7 +32,7 @@ from finetune_tf.training.schedules import schedule_of
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(EncodingModel):
+class FineTuneModel(CheckedModel):
     """A Keras model made of a checkpoint and a task; `ft.load` makes it.
 
     It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -100,10 +99,6 @@ class FineTuneModel(EncodingModel):
         limits = (self._positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)
 
-    @property
-    def _positions(self) -> int:
-        return FAMILIES[self.config["model_type"]].max_length(self.config)
-
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Logits (batch, labels) in float32.
 
@@ -144,10 +139,13 @@ class FineTuneModel(EncodingModel):
                 batches. It pays in long trainings at one length.
 
         Raises:
-            ModelError: If the loss does not fit the labels.
+            ModelError: If the loss or a metric does not fit the labels.
         """
         preset = self.task.preset(self.labels)
-        resolved = compiling.resolve(self, self.labels, preset, optimizer, loss, metrics)
+        weighted = kwargs.pop("weighted_metrics", None)
+        resolved = compiling.resolve(
+            self, self.task, self.labels, preset, optimizer, loss, metrics, weighted
+        )
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
         super().compile(**resolved, **kwargs)
@@ -272,15 +270,12 @@ class FineTuneModel(EncodingModel):
 
     def compile_from_config(self, config: dict) -> None:
         """Keras's hook; a model with its own `compile` has to do it itself."""
+        if not hasattr(self, "info"):
+            _ = self.task  # says what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
             self.optimizer.build(self.trainable_variables)
-
-    def _complete_inputs(self, inputs: Any) -> dict:
-        # A clone that Keras made of the graph alone knows nothing of itself.
-        limit = self._positions if hasattr(self, "info") else None
-        return complete(inputs, self._inputs_struct, limit)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)
@@ -297,6 +292,6 @@ class FineTuneModel(EncodingModel):
                     schedule_of(optimizer) or optimizer.get_config()["learning_rate"]
                 ),
                 "trained": f"{learning:,} of {total:,} parameters",
-                "last": {k: float(v[-1]) for k, v in history.history.items()},
+                "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},
             }
         )

@@ -29,7 +29,9 @@ from finetune_tf.errors import ModelError
 from finetune_tf.hidden_states import with_states
 from finetune_tf.loading import load
 from finetune_tf.model import FineTuneModel
+from finetune_tf.targets import checked_targets
 from finetune_tf.tasks import IGNORED, TASKS
+from finetune_tf.training.outputs import kind_of
 from finetune_tf.training.presets import LOSSES
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -205,7 +207,12 @@ class TFPreTrainedModel(FineTuneModel):
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
-        labels, logits = ops.convert_to_tensor(targets_in(labels)), logits_in(logits)
+        labels, logits = targets_in(labels), logits_in(logits)
+        kind = kind_of(self.task, self.labels)
+        if hasattr(labels, "shape"):
+            shape = logits.shape
+            labels = checked_targets(labels, kind, self.task, None, shape, shape[-1])
+        labels = ops.convert_to_tensor(labels)
         labels = ops.reshape(labels, (-1,)) if len(labels.shape) == 0 else labels
         losses = LOSSES[self.task.preset(self.labels)]().call(labels, logits)
         if len(losses.shape) == 1:

@@ -46,8 +46,10 @@ def tokenized_batches(
         **options: As for `Examples.batches`.
 
     Raises:
-        DataError: If there is no column of ids, or the rate is no share.
-        ModelError: If tokens are to be hidden, and the tokenizer has no mask token.
+        DataError: If there is no column of ids, a target is none that the model has, or the rate
+            is no share.
+        ModelError: If an id, or another input, is none that the model has; or if tokens are to be
+            hidden and the tokenizer has no mask token.
     """
     names = list(getattr(dataset, "column_names", None) or dataset)
     if "input_ids" not in names:
@@ -56,19 +58,35 @@ def tokenized_batches(
             "dataset.map(lambda rows: tokenizer(rows['text'], truncation=True), batched=True)."
         )
     known = {tensor.name for tensor in model.inputs}
-    features = {n: [np.asarray(row, "int32") for row in dataset[n]] for n in names if n in known}
+    features = {}
+    for name in names:
+        if name in known:
+            rows = [np.asarray(row) for row in dataset[name]]
+            model.check_inputs({name: _on_end(rows)})
+            features[name] = [row.astype("int32") for row in rows]
     targets: Any = None
     draw = None
     if mask_rate is not None:
         draw = Masking(features["input_ids"], model.tokenizer, mask_rate).draw
     elif all(name in names for name in ENDS):
-        targets = np.stack([np.asarray(dataset[name], "int32") for name in ENDS], axis=1)
+        targets = np.stack([np.asarray(dataset[name]) for name in ENDS], axis=1)
+        for row, ids in zip(targets, features["input_ids"], strict=True):
+            model.checked_targets(row[None], len(ids))
+        targets = targets.astype("int32")
     elif found := [name for name in LABELS if name in names]:
-        rows = list(dataset[found[0]])
-        lengths = [np.size(row) for row in rows]
-        per_token = np.ndim(rows[0]) == 1 and lengths == list(map(len, features["input_ids"]))
-        targets = [np.asarray(row, "int32") for row in rows] if per_token else np.asarray(rows)
+        targets = [np.asarray(row) for row in dataset[found[0]]]
+        lengths = [row.size for row in targets]
+        if targets[0].ndim == 1 and lengths == list(map(len, features["input_ids"])):
+            ends = np.cumsum(lengths)[:-1]
+            whole = model.checked_targets(_on_end(targets)[None])[0]  # (1, tokens of all rows)
+            targets = np.split(whole, ends)
+        else:
+            targets = model.checked_targets(np.asarray(targets))
     if pad_token_id is None:
         pad_token_id = model.config.get("pad_token_id") or 0
     encoded = Encoded(features, {"input_ids": pad_token_id}, targets, draw=draw)
     return batches_of(encoded, model, batch_size, shuffle=shuffle, **options)
+
+
+def _on_end(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(rows) if rows else np.zeros(0, "int32")

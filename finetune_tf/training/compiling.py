@@ -7,45 +7,45 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
-from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks import Task
 from finetune_tf.training import presets
+from finetune_tf.training.metrics import fitting_metrics
+from finetune_tf.training.outputs import fitting_loss
 from finetune_tf.training.schedules import learns_pretrained, schedule_of
 
 # Highest rate at which pretrained weights survive an optimizer that divides by gradient size.
 HIGHEST_SAFE_RATE = 1e-4
 _ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Lion", "Lamb")
 
-# Losses that mean probabilities when Keras is given their name.
-_LOSSES_ON_LOGITS = {
-    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-    "binary_crossentropy": keras.losses.BinaryCrossentropy,
-}
-
 
 def resolve(
     model: keras.Model,
+    task: Task,
     labels: Labels | None,
     preset_name: str,
     optimizer: Any,
     loss: Any,
     metrics: Any,
+    weighted_metrics: Any = None,
 ) -> dict[str, Any]:
     """Completes and corrects the arguments of `compile`, saying so.
 
     Args:
         model: Whose rates are judged.
+        task: Of the model.
         labels: Of the model; None where its outputs have no names.
         preset_name: Of the preset that fills in what is missing.
         optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
         loss: As for Keras, or None for the preset's. A name means the loss on logits.
         metrics: As for Keras, or a single one; with no loss given, the preset's.
+        weighted_metrics: As `metrics`.
 
     Returns:
-        optimizer, loss and metrics for Keras.
+        optimizer, loss, metrics and weighted_metrics for Keras.
 
     Raises:
-        ModelError: If the loss cannot fit the model's labels, or the optimizer is of Keras 2.
+        ModelError: If the loss or a metric cannot fit the model's labels, or the optimizer is of
+            Keras 2.
     """
     preset = getattr(presets, preset_name)()
     if "tf_keras" in type(optimizer).__module__:
@@ -63,12 +63,14 @@ def resolve(
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
         say(f"compile: loss and metrics of the preset {preset_name}.")
-    if metrics is not None and not isinstance(metrics, list | tuple | dict):
-        metrics = [metrics]
-    loss = _on_logits(loss)
-    _check_loss(loss, labels)
+    loss = fitting_loss(loss, task, labels)
     check_rate(model, optimizer)
-    return {"optimizer": optimizer, "loss": loss, "metrics": _on_logits_too(metrics, labels)}
+    return {
+        "optimizer": optimizer,
+        "loss": loss,
+        "metrics": fitting_metrics(metrics, task, labels, loss),
+        "weighted_metrics": fitting_metrics(weighted_metrics, task, labels, loss),
+    }
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -86,46 +88,6 @@ def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Non
             "learning_rate='auto', or train only the head: "
             "ft.train_only(model, ft.select.head()).",
         )
-
-
-def _on_logits(loss: Any) -> Any:
-    if isinstance(loss, str) and loss in _LOSSES_ON_LOGITS:
-        say(f"compile: loss {loss!r} is taken on logits, which is what the model returns.")
-        ignoring = {"ignore_class": IGNORED} if loss.startswith("sparse") else {}
-        return _LOSSES_ON_LOGITS[loss](from_logits=True, **ignoring)
-    if isinstance(loss, keras.losses.Loss) and loss.get_config().get("from_logits") is False:
-        warn(
-            f"{type(loss).__name__} has from_logits=False, but the model returns logits, so it "
-            "will not learn. Write from_logits=True.",
-        )
-    return loss
-
-
-def _check_loss(loss: Any, labels: Labels | None) -> None:
-    if labels is None:
-        return
-    one_class = keras.losses.SparseCategoricalCrossentropy | keras.losses.CategoricalCrossentropy
-    if isinstance(loss, one_class) and labels.problem_type != "single_label_classification":
-        raise ModelError(
-            f"{type(loss).__name__} is for one label out of several, but the model's problem type "
-            f"is {labels.problem_type!r}. Call compile() without a loss to get the one that fits."
-        )
-
-
-def _on_logits_too(metrics: Any, labels: Labels | None) -> Any:
-    """Keras would count a label as given from 0.5 on, which is a probability."""
-    if (
-        labels is None
-        or labels.problem_type != "multi_label_classification"
-        or not isinstance(metrics, list)
-    ):
-        return metrics
-    return [
-        keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")
-        if metric in ("accuracy", "acc", "binary_accuracy")
-        else metric
-        for metric in metrics
-    ]
 
 
 def _highest_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
+from finetune_tf.values import outside
 
 
 def check_fit_data(x: Any, validation_data: Any) -> None:
@@ -38,11 +39,7 @@ def explained(error: Exception) -> FinetuneError | None:
     # Only TensorFlow on a CPU looks; elsewhere the loss becomes NaN.
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
-        return DataError(
-            f"A label is {label[1]}, but the model has {label[2]} outputs, for the class numbers "
-            f"from 0 to {int(label[2]) - 1}. Correct the data, or load the model with as many "
-            "labels as the data have: ft.load(…, labels=train.labels)."
-        )
+        return DataError(outside(int(label[1]), int(label[2])))
     return None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf import arguments
 from finetune_tf.errors import ModelError
 
 
@@ -21,6 +22,10 @@ class PairSimilarity(keras.losses.Loss):
     - No scores, (n, 0): each first text shall find its partner among all second texts of the batch
       (van den Oord et al. 2018; Henderson et al. 2017).
 
+    A pair may have a weight (n,). Among scores, it is the number of times that the pair stands in
+    the batch: a couple counts by the product of its pairs' weights. Without scores, it multiplies
+    the loss of the pair, and n stays what the sum is divided by.
+
     Args:
         scale: Factor on the cosines.
         **kwargs: As for every Keras loss.
@@ -28,8 +33,7 @@ class PairSimilarity(keras.losses.Loss):
 
     def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if scale <= 0:
-            raise ModelError(f"scale is a factor above 0, found {scale!r}.")
+        arguments.check(scale=scale)
         self.scale = scale
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -43,22 +47,39 @@ class PairSimilarity(keras.losses.Loss):
                 "The loss of feature extraction compares two texts, but the batches hold single "
                 "ones. Give pairs: a column text_pair, with or without a label that scores them."
             )
-        return super().__call__(y_true, y_pred, sample_weight)
+        if len(y_true.shape) == 2 and y_true.shape[1] == 0:
+            return super().__call__(y_true, y_pred, sample_weight)
+        if sample_weight is not None:  # they travel beside the scores, since `call` takes no third
+            columns = [ops.reshape(ops.cast(c, "float32"), (-1,)) for c in (y_true, sample_weight)]
+            y_true = ops.stack(columns, axis=1)  # (n, 2)
+        return super().__call__(y_true, y_pred)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Targets (n,) or (n, 0) and vectors (2 n, features) to a number."""
+        """Targets (n,), (n, 0), or scores and weights (n, 2), and vectors (2 n, features).
+
+        Returns:
+            Losses (n,) of pairs without scores, else one of the batch (1,).
+        """
         vectors = ops.cast(y_pred, "float32")
         vectors = vectors / ops.maximum(ops.norm(vectors, axis=-1, keepdims=True), 1e-12)
         left, right = vectors[0::2], vectors[1::2]  # (n, features)
-        if len(y_true.shape) == 2 and y_true.shape[1] == 0:
+        columns = y_true.shape[1] if len(y_true.shape) == 2 else 1
+        if columns == 0:
             cosines = self.scale * ops.matmul(left, ops.transpose(right))  # (n, n)
-            found = ops.trace(ops.log_softmax(cosines, axis=-1))
-            return -found / ops.cast(ops.shape(left)[0], "float32")
-        scores = ops.reshape(ops.cast(y_true, "float32"), (-1,))
+            return -ops.diagonal(ops.log_softmax(cosines, axis=-1))
+        scores = ops.cast(y_true, "float32")
+        scores = ops.reshape(scores[:, 0] if columns == 2 else scores, (-1,))
         cosines = self.scale * ops.sum(left * right, axis=-1)  # (n,)
         lower = ops.less(scores[:, None], scores[None, :])
-        gaps = ops.where(lower, cosines[:, None] - cosines[None, :], -1e12)  # (n, n)
-        return ops.logsumexp(ops.concatenate([ops.zeros((1,)), ops.reshape(gaps, (-1,))]))
+        gaps = cosines[:, None] - cosines[None, :]  # (n, n)
+        if columns == 2:
+            weights = ops.cast(y_true[:, 1], "float32")
+            couples = weights[:, None] * weights[None, :]
+            lower = ops.logical_and(lower, ops.greater(couples, 0.0))
+            gaps = gaps + ops.log(ops.where(lower, couples, 1.0))
+        gaps = ops.where(lower, gaps, -1e12)
+        total = ops.logsumexp(ops.concatenate([ops.zeros((1,)), ops.reshape(gaps, (-1,))]))
+        return ops.reshape(total, (1,))
 
     def get_config(self) -> dict:
         """Keras config."""

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from finetune_tf.errors import ModelError
+from finetune_tf import arguments
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.optimizers import AdamW
@@ -70,6 +71,7 @@ def cross_entropy(
     Returns:
         optimizer, loss and metrics.
     """
+    arguments.check(label_smoothing=label_smoothing)
     plain = LOSSES["cross_entropy"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
     return {
@@ -92,9 +94,10 @@ class Accuracy(keras.metrics.Mean):
         super().__init__(name=name, **kwargs)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Class numbers (…,) and logits (…, classes)."""
+        """Class numbers (…,) or rows over the classes, and logits (…, classes)."""
         if len(y_true.shape) == len(y_pred.shape):
-            y_true = ops.squeeze(y_true, axis=-1)
+            has_rows = y_true.shape[-1] != 1  # of 0 and 1 over the classes
+            y_true = ops.argmax(y_true, -1) if has_rows else ops.squeeze(y_true, axis=-1)
         y_true = ops.cast(y_true, "int32")
         right = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), y_true)
         counted = ops.cast(ops.not_equal(y_true, IGNORED), "float32")
@@ -116,8 +119,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is from 0 to below 1, found {label_smoothing!r}.")
+        arguments.check(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -154,6 +156,7 @@ def binary_cross_entropy(
     Returns:
         optimizer, loss and metrics; a label counts as given from a logit of 0 upwards.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["binary_cross_entropy"](),
@@ -175,6 +178,7 @@ def mean_squared_error(
     Returns:
         optimizer, loss and metrics.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["mean_squared_error"](),
@@ -205,11 +209,20 @@ def similarity(
     Returns:
         optimizer, loss and metrics.
     """
+    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["similarity"](scale),
         "metrics": [],
     }
+
+
+def _refuse_smoothing(options: dict[str, Any]) -> None:
+    if "label_smoothing" in options:
+        raise ArgumentError(
+            "label_smoothing is for classes of which one is right: presets.cross_entropy. Leave it "
+            "out here."
+        )
 
 
 @names_checked

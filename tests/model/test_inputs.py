@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers_models import small_model
 
 import finetune_tf as ft
@@ -159,8 +160,12 @@ class TestRefused:
             "Correct the data, or load the model with as many labels as the data have: "
             "ft.load(…, labels=train.labels)."
         )
+        arrays = np.zeros((2, 4), "int32"), np.array([0, label])
+        with pytest.raises(DataError, match=re.escape(message)):
+            small_model().fit(*arrays, verbose=0)
+        batches = tf.data.Dataset.from_tensors(arrays)  # whose numbers only a step sees
         with pytest.raises(DataError, match=re.escape(message)) as raised:
-            small_model().fit(np.zeros((2, 4), "int32"), np.array([0, label]), verbose=0)
+            small_model().fit(batches, verbose=0)
         assert raised.value.__suppress_context__  # Keras's own has a hundred lines
 
     @pytest.mark.parametrize("road", ROADS)

@@ -1,0 +1,62 @@
+"""A model that looks at what it is given, and says what a clone of it lacks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.errors import UnknownModelError
+from finetune_tf.inputs import check_values, complete, sizes_of
+from finetune_tf.model_info import ModelInfo
+from finetune_tf.weighted import WeightedModel
+
+# Attributes that read a model's record; a clone of the graph has none.
+_READ_INFO = ("task", "labels", "config", "tokenizer", "max_length", "kind")
+
+
+class CheckedModel(WeightedModel):
+    """Refuses inputs and targets whose numbers would be read as others."""
+
+    info: ModelInfo
+
+    def __getattr__(self, name: str) -> Any:
+        """Python's hook for what is missing: `info`, and what reads it, of a clone.
+
+        Raises:
+            UnknownModelError: If the model was not made by this library.
+        """
+        if "info" not in self.__dict__ and (name == "info" or name in _READ_INFO):
+            raise UnknownModelError(
+                f"The model has no {name}: keras.models.clone_model copies the layers alone, so "
+                "labels, config, task and what is frozen are lost. Copy it whole: copy = "
+                "type(model).from_config(model.get_config()); "
+                "copy.set_weights(model.get_weights())."
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+    @property
+    def _positions(self) -> int:
+        return FAMILIES[self.config["model_type"]].max_length(self.config)
+
+    def _complete_inputs(self, inputs: Any) -> dict:
+        # A clone that Keras made of the graph alone knows nothing of itself.
+        known = hasattr(self, "info")
+        limit = self._positions if known else None
+        sizes = sizes_of(self.config) if known else None
+        return complete(inputs, self._inputs_struct, limit, sizes)
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Checks the numbers of arrays and eager tensors: whole, and such that the model has them.
+
+        Args:
+            inputs: Ids, or a dict with them, `attention_mask` and `token_type_ids`.
+
+        Raises:
+            ModelError: If one is not.
+        """
+        check_values(inputs, sizes_of(self.config))
+
+    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Keras's fit traces a step, which sees no numbers, so they are looked at before."""
+        if isinstance(x, Mapping) or hasattr(x, "shape"):
+            self.check_inputs(x)
+        return super()._checked(x, y, weights)

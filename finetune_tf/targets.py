@@ -1,0 +1,142 @@
+"""Targets that fit what the model gives and what its loss takes."""
+
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.errors import DataError
+from finetune_tf.tasks import IGNORED, Task
+from finetune_tf.training.outputs import Fit, Kind, fit_of
+from finetune_tf.values import (
+    LABELS_ADVICE,
+    check_class_numbers,
+    check_finite,
+    concrete,
+    is_float,
+    range_of,
+)
+
+
+def check_type(targets: Any, kind: Kind, loss: Any) -> None:
+    """Checks the type of a batch's targets, once for each trace of a step, which sees no numbers.
+
+    Args:
+        targets: Of a batch.
+        kind: What the outputs of the model are.
+        loss: Of the model; one that somebody wrote is trusted.
+
+    Raises:
+        DataError: If class numbers are floats, of which a fraction would be cut off unseen.
+    """
+    fit = fit_of(loss, kind)
+    if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
+        raise DataError(
+            "Class numbers are whole numbers, found floats in the batches. Cast them: "
+            "dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."
+        )
+
+
+def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
+    """Checks that the shape of targets fits that of the outputs.
+
+    A loss that somebody wrote is trusted.
+
+    Args:
+        targets: Of a batch, or of all rows.
+        outputs: Of the model.
+        kind: What the outputs are.
+        loss: Of the model.
+
+    Raises:
+        DataError: If they do not fit together.
+    """
+    fit = fit_of(loss, kind)
+    shape, wanted = getattr(targets, "shape", None), outputs.shape
+    if fit is None or shape is None or kind == "vectors":
+        return
+    rank = len(wanted)
+    if kind == "classes":
+        rows = len(shape) == rank and shape[-1] not in (None, 1)
+        if rows and not fit.rows:
+            raise DataError(
+                f"The loss takes class numbers, one a text, found rows of {shape[-1]} numbers. "
+                "Write labels.argmax(axis=-1) if one class each is right; if several may be, load "
+                "the model with problem_type='multi_label_classification'."
+            )
+        if fit.rows and not (len(shape) == rank and shape[-1] in (None, wanted[-1])):
+            raise DataError(_wants_rows(shape, wanted[-1]))
+        if not fit.rows and len(shape) not in (rank - 1, rank):
+            raise DataError(
+                f"The loss takes a class number for each output, (batch, …) of rank {rank - 1}, "
+                f"found targets of shape {tuple(shape)}."
+            )
+    elif kind == "several":
+        if len(shape) != rank or shape[-1] not in (None, wanted[-1]):
+            raise DataError(_wants_rows(shape, wanted[-1]))
+    elif len(shape) > rank or (len(shape) == rank and shape[-1] not in (None, 1)):
+        raise DataError(
+            f"The model gives one number a text, so targets are (batch,), found {tuple(shape)}."
+        )
+
+
+def checked_targets(
+    targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, length: int | None
+) -> Any:
+    """Targets whose numbers are what the loss takes, class numbers as int32.
+
+    Args:
+        targets: An array or a tensor; of a symbolic one nothing is looked at.
+        kind: What the model's outputs are.
+        task: Of the model.
+        loss: Of the model; one that somebody wrote is trusted.
+        outputs: The shape of the model's outputs.
+        length: Tokens of a row; None where nobody knows.
+
+    Raises:
+        DataError: If a number is none that the loss takes.
+    """
+    fit, numbers = fit_of(loss, kind), concrete(targets)
+    if fit is None or numbers is None or not numbers.size:
+        return targets
+    if kind == "classes" and not fit.rows:
+        if numbers.ndim == len(outputs) and numbers.shape[-1] != 1:
+            return targets  # rows, which `check_shape` refuses
+        return _class_numbers(numbers, task, outputs, length)
+    if kind in ("classes", "several", "yes_no"):
+        _check_shares(numbers, fit, kind)
+    else:
+        check_finite("Targets", numbers)
+    return targets
+
+
+def _class_numbers(
+    numbers: np.ndarray, task: Task, outputs: tuple, length: int | None
+) -> np.ndarray:
+    if task.name == "question-answering":
+        if length is None:
+            return numbers
+        advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."
+        return check_class_numbers("A start or end", numbers, length, IGNORED, advice)
+    if task.name == "fill-mask":
+        advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
+        return check_class_numbers("A target", numbers, outputs[-1], IGNORED, advice)
+    return check_class_numbers("A label", numbers, outputs[-1], IGNORED, LABELS_ADVICE)
+
+
+def _check_shares(numbers: np.ndarray, fit: Fit, kind: Kind) -> None:
+    check_finite("Targets", numbers)
+    low, high = range_of(numbers) or (0, 1)
+    lowest = -1 if fit.takes == "outputs" else 0  # a hinge takes -1 and 1, too
+    if low < lowest or high > 1:
+        what = "0 and 1, one for each label" if kind == "several" else "0 and 1"
+        raise DataError(
+            f"Targets are {what}, or shares between, found {low if low < lowest else high:g}. "
+            "No target counts for nothing here: leave such rows out, or give them the weight 0."
+        )
+
+
+def _wants_rows(shape: tuple, outputs: int | None) -> str:
+    return (
+        f"The loss takes a row of 0 and 1 for each of the {outputs} labels, found targets of shape "
+        f"{tuple(shape)}. Write np.eye({outputs})[labels] for class numbers."
+    )

@@ -1,0 +1,286 @@
+"""Numbers that a model would read as others: refused at every door, or left as they are."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers_tasks import CASES, LENGTH, ROWS, VOCABULARY, rows_for, small_task_model
+
+import finetune_tf as ft
+from finetune_tf import messages
+from finetune_tf.data import tokenized_batches
+from finetune_tf.errors import DataError, ModelError
+
+IDS = np.full((ROWS, LENGTH), 7, "int32")
+LABELS = np.array([0, 2, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def models():
+    made = {case: small_task_model(case) for case in CASES}
+    for model in made.values():
+        with messages.quiet():
+            model.compile(keras.optimizers.SGD(0.0))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    return models["one label"]
+
+
+#: Where numbers are known, and looked at.
+DOORS = {
+    "call": lambda model, x: model(x),
+    "call with tensors": lambda model, x: model({n: tf.constant(v) for n, v in x.items()}),
+    "predict": lambda model, x: model.predict(x, verbose=0),
+    "predict_on_batch": lambda model, x: model.predict_on_batch(x),
+    "fit": lambda model, x: model.fit(x, LABELS, verbose=0),
+    "validation": lambda model, x: model.fit(IDS, LABELS, validation_data=(x, LABELS), verbose=0),
+    "evaluate": lambda model, x: model.evaluate(x, LABELS, verbose=0),
+    "train_on_batch": lambda model, x: model.train_on_batch(x, LABELS),
+    "test_on_batch": lambda model, x: model.test_on_batch(x, LABELS),
+    "with labels inside": lambda model, x: model.fit({**x, "labels": LABELS}, verbose=0),
+    "tokenized": lambda model, x: tokenized_batches({n: list(v) for n, v in x.items()}, model, 2),
+}
+
+
+def changed(value, dtype="int64"):
+    array = np.ones((ROWS, LENGTH), dtype)
+    array[1, 2] = value
+    return array
+
+
+WRONG = {
+    "beyond int32": ({"input_ids": changed(2**32 + 5)}, f"from 0 to {VOCABULARY - 1}, found 42949"),
+    "beyond the word table": (
+        {"input_ids": changed(VOCABULARY)},
+        f"found {VOCABULARY}. Encode the",
+    ),
+    "below 0": ({"input_ids": changed(-1)}, "which are from 0 to 21, found -1. Encode the texts"),
+    "floats": ({"input_ids": changed(1.5, "float32")}, "whole numbers, the rows of the word table"),
+    "whole floats": ({"input_ids": changed(1.0, "float64")}, "a fraction would be cut off unseen"),
+    "yes and no": ({"input_ids": changed(1, "bool")}, "are whole numbers"),
+    "mask of 2": (
+        {"input_ids": IDS, "attention_mask": changed(2)},
+        "attention_mask are 1 for a token and 0 for padding, found 2. Write (mask != 0)",
+    ),
+    "mask of -1": ({"input_ids": IDS, "attention_mask": changed(-1)}, "padding, found -1."),
+    "mask of shares": ({"input_ids": IDS, "attention_mask": changed(0.5, "float32")}, "float32"),
+    "token types": ({"input_ids": IDS, "token_type_ids": changed(2)}, "from 0 to 1, found 2."),
+    "token types below 0": ({"input_ids": IDS, "token_type_ids": changed(-1)}, "found -1."),
+    "token types as floats": (
+        {"input_ids": IDS, "token_type_ids": changed(0.5, "float32")},
+        "token_type_ids are whole numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("door", DOORS)
+def test_inputs(model, door, wrong):
+    inputs, message = WRONG[wrong]
+    with pytest.raises(ModelError, match=re.escape(message)):
+        DOORS[door](model, inputs)
+
+
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "token_type_ids"])
+def test_floats_in_the_batches_of_a_dataset(model, name):
+    inputs = {"input_ids": IDS, name: np.ones((ROWS, LENGTH), "float32")}
+    batches = tf.data.Dataset.from_tensors((inputs, LABELS))
+    for call in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(ModelError, match=f"{name} are whole numbers.* found float32"):
+            call(batches, verbose=0)
+
+
+def test_ids_beyond_int32_in_a_dataset_become_no_other_word(model):
+    batches = tf.data.Dataset.from_tensors((changed(2**32 + 5), LABELS))
+    with pytest.raises(Exception, match="2147483647 is not in"):
+        model.fit(batches, verbose=0)
+
+
+def test_what_stays_as_it_is(model):
+    expected = np.asarray(model(IDS))
+    for dtype in ("int8", "uint8", "int16", "int64", "uint32", "uint64"):
+        np.testing.assert_array_equal(model(IDS.astype(dtype)), expected)
+    mask = np.ones(IDS.shape, bool)
+    np.testing.assert_array_equal(model({"input_ids": IDS, "attention_mask": mask}), expected)
+    np.testing.assert_array_equal(model(tf.constant(IDS, tf.int64)), expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.ones(4, "int32"), "input_ids has the shape (4,), but inputs are (batch, length)"),
+        (
+            {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH + 1), "int32")},
+            f"attention_mask has the shape ({ROWS}, {LENGTH + 1}), but inputs are",
+        ),
+        (
+            {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH, LENGTH), "int32")},
+            "but inputs are (batch, length), all of one length",
+        ),
+    ],
+)
+def test_shapes(model, inputs, message):
+    with pytest.raises(ModelError, match=re.escape(message)):
+        model(inputs)
+
+
+def test_an_input_of_a_model_that_is_no_integer(model):
+    with pytest.raises(ModelError, match=r"found float32.*keras\.Input\(…, dtype='int32'\)"):
+        model(keras.Input((None,)))
+
+
+TARGET_DOORS = {
+    "fit": lambda model, x, y: model.fit(x, y, verbose=0),
+    "validation": lambda model, x, y: model.fit(
+        x, np.zeros_like(y), validation_data=(x, y), verbose=0
+    ),
+    "evaluate": lambda model, x, y: model.evaluate(x, y, verbose=0),
+    "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
+    "test_on_batch": lambda model, x, y: model.test_on_batch(x, y),
+    "among the inputs": lambda model, x, y: model.fit({"input_ids": x, "labels": y}, verbose=0),
+    "tensors": lambda model, x, y: model.evaluate(x, tf.constant(y), verbose=0),
+}
+WRONG_TARGETS = {
+    "fraction": ("one label", np.array([0.0, 1.5, 0.0, 1.0]), "A label is 1.5, but class numbers"),
+    "nan": ("one label", np.array([0.0, np.nan, 0.0, 1.0]), "A label is nan, but class numbers"),
+    "beyond int32": ("one label", np.array([0, 2**32, 1, 1]), "A label is 4.29497e+09, but the mo"),
+    "beyond": ("one label", np.array([0, 3, 1, 1]), "A label is 3, but the model has 3 outputs"),
+    "below": ("one label", np.array([0, -1, 1, 1]), "A label is -1, but the model has 3 outputs"),
+    "of tokens": ("tokens", np.full((ROWS, LENGTH), 3), "A label is 3, but the model has 3 outpu"),
+    "tokens' fractions": ("tokens", np.full((ROWS, LENGTH), 0.5), "A label is 0.5, but class numb"),
+    "words": ("words", np.full((ROWS, LENGTH), 99), "A target is 99, but the model has 22 outputs"),
+    "places": (
+        "answers",
+        np.full((ROWS, 2), 4),
+        "A start or end is 4, but the model has 4 outputs",
+    ),
+    "places below": ("answers", np.full((ROWS, 2), -2), "A start or end is -2, but"),
+    "shares": (
+        "several labels",
+        np.full((ROWS, 3), 1.5),
+        "Targets are 0 and 1, one for each label",
+    ),
+    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. No target counts for"),
+    "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets are finite numbers, fo"),
+    "numbers": ("number", np.array([1.0, np.inf, 2.0, 3.0]), "Targets are finite numbers, found i"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TARGETS)
+@pytest.mark.parametrize("door", TARGET_DOORS)
+def test_targets(models, door, wrong):
+    case, targets, message = WRONG_TARGETS[wrong]
+    with pytest.raises(DataError, match=re.escape(message)):
+        TARGET_DOORS[door](models[case], IDS, targets)
+
+
+def test_whole_floats_are_class_numbers(models):
+    """A column of a table with a gap in it is one of floats."""
+    for case in ("one label", "tokens", "words", "answers"):
+        ids, targets = rows_for(case)
+        expected = models[case].evaluate(ids, targets, verbose=0, return_dict=True)["loss"]
+        for given in (targets.astype("float64"), targets.astype("float32")):
+            found = models[case].evaluate(ids, given, verbose=0, return_dict=True)["loss"]
+            assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_floats_as_class_numbers_in_a_dataset(model):
+    batches = tf.data.Dataset.from_tensors((IDS, LABELS.astype("float32")))
+    with pytest.raises(
+        DataError, match="Class numbers are whole numbers, found floats in the batc"
+    ):
+        model.fit(batches, verbose=0)
+
+
+class TestTokenized:
+    """Columns that somebody tokenized are looked at before they become batches."""
+
+    def test_labels(self, models):
+        rows = {"input_ids": list(IDS)}
+        for case, wrong, message in (
+            ("one label", [0, 1.5, 2, 1], "A label is 1.5, but class numbers are whole."),
+            ("one label", [0, 3, 2, 1], "A label is 3, but the model has 3 outputs"),
+            ("tokens", [[0, 1, 2, 3]] * ROWS, "A label is 3, but the model has 3 outputs"),
+            ("tokens", [[0.5, 1, 2, 2]] * ROWS, "A label is 0.5, but class numbers are whole."),
+            ("number", [0.5, np.nan, 1.0, 2.0], "Targets are finite numbers, found nan."),
+            ("several labels", [[0, 1, 2]] * ROWS, "Targets are 0 and 1, one for each label"),
+        ):
+            with pytest.raises(DataError, match=re.escape(message)):
+                tokenized_batches({**rows, "labels": wrong}, models[case], 2)
+
+    def test_places(self, models):
+        rows = {"input_ids": list(IDS), "start_positions": [0] * ROWS, "end_positions": [4] * ROWS}
+        with pytest.raises(DataError, match="A start or end is 4, but the model has 4 outputs"):
+            tokenized_batches(rows, models["answers"], 2)
+
+
+def test_the_old_classes(tiny_bert):
+    from finetune_tf.compat import TFBertForSequenceClassification
+
+    model = TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+    for inputs, message in WRONG.values():
+        with pytest.raises(ModelError, match=re.escape(message)):
+            model(**inputs)
+    for wrong in (np.array([0, 3, 1, 1]), np.array([0.0, 1.5, 0.0, 1.0])):
+        with pytest.raises(DataError, match="A label is (3|1.5), but"):
+            model(input_ids=IDS, labels=wrong)
+        with pytest.raises(DataError, match="A label is (3|1.5), but"):
+            model.fit({"input_ids": IDS, "labels": wrong}, verbose=0)
+
+
+class TestClones:
+    """`keras.models.clone_model` copies layers, and nothing of what a model of ours knows."""
+
+    MESSAGE = "keras.models.clone_model copies the layers alone, so labels, config, task and what "
+
+    def test_say_what_they_lack(self):
+        model = small_task_model("one label")
+        ft.train_only(model, ft.select.head())
+        clone = keras.models.clone_model(model)
+        for use in (
+            lambda: clone.compile(),
+            lambda: clone.labels,
+            lambda: clone.task,
+            lambda: clone.config,
+            lambda: clone.info,
+            lambda: clone.fit(IDS, LABELS),
+            lambda: clone.evaluate(IDS, LABELS),
+            lambda: clone.predict(IDS),
+            lambda: clone.save_pretrained("nowhere"),
+            lambda: clone.get_config(),
+            lambda: ft.stages(clone) and clone.tokenizer,
+        ):
+            with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
+                use()
+
+    def test_of_a_compiled_model_are_refused_at_once(self):
+        model = small_task_model("one label")
+        model.compile(keras.optimizers.SGD(0.0))
+        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
+            keras.models.clone_model(model)
+
+    def test_the_advice_keeps_everything(self):
+        model = small_task_model("one label")
+        ft.train_only(model, ft.select.head())
+        copy = type(model).from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+        assert copy.labels == model.labels
+        assert [v.trainable for v in copy.variables] == [v.trainable for v in model.variables]
+        np.testing.assert_array_equal(copy(IDS), model(IDS))
+
+    def test_of_old_classes_and_of_what_learns_on_features(self, tiny_bert):
+        from finetune_tf.compat import TFBertForSequenceClassification
+
+        old = TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+        clone = keras.models.clone_model(old)
+        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
+            clone.compile()
+        ft.train_only(old, ft.select.head())
+        clone = keras.models.clone_model(ft.cache_features(old))
+        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
+            clone.compile()
