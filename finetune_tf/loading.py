@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import check
 from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
 from finetune_tf.checkpoints.sentence_transformers import DENSE
 from finetune_tf.checkpoints.weights import LoadReport, Weight, fill
@@ -74,6 +75,7 @@ def load(
             trained head for other labels.
         ModelError: If there is no such task or dtype policy.
     """
+    check(dropout=dropout)
     task_ = get_task(task)
     policy = policy_of(dtype)
     if dtype == "auto":

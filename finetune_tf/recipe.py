@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import check
 from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import CacheError, DataTypeError, MissingExtraError, ModelError
 from finetune_tf.evaluation import Report, evaluate
@@ -133,6 +134,15 @@ def finetune(
     Raises:
         FinetuneError: If data, checkpoint or settings do not fit; the message says how.
     """
+    check(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        label_smoothing=label_smoothing,
+        dropout=dropout,
+        max_length=max_length,
+        seed=seed,
+    )
     phases = _phases(policy)
     if keep not in ("best", "last"):
         raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data.answers import check_answers
 from finetune_tf.data.buckets import SHAPES
 from finetune_tf.data.checks import check_columns, check_labels, check_texts, check_words
@@ -80,12 +81,12 @@ class Examples:
 
     def take(self, n: int) -> Self:
         """The first `n` rows, or all if there are fewer."""
-        if n < 1:
-            raise DataError(f"take(n) needs at least one row, found n={n}.")
+        check(n=n)
         return self[:n]
 
     def shuffle(self, seed: int = 0) -> Self:
         """The same rows in an order drawn from `seed`."""
+        check(seed=seed)
         return self[np.random.default_rng(seed).permutation(len(self))]
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
@@ -101,6 +102,7 @@ class Examples:
         Raises:
             DataError: If one of the two would be empty.
         """
+        check(fraction=fraction, seed=seed)
         total = len(self)
         held_out = round(fraction * total)
         if not 0 < held_out < total:
@@ -159,16 +161,19 @@ class Examples:
             "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            DataError: If a label is none of the model's, `batch_size` or `buckets` is below 1,
-                or the task has no such option.
+            ArgumentError: If a number is out of range: `batch_size` or `buckets` below 1.
+            DataError: If a label is none of the model's, or the task has no such option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
+        check(
+            batch_size=batch_size,
+            seed=seed,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            buckets=buckets,
+        )
         from finetune_tf.data.batching import batches_of
 
-        if batch_size < 1:
-            raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
-        if buckets < 1:
-            raise DataError(f"Batches have at least one length, found buckets={buckets}.")
         encoded = self.encoded(model, max_length, **options)
         return batches_of(
             encoded,
@@ -200,6 +205,7 @@ class Examples:
                 option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
+        check(max_length=max_length)
         if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
             raise ModelError(
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "

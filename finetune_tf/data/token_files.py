@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.rows import Rows, lengths_of
 from finetune_tf.errors import DataError, DataTypeError
@@ -63,6 +64,7 @@ class TokenFiles:
         Raises:
             DataError: If the rows were made for another model.
         """
+        check(batch_size=batch_size, seed=seed, tokens_per_batch=tokens_per_batch)
         from finetune_tf.data.batching import batches_of
 
         wanted = _maker(model)
@@ -114,6 +116,7 @@ def write_tokens(
         DataTypeError: If a part is something else.
         CheckpointError: If the folder cannot be written.
     """
+    check(max_length=max_length)
     folder = Path(folder).expanduser().resolve()
     with unfinished_folder(folder, _STALE) as beside:
         _write(parts, model, beside, max_length, options)

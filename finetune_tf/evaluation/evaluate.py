@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
@@ -51,6 +52,7 @@ def evaluate(
         ModelError: If the model does not know its task, or a model given as baseline has
             other labels.
     """
+    check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, model.task.kind(model.labels)
     measure, test = MEASURES[kind], _posed(model, test, seed)
     targets = _targets(model, test)
@@ -103,6 +105,7 @@ def compare(
         DataTypeError: As in `evaluate`.
         ModelError: As in `evaluate`.
     """
+    check(batch_size=batch_size, seed=seed)
     if not isinstance(models, Mapping) or not models:
         raise DataError(
             "compare expects a dict of name to model, with at least one model; "

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.evaluation.running import run
@@ -42,6 +43,7 @@ def predict(
         DataTypeError: If something else than text is given, such as token ids.
         DataError: If a text is empty, or there are not as many partners as texts.
     """
+    check(batch_size=batch_size)
     task = require_task(model).task
     options = {name: columns.pop(name) for name in task.options if name in columns}
     asked = task.asked(texts, text_pair, **columns)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 
 
@@ -27,9 +28,8 @@ class PairSimilarity(keras.losses.Loss):
     """
 
     def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
+        check(scale=scale)
         super().__init__(**kwargs)
-        if scale <= 0:
-            raise ModelError(f"scale is a factor above 0, found {scale!r}.")
         self.scale = scale
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
