@@ -73,7 +73,7 @@ def resolve(
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Warns of a rate that would ruin pretrained weights, once for each rate of a compiled model."""
+    """Warns of a rate that would ruin pretrained weights, once for a rate of a compiled model."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     schedule = schedule_of(optimizer)
     if schedule is not None and schedule.is_automatic:

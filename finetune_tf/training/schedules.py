@@ -51,7 +51,12 @@ class WarmupLinearDecay:
         head_rate: float = HEAD_RATE,
         held: float | None = None,
     ) -> None:
-        check(warmup_ratio=warmup_ratio, pretrained_rate=pretrained_rate, head_rate=head_rate)
+        check(
+            warmup_ratio=warmup_ratio,
+            pretrained_rate=pretrained_rate,
+            head_rate=head_rate,
+            held=held,
+        )
         check(peak=peak)
         self.peak = peak
         self.warmup_ratio = warmup_ratio
@@ -118,7 +123,7 @@ class WarmupLinearDecay:
             ArgumentError: If it is none.
         """
         rate = float(keras.ops.convert_to_numpy(rate))
-        check(held=rate)
+        check(**{"AdamW.learning_rate": rate})
         if self.held is None and self._ends_something:
             say(
                 f"The rate was set to {rate:g} and stays there: warm-up and decay of the preset "

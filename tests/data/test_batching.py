@@ -10,7 +10,7 @@ import pytest
 from finetune_tf.data import from_arrays
 from finetune_tf.data.batching import bucketed_dataset
 from finetune_tf.data.buckets import length_buckets
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks import Encoded, TextClassification
 
@@ -237,9 +237,9 @@ def test_as_many_lengths_as_are_asked_for(buckets, lengths):
 
 
 def test_batches_without_rows():
-    with pytest.raises(DataError, match="A batch has at least one row, found batch_size=0"):
+    with pytest.raises(ArgumentError, match="batch_size is a whole number from 1 on, found 0"):
         from_arrays(["a"]).batches(MODEL, batch_size=0)
-    with pytest.raises(DataError, match="at least one length, found buckets=0"):
+    with pytest.raises(ArgumentError, match="buckets is a whole number from 1 on, found 0"):
         from_arrays(["a"]).batches(MODEL, buckets=0)
 
 
