@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 .PHONY: demo test slow bench lint format oldest clean
 
 demo: $(VENV)/.test
-	$(BIN)/finetune-tf demo
+	$(BIN)/finetune-tf demo --overwrite
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --durations=10

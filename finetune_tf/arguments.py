@@ -4,6 +4,7 @@ The same name means the same thing everywhere (`batch_size`, `seed`, `max_length
 range are written once, in `RULES`, and every public function that takes it calls `check`.
 """
 
+import inspect
 import math
 import numbers
 from collections.abc import Collection
@@ -53,12 +54,13 @@ class Number:
     def __str__(self) -> str:
         """The range in words, for messages."""
         words = "a whole number" if self.whole else "a number"
-        words += f" above {_text(self.low)}" if self.above_low else f" from {_text(self.low)} on"
+        if self.low > -math.inf:
+            low = _text(self.low)
+            words += f" above {low}" if self.above_low else f" from {low} on"
         if self.high is not None:
             words = words.removesuffix(" on")
-            words += (
-                f" to below {_text(self.high)}" if self.below_high else f" to {_text(self.high)}"
-            )
+            high = f"{self.high:,}" if self.whole else _text(self.high)
+            words += f" to below {high}" if self.below_high else f" to {high}"
         return " or ".join([words, *(repr(other) for other in self.also)])
 
 
@@ -80,14 +82,89 @@ def _count(also: Collection[Any] = ()) -> Number:
     return Number(1, whole=True, also=also)
 
 
-#: The range of every argument that is a number, by the argument's name.
+def _positive(also: Collection[Any] = ()) -> Number:
+    return Number(0, above_low=True, also=also)
+
+
+def _share(also: Collection[Any] = ()) -> Number:
+    """From 0 to below 1."""
+    return Number(0, 1, below_high=True, also=also)
+
+
+_NO_LIMIT = (None,)
+
+#: The range of every argument that is a number, by the argument's name. Where the same name means
+#: something else in one class, that class stands before it.
 RULES: dict[str, Number] = {
+    # Rows and tokens
     "batch_size": _count(),
-    "epochs": _count(),
-    "label_smoothing": Number(0, 1, below_high=True),
-    "max_length": _count(also=(None,)),
-    "scale": Number(0, above_low=True),
+    "buckets": _count(),
+    "fraction": Number(0, 1, above_low=True, below_high=True),
+    "mask_rate": Number(0, 1, above_low=True),
+    "max_answer_length": _count(),
+    "max_length": _count(also=_NO_LIMIT),
+    "n": _count(),
+    "null_threshold": Number(-math.inf, also=_NO_LIMIT),
+    "pad_token_id": Number(0, whole=True, also=_NO_LIMIT),
     "seed": Number(0, 2**32 - 1, whole=True),
+    "size": _count(),
+    "start": Number(-math.inf, whole=True),
+    "stop": Number(-math.inf, whole=True, also=_NO_LIMIT),
+    "stride": Number(0, whole=True),
+    "tokens_per_batch": _count(also=_NO_LIMIT),
+    # Losses and layers
+    "dropout": _share(also=(None,)),
+    "label_smoothing": _share(),
+    "scale": _positive(),
+    # Optimizers
+    "accumulate": _count(),
+    "beta_1": _share(),
+    "beta_2": _share(),
+    "clip_norm": _positive(also=(None,)),
+    "clipnorm": _positive(also=(None,)),
+    "clipvalue": _positive(also=(None,)),
+    "ema_momentum": Number(0, 1),
+    "ema_overwrite_frequency": _count(also=(None,)),
+    "epsilon": _positive(),
+    "global_clipnorm": _positive(also=(None,)),
+    "gradient_accumulation_steps": Number(2, whole=True, also=(None,)),
+    "loss_scale_factor": _positive(also=(None,)),
+    "weight_decay": Number(0),
+    # Rates; an optimizer may be at the rate 0, as at the end of a decay
+    "AdamW.learning_rate": Number(0),
+    "Warmup.peak": _positive(),
+    "head_rate": _positive(),
+    "held": Number(0, also=(None,)),
+    "learning_rate": _positive(also=("auto",)),
+    "peak": _positive(also=("auto",)),
+    "power": _positive(),
+    "pretrained_rate": _positive(),
+    "steps": Number(0),
+    "warmup_ratio": _share(),
+    # Fits
+    "epochs": _count(),
+    "initial_epoch": Number(0, whole=True),
+    # Keras's own methods
+    "keras.batch_size": _count(also=(None,)),
+    "keras.steps": _count(also=(None,)),
+    "keras.steps_per_epoch": _count(also=(None,)),
+    "keras.steps_per_execution": _count(also=("auto",)),
+    "keras.validation_batch_size": _count(also=(None,)),
+    "keras.validation_split": _share(also=(None,)),
+    "keras.validation_steps": _count(also=(None,)),
+    # Names of transformers 4
+    "adam_beta1": _share(),
+    "adam_beta2": _share(),
+    "adam_clipnorm": _positive(also=(None,)),
+    "adam_epsilon": _positive(),
+    "adam_global_clipnorm": _positive(also=(None,)),
+    "init_lr": _positive(),
+    "initial_learning_rate": _positive(),
+    "min_lr_ratio": Number(0, 1),
+    "num_train_steps": Number(0),
+    "num_warmup_steps": Number(0),
+    "warmup_steps": Number(0),
+    "weight_decay_rate": Number(0),
 }
 
 
@@ -97,11 +174,37 @@ def check(**arguments: Any) -> None:
         check(batch_size=batch_size, seed=seed)
 
     Args:
-        **arguments: Values by the names that the user knows them by.
+        **arguments: Values by the names that the user knows them by, or such a name after its class
+            and a dot.
 
     Raises:
         ArgumentError: If a value is outside of its range.
     """
     for name, value in arguments.items():
         if not RULES[name].accepts(value):
-            raise ArgumentError(f"{name} is {RULES[name]}, found {shown(value)}.")
+            known_as = name.rpartition(".")[2]
+            raise ArgumentError(f"{known_as} is {RULES[name]}, found {shown(value)}.")
+
+
+def check_known(**arguments: Any) -> None:
+    """Checks those of some arguments that have a rule."""
+    check(**{name: value for name, value in arguments.items() if name in RULES})
+
+
+def check_call(method: Any, *args: Any, **kwargs: Any) -> None:
+    """Checks the numbers in a call of one of Keras's methods.
+
+    Args:
+        method: Whose signature names the positional arguments, without `self`.
+        *args: As given to it.
+        **kwargs: As given to it.
+
+    Raises:
+        ArgumentError: If a number is outside of its range.
+    """
+    names = list(inspect.signature(method).parameters)[1:]
+    for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
+        for rule in (f"keras.{name}", name):
+            if rule in RULES:
+                check(**{rule: value})
+                break

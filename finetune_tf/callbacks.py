@@ -1,17 +1,23 @@
 """What happens during a fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.encodings import targets_in, unwrapped
 from finetune_tf.messages import say
 from finetune_tf.spelling import names_checked
+from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.tasks import IGNORED
+from finetune_tf.training import fit_errors
+from finetune_tf.training.freezing import follow_flags
 from finetune_tf.training.schedules import schedule_of
+
+FEW_STEPS = 10  # of a fit, below which a line says so
 
 
 class BindSchedule(keras.callbacks.Callback):
@@ -23,25 +29,38 @@ class BindSchedule(keras.callbacks.Callback):
 
     Args:
         initial_epoch: As given to `fit`; a resumed fit goes on where its schedule was.
+        others: The other callbacks of the fit. Where one of Keras's that set the rate is among
+            them, the rate starts at its peak and the schedule leaves it alone.
     """
 
-    def __init__(self, initial_epoch: int = 0) -> None:
+    def __init__(self, initial_epoch: int = 0, others: Sequence[Any] = ()) -> None:
+        check(initial_epoch=initial_epoch)
         super().__init__()
         self._initial_epoch = initial_epoch
+        self._rate_setters = fit_errors.rate_setters(others)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Binds the schedule before the first step is traced."""
+        """Binds the schedule before the first step is traced; says if there are few steps."""
+        steps, epochs = self.params.get("steps"), self.params["epochs"]
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        whole = optimizer.gradient_accumulation_steps or 1
+        if steps:
+            steps = -(-steps // whole) * whole  # with what `ApplyLeftover` makes of the last ones
+        epochs_done = self.model._initial_epoch or self._initial_epoch
+        updates = (steps or 0) // whole * (epochs - epochs_done)
+        if 0 < updates < FEW_STEPS:
+            say(
+                f"This fit takes {updates} step{'s' if updates > 1 else ''}, which is little to "
+                "learn from: use more epochs, or a smaller batch_size."
+            )
         schedule = schedule_of(self.model.optimizer)
         if schedule is None:
             return
-        steps, epochs = self.params.get("steps"), self.params["epochs"]
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        whole = optimizer.gradient_accumulation_steps
-        if steps and whole:
-            steps = -(-steps // whole) * whole  # with what `ApplyLeftover` makes of the last ones
-        done = (self.model._initial_epoch or self._initial_epoch) * (steps or 0)
+        done = epochs_done * (steps or 0)
         # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
         first_step = int(optimizer._iterations.numpy()) - done
+        if self._rate_setters:
+            schedule.hold_peak(self.model, self._rate_setters[0])
         schedule.bind(self.model, steps * epochs if steps else None, first_step)
         if keras.backend.backend() != "tensorflow":
             # There its numbers are constants of a traced step, so an earlier trace is stale.
@@ -79,6 +98,102 @@ class ApplyLeftover(keras.callbacks.Callback):
         optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
 
 
+class FollowTrainable(keras.callbacks.Callback):
+    """Lets `trainable` take effect inside a running fit, from the next step on.
+
+    Keras reads it when a fit starts, and ignores in silence what callbacks change later. Models of
+    finetune_tf add this callback to every fit by themselves; in a fit of another Keras model it
+    belongs after the callbacks that set `trainable`.
+
+    Args:
+        watched: The model, or another one that shares layers with it; by default the model itself.
+        changed: Called when a flag has changed. By default it fits the optimizer and the training
+            step to what learns now.
+    """
+
+    def __init__(
+        self, watched: keras.Model | None = None, changed: Callable[[], Any] | None = None
+    ) -> None:
+        super().__init__()
+        self._watched, self._changed = watched, changed
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Notes the flags that the training step is traced for."""
+        watched = self._watched or self.model
+        # Looked up once: to walk through a model costs a thousand times what a flag does.
+        self._layers, self._variables = list(walk(watched)), learnable_variables(watched)
+        self._flags = self._now()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """After whatever a callback did since the last step, and before the next one."""
+        now = self._now()
+        if now == self._flags:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            # JAX keeps the numbers of a running fit elsewhere, in the order of the old flags.
+            self._set(self._flags)
+            self.model.jax_state_sync()
+            self._set(now)
+        self._flags = now
+        if self._changed is None:
+            follow_flags(self.model)
+        else:
+            self._changed()
+
+    def _now(self) -> list[bool]:
+        flags = [layer._trainable for layer in self._layers]
+        return flags + [variable.trainable for variable in self._variables]
+
+    def _set(self, flags: list[bool]) -> None:
+        for layer, flag in zip(self._layers, flags, strict=False):
+            layer._trainable = flag
+        for variable, flag in zip(self._variables, flags[len(self._layers) :], strict=True):
+            variable.trainable = flag
+
+
+class StopAtNonFiniteLoss(keras.callbacks.Callback):
+    """Ends a fit with an error when its loss is NaN or infinite, since nothing good comes after.
+
+    Models of finetune_tf add it to every fit by themselves, unless `keras.callbacks.TerminateOnNaN`
+    is there. Steps that a LossScaleOptimizer skips have a finite loss and are no errors.
+
+    Raises:
+        ModelError: From `fit`, with the step, the rate, the state of the weights, and advice.
+    """
+
+    async_safe = True  # Keras reads the loss in another thread, so that no step waits for it
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts anew."""
+        self._epoch, self._done, self._bad = 0, 0, None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes where the fit is."""
+        self._epoch, self._done = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the loss, a mean over the epoch so far that stays NaN once it is."""
+        if self._bad is None and not np.isfinite((logs or {}).get("loss", 0.0)):
+            self._bad = (logs["loss"], self._epoch + 1, self._done + 1, batch + 1)
+        self._done = batch + 1
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises what the last step left behind."""
+        if self._bad is not None:
+            raise fit_errors.non_finite_loss(self.model, *self._bad)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises, after looking at the loss over the validation data as well."""
+        self.on_train_batch_begin(0)
+        loss = (logs or {}).get("val_loss", 0.0)
+        if not np.isfinite(loss):
+            raise fit_errors.non_finite_validation(self.model, loss, epoch + 1)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Raises if the last step ruined the weights, which no loss has seen."""
+        fit_errors.check_weights(self.model)
+
+
 class Measure(keras.callbacks.Callback):
     """Adds what a function makes of all logits and targets to the log of each epoch.
 
@@ -99,6 +214,7 @@ class Measure(keras.callbacks.Callback):
         batches: Any,
         batch_size: int = 32,
     ) -> None:
+        check(batch_size=batch_size)
         super().__init__()
         if isinstance(batches, tuple):
             import tensorflow as tf

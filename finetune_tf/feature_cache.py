@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from finetune_tf._version import __version__
+from finetune_tf.callbacks import FollowTrainable
 from finetune_tf.data.stored import Precision, RowStore, StoredRows, ends_of
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.evaluation.running import rows_of
@@ -149,6 +150,10 @@ class FeatureModel(FineTuneModel):
         """
         self._refuse_learning_trunk()
         return super().fit(*args, **kwargs)
+
+    def _own_callbacks(self, given: list, initial_epoch: int) -> list:
+        below = FollowTrainable(self._origin.halves.trunk, self._refuse_learning_trunk)
+        return [below, *super()._own_callbacks(given, initial_epoch)]
 
     def save_pretrained(self, folder: str | Path, **card: str) -> Path:
         """Saves the whole model."""

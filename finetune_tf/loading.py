@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from finetune_tf.arguments import shown
+from finetune_tf.arguments import check, shown
 from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
 from finetune_tf.checkpoints.deferred import require_memory, shapes_only
 from finetune_tf.checkpoints.sentence_transformers import DENSE
@@ -83,6 +83,7 @@ def load(
             trained head for other labels, or does not say what task it is for.
         ModelError: If there is no such task or dtype policy.
     """
+    check(dropout=dropout)
     if task is not None:
         get_task(task)  # a misspelt one is told before a download
     policy = policy_of(dtype)

@@ -10,9 +10,15 @@ import numpy as np
 
 from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
-from finetune_tf.callbacks import ApplyLeftover, BindSchedule
-from finetune_tf.checked import CheckedModel
+from finetune_tf.arguments import check, check_call
+from finetune_tf.callbacks import (
+    ApplyLeftover,
+    BindSchedule,
+    FollowTrainable,
+    StopAtNonFiniteLoss,
+)
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.explained import ExplainedModel
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.return_tensors import own
@@ -28,11 +34,12 @@ from finetune_tf.training.freezing import (
     renew_training,
     set_trainable,
 )
+from finetune_tf.training.gradients import check_devices, give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(CheckedModel):
+class FineTuneModel(ExplainedModel):
     """A Keras model made of a checkpoint and a task; `ft.load` makes it.
 
     It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -87,11 +94,16 @@ class FineTuneModel(CheckedModel):
         self._tokenizer = own(tokenizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keras's, but `model.trainable = True` thaws what was frozen by itself, too."""
+        """Keras's, but `model.trainable = True` thaws what was frozen by itself, too.
+
+        An optimizer is given whole gradients, wherever it comes from.
+        """
         if name == "trainable":
             set_trainable(self, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        if name == "optimizer" and isinstance(value, keras.optimizers.Optimizer):
+            give_whole_gradients(value)
+        super().__setattr__(name, value)
 
     @property
     def max_length(self) -> int:
@@ -141,6 +153,8 @@ class FineTuneModel(CheckedModel):
         Raises:
             ModelError: If the loss or a metric does not fit the labels.
         """
+        if "steps_per_execution" in kwargs:
+            check(**{"keras.steps_per_execution": kwargs["steps_per_execution"]})
         preset = self.task.preset(self.labels)
         weighted = kwargs.pop("weighted_metrics", None)
         resolved = compiling.resolve(
@@ -148,6 +162,8 @@ class FineTuneModel(CheckedModel):
         )
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
+            devices = self.distribute_strategy.num_replicas_in_sync
+            check_devices(resolved["optimizer"], devices, **kwargs)
         super().compile(**resolved, **kwargs)
 
     @names_checked(also=inspect.signature(keras.Model.fit).parameters)
@@ -168,9 +184,12 @@ class FineTuneModel(CheckedModel):
             DataError: If there are no labels, or one is beyond the model's outputs.
             ModelError: If memory runs out; the message says what to reduce.
         """
-        fit_errors.check_fit_data(x, kwargs.get("validation_data"))
+        check_call(keras.Model.fit, x, *args, **kwargs)
+        fit_errors.check_data("fit", x, kwargs.get("validation_data"))
         if getattr(self, "optimizer", None) is None:
             self.compile()
+        fit_errors.check_rate_setters(self.optimizer, callbacks)
+        compiling.check_rate(self, self.optimizer)  # what learns may have changed since compile
         renew_training(self)
         build_optimizer(self)
         kernels.keep_buffers()
@@ -178,17 +197,10 @@ class FineTuneModel(CheckedModel):
             kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             mine = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-            ours = [BindSchedule(kwargs.get("initial_epoch", 0))]
-            if getattr(self.optimizer, "gradient_accumulation_steps", None):
-                ours.append(ApplyLeftover())
-            callbacks = [*(callback for callback in mine if callback is not None), *ours]
-        try:
+            mine = [callback for callback in mine if callback is not None]
+            callbacks = [*mine, *self._own_callbacks(mine, kwargs.get("initial_epoch", 0))]
+        with fit_errors.explaining():
             history = super().fit(x, *args, callbacks=callbacks, **kwargs)
-        except Exception as error:
-            explained = fit_errors.explained(error)
-            if explained is None:
-                raise
-            raise explained from None
         self._note_fit(history)
         return history
 
@@ -228,6 +240,7 @@ class FineTuneModel(CheckedModel):
         Raises:
             ModelError: If the model is compiled already.
         """
+        check(size=size)
         vocabulary.resize(self, size)
 
     @names_checked
@@ -280,6 +293,15 @@ class FineTuneModel(CheckedModel):
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)
 
+    def _own_callbacks(self, given: list, initial_epoch: int) -> list:
+        """What a fit needs besides the callbacks that it was given."""
+        ours = [FollowTrainable(), BindSchedule(initial_epoch, given)]
+        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+            ours.append(ApplyLeftover())
+        if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
+            ours.append(StopAtNonFiniteLoss())
+        return ours
+
     def _note_fit(self, history: Any) -> None:
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         learning, total = self._parameters()
@@ -289,7 +311,7 @@ class FineTuneModel(CheckedModel):
                 "steps": int(history.params.get("steps") or 0),
                 "optimizer": type(optimizer).__name__,
                 "learning_rate": str(
-                    schedule_of(optimizer) or optimizer.get_config()["learning_rate"]
+                    schedule_of(optimizer) or optimizer.get_config().get("learning_rate")
                 ),
                 "trained": f"{learning:,} of {total:,} parameters",
                 "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},

@@ -107,7 +107,15 @@ def finetune(
             epoch of the phase was finished), the history and no report. A second Ctrl-C raises
             KeyboardInterrupt at once, as does one before the first step.
     """
-    check(batch_size=batch_size, epochs=epochs, max_length=max_length, seed=seed)
+    check(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        label_smoothing=label_smoothing,
+        dropout=dropout,
+        max_length=max_length,
+        seed=seed,
+    )
     phases = _phases(policy)
     if keep not in ("best", "last"):
         raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")

@@ -273,7 +273,7 @@ class TFPreTrainedModel(FineTuneModel):
 
     def resize_token_embeddings(self, size: int | None = None) -> keras.layers.Layer:
         """As `FineTuneModel.resize_token_embeddings`; returns the word table."""
-        super().resize_token_embeddings(size or self.config["vocab_size"])
+        super().resize_token_embeddings(self.config["vocab_size"] if size is None else size)
         return self.get_input_embeddings()
 
     def num_parameters(self, only_trainable: bool = False) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from finetune_tf.arguments import check
 from finetune_tf.callbacks import Measure, SavePretrained
 from finetune_tf.data.tokenized import tokenized_batches
 from finetune_tf.errors import ModelError
@@ -27,6 +28,7 @@ def WarmUp(
     name: str | None = None,
 ) -> Warmup:
     """`finetune_tf.training.Warmup`."""
+    check(initial_learning_rate=initial_learning_rate, warmup_steps=warmup_steps, power=power)
     return Warmup(initial_learning_rate, decay_schedule_fn, warmup_steps, power)
 
 
@@ -39,6 +41,7 @@ def AdamWeightDecay(
     **kwargs: Any,
 ) -> AdamW:
     """finetune_tf's AdamW; `exclude_from_weight_decay` are patterns of names, as they were."""
+    check(weight_decay_rate=weight_decay_rate, epsilon=epsilon)
     ours = {"bias": NO_DECAY[0], "LayerNorm": NO_DECAY[1], "layer_norm": NO_DECAY[1]}
     spared = [ours.get(pattern, pattern) for pattern in exclude_from_weight_decay or ()]
     return AdamW(
@@ -60,6 +63,19 @@ def create_optimizer(
     power: float = 1.0,
 ) -> tuple:
     """AdamW with warm-up and polynomial decay, and its schedule."""
+    check(
+        init_lr=init_lr,
+        num_train_steps=num_train_steps,
+        num_warmup_steps=num_warmup_steps,
+        min_lr_ratio=min_lr_ratio,
+        adam_beta1=adam_beta1,
+        adam_beta2=adam_beta2,
+        adam_epsilon=adam_epsilon,
+        adam_clipnorm=adam_clipnorm,
+        adam_global_clipnorm=adam_global_clipnorm,
+        weight_decay_rate=weight_decay_rate,
+        power=power,
+    )
     schedule = keras.optimizers.schedules.PolynomialDecay(
         init_lr, max(num_train_steps - num_warmup_steps, 1), init_lr * min_lr_ratio, power
     )
@@ -85,6 +101,7 @@ def prepare_tf_dataset(
     Raises:
         ModelError: If `collate_fn` does more than to pad or to hide tokens.
     """
+    check(batch_size=batch_size)
     options: dict[str, Any] = {"drop_remainder": bool(drop_remainder)}
     collator = type(collate_fn).__name__
     if collator == "DataCollatorForLanguageModeling" and collate_fn.mlm:
@@ -103,6 +120,7 @@ def KerasMetricCallback(
     metric_fn: Callable, eval_dataset: Any, batch_size: int = 32, **unused: Any
 ) -> Measure:
     """`finetune_tf.callbacks.Measure`; the function gets a pair (predictions, labels)."""
+    check(batch_size=batch_size)
     if unused.get("predict_with_generate"):
         raise ModelError("predict_with_generate: no family here generates text yet.")
     return Measure(lambda *pair: metric_fn(pair), eval_dataset, batch_size)

@@ -105,13 +105,13 @@ class Examples:
     @names_checked
     def take(self, n: int) -> Self:
         """The first `n` rows, or all if there are fewer."""
-        if n < 1:
-            raise DataError(f"take(n) needs at least one row, found n={n}.")
+        check(n=n)
         return self[:n]
 
     @names_checked
     def shuffle(self, seed: int = 0) -> Self:
         """The same rows in an order drawn from `seed`."""
+        check(seed=seed)
         return self[np.random.default_rng(seed).permutation(len(self))]
 
     @names_checked
@@ -131,7 +131,7 @@ class Examples:
         Raises:
             DataError: If one of the two would be empty.
         """
-        check(seed=seed)
+        check(fraction=fraction, seed=seed)
         total = len(self)
         is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
         held_out = round(fraction * total) if is_number and 0 < fraction < 1 else 0
@@ -203,16 +203,19 @@ class Examples:
             "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            DataError: If a label is none of the model's, `batch_size` or `buckets` is below 1,
-                or the task has no such option.
+            ArgumentError: If a number is out of range: `batch_size` or `buckets` below 1.
+            DataError: If a label is none of the model's, or the task has no such option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
+        check(
+            batch_size=batch_size,
+            seed=seed,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            buckets=buckets,
+        )
         from finetune_tf.data.batching import batches_of
 
-        if batch_size < 1:
-            raise DataError(f"A batch has at least one row, found batch_size={batch_size}.")
-        if buckets < 1:
-            raise DataError(f"Batches have at least one length, found buckets={buckets}.")
         encoded = self.encoded(model, max_length, **options)
         return batches_of(
             encoded,
@@ -245,6 +248,7 @@ class Examples:
                 option.
             ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
         """
+        check(max_length=max_length)
         if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
             raise ModelError(
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from finetune_tf.arguments import check
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.rows import Rows, lengths_of
 from finetune_tf.data.stored import map_array
@@ -69,6 +70,7 @@ class TokenFiles:
         Raises:
             DataError: If the rows were made for another model.
         """
+        check(batch_size=batch_size, seed=seed, tokens_per_batch=tokens_per_batch)
         from finetune_tf.data.batching import batches_of
 
         wanted = _maker(model)
@@ -129,6 +131,7 @@ def write_tokens(
         DataTypeError: If a part is something else.
         CheckpointError: If the folder cannot be written.
     """
+    check(max_length=max_length)
     folder = absolute(folder)
     with unfinished_folder(folder, _STALE) as beside:
         _write(parts, model, beside, max_length, options)

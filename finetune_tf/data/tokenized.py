@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.arguments import check, check_known
 from finetune_tf.data.batching import batches_of, bucketed_dataset
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError
@@ -46,11 +47,15 @@ def tokenized_batches(
         **options: As for `Examples.batches`.
 
     Raises:
-        DataError: If there is no column of ids, a target is none that the model has, or the rate
-            is no share.
+        ArgumentError: If a number is out of range.
+        DataError: If there is no column of ids, or a target is none that the model has.
         ModelError: If an id, or another input, is none that the model has; or if tokens are to be
             hidden and the tokenizer has no mask token.
     """
+    check(batch_size=batch_size, pad_token_id=pad_token_id)
+    check_known(**options)
+    if mask_rate is not None:
+        check(mask_rate=mask_rate)
     names = list(getattr(dataset, "column_names", None) or dataset)
     if "input_ids" not in names:
         raise DataError(

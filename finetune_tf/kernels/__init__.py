@@ -15,8 +15,10 @@ if keras.backend.backend() == "tensorflow":
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
         global_norm,
+        is_tracing,
         scaled_gradient,
         summed_gradient,
+        summed_over_devices,
     )
 else:
     from finetune_tf.kernels.portable import (
@@ -24,10 +26,12 @@ else:
         add_norm,
         dense,
         global_norm,
+        is_tracing,
         masked_softmax,
         rows,
         scaled_gradient,
         summed_gradient,
+        summed_over_devices,
     )
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "add_norm",
     "dense",
     "global_norm",
+    "is_tracing",
     "keep_buffers",
     "layer_norm",
     "masked_softmax",
@@ -45,4 +50,5 @@ __all__ = [
     "rows",
     "scaled_gradient",
     "summed_gradient",
+    "summed_over_devices",
 ]

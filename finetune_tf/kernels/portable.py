@@ -144,6 +144,16 @@ def blocked(scores: Tensor, mask: Tensor) -> Tensor:
     return scores + (shut[:, None, None, :] if len(mask.shape) == 2 else shut[:, None])
 
 
+def is_tracing() -> bool:
+    """Whether a step is being traced, and not just a number read; True where nobody knows."""
+    return True
+
+
+def summed_over_devices(gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """Gradients of a loss over all devices. Only TensorFlow's come in parts, one a device."""
+    return gradients
+
+
 def summed_gradient(gradient: Tensor, whole: bool) -> Tensor:
     """A gradient in which each row of a table stands once. Only TensorFlow's may come otherwise.
 

@@ -17,6 +17,28 @@ from finetune_tf.kernels.tensorflow import island, islands_pay
 _LARGE = 4096  # rows from which on a table is worth this
 
 
+def is_tracing() -> bool:
+    """See `portable.is_tracing`."""
+    return tf.inside_function()
+
+
+def summed_over_devices(gradients: list[Any]) -> list[Any]:
+    """See `portable.summed_over_devices`; what a strategy's devices computed."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    found = [gradient for gradient in gradients if gradient is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, found))
+    return [None if gradient is None else _as(gradient, next(summed)) for gradient in gradients]
+
+
+def _as(gradient: Any, summed: Any) -> Any:
+    """Slices of several devices no longer say at tracing how many rows their table has."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return summed
+    return tf.IndexedSlices(summed.values, summed.indices, gradient.dense_shape)
+
+
 def summed_gradient(gradient: Any, whole: bool) -> Any:
     """See `portable.summed_gradient`; of a large table on a CPU, slices of the used rows.
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.architectures import Backbone, VocabularyBias
+from finetune_tf.arguments import check
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import features_of, tokenized
@@ -110,6 +111,7 @@ class FillMask(Task):
             DataError: If the rate is no share.
             ModelError: If there is no mask token, or clozes are of another tokenizer.
         """
+        check(max_length=max_length, mask_rate=mask_rate)
         texts = examples.columns["text"]
         if "text_pair" in examples.columns:
             say(f"{examples.name}: {self.name} reads the column text only, not text_pair.")

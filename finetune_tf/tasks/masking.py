@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import ModelError
 from finetune_tf.tasks.task import IGNORED
 
 MASKED, REPLACED = 0.8, 0.1
@@ -49,7 +49,6 @@ class Masking:
             then hidden together; None hides single tokens.
 
     Raises:
-        DataError: If the rate is no share.
         ModelError: If the tokenizer has no mask token.
     """
 
@@ -60,8 +59,6 @@ class Masking:
         rate: float,
         words: list[list[int | None]] | None = None,
     ) -> None:
-        if not 0 < rate <= 1:
-            raise DataError(f"mask_rate is a share of the words, above 0 up to 1, found {rate!r}.")
         self.mask_id = mask_id(tokenizer)
         special = list(tokenizer.all_special_ids)
         self.vocabulary = np.setdiff1d(np.arange(tokenizer.vocab_size, dtype="int32"), special)

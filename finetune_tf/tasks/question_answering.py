@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.arguments import check
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
@@ -99,6 +100,7 @@ class QuestionAnswering(Task):
             DataError: If a question leaves its context no room, or `stride` is no number of
                 tokens.
         """
+        check(max_length=max_length, stride=stride)
         if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
             raise DataError(f"stride is a number of tokens, from 0 on; found {stride!r}.")
         answers = examples.columns.get("answers")
@@ -167,6 +169,7 @@ class QuestionAnswering(Task):
                 answer for there to be none; None to give an answer always.
             max_answer_length: Tokens that an answer may have.
         """
+        check(null_threshold=null_threshold, max_answer_length=max_answer_length)
         whole = isinstance(max_answer_length, int) and not isinstance(max_answer_length, bool)
         if not whole or max_answer_length < 1:
             raise DataError(f"max_answer_length is 1 or more tokens, found {max_answer_length!r}.")

@@ -64,6 +64,7 @@ def resolve(
         metrics = preset["metrics"] if metrics is None else metrics
         say(f"compile: loss and metrics of the preset {preset_name}.")
     loss = fitting_loss(loss, task, labels)
+    model._warned_of_rate = None
     check_rate(model, optimizer)
     return {
         "optimizer": optimizer,
@@ -74,15 +75,18 @@ def resolve(
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Warns of a rate that would ruin pretrained weights."""
+    """Warns of a rate that would ruin pretrained weights, once for a rate of a compiled model."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     schedule = schedule_of(optimizer)
-    if schedule is not None and schedule.peak == "auto":
+    if schedule is not None and schedule.is_automatic:
         return
     if not any(name in type(optimizer).__name__ for name in _ADAPTIVE):
         return
-    rate = schedule.peak if schedule else _highest_rate(optimizer)
+    rate = schedule.in_force if schedule else _highest_rate(optimizer)
     if rate > HIGHEST_SAFE_RATE and learns_pretrained(model):
+        if getattr(model, "_warned_of_rate", None) == rate:
+            return
+        model._warned_of_rate = rate
         warn(
             f"A learning rate of {rate:g} usually ruins pretrained weights: use 1e-5 to 1e-4, "
             "learning_rate='auto', or train only the head: "

@@ -1,31 +1,98 @@
 """Mistakes in what a fit is given, told as such instead of in Keras's words."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
+
+import keras
+import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
 from finetune_tf.values import outside
 
+# What takes texts as they are, by the method of Keras that was called instead.
+_FOR_TEXTS = {
+    "predict": ", or call ft.predict(model, texts)",
+    "predict_on_batch": ", or call ft.predict(model, texts)",
+    "evaluate": ", or call ft.evaluate(model, examples)",
+}
 
-def check_fit_data(x: Any, validation_data: Any) -> None:
+_PLAIN_RATE = (
+    "Leave the callback out, or give a number as the rate: keras.optimizers.Adam(2e-5), or "
+    "ft.presets.cross_entropy(learning_rate=2e-5, schedule='constant')."
+)
+
+
+def check_data(call: str, x: Any, validation_data: Any = None) -> None:
     """Refuses what no model can take before it is encoded and batched.
 
+    Args:
+        call: The method that was called, such as "fit".
+        x: Its first argument.
+        validation_data: As for `fit`.
+
     Raises:
-        DataTypeError: If `x` or `validation_data` are `Examples`, or `x` are texts.
+        DataTypeError: If `x` or `validation_data` are `Examples` or texts.
     """
-    for data, call in (
-        (x, "train.batches(model, batch_size=32, shuffle=True)"),
-        (validation_data, "validation.batches(model, batch_size=32)"),
+    shuffle = ", shuffle=True" if call == "fit" else ""
+    for name, data, options in (
+        ("train" if call == "fit" else "data", x, shuffle),
+        ("validation", validation_data, ""),
     ):
         if isinstance(data, Examples):
-            raise DataTypeError(f"fit takes batches, found {data!r}. Encode the texts: {call}.")
-    if is_text(x) or (isinstance(x, list | tuple) and x and is_text(x[0])):
-        raise DataTypeError(
-            "fit takes batches of token ids, found texts. Encode them: train = "
-            "ft.data.from_arrays(texts, labels), then "
-            "fit(train.batches(model, batch_size=32, shuffle=True))."
+            raise DataTypeError(
+                f"{call} takes batches, found {data!r}. Encode the texts: "
+                f"{name}.batches(model, batch_size=32{options}){_FOR_TEXTS.get(call, '')}."
+            )
+        if isinstance(data, tuple) and data:
+            data = data[0]
+        if is_text(data) or (isinstance(data, list | tuple) and data and is_text(data[0])):
+            batches = f"{name}.batches(model, batch_size=32{options})"
+            if call.endswith("on_batch"):
+                batches = f"{'' if call.startswith('predict') else '*'}next(iter({batches}))"
+            raise DataTypeError(
+                f"{call} takes batches of token ids, found texts. Encode them: {name} = "
+                f"ft.data.from_arrays(texts, labels), then {call}({batches})"
+                f"{_FOR_TEXTS.get(call, '')}."
+            )
+
+
+def rate_setters(callbacks: Any) -> list[str]:
+    """Names of the callbacks of Keras that set the rate."""
+    kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
+    return [type(c).__name__ for c in keras.tree.flatten(callbacks) if isinstance(c, kinds)]
+
+
+def check_rate_setters(optimizer: Any, callbacks: Any) -> None:
+    """Refuses callbacks that would set a rate that a schedule of Keras decides.
+
+    Keras raises when the callback first sets it, which may be hours later.
+
+    Raises:
+        ModelError: If there is such a callback, with the line to write.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    setters = rate_setters(callbacks)
+    if setters and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        raise ModelError(
+            f"{setters[0]} sets the rate, but the optimizer follows the schedule "
+            f"{type(rate).__name__}, and Keras refuses both together. {_PLAIN_RATE}"
         )
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Tells errors of the backend inside the block in the words of this module."""
+    try:
+        yield
+    except Exception as error:
+        found = explained(error)
+        if found is None:
+            raise
+        raise found from None
 
 
 def explained(error: Exception) -> FinetuneError | None:
@@ -40,7 +107,119 @@ def explained(error: Exception) -> FinetuneError | None:
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
         return DataError(outside(int(label[1]), int(label[2])))
+    if "learning rate is not settable" in str(error):
+        return ModelError(
+            "A callback sets the rate, but the optimizer follows a schedule of Keras, and Keras "
+            f"refuses both together. {_PLAIN_RATE}"
+        )
+    if "EagerTensor' object has no attribute 'assign'" in str(error):
+        return ModelError(
+            "A callback calls learning_rate.assign(rate), but the rate is computed by a schedule. "
+            "Write optimizer.learning_rate = rate, or give the preset schedule='constant'."
+        )
     return None
+
+
+def non_finite_loss(
+    model: keras.Model, loss: float, epoch: int, first: int, last: int
+) -> ModelError:
+    """The error of a fit whose loss is no number.
+
+    Args:
+        model: Being fitted.
+        loss: NaN or infinity.
+        epoch: Counted from 1.
+        first: The first step of the epoch that it can have come from, counted from 1.
+        last: The last such step; more than the first with `steps_per_execution`.
+    """
+    steps = f"step {first}" if first == last else f"one of the steps {first} to {last}"
+    first_of_all = epoch == last == 1
+    advice = "" if first_of_all else "Lower the learning rate (1e-5 to 5e-5 is usual), or check "
+    return ModelError(
+        f"The loss is {loss} at {steps} of epoch {epoch}{_rate(model)}, so the fit was stopped. "
+        f"{_state_of_weights(model)} {advice or 'Check '}that labels, sample weights and the "
+        "weights of the model are finite numbers"
+        f"{' (no rate has had an effect yet)' if first_of_all else ''}{_instead_of_float16(model)}."
+    )
+
+
+def non_finite_validation(model: keras.Model, loss: float, epoch: int) -> ModelError:
+    """The error of a fit whose loss is finite, but not over its validation data."""
+    return ModelError(
+        f"The loss over the validation data is {loss} after epoch {epoch}{_rate(model)}, and that "
+        f"over the training data is finite, so the fit was stopped. {_state_of_weights(model)} "
+        "Check that labels and sample weights of the validation data are finite numbers"
+        f"{_instead_of_float16(model)}, or lower the learning rate."
+    )
+
+
+def check_loss(model: keras.Model, call: str, logs: Any) -> None:
+    """Refuses a loss that is no number.
+
+    Args:
+        model: That was called.
+        call: The method that gave `logs`.
+        logs: What Keras's `evaluate` and its kin return: the loss, a list that begins with it, or
+            a dict.
+
+    Raises:
+        ModelError: If the loss is NaN or infinite.
+    """
+    first = logs.get("loss") if isinstance(logs, dict) else logs
+    first = first[0] if isinstance(first, list | tuple) and first else first
+    if isinstance(first, float | np.floating) and not np.isfinite(first):
+        raise ModelError(
+            f"The loss that {call} found is {first}. {_state_of_weights(model)} Check that labels "
+            f"and sample weights are finite numbers{_instead_of_float16(model)}."
+        )
+
+
+def check_weights(model: keras.Model) -> None:
+    """Refuses weights that the last step of a fit made NaN or infinite.
+
+    Raises:
+        ModelError: If there are some.
+    """
+    if _ruined(model):
+        raise ModelError(
+            f"The last step of the fit ruined the model{_rate(model)}. {_state_of_weights(model)} "
+            f"Lower the learning rate (1e-5 to 5e-5 is usual){_instead_of_float16(model)}."
+        )
+
+
+def _ruined(model: keras.Model) -> list[str]:
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
+    return [
+        variable.path
+        for variable in model.trainable_variables
+        # A sum is one pass without a copy, and is finite only where all its parts are.
+        if not bool(keras.ops.isfinite(keras.ops.sum(variable)))
+    ]
+
+
+def _state_of_weights(model: keras.Model) -> str:
+    ruined, learning = _ruined(model), len(model.trainable_variables)
+    if not ruined:
+        return "The weights are finite numbers."
+    return (
+        f"{len(ruined)} of the {learning} variables that learn hold NaN or infinity by now, "
+        f"{ruined[0]} among them: load the model again."
+    )
+
+
+def _rate(model: keras.Model) -> str:
+    try:
+        return f", with a learning rate of {float(model.optimizer.learning_rate):g}"
+    except AttributeError:  # a MultiOptimizer has several
+        return ""
+
+
+def _instead_of_float16(model: keras.Model) -> str:
+    kinds = {layer.compute_dtype for layer in model._flatten_layers()}
+    if "float16" not in kinds:
+        return ""
+    return ", or compute in bfloat16 instead of float16: ft.load(…, dtype='mixed_bfloat16')"
 
 
 def is_text(value: Any) -> bool:

@@ -14,6 +14,7 @@ from finetune_tf.messages import say, warn
 from finetune_tf.spelling import names_checked
 from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.training.compiling import check_rate
+from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.select import Selector
 
@@ -72,8 +73,17 @@ def count_parameters(model: keras.Model) -> tuple[int, int]:
 
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
     """Freezes exactly the variables with these ids and renews what depends on it."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # of a running fit, while the flags are those that it started with
     _set_flags(model, frozen)
-    if renew_training(model) and hasattr(model, "info"):  # of others, who knows what is trained
+    renew_training(model)
+
+
+def follow_flags(model: keras.Model) -> None:
+    """Has a running fit follow the flags of its variables, and says what learns now."""
+    if renew_training(model):
+        _say_what_learns(model)
+    if hasattr(model, "info"):  # of others, nobody knows what is pretrained
         check_rate(model, model.optimizer)  # what was right for the head may ruin what it wakes
 
 
@@ -92,13 +102,17 @@ def renew_training(model: keras.Model) -> bool:
     with _strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
         renewed.build(model.trainable_variables)
+    if "apply" in optimizer.__dict__:
+        give_whole_gradients(renewed)
     slots = {variable.path: variable for variable in optimizer.variables}
     for variable in renewed.variables:
         if variable.path in slots:
             variable.assign(slots[variable.path])
+    _start_averages(renewed, slots)
     schedule = schedule_of(optimizer)
     if schedule is not None:
         schedule.resolve(model)
+        schedule.follow(renewed)
         # The same object, because it knows the running fit.
         getattr(renewed, "inner_optimizer", renewed)._learning_rate = schedule
     model.optimizer = renewed
@@ -106,6 +120,16 @@ def renew_training(model: keras.Model) -> bool:
     if model.train_function is not None:
         model.make_train_function(force=True)  # at once: a fit may be running
     return True
+
+
+def _start_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
+    """Running averages of weights that begin to learn start at the weights, and not at 0."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+            if average.path not in slots:
+                average.assign(variable)
 
 
 def build_optimizer(model: keras.Model) -> None:

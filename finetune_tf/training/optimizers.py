@@ -8,6 +8,8 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
+from finetune_tf.arguments import check, check_known
+from finetune_tf.training.gradients import give_whole_gradients
 
 NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
 
@@ -16,8 +18,9 @@ NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
 class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    Differs from `keras.optimizers.AdamW` in two ways: epsilon stands where PyTorch has it, and
-    the variables that do not decay are part of the config, so a reload keeps them.
+    Differs from `keras.optimizers.AdamW` in three ways: epsilon stands where PyTorch has it, the
+    variables that do not decay are part of the config, so a reload keeps them, and clipping sees
+    whole gradients, summed over devices and over the places where a token stands.
 
     Args:
         learning_rate: A number or a schedule.
@@ -40,6 +43,11 @@ class AdamW(keras.optimizers.Optimizer):
         no_decay: Sequence[str] = NO_DECAY,
         **kwargs: Any,
     ) -> None:
+        check(weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+        check_known(**kwargs)
+        if not callable(learning_rate):
+            check(**{"AdamW.learning_rate": learning_rate})
+            learning_rate = float(learning_rate)
         # Keras would apply a decay handed to it in a pass of its own.
         super().__init__(learning_rate=learning_rate, weight_decay=None, **kwargs)
         self.decay = weight_decay
@@ -47,6 +55,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.no_decay = tuple(no_decay)
+        give_whole_gradients(self)
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Creates the two running means of each variable."""
@@ -68,16 +77,6 @@ class AdamW(keras.optimizers.Optimizer):
             self.beta_1,
             self.beta_2,
         )
-        # Whatever else Keras does with gradients, it does with whole ones.
-        whole = any(
-            (
-                self.gradient_accumulation_steps,
-                self.clipnorm,
-                self.clipvalue,
-                self.loss_scale_factor,
-            )
-        )
-        grads = [g if g is None else kernels.summed_gradient(g, whole) for g in grads]
         super().apply(grads, trainable_variables)
         self._numbers = None  # tensors of a graph do not outlive its trace
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finetune_tf import arguments
+from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 
 
@@ -32,8 +32,8 @@ class PairSimilarity(keras.losses.Loss):
     """
 
     def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
+        check(scale=scale)
         super().__init__(**kwargs)
-        arguments.check(scale=scale)
         self.scale = scale
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

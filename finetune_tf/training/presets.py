@@ -14,10 +14,11 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from finetune_tf import arguments
+from finetune_tf.arguments import check
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
+from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.training.schedules import (
@@ -25,10 +26,10 @@ from finetune_tf.training.schedules import (
     PRETRAINED_RATE,
     AutoConstant,
     WarmupLinearDecay,
-    check_rate_value,
+    is_schedule,
 )
 
-Rate = float | Literal["auto"] | keras.optimizers.schedules.LearningRateSchedule
+Rate = float | Literal["auto"] | WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule
 
 #: What makes the loss of each preset, where no optimizer is wanted.
 LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
@@ -71,7 +72,7 @@ def cross_entropy(
     Returns:
         optimizer, loss and metrics.
     """
-    arguments.check(label_smoothing=label_smoothing)
+    check(label_smoothing=label_smoothing)
     plain = LOSSES["cross_entropy"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
     return {
@@ -118,8 +119,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     """
 
     def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
+        check(label_smoothing=label_smoothing)
         super().__init__(**kwargs)
-        arguments.check(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -253,13 +254,17 @@ def make_optimizer(
     Raises:
         ModelError: If there is no such optimizer or schedule, or the rate is none.
     """
-    if not (isinstance(accumulate, int) and accumulate >= 1):
-        raise ModelError(f"accumulate is a number of batches from 1 on, found {accumulate!r}.")
+    check(
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+    )
     if schedule not in ("linear", "constant"):
         raise ModelError(f"A schedule is 'linear' or 'constant', found {schedule!r}.")
     name = name.lower()
-    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        check_rate_value(learning_rate)
+    if not is_schedule(learning_rate):
+        check(learning_rate=learning_rate)
         scale = 100.0 if name == "sgd" else 1.0
         rates = {"pretrained_rate": PRETRAINED_RATE * scale, "head_rate": HEAD_RATE * scale}
         if schedule == "linear":
@@ -268,16 +273,20 @@ def make_optimizer(
             learning_rate = AutoConstant("auto", 0.0, **rates)
         else:
             learning_rate = float(learning_rate)
-    given: dict[str, Any] = {"global_clipnorm": clip_norm} if clip_norm else {}
+    given: dict[str, Any] = {} if clip_norm is None else {"global_clipnorm": clip_norm}
     if accumulate > 1:
         given["gradient_accumulation_steps"] = accumulate
     if name == "adamw":
         return AdamW(learning_rate, weight_decay, **given)
     if name == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9, **given)
-    try:
-        return type(keras.optimizers.get(name))(learning_rate, **given)
-    except ValueError:
-        raise ModelError(
-            f"There is no optimizer {name!r}; use 'adamw', 'sgd', or a Keras optimizer's name."
-        ) from None
+        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **given)
+    else:
+        try:
+            kind = type(keras.optimizers.get(name))
+        except ValueError:
+            raise ModelError(
+                f"There is no optimizer {name!r}; use 'adamw', 'sgd', or a Keras optimizer's name."
+            ) from None
+        optimizer = kind(learning_rate, **given)
+    give_whole_gradients(optimizer)
+    return optimizer

@@ -3,9 +3,11 @@
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
-from finetune_tf.errors import ModelError
+from finetune_tf import kernels
+from finetune_tf.arguments import check
 from finetune_tf.messages import say, warn
 from finetune_tf.stages import stages
 
@@ -15,7 +17,7 @@ _FOREVER = 1e18  # steps of a fit whose length nobody knows
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupLinearDecay:
     r"""Rises to a peak and falls again, both linearly, within one fit.
 
     $$\eta_t = \eta \cdot \min\left(1, \frac{t + 1}{w}, \frac{T - t}{T - w}\right)$$
@@ -25,12 +27,17 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     nobody has to compute it; a second fit starts a new rise. Where the number of steps is
     unknown, the rate is constant.
 
+    It is a callable and not one of Keras's schedules, because an optimizer that has one of those
+    refuses `optimizer.learning_rate = rate`. Here that, and callbacks that do it such as
+    `keras.callbacks.ReduceLROnPlateau`, hold the rate from then on.
+
     Args:
         peak: The highest rate, or "auto": `pretrained_rate` while a stage that a checkpoint
             trained learns, `head_rate` while only the head does.
         warmup_ratio: Share of the steps that the rise takes.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
+        held: A rate that was set by hand and takes the place of the plan; None for none.
 
     Attributes:
         rate: The peak in force.
@@ -42,27 +49,52 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_ratio: float = 0.1,
         pretrained_rate: float = PRETRAINED_RATE,
         head_rate: float = HEAD_RATE,
+        held: float | None = None,
     ) -> None:
-        check_rate_value(peak)
-        if not 0 <= warmup_ratio < 1:
-            raise ModelError(f"warmup_ratio is a share from 0 to below 1, found {warmup_ratio!r}.")
+        check(
+            warmup_ratio=warmup_ratio,
+            pretrained_rate=pretrained_rate,
+            head_rate=head_rate,
+            held=held,
+        )
+        check(peak=peak)
         self.peak = peak
         self.warmup_ratio = warmup_ratio
         self.pretrained_rate = pretrained_rate
         self.head_rate = head_rate
         self._bound = False
+        self._counter: Any = None  # of the optimizer's steps
+        self._model: Any = None
         self.rate = float(pretrained_rate if peak == "auto" else peak)
         # Variables, so that a traced train step of TensorFlow follows when they change.
         self._rate = _number(self.rate, "rate")
         self._first_step = _number(0, "first_step")
         self._warmup = _number(0, "warmup")
         self._steps = _number(_FOREVER, "steps")
+        self.held: float | None = None
+        if held is not None:
+            self._hold(held)
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the peak follows what learns in the model."""
+        return self.peak == "auto" and self.held is None
+
+    @property
+    def in_force(self) -> float:
+        """The peak as it is now, whoever set it."""
+        # A variable of several devices is no number before it is read.
+        return float(ops.convert_to_numpy(ops.multiply(self._rate, 1.0)))
 
     def resolve(self, model: keras.Model) -> None:
         """Chooses an "auto" peak by what learns in the model now."""
-        if self.peak == "auto":
+        if self.is_automatic:
             self.rate = self.pretrained_rate if learns_pretrained(model) else self.head_rate
             self._rate.assign(self.rate)
+
+    def follow(self, optimizer: Any) -> None:
+        """Counts the steps of this optimizer from now on."""
+        self._counter = getattr(optimizer, "inner_optimizer", optimizer)._iterations
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
         """Fits the schedule to the fit that is about to start.
@@ -72,51 +104,127 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             steps: Of the whole fit, or None if nobody knows.
             first_step: The optimizer's iteration at which the fit begins.
         """
-        self.resolve(model)
-        self._bound = True
+        self._start(model)
+        if self.held is not None:
+            return
         if steps is None:
             say(f"The length of the data is unknown, so the rate stays at {self.rate:g}.")
         self._first_step.assign(first_step)
         self._warmup.assign(self.warmup_ratio * steps if steps else 0)
         self._steps.assign(steps or _FOREVER)
 
-    def __call__(self, step: Any) -> Any:
-        """The rate at a step of the optimizer, float32."""
-        if not self._bound:
+    def assign(self, rate: Any) -> None:
+        """Holds a rate from now on; Keras's optimizers call it for `learning_rate = rate`.
+
+        Args:
+            rate: A number from 0 on.
+
+        Raises:
+            ArgumentError: If it is none.
+        """
+        rate = float(keras.ops.convert_to_numpy(rate))
+        check(**{"AdamW.learning_rate": rate})
+        if self.held is None and self._ends_something:
+            say(
+                f"The rate was set to {rate:g} and stays there: warm-up and decay of the preset "
+                f"end here. To keep them, give the preset learning_rate={rate:g} instead."
+            )
+        self._hold(rate)
+
+    def hold_peak(self, model: keras.Model, reason: str) -> None:
+        """Holds the peak for a fit in which a callback sets the rate."""
+        self.resolve(model)
+        if self.held is None and self._ends_something:
+            say(
+                f"{reason} sets the rate, so it starts at {self.rate:g}, without warm-up and decay."
+            )
+            self._hold(self.rate)
+
+    _ends_something = True  # AutoConstant has neither warm-up nor decay
+
+    def _hold(self, rate: float) -> None:
+        self.held = self.rate = float(rate)
+        self._bound = True
+        self._rate.assign(self.rate)
+        self._warmup.assign(0)
+        self._steps.assign(_FOREVER)
+        if self._model is not None and keras.backend.backend() != "tensorflow":
+            self._model.make_train_function(force=True)  # where numbers are constants of a trace
+
+    def _start(self, model: keras.Model) -> None:
+        self.resolve(model)
+        self._bound, self._model = True, model
+        if getattr(model, "optimizer", None) is not None:
+            self.follow(model.optimizer)
+
+    def __call__(self, step: Any = None) -> Any:
+        """The rate at a step, float32.
+
+        Args:
+            step: Of the optimizer, from 0; by default the one that it is at.
+        """
+        if not self._bound and kernels.is_tracing():
             warn(
                 f"The schedule was not told how long the fit is and stays at {self.rate:g}. "
                 "Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
                 "schedule='constant'.",
             )
+        if step is None:
+            step = 0 if self._counter is None else self._counter
         step = ops.cast(step, "float32") - self._first_step
         rising = (step + 1.0) / ops.maximum(self._warmup, 1.0)
         falling = (self._steps - step) / ops.maximum(self._steps - self._warmup, 1.0)
         return self._rate * ops.clip(ops.minimum(rising, falling), 0.0, 1.0)
 
     def __str__(self) -> str:
+        if self.held is not None:
+            return f"{self.rate:g}, set by hand"
         return f"{self.rate:g}, warm-up and linear decay"
 
     def get_config(self) -> dict:
         """Keras config; what `bind` learnt belongs to one fit and is not part of it."""
+        held = {} if self.held is None else {"held": self.held}
         return {
             "peak": self.peak,
             "warmup_ratio": self.warmup_ratio,
             "pretrained_rate": self.pretrained_rate,
             "head_rate": self.head_rate,
+            **held,
         }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "WarmupLinearDecay":
+        """Keras's counterpart of `get_config`."""
+        return cls(**config)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class AutoConstant(WarmupLinearDecay):
-    """The same rate at every step: the schedule "constant" with the rate "auto"."""
+    """The same rate at every step: the schedule "constant" with the rate "auto".
+
+    With TensorFlow it is a variable for whoever asks the optimizer, as a rate that is a number is:
+    `optimizer.learning_rate.assign(rate)` holds that rate.
+    """
+
+    _ends_something = False
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the rate follows what learns in the model; not once somebody has set it."""
+        return super().is_automatic and self.in_force == float(np.float32(self.rate))
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
         """Only chooses the rate."""
-        self.resolve(model)
-        self._bound = True
+        self._start(model)
+
+    def __call__(self, step: Any = None) -> Any:
+        """The rate, float32."""
+        if not self._bound or keras.backend.backend() != "tensorflow":
+            return super().__call__(step)
+        return self._rate
 
     def __str__(self) -> str:
-        return f"{self.rate:g}, constant"
+        return f"{self.in_force:g}, constant"
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -131,6 +239,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak: float, after: Any, steps: int, power: float = 1.0) -> None:
+        check(**{"Warmup.peak": peak}, steps=steps, power=power)
         self.peak, self.after, self.steps, self.power = peak, after, steps, power
 
     def __call__(self, step: Any) -> Any:
@@ -151,14 +260,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{**config, "after": after})
 
 
-def check_rate_value(rate: object) -> None:
-    """Raises unless a rate is a number above 0 or "auto".
-
-    Raises:
-        ModelError: If it is something else.
-    """
-    if rate != "auto" and not (isinstance(rate, int | float) and rate > 0):
-        raise ModelError(f"A learning rate is above 0 or 'auto', found {rate!r}.")
+def is_schedule(rate: object) -> bool:
+    """Whether a rate is a schedule, one of ours or of Keras's."""
+    return isinstance(rate, WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule)
 
 
 def _number(value: float, name: str) -> keras.Variable:

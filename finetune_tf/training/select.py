@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import keras
 
+from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 from finetune_tf.spelling import names_checked
 from finetune_tf.stages import Stage, is_normalization, learnable_variables, stages, walk
@@ -100,6 +101,7 @@ def blocks(start: int, stop: int | None = None) -> Selector:
     Raises:
         ModelError: When applied, if the model has fewer blocks.
     """
+    check(start=start, stop=stop)
     described = f"blocks({start})" if stop is None else f"blocks({start}, {stop})"
     return _blocks(described, start, stop)
 
@@ -109,10 +111,10 @@ def bottom(n: int) -> Selector:
     """The `n` blocks nearest to the input, without the embeddings.
 
     Raises:
-        ModelError: If `n` is below 1, or when applied, if the model has fewer blocks.
+        ArgumentError: If `n` is below 1.
+        ModelError: When applied, if the model has fewer blocks.
     """
-    if n < 1:
-        raise ModelError(f"bottom(n) takes one block or more, found {n}.")
+    check(n=n)
     return _blocks(f"bottom({n})", 0, n)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune_tf.data import Examples, from_arrays
-from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError
 from finetune_tf.labels import Labels
 
 SENTIMENT = Labels(["negative", "positive"])
@@ -61,9 +61,14 @@ def test_split_of_scores_and_of_unlabeled_texts():
     assert [len(part) for part in from_arrays(texts(10)).split(0.3)] == [7, 3]
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, 0.01, 2.0, -0.5])
-def test_split_refuses_an_empty_part(fraction):
+def test_split_refuses_an_empty_part():
     with pytest.raises(DataError, match="of the 10 rows of arrays leaves one part empty"):
+        from_arrays(texts(10)).split(0.01)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 2.0, -0.5])
+def test_split_takes_a_share(fraction):
+    with pytest.raises(ArgumentError, match="fraction is a number above 0 to below 1, found"):
         from_arrays(texts(10)).split(fraction)
 
 

@@ -182,7 +182,7 @@ def test_losses_are_those_of_their_papers():
     chances = np.diag(table) - np.log(np.exp(table).sum(axis=1))
     none = np.zeros((5, 0), "float32")
     assert float(loss(none, vectors)) == pytest.approx(-chances.mean(), rel=1e-5)
-    with pytest.raises(ModelError, match="scale is a number above 0"):
+    with pytest.raises(ModelError, match="scale is a number above 0, found 0"):
         PairSimilarity(0)
 
 

@@ -95,14 +95,16 @@ def test_mistakes_are_named():
         presets.cross_entropy("adamv")
     with pytest.raises(ModelError, match="A schedule is 'linear' or 'constant', found 'cosine'."):
         presets.cross_entropy(schedule="cosine")
-    with pytest.raises(ModelError, match="a share from 0 to below 1, found 1"):
+    with pytest.raises(ModelError, match="warmup_ratio is a number from 0 to below 1, found 1"):
         presets.cross_entropy(warmup_ratio=1)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 @pytest.mark.parametrize("rate", ["fast", 0, -1, None])
 def test_a_rate_is_a_number_above_zero(schedule, rate):
-    with pytest.raises(ModelError, match=f"is above 0 or 'auto', found {rate!r}"):
+    with pytest.raises(
+        ModelError, match=f"learning_rate is a number above 0 or 'auto', found {rate!r}"
+    ):
         presets.cross_entropy(learning_rate=rate, schedule=schedule)
 
 

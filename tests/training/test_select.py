@@ -108,7 +108,7 @@ def test_more_blocks_than_there_are(bert):
     message = "The selector bottom(99) goes beyond the 2 blocks of the model."
     with pytest.raises(ModelError, match=re.escape(message)):
         ft.freeze(bert, select.bottom(99))
-    with pytest.raises(ModelError, match=re.escape("bottom(n) takes one block or more, found 0.")):
+    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
         select.bottom(0)
 
 

@@ -1,0 +1,93 @@
+"""`evaluate`, `predict` and the calls on one batch say what is wrong, as `fit` does."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers_models import small_model, token_batch
+
+import finetune_tf as ft
+from finetune_tf.errors import DataError, DataTypeError, ModelError
+
+TOKENS, ANSWERS = token_batch(8)
+WITH_LABELS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
+METHODS = (*WITH_LABELS, "predict", "predict_on_batch")
+QUIET = {"fit": {"verbose": 0}, "evaluate": {"verbose": 0}}
+pytestmark = pytest.mark.filterwarnings("ignore:The schedule was not told")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_model()
+    model.compile()
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "texts", [["good film"], "good film", ("good", "bad"), np.array(["good film"])]
+)
+def test_texts_where_ids_are_meant(model, method, texts):
+    start = f"{method} takes batches of token ids, found texts. Encode them: "
+    with pytest.raises(DataTypeError, match=re.escape(start)) as caught:
+        getattr(model, method)(texts)
+    advice = {
+        "predict": ", or call ft.predict(model, texts).",
+        "predict_on_batch": ", or call ft.predict(model, texts).",
+        "evaluate": ", or call ft.evaluate(model, examples).",
+        "train_on_batch": "train_on_batch(*next(iter(data.batches(model, batch_size=32)))).",
+        "test_on_batch": "test_on_batch(*next(iter(data.batches(model, batch_size=32)))).",
+        "fit": "fit(train.batches(model, batch_size=32, shuffle=True)).",
+    }
+    assert str(caught.value).endswith(advice[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_examples_where_batches_are_meant(model, method):
+    examples = ft.data.from_arrays(["good", "bad"], ["yes", "no"])
+    with pytest.raises(DataTypeError, match=f"^{method} takes batches, found <Examples arrays: 2"):
+        getattr(model, method)(examples)
+
+
+@pytest.mark.parametrize("method", WITH_LABELS)
+def test_a_label_outside_of_the_outputs(model, method):
+    labels = ANSWERS.copy()
+    labels[2] = 7
+    message = "A label is 7, but the model has 2 outputs, for the class numbers from 0 to 1."
+    with pytest.raises(DataError, match=re.escape(message)):
+        getattr(model, method)(TOKENS, labels, **QUIET.get(method, {}))
+
+
+@pytest.mark.parametrize("method", WITH_LABELS)
+def test_no_labels(model, method):
+    with pytest.raises(DataError, match="There are no labels to learn from"):
+        getattr(model, method)(TOKENS, **QUIET.get(method, {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_that_runs_out(model, method, monkeypatch):
+    def exhausted(self, *args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nmore")
+
+    monkeypatch.setattr(keras.Model, method, exhausted)
+    with pytest.raises(ModelError, match=r"Memory ran out\. .* \(OOM when allocating tensor\)"):
+        getattr(model, method)(TOKENS)
+
+
+@pytest.mark.parametrize("method", ["evaluate", "train_on_batch", "test_on_batch"])
+def test_a_model_that_nobody_compiled_is_compiled_with_its_preset(method, capsys):
+    loss, accuracy = getattr(small_model(), method)(TOKENS, ANSWERS, **QUIET.get(method, {}))
+    assert loss == pytest.approx(0.69, abs=0.05)
+    assert 0 <= accuracy <= 1
+    said = "compile: loss and metrics of the preset cross_entropy."
+    assert said in capsys.readouterr().out.splitlines()
+
+
+def test_encodings_and_lists_on_one_batch(model):
+    expected = model.test_on_batch(TOKENS, ANSWERS)
+    assert model.test_on_batch(TOKENS.tolist(), ANSWERS.tolist()) == pytest.approx(expected)
+    inside = {"input_ids": TOKENS, "labels": ANSWERS}
+    assert model.test_on_batch(inside) == pytest.approx(expected)
+    np.testing.assert_allclose(model.predict_on_batch(TOKENS.tolist()), model(TOKENS), atol=1e-6)
