@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from finetune_tf._version import __version__
+from finetune_tf.arguments import shown
 from finetune_tf.callbacks import FollowTrainable
 from finetune_tf.data.stored import Precision, RowStore, StoredRows, ends_of
 from finetune_tf.errors import CacheError, ModelError
@@ -68,6 +69,8 @@ def cache_features(
     """
     if precision not in (None, "float32", "bfloat16"):
         raise ModelError(f"Features are kept as 'float32' or 'bfloat16', found {precision!r}.")
+    if not isinstance(model, FineTuneModel):
+        raise ModelError(f"Features are cached of a model from ft.load, found {shown(model)}.")
     cut = halves(model)
     learner = FeatureModel(inputs=cut.inputs, outputs=cut.outputs, name=model.name)
     learner.info = model.info

@@ -252,8 +252,6 @@ def _adapted(source: Checkpoint, task: Task, labels: Labels | None, dropout: flo
     """The config with the user's wishes, as it will be saved."""
     config = source.config | task.config_keys(labels)
     if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise CheckpointError(f"A dropout rate is from 0 to below 1, found {dropout!r}.")
         config |= dict.fromkeys(source.family.dropout_keys, dropout)
     return config
 

@@ -240,7 +240,6 @@ class FineTuneModel(ExplainedModel):
         Raises:
             ModelError: If the model is compiled already.
         """
-        check(size=size)
         vocabulary.resize(self, size)
 
     @names_checked

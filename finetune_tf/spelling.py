@@ -96,6 +96,8 @@ PLACES: dict[str, str] = {
     "model.compile(**ft.presets.cross_entropy(weight_decay=0.01))",
     "warmup_ratio": "Warm-up is given to a preset: "
     "model.compile(**ft.presets.cross_entropy(warmup_ratio=0.1))",
+    "label_smoothing": "Label smoothing is for classes of which one is right: "
+    "ft.presets.cross_entropy(label_smoothing=0.1)",
     "epochs": "Epochs are given to model.fit(batches, epochs=3) or to ft.finetune",
     "batch_size": "A batch size is given where batches are made: "
     "examples.batches(model, batch_size=32)",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.arguments import shown
 from finetune_tf.errors import ModelError
 from finetune_tf.spelling import names_checked
 
@@ -44,6 +45,16 @@ class Stage:
         return [variable for layer in self.layers for variable in learnable_variables(layer)]
 
 
+def require_model(model: Any) -> None:
+    """Refuses what is no Keras model.
+
+    Raises:
+        ModelError: If it is something else.
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"A Keras model is needed, such as ft.load gives, found {shown(model)}.")
+
+
 @names_checked
 def stages(model: keras.Model) -> list[Stage]:
     """The stages of a model, from its inputs to its outputs.
@@ -64,6 +75,7 @@ def stages(model: keras.Model) -> list[Stage]:
     Raises:
         ModelError: If the model has no weights yet.
     """
+    require_model(model)
     pieces = _drop_unweighted(_pieces(model))
     if not pieces:
         raise ModelError(
@@ -171,6 +183,7 @@ class Cut:
 
 def cuts(model: keras.Model) -> list[Cut]:
     """Every place where a Functional model can be cut, from its inputs to its outputs."""
+    require_model(model)
     nodes = ordered_nodes(model)
     readers: dict[int, int] = {}  # how often a tensor is still to be read
     for node in nodes:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 
 
@@ -18,10 +19,10 @@ def resize(model: Any, size: int) -> None:
         size: Rows; new ones are drawn as those of a new model, surplus ones cut off the end.
 
     Raises:
-        ModelError: If the size is none, or the model is compiled: its optimizer knows the old one.
+        ArgumentError: If the size is not a whole number from 1 on.
+        ModelError: If the model is compiled: its optimizer knows the old one.
     """
-    if not (isinstance(size, int) and size > 0):
-        raise ModelError(f"A vocabulary has a whole number of tokens from 1 on, found {size!r}.")
+    check(size=size)
     if size == model.config["vocab_size"]:
         return
     if getattr(model, "optimizer", None) is not None:

@@ -60,7 +60,8 @@ def local_path(checkpoint: str | Path) -> Path:
 def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise CheckpointError(
-            f"There is no folder {shown(name)}, and a Hub id has the form 'name' or 'owner/name'."
+            f"There is no folder {shown(name, 300)}, and a Hub id has the form 'name' or "
+            "'owner/name'."
         )
     # A misspelt file of a checkpoint is no Hub id, though it looks like owner/name.
     in_checkpoint = "/" in name and os.path.isfile(Path(name).parent / "config.json")

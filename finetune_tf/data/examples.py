@@ -133,8 +133,7 @@ class Examples:
         """
         check(fraction=fraction, seed=seed)
         total = len(self)
-        is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-        held_out = round(fraction * total) if is_number and 0 < fraction < 1 else 0
+        held_out = round(fraction * total)
         if not 0 < held_out < total:
             raise DataError(
                 f"split({fraction!r}) of the {total:,} rows of {self.name} leaves one part empty. "

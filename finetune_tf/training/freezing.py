@@ -12,7 +12,7 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import learnable_variables, walk
+from finetune_tf.stages import learnable_variables, require_model, walk
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
@@ -56,6 +56,7 @@ def train_only(model: keras.Model, selector: Selector) -> None:
 
 
 def _chosen(model: keras.Model, selector: Selector) -> set[int]:
+    require_model(model)
     if not isinstance(selector, Selector):
         name = getattr(selector, "__name__", None)
         found = f"{name} without its ()" if name else repr(selector)
@@ -68,6 +69,7 @@ def _chosen(model: keras.Model, selector: Selector) -> set[int]:
 @names_checked
 def count_parameters(model: keras.Model) -> tuple[int, int]:
     """How many parameters learn, and how many there are that could or could not."""
+    require_model(model)
     return _size(model.trainable_variables), _size(model.weights)
 
 

@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from finetune_tf.arguments import check
-from finetune_tf.errors import ArgumentError, ModelError
+from finetune_tf.errors import ModelError
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.gradients import give_whole_gradients
@@ -157,7 +157,6 @@ def binary_cross_entropy(
     Returns:
         optimizer, loss and metrics; a label counts as given from a logit of 0 upwards.
     """
-    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["binary_cross_entropy"](),
@@ -179,7 +178,6 @@ def mean_squared_error(
     Returns:
         optimizer, loss and metrics.
     """
-    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["mean_squared_error"](),
@@ -210,20 +208,11 @@ def similarity(
     Returns:
         optimizer, loss and metrics.
     """
-    _refuse_smoothing(options)
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": LOSSES["similarity"](scale),
         "metrics": [],
     }
-
-
-def _refuse_smoothing(options: dict[str, Any]) -> None:
-    if "label_smoothing" in options:
-        raise ArgumentError(
-            "label_smoothing is for classes of which one is right: presets.cross_entropy. Leave it "
-            "out here."
-        )
 
 
 @names_checked

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.messages import say
+from finetune_tf.spelling import names_checked
 from finetune_tf.untrained import remember_as_initial, untrained_layers
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _BIAS = "classifier/dense/bias"
 
 
+@names_checked
 def start_from_mean(model: Any, train: "Examples") -> float | None:
     """Lets a new regression head start from the mean of the training targets.
 

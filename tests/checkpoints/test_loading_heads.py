@@ -8,7 +8,7 @@ from helpers_checkpoints import copy_checkpoint, inputs_of, logits, read_weights
 from safetensors.numpy import save_file
 
 import finetune_tf as ft
-from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 
 FOLDER, EXPECTED = reference("relu")  # its labels are no, maybe, yes
 UNNAMED, _ = reference("gelu")  # five labels without names
@@ -139,7 +139,9 @@ def test_dropout_rates(tmp_path):
     assert dropouts(model) == {0.25}
     assert model.config["attention_probs_dropout_prob"] == 0.25
     assert ft.load(UNNAMED).get_layer("classifier").dropout.rate == 0.3  # classifier_dropout
-    with pytest.raises(CheckpointError, match="A dropout rate is from 0 to below 1, found 1.5"):
+    with pytest.raises(
+        ArgumentError, match="dropout is a number from 0 to below 1 or None, found 1.5"
+    ):
         ft.load(folder, dropout=1.5)
 
 

@@ -20,7 +20,9 @@ from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
-ROWS = [("a very good film", "good"), ("a very bad film", "bad")] * 8
+ROWS = [
+    (f"a very {label} film {'very ' * i}", label) for i in range(8) for label in ("good", "bad")
+]
 
 
 def run(monkeypatch, *arguments) -> int:
@@ -120,7 +122,8 @@ def test_whoever_imports_the_library_decides_about_logs():
 
 def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.csv"
-    lines = ["review|mood", *("ein sehr guter Film für mich|gut", "nicht schön|schlecht") * 8]
+    films = [f"{i} ein sehr guter Film für mich|gut\n{i} nicht schön|schlecht" for i in range(8)]
+    lines = ["review|mood", *films]
     path.write_text("\n".join(lines), encoding="cp1252")
     options = ["--text", "review", "--label", "mood", "--encoding", "cp1252", "--delimiter", "|"]
     options += ["--class-weight", "gut=2", "--class-weight", "schlecht=0.5", "--verbose", 2]

@@ -1,5 +1,6 @@
 """What a split keeps together, what stays in training, and texts that contradict themselves."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -101,7 +102,8 @@ def test_labels_by_name_and_by_number_are_one_class():
 
 @pytest.mark.parametrize("fraction", ["0.1", None, True, float("nan"), 3])
 def test_what_is_no_share(fraction):
-    with pytest.raises(DataError, match="of the 10 rows of arrays leaves one part empty"):
+    message = f"fraction is a number above 0 to below 1, found {fraction!r}"
+    with pytest.raises(ArgumentError, match=re.escape(message)):
         from_arrays(texts(10)).split(fraction)
 
 

@@ -148,7 +148,6 @@ def test_a_head_from_pretraining_is_left_out_without_a_word(trained, capsys):
         ("vectors", ["BertForMaskedLM"], None, "feature-extraction"),  # as of all-mpnet-base-v2
         ("tags", ["BertForSequenceClassification", "BertForTokenClassification"], None, "token-cl"),
         ("tags", ["TFBertForTokenClassification"], None, "token-classification"),
-        ("tags", "BertForTokenClassification", None, "token-classification"),
         ("classifier", ["BertForMultipleChoice"], 2, "text-classification"),
     ],
 )
@@ -191,7 +190,9 @@ def test_every_family_says_what_it_is_for(folder):
 
 
 def test_an_embedding_with_a_dense_module_is_no_classifier(trained, tmp_path):
-    folder = changed(trained["classifier-mean"][0], tmp_path / "dense", id2label=None)
+    folder = changed(
+        trained["classifier-mean"][0], tmp_path / "dense", id2label=None, label2id=None
+    )
     with pytest.raises(CheckpointError, match="the module Dense behind its transformer"):
         ft.load(folder)
 

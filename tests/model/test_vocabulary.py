@@ -42,7 +42,7 @@ def test_more_rows_and_fewer(tiny_bert, tmp_path, task):
 def test_sizes_that_are_none(tiny_bert, size):
     with quiet():
         model = ft.load(tiny_bert)
-    with pytest.raises(ModelError, match="whole number of tokens from 1 on, found"):
+    with pytest.raises(ModelError, match=f"size is a whole number from 1 on, found {size!r}"):
         model.resize_token_embeddings(size)
 
 

@@ -9,7 +9,7 @@ import pytest
 import finetune_tf as ft
 from finetune_tf import cli
 from finetune_tf.data import from_arrays
-from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 from finetune_tf.tasks import Answer, get_task
 
 # The toy model is random, so there is nothing that a high rate could ruin.
@@ -96,7 +96,7 @@ def test_the_stride_can_be_chosen(model):
     examples = questions(["good"], [LONG], ["very good"])
 
     assert len(examples.encoded(model, max_length=32, stride=2).example) == 2
-    with pytest.raises(DataError, match="stride is a number of tokens, from 0 on; found -1"):
+    with pytest.raises(ArgumentError, match="stride is a whole number from 0 on, found -1"):
         examples.batches(model, stride=-1)
 
 
@@ -182,7 +182,9 @@ def test_long_spans_do_not_count():
     (short,) = described([[start, end]], ["ab cd ef"], [OFFSETS], [0], max_answer_length=2)
 
     assert (whole.text, short.text) == ("ab cd ef", "ab cd")
-    with pytest.raises(DataError, match="max_answer_length is 1 or more tokens, found 0"):
+    with pytest.raises(
+        ArgumentError, match="max_answer_length is a whole number from 1 on, found 0"
+    ):
         described([[start, end]], ["ab cd ef"], [OFFSETS], [0], max_answer_length=0)
 
 
