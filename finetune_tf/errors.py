@@ -34,6 +34,10 @@ class DataError(FinetuneError, ValueError):
     reason: str = ""
 
 
+class MissingRowError(DataError, IndexError):
+    """There is no row of that number."""
+
+
 class DataTypeError(FinetuneError, TypeError):
     """A value of another type was meant, such as text where a number was given.
 
@@ -60,6 +64,10 @@ class ArgumentError(ModelError):
 
 class UnknownArgumentError(ArgumentError, TypeError):
     """A function has no argument of that name, or lacks one that it needs."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument is of another type than it has to be: a number where a text is meant."""
 
 
 class UnknownModelError(ModelError, AttributeError):

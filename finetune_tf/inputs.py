@@ -1,5 +1,6 @@
 """What a model is called with, made complete: one dict of int32 tensors for each of its inputs."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -120,7 +121,7 @@ def complete(
             "The model takes its inputs by name, found a list of tensors. Write model("
             "{'input_ids': ids, 'attention_mask': mask}), or model.export(folder) to serve it."
         )
-    if fit_errors.is_text(ids) or listed:
+    if fit_errors.is_text(ids) or listed or isinstance(ids, numbers.Number):
         raise ModelError(
             "The model takes input_ids (batch, length) or a dict of inputs, found a "
             f"{type(ids).__name__}. For plain texts use ft.predict(model, texts)."

@@ -31,6 +31,8 @@ class Labels(tuple[str, ...]):
 
     def __new__(cls, names: Iterable[object], problem_type: ProblemType | None = None) -> Self:
         """Makes checked labels."""
+        if not isinstance(names, Iterable):
+            raise DataError(f"Labels are a list of names, found {names!r}.")
         labels = super().__new__(cls, map(_name, names))
         if problem_type is None:
             problem_type = "regression" if len(labels) == 1 else "single_label_classification"

@@ -1,17 +1,24 @@
-"""Names of arguments: a wrong one is an error of the library that names the right one.
+"""Names and types of arguments: a wrong one is an error of the library that says what is right.
 
 `names_checked` stands above every public function. It compares the names of a call with those of
 the function before that runs, so that a misspelt or foreign name (pandas' `sep`, Keras's
-`num_classes`, transformers' `num_labels`) is told with what it is called here.
+`num_classes`, transformers' `num_labels`) is told with what it is called here. A flag that is
+neither true nor false is refused. Where a function fails and an argument is not of the class that
+its annotation names, that is what the error says. For numbers there are ranges, in
+`arguments`.
 """
 
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from finetune_tf.errors import UnknownArgumentError
+from finetune_tf.arguments import shown
+from finetune_tf.errors import ArgumentTypeError, FinetuneError, UnknownArgumentError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -144,8 +151,11 @@ def names_checked(
         if kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         and name not in ("self", "cls")
     ]
-    shown = function.__qualname__.removesuffix(".__init__")
+    qualified = function.__qualname__.removesuffix(".__init__")
     known = frozenset(own)
+    plain = {name: _plain_types(signature.parameters[name]) for name in own}
+    plain = {name: allowed for name, allowed in plain.items() if allowed}
+    flags = [name for name, allowed in plain.items() if allowed == (bool,)]
     takes_more = any(kind is inspect.Parameter.VAR_KEYWORD for _, kind in kinds)
 
     @functools.wraps(function)
@@ -155,14 +165,66 @@ def names_checked(
             open_ended = takes_more and not also
             for name in kwargs:
                 if name not in names and not open_ended:
-                    raise unknown_argument(f"{shown}()", name, names)
+                    raise unknown_argument(f"{qualified}()", name, names)
         try:
-            signature.bind(*args, **kwargs)
+            given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise UnknownArgumentError(_misfit(shown, own, error)) from None
-        return function(*args, **kwargs)
+            raise UnknownArgumentError(_misfit(qualified, own, error)) from None
+        for name in flags:
+            if name in given and not _is_flag(given[name]):
+                raise _wrong_type(name, plain[name], given[name])
+        try:
+            return function(*args, **kwargs)
+        except FinetuneError:
+            raise
+        except Exception as error:
+            wrong = [n for n in plain if n in given and not _is_of(given[n], plain[n])]
+            if not wrong:
+                raise
+            raise _wrong_type(wrong[0], plain[wrong[0]], given[wrong[0]]) from error
 
     return checked
+
+
+# How types are told; another class is told by its name.
+_WORDS: dict[type, str] = {
+    str: "a text",
+    bool: "True or False",
+    Path: "a path",
+    type(None): "None",
+    Mapping: "a dict",
+    Iterable: "a list",
+    Sequence: "a list",
+}
+
+
+def _plain_types(parameter: inspect.Parameter) -> tuple[type, ...]:
+    """The classes that an argument may be of; none if its annotation says more, or a number."""
+    annotation = parameter.annotation
+    members = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if any(get_origin(member) is Literal for member in members):
+        literals = [m for m in members if get_origin(m) is Literal]
+        members = [m for m in members if m not in literals]
+        members += [type(value) for literal in literals for value in get_args(literal)]
+    members = [get_origin(member) or member for member in members]
+    open_ended = (int, float, Any, object, inspect.Parameter.empty)
+    if any(not isinstance(member, type) or member in open_ended for member in members):
+        return ()
+    return tuple(members)
+
+
+def _is_of(value: Any, allowed: tuple[type, ...]) -> bool:
+    return isinstance(value, allowed) or (Path in allowed and isinstance(value, os.PathLike))
+
+
+def _is_flag(value: Any) -> bool:
+    """Whether a value is true or false, as Python, NumPy or C has it; "no" is not."""
+    return not isinstance(value, str) and getattr(value, "ndim", 0) == 0 and value in (0, 1)
+
+
+def _wrong_type(name: str, allowed: tuple[type, ...], value: Any) -> ArgumentTypeError:
+    words = " or ".join(_WORDS.get(each, f"a {each.__name__}") for each in allowed)
+    return ArgumentTypeError(f"{name} is {words}, found {shown(value)}.")
 
 
 def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentError:

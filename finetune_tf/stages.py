@@ -55,6 +55,20 @@ def require_model(model: Any) -> None:
         raise ModelError(f"A Keras model is needed, such as ft.load gives, found {shown(model)}.")
 
 
+def require_task(model: Any) -> Any:
+    """Returns the model if it knows its task and labels.
+
+    Raises:
+        ModelError: If not.
+    """
+    if not (hasattr(model, "task") and hasattr(model, "labels")):
+        raise ModelError(
+            f"Expected a model that knows its task and labels, as finetune_tf.load gives it; "
+            f"found {type(model).__name__}."
+        )
+    return model
+
+
 @names_checked
 def stages(model: keras.Model) -> list[Stage]:
     """The stages of a model, from its inputs to its outputs.

@@ -139,7 +139,7 @@ def bucketed_dataset(
             "batch_size or drop_remainder=False."
         )
     if tokens_per_batch is None:
-        cut = functools.partial(cut_by_items, batch_size=batch_size)
+        cut = functools.partial(cut_by_items, batch_size=min(batch_size, total))
     elif drop_remainder:
         raise DataError("Batches of tokens_per_batch differ in size: leave drop_remainder out.")
     elif tokens_per_batch < item_buckets.max() * group:

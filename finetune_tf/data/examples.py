@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune_tf.arguments import check
+from finetune_tf.arguments import check, shown
 from finetune_tf.data.answers import check_answers
 from finetune_tf.data.buckets import SHAPES
 from finetune_tf.data.checks import (
@@ -19,7 +19,7 @@ from finetune_tf.data.checks import (
 )
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.data.splitting import held_out_rows
-from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelError
 from finetune_tf.labels import Labels, label_text
 from finetune_tf.messages import say
 from finetune_tf.spelling import names_checked
@@ -87,6 +87,11 @@ class Examples:
     def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Any:
         """One row as a dict for an int, else the `Examples` of a slice or of an index array."""
         if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise MissingRowError(
+                    f"{self.name} has {len(self):,} rows, with the numbers from 0 to "
+                    f"{len(self) - 1:,}; found {shown(rows)}."
+                )
             return {column: values[rows] for column, values in self.columns.items()}
         numbers = range(len(self))[rows] if isinstance(rows, slice) else self._numbers(rows)
         picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}

@@ -1,16 +1,17 @@
 """Rows that somebody tokenized already, as batches."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.arguments import check, check_known
+from finetune_tf.arguments import check, check_known, shown
 from finetune_tf.data.batching import batches_of, bucketed_dataset
 from finetune_tf.encodings import ENDS, LABELS
-from finetune_tf.errors import DataError
+from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.spelling import names_checked
+from finetune_tf.stages import require_task
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.masking import Masking
 
@@ -56,13 +57,22 @@ def tokenized_batches(
     check_known(**options)
     if mask_rate is not None:
         check(mask_rate=mask_rate)
-    names = list(getattr(dataset, "column_names", None) or dataset)
+    require_task(model)
+    names = getattr(dataset, "column_names", None) or dataset
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise DataTypeError(
+            "A tokenized dataset is a datasets.Dataset or a dict of columns, found "
+            f"{shown(dataset)}."
+        )
+    names = list(names)
     if "input_ids" not in names:
         raise DataError(
             f"A tokenized dataset has a column input_ids, found {', '.join(names)}. Tokenize it: "
             "dataset.map(lambda rows: tokenizer(rows['text'], truncation=True), batched=True)."
         )
     known = {tensor.name for tensor in model.inputs}
+    if not len(dataset["input_ids"]):
+        raise DataError("The tokenized dataset has no rows.")
     features = {}
     for name in names:
         if name in known:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune_tf.errors import MissingExtraError
+from finetune_tf.arguments import shown
+from finetune_tf.errors import DataTypeError, MissingExtraError
 from finetune_tf.spelling import names_checked
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
         ) from error
 
     values = getattr(history, "history", history)
+    if not isinstance(values, Mapping) or not values:
+        raise DataTypeError(
+            "plot_history takes what model.fit returns, or a dict with a list of numbers for each "
+            f"metric; found {shown(history)}."
+        )
     names = sorted(
         {name.removeprefix("val_") for name in values}, key=lambda name: (name != "loss", name)
     )

@@ -1,21 +1,22 @@
 """Measuring models on a test, alone, against a baseline, or against each other."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.arguments import check
+from finetune_tf.arguments import check, shown
 from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
 from finetune_tf.evaluation.measures import MEASURES
 from finetune_tf.evaluation.metrics import decide
-from finetune_tf.evaluation.predict import outputs, require_task
+from finetune_tf.evaluation.predict import outputs
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
 from finetune_tf.spelling import names_checked
+from finetune_tf.stages import require_task
 
 if TYPE_CHECKING:
     import keras
@@ -233,7 +234,14 @@ def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
 def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
     """Predictions that the caller made, in the form of `Task.decide`."""
     labels, column = model.labels, model.task.target_column
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise DataTypeError(
+            "A baseline is a name, a model, or one prediction for each text in a list or an array; "
+            f"found {shown(values)}."
+        )
+    values = list(values)
     if len(values) != len(test):
         raise DataError(
             f"The baseline's predictions must be one per text of {test.name}: expected "

@@ -7,9 +7,10 @@ import numpy as np
 
 from finetune_tf.arguments import check
 from finetune_tf.data import Examples
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import DataError
 from finetune_tf.evaluation.running import run
 from finetune_tf.spelling import names_checked
+from finetune_tf.stages import require_task
 from finetune_tf.tasks import TASKS, Encoded
 from finetune_tf.untrained import say_if_untrained
 
@@ -87,20 +88,6 @@ def outputs(
     say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.condenses)
     return run(model, encoded, batch_size, examples.name), encoded
-
-
-def require_task(model: "keras.Model") -> "keras.Model":
-    """Returns the model if it knows its task and labels.
-
-    Raises:
-        ModelError: If not.
-    """
-    if not (hasattr(model, "task") and hasattr(model, "labels")):
-        raise ModelError(
-            f"Expected a model that knows its task and labels, as finetune_tf.load gives it; "
-            f"found {type(model).__name__}."
-        )
-    return model
 
 
 def _column(texts: Any) -> list:

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from finetune_tf.arguments import shown
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
@@ -59,6 +60,14 @@ def resolve(
         rate = "rate 'auto' with warm-up and linear decay"
         say(f"compile: optimizer {optimizer!r} gets the {rate}, not Keras's default rate.")
         optimizer = presets.make_optimizer(optimizer, clip_norm=None)
+    else:
+        try:
+            optimizer = keras.optimizers.get(optimizer)
+        except (KeyError, TypeError, ValueError):
+            raise ModelError(
+                "An optimizer is a name such as 'adamw', one of keras.optimizers, or left out for "
+                f"the preset's; found {shown(optimizer)}."
+            ) from None
     if loss is None:
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics

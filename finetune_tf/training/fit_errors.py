@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
+from finetune_tf.messages import one_line
 from finetune_tf.values import outside
 
 # What takes texts as they are, by the method of Keras that was called instead.
@@ -107,6 +108,12 @@ def explained(error: Exception) -> FinetuneError | None:
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
         return DataError(outside(int(label[1]), int(label[2])))
+    if str(error).startswith("Unrecognized data type"):
+        return DataTypeError(
+            "The model takes batches of token ids: what examples.batches(model) gives, a "
+            "tf.data.Dataset, or arrays of ids by the names of the inputs. "
+            f"({one_line(str(error))[:120]})"
+        )
     if "learning rate is not settable" in str(error):
         return ModelError(
             "A callback sets the rate, but the optimizer follows a schedule of Keras, and Keras "

@@ -6,6 +6,7 @@ import numpy as np
 
 from finetune_tf.messages import say
 from finetune_tf.spelling import names_checked
+from finetune_tf.stages import require_task
 from finetune_tf.untrained import remember_as_initial, untrained_layers
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def start_from_mean(model: Any, train: "Examples") -> float | None:
     Raises:
         DataError: If a target is no number.
     """
+    require_task(model)
     is_regression = model.labels is not None and model.task.kind(model.labels) == "regression"
     if not is_regression or "classifier" not in untrained_layers(model):
         return None

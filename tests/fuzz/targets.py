@@ -205,6 +205,8 @@ class Arguments:
     """Arguments of public functions, one of them odd."""
 
     def __init__(self, checkpoint: Path) -> None:
+        table = checkpoint.parent / "table.csv"
+        table.write_text("text,label\na good film,yes\na dull one,no\n", encoding="utf-8")
         examples = ft.data.from_arrays(TEXTS * 5, LABELS * 5)
         model = small_model(("no", "yes"), checkpoint)
         model.info.head_layers = ()
@@ -227,6 +229,25 @@ class Arguments:
             (ft.presets.cross_entropy, {"weight_decay": 0.01, "clip_norm": 1.0, "accumulate": 1}),
             (ft.presets.cross_entropy, {"label_smoothing": 0.1, "schedule": "linear"}),
             (ft.presets.cross_entropy, {"optimizer": "adamw"}),
+            (ft.presets.mean_squared_error, {"learning_rate": "auto", "schedule": "constant"}),
+            (ft.presets.similarity, {"scale": 20.0, "optimizer": "sgd"}),
+            (ft.data.from_arrays, {"text": TEXTS, "name": "toy", "on_invalid": "raise"}),
+            (ft.data.from_csv, {"path": table, "text": "text", "label": "label"}),
+            (ft.data.from_csv, {"path": table, "delimiter": ",", "encoding": "utf-8"}),
+            (ft.data.from_csv, {"path": table, "on_invalid": "drop", "quotechar": '"'}),
+            (ft.data.overlap, {"train": examples, "test": examples}),
+            (examples.take, {"n": 2}),
+            (examples.shuffle, {"seed": 0}),
+            (examples.__getitem__, {"rows": [0, 1]}),
+            (ft.data.tokenized_batches, {"dataset": {"input_ids": [[5, 6]]}, "model": model}),
+            (ft.train_only, {"model": model, "selector": ft.select.head()}),
+            (ft.count_parameters, {"model": model}),
+            (ft.compare, {"models": {"a": model}, "test": examples}),
+            (ft.plot_history, {"history": {"loss": [1.0, 0.5]}}),
+            (ft.start_from_mean, {"model": model, "train": examples}),
+            (model, {"inputs": np.ones((2, 5), "int32")}),
+            (model.predict, {"x": np.ones((2, 5), "int32"), "batch_size": 2, "verbose": 0}),
+            (model.compile, {"optimizer": "adamw", "loss": None, "metrics": ["accuracy"]}),
             (ft.select.bottom, {"n": 1}),
             (ft.select.blocks, {"start": 0, "stop": 1}),
             (ft.select.matching, {"pattern": "kernel"}),
@@ -246,5 +267,5 @@ class Arguments:
             with ft.messages.quiet():
                 function(**{**arguments, name: value})
         except BaseException as error:
-            error.add_note(f"{function.__qualname__}({name}={value!r:.80})")
+            error.add_note(f"{getattr(function, '__qualname__', function)}({name}={value!r:.80})")
             raise

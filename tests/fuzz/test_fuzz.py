@@ -55,7 +55,7 @@ def failures(target: targets.Target, folder: Path, checkpoint: Path, seeds: rang
         case.mkdir()
         here = set(os.listdir(folder))
         try:
-            with limited(folder, checkpoint), warnings.catch_warnings():
+            with limited(folder, checkpoint.parent), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what a case warns of is told to its user
                 target(case, random.Random(seed))
         except FinetuneError as error:
