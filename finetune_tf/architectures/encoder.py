@@ -3,7 +3,6 @@
 Shape legend: B batch, L length, D features.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,10 +105,11 @@ class EncoderBlock(keras.layers.Layer):
                 that they do not do for it.
             training: Whether dropout is active.
         """
-        transform = functools.partial(self.transform, first_token=first_token, training=training)
+        options = {"first_token": first_token, "training": training}
+        inputs = (hidden, attention_mask, positions)
         if self.gradient_checkpointing and training:
-            return kernels.recomputed(self, transform, hidden, attention_mask, positions)
-        return transform(hidden, attention_mask, positions)
+            return kernels.recomputed(self, "transform", *inputs, **options)
+        return self.transform(*inputs, **options)
 
     def transform(
         self,

@@ -153,14 +153,19 @@ def _say_contradictions(examples: Examples) -> None:
     texts = next(iter(examples.columns.values()))
     rows = sum(map(len, found))
     told = ", ".join(
-        f"{shortened(examples.columns[target][row])} in {examples.places.name(row)}"
+        f"{shortened(_plainly(examples.columns[target][row]))} in {examples.places.name(row)}"
         for row in _different(first, examples.columns[target])
     )
     say(
         f"{examples.name}: {counted(len(found), 'text stands', 'texts stand')} there with "
         f"different labels ({rows:,} rows), for example {shortened(texts[first[0]])}: {told}. "
-        "Nothing can be right about both: correct them, or keep one row of each."
+        "A model cannot learn both: correct them, or keep one row of each."
     )
+
+
+def _plainly(target: Any) -> Any:
+    """A target as it is told: of answers their texts alone."""
+    return target["text"] if isinstance(target, Mapping) else target
 
 
 def _different(rows: list[int], values: list) -> list[int]:

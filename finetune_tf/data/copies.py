@@ -1,5 +1,6 @@
 """Rows that have the same texts, within one data set or in two, and what their labels say."""
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -70,7 +71,17 @@ def contradictions(
             for key, value in zip(theirs, source.columns[column], strict=True):
                 if times[key] > 1 and key in rows:
                     said.setdefault(key, set()).add(meaning.of(value))
-    return [rows[key] for key, meant in said.items() if len(meant) > 1]
+    return [rows[key] for key, meant in said.items() if _contradict(meant)]
+
+
+def _contradict(meant: set[Hashable]) -> bool:
+    """Whether what is said of one text cannot all be right.
+
+    Accepted answers only contradict each other where they have none in common.
+    """
+    if not all(isinstance(each, frozenset) for each in meant):
+        return len(meant) > 1
+    return any(one.isdisjoint(other) for one, other in itertools.combinations(meant, 2))
 
 
 class _Meaning:
@@ -82,7 +93,7 @@ class _Meaning:
 
     def of(self, value: Any) -> Hashable:
         if isinstance(value, Mapping):  # answers
-            return frozenset(value["text"])
+            return frozenset(map(normalized, value["text"]))
         if isinstance(value, Sequence) and not isinstance(value, str):
             return tuple(map(self.of, value))
         if isinstance(value, float):  # a score

@@ -8,8 +8,8 @@ which takes a fraction of a second; so only training uses them, where shapes rep
 compile whole models and need none.
 """
 
+import contextvars
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -203,34 +203,61 @@ def _masked_softmax(rate: float) -> Callable:
     return apply
 
 
-def checkpoint(pure: Callable, owner: Any) -> Callable:
+def checkpoint(pure: Callable, structure: str) -> Callable:
     """See `recomputing.Pure`; what it gives, with nothing inside kept for the gradient.
-
-    Forward and backward are functions that TensorFlow must not open: laid side by side in one
-    graph, the second computation would be found to equal the first and be replaced by it.
 
     Args:
         pure: What is computed twice.
-        owner: The layer whose variables `pure` reads. It keeps the backward function alive, because
-            what TensorFlow registers for a gradient lives as long as the process, and would keep
-            the layer alive with it (see `differentiated`).
+        structure: What `pure` computes, in words; of two that are equal, the first one is traced.
     """
-    closed = functools.partial(
-        tf.function, autograph=False, experimental_attributes={"_noinline": True}
-    )
-    forward = closed(pure)
 
-    @closed
+    def run(moving: list, constant: list) -> tuple:
+        moving, constant = tf.nest.map_structure(tf.convert_to_tensor, (moving, constant))
+        if not tf.inside_function():
+            return _differentiable(pure)(moving, constant)
+        token = _traced.set(pure)
+        try:
+            return _checkpoint_of(structure)(moving, constant)
+        finally:
+            _traced.reset(token)
+
+    return run
+
+
+# What is being traced. A shared function outlives the layers it was traced with, so it holds none.
+_traced: contextvars.ContextVar = contextvars.ContextVar("finetune_tf_traced")
+
+
+@functools.cache
+def _checkpoint_of(structure: str) -> Callable:
+    """The function of all blocks of a structure, for the reason given at `differentiated`."""
+
+    def traced(moving: list, constant: list) -> tuple:
+        return _traced.get()(moving, constant)
+
+    return tf.function(_differentiable(traced), autograph=False)
+
+
+def _closed(function: Callable) -> Callable:
+    """A function that TensorFlow must not open.
+
+    Laid side by side in one graph, the second computation would be found to equal the first and be
+    replaced by it.
+    """
+    attributes = {"_noinline": True}
+    return tf.function(function, autograph=False, experimental_attributes=attributes)
+
+
+def _differentiable(function: Callable) -> Callable:
+    forward = _closed(function)
+
+    @_closed
     def backward(moving: list, constant: list, gradient: tf.Tensor) -> list:
         with tf.GradientTape() as tape:
             tape.watch(moving)
-            output, _ = pure(moving, constant)
+            output, _ = forward(moving, constant)
         return tape.gradient(output, moving, gradient, tf.UnconnectedGradients.ZERO)
 
-    vars(owner).setdefault("_recomputing", []).append(backward)  # past Keras's tracking
-    backward = weakref.proxy(backward)
-
-    @functools.partial(tf.function, autograph=False)
     def run(moving: list, constant: list) -> tuple:
         @tf.custom_gradient
         def apply(*given: tf.Tensor) -> tuple:
@@ -240,7 +267,7 @@ def checkpoint(pure: Callable, owner: Any) -> Callable:
         output, *states = apply(*moving)
         return output, states
 
-    return lambda *lists: run(*tf.nest.map_structure(tf.convert_to_tensor, lists))
+    return run
 
 
 def islands_pay(training: bool | None, x: Any = None) -> bool:

@@ -123,7 +123,7 @@ def test_contradictions_are_said_once_with_an_example(capsys, tmp_path):
     )
     assert capsys.readouterr().out == (
         "reviews: 1 text stands there with different labels (3 rows), for example 'good film': "
-        "'pos' in row 0, 'neg' in row 1. Nothing can be right about both: correct them, or keep "
+        "'pos' in row 0, 'neg' in row 1. A model cannot learn both: correct them, or keep "
         "one row of each.\n"
     )
     assert contradictions(examples) == [[0, 1, 5]]
@@ -147,6 +147,8 @@ def test_the_same_again_is_no_contradiction(capsys):
     from_arrays(["a", "a", "b"], ["1", 1, 0], labels=["no", "yes"])
     from_arrays(["a", "a"], text_pair=["b", "c"], label=["x", "y"])
     from_arrays(["a", "a"])
+    answers = [["Ada", "Ada Lovelace"], ["Ada"]]  # both accept "Ada"
+    from_arrays(question=["Who?"] * 2, context=["Ada Lovelace"] * 2, answers=answers)
     assert capsys.readouterr().out == ""
 
 
