@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-SECONDS = 10
+SECONDS = 10  # of processor time
+WAITING = 60  # seconds on the clock, of a case that waits for something
 BYTES = 2 * 10**9
 # What Python, its packages, TensorFlow's autograph and the tests read and write by themselves.
 _ELSEWHERE = (
@@ -46,26 +47,32 @@ def limited(*folders: Path) -> Iterator[None]:
         *folders: In which it may open files.
 
     Raises:
-        TimeoutError: After `SECONDS`.
+        TimeoutError: After `SECONDS` of processor time, or `WAITING` on the clock.
         MemoryError: From `BYTES` more than before on; also if they were taken for a moment only.
         AssertionError: If a file outside of the folders was opened.
     """
 
-    def ring(*_: object) -> None:
-        raise TimeoutError(f"It takes longer than {SECONDS} s.")
+    def ring(number: int, _: object) -> None:
+        raise TimeoutError(f"It takes too long ({signal.Signals(number).name}).")
 
     opened: list[str] = []
-    before = signal.signal(signal.SIGALRM, ring)
+    timers = {
+        signal.SIGPROF: (signal.ITIMER_PROF, SECONDS),
+        signal.SIGALRM: (signal.ITIMER_REAL, WAITING),
+    }
+    before = {number: signal.signal(number, ring) for number in timers}
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, limits[1]))
-    signal.alarm(SECONDS)
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
     _watching.append(((*map(str, folders), *_ELSEWHERE), opened))
     try:
         yield
     finally:
         _watching.pop()
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert not opened, f"Files outside of {folders[0]} were opened: {opened}"

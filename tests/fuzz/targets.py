@@ -55,6 +55,15 @@ def _same(found: np.ndarray, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+def warm_up(checkpoint: Path) -> None:
+    """What only the first case would do: imports, and what TensorFlow prepares once."""
+    model, _ = _loaded(checkpoint)
+    with ft.messages.quiet():
+        ft.predict(model, TEXTS)
+    if importlib.util.find_spec("torch"):
+        from transformers import AutoModelForSequenceClassification  # noqa: F401
+
+
 def config(family: str) -> Target:
     """config.json of a family. With PyTorch at hand, logits are compared with what that gives."""
 

@@ -35,6 +35,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def target_of(checkpoint):
+    targets.warm_up(checkpoint)
     made = {f"config of {family}": targets.config(family) for family in FAMILIES} | {
         "safetensors": targets.safetensors_header,
         "shards": targets.shards,
