@@ -18,7 +18,7 @@ from finetune_tf.checkpoints.vocabularies import (
 )
 from finetune_tf.errors import CheckpointError, FinetuneError, MissingExtraError
 from finetune_tf.json_files import read_json
-from finetune_tf.paths import read_whole, special_kind, version_of
+from finetune_tf.paths import has_file, read_whole, version_of
 from finetune_tf.return_tensors import is_panic, with_tensorflow
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
@@ -157,8 +157,8 @@ def _check_files(folder: Path, called: str) -> None:
         )
     for pattern in _FILES:
         for path in folder.glob(pattern):
-            if kind := special_kind(path):
-                raise CheckpointError(f"{path} is {kind}, not a file: it cannot be read.")
+            if not path.is_dir():  # a subfolder is read by nobody
+                has_file(path)
     if not (vocabularies := _found(folder, _VOCABULARIES)):
         # transformers would make up a tokenizer that knows no word.
         raise CheckpointError(
@@ -190,7 +190,7 @@ def _check_sentencepiece(path: Path, called: str) -> None:
 
 
 def _read_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if has_file(path) else {}
 
 
 @contextlib.contextmanager
