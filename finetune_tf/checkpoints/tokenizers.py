@@ -129,6 +129,8 @@ def _load(folder: Path, called: str, config: Mapping[str, Any] | None) -> Any:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split())[:300]
+        if "instantiate the backend tokenizer" in reason:  # it goes on with packages to install
+            reason = "transformers reads no other file than tokenizer.json for this kind of model"
         raise CheckpointError(
             f"The tokenizer in {called} cannot be read: {reason}. A checkpoint for texts holds "
             "tokenizer.json or vocab.txt; get these files again."

@@ -226,10 +226,10 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Only the first line: PyTorch goes on with how to open a pickle that may run code.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        # Only the first sentence: PyTorch goes on with how to open a pickle that may run code.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
         raise CheckpointError(
-            f"{path} cannot be opened by PyTorch: {reason} It is damaged, or holds more than "
+            f"{path} cannot be opened by PyTorch: {reason}. It is damaged, or holds more than "
             "tensors. Get it again, or a revision of the checkpoint with model.safetensors."
         ) from None
     if not tensors_of(state):
