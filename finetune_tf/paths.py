@@ -27,6 +27,8 @@ def absolute(path: str | os.PathLike, error: type[FinetuneError] = CheckpointErr
     Raises:
         FinetuneError: An `error`, if it cannot be a path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise error(f"A path is a text or a Path, found {path!r}.")
     try:
         return Path(path).expanduser().resolve()
     except (OSError, ValueError, RuntimeError) as reason:

@@ -133,6 +133,12 @@ def test_names_that_can_be_no_folder(model, name, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("path", [None, b"folder", 3])
+def test_what_is_no_path_at_all(model, path):
+    with pytest.raises(CheckpointError, match="A path is a text or a Path, found"):
+        model.save_pretrained(path)
+
+
 def test_a_name_of_the_greatest_length(model, tmp_path):
     assert model.save_pretrained(tmp_path / ("n" * 255)).is_dir()
     write_text(tmp_path / ("f" * 255), "whole")
