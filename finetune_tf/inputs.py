@@ -10,7 +10,7 @@ from keras import ops
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
-from finetune_tf.values import concrete, dtype_of, range_of
+from finetune_tf.values import concrete, dtype_of, is_shape_only, range_of
 
 # What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
@@ -72,6 +72,8 @@ def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
 
 
 def _check(name: str, value: Any, size: int | None) -> None:
+    if is_shape_only(value):
+        return
     meaning, advice = _MEANING[name]
     dtype = dtype_of(value)
     if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):

@@ -5,6 +5,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 from finetune_tf.errors import CheckpointError, FinetuneError
+from finetune_tf.paths import has_file
 
 _REQUIRED = object()
 _NAMES = {dict: "object", list: "list", str: "text", int: "whole number", bool: "true or false"}
@@ -23,6 +24,7 @@ def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = Checkp
         FinetuneError: An `error`, if the file cannot be read, is no valid JSON, or holds a value
             of another type.
     """
+    has_file(path, error)  # opening a pipe would wait for somebody to write
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as reason:

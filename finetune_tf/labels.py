@@ -4,6 +4,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral
 from typing import Any, Literal, Self, get_args
 
 from finetune_tf.errors import DataError
@@ -31,8 +32,10 @@ class Labels(tuple[str, ...]):
 
     def __new__(cls, names: Iterable[object], problem_type: ProblemType | None = None) -> Self:
         """Makes checked labels."""
-        if not isinstance(names, Iterable):
-            raise DataError(f"Labels are a list of names, found {names!r}.")
+        if not isinstance(names, Iterable) or isinstance(names, set | frozenset):
+            raise DataError(
+                f"Labels are a list of names in the order of the outputs, found {names!r}."
+            )
         labels = super().__new__(cls, map(_name, names))
         if problem_type is None:
             problem_type = "regression" if len(labels) == 1 else "single_label_classification"
@@ -70,10 +73,10 @@ class Labels(tuple[str, ...]):
         """
         if isinstance(labels, cls):
             return labels
-        if isinstance(labels, int) and not isinstance(labels, bool):
+        if isinstance(labels, Integral) and not isinstance(labels, bool):
             if not 1 <= labels <= _MOST:
                 raise DataError(f"labels= as a number is from 1 to {_MOST:,}, found {labels!r}.")
-            return cls(f"LABEL_{i}" for i in range(labels))
+            return cls(f"LABEL_{i}" for i in range(int(labels)))
         if isinstance(labels, str):
             raise DataError(f"Labels are a list of names, found the single text {labels!r}.")
         if isinstance(labels, bytes) or not isinstance(labels, Iterable):

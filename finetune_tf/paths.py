@@ -27,6 +27,8 @@ def absolute(path: str | os.PathLike, error: type[FinetuneError] = CheckpointErr
     Raises:
         FinetuneError: An `error`, if it cannot be a path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise error(f"A path is a text or a Path, found {path!r}.")
     try:
         return Path(path).expanduser().resolve()
     except (OSError, ValueError, RuntimeError) as reason:
@@ -46,6 +48,30 @@ def special_kind(path: Path) -> str | None:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
         return None
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def has_file(path: Path, error: type[FinetuneError] = CheckpointError) -> bool:
+    """Whether there is a file to read.
+
+    What stands there and cannot be read must not count as missing: its settings would be left to
+    defaults without a word.
+
+    Args:
+        path: Where the file would be.
+        error: The class of the error to raise.
+
+    Raises:
+        FinetuneError: An `error`, if a folder, a pipe or a link to nothing stands there.
+    """
+    if os.path.isfile(path):
+        return True
+    if not os.path.lexists(path):
+        return False
+    if not os.path.exists(path):
+        what = "a link to nothing"
+    else:
+        what = "a folder" if os.path.isdir(path) else special_kind(Path(os.path.realpath(path)))
+    raise error(f"{path} is {what}, not a file: it cannot be read. Get the file again.")
 
 
 def read_whole(folder: Path, read: Callable[[], T]) -> T:

@@ -1,6 +1,8 @@
 """What a run gives, and its folder: written whole or not at all, never over another unasked."""
 
+import contextlib
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from finetune_tf.files import unfinished_folder, write_text
 from finetune_tf.json_files import read_json
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
-from finetune_tf.paths import absolute
+from finetune_tf.paths import absolute, has_file
 from finetune_tf.saving import opens_in, write_checkpoint
 from finetune_tf.untrained import say_if_untrained
 
@@ -95,7 +97,7 @@ def check_output(
     """
     folder = absolute(folder)
     _check_writable(folder)
-    found = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    found = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     beginnings = tuple(name for name in names if name.endswith("."))
     there = [name for name in found if name in names or name.startswith(beginnings)]
     if there and not overwrite:
@@ -115,7 +117,7 @@ def check_run(folder: str | Path, overwrite: bool = False, how: str = "overwrite
             "folder of its own for the run."
         )
     config = folder / "config.json"
-    if config.is_file() and "model_type" in read_json(config):
+    if has_file(config) and "model_type" in read_json(config):
         raise CheckpointError(
             f"{folder} is a checkpoint and not the folder of a run, so it is not replaced. Choose "
             "another folder."
@@ -125,8 +127,10 @@ def check_run(folder: str | Path, overwrite: bool = False, how: str = "overwrite
 
 def _check_writable(folder: Path) -> None:
     """Tries to make a file in the folder, or in the lowest one above it that exists."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(folder)  # fails of a name that is too long
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise CheckpointError(

@@ -13,6 +13,7 @@ from finetune_tf.values import (
     check_finite,
     concrete,
     is_float,
+    is_shape_only,
     range_of,
 )
 
@@ -29,7 +30,8 @@ def check_type(targets: Any, kind: Kind, loss: Any) -> None:
         DataError: If class numbers are floats, of which a fraction would be cut off unseen.
     """
     fit = fit_of(loss, kind)
-    if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
+    whole = kind == "classes" and fit is not None and not fit.rows
+    if whole and is_float(targets) and not is_shape_only(targets):
         raise DataError(
             "Class numbers are whole numbers, found floats in the batches. Cast them: "
             "dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."

@@ -17,7 +17,7 @@ from finetune_tf.checkpoints.weight_files import READERS, read_file, read_tensor
 from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.json_files import read_json
 from finetune_tf.messages import say
-from finetune_tf.paths import read_whole
+from finetune_tf.paths import has_file, read_whole
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def open_checkpoint(
 def _open(folder: Path, file: Path | None, replaced: dict[str, Any]) -> Checkpoint:
     """Reads a folder, or one file with weights and what stands beside it."""
     found = read_tensors(folder) if file is None else read_file(file)
-    has_config = (folder / "config.json").is_file()
+    has_config = has_file(folder / "config.json")
     if file is not None and not replaced and not has_config:
         raise CheckpointError(
             f"{file} holds weights alone, and there is no config.json beside it: give its "

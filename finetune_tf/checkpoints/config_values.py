@@ -7,7 +7,6 @@ are ignored, as in transformers.
 
 import json
 import numbers
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from finetune_tf.arguments import Number, shown
 from finetune_tf.errors import CheckpointError
 from finetune_tf.json_files import read_json
+from finetune_tf.paths import has_file
 
 #: Layers and blocks that a model may have; the deepest one that is known has 48.
 MAX_DEPTH = 256
@@ -161,7 +161,7 @@ def read_values(path: Path, rules: Mapping[str, Rule]) -> dict:
     Raises:
         CheckpointError: If the file is damaged, or a value is none that its rule allows.
     """
-    if not os.path.isfile(path):
+    if not has_file(path):
         return {}
     try:
         return checked_values(read_json(path), rules, {})

@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.weight_files import READERS, WEIGHT_FILES
 from finetune_tf.errors import CheckpointError
-from finetune_tf.paths import special_kind
+from finetune_tf.paths import has_file
 
 # What a checkpoint needs besides its weights; modules of sentence-transformers included.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/model.safetensors")
@@ -39,9 +39,7 @@ def resolve(
     else:
         folder = _from_hub(str(checkpoint), revision, cache_dir)
         called = f"The Hub's {str(checkpoint)!r}"
-    if kind := special_kind(folder / "config.json"):
-        raise CheckpointError(f"{folder / 'config.json'} is {kind}, not a file: it cannot be read.")
-    if not (folder / "config.json").is_file():
+    if not has_file(folder / "config.json"):
         raise CheckpointError(
             f"{called} has no config.json, so it is no Hugging Face checkpoint; "
             f"found {sorted(item.name for item in folder.glob('*'))[:10]}."

@@ -6,7 +6,6 @@ embeddings of texts. The keys and module paths written are the old ones, which e
 2 to 6 understands.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,16 @@ from finetune_tf.checkpoints.weight_files import read_tensors
 from finetune_tf.checkpoints.weights import linear
 from finetune_tf.errors import CheckpointError
 from finetune_tf.json_files import checked, file_inside, member, read_json
+from finetune_tf.paths import has_file
 
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"
+_PACKAGE = "sentence_transformers"
+# The file of the transformer's settings was once called after the family.
+_SETTINGS_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
+)
 _SETTINGS = {
     "max_seq_length": size(2**31 - 1, also=(None,)),
     "do_lower_case": OneOf((True, False, None)),
@@ -62,36 +68,58 @@ def read_modules(folder: Path) -> Modules:
     """Reads what a checkpoint folder says of its modules.
 
     Raises:
-        CheckpointError: If a file of them is damaged.
+        CheckpointError: If a file of them is damaged or missing, or the transformer lies in
+            another folder.
     """
     listed = _listed(folder)
     paths = {kind: path for kind, path in reversed(listed) if path != folder}  # the first counts
+    if "Transformer" in paths:
+        raise CheckpointError(
+            f"{folder / 'modules.json'} says that the transformer lies in {paths['Transformer']}, "
+            f"but it is read from {folder}. Move the files of the transformer there and write "
+            '"path": "" for it in modules.json.'
+        )
     dense = paths.get("Dense", folder / _DENSE)
-    has_dense = os.path.isfile(dense / "config.json")
+    has_dense = has_file(dense / "config.json")
     activation = _value(dense / "config.json", "activation_function", str, "")
-    settings = read_values(folder / "sentence_bert_config.json", _SETTINGS)
+    file = next((folder / name for name in _SETTINGS_FILES if has_file(folder / name)), None)
+    settings = read_values(file, _SETTINGS) if file else {}
     general = folder / "config_sentence_transformers.json"
     prompts = _value(general, "prompts", dict, {})
     default = _value(general, "default_prompt_name", str, None)
+    pooling = paths.get("Pooling", folder / "1_Pooling") / "config.json"
+    for module in ("Pooling", "Dense"):
+        if module in paths and not has_file(paths[module] / "config.json"):
+            raise CheckpointError(
+                f"{folder / 'modules.json'} names the {module} module "
+                f"{str(paths[module].relative_to(folder))!r}, but there is no "
+                f"{paths[module] / 'config.json'}. Get the whole checkpoint, or correct the name."
+            )
     return Modules(
-        pooling=_pooling(paths.get("Pooling", folder / "1_Pooling") / "config.json"),
+        pooling=_pooling(pooling),
         dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
         activation=activation.rpartition(".")[2] or "Identity",
         normalize=any(kind == "Normalize" for kind, _ in listed),
         max_length=settings.get("max_seq_length"),
         types=tuple(kind for kind, _ in listed),
-        prompt="" if default is None else member(prompts, default, str, general, ""),
+        prompt="" if default is None else member(prompts, default, str, general),
         lower_case=settings.get("do_lower_case", False),
     )
 
 
 def _listed(folder: Path) -> list[tuple[str, Path]]:
-    """The modules of modules.json in order: the last part of the class name, and the folder."""
+    """The modules of modules.json in order: the name of the class, and the folder.
+
+    Of a class of sentence-transformers the name is its last part. Another package's class may have
+    the same last part and compute something else.
+    """
     file = folder / "modules.json"
     modules = []
-    for entry in read_json(file, list) if file.is_file() else []:
+    for entry in read_json(file, list) if has_file(file) else []:
         checked(entry, dict, f"An entry of {file}", CheckpointError)
-        kind = member(entry, "type", str, file, "").rpartition(".")[2]
+        kind = member(entry, "type", str, file, "")
+        package, _, rest = kind.partition(".")
+        kind = rest.rpartition(".")[2] if package == _PACKAGE else kind
         path = file_inside(folder, member(entry, "path", str, file, ""), file)
         modules.append((kind, path))
     return modules
@@ -99,17 +127,17 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
 
 def _value(path: Path, key: str, kind: type, default: Any) -> Any:
     """The value of a key in a JSON file, or the default if one of them is not there."""
-    return member(read_json(path), key, kind, path, default) if os.path.isfile(path) else default
+    return member(read_json(path), key, kind, path, default) if has_file(path) else default
 
 
 def _pooling(path: Path) -> str | None:
-    if not os.path.isfile(path):
+    if not has_file(path):
         return None
     config = read_json(path)
     modes = member(config, "pooling_mode", (str, list), path, "") or [
         _MODES.get(key, key)
-        for key, value in config.items()
-        if key.startswith("pooling_mode_") and value is True
+        for key in config
+        if key.startswith("pooling_mode_") and member(config, key, bool, path, False)
     ]
     modes = [modes] if isinstance(modes, str) else modes
     return "+".join(

@@ -18,7 +18,7 @@ from finetune_tf.checkpoints.vocabularies import (
 )
 from finetune_tf.errors import CheckpointError, FinetuneError, MissingExtraError
 from finetune_tf.json_files import read_json
-from finetune_tf.paths import read_whole, special_kind, version_of
+from finetune_tf.paths import has_file, read_whole, version_of
 from finetune_tf.return_tensors import is_panic, with_tensorflow
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
@@ -129,6 +129,8 @@ def _load(folder: Path, called: str, config: Mapping[str, Any] | None) -> Any:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split())[:300]
+        if "instantiate the backend tokenizer" in reason:  # it goes on with packages to install
+            reason = "transformers reads no other file than tokenizer.json for this kind of model"
         raise CheckpointError(
             f"The tokenizer in {called} cannot be read: {reason}. A checkpoint for texts holds "
             "tokenizer.json or vocab.txt; get these files again."
@@ -157,8 +159,8 @@ def _check_files(folder: Path, called: str) -> None:
         )
     for pattern in _FILES:
         for path in folder.glob(pattern):
-            if kind := special_kind(path):
-                raise CheckpointError(f"{path} is {kind}, not a file: it cannot be read.")
+            if not path.is_dir():  # a subfolder is read by nobody
+                has_file(path)
     if not (vocabularies := _found(folder, _VOCABULARIES)):
         # transformers would make up a tokenizer that knows no word.
         raise CheckpointError(
@@ -190,7 +192,7 @@ def _check_sentencepiece(path: Path, called: str) -> None:
 
 
 def _read_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if has_file(path) else {}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ even where tokenizer.json says something else. A wrong one changes every token w
 
 import inspect
 import json
+import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -81,11 +82,13 @@ def tell_defaults(
         )
     if stored:
         return
+    # Not every class keeps its arguments: MPNet's has no attribute tokenize_chinese_chars.
     defaults = {
-        name: getattr(tokenizer, name)
-        for name in inspect.signature(type(tokenizer).__init__).parameters
-        if name in _SETTINGS and name not in settings and getattr(tokenizer, name) is not None
+        name: getattr(tokenizer, name, parameter.default)
+        for name, parameter in inspect.signature(type(tokenizer).__init__).parameters.items()
+        if name in _SETTINGS and name not in settings
     }
+    defaults = {name: value for name, value in defaults.items() if value is not None}
     if defaults:
         say(
             f"The files of the tokenizer in {called} leave {_listed(defaults)} to the defaults of "
@@ -233,13 +236,16 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def _sample(tokenizer: Any) -> dict[int, str]:
-    """Numbers and texts of words that stand in the vocabulary, evenly taken from all of it."""
+    """Numbers and texts of words that stand in the vocabulary, drawn from all of it.
+
+    They are the same ones each time. Every fiftieth one could miss what recurs in the vocabulary.
+    """
     backend = tokenizer.backend_tokenizer
     size = backend.get_vocab_size()
     added = tokenizer.added_tokens_decoder
     tokens = {
         number: token
-        for number in range(0, size, max(1, size // _SAMPLE))
+        for number in sorted(random.Random(0).sample(range(size), min(size, _SAMPLE)))
         if number not in added and (token := backend.id_to_token(number)) is not None
     }
     prefix = getattr(backend.model, "continuing_subword_prefix", None)

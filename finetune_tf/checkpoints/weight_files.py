@@ -16,6 +16,7 @@ from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.tensors import LazyTensor, Tensors, by_name
 from finetune_tf.errors import CheckpointError
 from finetune_tf.json_files import checked, file_inside, member, read_json
+from finetune_tf.paths import has_file
 
 WEIGHT_FILES = ("model.safetensors", "tf_model.h5", "pytorch_model.bin")
 
@@ -50,10 +51,10 @@ def read_tensors(folder: Path) -> Tensors:
             tensors of one name, or if a `.bin` file is met without PyTorch.
     """
     for name in WEIGHT_FILES:
-        if (folder / name).is_file():
+        if has_file(folder / name):
             return read_file(folder / name)
         index = folder / f"{name}.index.json"
-        if index.is_file():
+        if has_file(index):
             return _read_shards(folder, index)
     found = sorted(path.name for path in folder.iterdir())
     raise CheckpointError(
@@ -225,10 +226,10 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Only the first line: PyTorch goes on with how to open a pickle that may run code.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        # Only the first sentence: PyTorch goes on with how to open a pickle that may run code.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
         raise CheckpointError(
-            f"{path} cannot be opened by PyTorch: {reason} It is damaged, or holds more than "
+            f"{path} cannot be opened by PyTorch: {reason}. It is damaged, or holds more than "
             "tensors. Get it again, or a revision of the checkpoint with model.safetensors."
         ) from None
     if not tensors_of(state):

@@ -112,4 +112,6 @@ def columns(
     """What a reader of data is told, by name; what was not given is left out."""
     given = {"text": text, "text_pair": text_pair}
     given |= {"label": label[0] if len(label) == 1 else label, **others}
+    if given.get("delimiter") == r"\t":  # how a tab is written where a shell passes no real one
+        given["delimiter"] = "\t"
     return {name: value for name, value in given.items() if value is not None}

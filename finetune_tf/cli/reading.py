@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
+from finetune_tf.data.text_files import suffix_of
 from finetune_tf.errors import DataError
 
 # Names of functions in finetune_tf.data.
@@ -36,7 +37,7 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
     Raises:
         DataError: If they cannot be read, or an option has no meaning for them.
     """
-    suffix = Path(source).suffix.lower()
+    suffix = suffix_of(Path(source))
     if suffix in _READERS:
         reader = getattr(ft.data, _READERS[suffix], None)
         if reader is None:

@@ -64,6 +64,13 @@ class FeatureExtraction(Task):
                 f"feature-extraction does not support; supported: {', '.join(_MODULES)}. A "
                 "classifier's folder holds logits, not vectors: load it for text-classification."
             )
+        steps = list(modules.types)
+        if steps != sorted(steps, key=_MODULES.index) or steps.count("Pooling") > 1:
+            raise CheckpointError(
+                f"The checkpoint's modules.json lists the modules {', '.join(steps)}, which "
+                f"feature-extraction supports in this order alone: {', '.join(_MODULES)}. Choose "
+                "another checkpoint: its vectors would not be those of sentence-transformers."
+            )
         if modules.prompt:
             raise CheckpointError(
                 f"The checkpoint puts the prompt {modules.prompt!r} before every text, which is "

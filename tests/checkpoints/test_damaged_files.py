@@ -187,7 +187,7 @@ def test_what_a_pickle_may_hold(copied):
         ({**tensors, "epoch": 3}, f"holds a dict that {table}"),
         ({1: torch.ones(2)}, f"holds a dict that {table}"),
         ({}, "pytorch_model.bin has no tensors"),
-        (torch.nn.Linear(2, 2), "cannot be opened by PyTorch: .* holds more than tensors"),
+        (torch.nn.Linear(2, 2), "by PyTorch: Weights only load failed. It is damaged, or holds"),
         ({**tensors, query: tensors[query] * np.nan}, "too large for the model's dtype: .*query"),
         ({**tensors, query: tensors[query].double() + 1e300}, "too large for the model's dtype"),
         ({**tensors, query: tensors[query].to(torch.int8)}, "holds values of the type int8"),

@@ -1,11 +1,12 @@
 """Names of labels that a config says in another way than id2label."""
 
+import numpy as np
 import pytest
 from helpers_checkpoints import copy_checkpoint, reference
 
 import finetune_tf as ft
 from finetune_tf.checkpoints.checkpoint import with_labels
-from finetune_tf.errors import CheckpointError
+from finetune_tf.errors import CheckpointError, DataError
 
 FOLDER, _ = reference("relu")  # its labels are no, maybe, yes
 
@@ -45,3 +46,12 @@ def test_two_keys_that_contradict_each_other(capsys):
     assert "contradict each other; id2label counts" in capsys.readouterr().out
     with_labels({"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}})
     assert capsys.readouterr().out == ""
+
+
+def test_a_set_has_no_order_for_outputs():
+    with pytest.raises(DataError, match="a list of names in the order of the outputs"):
+        ft.Labels.of({"no", "yes"})
+
+
+def test_how_many_labels_as_a_number_of_numpy():
+    assert ft.Labels.of(np.int64(3)) == ("LABEL_0", "LABEL_1", "LABEL_2")

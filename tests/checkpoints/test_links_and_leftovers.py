@@ -86,18 +86,34 @@ def test_a_socket_is_refused(model, out, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "1_Pooling/config.json"])
-def test_a_pipe_in_a_checkpoint_is_not_waited_for(name, tmp_path):
+@pytest.mark.parametrize("what", ["a pipe", "a link to nothing", "a folder", "a link to a pipe"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "model.safetensors", "1_Pooling/config.json", "modules.json"),
+        *("sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer.json"),
+        *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_file_does_not_count_as_missing(name, what, tmp_path):
     folder = write_checkpoint(tmp_path / "c")
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).unlink(missing_ok=True)
-    os.mkfifo(folder / name)
-    start = time.monotonic()
-    if name.startswith("1_Pooling"):
-        assert ft.load(folder).info.pooling == "pooler"
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
     else:
-        with pytest.raises(CheckpointError, match=r"is a pipe|There are no weights"):
-            ft.load(folder)
+        path.symlink_to(tmp_path / "elsewhere")
+        if what == "a link to a pipe":
+            os.mkfifo(tmp_path / "elsewhere")
+    start = time.monotonic()
+    if what == "a folder" and name == "vocab.txt":  # a subfolder, with tokenizer.json beside it
+        assert ft.load(folder).tokenizer.is_fast
+        return
+    with pytest.raises(CheckpointError, match=f"{name} is {what.replace('link to a ', '')}, not"):
+        _ = ft.load(folder).tokenizer
     assert time.monotonic() - start < 20
 
 
@@ -115,6 +131,12 @@ def test_names_that_can_be_no_folder(model, name, tmp_path):
         with pytest.raises(ft.errors.FinetuneError):
             call()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [None, b"folder", 3])
+def test_what_is_no_path_at_all(model, path):
+    with pytest.raises(CheckpointError, match="A path is a text or a Path, found"):
+        model.save_pretrained(path)
 
 
 def test_a_name_of_the_greatest_length(model, tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from string import ascii_lowercase
 
 import pytest
 from helpers_models import ENGLISH, SPECIAL, write_checkpoint
@@ -317,3 +318,29 @@ def test_a_pipe_is_not_waited_for(name, tmp_path):
     os.mkfifo(where / name)
     with pytest.raises(CheckpointError, match=f"{name} is a pipe, not a file"):
         load_tokenizer(where)
+
+
+def test_defaults_that_a_tokenizer_does_not_keep(tmp_path, capsys):
+    words = ["<s>", "<pad>", "</s>", *UNCASED, "<mask>"]
+    tokenizer = load_tokenizer(folder(tmp_path / "c", "mpnet", vocab__txt=lines(words)))
+    assert tokenizer("The FILM")["input_ids"] == [0, words.index("the"), words.index("film"), 2]
+    assert "leave do_lower_case=True, tokenize_chinese_chars=True to" in capsys.readouterr().out
+
+
+def test_words_that_recur_in_a_large_vocabulary_are_among_those_tried(tmp_path):
+    # Two letters each; every second word begins with a capital.
+    pairs = [f"{a}{b}" for a in ascii_lowercase for b in ascii_lowercase]
+    names = [f"q{pair}" if i % 2 else f"Q{pair}" for i, pair in enumerate(pairs)]
+    path = folder(
+        tmp_path / "c",
+        vocab__txt=lines([*SPECIAL, *ascii_lowercase, *names, *(f"x{name}" for name in names)]),
+    )
+    with pytest.raises(CheckpointError, match="% of the words in the vocabulary"):
+        load_tokenizer(path)
+
+
+def test_files_of_another_kind_of_tokenizer_than_the_model_has(tmp_path):
+    names = {"vocab__json": {"<s>": 0, "a": 1}, "merges__txt": "#version: 0.2\n"}
+    with pytest.raises(CheckpointError, match="no other file than tokenizer.json") as told:
+        load_tokenizer(folder(tmp_path / "c", "modernbert", **names))
+    assert "tiktoken" not in str(told.value)

@@ -301,3 +301,15 @@ def test_predictions_of_every_task_without_naming_it(
     found, told = said(monkeypatch, capsys, saved[task], *arguments)
     assert [set(line) for line in found] == [keys]
     assert f"task {task}, by its" in told
+
+
+def test_packed_tables_and_tabs_as_a_shell_writes_them(tmp_path):
+    import gzip
+
+    from finetune_tf.cli import options
+    from finetune_tf.cli.reading import examples
+
+    path = tmp_path / "d.csv.gz"
+    path.write_bytes(gzip.compress(b"text\tlabel\na film, good\tyes\na film, bad\tno\n"))
+    columns = options.columns(None, None, ["label"], delimiter=r"\t")
+    assert examples(str(path), "test", columns).columns["text"] == ["a film, good", "a film, bad"]

@@ -93,3 +93,9 @@ def test_the_current_folder_is_refused(runs, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="is the current folder or above it"):
         runs[1].save(".")
     assert names(tmp_path) == set()
+
+
+def test_a_name_that_is_too_long_for_a_folder(runs, tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be written .File name too long"):
+        runs[1].save(tmp_path / ("n" * 300))
+    assert names(tmp_path) == set()

@@ -143,6 +143,61 @@ def test_a_default_prompt_is_refused(tmp_path):
         ft.load(folder, "feature-extraction")
 
 
+def _listed(folder, *modules):
+    """A modules.json with a class and a folder each."""
+    content = [{"idx": i, "type": kind, "path": path} for i, (kind, path) in enumerate(modules)]
+    (folder / "modules.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+ST = "sentence_transformers.models."
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([("Transformer", ""), ("Pooling", "9_Pooling")], "there is no .*9_Pooling/config.json"),
+        ([("Transformer", ""), ("Pooling", "1_pooling")], "there is no .*1_pooling/config.json"),
+        ([("Transformer", ""), ("Dense", "2_Dense")], "there is no .*2_Dense/config.json"),
+        ([("Transformer", "0_T"), ("Pooling", "1_Pooling")], "the transformer lies in .*0_T"),
+        (
+            [("Transformer", ""), ("Normalize", "n"), ("Pooling", "1_Pooling")],
+            "in this order alone",
+        ),
+        ([("Transformer", ""), ("Pooling", "1_Pooling"), ("Pooling", "1_Pooling")], "order alone"),
+    ],
+)
+def test_modules_that_are_not_where_they_are_read(tmp_path, modules, message):
+    folder = write_modules(write_checkpoint(tmp_path / "st"))
+    _listed(folder, *((ST + kind, path) for kind, path in modules))
+    with pytest.raises(CheckpointError, match=message):
+        ft.load(folder)
+
+
+def test_a_class_of_another_package_is_not_taken_for_one_of_sentence_transformers(tmp_path):
+    folder = write_modules(write_checkpoint(tmp_path / "st"))
+    _listed(folder, (f"{ST}Transformer", ""), ("custom_st.Pooling", "1_Pooling"))
+    with pytest.raises(CheckpointError, match="the module custom_st.Pooling"):
+        ft.load(folder)
+
+
+def test_settings_of_a_transformer_that_are_called_after_its_family(tmp_path):
+    folder = write_modules(write_checkpoint(tmp_path / "st"), max_seq_length=7)
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_roberta_config.json")
+    assert ft.load(folder).max_length == 7
+
+
+def test_pooling_and_prompts_that_are_damaged(tmp_path):
+    folder = write_modules(write_checkpoint(tmp_path / "st"))
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": 1}')
+    with pytest.raises(CheckpointError, match="'pooling_mode_cls_token' of .* is not a JSON true"):
+        ft.load(folder)
+    write_modules(folder)
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "document"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    with pytest.raises(CheckpointError, match="has no key 'document'"):
+        ft.load(folder)
+
+
 def test_the_two_texts_of_a_pair_stay_together(unit, pairs):
     wanted = {
         tuple(side.split()): score

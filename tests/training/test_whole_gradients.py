@@ -199,3 +199,48 @@ def test_configs_do_not_know_of_it():
     again = type(optimizer).from_config(optimizer.get_config())
     assert type(again) is OPTIMIZERS.SGD
     assert again.get_config()["global_clipnorm"] == 1.0
+
+
+BATCHES = """
+    import sys
+    from pathlib import Path
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+    import finetune_tf as ft
+    from helpers_models import write_checkpoint
+
+    folder = write_checkpoint(Path(sys.argv[1]) / "bert", blocks=1)
+    texts = ["a good film", "a dull story", "the actor was great", "a bad film"] * 8
+    examples = ft.data.from_arrays(texts, ["yes", "no"] * 16)
+
+    def losses(strategy):
+        with strategy.scope():
+            keras.utils.set_random_seed(0)
+            model = ft.load(folder, labels=examples.labels, dtype="float32")
+            model.compile(**ft.presets.cross_entropy())
+        batches = examples.batches(model, 8)
+        fitted = model.fit(batches, epochs=1, verbose=0).history["loss"]
+        return [*fitted, *model.evaluate(batches, verbose=0), len(ft.predict(model, texts))]
+
+    one = losses(tf.distribute.get_strategy())
+    many = losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    np.testing.assert_allclose(one, many, atol=1e-5)
+    print("done")
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_take_the_batches_of_one(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BATCHES), str(tmp_path)],
+        env={"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("done\n")
