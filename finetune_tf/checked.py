@@ -53,7 +53,8 @@ class CheckedModel(WeightedModel):
         Raises:
             ModelError: If one is not.
         """
-        check_values(inputs, sizes_of(self.config))
+        if hasattr(self, "info"):  # a clone that Keras made of the graph alone knows no sizes
+            check_values(inputs, sizes_of(self.config))
 
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Keras's fit traces a step, which sees no numbers, so they are looked at before."""

@@ -147,6 +147,10 @@ def complete(
         name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
         for name, value in given.items()
     }
+    mask = given.get("attention_mask")
+    if mask is not None and concrete(mask) is None and not keras.utils.is_keras_tensor(mask):
+        # Nobody sees the numbers of a traced step: what is not 0 there means a token.
+        given["attention_mask"] = ops.cast(ops.not_equal(mask, 0), "int32")
     ids = given["input_ids"]
     for name, value in given.items():
         if len(value.shape) != 2 or any(

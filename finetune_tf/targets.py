@@ -12,6 +12,7 @@ from finetune_tf.values import (
     check_class_numbers,
     check_finite,
     concrete,
+    dtype_of,
     is_float,
     range_of,
 )
@@ -29,6 +30,12 @@ def check_type(targets: Any, kind: Kind, loss: Any) -> None:
         DataError: If class numbers are floats, of which a fraction would be cut off unseen.
     """
     fit = fit_of(loss, kind)
+    if fit is not None and dtype_of(targets) == "string":
+        raise DataError(
+            "Targets are numbers, found texts in the batches. Give the number of each label: "
+            "model.labels.index(name), or what ft.data.from_arrays(texts, labels).batches(model) "
+            "makes."
+        )
     if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
         raise DataError(
             "Class numbers are whole numbers, found floats in the batches. Cast them: "
@@ -55,6 +62,11 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     if fit is None or shape is None or kind == "vectors":
         return
     rank = len(wanted)
+    if getattr(shape, "rank", 0) is None:  # TensorFlow has joined two traces of a step
+        raise DataError(
+            "The targets have another number of axes than those of an earlier call, or no one "
+            "number of them. Give them all in one shape, or call model.compile(…) again."
+        )
     if kind == "classes":
         rows = len(shape) == rank and shape[-1] not in (None, 1)
         if rows and not fit.rows:
