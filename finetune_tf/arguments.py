@@ -7,7 +7,7 @@ range are written once, in `RULES`, and every public function that takes it call
 import inspect
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,8 @@ RULES: dict[str, Number] = {
     "keras.steps_per_epoch": _count(also=(None,)),
     "keras.steps_per_execution": _count(also=("auto",)),
     "keras.validation_batch_size": _count(also=(None,)),
+    "keras.loss_weights": Number(0, also=(None,)),
+    "keras.validation_freq": _count(),
     "keras.validation_split": _share(also=(None,)),
     "keras.validation_steps": _count(also=(None,)),
     # Names of transformers 4
@@ -191,6 +193,29 @@ def check_known(**arguments: Any) -> None:
     check(**{name: value for name, value in arguments.items() if name in RULES})
 
 
+def by_name(call: str, names: Sequence[str], args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arguments of a call, all of them by name.
+
+    Args:
+        call: The method, for messages.
+        names: Of the parameters that `args` are for, in order.
+        args: The positional arguments.
+        kwargs: The others.
+
+    Raises:
+        TypeError: If there are too many, or one is given twice, as Python has it.
+    """
+    if len(args) > len(names):
+        raise TypeError(
+            f"{call}() takes {len(names)} more arguments by their place ({', '.join(names)}), "
+            f"found {len(args)}."
+        )
+    given = dict(zip(names, args, strict=False))
+    if twice := given.keys() & kwargs.keys():
+        raise TypeError(f"{call}() got {sorted(twice)[0]} twice, by place and by name.")
+    return given | kwargs
+
+
 def check_call(method: Any, *args: Any, **kwargs: Any) -> None:
     """Checks the numbers in a call of one of Keras's methods.
 
@@ -206,5 +231,7 @@ def check_call(method: Any, *args: Any, **kwargs: Any) -> None:
     for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
         for rule in (f"keras.{name}", name):
             if rule in RULES:
-                check(**{rule: value})
+                several = name == "validation_freq" and isinstance(value, Collection)
+                for number in value if several else [value]:  # it may be a list of epochs
+                    check(**{rule: number})
                 break

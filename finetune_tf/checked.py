@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+from keras import ops
+
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.inputs import check_values, complete, sizes_of
 from finetune_tf.model_info import ModelInfo
+from finetune_tf.values import dtype_of
 from finetune_tf.weighted import WeightedModel
 
 # Attributes that read a model's record; a clone of the graph has none.
@@ -44,6 +48,17 @@ class CheckedModel(WeightedModel):
         sizes = sizes_of(self.config) if known else None
         return complete(inputs, self._inputs_struct, limit, sizes)
 
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras's hook; of several devices it is given the mean of their batches.
+
+        The mean of whole numbers is float64, which only stands for their shape here.
+        """
+        if data_batch is not None:
+            data_batch = keras.tree.map_structure(
+                lambda v: ops.cast(v, "int32") if dtype_of(v) == "float64" else v, data_batch
+            )
+        super()._symbolic_build(iterator, data_batch)
+
     def check_inputs(self, inputs: Any) -> None:
         """Checks the numbers of arrays and eager tensors: whole, and such that the model has them.
 
@@ -53,7 +68,8 @@ class CheckedModel(WeightedModel):
         Raises:
             ModelError: If one is not.
         """
-        check_values(inputs, sizes_of(self.config))
+        if hasattr(self, "info"):  # a clone that Keras made of the graph alone knows no sizes
+            check_values(inputs, sizes_of(self.config))
 
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Keras's fit traces a step, which sees no numbers, so they are looked at before."""

@@ -66,8 +66,15 @@ class EncodingModel(keras.Model):
         return super().predict_on_batch(self._given(x)[0])
 
     def _given(self, x: Any, y: Any = None, weights: Any = None) -> tuple[Any, Any]:
-        """Inputs and targets as Keras takes them."""
-        return self._checked(unwrapped(x), unwrapped(y), unwrapped(weights))
+        """Inputs and targets as Keras takes them.
+
+        Keras leaves out the weights of arrays that have no targets beside the inputs, so targets
+        among the inputs are put beside them.
+        """
+        x, y = unwrapped(x), unwrapped(y)
+        if y is None and weights is not None and hasattr(x, "keys"):
+            y = targets_in(x)
+        return self._checked(x, y, unwrapped(weights))
 
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """For a subclass that knows what the numbers may be."""
@@ -137,7 +144,14 @@ def unwrapped(data: Any) -> Any:
     if hasattr(data, "keys"):
         return {name: unwrapped(data[name]) for name in data if data[name] is not None}
     if isinstance(data, list) and data and not hasattr(data[0], "shape"):
-        return np.asarray(data)
+        try:
+            return np.asarray(data)
+        except ValueError:
+            raise DataError(
+                "Rows of a batch have one length, found lists of several. Pad them: "
+                "tokenizer(texts, padding=True, return_tensors='np'), or let "
+                "ft.data.from_arrays(texts, labels).batches(model) do it."
+            ) from None
     return data
 
 

@@ -1,14 +1,18 @@
 """A Keras model whose errors say what is wrong with what it was given, in fit and elsewhere."""
 
+import inspect
 from typing import Any
 
 import keras
 
-from finetune_tf.arguments import check_call
+from finetune_tf.arguments import by_name, check_call
 from finetune_tf.checked import CheckedModel
 from finetune_tf.encodings import unwrapped
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import renew_training
+
+# Keras's parameters, the first ones being self, x and y.
+_EVALUATE = tuple(inspect.signature(keras.Model.evaluate).parameters)
 
 
 class ExplainedModel(CheckedModel):
@@ -40,10 +44,11 @@ class ExplainedModel(CheckedModel):
         """
         if "_use_cached_eval_dataset" in kwargs:  # Keras's fit asks, which looks by itself
             return super().evaluate(x, y, *args, **kwargs)
-        check_call(keras.Model.evaluate, x, y, *args, **kwargs)
+        kwargs = by_name("evaluate", _EVALUATE[3:], args, kwargs)
+        check_call(keras.Model.evaluate, x, y, **kwargs)
         self._prepare("evaluate", x)
         with fit_errors.explaining():
-            logs = super().evaluate(x, y, *args, **kwargs)
+            logs = super().evaluate(x, y, **kwargs)
         fit_errors.check_loss(self, "evaluate", logs)
         return logs
 

@@ -10,7 +10,7 @@ from keras import ops
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
-from finetune_tf.values import concrete, dtype_of, is_shape_only, range_of
+from finetune_tf.values import concrete, dtype_of, range_of
 
 # What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
@@ -72,8 +72,6 @@ def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
 
 
 def _check(name: str, value: Any, size: int | None) -> None:
-    if is_shape_only(value):
-        return
     meaning, advice = _MEANING[name]
     dtype = dtype_of(value)
     if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):
@@ -149,6 +147,10 @@ def complete(
         name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
         for name, value in given.items()
     }
+    mask = given.get("attention_mask")
+    if mask is not None and concrete(mask) is None and not keras.utils.is_keras_tensor(mask):
+        # Nobody sees the numbers of a traced step: what is not 0 there means a token.
+        given["attention_mask"] = ops.cast(ops.not_equal(mask, 0), "int32")
     ids = given["input_ids"]
     for name, value in given.items():
         if len(value.shape) != 2 or any(

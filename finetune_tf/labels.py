@@ -193,8 +193,9 @@ def whole_number(text: str) -> str | None:
 
 
 def similar_key(name: str) -> str:
-    """What stays the same of a name when its case, blanks or width differ."""
-    key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """What stays the same of a name when its case, blanks, width or invisible marks differ."""
+    seen = (c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    key = " ".join("".join(seen).casefold().split())  # without marks of no width
     number = whole_number(key)
     if number is not None:  # "01" and "1"
         return str(int(number)) if len(number) < 20 else number

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune_tf import exporting, kernels, messages, saving, vocabulary
 from finetune_tf import stages as stages_module
-from finetune_tf.arguments import check, check_call
+from finetune_tf.arguments import by_name, check, check_call
 from finetune_tf.callbacks import (
     ApplyLeftover,
     BindSchedule,
@@ -36,6 +36,9 @@ from finetune_tf.training.freezing import (
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
+
+# Keras's parameters, the first ones being self and x.
+_FIT = tuple(inspect.signature(keras.Model.fit).parameters)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -155,6 +158,8 @@ class FineTuneModel(ExplainedModel):
         """
         if "steps_per_execution" in kwargs:
             check(**{"keras.steps_per_execution": kwargs["steps_per_execution"]})
+        for number in keras.tree.flatten(kwargs.get("loss_weights")):
+            check(**{"keras.loss_weights": number})
         preset = self.task.preset(self.labels)
         weighted = kwargs.pop("weighted_metrics", None)
         resolved = compiling.resolve(
@@ -184,7 +189,9 @@ class FineTuneModel(ExplainedModel):
             DataError: If there are no labels, or one is beyond the model's outputs.
             ModelError: If memory runs out; the message says what to reduce.
         """
-        check_call(keras.Model.fit, x, *args, **kwargs)
+        kwargs = by_name("fit", _FIT[2:], args, kwargs)
+        y, callbacks = kwargs.pop("y", None), kwargs.pop("callbacks", callbacks)
+        check_call(keras.Model.fit, x, y, **kwargs)
         fit_errors.check_data("fit", x, kwargs.get("validation_data"))
         if getattr(self, "optimizer", None) is None:
             self.compile()
@@ -200,7 +207,7 @@ class FineTuneModel(ExplainedModel):
             mine = [callback for callback in mine if callback is not None]
             callbacks = [*mine, *self._own_callbacks(mine, kwargs.get("initial_epoch", 0))]
         with fit_errors.explaining():
-            history = super().fit(x, *args, callbacks=callbacks, **kwargs)
+            history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._note_fit(history)
         return history
 

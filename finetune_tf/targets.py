@@ -12,8 +12,8 @@ from finetune_tf.values import (
     check_class_numbers,
     check_finite,
     concrete,
+    dtype_of,
     is_float,
-    is_shape_only,
     range_of,
 )
 
@@ -30,8 +30,13 @@ def check_type(targets: Any, kind: Kind, loss: Any) -> None:
         DataError: If class numbers are floats, of which a fraction would be cut off unseen.
     """
     fit = fit_of(loss, kind)
-    whole = kind == "classes" and fit is not None and not fit.rows
-    if whole and is_float(targets) and not is_shape_only(targets):
+    if fit is not None and dtype_of(targets) == "string":
+        raise DataError(
+            "Targets are numbers, found texts in the batches. Give the number of each label: "
+            "model.labels.index(name), or what ft.data.from_arrays(texts, labels).batches(model) "
+            "makes."
+        )
+    if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
         raise DataError(
             "Class numbers are whole numbers, found floats in the batches. Cast them: "
             "dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."
@@ -57,6 +62,11 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     if fit is None or shape is None or kind == "vectors":
         return
     rank = len(wanted)
+    if getattr(shape, "rank", 0) is None:  # TensorFlow has joined two traces of a step
+        raise DataError(
+            "The targets have another number of axes than those of an earlier call, or no one "
+            "number of them. Give them all in one shape, or call model.compile(…) again."
+        )
     if kind == "classes":
         rows = len(shape) == rank and shape[-1] not in (None, 1)
         if rows and not fit.rows:

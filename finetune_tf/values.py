@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from finetune_tf.errors import DataError
 
@@ -41,15 +40,6 @@ def concrete(value: Any) -> np.ndarray | None:
 def is_float(value: Any) -> bool:
     """Whether an array or tensor has a floating-point type."""
     return "float" in (dtype_of(value) or "")
-
-
-def is_shape_only(value: Any) -> bool:
-    """Whether a tensor stands for a shape alone, while Keras builds a model from its first batch.
-
-    With several devices Keras makes that batch of the mean over the devices, so that whole numbers
-    have become floats there, and there alone.
-    """
-    return in_symbolic_scope() and not keras.utils.is_keras_tensor(value)
 
 
 def range_of(value: Any) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.encodings import EncodingModel, targets_of, with_targets
+from finetune_tf.encodings import LABELS, EncodingModel, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
 from finetune_tf.targets import check_shape, check_type, checked_targets
 from finetune_tf.training.outputs import Kind, fit_of, kind_of
@@ -49,14 +49,15 @@ class WeightedModel(EncodingModel):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's fit; `class_weight` by number or by name, and for targets of any shape."""
-        with self._weighing("train", kwargs.pop("class_weight", None), x, kwargs):
+        weights = kwargs.get("sample_weight")
+        with self._weighing("train", kwargs.pop("class_weight", None), x, y, weights):
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(
         self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any
     ) -> Any:
         """Keras's evaluate; `class_weight` as for `fit`."""
-        with self._weighing("test", class_weight, x, kwargs):
+        with self._weighing("test", class_weight, x, y, kwargs.get("sample_weight")):
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(
@@ -68,7 +69,7 @@ class WeightedModel(EncodingModel):
         return_dict: bool = False,
     ) -> Any:
         """Keras's train_on_batch; `class_weight` as for `fit`."""
-        with self._weighing("train", class_weight, x, {"sample_weight": sample_weight}):
+        with self._weighing("train", class_weight, x, y, sample_weight):
             return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def test_on_batch(
@@ -80,7 +81,7 @@ class WeightedModel(EncodingModel):
         class_weight: Any = None,
     ) -> Any:
         """Keras's test_on_batch; `class_weight` as for `fit`."""
-        with self._weighing("test", class_weight, x, {"sample_weight": sample_weight}):
+        with self._weighing("test", class_weight, x, y, sample_weight):
             return super().test_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def train_step(self, *args: Any) -> Any:
@@ -173,7 +174,9 @@ class WeightedModel(EncodingModel):
         return x, targets, found
 
     @contextlib.contextmanager
-    def _weighing(self, step: str, given: Any, x: Any, kwargs: dict) -> Iterator[None]:
+    def _weighing(
+        self, step: str, given: Any, x: Any, y: Any, sample_weight: Any
+    ) -> Iterator[None]:
         """Weighs classes during a fit ("train") or an evaluation ("test")."""
         weights = None
         if given is not None:
@@ -186,10 +189,11 @@ class WeightedModel(EncodingModel):
                 lambda: self.tokenizer,
             )
         before = getattr(self, f"_{step}_traced")
-        rank = _rank_of_weights(x, kwargs.get("sample_weight"))
-        if rank is None and before is not None:
-            rank = before.rank  # a step without weights leaves what was traced with them
-        traced = _Traced(weights, rank)
+        ranks = _ranks(x, y, sample_weight)
+        if before is not None:  # a step without weights leaves what was traced with them
+            pairs = zip(ranks, before.ranks, strict=True)
+            ranks = tuple(old if new is None else new for new, old in pairs)
+        traced = _Traced(weights, ranks)
         if before is not None and not before.fits(traced):
             setattr(self, f"{step}_function", None)
         setattr(self, f"_{step}_traced", traced)
@@ -202,25 +206,33 @@ class WeightedModel(EncodingModel):
 
 @dataclass(frozen=True, eq=False)
 class _Traced:
-    """What a step was traced for: class weights, and the rank of the weights of a batch."""
+    """What a step was traced for: class weights, and the ranks of a batch's targets and weights."""
 
     class_weights: np.ndarray | None
-    rank: int | None
+    ranks: tuple[int | None, ...]
 
     def fits(self, other: "_Traced") -> bool:
         """Whether a step for this one may be taken for another one.
 
-        TensorFlow would go on with weights of an unknown rank where this changes.
+        TensorFlow would go on with tensors of an unknown rank where this changes.
         """
-        if None not in (self.rank, other.rank) and self.rank != other.rank:
-            return False
+        for own, new in zip(self.ranks, other.ranks, strict=True):
+            if None not in (own, new) and own != new:
+                return False
         one, two = self.class_weights, other.class_weights
         return one is two or (one is not None and two is not None and np.array_equal(one, two))
 
 
-def _rank_of_weights(x: Any, weights: Any) -> int | None:
+def _ranks(x: Any, y: Any, weights: Any) -> tuple[int | None, ...]:
+    """How many axes targets and weights have; None where there are none or nobody knows."""
     spec = getattr(x, "element_spec", None)
-    if isinstance(spec, tuple) and len(spec) == 3:
-        weights = spec[2]
-    shape = getattr(weights, "shape", None)
-    return None if shape is None else len(shape)
+    if isinstance(spec, tuple):
+        x, y, weights = (*spec, None, None)[:3]
+    if y is None and hasattr(x, "keys"):
+        y = next((x[name] for name in LABELS if name in x), None)
+    return _rank(y), _rank(weights)
+
+
+def _rank(value: Any) -> int | None:
+    shape = getattr(unwrapped(value), "shape", None)
+    return None if shape is None else shape.rank if hasattr(shape, "rank") else len(shape)

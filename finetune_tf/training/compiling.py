@@ -4,12 +4,13 @@ from typing import Any
 
 import keras
 
-from finetune_tf.arguments import shown
+from finetune_tf.arguments import check, shown
 from finetune_tf.errors import ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
 from finetune_tf.training import presets
+from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
 from finetune_tf.training.outputs import fitting_loss
 from finetune_tf.training.schedules import learns_pretrained, schedule_of
@@ -68,6 +69,7 @@ def resolve(
                 "An optimizer is a name such as 'adamw', one of keras.optimizers, or left out for "
                 f"the preset's; found {shown(optimizer)}."
             ) from None
+    check_numbers(optimizer)
     if loss is None:
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
@@ -81,6 +83,22 @@ def resolve(
         "metrics": fitting_metrics(metrics, task, labels, loss),
         "weighted_metrics": fitting_metrics(weighted_metrics, task, labels, loss),
     }
+
+
+def check_numbers(optimizer: keras.optimizers.Optimizer) -> None:
+    """Checks the numbers that Keras's optimizers take as they are, and may train uphill with.
+
+    Raises:
+        ArgumentError: If a rate or a weight decay is negative or not finite, or gradients are to be
+            clipped to nothing or less.
+    """
+    for leaf in leaves(optimizer):
+        for name in ("clipnorm", "global_clipnorm", "clipvalue", "weight_decay"):
+            if (number := getattr(leaf, name, None)) is not None and number is not False:
+                check(**{name: number})
+        rate = getattr(leaf, "_learning_rate", None)
+        if isinstance(rate, keras.Variable):
+            check(**{"AdamW.learning_rate": _value_of(rate)})
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -109,5 +127,9 @@ def _highest_rate(optimizer: keras.optimizers.Optimizer) -> float:
         return max(float(rate(step)) for step in (0, 10, 100, 1_000, 10_000))
     if callable(rate) and not isinstance(rate, keras.Variable):
         return float(rate())
+    return _value_of(rate)
+
+
+def _value_of(rate: Any) -> float:
     # A variable of several devices is no number before it is read.
     return float(keras.ops.multiply(rate, 1.0))

@@ -49,6 +49,10 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
             )
         if isinstance(data, tuple) and data:
             data = data[0]
+        if name != "validation" and (data is None or (isinstance(data, dict) and not data)):
+            raise DataTypeError(f"{call} takes batches of token ids, found {data}.")
+        if isinstance(data, dict):
+            data = data.get("input_ids", next(iter(data.values()), None))
         if is_text(data) or (isinstance(data, list | tuple) and data and is_text(data[0])):
             batches = f"{name}.batches(model, batch_size=32{options})"
             if call.endswith("on_batch"):
@@ -108,6 +112,21 @@ def explained(error: Exception) -> FinetuneError | None:
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
         return DataError(outside(int(label[1]), int(label[2])))
+    row = re.search(r"indices\[.*\] = (-?\d+) is not in \[0, (\d+)\)", str(error))
+    if row:  # only a CPU looks here, too, and only at batches that are not checked beforehand
+        return ModelError(
+            f"A number among the inputs is {row[1]}, but the model's table has the rows 0 to "
+            f"{int(row[2]) - 1}. Encode the texts with the model's own tokenizer, "
+            "model.tokenizer; after adding words to it, call "
+            "model.resize_token_embeddings(len(model.tokenizer))."
+        )
+    if str(error).startswith("Data cardinality is ambiguous"):
+        sizes = re.findall(r"'(\w+)' sizes: ([\d, ]+)", str(error))
+        told = "; ".join(f"{name} {size}" for name, size in sizes)
+        return DataError(
+            f"Inputs, targets and sample weights have different numbers of rows: {told}. Give one "
+            "target, and one weight, for each row."
+        )
     if str(error).startswith("Unrecognized data type"):
         return DataTypeError(
             "The model takes batches of token ids: what examples.batches(model) gives, a "

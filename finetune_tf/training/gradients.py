@@ -50,8 +50,8 @@ def check_devices(optimizer: Any, devices: int, **compiled: Any) -> None:
         ("accumulate (gradient_accumulation_steps)", "gradient_accumulation_steps"),
         ("ema_overwrite_frequency", "ema_overwrite_frequency"),
     ]
-    leaves = list(_leaves(optimizer))
-    refused = [what for what, name in given if any(getattr(leaf, name, None) for leaf in leaves)]
+    inner = list(leaves(optimizer))
+    refused = [what for what, name in given if any(getattr(leaf, name, None) for leaf in inner)]
     if (compiled.get("steps_per_execution") or 1) != 1:
         refused.append("steps_per_execution")
     if compiled.get("jit_compile") is True:
@@ -68,16 +68,16 @@ def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
     if not optimizer.built and trainable_variables is not None:
         with keras.name_scope(optimizer.name):
             optimizer.build(list(trainable_variables))
-    leaves = list(_leaves(optimizer))
-    for leaf in leaves:
+    inner = list(leaves(optimizer))
+    for leaf in inner:
         leaf._all_reduce_sum_gradients = list  # pairs of gradients and variables, summed already
     # What is done to a gradient as a whole does not work on slices of used rows everywhere.
-    whole = optimizer not in leaves or any(
+    whole = optimizer not in inner or any(
         leaf.gradient_accumulation_steps
         or leaf.clipnorm
         or leaf.clipvalue
         or leaf.loss_scale_factor
-        for leaf in leaves
+        for leaf in inner
     )
     grads = kernels.summed_over_devices(list(grads))
     grads = [g if g is None else kernels.summed_gradient(g, whole) for g in grads]
@@ -90,10 +90,10 @@ def _wrapped(optimizer: Any) -> list[Any]:
     return [inner] if inner is not None else list(getattr(optimizer, "_inner_optimizers", ()))
 
 
-def _leaves(optimizer: Any) -> Iterator[Any]:
-    """The optimizers that update variables."""
+def leaves(optimizer: Any) -> Iterator[Any]:
+    """The optimizers that update variables, inside one that may wrap others."""
     inside = _wrapped(optimizer)
     for inner in inside:
-        yield from _leaves(inner)
+        yield from leaves(inner)
     if not inside:
         yield optimizer

@@ -245,7 +245,7 @@ def test_stored_features_are_trained_on_until_the_signal(one_block, reviews, ctr
 
     def histories():  # a callback of one's own would keep the recipe from storing features
         kind = keras.callbacks.History
-        return [each for each in gc.get_objects() if isinstance(each, kind) and each not in before]
+        return [each for each in gc.get_objects() if type(each) is kind and each not in before]
 
     before = []
     before = histories()

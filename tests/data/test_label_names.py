@@ -66,6 +66,12 @@ def test_names_that_differ_by_case_are_warned_of_the_likeliest_first():
     ]
 
 
+def test_names_that_differ_by_marks_that_nobody_sees_are_warned_of():
+    with pytest.warns(UserWarning, match=r"'pos\\u200b' \(1 row\) and 'pos' \(2 rows\)"):
+        examples = read(["pos", "pos", "neg", "neg", "pos\u200b"])
+    assert len(examples.labels) == 3
+
+
 def test_names_that_are_given_are_meant():
     examples = read(["pos", "Pos", "neg"], labels=["Pos", "pos", "neg"])
     assert examples.labels == Labels(["Pos", "pos", "neg"])

@@ -45,6 +45,36 @@ def test_texts_where_ids_are_meant(model, method, texts):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_texts_by_name_and_nothing_at_all(model, method):
+    with pytest.raises(DataTypeError, match=f"{method} takes batches of token ids, found texts"):
+        getattr(model, method)({"text": ["good film"]})
+    with pytest.raises(DataTypeError, match=f"{method} takes batches of token ids, found None"):
+        getattr(model, method)(None)
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU reads no such row")
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_ids_beyond_the_table_in_the_batches_of_a_dataset(tiny_bert, method):
+    model = ft.load(tiny_bert, labels=2)
+    ids = np.full((2, 4), 5000, "int32")
+    batches = tf.data.Dataset.from_tensors((ids, np.array([0, 1])))
+    with pytest.raises(ModelError, match="the inputs is 5000, but the model's table has the rows"):
+        getattr(model, method)(batches, verbose=0)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_rows_that_do_not_fit_together(model, method):
+    run = getattr(model, method)
+    with pytest.raises(DataError, match="different numbers of rows: x 8; y 3. Give one target"):
+        run(TOKENS, ANSWERS[:3], verbose=0)
+    with pytest.raises(DataError, match="Rows of a batch have one length, found lists of several"):
+        run([[5, 6], [7]], [0, 1], verbose=0)
+    names = np.array(["no", "yes"] * 4)
+    with pytest.raises(DataError, match="Targets are numbers, found texts in the batches"):
+        run(tf.data.Dataset.from_tensors((TOKENS, names)), verbose=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_examples_where_batches_are_meant(model, method):
     examples = ft.data.from_arrays(["good", "bad"], ["yes", "no"])
     with pytest.raises(DataTypeError, match=f"^{method} takes batches, found <Examples arrays: 2"):

@@ -97,7 +97,7 @@ def test_floats_in_the_batches_of_a_dataset(model, name):
 
 def test_ids_beyond_int32_in_a_dataset_become_no_other_word(model):
     batches = tf.data.Dataset.from_tensors((changed(2**32 + 5), LABELS))
-    with pytest.raises(Exception, match="2147483647 is not in"):
+    with pytest.raises(ModelError, match="the inputs is 2147483647, but the model's table has"):
         model.fit(batches, verbose=0)
 
 
@@ -233,6 +233,17 @@ def test_the_old_classes(tiny_bert):
             model.fit({"input_ids": IDS, "labels": wrong}, verbose=0)
 
 
+def test_a_mask_of_other_numbers_in_the_batches_of_a_dataset_means_tokens(tiny_bert):
+    """A traced step cannot refuse them; -1 and 2 once hid all tokens, or made them count twice."""
+    with messages.quiet():
+        model = ft.load(tiny_bert, labels=2)
+    mask = np.array([[1, 1, 1, 0]] * ROWS, "int32")
+    expected = model({"input_ids": IDS, "attention_mask": mask})
+    for other in (2 * mask, -mask, mask.astype(bool), 255 * mask.astype("int64")):
+        batches = tf.data.Dataset.from_tensors({"input_ids": IDS, "attention_mask": other})
+        np.testing.assert_allclose(model.predict(batches, verbose=0), expected, atol=1e-5)
+
+
 class TestClones:
     """`keras.models.clone_model` copies layers, and nothing of what a model of ours knows."""
 
@@ -250,13 +261,18 @@ class TestClones:
             lambda: clone.info,
             lambda: clone.fit(IDS, LABELS),
             lambda: clone.evaluate(IDS, LABELS),
-            lambda: clone.predict(IDS),
             lambda: clone.save_pretrained("nowhere"),
             lambda: clone.get_config(),
             lambda: ft.stages(clone) and clone.tokenizer,
         ):
             with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
                 use()
+
+    def test_compute_what_the_model_computes(self):
+        model = small_task_model("one label")
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        np.testing.assert_allclose(clone.predict(IDS, verbose=0), model(IDS), rtol=1e-5)
 
     def test_of_a_compiled_model_are_refused_at_once(self):
         model = small_task_model("one label")

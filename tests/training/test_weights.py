@@ -165,6 +165,54 @@ def test_labels_among_the_inputs(models):
     assert reader.evaluate(batches, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("case", WEIGHED)
+def test_weights_of_texts_with_their_targets_among_the_inputs(models, case):
+    """Keras leaves weights out where there are no targets beside the inputs."""
+    model, (ids, targets) = models[case], rows_for(case)
+    losses, counted = terms(case, model(ids), targets)
+    expected = loss_of(losses, counted, of_texts(TEXTS, losses))
+    named = {"labels": targets}
+    if case == "answers":
+        named = {"start_positions": targets[:, 0], "end_positions": targets[:, 1]}
+    inputs = {"input_ids": ids, **named}
+    history = model.fit(
+        inputs, sample_weight=TEXTS, validation_data=(inputs, None, TEXTS), verbose=0
+    ).history
+    found = [
+        *(history["loss"] + history["val_loss"]),
+        model.evaluate(inputs, sample_weight=TEXTS, verbose=0, return_dict=True)["loss"],
+        model.evaluate(inputs, None, ROWS, 0, TEXTS, return_dict=True)["loss"],  # by place
+        model.test_on_batch(inputs, sample_weight=TEXTS, return_dict=True)["loss"],
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_arguments_by_their_place(models):
+    model, (ids, targets) = models["one label"], rows_for("one label")
+    callback = keras.callbacks.History()
+    model.fit(ids, targets, ROWS, 2, 0, [callback])
+    assert callback.epoch == [0, 1]
+    with pytest.raises(DataError, match="Weights are finite numbers from 0 on, found -2"):
+        model.evaluate(ids, targets, ROWS, 0, -TEXTS)
+    with pytest.raises(TypeError, match="got batch_size twice, by place and by name"):
+        model.evaluate(ids, targets, ROWS, batch_size=ROWS)
+
+
+@pytest.mark.parametrize("case", ["one label", "number"])
+def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
+    """TensorFlow would go on with targets of an unknown number of axes."""
+    model, (ids, targets) = models[case], rows_for(case)
+    expected = loss_of(*terms(case, model(ids), targets), 1)
+    for given in (targets, targets[:, None], targets, targets[:, None].tolist()):
+        batches = tf.data.Dataset.from_tensors((ids, np.asarray(given)))
+        found = [
+            model.evaluate(ids, given, verbose=0, return_dict=True)["loss"],
+            model.evaluate(batches, verbose=0, return_dict=True)["loss"],
+            *model.fit(batches, verbose=0).history["loss"],
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("case", "loss"),
     [
