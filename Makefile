@@ -12,10 +12,10 @@ demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --durations=10
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations=10
 
 slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
-	$(BIN)/python -m pytest -m slow -n 2 --durations=10
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10
 
 bench: $(VENV)/.parity ## speed beside the peers; DATA is a folder with sst2/, NAMES picks workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)

@@ -46,7 +46,9 @@ def test_accumulated_small_batches_equal_a_large_one():
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "adam"))]
+)
 @pytest.mark.parametrize("validates", [False, True])
 def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates, tiny_bert):
     """12 rows in batches of 4, two to a step: as a batch of 8 rows and one of 4."""

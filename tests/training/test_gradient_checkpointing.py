@@ -26,7 +26,11 @@ def fitted(checkpoint, learns=None, **options):
 
 @pytest.mark.parametrize(
     ("name", "learns"),
-    [("bert", None), ("deberta-v2", None), ("bert", ~ft.select.bottom(1) & ft.select.biases())],
+    [
+        ("bert", None),
+        pytest.param("deberta-v2", None, marks=pytest.mark.slow),
+        ("bert", ~ft.select.bottom(1) & ft.select.biases()),
+    ],
 )
 def test_losses_and_weights_are_the_same(name, learns, request):
     checkpoint = request.path.parents[1] / "references" / CHECKPOINTS[name]

@@ -42,8 +42,8 @@ def look_inside(model):
     [
         (fit, {}),
         (fit, {"gradient_checkpointing": True}),
-        (fit, {"dtype": "mixed_bfloat16"}),
-        (lambda model: fit(model, run_eagerly=True), {}),
+        pytest.param(fit, {"dtype": "mixed_bfloat16"}, marks=pytest.mark.slow),
+        pytest.param(lambda model: fit(model, run_eagerly=True), {}, marks=pytest.mark.slow),
         (lambda model: ft.predict(model, TEXTS), {}),
         (lambda model: model.predict(token_batch(4)[0], verbose=0), {}),
         (lambda model: ft.evaluate(model, EXAMPLES), {}),

@@ -55,7 +55,10 @@ def assign_rate(optimizer):
 CONSTANT = {"schedule": "constant"}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adamw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adam", "sgd", "rmsprop"))],
+)
 @pytest.mark.parametrize("options", [{}, CONSTANT, {"learning_rate": 1e-4, **CONSTANT}])
 def test_a_callback_that_sets_the_rate(optimizer, options):
     found = rates(compiled(**ft.presets.cross_entropy(optimizer, **options)), Set(set_rate))
