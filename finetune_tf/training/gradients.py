@@ -66,7 +66,7 @@ def check_devices(optimizer: Any, devices: int, **compiled: Any) -> None:
 def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
     """Stands in the place of `optimizer.apply`."""
     if not optimizer.built and trainable_variables is not None:
-        with keras.name_scope(optimizer.name):
+        with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(list(trainable_variables))
     inner = list(leaves(optimizer))
     for leaf in inner:
