@@ -382,3 +382,4 @@ def test_the_presets_keep_their_metrics():
         model = small_task_model(case)
         with messages.quiet():
             model.compile(**getattr(ft.presets, model.task.preset(model.labels))())
+        assert model.compiled
