@@ -1,6 +1,7 @@
 """Learning curves: what a fit did, epoch by epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from finetune_tf.arguments import shown
@@ -35,7 +36,7 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
         ) from error
 
     values = getattr(history, "history", history)
-    if not isinstance(values, Mapping) or not values:
+    if not isinstance(values, Mapping) or not values or not all(map(_is_curve, values.values())):
         raise DataTypeError(
             "plot_history takes what model.fit returns, or a dict with a list of numbers for each "
             f"metric; found {shown(history)}."
@@ -56,3 +57,7 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
         axes.grid(axis="y", alpha=0.3)
         axes.legend(frameon=False)
     return figure
+
+
+def _is_curve(values):
+    return isinstance(values, Iterable) and all(isinstance(value, Real) for value in values)

@@ -66,6 +66,8 @@ class OnLogits(keras.metrics.Metric):
     ) -> None:
         super().__init__(**{"name": metric.name, **kwargs})
         self.metric, self._activation, self._targets = metric, activation, targets
+        if hasattr(metric, "_direction"):  # by which EarlyStopping knows what is better
+            self._direction = metric._direction
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Targets (…,) or (…, outputs), logits (…, outputs), and weights (…,) or of the targets."""

@@ -93,6 +93,7 @@ class Accuracy(keras.metrics.Mean):
 
     def __init__(self, name: str = "accuracy", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self._direction = "up"  # by which EarlyStopping knows that more is better
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Class numbers (…,) or rows over the classes, and logits (…, classes)."""

@@ -383,3 +383,17 @@ def test_the_presets_keep_their_metrics():
         with messages.quiet():
             model.compile(**getattr(ft.presets, model.task.preset(model.labels))())
         assert model.compiled
+
+
+@pytest.mark.parametrize("case", ["two labels", "several labels", "tokens", "number"])
+def test_early_stopping_knows_which_way_is_better(case):
+    names = {"number": ["mae"]}.get(case, ["accuracy", "binary_crossentropy"])
+    if case == "tokens":
+        names = ["accuracy"]
+    model = compiled(case, names)
+    ids, targets = rows_for(case)
+    for name in names:
+        stop = keras.callbacks.EarlyStopping(name)
+        model.fit(ids, targets, verbose=0, callbacks=[stop])
+        better, worse = (1.0, 0.0) if name == "accuracy" else (0.0, 1.0)
+        assert stop._is_improvement(better, worse) and not stop._is_improvement(worse, better)
