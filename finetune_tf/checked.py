@@ -10,7 +10,7 @@ from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.inputs import check_values, complete, sizes_of
 from finetune_tf.model_info import ModelInfo
-from finetune_tf.values import dtype_of
+from finetune_tf.values import after, asserting, dtype_of
 from finetune_tf.weighted import WeightedModel
 
 # Attributes that read a model's record; a clone of the graph has none.
@@ -59,8 +59,37 @@ class CheckedModel(WeightedModel):
             )
         super()._symbolic_build(iterator, data_batch)
 
+    def train_step(self, *args: Any) -> Any:
+        """Keras's hook; with JAX the state comes first."""
+        *state, data = args
+        return super().train_step(*state, self.checked_batch(data))
+
+    def test_step(self, *args: Any) -> Any:
+        """Keras's hook; with JAX the state comes first."""
+        *state, data = args
+        return super().test_step(*state, self.checked_batch(data))
+
+    def predict_step(self, *args: Any) -> Any:
+        """Keras's hook; with JAX the state comes first."""
+        *state, data = args
+        inputs = keras.utils.unpack_x_y_sample_weight(data)[0]
+        return super().predict_step(*state, self.checked_batch((inputs,)))
+
+    def checked_batch(self, data: Any) -> Any:
+        """A batch of a step, whose numbers the model and the loss take; see `values.asserting`.
+
+        Args:
+            data: Inputs, and targets and weights beside them.
+
+        Raises:
+            FinetuneError: If a number is wrong, and the step runs eagerly.
+        """
+        with asserting() as assertions:
+            self._checked(*keras.utils.unpack_x_y_sample_weight(data))
+        return after(assertions, data)
+
     def check_inputs(self, inputs: Any) -> None:
-        """Checks the numbers of arrays and eager tensors: whole, and such that the model has them.
+        """Checks the numbers of inputs: whole, and such that the model has them.
 
         Args:
             inputs: Ids, or a dict with them, `attention_mask` and `token_type_ids`.
@@ -72,7 +101,7 @@ class CheckedModel(WeightedModel):
             check_values(inputs, sizes_of(self.config))
 
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Keras's fit traces a step, which sees no numbers, so they are looked at before."""
+        """Arrays are looked at before Keras traces a step, and in the step all batches are."""
         if isinstance(x, Mapping) or hasattr(x, "shape"):
             self.check_inputs(x)
         return super()._checked(x, y, weights)

@@ -10,7 +10,7 @@ from keras import ops
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
-from finetune_tf.values import concrete, dtype_of, range_of
+from finetune_tf.values import check_range, concrete, dtype_of
 
 # What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
@@ -56,7 +56,7 @@ def sizes_of(config: Any) -> dict[str, int | None]:
 
 
 def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
-    """Checks the numbers of inputs that are there already: arrays, and tensors of eager calls.
+    """Checks the numbers of inputs; see `values.check_range` about those of a traced step.
 
     Args:
         inputs: Ids (batch, length), or a dict with them.
@@ -82,10 +82,9 @@ def _check(name: str, value: Any, size: int | None) -> None:
             f"be cut off unseen. Give integers: {how}."
         )
     highest = 2**31 - 1 if size is None else size - 1
-    found = [number for number in range_of(value) or () if not 0 <= number <= highest]
-    if found:
-        until = f", which are from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
-        raise ModelError(f"{name} are {meaning}{until}, found {found[0]}. {advice}")
+    until = f", which are from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
+    message = f"{name} are {meaning}{until}, found {{found}}. {advice}"
+    check_range(value, 0, highest, message, ModelError)
 
 
 def _as_int32(value: Any) -> Any:

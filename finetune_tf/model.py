@@ -200,8 +200,10 @@ class FineTuneModel(ExplainedModel):
         renew_training(self)
         build_optimizer(self)
         kernels.keep_buffers()
-        if hasattr(x, "element_spec"):
-            kwargs.setdefault("shuffle", False)  # a tf.data.Dataset has its order; Keras warns
+        if hasattr(x, "element_spec") or hasattr(x, "__next__"):
+            kwargs.setdefault(
+                "shuffle", False
+            )  # datasets and generators have their order; Keras warns
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             mine = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
             mine = [callback for callback in mine if callback is not None]

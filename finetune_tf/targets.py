@@ -6,16 +6,8 @@ import numpy as np
 
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Task
-from finetune_tf.training.outputs import Fit, Kind, fit_of
-from finetune_tf.values import (
-    LABELS_ADVICE,
-    check_class_numbers,
-    check_finite,
-    concrete,
-    dtype_of,
-    is_float,
-    range_of,
-)
+from finetune_tf.training.outputs import Kind, fit_of
+from finetune_tf.values import check_class_numbers, check_range, dtype_of, is_float
 
 
 def check_type(targets: Any, kind: Kind, loss: Any) -> None:
@@ -92,38 +84,42 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
 
 
 def checked_targets(
-    targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, length: int | None
+    targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, length: Any
 ) -> Any:
     """Targets whose numbers are what the loss takes, class numbers as int32.
 
     Args:
-        targets: An array or a tensor; of a symbolic one nothing is looked at.
+        targets: An array or a tensor; see `values.check_range` about those of a traced step.
         kind: What the model's outputs are.
         task: Of the model.
         loss: Of the model; one that somebody wrote is trusted.
         outputs: The shape of the model's outputs.
-        length: Tokens of a row; None where nobody knows.
+        length: Tokens of a row, a tensor too; None where nobody knows.
 
     Raises:
         DataError: If a number is none that the loss takes.
     """
-    fit, numbers = fit_of(loss, kind), concrete(targets)
-    if fit is None or numbers is None or not numbers.size:
+    fit = fit_of(loss, kind)
+    if fit is None:
         return targets
     if kind == "classes" and not fit.rows:
-        if numbers.ndim == len(outputs) and numbers.shape[-1] != 1:
+        shape = targets.shape if hasattr(targets, "shape") else np.shape(targets)
+        if len(shape) == len(outputs) and shape[-1] != 1:
             return targets  # rows, which `check_shape` refuses
-        return _class_numbers(numbers, task, outputs, length)
+        return _class_numbers(targets, task, outputs, length)
+    check_range(targets, None, None, "Targets are finite numbers, found {found}.")
     if kind in ("classes", "several", "yes_no"):
-        _check_shares(numbers, fit, kind)
-    else:
-        check_finite("Targets", numbers)
+        what = "0 and 1, one for each label" if kind == "several" else "0 and 1"
+        lowest = -1 if fit.takes == "outputs" else 0  # a hinge takes -1 and 1, too
+        message = (
+            f"Targets are {what}, or shares between, found {{found}}. "
+            "No target counts for nothing here: leave such rows out, or give them the weight 0."
+        )
+        check_range(targets, lowest, 1, message)
     return targets
 
 
-def _class_numbers(
-    numbers: np.ndarray, task: Task, outputs: tuple, length: int | None
-) -> np.ndarray:
+def _class_numbers(numbers: Any, task: Task, outputs: tuple, length: Any) -> Any:
     if task.name == "question-answering":
         if length is None:
             return numbers
@@ -132,19 +128,7 @@ def _class_numbers(
     if task.name == "fill-mask":
         advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
         return check_class_numbers("A target", numbers, outputs[-1], IGNORED, advice)
-    return check_class_numbers("A label", numbers, outputs[-1], IGNORED, LABELS_ADVICE)
-
-
-def _check_shares(numbers: np.ndarray, fit: Fit, kind: Kind) -> None:
-    check_finite("Targets", numbers)
-    low, high = range_of(numbers) or (0, 1)
-    lowest = -1 if fit.takes == "outputs" else 0  # a hinge takes -1 and 1, too
-    if low < lowest or high > 1:
-        what = "0 and 1, one for each label" if kind == "several" else "0 and 1"
-        raise DataError(
-            f"Targets are {what}, or shares between, found {low if low < lowest else high:g}. "
-            "No target counts for nothing here: leave such rows out, or give them the weight 0."
-        )
+    return check_class_numbers("A label", numbers, outputs[-1], IGNORED)
 
 
 def _wants_rows(shape: tuple, outputs: int | None) -> str:

@@ -1,15 +1,33 @@
 """Checks of the numbers that enter a model: whole, within their range, finite.
 
-Only values that are there already are looked at: arrays, and tensors outside of a traced step. Of
-a symbolic tensor nothing but the type is known, so there the type is checked.
+Arrays, and tensors outside of a traced step, are looked at where they stand. Of a symbolic tensor
+nothing but the type is known, so inside of `asserting` a traced step of TensorFlow gets assertions,
+which fail at the first batch that is wrong, with the same message, before it changes the model.
+Steps that XLA compiles go without: it leaves assertions out.
 """
 
+import contextlib
+import contextvars
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_tf.errors import DataError
+from finetune_tf.errors import DataError, FinetuneError, ModelError
+
+# By this the message of an assertion is known; the name of the error's class follows.
+_ASSERTED = "finetune_tf asserts"
+# Those of the step that is being traced.
+_ASSERTIONS: contextvars.ContextVar[list | None] = contextvars.ContextVar(
+    "assertions", default=None
+)
+
+LABELS_ADVICE = (
+    "Correct the data, or load the model with as many labels as the data have: ft.load(…, "
+    "labels=train.labels)."
+)
 
 
 def dtype_of(value: Any) -> str | None:
@@ -42,39 +60,136 @@ def is_float(value: Any) -> bool:
     return "float" in (dtype_of(value) or "")
 
 
-def range_of(value: Any) -> tuple[float, float] | None:
-    """The lowest and the highest number, NaN if there is one; None where there are no numbers."""
-    found = concrete(value)
-    if found is None or not found.size or found.dtype.kind not in "iufb":
-        return None
-    return found.min(), found.max()
+@contextlib.contextmanager
+def asserting() -> Iterator[list]:
+    """Inside of the block the checks of symbolic tensors are assertions.
+
+    Yields:
+        The list of these, for `after`.
+    """
+    token = _ASSERTIONS.set([])
+    try:
+        yield _ASSERTIONS.get()
+    finally:
+        _ASSERTIONS.reset(token)
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Checks that numbers are neither NaN nor infinite.
+def after(assertions: list, data: Any) -> Any:
+    """A batch that is there once assertions have held, so that a wrong one changes no weight.
 
     Args:
-        name: What they are, for the message, in the plural.
-        value: An array or a tensor.
+        assertions: From `asserting`.
+        data: Of a step.
+    """
+    if not assertions:
+        return data
+    import tensorflow as tf
+
+    with tf.control_dependencies(assertions):
+        return keras.tree.map_structure(lambda v: v if v is None else tf.identity(v), data)
+
+
+def check_range(
+    value: Any,
+    low: float | None,
+    high: Any,
+    message: str,
+    error: type[FinetuneError] = DataError,
+    ignored: int | None = None,
+) -> None:
+    """Checks that numbers are finite and within a range; inside of `asserting` it asserts so.
+
+    Args:
+        value: An array or a tensor; a symbolic one passes elsewhere.
+        low: The lowest that may be; None for no bound.
+        high: The highest that may be, a tensor too; None for no bound.
+        message: Of the error; "{found}", "{high}" and "{size}", which is one more, are filled in.
+        error: The error's class.
+        ignored: A number outside of the range that may be, too.
 
     Raises:
-        DataError: If one of them is.
+        FinetuneError: If a number is not; of the class `error`.
     """
-    found = range_of(value)
-    wrong = [number for number in found or () if not np.isfinite(number)]
-    if wrong:
-        raise DataError(f"{name} are finite numbers, found {wrong[0]}.")
+    numbers = concrete(value)
+    if numbers is None:
+        assertions = _ASSERTIONS.get()
+        if assertions is not None and keras.backend.backend() == "tensorflow":
+            assertions += _assert_range(value, low, high, message, error, ignored)
+        return
+    if numbers.dtype.kind not in "iufb" or not numbers.size:
+        return
+    wrong = ~np.isfinite(numbers)
+    if low is not None:
+        wrong |= numbers < low
+    if high is not None:
+        wrong |= numbers > high
+    if ignored is not None:
+        wrong &= numbers != ignored
+    if wrong.any():
+        raise error(_filled(message, numbers[wrong].flat[0], high))
 
 
-def check_class_numbers(name: str, value: Any, classes: int, ignored: int, advice: str) -> Any:
-    """Checks class numbers, and makes int32 of them.
+def _assert_range(
+    value: Any, low: float | None, high: Any, message: str, error: type, ignored: int | None
+) -> list:
+    import tensorflow as tf
+
+    if not tf.is_tensor(value) or not (value.dtype.is_integer or value.dtype.is_floating):
+        return []
+    if value.dtype.is_integer:
+        value = tf.cast(value, tf.int64)
+    number = value.dtype
+    if ignored is not None:
+        value = tf.where(value == tf.cast(ignored, number), tf.zeros_like(value), value)
+    lowest, highest = tf.reduce_min(value), tf.reduce_max(value)
+    found, right = highest, tf.constant(True)
+    if high is not None:
+        right = highest <= tf.cast(high, number)
+    if low is not None:
+        above = lowest >= tf.cast(low, number)
+        found, right = tf.where(above, found, lowest), right & above
+    if number.is_floating:
+        finite = tf.reduce_all(tf.math.is_finite(value))
+        # A sum is NaN or infinite if a term is.
+        found, right = tf.where(finite, found, tf.reduce_sum(value)), right & finite
+    # A batch without rows has the lowest number above the highest one.
+    right |= tf.equal(tf.size(value), 0)
+    end = tf.constant(0) if high is None else high
+    told = [f"{_ASSERTED} {error.__name__}", message, found, end]
+    return [tf.raw_ops.Assert(condition=right, data=[tf.convert_to_tensor(v) for v in told])]
+
+
+def asserted(error: Exception) -> FinetuneError | None:
+    """The error that an assertion of `check_range` stands for; None for any other error.
+
+    Args:
+        error: Raised by a traced step.
+    """
+    told = re.search(rf"\[{_ASSERTED} (\w+)\] \[(.*?)\] \[(\S+)\] \[(\S+)\]", str(error), re.DOTALL)
+    if told is None:
+        return None
+    name, message, found, high = told.groups()
+    found = float(found) if re.search(r"[.e\D]", found.lstrip("-")) else int(found)
+    kind = next(kind for kind in (DataError, ModelError) if kind.__name__ == name)
+    return kind(_filled(message, found, int(float(high))))
+
+
+def _filled(message: str, found: Any, high: Any) -> str:
+    shown = f"{found:g}" if isinstance(found, float | np.floating) else str(found)
+    return message.format(found=shown, high=high, size=None if high is None else high + 1)
+
+
+def check_class_numbers(
+    name: str, value: Any, classes: Any, ignored: int, advice: str = LABELS_ADVICE
+) -> Any:
+    """Checks class numbers, and makes int32 of those that are there already.
 
     Floats without a fraction are taken, since a column of a table with a gap has such a type.
 
     Args:
         name: What they are, for the message: "A label".
-        value: An array or an eager tensor; whatever is symbolic is given back.
-        classes: How many there are.
+        value: An array or a tensor; whatever is symbolic is given back.
+        classes: How many there are; a tensor too.
         ignored: The number that counts for nothing.
         advice: What to do about a number outside of the classes.
 
@@ -85,12 +200,10 @@ def check_class_numbers(name: str, value: Any, classes: int, ignored: int, advic
         DataError: If one of them is no whole number, or outside of the classes.
     """
     numbers = concrete(value)
-    if numbers is None:
-        return value
-    if numbers.dtype.kind not in "iufb":
+    if numbers is not None and numbers.dtype.kind not in "iufb":
         found = repr(numbers.flat[0]) if numbers.size else "none"
         raise DataError(f"{name} is a class number from 0 to {classes - 1}, found {found}.")
-    if numbers.dtype.kind == "f":
+    if numbers is not None and numbers.dtype.kind == "f":
         wrong = ~np.isfinite(numbers) | (numbers != np.round(numbers))
         if wrong.any():
             raise DataError(
@@ -98,19 +211,12 @@ def check_class_numbers(name: str, value: Any, classes: int, ignored: int, advic
                 "data; for numbers that are no classes, load the model with one label, which is "
                 "a regression."
             )
-    wrong = (numbers != ignored) & ((numbers < 0) | (numbers >= classes))
-    if wrong.any():
-        raise DataError(outside(numbers[wrong].flat[0], classes, name, advice))
-    return numbers.astype("int32")
+    message = outside("{found}", "{size}", name, advice)
+    check_range(value, 0, classes - 1, message, ignored=ignored)
+    return value if numbers is None else numbers.astype("int32")
 
 
-LABELS_ADVICE = (
-    "Correct the data, or load the model with as many labels as the data have: ft.load(…, "
-    "labels=train.labels)."
-)
-
-
-def outside(number: float, classes: int, name: str = "A label", advice: str = LABELS_ADVICE) -> str:
+def outside(number: Any, classes: Any, name: str = "A label", advice: str = LABELS_ADVICE) -> str:
     """The message about a class number that the model has no output for.
 
     Args:
@@ -119,7 +225,8 @@ def outside(number: float, classes: int, name: str = "A label", advice: str = LA
         name: What it is.
         advice: What to do.
     """
+    last = classes - 1 if isinstance(classes, int) else "{high}"
     return (
-        f"{name} is {number:g}, but the model has {classes} outputs, for the class numbers from 0 "
-        f"to {classes - 1}. {advice}"
+        f"{name} is {number}, but the model has {classes} outputs, for the class numbers from 0 "
+        f"to {last}. {advice}"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from finetune_tf.encodings import LABELS, EncodingModel, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
@@ -132,23 +133,24 @@ class WeightedModel(EncodingModel):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Inputs and targets whose numbers are what they should be, where these are known."""
+        """Inputs and targets whose numbers are what they should be."""
         targets = targets_of(x, y)
         if hasattr(targets, "shape"):
             check_shape(targets, self.outputs[0], self.kind, self.loss)
             ids = x.get("input_ids") if hasattr(x, "keys") else x
-            found = self.checked_targets(targets, getattr(ids, "shape", (None,))[-1])
+            length = ops.shape(ids)[-1] if hasattr(ids, "shape") else None
+            found = self.checked_targets(targets, length)
             if found is not targets:
                 x, y = with_targets(x, y, found)
-            check_weights(weights, len(targets))
+            check_weights(weights, targets.shape[0])
         return x, y
 
-    def checked_targets(self, targets: Any, length: int | None = None) -> Any:
+    def checked_targets(self, targets: Any, length: Any = None) -> Any:
         """Targets whose numbers are what the loss takes, class numbers as int32.
 
         Args:
-            targets: An array or a tensor; of a symbolic one nothing is looked at.
-            length: Tokens of a row; None where nobody knows.
+            targets: An array or a tensor; one of a traced step gets an assertion.
+            length: Tokens of a row, a tensor too; None where nobody knows.
 
         Raises:
             DataError: If a number is none that the loss takes.

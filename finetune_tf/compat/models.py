@@ -185,6 +185,7 @@ class TFPreTrainedModel(FineTuneModel):
     def predict_step(self, data: Any) -> dict:
         """Keras's hook."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        (x,) = self.checked_batch((x,))
         output = self(x, training=False, return_dict=True)
         return {name: value for name, value in output.items() if name != "loss"}
 

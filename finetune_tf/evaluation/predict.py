@@ -29,7 +29,7 @@ def _task_arguments() -> list[str]:
 @names_checked(also=_task_arguments)
 def predict(
     model: "keras.Model",
-    texts: str | Iterable[str] | None = None,
+    texts: str | Iterable[str] | Examples | None = None,
     text_pair: str | Iterable[str] | None = None,
     batch_size: int = 64,
     **columns: Any,
@@ -38,7 +38,8 @@ def predict(
 
     Args:
         model: A model from `load`.
-        texts: One text or several; for token classification lists of words as well.
+        texts: One text or several; for token classification lists of words as well. Or examples,
+            whose labels are not looked at.
         text_pair: The second text of each, for models that compare or combine two.
         batch_size: Rows per batch.
         **columns: What else the task reads: `question=` and `context=` for question answering,
@@ -58,6 +59,8 @@ def predict(
     check(batch_size=batch_size)
     task = require_task(model).task
     options = {name: columns.pop(name) for name in task.options if name in columns}
+    if isinstance(texts, Examples):
+        return _of_examples(model, texts, {"text_pair": text_pair, **columns}, batch_size, options)
     asked = task.asked(texts, text_pair, **columns)
     single = [isinstance(value, str) for value in asked.values()]
     if any(single) and not all(single):
@@ -88,6 +91,22 @@ def outputs(
     say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.condenses)
     return run(model, encoded, batch_size, examples.name), encoded
+
+
+def _of_examples(
+    model: "keras.Model", given: Examples, others: Mapping, batch_size: int, options: Mapping
+) -> Any:
+    if extra := [name for name, value in others.items() if value is not None]:
+        raise DataError(
+            f"predict got examples together with {' and '.join(extra)}. Examples bring their own "
+            f"columns, here {', '.join(given.columns)}: leave {' and '.join(extra)} out, or give "
+            "texts instead of examples."
+        )
+    task = model.task
+    columns = {name: rows for name, rows in given.columns.items() if name != task.target_column}
+    examples = Examples(columns, labels=None, name=given.name, places=given.places)
+    rows, encoded = outputs(model, examples, batch_size)
+    return task.describe(rows, encoded, examples, model.labels, **options)
 
 
 def _column(texts: Any) -> list:

@@ -11,7 +11,7 @@ import numpy as np
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
 from finetune_tf.messages import one_line
-from finetune_tf.values import outside
+from finetune_tf.values import asserted, outside
 
 # What takes texts as they are, by the method of Keras that was called instead.
 _FOR_TEXTS = {
@@ -102,6 +102,8 @@ def explaining() -> Iterator[None]:
 
 def explained(error: Exception) -> FinetuneError | None:
     """What an error of the backend during a fit means, or None if it is not known."""
+    if (found := asserted(error)) is not None:
+        return found
     if "ResourceExhausted" in type(error).__name__:
         return ModelError(
             "Memory ran out. Use a smaller batch_size in batches(), a smaller max_length "

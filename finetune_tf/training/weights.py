@@ -12,7 +12,7 @@ from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.labels import Labels, is_integer_text
 from finetune_tf.tasks import IGNORED, Task
 from finetune_tf.training.outputs import Kind
-from finetune_tf.values import concrete
+from finetune_tf.values import check_range, concrete
 
 
 def class_weights(
@@ -179,7 +179,7 @@ def spread(weights: Any, targets: Any, outputs: Any, kind: Kind, pairs: bool) ->
 
 
 def check_weights(weights: Any, rows: int | None) -> None:
-    """Checks the numbers of weights that are given as an array.
+    """Checks the numbers of weights; see `values.check_range` about those of a traced step.
 
     Args:
         weights: An array or a tensor.
@@ -189,16 +189,16 @@ def check_weights(weights: Any, rows: int | None) -> None:
         DataError: If one is negative or no finite number, or if there are not as many as texts.
     """
     found = concrete(weights)
+    message = "Weights are finite numbers from 0 on, found {found}."
     if found is None:
+        check_range(weights, 0, None, message)
         return
     if found.dtype.kind not in "iufb":
         raise DataError(f"Weights are numbers, found {found.flat[0]!r:.40}.")
     if found.ndim == 0 or (rows is not None and len(found) != rows):
         length = "a single number" if found.ndim == 0 else f"{len(found)} weights"
         raise DataError(f"sample_weight has one weight for each of {rows} texts, found {length}.")
-    wrong = ~np.isfinite(found) | (found < 0)
-    if wrong.any():
-        raise DataError(f"Weights are finite numbers from 0 on, found {found[wrong].flat[0]}.")
+    check_range(found, 0, None, message)
 
 
 def _with_ones(weights: Any, rows: Any, rank: int) -> Any:

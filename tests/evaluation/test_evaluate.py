@@ -118,6 +118,15 @@ def test_predict_keeps_the_order_of_texts(critic):
     assert predict(critic, []) == []
 
 
+def test_predict_examples(critic):
+    texts = ["bad dull dull dull", "good", "bad"]
+    examples = Examples({"text": texts, "label": [1, 0, 0]}, MOODS)
+
+    assert predict(critic, examples) == predict(critic, texts)
+    with pytest.raises(DataError, match="together with text_pair. Examples bring their own colum"):
+        predict(critic, examples, text_pair=texts)
+
+
 def test_predict_several_labels():
     model = WordModel(TOPICS, {"good": [3, 1], "bad": [-1, -2]})
 

@@ -52,16 +52,6 @@ def test_texts_by_name_and_nothing_at_all(model, method):
         getattr(model, method)(None)
 
 
-@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU reads no such row")
-@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_ids_beyond_the_table_in_the_batches_of_a_dataset(tiny_bert, method):
-    model = ft.load(tiny_bert, labels=2)
-    ids = np.full((2, 4), 5000, "int32")
-    batches = tf.data.Dataset.from_tensors((ids, np.array([0, 1])))
-    with pytest.raises(ModelError, match="the inputs is 5000, but the model's table has the rows"):
-        getattr(model, method)(batches, verbose=0)
-
-
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_rows_that_do_not_fit_together(model, method):
     run = getattr(model, method)

@@ -47,6 +47,42 @@ DOORS = {
 }
 
 
+class Batches(keras.utils.PyDataset):
+    """Keras's own kind of a dataset, of one batch."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def dataset(*batch):
+    return tf.data.Dataset.from_tensors(batch)
+
+
+def generator(*batch):
+    yield batch
+
+
+#: Batches whose numbers a step alone sees.
+IN_A_STEP = {"dataset": dataset, "PyDataset": Batches, "generator": generator}
+DOORS |= {
+    f"{method} of a {kind}": lambda model, x, method=method, made=made: getattr(model, method)(
+        made(x, LABELS), verbose=0
+    )
+    for method in ("fit", "evaluate", "predict")
+    for kind, made in IN_A_STEP.items()
+}
+DOORS["validation with a dataset"] = lambda model, x: model.fit(
+    IDS, LABELS, validation_data=dataset(x, LABELS), verbose=0
+)
+
+
 def changed(value, dtype="int64"):
     array = np.ones((ROWS, LENGTH), dtype)
     array[1, 2] = value
@@ -95,12 +131,6 @@ def test_floats_in_the_batches_of_a_dataset(model, name):
             call(batches, verbose=0)
 
 
-def test_ids_beyond_int32_in_a_dataset_become_no_other_word(model):
-    batches = tf.data.Dataset.from_tensors((changed(2**32 + 5), LABELS))
-    with pytest.raises(ModelError, match="the inputs is 2147483647, but the model's table has"):
-        model.fit(batches, verbose=0)
-
-
 def test_what_stays_as_it_is(model):
     expected = np.asarray(model(IDS))
     for dtype in ("int8", "uint8", "int16", "int64", "uint32", "uint64"):
@@ -145,10 +175,17 @@ TARGET_DOORS = {
     "among the inputs": lambda model, x, y: model.fit({"input_ids": x, "labels": y}, verbose=0),
     "tensors": lambda model, x, y: model.evaluate(x, tf.constant(y), verbose=0),
 }
+TARGET_DOORS |= {
+    f"{method} of a {kind}": lambda model, x, y, method=method, made=made: getattr(model, method)(
+        made(x, y), verbose=0
+    )
+    for method in ("fit", "evaluate")
+    for kind, made in IN_A_STEP.items()
+}
 WRONG_TARGETS = {
     "fraction": ("one label", np.array([0.0, 1.5, 0.0, 1.0]), "A label is 1.5, but class numbers"),
     "nan": ("one label", np.array([0.0, np.nan, 0.0, 1.0]), "A label is nan, but class numbers"),
-    "beyond int32": ("one label", np.array([0, 2**32, 1, 1]), "A label is 4.29497e+09, but the mo"),
+    "beyond int32": ("one label", np.array([0, 2**32, 1, 1]), "A label is 4294967296, but the mod"),
     "beyond": ("one label", np.array([0, 3, 1, 1]), "A label is 3, but the model has 3 outputs"),
     "below": ("one label", np.array([0, -1, 1, 1]), "A label is -1, but the model has 3 outputs"),
     "of tokens": ("tokens", np.full((ROWS, LENGTH), 3), "A label is 3, but the model has 3 outpu"),
@@ -175,8 +212,54 @@ WRONG_TARGETS = {
 @pytest.mark.parametrize("door", TARGET_DOORS)
 def test_targets(models, door, wrong):
     case, targets, message = WRONG_TARGETS[wrong]
+    if " of a " in door and case in ("one label", "tokens") and targets.dtype.kind == "f":
+        message = "Class numbers are whole numbers, found floats in the batches."
     with pytest.raises(DataError, match=re.escape(message)):
         TARGET_DOORS[door](models[case], IDS, targets)
+
+
+@pytest.mark.parametrize("kind", IN_A_STEP)
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
+def test_weights_of_batches(models, kind, wrong):
+    for case in ("one label", "tokens", "number"):
+        ids, targets = rows_for(case)
+        weights = np.array([1.0, wrong, 0.5, 1.0], "float32")
+        for method in ("fit", "evaluate"):
+            with pytest.raises(DataError, match=f"finite numbers from 0 on, found {wrong:g}"):
+                getattr(models[case], method)(IN_A_STEP[kind](ids, targets, weights), verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_right_batches_pass(case):
+    model = small_task_model(case)
+    model.compile(keras.optimizers.SGD(0.0))
+    ids, targets = rows_for(case)
+    expected = model.test_on_batch(ids, targets, return_dict=True)["loss"]
+    for made in IN_A_STEP.values():
+        found = model.evaluate(made(ids, targets), verbose=0, return_dict=True)["loss"]
+        assert found == pytest.approx(expected)
+        assert model.fit(made(ids, targets), verbose=0).history["loss"] == [pytest.approx(expected)]
+
+
+def test_a_wrong_batch_leaves_the_model_as_it_was():
+    model = small_task_model("one label")
+    model.compile(keras.optimizers.SGD(0.1))
+    before = model.get_weights()
+    for batch in ((IDS, LABELS + 1), (changed(99), LABELS), (IDS, LABELS, np.full(4, np.nan))):
+        with pytest.raises((DataError, ModelError)):
+            model.fit(dataset(*batch), verbose=0)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_batches_of_an_eager_fit():
+    model = small_task_model("one label")
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    with pytest.raises(ModelError, match="found 4294967301. Encode the texts"):
+        model.fit(dataset(changed(2**32 + 5), LABELS), verbose=0)
+    with pytest.raises(DataError, match="A label is 3, but the model has 3 outputs"):
+        model.fit(dataset(IDS, LABELS + 1), verbose=0)
 
 
 def test_whole_floats_are_class_numbers(models):
@@ -233,15 +316,13 @@ def test_the_old_classes(tiny_bert):
             model.fit({"input_ids": IDS, "labels": wrong}, verbose=0)
 
 
-def test_a_mask_of_other_numbers_in_the_batches_of_a_dataset_means_tokens(tiny_bert):
-    """A traced step cannot refuse them; -1 and 2 once hid all tokens, or made them count twice."""
-    with messages.quiet():
-        model = ft.load(tiny_bert, labels=2)
+def test_a_mask_of_other_numbers_in_a_traced_call_means_tokens(model):
+    """Nobody sees them there; -1 and 2 once hid all tokens, or made them count twice."""
     mask = np.array([[1, 1, 1, 0]] * ROWS, "int32")
     expected = model({"input_ids": IDS, "attention_mask": mask})
+    call = tf.function(lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}))
     for other in (2 * mask, -mask, mask.astype(bool), 255 * mask.astype("int64")):
-        batches = tf.data.Dataset.from_tensors({"input_ids": IDS, "attention_mask": other})
-        np.testing.assert_allclose(model.predict(batches, verbose=0), expected, atol=1e-5)
+        np.testing.assert_allclose(call(IDS, other), expected, atol=1e-5)
 
 
 class TestClones:

@@ -227,6 +227,9 @@ def test_predict(model):
     assert several[0] == one
     assert several[1].text == "dull"
 
+    examples = questions(["good film"] * 2, [LONG, "dull"], ["film", ""])
+    assert ft.predict(model, examples, null_threshold=None) == several
+
 
 def test_predict_says_what_it_takes(model):
     with pytest.raises(DataError, match=r"takes question= and context= by name, found texts"):

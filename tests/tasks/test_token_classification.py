@@ -70,6 +70,8 @@ def test_predict_takes_texts_and_lists_of_words(model):
     assert list(map(str, beside_another)) == list(map(str, found))
     assert [e.label for e in ft.predict(model, ("actor and film",))[0]] == ["who", "film"]
     assert ft.predict(model, [text.split()]) == [found]
+    tagged = ft.data.Examples({"tokens": [text.split()], "tags": [["O"] * 5]}, model.labels)
+    assert ft.predict(model, tagged) == [found]
     assert ft.predict(model, []) == []
 
 

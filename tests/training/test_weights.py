@@ -347,7 +347,7 @@ class TestRefused:
         [
             (np.ones(ROWS + 1), f"one weight for each of {ROWS} texts, found {ROWS + 1} weights."),
             (np.float32(1.0), f"one weight for each of {ROWS} texts, found a single number."),
-            (np.array([1.0, -1.0, 1.0, 1.0]), "finite numbers from 0 on, found -1.0."),
+            (np.array([1.0, -1.0, 1.0, 1.0]), "finite numbers from 0 on, found -1."),
             (np.array([1.0, np.nan, 1.0, 1.0]), "finite numbers from 0 on, found nan."),
             (np.array([1.0, np.inf, 1.0, 1.0]), "finite numbers from 0 on, found inf."),
         ],
