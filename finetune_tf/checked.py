@@ -7,9 +7,11 @@ import keras
 from keras import ops
 
 from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.encodings import targets_of
 from finetune_tf.errors import UnknownModelError
-from finetune_tf.inputs import check_values, complete, sizes_of
+from finetune_tf.inputs import check_sizes, check_values, complete, sizes_of
 from finetune_tf.model_info import ModelInfo
+from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.values import after, asserting, dtype_of
 from finetune_tf.weighted import WeightedModel
 
@@ -84,8 +86,13 @@ class CheckedModel(WeightedModel):
         Raises:
             FinetuneError: If a number is wrong, and the step runs eagerly.
         """
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         with asserting() as assertions:
-            self._checked(*keras.utils.unpack_x_y_sample_weight(data))
+            self._checked(x, y, weights)
+            if hasattr(self, "info"):
+                pairs = isinstance(self.loss, PairSimilarity)
+                targets = None if pairs else targets_of(x, y)  # a pair is two rows
+                check_sizes(x, targets, None if pairs else weights, self._positions)
         return after(assertions, data)
 
     def check_inputs(self, inputs: Any) -> None:

@@ -13,6 +13,7 @@ from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
 from finetune_tf.paths import absolute
 from finetune_tf.saving import tokenizer_or_none, write_config
+from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.untrained import say_if_untrained
 
 FORMATS = ("tf_saved_model", "openvino")
@@ -39,8 +40,8 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
         The folder, absolute.
 
     Raises:
-        ModelError: If there is no such format, its package is missing, or Keras runs on another
-            backend than TensorFlow.
+        ModelError: If there is no such format, its package is missing, Keras runs on another
+            backend than TensorFlow, or a weight is NaN or infinite.
         CheckpointError: If the folder cannot be written.
     """
     if format not in FORMATS:
@@ -53,6 +54,7 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
             f"export needs KERAS_BACKEND=tensorflow, found {keras.backend.backend()}. Save the "
             "model with save_pretrained and load it on TensorFlow."
         )
+    refuse_ruined(model, "Exporting")
     say_if_untrained(model)
     openvino = _openvino() if format == "openvino" else None
     folder = absolute(folder)

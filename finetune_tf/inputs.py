@@ -71,8 +71,56 @@ def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
             _check(name, named[name], sizes[name])
 
 
+def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
+    """Checks that all parts of a batch have as many rows, and no more tokens than positions.
+
+    Args:
+        inputs: Ids (batch, length), or a dict with them.
+        targets: (batch, …), or None.
+        weights: (batch, …), or None.
+        limit: Tokens that the model has positions for.
+
+    Raises:
+        DataError: If numbers of rows differ.
+        ModelError: If the rows are too long.
+    """
+    named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
+    ids = named.get("input_ids")
+    if getattr(ids, "shape", None) is None or len(ids.shape) != 2:
+        return  # `complete` says what is wrong
+    texts, length = ops.shape(ids)
+    parts = {name: value for name, value in named.items() if name in _MEANING}
+    for name, value in {**parts, "targets": targets, "weights": weights}.items():
+        if hasattr(value, "shape") and len(value.shape):
+            message = (
+                f"Inputs, targets and sample weights have different numbers of rows: {name} "
+                "{found}; input_ids {high}. Give one target, and one weight, for each row."
+            )
+            check_range(ops.shape(value)[0], texts, texts, message)
+    check_range(length, 0, limit, too_long("{found}", limit), ModelError)
+
+
+def too_long(length: Any, limit: int) -> str:
+    """The message about texts that have more tokens than a model has positions.
+
+    Args:
+        length: Tokens of the texts.
+        limit: Positions.
+    """
+    return (
+        f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
+        "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
+    )
+
+
 def _check(name: str, value: Any, size: int | None) -> None:
     meaning, advice = _MEANING[name]
+    if hasattr(value, "to_tensor") or hasattr(value, "dense_shape"):  # a composite tensor
+        raise ModelError(
+            f"{name} are (batch, length), padded to one length, found a {type(value).__name__}. "
+            "Write ids.to_tensor() and an attention_mask that is 0 for the padding, or let "
+            "ft.data.from_arrays(texts, labels).batches(model) do it."
+        )
     dtype = dtype_of(value)
     if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):
         symbolic = keras.utils.is_keras_tensor(value)
@@ -163,10 +211,7 @@ def complete(
     length = ids.shape[-1]
     if limit is not None and length is not None and length > limit:
         # Positions beyond the table fail late on a CPU and in silence on a GPU.
-        raise ModelError(
-            f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
-            "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
-        )
+        raise ModelError(too_long(length, limit))
     if "attention_mask" not in given:
         given["attention_mask"] = ops.ones_like(ids, dtype="int32")
     if "token_type_ids" in known and "token_type_ids" not in given:

@@ -128,7 +128,7 @@ def load(
         pooling=pooling,
         config=complete,
         head_layers=head_layers,
-        initial_weights=initial_weights(model, report.new, head_layers),
+        initial_weights=initial_weights(model, report.untrained, head_layers),
         max_length=task_.max_length(source.modules),
     )
     model._tokenizer_files = source.tokenizer_files
@@ -262,7 +262,7 @@ def _head_layers(
     """The output layer, and a pooler or transform that the checkpoint did not fill or train."""
     head = set(task.output_layers)
     for name in ("pooler", "transform"):
-        if any(path.startswith(f"{name}/") for path in report.new):
+        if any(path.startswith(f"{name}/") for path in report.untrained):
             head.add(name)
     if source.modules.pooling not in (None, "pooler"):
         head.add("pooler")

@@ -169,6 +169,8 @@ class FineTuneModel(ExplainedModel):
             kwargs.setdefault("jit_compile", False)
             devices = self.distribute_strategy.num_replicas_in_sync
             check_devices(resolved["optimizer"], devices, **kwargs)
+        # Keras keeps those of an earlier compile where it is given None.
+        resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
 
     @names_checked(also=inspect.signature(keras.Model.fit).parameters)

@@ -3,6 +3,7 @@
 import errno
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.sentence_transformers import DENSE, module_files
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
+from finetune_tf.checkpoints.weight_files import UNTRAINED
 from finetune_tf.checkpoints.weights import dump
 from finetune_tf.errors import FinetuneError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.messages import say
 from finetune_tf.paths import absolute
-from finetune_tf.untrained import say_if_untrained
+from finetune_tf.training.fit_errors import refuse_ruined
+from finetune_tf.untrained import say_if_untrained, untrained_variables
 
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
@@ -49,6 +52,7 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
 
     Raises:
         CheckpointError: If the folder cannot be written, is a file, or is the current one.
+        ModelError: If a weight is NaN or infinite.
     """
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
@@ -109,11 +113,17 @@ def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> No
 
     head_table = DENSE if bare else family.head(info.task, model.config).weights
     names = {row.variable for row in head_table}
-    of_head = [v for v in model.weights if v.path in names]
-    rest = [v for v in model.weights if v.path not in names]
-    head = dump(of_head, head_table)
-    tensors = dump(rest, family.weights(model.config), "" if bare else family.tensor_prefix)
-    _write_tensors(folder / "model.safetensors", tensors if bare else tensors | head)
+    prefix = "" if bare else family.tensor_prefix
+
+    def tensors_of(variables: list[Any]) -> tuple[dict, dict]:
+        of_head = [v for v in variables if v.path in names]
+        rest = [v for v in variables if v.path not in names]
+        return dump(rest, family.weights(model.config), prefix), dump(of_head, head_table)
+
+    tensors, head = tensors_of(model.weights)
+    refuse_ruined(model, "Saving")
+    untrained = set().union(*tensors_of(untrained_variables(model)))
+    _write_tensors(folder / "model.safetensors", tensors if bare else tensors | head, untrained)
     if bare:
         files = module_files(
             info.pooling,
@@ -124,8 +134,10 @@ def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> No
         )
         for path, content in files.items():
             (folder / path).parent.mkdir(exist_ok=True)
-            write = _write_tensors if path.endswith(".safetensors") else _write_json
-            write(folder / path, content)
+            if path.endswith(".safetensors"):
+                _write_tensors(folder / path, content, content if untrained else ())
+            else:
+                _write_json(folder / path, content)
     elif model.task.poolings and info.pooling != model.task.poolings[0]:
         # PyTorch's class has this pooling inside; a load here would take it for another one.
         (folder / "1_Pooling").mkdir()
@@ -157,12 +169,15 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+def _write_tensors(path: Path, tensors: dict[str, np.ndarray], untrained: Iterable[str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
         # transformers refuses files that do not say which framework's layout they have.
-        save_file(tensors, path, metadata={"format": "pt"})
+        metadata = {"format": "pt"}
+        if noted := [name for name in untrained if name in tensors]:
+            metadata[UNTRAINED] = "\n".join(noted)
+        save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:  # its name for a full disk, among others
         raise OSError(errno.EIO, str(error)) from None

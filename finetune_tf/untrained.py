@@ -2,7 +2,8 @@
 
 A new head predicts noise until it is trained. How it is trained is the user's affair (`fit`, a loop
 of their own, `load_weights`), so this goes by the values: those drawn at the load are remembered by
-a checksum, and as long as all of them are the same, nobody trained the head.
+a checksum, and as long as all of them are the same, nobody trained the head. A save notes the names
+of such tensors beside them, so that the next load knows them for what they are.
 """
 
 import zlib
@@ -22,7 +23,7 @@ def initial_weights(
 
     Args:
         model: Just loaded.
-        new: Paths of its variables that no tensor filled.
+        new: Paths of its variables that no tensor filled, or one that was saved untrained.
         head_layers: Names of the layers that count as head.
 
     Returns:
@@ -60,6 +61,13 @@ def untrained_layers(model: Any) -> list[str]:
         return list(dict.fromkeys(path.partition("/")[0] for path in info.initial_weights))
     info.initial_weights = {}
     return []
+
+
+def untrained_variables(model: Any) -> list[Any]:
+    """The variables of a model's head that still have their first, random values."""
+    if not untrained_layers(model):
+        return []
+    return [v for v in model.weights if v.path in model.info.initial_weights]
 
 
 def untrained_message(model: Any) -> str | None:

@@ -91,7 +91,7 @@ def after(assertions: list, data: Any) -> Any:
 
 def check_range(
     value: Any,
-    low: float | None,
+    low: Any,
     high: Any,
     message: str,
     error: type[FinetuneError] = DataError,
@@ -100,8 +100,8 @@ def check_range(
     """Checks that numbers are finite and within a range; inside of `asserting` it asserts so.
 
     Args:
-        value: An array or a tensor; a symbolic one passes elsewhere.
-        low: The lowest that may be; None for no bound.
+        value: A number, an array or a tensor; a symbolic one passes elsewhere.
+        low: The lowest that may be, a tensor too; None for no bound.
         high: The highest that may be, a tensor too; None for no bound.
         message: Of the error; "{found}", "{high}" and "{size}", which is one more, are filled in.
         error: The error's class.
@@ -110,7 +110,7 @@ def check_range(
     Raises:
         FinetuneError: If a number is not; of the class `error`.
     """
-    numbers = concrete(value)
+    numbers = np.asarray(value) if isinstance(value, int) else concrete(value)
     if numbers is None:
         assertions = _ASSERTIONS.get()
         if assertions is not None and keras.backend.backend() == "tensorflow":
@@ -130,7 +130,7 @@ def check_range(
 
 
 def _assert_range(
-    value: Any, low: float | None, high: Any, message: str, error: type, ignored: int | None
+    value: Any, low: Any, high: Any, message: str, error: type, ignored: int | None
 ) -> list:
     import tensorflow as tf
 

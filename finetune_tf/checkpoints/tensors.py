@@ -22,6 +22,7 @@ class LazyTensor:
         dtype: As NumPy calls it, such as "float32"; or as the file does, if NumPy has no such type.
         file: Where it lies.
         load: Gives the array.
+        trained: False for what a load drew at random, as the file that was saved since says.
     """
 
     name: str
@@ -29,6 +30,7 @@ class LazyTensor:
     dtype: str
     file: Path
     load: Callable[[], np.ndarray]
+    trained: bool = True
 
     def __str__(self) -> str:
         """The tensor in messages."""

@@ -19,6 +19,8 @@ from finetune_tf.json_files import checked, file_inside, member, read_json
 from finetune_tf.paths import has_file
 
 WEIGHT_FILES = ("model.safetensors", "tf_model.h5", "pytorch_model.bin")
+#: The key of a safetensors file's metadata for names of tensors that nobody has trained, in lines.
+UNTRAINED = "finetune_tf.untrained"
 
 _SAFETENSORS_TYPES = {
     "F64": "float64",
@@ -133,11 +135,13 @@ def _safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
     try:
         file = safe_open(path, framework="numpy")
+        untrained = (file.metadata() or {}).get(UNTRAINED, "").splitlines()
         for name in file.keys():  # noqa: SIM118  (the handle is no dict)
             header = file.get_slice(name)
             dtype = _SAFETENSORS_TYPES.get(header.get_dtype(), header.get_dtype())
             load = partial(file.get_tensor, name)
-            yield name, LazyTensor(name, tuple(header.get_shape()), dtype, path, load)
+            shape, trained = tuple(header.get_shape()), name not in untrained
+            yield name, LazyTensor(name, shape, dtype, path, load, trained)
     except Exception as error:  # of the format, of the file system, of an unknown type of numbers
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}). It may have been cut off while "
@@ -161,19 +165,19 @@ def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             found[name] = (tuple(item.shape or ()), item.dtype.name)
 
     try:
-        with h5py.File(path, "r") as file:
-            # A whole file nests every weight in its layer and its model; a shard does not.
-            inside = [k for k in file if isinstance(file.get(k, getlink=True), h5py.HardLink)]
-            nesting = 2 if any("weight_names" in file[name].attrs for name in inside) else 0
-            file.visititems(note)  # which follows no link to another file
+        # It stays open for as long as a tensor is to be read from it: somebody may replace it.
+        file = h5py.File(path, "r")
+        # A whole file nests every weight in its layer and its model; a shard does not.
+        inside = [k for k in file if isinstance(file.get(k, getlink=True), h5py.HardLink)]
+        nesting = 2 if any("weight_names" in file[name].attrs for name in inside) else 0
+        file.visititems(note)  # which follows no link to another file
     except CheckpointError:
         raise
     except Exception as error:  # HDF5 tells damage in OSError, KeyError, RuntimeError and others
         raise CheckpointError(f"{path} is not a whole HDF5 file ({error}): get it again.") from None
 
     def load(name: str, transposed: bool) -> np.ndarray:
-        with h5py.File(path, "r") as file:
-            array = file[name][()]
+        array = file[name][()]
         return array.T if transposed else array
 
     for name, (shape, dtype) in found.items():

@@ -84,17 +84,22 @@ class LoadReport:
         filled: Paths of variables that got a tensor.
         new: Paths of variables that no tensor was found for.
         unused: Names of tensors that no variable took.
+        untrained: Those of `new`, and of `filled` whose tensors were saved before anybody had
+            trained them.
     """
 
     filled: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]
+    untrained: tuple[str, ...]
 
     def __str__(self) -> str:
         """One line for people."""
         parts = [f"{len(self.filled)} of {len(self.filled) + len(self.new)} variables filled"]
         if self.new:
             parts.append(f"new: {', '.join(_modules(self.new, '/'))}")
+        if saved := [path for path in self.untrained if path not in self.new]:
+            parts.append(f"saved untrained: {', '.join(_modules(saved, '/'))}")
         if self.unused:
             parts.append(f"unused: {', '.join(_modules(self.unused, '.'))}")
         return "; ".join(parts)
@@ -149,7 +154,8 @@ def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Ten
             used.add(other.tensor)
         sources[path] = (tensor, row.transposed)
     unused = tuple(name for name in tensors if name not in used)
-    return Match(LoadReport(tuple(sources), tuple(new), unused), sources)
+    untrained = (*new, *(path for path, (tensor, _) in sources.items() if not tensor.trained))
+    return Match(LoadReport(tuple(sources), tuple(new), unused, untrained), sources)
 
 
 def _require_shape(tensor: LazyTensor, row: Weight, shape: tuple[int, ...]) -> None:

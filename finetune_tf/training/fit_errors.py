@@ -215,12 +215,30 @@ def check_weights(model: keras.Model) -> None:
         )
 
 
-def _ruined(model: keras.Model) -> list[str]:
+def refuse_ruined(model: keras.Model, call: str) -> None:
+    """Refuses to write a model whose weights are no numbers.
+
+    Args:
+        model: To be written.
+        call: What is done, such as "Saving".
+
+    Raises:
+        ModelError: If a weight is NaN or infinite, which every reader would refuse.
+    """
+    if ruined := _ruined(model, model.weights):
+        raise ModelError(
+            f"{call} wrote nothing: {len(ruined)} of the model's {len(model.weights)} variables "
+            f"hold NaN or infinity, {ruined[0]} among them. Load the model again, and train with a "
+            f"lower learning rate{_instead_of_float16(model)}."
+        )
+
+
+def _ruined(model: keras.Model, variables: list | None = None) -> list[str]:
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
     return [
         variable.path
-        for variable in model.trainable_variables
+        for variable in (model.trainable_variables if variables is None else variables)
         # A sum is one pass without a copy, and is finite only where all its parts are.
         if not bool(keras.ops.isfinite(keras.ops.sum(variable)))
     ]

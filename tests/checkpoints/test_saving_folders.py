@@ -15,7 +15,7 @@ from helpers_checkpoints import BERTS, copy_checkpoint, read_weights
 
 import finetune_tf as ft
 from finetune_tf import saving
-from finetune_tf.errors import CheckpointError
+from finetune_tf.errors import CheckpointError, ModelError
 
 TESTS = Path(__file__).resolve().parents[1]
 TF4 = TESTS / "fixtures" / "tf4" / "bert" / "text-classification"
@@ -214,6 +214,20 @@ def test_a_full_disk_leaves_what_was_there(model, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert bytes_of(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("write", ["save_pretrained", "export"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_not_written(model, tmp_path, write, number):
+    folder = model.save_pretrained(tmp_path / "model")
+    before = bytes_of(folder)
+    kernel = model.get_layer("block_0").weights[-1]
+    ft.train_only(model, ft.select.head())  # what is frozen is looked at, too
+    kernel.assign(np.full(kernel.shape, number))
+    message = f"wrote nothing: 1 of the model's 41 variables hold NaN or infinity, {kernel.path}"
+    with pytest.raises(ModelError, match=message):
+        getattr(model, write)(folder)
+    assert bytes_of(folder) == before
 
 
 def test_a_variable_without_a_name_is_not_lost_in_silence(model, tmp_path):

@@ -5,9 +5,11 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from finetune_tf.checkpoints import open_checkpoint
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.errors import CheckpointError, FinetuneError
 
+TF4 = Path(__file__).parents[1] / "fixtures" / "tf4" / "bert" / "text-classification"
 # Saves two versions in turn, as `save_pretrained` does, but without a model.
 WRITER = """
 import shutil, time
@@ -82,6 +85,18 @@ def test_what_is_read_is_of_one_save(tmp_path):
             assert tokenizer.get_vocab() == vocabularies[number]
             seen.add(number)
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("source", ["safetensors", "tf4"])
+def test_weights_read_late_are_those_of_the_load(tmp_path, source):
+    folder = tmp_path / "out"
+    version(folder, 0) if source == "safetensors" else shutil.copytree(TF4, folder)
+    name = "embeddings.word_embeddings.weight"
+    expected = open_checkpoint(folder).tensors[name].read()
+    opened = open_checkpoint(folder)
+    folder.rename(tmp_path / "old")
+    folder.mkdir()
+    np.testing.assert_array_equal(opened.tensors[name].read(), expected)
 
 
 def test_a_tokenizer_used_late_is_that_of_the_load(tmp_path):

@@ -113,6 +113,42 @@ def test_a_keras_file_remembers_it(model, tmp_path, capsys):
     assert untrained_layers(keras.saving.load_model(tmp_path / "trained.keras")) == []
 
 
+@pytest.mark.parametrize(
+    ("task", "pooling", "layers"),
+    [
+        ("text-classification", None, ["classifier"]),
+        ("text-classification", "mean", ["classifier"]),
+        ("token-classification", None, ["classifier"]),
+        ("fill-mask", None, ["transform", "vocabulary_bias"]),
+    ],
+)
+def test_a_saved_folder_remembers_it(base, tmp_path, capsys, task, pooling, layers):
+    given = {"labels": ["neg", "pos"]} if "classification" in task else {}
+    model = ft.load(base, task, **given, **({"pooling": pooling} if pooling else {}))
+    folder = model.save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    again = ft.load(folder, task)
+    said = capsys.readouterr().out
+    assert "saved untrained: " in said and "new: " not in said
+    assert untrained_layers(again) == layers
+    kernel = next(v for v in again.weights if v.path in again.info.initial_weights)
+    kernel.assign_add(keras.ops.ones(kernel.shape))
+    folder = again.save_pretrained(tmp_path / "trained")
+    assert untrained_layers(ft.load(folder, task)) == []
+
+
+def test_a_saved_folder_in_bfloat16_remembers_it(base, tmp_path):
+    folder = ft.load(base, labels=2, dtype="bfloat16").save_pretrained(tmp_path / "model")
+    assert untrained_layers(ft.load(folder, dtype="bfloat16")) == ["classifier"]
+
+
+def test_a_model_from_a_config_remembers_it(tmp_path):
+    config = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 20}
+    config |= {"num_hidden_layers": 1, "intermediate_size": 12}
+    folder = ft.load(config, labels=2).save_pretrained(tmp_path / "model")
+    assert untrained_layers(ft.load(folder)) == ["pooler", "classifier"]
+
+
 def test_a_pooler_that_is_new_is_named_with_the_classifier(base, tmp_path):
     words = ft.load(base, "fill-mask")
     words.set_weights([weight + 0.01 for weight in words.get_weights()])

@@ -253,6 +253,50 @@ def test_a_wrong_batch_leaves_the_model_as_it_was():
         np.testing.assert_array_equal(one, two)
 
 
+def of_any_size(*batch):
+    """A dataset of which no number of rows and no length is known before the step."""
+    spec = keras.tree.map_structure(
+        lambda v: tf.TensorSpec([None] * np.ndim(v), np.asarray(v).dtype), batch
+    )
+    return tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec)
+
+
+SIZES = {
+    "targets": ((IDS, LABELS[:2]), "different numbers of rows: targets 2; input_ids 4. Give one"),
+    "weights": ((IDS, LABELS, np.ones(2, "float32")), "numbers of rows: weights 2; input_ids 4."),
+    "mask": (
+        ({"input_ids": IDS, "attention_mask": np.ones((2, LENGTH), "int32")}, LABELS),
+        "different numbers of rows: attention_mask 2; input_ids 4.",
+    ),
+    "length": (
+        (np.ones((ROWS, 33), "int32"), LABELS),
+        "33 tokens, but the model has positions for",
+    ),
+    "ragged": (
+        (tf.ragged.constant([[1, 2, 3], [4]]), LABELS[:2]),
+        "one length, found a RaggedTens",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("made", [dataset, of_any_size])
+@pytest.mark.parametrize("wrong", SIZES)
+def test_sizes_of_batches(model, wrong, made):
+    batch, message = SIZES[wrong]
+    if wrong == "ragged":
+        made = dataset
+    for method in ("fit", "evaluate"):
+        with pytest.raises((DataError, ModelError), match=re.escape(message)):
+            getattr(model, method)(made(*batch), verbose=0)
+    if wrong in ("length", "ragged"):
+        with pytest.raises(ModelError, match=re.escape(message)):
+            model.predict(made(batch[0]), verbose=0)
+    if wrong == "ragged":
+        with pytest.raises(ModelError, match=re.escape(message)):
+            model(batch[0])
+
+
 def test_batches_of_an_eager_fit():
     model = small_task_model("one label")
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)

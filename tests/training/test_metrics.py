@@ -397,3 +397,10 @@ def test_early_stopping_knows_which_way_is_better(case):
         model.fit(ids, targets, verbose=0, callbacks=[stop])
         better, worse = (1.0, 0.0) if name == "accuracy" else (0.0, 1.0)
         assert stop._is_improvement(better, worse) and not stop._is_improvement(worse, better)
+
+
+def test_a_compile_without_metrics_has_none_of_an_earlier_one():
+    model = compiled("one label", ["accuracy"])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    ids, targets = rows_for("one label")
+    assert list(model.evaluate(ids, targets, verbose=0, return_dict=True)) == ["loss"]
