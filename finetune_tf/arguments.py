@@ -8,10 +8,13 @@ import inspect
 import math
 import numbers
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_tf.errors import ArgumentError
+
+# Backends count rows and steps in int32.
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,13 @@ class Number:
             return low
         return low and (value < self.high if self.below_high else value <= self.high)
 
+    def told(self, value: Any) -> str:
+        """The range in words, for the message about a value; the limit of all counts only above."""
+        within = not isinstance(value, numbers.Integral) or value <= _LARGEST
+        return str(replace(self, high=None) if self.high == _LARGEST and within else self)
+
     def __str__(self) -> str:
-        """The range in words, for messages."""
+        """The range in words."""
         words = "a whole number" if self.whole else "a number"
         if self.low > -math.inf:
             low = _text(self.low)
@@ -79,7 +87,7 @@ def shown(value: Any, length: int = 80) -> str:
 
 
 def _count(also: Collection[Any] = ()) -> Number:
-    return Number(1, whole=True, also=also)
+    return Number(1, _LARGEST, whole=True, also=also)
 
 
 def _positive(also: Collection[Any] = ()) -> Number:
@@ -185,7 +193,7 @@ def check(**arguments: Any) -> None:
     for name, value in arguments.items():
         if not RULES[name].accepts(value):
             known_as = name.rpartition(".")[2]
-            raise ArgumentError(f"{known_as} is {RULES[name]}, found {shown(value)}.")
+            raise ArgumentError(f"{known_as} is {RULES[name].told(value)}, found {shown(value)}.")
 
 
 def check_known(**arguments: Any) -> None:

@@ -52,7 +52,7 @@ def policy_of(dtype: Any = None) -> keras.DTypePolicy:
         if keras.config.dtype_policy().name == "float32" and _multiplies_bfloat16():
             dtype = "mixed_bfloat16"
     try:
-        return keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+        return keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
     except (TypeError, ValueError):
         raise ModelError(
             f"There is no dtype policy {dtype!r}; use 'auto', 'float32', 'mixed_bfloat16' or "

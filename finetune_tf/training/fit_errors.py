@@ -35,7 +35,8 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
         validation_data: As for `fit`.
 
     Raises:
-        DataTypeError: If `x` or `validation_data` are `Examples` or texts.
+        DataTypeError: If `x` or `validation_data` are `Examples` or texts, or nothing.
+        DataError: If they have no rows.
     """
     shuffle = ", shuffle=True" if call == "fit" else ""
     for name, data, options in (
@@ -49,10 +50,14 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
             )
         if isinstance(data, tuple) and data:
             data = data[0]
-        if name != "validation" and (data is None or (isinstance(data, dict) and not data)):
+        if data is None and name == "validation":
+            continue
+        if data is None or (isinstance(data, dict | list | tuple) and not data):
             raise DataTypeError(f"{call} takes batches of token ids, found {data}.")
         if isinstance(data, dict):
             data = data.get("input_ids", next(iter(data.values()), None))
+        if isinstance(data, np.ndarray) and data.ndim and not len(data):
+            raise DataError(f"{call} takes batches of token ids, found an array without rows.")
         if is_text(data) or (isinstance(data, list | tuple) and data and is_text(data[0])):
             batches = f"{name}.batches(model, batch_size=32{options})"
             if call.endswith("on_batch"):

@@ -52,6 +52,19 @@ def test_texts_by_name_and_nothing_at_all(model, method):
         getattr(model, method)(None)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows(model, method):
+    targets = () if method.startswith("predict") else (ANSWERS[:0],)
+    for nothing in ([], {}, TOKENS[:0], {"input_ids": TOKENS[:0]}):
+        with pytest.raises((DataError, DataTypeError), match=f"{method} takes batches of token id"):
+            getattr(model, method)(nothing, *targets)
+
+
+def test_no_rows_to_validate(model):
+    with pytest.raises(DataError, match="token ids, found an array without rows"):
+        model.fit(TOKENS, ANSWERS, validation_data=(TOKENS[:0], ANSWERS[:0]), verbose=0)
+
+
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_rows_that_do_not_fit_together(model, method):
     run = getattr(model, method)

@@ -215,7 +215,7 @@ def test_numbers_of_keras_methods_by_position(model):
 
 
 def test_numpy_scalars_and_large_whole_numbers_are_numbers():
-    check(batch_size=np.int64(8), weight_decay=np.float32(0.5), n=10**400)
+    check(batch_size=np.int64(8), weight_decay=np.float32(0.5), weight_decay_rate=10**400)
     assert AdamW(np.float32(1e-3)).decay == 0.01
     assert AdamW(1).learning_rate == 1.0
 
@@ -227,6 +227,10 @@ def test_messages_say_range_and_value():
         ({"start": 1.5}, "start is a whole number, found 1.5."),
         ({"Warmup.peak": "auto"}, "peak is a number above 0, found 'auto'."),
         ({"max_length": 0}, "max_length is a whole number from 1 on or None, found 0."),
+        (
+            {"keras.batch_size": 2**31},
+            "batch_size is a whole number from 1 to 2,147,483,647 or None, found 2147483648.",
+        ),
     ):
         with pytest.raises(ArgumentError) as caught:
             check(**arguments)

@@ -44,7 +44,7 @@ def test_a_driver_without_a_gpu_that_tensorflow_sees_warns(machine):
         assert device_line().startswith("Device: CPU")
 
 
-@pytest.mark.parametrize("dtype", ["float17", 5])
+@pytest.mark.parametrize("dtype", ["float17", 5, 0, "", False])
 def test_an_unknown_precision(dtype, tiny_bert):
     for call in (device_line, lambda dtype: ft.load(tiny_bert, dtype=dtype)):
         with pytest.raises(
