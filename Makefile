@@ -31,7 +31,8 @@ format: $(VENV)/.test
 oldest: $(VENV)-oldest/.installed ## the lower bounds of pyproject.toml
 	$(VENV)-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning \
 		tests/model/test_text_classification.py tests/model/test_learning.py \
-		tests/conformance tests/checkpoints/test_weight_files.py
+		tests/conformance tests/checkpoints/test_weight_files.py \
+		tests/package/test_keras_internals.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info

@@ -9,6 +9,16 @@ import numpy as np
 
 from finetune_tf.arguments import check
 from finetune_tf.encodings import targets_in, unwrapped
+from finetune_tf.keras_internals import (
+    accumulated_gradients,
+    first_epoch,
+    inner_optimizer,
+    optimized_variables,
+    set_trainable_flag,
+    step_counter,
+    sync_state,
+    trainable_flag,
+)
 from finetune_tf.messages import say
 from finetune_tf.spelling import names_checked
 from finetune_tf.stages import learnable_variables, walk
@@ -36,17 +46,17 @@ class BindSchedule(keras.callbacks.Callback):
     def __init__(self, initial_epoch: int = 0, others: Sequence[Any] = ()) -> None:
         check(initial_epoch=initial_epoch)
         super().__init__()
-        self._initial_epoch = initial_epoch
+        self._given_epoch = initial_epoch
         self._rate_setters = fit_errors.rate_setters(others)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Binds the schedule before the first step is traced; says if there are few steps."""
         steps, epochs = self.params.get("steps"), self.params["epochs"]
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = inner_optimizer(self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps or 1
         if steps:
             steps = -(-steps // whole) * whole  # with what `ApplyLeftover` makes of the last ones
-        epochs_done = self.model._initial_epoch or self._initial_epoch
+        epochs_done = first_epoch(self.model) or self._given_epoch
         updates = (steps or 0) // whole * (epochs - epochs_done)
         if 0 < updates < FEW_STEPS:
             say(
@@ -58,7 +68,7 @@ class BindSchedule(keras.callbacks.Callback):
             return
         done = epochs_done * (steps or 0)
         # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
-        first_step = int(optimizer._iterations.numpy()) - done
+        first_step = int(step_counter(optimizer).numpy()) - done
         if self._rate_setters:
             schedule.hold_peak(self.model, self._rate_setters[0])
         schedule.bind(self.model, steps * epochs if steps else None, first_step)
@@ -83,18 +93,17 @@ class ApplyLeftover(keras.callbacks.Callback):
         self._apply()
 
     def _apply(self) -> None:
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        sync_state(self.model)
+        optimizer = inner_optimizer(self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps
-        waiting = int(optimizer._iterations.numpy()) % whole if whole else 0
+        waiting = int(step_counter(optimizer).numpy()) % whole if whole else 0
         if not waiting:
             return
-        variables = optimizer._trainable_variables
-        for gradient in optimizer._accumulated_gradients:
+        variables = optimized_variables(optimizer)
+        for gradient in accumulated_gradients(optimizer):
             gradient.assign(gradient * (whole / waiting))  # a mean over the batches there are
         # As if the step were full and its last batch had no gradient.
-        optimizer._iterations.assign_add(whole - waiting - 1)
+        step_counter(optimizer).assign_add(whole - waiting - 1)
         optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
 
 
@@ -121,7 +130,7 @@ class FollowTrainable(keras.callbacks.Callback):
         """Notes the flags that the training step is traced for."""
         watched = self._watched or self.model
         # Looked up once: to walk through a model costs a thousand times what a flag does.
-        self._layers, self._variables = list(walk(watched)), learnable_variables(watched)
+        self._watched_layers, self._variables = list(walk(watched)), learnable_variables(watched)
         self._flags = self._now()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -129,10 +138,10 @@ class FollowTrainable(keras.callbacks.Callback):
         now = self._now()
         if now == self._flags:
             return
-        if hasattr(self.model, "jax_state_sync"):
+        if keras.backend.backend() == "jax":
             # JAX keeps the numbers of a running fit elsewhere, in the order of the old flags.
             self._set(self._flags)
-            self.model.jax_state_sync()
+            sync_state(self.model)
             self._set(now)
         self._flags = now
         if self._changed is None:
@@ -141,13 +150,13 @@ class FollowTrainable(keras.callbacks.Callback):
             self._changed()
 
     def _now(self) -> list[bool]:
-        flags = [layer._trainable for layer in self._layers]
+        flags = [trainable_flag(layer) for layer in self._watched_layers]
         return flags + [variable.trainable for variable in self._variables]
 
     def _set(self, flags: list[bool]) -> None:
-        for layer, flag in zip(self._layers, flags, strict=False):
-            layer._trainable = flag
-        for variable, flag in zip(self._variables, flags[len(self._layers) :], strict=True):
+        for layer, flag in zip(self._watched_layers, flags, strict=False):
+            set_trainable_flag(layer, flag)
+        for variable, flag in zip(self._variables, flags[len(self._watched_layers) :], strict=True):
             variable.trainable = flag
 
 

@@ -10,6 +10,7 @@ from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.encodings import targets_of
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.inputs import check_sizes, check_values, complete, sizes_of
+from finetune_tf.keras_internals import inputs_struct
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.values import after, asserting, dtype_of
@@ -48,7 +49,7 @@ class CheckedModel(WeightedModel):
         known = hasattr(self, "info")
         limit = self._positions if known else None
         sizes = sizes_of(self.config) if known else None
-        return complete(inputs, self._inputs_struct, limit, sizes)
+        return complete(inputs, inputs_struct(self), limit, sizes)
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Keras's hook; of several devices it is given the mean of their batches.

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import keras
 
+from finetune_tf.keras_internals import sync_state
+
 
 @dataclass
 class Progress:
@@ -81,8 +83,7 @@ class StopWhenAsked(keras.callbacks.Callback):
         if self._request.signum is None:
             return
         self._request.is_obeyed = True
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
+        sync_state(self.model)
         raise KeyboardInterrupt(self._request.signum)
 
 

@@ -19,6 +19,7 @@ from finetune_tf.callbacks import (
 )
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.explained import ExplainedModel
+from finetune_tf.keras_internals import inner_optimizer
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
 from finetune_tf.return_tensors import own
@@ -106,6 +107,9 @@ class FineTuneModel(ExplainedModel):
             return
         if name == "optimizer" and isinstance(value, keras.optimizers.Optimizer):
             give_whole_gradients(value)
+        if name == "tokenizer":  # Keras would ask for the old one, and there may be none
+            FineTuneModel.tokenizer.fset(self, value)
+            return
         super().__setattr__(name, value)
 
     @property
@@ -313,7 +317,7 @@ class FineTuneModel(ExplainedModel):
         return ours
 
     def _note_fit(self, history: Any) -> None:
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer = inner_optimizer(self.optimizer)
         learning, total = self._parameters()
         self.info.record.setdefault("fits", []).append(
             {

@@ -19,8 +19,10 @@ from finetune_tf.paths import absolute, has_file
 from finetune_tf.saving import opens_in, write_checkpoint
 from finetune_tf.untrained import say_if_untrained
 
+# Earlier versions called the settings so, which is what a checkpoint calls something else.
+_OLD_SETTINGS = "config.json"
 #: The files of a run; a name that ends in a dot stands for all files that begin with it.
-RUN = ("config.json", "history.", "report.", "checkpoint")
+RUN = ("settings.json", "history.", "report.", "checkpoint", _OLD_SETTINGS)
 #: The files of a report.
 REPORT = ("report.",)
 
@@ -42,7 +44,7 @@ class FinetuneResult:
     settings: dict[str, Any]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes the run: config.json, history.json, checkpoint/, report.* and pictures.
+        """Writes the run: settings.json, history.json, checkpoint/, report.* and pictures.
 
         Args:
             folder: Made if it does not exist; written whole or not at all. Other files that
@@ -57,9 +59,9 @@ class FinetuneResult:
                 or the current folder, or cannot be written.
         """
         folder = check_run(folder, overwrite)
-        with unfinished_folder(folder, ("history.", "report.")) as beside:
+        with unfinished_folder(folder, ("history.", "report.", _OLD_SETTINGS)) as beside:
             write_checkpoint(self.model, beside / "checkpoint")
-            write_text(beside / "config.json", json.dumps(self.settings, indent=2) + "\n")
+            write_text(beside / "settings.json", json.dumps(self.settings, indent=2) + "\n")
             write_text(beside / "history.json", json.dumps(self.history, indent=2) + "\n")
             if self.report is not None:
                 self.report.save(beside)

@@ -9,6 +9,8 @@ from keras import ops
 
 from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import own_variables
+from finetune_tf.traces import forget_traces
 
 
 def resize(model: Any, size: int) -> None:
@@ -35,6 +37,7 @@ def resize(model: Any, size: int) -> None:
         bias = model.get_layer("vocabulary_bias")
         _replace(bias, "bias", keras.initializers.Zeros(), size)
     model.config["vocab_size"] = size
+    forget_traces(model)
 
 
 def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) -> None:
@@ -47,6 +50,6 @@ def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) 
             scopes.enter_context(keras.name_scope(part))
         new = keras.Variable(np.concatenate([kept, fresh]), dtype=old.dtype, name=old.name)
     new.trainable = old.trainable
-    variables = layer._trainable_variables
+    variables = own_variables(layer)
     variables[next(i for i, variable in enumerate(variables) if variable is old)] = new
     object.__setattr__(layer, name, new)  # the layer lets nothing be added once it is built

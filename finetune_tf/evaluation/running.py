@@ -13,14 +13,11 @@ from finetune_tf import kernels
 from finetune_tf.data.batching import batches_of
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import Encoded
+from finetune_tf.traces import traces_of
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-
-# One traced function a model, with and without targets: Keras's predict traces anew for batches
-# of other shapes.
-_TRACED: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
 
 
 def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> list[np.ndarray]:
@@ -99,9 +96,11 @@ def _outputs(
     import tensorflow as tf
 
     kernels.keep_buffers()
-    spec, traced = batches.element_spec, _TRACED.setdefault(model, {})
-    asks = isinstance(spec, tuple)  # whether targets come with the inputs
-    if asks not in traced:
+    spec, traced = batches.element_spec, traces_of(model)
+    # One function with targets and one without: Keras's predict traces anew for other shapes.
+    asks = isinstance(spec, tuple)
+    key = ("outputs", asks)
+    if key not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
         def forward(inputs: Any, *targets: Any) -> Any:
@@ -110,10 +109,12 @@ def _outputs(
 
         signature = spec if asks else [spec]
         function = tf.function(forward, input_signature=signature, autograph=False)
-        traced[asks] = function.get_concrete_function()
+        traced[key] = function.get_concrete_function()
+
+    traced_outputs = traced[key]
 
     def outputs(batch: Any) -> np.ndarray:
-        found = traced[asks](*(batch if asks else (batch,)))
+        found = traced_outputs(*(batch if asks else (batch,)))
         return found.numpy().astype("float32", copy=False)
 
     yield from _side_by_side(outputs, batches)

@@ -6,6 +6,7 @@ import keras
 
 from finetune_tf.arguments import check, shown
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import inner_optimizer, rate_of
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
@@ -96,14 +97,14 @@ def check_numbers(optimizer: keras.optimizers.Optimizer) -> None:
         for name in ("clipnorm", "global_clipnorm", "clipvalue", "weight_decay"):
             if (number := getattr(leaf, name, None)) is not None and number is not False:
                 check(**{name: number})
-        rate = getattr(leaf, "_learning_rate", None)
+        rate = rate_of(leaf)
         if isinstance(rate, keras.Variable):
             check(**{"AdamW.learning_rate": _value_of(rate)})
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Warns of a rate that would ruin pretrained weights, once for a rate of a compiled model."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     schedule = schedule_of(optimizer)
     if schedule is not None and schedule.is_automatic:
         return

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
+from finetune_tf.keras_internals import all_layers, rate_of, sync_state
 from finetune_tf.messages import one_line
 from finetune_tf.values import asserted, outside
 
@@ -83,8 +84,7 @@ def check_rate_setters(optimizer: Any, callbacks: Any) -> None:
     Raises:
         ModelError: If there is such a callback, with the line to write.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    rate = getattr(optimizer, "_learning_rate", None)
+    rate = rate_of(optimizer)
     setters = rate_setters(callbacks)
     if setters and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         raise ModelError(
@@ -239,8 +239,7 @@ def refuse_ruined(model: keras.Model, call: str) -> None:
 
 
 def _ruined(model: keras.Model, variables: list | None = None) -> list[str]:
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # JAX keeps the numbers of a running fit elsewhere
+    sync_state(model)
     return [
         variable.path
         for variable in (model.trainable_variables if variables is None else variables)
@@ -267,7 +266,7 @@ def _rate(model: keras.Model) -> str:
 
 
 def _instead_of_float16(model: keras.Model) -> str:
-    kinds = {layer.compute_dtype for layer in model._flatten_layers()}
+    kinds = {layer.compute_dtype for layer in all_layers(model)}
     if "float16" not in kinds:
         return ""
     return ", or compute in bfloat16 instead of float16: ft.load(…, dtype='mixed_bfloat16')"

@@ -15,6 +15,7 @@ import keras
 
 from finetune_tf import kernels
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import take_summed_gradients, wrapped_optimizers
 
 
 def give_whole_gradients(optimizer: Any) -> None:
@@ -28,7 +29,7 @@ def give_whole_gradients(optimizer: Any) -> None:
     """
     if keras.backend.backend() != "tensorflow":
         return
-    for inner in _wrapped(optimizer):
+    for inner in wrapped_optimizers(optimizer):
         inner.__dict__.pop("apply", None)  # the outermost one sums, and only it
     optimizer.apply = functools.partial(_apply, optimizer)
 
@@ -70,7 +71,7 @@ def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
             optimizer.build(list(trainable_variables))
     inner = list(leaves(optimizer))
     for leaf in inner:
-        leaf._all_reduce_sum_gradients = list  # pairs of gradients and variables, summed already
+        take_summed_gradients(leaf)
     # What is done to a gradient as a whole does not work on slices of used rows everywhere.
     whole = optimizer not in inner or any(
         leaf.gradient_accumulation_steps
@@ -84,15 +85,9 @@ def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
     type(optimizer).apply(optimizer, grads, trainable_variables)
 
 
-def _wrapped(optimizer: Any) -> list[Any]:
-    """The optimizers inside a LossScaleOptimizer or a MultiOptimizer."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return [inner] if inner is not None else list(getattr(optimizer, "_inner_optimizers", ()))
-
-
 def leaves(optimizer: Any) -> Iterator[Any]:
     """The optimizers that update variables, inside one that may wrap others."""
-    inside = _wrapped(optimizer)
+    inside = wrapped_optimizers(optimizer)
     for inner in inside:
         yield from leaves(inner)
     if not inside:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import copy_direction, function_of
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Task
@@ -66,8 +67,7 @@ class OnLogits(keras.metrics.Metric):
     ) -> None:
         super().__init__(**{"name": metric.name, **kwargs})
         self.metric, self._activation, self._targets = metric, activation, targets
-        if hasattr(metric, "_direction"):  # by which EarlyStopping knows what is better
-            self._direction = metric._direction
+        copy_direction(self, metric)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Targets (…,) or (…, outputs), logits (…, outputs), and weights (…,) or of the targets."""
@@ -242,8 +242,8 @@ def _as_object(metric: Any) -> Any:
 
 def _is_keras(metric: Any) -> bool:
     """Whether Keras says what a metric expects; a subclass may read its arguments otherwise."""
-    if isinstance(metric, keras.metrics.MeanMetricWrapper) and hasattr(metric, "_fn"):
-        return getattr(metric._fn, "__module__", "").startswith("keras.")
+    if isinstance(metric, keras.metrics.MeanMetricWrapper) and function_of(metric) is not None:
+        return getattr(function_of(metric), "__module__", "").startswith("keras.")
     if isinstance(metric, keras.metrics.Metric):
         return type(metric).update_state.__module__.startswith("keras.")
     return getattr(metric, "__module__", "").startswith("keras.")

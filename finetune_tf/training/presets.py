@@ -16,6 +16,7 @@ from keras import ops
 
 from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import set_direction
 from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training.gradients import give_whole_gradients
@@ -93,7 +94,7 @@ class Accuracy(keras.metrics.Mean):
 
     def __init__(self, name: str = "accuracy", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        self._direction = "up"  # by which EarlyStopping knows that more is better
+        set_direction(self, "up")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Class numbers (…,) or rows over the classes, and logits (…, classes)."""

@@ -44,7 +44,7 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     assert "baseline tfidf" in printed
     assert f"Everything of this run is in {tmp_path / 'run'}." in printed
 
-    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["label_smoothing"] == 0.1
 
     checkpoint = tmp_path / "run" / "checkpoint"

@@ -79,13 +79,13 @@ def test_a_signal_finishes_the_step_and_saves_the_best_weights(
     assert last.startswith("finetune-tf: Training was interrupted in epoch ")
     assert "the best one so far." in last
     assert last.endswith(
-        f"{folder} holds checkpoint, config.json, history.json, history.png; there is no report."
+        f"{folder} holds checkpoint, history.json, history.png, settings.json; there is no report."
     )
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert ft.predict(ft.load(folder / "checkpoint"), "a very good film").label in ("good", "bad")
     history = json.loads((folder / "history.json").read_text())
     assert len(history["val_accuracy"]) >= 2
-    assert "interrupted" in json.loads((folder / "config.json").read_text())
+    assert "interrupted" in json.loads((folder / "settings.json").read_text())
 
 
 def test_a_signal_before_the_first_step_leaves_nothing(one_block, table, tmp_path):

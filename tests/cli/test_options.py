@@ -134,7 +134,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
 
     printed = capsys.readouterr().out
     assert "baseline majority" in printed
-    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["class_weight"] == {"0": 2.0, "1": 0.5}
     assert settings["optimizer"] == "sgd" and settings["dropout"] == 0.0
     assert settings["store_features"] == "False"

@@ -83,6 +83,15 @@ DOORS["validation with a dataset"] = lambda model, x: model.fit(
 )
 
 
+def with_slow(doors):
+    """Doors by name; other kinds of batches than datasets take the same way, and are slow."""
+    slow = [f" of a {kind}" for kind in IN_A_STEP if kind != "dataset"]
+    return [
+        pytest.param(door, marks=pytest.mark.slow if door.endswith(tuple(slow)) else [])
+        for door in doors
+    ]
+
+
 def changed(value, dtype="int64"):
     array = np.ones((ROWS, LENGTH), dtype)
     array[1, 2] = value
@@ -115,7 +124,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", with_slow(DOORS))
 def test_inputs(model, door, wrong):
     inputs, message = WRONG[wrong]
     with pytest.raises(ModelError, match=re.escape(message)):
@@ -209,7 +218,7 @@ WRONG_TARGETS = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_TARGETS)
-@pytest.mark.parametrize("door", TARGET_DOORS)
+@pytest.mark.parametrize("door", with_slow(TARGET_DOORS))
 def test_targets(models, door, wrong):
     case, targets, message = WRONG_TARGETS[wrong]
     if " of a " in door and case in ("one label", "tokens") and targets.dtype.kind == "f":

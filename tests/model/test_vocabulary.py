@@ -2,12 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, ModelError
 from finetune_tf.messages import quiet
+from finetune_tf.traces import traces_of
 
 IDS = np.array([[2, 7, 8, 3]], "int32")
 
@@ -36,6 +38,46 @@ def test_more_rows_and_fewer(tiny_bert, tmp_path, task):
         model.resize_token_embeddings(size)
     again.resize_token_embeddings(12)
     assert again.get_layer("embeddings").word.embeddings.shape[0] == 12
+
+
+def test_what_was_traced_before_is_forgotten(tiny_bert):
+    with quiet():
+        model = ft.load(tiny_bert, labels=["neg", "pos"])
+        outer = keras.Model(model.inputs, model.get_layer("block_0").output)
+    texts = ["good film", "bad"]
+    before = [p.score for p in ft.predict(model, texts)]
+    model.predict(IDS, verbose=0)
+    traces_of(outer)["outputs"] = "traced by somebody"
+    size = model.config["vocab_size"]
+    model.tokenizer.add_tokens(["unheard"])
+    model.resize_token_embeddings(size + 1)
+    assert "outputs" not in traces_of(outer)  # the same layers
+    assert [p.score for p in ft.predict(model, texts)] == pytest.approx(before)
+    table = model.get_layer("embeddings").word.embeddings
+    table.assign(table * 2.0)
+    assert [p.score for p in ft.predict(model, texts)] != pytest.approx(before, abs=1e-4)
+    new = np.array([[2, size, 3]])
+    np.testing.assert_allclose(model.predict(new, verbose=0), model(new), atol=1e-6)
+    assert ft.predict(model, "unheard").score == pytest.approx(
+        float(keras.ops.max(keras.ops.softmax(model(new)))), abs=1e-6
+    )
+
+
+def test_traces_of_other_models_stay(tiny_bert):
+    with quiet():
+        model, other = (ft.load(tiny_bert, labels=2) for _ in range(2))
+    traces_of(other)["outputs"] = "traced"
+    model.resize_token_embeddings(12)
+    assert traces_of(other) == {"outputs": "traced"}
+
+
+def test_a_tokenizer_where_there_was_none(tiny_bert):
+    config = json.loads((tiny_bert / "config.json").read_text())
+    with quiet():
+        model, other = ft.load(config, labels=2), ft.load(tiny_bert, labels=2)
+    model.tokenizer = other.tokenizer
+    assert model.tokenizer is other.tokenizer
+    assert len(ft.predict(model, ["good film", "bad"])) == 2
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, "7"])

@@ -35,10 +35,10 @@ def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path
     folder = result.save(tmp_path / "run")
     written = {path.name for path in folder.iterdir()}
     assert written == {
-        "checkpoint", "config.json", "history.json", "history.png",
+        "checkpoint", "settings.json", "history.json", "history.png",
         "report.json", "report.txt", "report.png",
     }  # fmt: skip
-    settings = json.loads((folder / "config.json").read_text())
+    settings = json.loads((folder / "settings.json").read_text())
     assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
     again = ft.load(folder / "checkpoint", dtype="auto")  # in the precision of the recipe
     assert ft.predict(again, "a very good film") == ft.predict(result.model, "a very good film")

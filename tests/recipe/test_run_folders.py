@@ -27,16 +27,16 @@ def names(folder):
 
 def test_a_second_run_is_refused_and_the_first_stays(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
-    before = (folder / "config.json").read_text()
+    before = (folder / "settings.json").read_text()
 
     message = (
-        r"/run already holds checkpoint, config.json, history.json, history.png, report.json, "
-        r"report.png, report.txt. Choose another folder, or replace what is there with "
+        r"/run already holds checkpoint, history.json, history.png, report.json, report.png, "
+        r"report.txt, settings.json. Choose another folder, or replace what is there with "
         r"overwrite=True."
     )
     with pytest.raises(CheckpointError, match=message):
         runs[1].save(folder)
-    assert (folder / "config.json").read_text() == before
+    assert (folder / "settings.json").read_text() == before
 
 
 def test_overwriting_leaves_nothing_of_the_first_run_and_everything_else(runs, tmp_path):
@@ -48,9 +48,18 @@ def test_overwriting_leaves_nothing_of_the_first_run_and_everything_else(runs, t
     assert runs[1].save(folder, overwrite=True) == folder
 
     kept = {"notes.txt", "checkpoints"}
-    assert names(folder) == {"checkpoint", "config.json", "history.json", "history.png"} | kept
+    assert names(folder) == {"checkpoint", "settings.json", "history.json", "history.png"} | kept
     assert not (folder / "checkpoint" / "old.txt").exists()
-    assert json.loads((folder / "config.json").read_text())["seed"] == 2
+    assert json.loads((folder / "settings.json").read_text())["seed"] == 2
+
+
+def test_a_run_of_an_earlier_version_is_a_run(runs, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"seed": 1}')
+    with pytest.raises(CheckpointError, match="already holds config.json"):
+        runs[1].save(folder)
+    assert "config.json" not in names(runs[1].save(folder, overwrite=True))
 
 
 def test_other_files_alone_are_no_run(runs, tmp_path):

@@ -21,14 +21,18 @@ def with_nan_at(row):
     return scores
 
 
+def squared_error(targets, outputs):
+    """A loss that somebody wrote: what its targets may be is not looked at."""
+    return keras.ops.mean(keras.ops.square(targets[:, None] - outputs))
+
+
 def regressor(**compiled):
     model = small_model(["stars"])
-    model.compile(**compiled)
+    model.compile(loss=squared_error, **compiled)
     return model
 
 
 def dataset(targets, batch_size=2):
-    """Batches of a dataset, whose numbers nobody looks at before they are used."""
     return tf.data.Dataset.from_tensor_slices((TOKENS, targets)).batch(batch_size)
 
 

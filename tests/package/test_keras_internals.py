@@ -1,0 +1,154 @@
+"""What Keras has no public name for: there in the installed version, and used in one file."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import finetune_tf
+from finetune_tf import keras_internals as internals
+
+ROOT = Path(finetune_tf.__file__).parent
+# Names of Keras's own that no other file may read or set.
+PRIVATE = sorted(set(re.findall(r"\._[a-z]\w*", Path(internals.__file__).read_text())))
+
+
+def small_model():
+    inner = keras.Sequential([keras.layers.Dense(3, name="dense")], name="inner")
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, inner(inputs))
+
+
+def test_no_other_file_uses_them():
+    assert len(PRIVATE) > 10
+    pattern = re.compile("|".join(rf"{re.escape(name)}\b" for name in [*PRIVATE, "keras.src"]))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name != "keras_internals.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+class TestOptimizers:
+    def test_inside_another_one(self):
+        adam = keras.optimizers.Adam(0.25)
+        wrapper = keras.optimizers.LossScaleOptimizer(adam)
+        assert internals.inner_optimizer(wrapper) is internals.inner_optimizer(adam) is adam
+        assert internals.wrapped_optimizers(wrapper) == [adam]
+        assert internals.wrapped_optimizers(adam) == []
+        assert float(internals.rate_of(wrapper).numpy()) == 0.25
+
+    def test_of_a_multi_optimizer(self):
+        if not hasattr(keras.optimizers, "MultiOptimizer"):
+            pytest.skip("this version of Keras has no MultiOptimizer")
+        sgd, adam = keras.optimizers.SGD(), keras.optimizers.Adam()
+        choose = keras.optimizers.OptimizerMap(sgd, {".*kernel": adam})
+        optimizer = keras.optimizers.MultiOptimizer(choose)
+        optimizer.build(small_model().trainable_variables)
+        assert set(internals.wrapped_optimizers(optimizer)) == {sgd, adam}
+
+    def test_a_rate_that_is_a_schedule_stays_the_same_object(self):
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+        optimizer = keras.optimizers.SGD()
+        internals.set_rate(optimizer, schedule)
+        assert internals.rate_of(optimizer) is schedule
+
+    def test_what_it_was_built_for_and_what_it_counts(self):
+        model = small_model()
+        optimizer = keras.optimizers.SGD(gradient_accumulation_steps=3, use_ema=True)
+        optimizer.build(model.trainable_variables)
+        gradients = [keras.ops.ones(v.shape) for v in model.trainable_variables]
+        optimizer.apply(gradients, model.trainable_variables)
+        assert internals.optimized_variables(optimizer) == model.trainable_variables
+        assert int(internals.step_counter(optimizer).numpy()) == 1
+        assert int(optimizer.iterations) == 0
+        for waiting in internals.accumulated_gradients(optimizer):
+            np.testing.assert_array_equal(waiting, np.ones(waiting.shape))
+        assert [v.shape for v in internals.moving_averages(optimizer)] == [
+            v.shape for v in model.trainable_variables
+        ]
+
+    def test_summed_gradients_are_not_summed_again(self):
+        optimizer = keras.optimizers.SGD()
+        assert hasattr(optimizer, "_all_reduce_sum_gradients")
+        internals.take_summed_gradients(optimizer)
+        pairs = [("gradient", "variable")]
+        assert optimizer._all_reduce_sum_gradients(pairs) == pairs
+
+
+class TestLayersAndModels:
+    def test_layers_inside(self):
+        model = small_model()
+        names = [layer.name for layer in internals.all_layers(model)]
+        assert names[0] == model.name and {"inner", "dense"} < set(names)
+        assert model.get_layer("inner") in internals.sublayers(model)
+
+    def test_variables_that_were_made_to_learn(self):
+        layer = keras.layers.BatchNormalization()
+        layer.build((None, 2))
+        layer.trainable = False
+        assert [v.name for v in internals.own_variables(layer)] == ["gamma", "beta"]
+        assert internals.trainable_flag(layer) is False
+        internals.set_trainable_flag(layer, 1)
+        assert internals.trainable_flag(layer) is layer.trainable is True
+
+    def test_the_graph(self):
+        model = small_model()
+        nodes = [node for depth in internals.nodes_by_depth(model).values() for node in depth]
+        assert {node.operation.name for node in nodes} >= {"inner"}
+        assert internals.nodes_by_depth(model.get_layer("inner"))
+        assert internals.inputs_struct(model) is not None
+        lone = keras.layers.Dense(1)
+        assert internals.nodes_by_depth(lone) is None
+
+    def test_a_compiled_optimizer_is_replaced_in_what_a_save_writes(self):
+        model = small_model()
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        internals.set_compiled_optimizer(model, keras.optimizers.SGD(0.25))
+        assert float(model.optimizer.learning_rate) == 0.25
+        assert model.get_compile_config()["optimizer"]["config"]["learning_rate"] == 0.25
+
+    def test_the_first_epoch_of_a_fit(self):
+        seen = []
+
+        class Look(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                seen.append(internals.first_epoch(self.model))
+
+        model = small_model()
+        model.compile("sgd", "mse")
+        rows = np.ones((2, 2)), np.ones((2, 3))
+        model.fit(*rows, initial_epoch=1, epochs=2, verbose=0, callbacks=[Look()])
+        assert seen == [0]  # Keras notes it only where a callback has moved it
+        internals.sync_state(model)
+
+
+class TestMetrics:
+    def test_the_function_of_a_mean(self):
+        metric = keras.metrics.MeanSquaredError()
+        assert internals.function_of(metric).__module__.startswith("keras.")
+
+    def test_directions(self):
+        metric, other = keras.metrics.Mean(name="m"), keras.metrics.Mean(name="m")
+        internals.set_direction(metric, "up")
+        internals.copy_direction(other, metric)
+        assert other._direction == "up"
+        internals.copy_direction(keras.metrics.Sum(), keras.metrics.Sum())
+
+
+def test_values_that_come_later():
+    before, waiting = internals.deferred_variables(), []
+    internals.set_deferred_variables(waiting)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            variable = keras.Variable(keras.initializers.Ones(), shape=(2,))
+    finally:
+        internals.set_deferred_variables(before)
+    assert waiting == [variable]
+    internals.give_value(variable, np.array([1.0, 2.0], "float32"))
+    np.testing.assert_array_equal(variable, [1.0, 2.0])
