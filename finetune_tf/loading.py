@@ -102,11 +102,12 @@ def load(
     rows = [row for row in head.weights if not (dense and _is_output(row, task_))] + list(dense)
     trained = not new_head and _is_trained(rows, task_, source, pooling)
     labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
-    complete = _adapted(source, task_, labels, dropout)
+    task_ = get_task(task, labels)
+    complete = _adapted(source, task_, dropout)
     head = source.family.head(task, complete)
 
     with shapes_only() as variables:
-        model = _chain(model_class, source, task_, head, complete, labels, pooling, dtype)
+        model = _chain(model_class, source, task_, head, complete, pooling, dtype)
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
@@ -142,14 +143,12 @@ def _chain(
     task: Task,
     head: Head,
     config: dict,
-    labels: Labels | None,
     pooling: str | None,
     dtype: Any,
 ) -> FineTuneModel:
     """Backbone and head as one Functional model."""
     backbone = source.family.backbone(config, dtype)
-    outputs = task.outputs(backbone, head, config, labels, pooling, dtype)
-    outputs = task.refined(outputs, source.modules, pooling)
+    outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
     return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
 
 
@@ -248,9 +247,9 @@ def _stored_labels(
     return Labels(stored, problem_type)
 
 
-def _adapted(source: Checkpoint, task: Task, labels: Labels | None, dropout: float | None) -> dict:
+def _adapted(source: Checkpoint, task: Task, dropout: float | None) -> dict:
     """The config with the user's wishes, as it will be saved."""
-    config = source.config | task.config_keys(labels)
+    config = source.config | task.config_keys()
     if dropout is not None:
         config |= dict.fromkeys(source.family.dropout_keys, dropout)
     return config

@@ -68,8 +68,8 @@ class FineTuneModel(ExplainedModel):
 
     @property
     def task(self) -> Task:
-        """What the model is for."""
-        return get_task(self.info.task)
+        """What the model is for, with its labels."""
+        return get_task(self.info.task, self.info.labels)
 
     @property
     def labels(self) -> Labels | None:
@@ -164,11 +164,8 @@ class FineTuneModel(ExplainedModel):
             check(**{"keras.steps_per_execution": kwargs["steps_per_execution"]})
         for number in keras.tree.flatten(kwargs.get("loss_weights")):
             check(**{"keras.loss_weights": number})
-        preset = self.task.preset(self.labels)
         weighted = kwargs.pop("weighted_metrics", None)
-        resolved = compiling.resolve(
-            self, self.task, self.labels, preset, optimizer, loss, metrics, weighted
-        )
+        resolved = compiling.resolve(self, self.task, optimizer, loss, metrics, weighted)
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
             devices = self.distribute_strategy.num_replicas_in_sync

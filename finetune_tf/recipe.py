@@ -128,7 +128,7 @@ def finetune(
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
     if test is not None and model.task.target_column in test.columns:
-        model.task.targets(test, model.labels)  # labels that do not fit are told before the fit
+        model.task.targets(test)  # labels that do not fit are told before the fit
     preset = _preset(model, label_smoothing)
     start_from_mean(model, train)
 
@@ -251,15 +251,14 @@ def _check_examples(train: Any, **others: Any) -> None:
 
 def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[str, Any]]:
     """The preset of the task; label smoothing exists in one of them only."""
-    name = model.task.preset(model.labels)
-    preset = getattr(presets, name)
+    task = model.task
+    preset = presets.PRESETS[task.output_kind]
     if not label_smoothing:
         return preset
-    if name != "cross_entropy" or model.labels is None:
-        kind = model.task.kind(model.labels)
+    if preset is not presets.cross_entropy or task.labels is None:
         raise ModelError(
             f"label_smoothing={label_smoothing} needs one label out of several, but this is "
-            f"{kind.replace('_', ' ')}. Leave label_smoothing out."
+            f"{task.measure.replace('_', ' ')}. Leave label_smoothing out."
         )
     return partial(preset, label_smoothing=label_smoothing)
 
@@ -280,7 +279,7 @@ def _phases(policy: Any) -> tuple[Selector, ...]:
 
 def _keep_best(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
     """Ends the phase with the weights of its best epoch on the validation examples."""
-    monitor, mode = model.task.monitor(model.labels)
+    monitor, mode = model.task.monitor
     return keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=epochs, restore_best_weights=True
     )

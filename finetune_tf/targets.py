@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.errors import DataError
-from finetune_tf.tasks import IGNORED, Task
-from finetune_tf.training.outputs import Kind, fit_of
+from finetune_tf.tasks import IGNORED, Kind, Task
+from finetune_tf.training.outputs import fit_of
 from finetune_tf.values import check_class_numbers, check_range, dtype_of, is_float
 
 
@@ -120,15 +120,10 @@ def checked_targets(
 
 
 def _class_numbers(numbers: Any, task: Task, outputs: tuple, length: Any) -> Any:
-    if task.name == "question-answering":
-        if length is None:
-            return numbers
-        advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."
-        return check_class_numbers("A start or end", numbers, length, IGNORED, advice)
-    if task.name == "fill-mask":
-        advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
-        return check_class_numbers("A target", numbers, outputs[-1], IGNORED, advice)
-    return check_class_numbers("A label", numbers, outputs[-1], IGNORED)
+    classes = length if task.targets_are_positions else outputs[-1]
+    if classes is None:
+        return numbers
+    return check_class_numbers(task.target_title, numbers, classes, IGNORED, task.target_advice)
 
 
 def _wants_rows(shape: tuple, outputs: int | None) -> str:

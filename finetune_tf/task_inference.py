@@ -81,7 +81,7 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
         )
     for name, reason in trained.items():
         if TASKS[name].has_labels or not is_labelled:
-            return TaskChoice(TASKS[name], reason)
+            return TaskChoice(get_task(name), reason)
     reason = "because labels are given" if is_labelled else "because it has no trained head"
     default = get_task(_DEFAULT)
     return TaskChoice(default, reason, _left_out(default, trained, unknown))

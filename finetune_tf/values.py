@@ -24,11 +24,6 @@ _ASSERTIONS: contextvars.ContextVar[list | None] = contextvars.ContextVar(
     "assertions", default=None
 )
 
-LABELS_ADVICE = (
-    "Correct the data, or load the model with as many labels as the data have: ft.load(…, "
-    "labels=train.labels)."
-)
-
 
 def dtype_of(value: Any) -> str | None:
     """The name of an array's or tensor's type, such as "int32"; None where it has none of Keras's.
@@ -179,9 +174,7 @@ def _filled(message: str, found: Any, high: Any) -> str:
     return message.format(found=shown, high=high, size=None if high is None else high + 1)
 
 
-def check_class_numbers(
-    name: str, value: Any, classes: Any, ignored: int, advice: str = LABELS_ADVICE
-) -> Any:
+def check_class_numbers(name: str, value: Any, classes: Any, ignored: int, advice: str) -> Any:
     """Checks class numbers, and makes int32 of those that are there already.
 
     Floats without a fraction are taken, since a column of a table with a gap has such a type.
@@ -216,7 +209,7 @@ def check_class_numbers(
     return value if numbers is None else numbers.astype("int32")
 
 
-def outside(number: Any, classes: Any, name: str = "A label", advice: str = LABELS_ADVICE) -> str:
+def outside(number: Any, classes: Any, name: str, advice: str) -> str:
     """The message about a class number that the model has no output for.
 
     Args:

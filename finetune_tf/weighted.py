@@ -12,7 +12,8 @@ from keras import ops
 from finetune_tf.encodings import LABELS, EncodingModel, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
 from finetune_tf.targets import check_shape, check_type, checked_targets
-from finetune_tf.training.outputs import Kind, fit_of, kind_of
+from finetune_tf.tasks import Kind
+from finetune_tf.training.outputs import fit_of, kind_of
 from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.training.weights import by_class, check_weights, class_weights, spread, times
 
@@ -46,7 +47,7 @@ class WeightedModel(EncodingModel):
     @property
     def kind(self) -> Kind:
         """What the outputs are; see `training.outputs`."""
-        return kind_of(self.task, self.labels, self.loss)
+        return kind_of(self.task, self.loss)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras's fit; `class_weight` by number or by name, and for targets of any shape."""
@@ -186,7 +187,6 @@ class WeightedModel(EncodingModel):
                 given,
                 self.kind,
                 self.task,
-                self.labels,
                 self.outputs[0].shape[-1],
                 lambda: self.tokenizer,
             )

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import finetune_tf as ft
@@ -29,7 +28,6 @@ app = typer.Typer(
 _HOW = "--overwrite"
 _EXPORTED = ("config.json", "saved_model.pb", "openvino_model.")
 # What `predict` prints a list of things, or an array, under.
-_KEYS = {"token-classification": "entities", "fill-mask": "candidates"}
 
 
 def _print_version(asked: bool) -> None:
@@ -257,7 +255,7 @@ def predict(
     for i in range(len(next(iter(named.values())))):
         told = {name: values[i] for name, values in named.items()}
         if kept is None or i in kept:
-            told |= _told(next(predictions), model.task.name)
+            told |= model.task.as_json(next(predictions))
         print(json.dumps(told, ensure_ascii=False))
 
 
@@ -318,19 +316,3 @@ def _not_empty(asked: dict[str, list[str]]) -> list[int]:
             "has no prediction."
         )
     return kept
-
-
-def _told(found: Any, task: str) -> dict[str, Any]:
-    """What `predict` said about one row, as JSON takes it."""
-    plain = _plain(found)
-    if isinstance(plain, dict):
-        return plain
-    return {_KEYS.get(task) or ("vector" if isinstance(plain, list) else "similarity"): plain}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return vars(value)

@@ -41,7 +41,7 @@ class Encoder(Part):
 
     def __init__(self, model: Any) -> None:
         family = FAMILIES[model.config["model_type"]]
-        has_head = model.task.name != "feature-extraction"
+        has_head = bool(model.task.output_layers)
         outside = (*_OF_HEADS, "pooler") if has_head and _module_of_pooler(model) else _OF_HEADS
         layers = [layer for stage in model.stages for layer in stage.layers]
         layers = [layer for layer in layers if layer.name not in outside]

@@ -151,12 +151,10 @@ class TFPreTrainedModel(FineTuneModel):
         return model(self._complete_inputs(inputs), **kwargs), as_dict
 
     def _fields(self, output: Any, last_hidden_state: Any) -> dict:
-        if self.task.name == "question-answering":
-            return {"start_logits": output[:, 0], "end_logits": output[:, 1]}
         if self.task.name == "feature-extraction":
             pooled = output if self.info.pooling == "pooler" else None
             return {"last_hidden_state": last_hidden_state, "pooler_output": pooled}
-        return {"logits": output}
+        return self.task.named(output)
 
     # Training: the steps are Keras's; only labels and outputs are unwrapped.
 
@@ -171,7 +169,7 @@ class TFPreTrainedModel(FineTuneModel):
         if loss is None and type(self).hf_compute_loss is not TFPreTrainedModel.hf_compute_loss:
             loss = self.hf_compute_loss  # a subclass's own
         if loss is None and metrics is None:
-            loss = LOSSES[self.task.preset(self.labels)]()  # without the preset's metrics
+            loss = LOSSES[self.task.output_kind]()  # without the preset's metrics
         super().compile(optimizer, loss, metrics, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
@@ -209,16 +207,16 @@ class TFPreTrainedModel(FineTuneModel):
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
         """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
         labels, logits = targets_in(labels), logits_in(logits)
-        kind = kind_of(self.task, self.labels)
+        kind = kind_of(self.task)
         if hasattr(labels, "shape"):
             shape = logits.shape
             labels = checked_targets(labels, kind, self.task, None, shape, shape[-1])
         labels = ops.convert_to_tensor(labels)
         labels = ops.reshape(labels, (-1,)) if len(labels.shape) == 0 else labels
-        losses = LOSSES[self.task.preset(self.labels)]().call(labels, logits)
+        losses = LOSSES[self.task.output_kind]().call(labels, logits)
         if len(losses.shape) == 1:
             return losses
-        if self.task.name == "question-answering":
+        if self.task.targets_are_positions:
             return ops.mean(losses, axis=-1)
         counted = ops.sum(ops.cast(ops.not_equal(labels, IGNORED), losses.dtype))
         return ops.reshape(ops.sum(losses) / ops.maximum(counted, 1.0), (1,))

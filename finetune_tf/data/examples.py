@@ -274,7 +274,7 @@ class Examples:
         if not targets:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name, self.places)
-        encoded = task.encode(examples, model.tokenizer, length, model.labels, **options)
+        encoded = task.encode(examples, model.tokenizer, length, **options)
         size = getattr(model, "config", {}).get("vocab_size")
         check_ids(encoded, model.tokenizer, size, self.name)
         if encoded.truncated:

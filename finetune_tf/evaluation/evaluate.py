@@ -4,15 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from finetune_tf.arguments import check, shown
 from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
 from finetune_tf.evaluation.measures import MEASURES
-from finetune_tf.evaluation.metrics import decide
 from finetune_tf.evaluation.predict import outputs
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
 from finetune_tf.spelling import names_checked
@@ -57,8 +54,8 @@ def evaluate(
             other labels.
     """
     check(batch_size=batch_size, seed=seed)
-    labels, kind = require_task(model).labels, model.task.kind(model.labels)
-    measure, test = MEASURES[kind], _posed(model, test, seed)
+    labels, kind = require_task(model).labels, model.task.measure
+    measure, test = MEASURES[kind], _prepared(model, test, seed)
     targets = _targets(model, test)
     # First, since it finds mistakes in the call before the model spends minutes on the test.
     rival = _baseline(baseline, model, test, train, batch_size, seed)
@@ -118,8 +115,8 @@ def compare(
             f"found {type(models).__name__}."
         )
     first = require_task(next(iter(models.values())))
-    labels, kind = first.labels, first.task.kind(first.labels)
-    measure, test = MEASURES[kind], _posed(first, test, seed)
+    labels, kind = first.labels, first.task.measure
+    measure, test = MEASURES[kind], _prepared(first, test, seed)
     targets = _targets(first, test)
     rival = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
@@ -159,9 +156,9 @@ def _require_examples(examples: Any) -> None:
         )
 
 
-def _posed(model: "keras.Model", examples: Examples, seed: int) -> Examples:
+def _prepared(model: "keras.Model", examples: Examples, seed: int) -> Examples:
     _require_examples(examples)
-    return model.task.posed(examples, model.tokenizer, model.max_length, seed)
+    return model.task.prepare_test(examples, model.tokenizer, model.max_length, seed)
 
 
 def _targets(model: "keras.Model", examples: Examples) -> Any:
@@ -172,23 +169,21 @@ def _targets(model: "keras.Model", examples: Examples) -> Any:
             f"{examples.name} has no {missing}, so nothing can be measured on it. Name "
             "the column with them when reading it, or use predict."
         )
-    return model.task.targets(examples, model.labels)
+    return model.task.targets(examples)
 
 
 def _predictions(
     model: "keras.Model", test: Examples, first: "keras.Model", batch_size: int
 ) -> Any:
     """Predictions of a model in the order of another one's labels."""
-    task, labels, theirs = first.task, first.labels, require_task(model).labels
-    # The name of a regression's only output says nothing about what it measures.
-    same = task.kind(labels) == "regression" or set(theirs or ()) == set(labels or ())
-    if model.task.name != task.name or task.kind(theirs) != task.kind(labels) or not same:
+    labels, task = first.labels, require_task(model).task
+    if not first.task.has_outputs_of(task):
         raise ModelError(
-            f"Models on one test need the same labels: expected {labels}, found {theirs}."
+            f"Models on one test need the same labels: expected {labels}, found {task.labels}."
         )
     rows, encoded = outputs(model, test, batch_size)
-    predictions = model.task.decide(rows, encoded, test, theirs)
-    return predictions if theirs == labels else task.reordered(predictions, theirs, labels)
+    predictions = task.decide(rows, encoded, test)
+    return predictions if task.labels == labels else task.reordered(predictions, labels)
 
 
 def _baseline(
@@ -210,7 +205,7 @@ def _baseline(
             raise DataError(
                 f"The baseline {name!r} learns from the training examples: give train=…."
             )
-        train = _posed(model, train, seed)
+        train = _prepared(model, train, seed)
         return name, fit(train, _targets(model, train), test, model.labels, seed)
     if hasattr(baseline, "predict"):
         return baseline.name, _predictions(baseline, test, model, batch_size)
@@ -219,7 +214,7 @@ def _baseline(
 
 def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
     """A baseline by its name; "auto" is the strongest one of the kind."""
-    kind = model.task.kind(model.labels)
+    kind = model.task.measure
     known = MEASURES[kind].baselines
     if name == "auto":
         name = next(iter(known))
@@ -233,7 +228,6 @@ def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
 
 def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
     """Predictions that the caller made, in the form of `Task.decide`."""
-    labels, column = model.labels, model.task.target_column
     if hasattr(values, "tolist"):
         values = values.tolist()
     if isinstance(values, Mapping) or not isinstance(values, Iterable):
@@ -247,29 +241,7 @@ def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
             f"The baseline's predictions must be one per text of {test.name}: expected "
             f"{len(test):,}, found {len(values):,}."
         )
-    read = model.task.given(values)
-    if read is not None:
-        return read
-    if model.task.kind(labels) in ("regression", "similarity"):
-        values = np.ravel(values).tolist()
-    elif model.task.name == "text-classification" and _are_scores(values, len(labels)):
-        return decide(np.array(values, dtype=np.float64), labels)
-    given = Examples(
-        columns={**test.columns, column: values},
-        labels=test.labels if labels is None else labels,
-        name="the baseline's predictions",
-    )
-    return model.task.targets(given, labels)
-
-
-def _are_scores(values, num_labels) -> bool:
-    """Whether each row is one number per label."""
-    return all(
-        isinstance(row, list | tuple)
-        and len(row) == num_labels
-        and all(isinstance(value, int | float) for value in row)
-        for row in values
-    )
+    return model.task.read_predictions(values, test)
 
 
 def _trainable(model) -> int:

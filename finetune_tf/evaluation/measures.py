@@ -7,7 +7,7 @@ from finetune_tf.evaluation.similarity_measures import Similarity
 from finetune_tf.evaluation.text_measures import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.token_measures import Entities, Tags
 
-#: By `Task.kind`.
+#: By `Task.measure`.
 MEASURES: dict[str, Measure] = {
     "single_label_classification": SingleLabel(),
     "multi_label_classification": MultiLabel(),

@@ -74,7 +74,7 @@ def predict(
         return []
     examples = Examples(columns=listed, labels=None, name="texts")
     rows, encoded = outputs(model, examples, batch_size)
-    described = task.describe(rows, encoded, examples, model.labels, **options)
+    described = task.describe(rows, encoded, examples, **options)
     return described[0] if all(single) else described
 
 
@@ -89,7 +89,7 @@ def outputs(
         ModelError: If an output is not a finite number.
     """
     say_if_untrained(model)
-    encoded = examples.encoded(model, targets=model.task.condenses)
+    encoded = examples.encoded(model, targets=model.task.reduces_with_targets)
     return run(model, encoded, batch_size, examples.name), encoded
 
 
@@ -106,7 +106,7 @@ def _of_examples(
     columns = {name: rows for name, rows in given.columns.items() if name != task.target_column}
     examples = Examples(columns, labels=None, name=given.name, places=given.places)
     rows, encoded = outputs(model, examples, batch_size)
-    return task.describe(rows, encoded, examples, model.labels, **options)
+    return task.describe(rows, encoded, examples, **options)
 
 
 def _column(texts: Any) -> list:

@@ -25,18 +25,18 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
 
     Args:
         model: A model from `load`.
-        encoded: What its task made of examples. With targets, a task that condenses what it
-            keeps does it in view of them.
+        encoded: What its task made of examples. With targets, a task that reduces its
+            outputs does it in view of them.
         batch_size: Rows a batch.
         name: Of the examples, for messages.
 
     Raises:
         ModelError: If an output is not a finite number.
     """
-    if not model.task.condenses:
+    if not model.task.reduces_with_targets:
         encoded = dataclasses.replace(encoded, targets=None)
     outputs: list[Any] = [None] * len(encoded.features["input_ids"])
-    for row, output in rows_of(model, encoded, batch_size, model.task.condensed):
+    for row, output in rows_of(model, encoded, batch_size, model.task.reduce_outputs):
         outputs[row] = output
     axis = model.task.token_axis
     if axis is not None:

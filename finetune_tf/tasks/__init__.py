@@ -4,28 +4,33 @@ A new task is a file here and a row in `TASKS`. Names are those of Hugging Face 
 """
 
 from finetune_tf.errors import ModelError
+from finetune_tf.labels import Labels
 from finetune_tf.tasks.answers import Answer
 from finetune_tf.tasks.feature_extraction import FeatureExtraction
 from finetune_tf.tasks.fill_mask import Candidate, FillMask
 from finetune_tf.tasks.question_answering import QuestionAnswering
-from finetune_tf.tasks.task import IGNORED, Encoded, Task
+from finetune_tf.tasks.task import IGNORED, Encoded, Kind, Task
 from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
-        TextClassification(),
-        TokenClassification(),
-        QuestionAnswering(),
-        FillMask(),
-        FeatureExtraction(),
+        TextClassification,
+        TokenClassification,
+        QuestionAnswering,
+        FillMask,
+        FeatureExtraction,
     )
 }
 
 
-def get_task(name: str) -> Task:
-    """The task of that name.
+def get_task(name: str, labels: Labels | None = None) -> Task:
+    """The task of that name, with its labels.
+
+    Args:
+        name: A key of `TASKS`.
+        labels: As for `Task`.
 
     Raises:
         ModelError: If there is none.
@@ -37,7 +42,7 @@ def get_task(name: str) -> Task:
         )
     if name not in TASKS:
         raise ModelError(f"There is no task {name!r}; known are: {', '.join(TASKS)}.")
-    return TASKS[name]
+    return TASKS[name](labels)
 
 
 def task_options() -> list[str]:
@@ -54,6 +59,7 @@ __all__ = [
     "Entity",
     "FeatureExtraction",
     "FillMask",
+    "Kind",
     "QuestionAnswering",
     "Task",
     "TextClassification",

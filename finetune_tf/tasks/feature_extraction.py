@@ -9,7 +9,7 @@ import numpy as np
 from finetune_tf.architectures import Backbone, UnitLength
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Layout, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -30,14 +30,15 @@ class FeatureExtraction(Task):
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: None,
         pooling: str,
         dtype: Any,
+        modules: Any,
     ) -> Any:
-        """Vectors (batch, features).
+        """Vectors (batch, features), of length 1 where sentence-transformers makes them so.
 
         Raises:
-            CheckpointError: If the family's own pooler is asked for and there is none.
+            CheckpointError: If the family's own pooler is asked for and there is none, or the
+                checkpoint's modules do something that is not supported.
         """
         own = pooling == "pooler"
         if own and head.transform is None:
@@ -49,54 +50,28 @@ class FeatureExtraction(Task):
         features = backbone.pooled(mode, dtype)
         if own:
             features = head.transform(dtype=dtype)(features)
-        return keras.layers.Identity(dtype="float32", name="features")(features)
-
-    def refined(self, outputs: Any, modules: Any, pooling: str) -> Any:
-        """Scales vectors to the length 1 where sentence-transformers does."""
-        if pooling == "pooler":
-            return outputs  # no module of sentence-transformers reads it
-        unknown = [name for name in modules.types if name not in _MODULES]
-        if modules.dense and "Dense" not in unknown:
-            unknown.append("Dense")
-        if unknown:
-            raise CheckpointError(
-                f"The checkpoint has the module {unknown[0]} behind its transformer, which "
-                f"feature-extraction does not support; supported: {', '.join(_MODULES)}. A "
-                "classifier's folder holds logits, not vectors: load it for text-classification."
-            )
-        steps = list(modules.types)
-        if steps != sorted(steps, key=_MODULES.index) or steps.count("Pooling") > 1:
-            raise CheckpointError(
-                f"The checkpoint's modules.json lists the modules {', '.join(steps)}, which "
-                f"feature-extraction supports in this order alone: {', '.join(_MODULES)}. Choose "
-                "another checkpoint: its vectors would not be those of sentence-transformers."
-            )
-        if modules.prompt:
-            raise CheckpointError(
-                f"The checkpoint puts the prompt {modules.prompt!r} before every text, which is "
-                "not supported. Take default_prompt_name out of config_sentence_transformers.json "
-                "and write the prompt into your texts."
-            )
-        if modules.lower_case:
-            raise CheckpointError(
-                "The checkpoint's sentence_bert_config.json has do_lower_case true, which is not "
-                "supported. Set it to false and give texts in lower case."
-            )
-        return UnitLength(name="unit_length")(outputs) if modules.normalize else outputs
+        vectors = keras.layers.Identity(dtype="float32", name="features")(features)
+        if own:
+            return vectors  # no module of sentence-transformers reads it
+        _check_modules(modules)
+        return UnitLength(name="unit_length")(vectors) if modules.normalize else vectors
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """As sentence-transformers calls it."""
         return {"sentence_embedding": outputs}
 
-    def preset(self, labels: None) -> str:
-        """One that fits pairs with and without a score."""
-        return "similarity"
+    @property
+    def output_kind(self) -> Kind:
+        """A vector for each text."""
+        return "vectors"
 
-    def monitor(self, labels: None) -> tuple[str, str]:
+    @property
+    def monitor(self) -> tuple[str, str]:
         """The loss: it is the only thing that a fit measures."""
         return "val_loss", "min"
 
-    def kind(self, labels: None) -> str:
+    @property
+    def measure(self) -> str:
         """What is measured are pairs."""
         return "similarity"
 
@@ -108,7 +83,7 @@ class FeatureExtraction(Task):
         """What sentence-transformers cuts texts to."""
         return modules.max_length
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: None) -> Encoded:
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """A row a text; of a pair two in succession.
 
         The target of a pair is its score (pairs,), or (pairs, 0) where nothing scores them.
@@ -125,10 +100,10 @@ class FeatureExtraction(Task):
             return Encoded(**parts, targets=None, truncated=truncated)
         targets = np.zeros((len(pairs), 0), dtype="float32")
         if "label" in examples.columns:
-            targets = self.targets(examples, labels).astype("float32")
+            targets = self.targets(examples).astype("float32")
         return Encoded(**parts, targets=targets, truncated=truncated, group=2)
 
-    def targets(self, examples: Columns, labels: None) -> np.ndarray:
+    def targets(self, examples: Columns) -> np.ndarray:
         """Scores (pairs,), on any scale.
 
         Raises:
@@ -151,19 +126,54 @@ class FeatureExtraction(Task):
                 ) from None
         return np.asarray(scores)
 
-    def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
-    ) -> np.ndarray:
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """The cosine of each pair (pairs,)."""
         vectors = np.float64(rows)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.maximum(lengths, 1e-12)
         return (vectors[0::2] * vectors[1::2]).sum(axis=1)
 
-    def describe(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
-    ) -> np.ndarray:
+    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """Vectors (texts, features), or the cosines of pairs (pairs,)."""
         if encoded.group == 2:
-            return self.decide(rows, encoded, examples, labels)
+            return self.decide(rows, encoded, examples)
         return np.stack(rows)
+
+    def as_json(self, described: Any) -> dict[str, Any]:
+        """The vector of a text, or the cosine of a pair."""
+        return {"vector" if np.ndim(described) else "similarity": described.tolist()}
+
+    def read_predictions(self, values: list, examples: Any) -> np.ndarray:
+        """Numbers, one for each pair."""
+        return super().read_predictions(np.ravel(values).tolist(), examples)
+
+
+def _check_modules(modules: Any) -> None:
+    """Refuses what a checkpoint's modules do that is not done here."""
+    unknown = [name for name in modules.types if name not in _MODULES]
+    if modules.dense and "Dense" not in unknown:
+        unknown.append("Dense")
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint has the module {unknown[0]} behind its transformer, which "
+            f"feature-extraction does not support; supported: {', '.join(_MODULES)}. A "
+            "classifier's folder holds logits, not vectors: load it for text-classification."
+        )
+    steps = list(modules.types)
+    if steps != sorted(steps, key=_MODULES.index) or steps.count("Pooling") > 1:
+        raise CheckpointError(
+            f"The checkpoint's modules.json lists the modules {', '.join(steps)}, which "
+            f"feature-extraction supports in this order alone: {', '.join(_MODULES)}. Choose "
+            "another checkpoint: its vectors would not be those of sentence-transformers."
+        )
+    if modules.prompt:
+        raise CheckpointError(
+            f"The checkpoint puts the prompt {modules.prompt!r} before every text, which is "
+            "not supported. Take default_prompt_name out of config_sentence_transformers.json "
+            "and write the prompt into your texts."
+        )
+    if modules.lower_case:
+        raise CheckpointError(
+            "The checkpoint's sentence_bert_config.json has do_lower_case true, which is not "
+            "supported. Set it to false and give texts in lower case."
+        )

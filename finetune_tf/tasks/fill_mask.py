@@ -14,7 +14,7 @@ from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
-from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
 #: How many words `predict` names for each mask.
@@ -51,16 +51,18 @@ class FillMask(Task):
     token_axis = 0
     encode_options = ("mask_rate", "whole_word")
     usage = 'ft.predict(model, "The film was [MASK].")'
-    condenses = True
+    reduces_with_targets = True
+    target_title = "A target"
+    target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
 
     def outputs(
         self,
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: None,
         pooling: None,
         dtype: Any,
+        modules: Any,
     ) -> Any:
         """Logits (batch, length, vocabulary).
 
@@ -80,11 +82,13 @@ class FillMask(Task):
             return scores
         return VocabularyBias(name="vocabulary_bias")(scores)
 
-    def preset(self, labels: None) -> str:
-        """Cross-entropy over the vocabulary."""
-        return "cross_entropy"
+    @property
+    def output_kind(self) -> Kind:
+        """Logits over the vocabulary, at each token."""
+        return "classes"
 
-    def monitor(self, labels: None) -> tuple[str, str]:
+    @property
+    def monitor(self) -> tuple[str, str]:
         """The loss, whose exponential is the perplexity."""
         return "val_loss", "min"
 
@@ -93,17 +97,15 @@ class FillMask(Task):
         examples: Columns,
         tokenizer: Any,
         max_length: int,
-        labels: None,
         mask_rate: float = 0.15,
         whole_word: bool = False,
     ) -> Encoded:
         """Token ids; which of them are hidden is drawn in `batches`, or stands in a cloze.
 
         Args:
-            examples: With texts; of a test also with clozes, from `posed`.
+            examples: With texts; of a test also with clozes, from `prepare_test`.
             tokenizer: As for every task.
             max_length: As for every task.
-            labels: None.
             mask_rate: Share of the words of a text that is hidden, at least one.
             whole_word: Whether all tokens of a word are hidden together.
 
@@ -130,7 +132,7 @@ class FillMask(Task):
         masking = Masking(parts["features"]["input_ids"], tokenizer, mask_rate, words)
         return Encoded(**parts, targets=None, draw=masking.draw, **common)
 
-    def posed(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
+    def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Examples with a column "cloze": the words that every model is asked for.
 
         Raises:
@@ -154,7 +156,7 @@ class FillMask(Task):
         columns = {**examples.columns, "cloze": clozes}
         return type(examples)(columns, examples.labels, examples.name, examples.places)
 
-    def targets(self, examples: Columns, labels: None) -> list[Cloze]:
+    def targets(self, examples: Columns) -> list[Cloze]:
         """The clozes.
 
         Raises:
@@ -168,7 +170,7 @@ class FillMask(Task):
             )
         return clozes
 
-    def condensed(self, outputs: Any, targets: Any) -> Any:
+    def reduce_outputs(self, outputs: Any, targets: Any) -> Any:
         """Of the logits (batch, length, vocabulary) what tests and people need.
 
         Returns:
@@ -188,16 +190,12 @@ class FillMask(Task):
         hit = ops.cast(ops.equal(first, right), "float32")
         return ops.stack([(total - score) * asked, hit * asked], axis=-1)
 
-    def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
-    ) -> np.ndarray:
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """(texts, 3): sum of the surprise, hits, and hidden words."""
         asked = [(answers != IGNORED).sum() for answers in encoded.targets]
         return np.column_stack([[row.sum(axis=0, dtype="float64") for row in rows], asked])
 
-    def describe(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: None
-    ) -> list[list]:
+    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[list]:
         """The most probable words: a list a text, or a list a mask for a text with several.
 
         Raises:
@@ -229,6 +227,10 @@ class FillMask(Task):
             described.append(lists[0] if len(lists) == 1 else lists)
         return described
 
+    def as_json(self, described: list) -> dict[str, Any]:
+        """The candidates of a text, in one list for each of its masks if it has several."""
+        return {"candidates": _plain(described)}
+
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """The texts.
 
@@ -238,6 +240,10 @@ class FillMask(Task):
         if text_pair is not None:
             raise DataError("predict for fill-mask takes single texts, no text_pair.")
         return super().asked(texts, **columns)
+
+
+def _plain(described: Any) -> Any:
+    return [_plain(one) for one in described] if isinstance(described, list) else vars(described)
 
 
 def _candidates(

@@ -16,7 +16,7 @@ from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
 from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Task
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task, label_keys
 from finetune_tf.tasks.windows import windows
 
 #: Tokens that two windows of one context share.
@@ -42,15 +42,18 @@ class QuestionAnswering(Task):
     encode_options = ("stride",)
     options = ("null_threshold", "max_answer_length")
     usage = 'ft.predict(model, question="…", context="…")'
+    targets_are_positions = True
+    target_title = "A start or end"
+    target_advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."
 
     def outputs(
         self,
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: Labels | None,
         pooling: str | None,
         dtype: Any,
+        modules: Any,
     ) -> Any:
         """Logits (batch, 2, length): of each token as the first and as the last of the answer."""
         features = backbone.hidden
@@ -68,20 +71,20 @@ class QuestionAnswering(Task):
         """Starts and ends apart, (batch, length) each."""
         return {"start_logits": outputs[:, 0], "end_logits": outputs[:, 1]}
 
-    def preset(self, labels: Labels | None) -> str:
-        """Cross-entropy over the tokens of a row, for start and end."""
-        return "cross_entropy"
+    @property
+    def output_kind(self) -> Kind:
+        """Logits over the tokens of a row, for start and end."""
+        return "classes"
 
-    def config_keys(self, labels: Labels | None) -> dict[str, Any]:
+    def config_keys(self) -> dict[str, Any]:
         """Two labels without meaning, since PyTorch makes as many outputs as there are labels."""
-        return super().config_keys(Labels.of(2))
+        return label_keys(Labels.of(2))
 
     def encode(
         self,
         examples: Columns,
         tokenizer: Any,
         max_length: int,
-        labels: Labels | None = None,
         stride: int = STRIDE,
     ) -> Encoded:
         """Windows as rows; targets (rows, 2) are the tokens at which the answer starts and ends.
@@ -93,7 +96,6 @@ class QuestionAnswering(Task):
             examples: With questions, contexts and, to learn from, answers.
             tokenizer: A fast tokenizer of transformers.
             max_length: Tokens a window may have.
-            labels: Not read.
             stride: Tokens that neighbouring windows share.
 
         Raises:
@@ -132,13 +134,11 @@ class QuestionAnswering(Task):
             offsets=made.offsets,
         )
 
-    def targets(self, examples: Columns, labels: Labels | None) -> list[list[str]]:
+    def targets(self, examples: Columns) -> list[list[str]]:
         """The accepted answers of each example; none where the context has no answer."""
         return [list(answers["text"]) for answers in examples.columns["answers"]]
 
-    def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
-    ) -> list[str]:
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[str]:
         """Texts of the answers, "" for no answer.
 
         Only if there are questions without an answer among the examples, the model may leave a
@@ -146,7 +146,7 @@ class QuestionAnswering(Task):
         """
         answers = examples.columns.get("answers", ())
         threshold = 0.0 if any(not answer["text"] for answer in answers) else None
-        described = self.describe(rows, encoded, examples, labels, threshold)
+        described = self.describe(rows, encoded, examples, threshold)
         return [answer.text for answer in described]
 
     def describe(
@@ -154,7 +154,6 @@ class QuestionAnswering(Task):
         rows: list[np.ndarray],
         encoded: Encoded,
         examples: Columns,
-        labels: Labels | None,
         null_threshold: float | None = 0.0,
         max_answer_length: int = MAX_ANSWER_LENGTH,
     ) -> list[Answer]:
@@ -164,7 +163,6 @@ class QuestionAnswering(Task):
             rows: Logits (2, tokens) of each row.
             encoded: From `encode`.
             examples: The examples.
-            labels: Not read.
             null_threshold: How far the logits of "no answer" have to be above those of the best
                 answer for there to be none; None to give an answer always.
             max_answer_length: Tokens that an answer may have.
@@ -209,7 +207,7 @@ class QuestionAnswering(Task):
             )
         return {"question": question, "context": context}
 
-    def given(self, values: list) -> list[str]:
+    def read_predictions(self, values: list, examples: Any) -> list[str]:
         """Answers as texts, or as `describe` gives them.
 
         Raises:

@@ -15,6 +15,14 @@ IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
 
 Layout = Literal["transformers", "sentence_transformers"]
 
+#: What the outputs of a model are, by which losses, metrics and presets are chosen:
+#: "classes": logits over classes, one of which is right for a text, a token or an end of an answer;
+#: "several": a logit for each label, any number of which may be right;
+#: "yes_no": one logit for each text, for a single label that is right or not;
+#: "number": a number for each text;
+#: "vectors": a vector for each text.
+Kind = Literal["classes", "several", "yes_no", "number", "vectors"]
+
 
 class Columns(Protocol):
     """What a task reads of examples."""
@@ -36,9 +44,16 @@ class HeadParts(Protocol):
 
 
 class Task(abc.ABC):
-    """A task: its head, its loss, how examples become inputs, how outputs are read.
+    """A task with its labels: its head, how examples become inputs, how outputs are read.
+
+        task = TextClassification(Labels(["negative", "positive"]))
+
+    Args:
+        labels: Names of the outputs, in logit order; None where they have none, or where nothing
+            is asked that depends on them.
 
     Attributes:
+        labels: As given.
         name: As the Hugging Face pipeline is called.
         class_suffix: Of the PyTorch classes: "ForSequenceClassification".
         has_labels: Whether the outputs have names.
@@ -54,7 +69,11 @@ class Task(abc.ABC):
         options: What `predict` may be given besides columns, for `describe`.
         usage: A call of `predict`, for model cards.
         encode_options: What `batches` may be given besides, for `encode`.
-        condenses: Whether `condensed` needs to know what is right.
+        reduces_with_targets: Whether `reduce_outputs` needs the targets.
+        targets_are_positions: Whether a target is a token of the row, so that the classes are the
+            tokens of a batch.
+        target_title: What one target is, for messages.
+        target_advice: What to do about a target that the model has no output for.
     """
 
     name: ClassVar[str]
@@ -70,7 +89,31 @@ class Task(abc.ABC):
     options: ClassVar[tuple[str, ...]] = ()
     usage: ClassVar[str] = 'ft.predict(model, ["…"])'
     encode_options: ClassVar[tuple[str, ...]] = ()
-    condenses: ClassVar[bool] = False
+    reduces_with_targets: ClassVar[bool] = False
+    targets_are_positions: ClassVar[bool] = False
+    target_title: ClassVar[str] = "A label"
+    target_advice: ClassVar[str] = (
+        "Correct the data, or load the model with as many labels as the data have: ft.load(…, "
+        "labels=train.labels)."
+    )
+
+    def __init__(self, labels: Labels | None = None) -> None:
+        self.labels = labels
+
+    @property
+    @abc.abstractmethod
+    def output_kind(self) -> Kind:
+        """What the outputs of the model are."""
+
+    @property
+    def measure(self) -> str:
+        """The row of `evaluation.measures.MEASURES` that metrics and baselines come from."""
+        return self.name
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """What tells the best epoch on the validation examples, and whether "min" or "max" is."""
+        return "val_accuracy", "max"
 
     @abc.abstractmethod
     def outputs(
@@ -78,9 +121,9 @@ class Task(abc.ABC):
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: Labels | None,
         pooling: str | None,
         dtype: Any,
+        modules: Any,
     ) -> Any:
         """Puts the head on a backbone.
 
@@ -88,36 +131,33 @@ class Task(abc.ABC):
             backbone: With symbolic hidden states (batch, length, features).
             head: What the family has for this task.
             config: A complete Hugging Face config.
-            labels: Names of the outputs, or None.
             pooling: How a text becomes one vector, or None.
             dtype: Keras dtype policy.
+            modules: What sentence-transformers does behind the transformer; see
+                `checkpoints.sentence_transformers.Modules`.
 
         Returns:
             Symbolic outputs, float32.
+
+        Raises:
+            CheckpointError: If the checkpoint asks for something that is not supported.
         """
 
     @abc.abstractmethod
-    def preset(self, labels: Labels | None) -> str:
-        """Name of the preset in `training.presets` that fits."""
-
-    @abc.abstractmethod
-    def encode(
-        self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels | None
-    ) -> Encoded:
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """Token ids and targets of examples.
 
         Args:
             examples: With (some of) the task's columns.
             tokenizer: A fast tokenizer of transformers.
             max_length: Tokens a row may have, special ones included.
-            labels: Of the model, in logit order.
 
         Raises:
             DataError: If an example does not fit the task or the labels.
         """
 
     @abc.abstractmethod
-    def targets(self, examples: Columns, labels: Labels | None) -> Any:
+    def targets(self, examples: Columns) -> Any:
         """What is right, one for each example, as the task's measure takes it.
 
         Raises:
@@ -125,46 +165,31 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
-    ) -> Any:
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Any:
         """What the model says, one for each example, in the form of `targets`.
 
         Args:
             rows: What the model gave for each row of `encoded`, without padding.
             encoded: What `encode` made of the examples.
             examples: The examples.
-            labels: Of the model.
         """
 
     @abc.abstractmethod
-    def describe(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels | None
-    ) -> list:
+    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list:
         """What the model says, one for each example, as a person wants to read it.
 
         Args:
             rows: As for `decide`.
             encoded: As for `decide`.
             examples: As for `decide`.
-            labels: As for `decide`.
         """
 
-    def refined(self, outputs: Any, modules: Any, pooling: str | None) -> Any:
-        """Adds to the outputs what a checkpoint's modules do behind the pooling.
+    def as_json(self, described: Any) -> dict[str, Any]:
+        """One of the predictions of `describe` as a JSON object, for the command line."""
+        return vars(described)
 
-        Args:
-            outputs: From `outputs`.
-            modules: As for `max_length`.
-            pooling: How a text becomes one vector, or None.
-
-        Raises:
-            CheckpointError: If they do something that is not supported.
-        """
-        return outputs
-
-    def posed(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
-        """A test's examples with what it asks of a model, where that is drawn by chance.
+    def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
+        """Test examples that ask the same of every model, where that is drawn at random.
 
         Args:
             examples: `Examples`.
@@ -174,12 +199,13 @@ class Task(abc.ABC):
         """
         return examples
 
-    def condensed(self, outputs: Any, targets: Any) -> Any:
+    def reduce_outputs(self, outputs: Any, targets: Any) -> Any:
         """What is kept of a batch's outputs, where all of them would fill the memory.
 
         Args:
             outputs: (batch, …).
-            targets: Of the batch, for a task that `condenses`; None where nobody knows them.
+            targets: Of the batch, for a task that `reduces_with_targets`; None where there are
+                none.
 
         Returns:
             (batch, …), with the same token axis.
@@ -193,10 +219,6 @@ class Task(abc.ABC):
             outputs: Of a batch.
         """
         return {"logits": outputs}
-
-    def monitor(self, labels: Labels | None) -> tuple[str, str]:
-        """What tells the best epoch on the validation examples, and whether "min" or "max" is."""
-        return "val_accuracy", "max"
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """The columns of examples that a user wants predictions for.
@@ -220,39 +242,41 @@ class Task(abc.ABC):
         """Tokens a row gets unless the user says otherwise; `limit` is what the model can take."""
         return min(self.usual_length or limit, limit)
 
-    def given(self, values: list) -> Any:
+    def read_predictions(self, values: list, examples: Any) -> Any:
         """Predictions that somebody else made, in the form of `decide`.
 
         Args:
-            values: One for each example.
+            values: One for each example; by default whatever the target column may hold.
+            examples: What they are about.
 
-        Returns:
-            None where such predictions look like the target column, and are read as one.
+        Raises:
+            DataError: If they are none that the model could have made.
         """
-        return None
+        columns = {**examples.columns, self.target_column: values}
+        labels = examples.labels if self.labels is None else self.labels
+        return self.targets(type(examples)(columns, labels, "the baseline's predictions"))
 
-    def reordered(self, predictions: Any, labels: Labels | None, wanted: Labels | None) -> Any:
-        """Predictions of a model with the same labels in another order, in the order wanted.
+    def has_outputs_of(self, other: "Task") -> bool:
+        """Whether predictions of a model for another task can be compared with this one's.
+
+        Args:
+            other: With the labels of the other model, in any order.
+        """
+        same = set(self.labels or ()) == set(other.labels or ())
+        return self.name == other.name and self.measure == other.measure and same
+
+    def reordered(self, predictions: Any, wanted: Labels | None) -> Any:
+        """Predictions in the order of the same labels in another order.
 
         Args:
             predictions: From `decide`.
-            labels: Of the model that made them.
-            wanted: The same names in another order.
+            wanted: The labels in the other order.
         """
         return predictions
 
-    def kind(self, labels: Labels | None) -> str:
-        """What metrics and baselines go by."""
-        return self.name
-
-    def config_keys(self, labels: Labels | None) -> dict[str, Any]:
+    def config_keys(self) -> dict[str, Any]:
         """What the task writes into the config."""
-        if labels is None:
-            return {}
-        return {
-            "id2label": {str(i): name for i, name in enumerate(labels)},
-            "label2id": {name: i for i, name in enumerate(labels)},
-        }
+        return {} if self.labels is None else label_keys(self.labels)
 
     def layout(self, pooling: str | None) -> Layout:
         """The library that can open such a model, and in whose layout it is saved."""
@@ -262,8 +286,7 @@ class Task(abc.ABC):
         """Tokens that a checkpoint wants texts cut to for this task; None for no wish.
 
         Args:
-            modules: What sentence-transformers does behind the transformer; see
-                `checkpoints.sentence_transformers.Modules`.
+            modules: As for `outputs`.
         """
         return None
 
@@ -285,3 +308,11 @@ class Task(abc.ABC):
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
                 f"for example from_jsonl(path, {named}).{hint}"
             )
+
+
+def label_keys(labels: Labels) -> dict[str, Any]:
+    """The keys of a Hugging Face config that name labels."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }

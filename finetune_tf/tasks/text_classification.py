@@ -10,11 +10,16 @@ from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import features_of, tokenized
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Layout, Task
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Layout, Task
 from finetune_tf.tasks.unseen import label_numbers
 
 #: From this probability on, a label of a multi-label problem is predicted.
 THRESHOLD = 0.5
+_KINDS: dict[str, Kind] = {
+    "single_label_classification": "classes",
+    "multi_label_classification": "several",
+    "regression": "number",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,9 +58,9 @@ class TextClassification(Task):
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: Labels,
         pooling: str,
         dtype: Any,
+        modules: Any,
     ) -> Any:
         """Logits (batch, labels) on pooled features."""
         own = pooling == "pooler"
@@ -64,49 +69,46 @@ class TextClassification(Task):
         if own and head.transform is not None:
             features = head.transform(dtype=dtype)(features)
         return ClassificationHead(
-            len(labels),
+            len(self.labels),
             head.dropout,
             initializer_range=config["initializer_range"],
             name="classifier",
         )(features)
 
-    def preset(self, labels: Labels) -> str:
+    @property
+    def output_kind(self) -> Kind:
         """By the problem type."""
-        return {
-            "single_label_classification": "cross_entropy",
-            "multi_label_classification": "binary_cross_entropy",
-            "regression": "mean_squared_error",
-        }[labels.problem_type]
+        return _KINDS[self.labels.problem_type]
 
-    def kind(self, labels: Labels) -> str:
+    @property
+    def measure(self) -> str:
         """The problem type."""
-        return labels.problem_type
+        return self.labels.problem_type
 
-    def monitor(self, labels: Labels) -> tuple[str, str]:
+    @property
+    def monitor(self) -> tuple[str, str]:
         """The accuracy; of a regression the loss."""
-        if labels.problem_type == "regression":
-            return "val_loss", "min"
-        return super().monitor(labels)
+        return ("val_loss", "min") if self.measure == "regression" else super().monitor
 
-    def config_keys(self, labels: Labels) -> dict[str, Any]:
+    def config_keys(self) -> dict[str, Any]:
         """Names of the labels and the problem type."""
-        return {**super().config_keys(labels), "problem_type": labels.problem_type}
+        return {**super().config_keys(), "problem_type": self.labels.problem_type}
 
     def layout(self, pooling: str) -> Layout:
         """PyTorch's transformers has no classifier on other poolings than the family's own."""
         return "transformers" if pooling == "pooler" else "sentence_transformers"
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
-        """Texts that are too long lose their end; targets are in the order of `labels`."""
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
+        """Texts that are too long lose their end; targets are in the order of the labels."""
         texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
         encoding, truncated = encode_texts(tokenizer, texts, pairs, max_length)
         return Encoded(
             **features_of(encoding, tokenizer),
-            targets=self.targets(examples, labels) if "label" in examples.columns else None,
+            targets=self.targets(examples) if "label" in examples.columns else None,
             truncated=truncated,
         )
 
-    def targets(self, examples: Columns, labels: Labels) -> np.ndarray:
+    def targets(self, examples: Columns) -> np.ndarray:
         """The label column in the order of the model's labels.
 
         Returns:
@@ -116,7 +118,7 @@ class TextClassification(Task):
         Raises:
             DataError: If a label is none of the model's.
         """
-        values = examples.columns["label"]
+        values, labels = examples.columns["label"], self.labels
         if labels.problem_type == "regression":
             return np.asarray([_number(value, i, examples) for i, value in enumerate(values)])
         if labels.problem_type == "single_label_classification":
@@ -133,28 +135,42 @@ class TextClassification(Task):
             targets[i, row] = 1.0
         return targets
 
-    def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
-    ) -> np.ndarray:
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """Predictions in the form of `targets`."""
-        return decide(self.probabilities(np.stack(rows), labels), labels)
+        return decide(self.probabilities(np.stack(rows)), self.labels)
 
     def describe(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[Prediction]:
         """Labels with their probabilities."""
-        return [_prediction(row, labels) for row in self.probabilities(np.stack(rows), labels)]
+        return [_prediction(row, self.labels) for row in self.probabilities(np.stack(rows))]
 
-    def reordered(self, predictions: np.ndarray, labels: Labels, wanted: Labels) -> np.ndarray:
+    def read_predictions(self, values: list, examples: Any) -> np.ndarray:
+        """Labels, numbers, or rows of probabilities in the order of the model's labels."""
+        if self.measure == "regression":
+            values = np.ravel(values).tolist()
+        elif _are_scores(values, len(self.labels)):
+            return decide(np.array(values, dtype=np.float64), self.labels)
+        return super().read_predictions(values, examples)
+
+    def has_outputs_of(self, other: Task) -> bool:
+        """The name of a regression's only output says nothing about what it measures."""
+        if isinstance(other, TextClassification) and self.measure == "regression":
+            return other.measure == "regression"
+        return super().has_outputs_of(other)
+
+    def reordered(self, predictions: np.ndarray, wanted: Labels) -> np.ndarray:
         """Predictions in the order of other labels of the same names."""
+        labels = self.labels
         if labels.problem_type == "multi_label_classification":
             return predictions[:, [labels.index(name) for name in wanted]]
         if labels.problem_type == "regression":
             return predictions
         return np.asarray([wanted.index(name) for name in labels])[predictions]
 
-    def probabilities(self, logits: np.ndarray, labels: Labels) -> np.ndarray:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits (rows, labels) as probabilities; of a regression the numbers (rows,)."""
+        labels = self.labels
         logits = np.asarray(logits, dtype="float64")
         if labels.problem_type == "regression":
             return logits[:, 0]
@@ -218,6 +234,16 @@ def encode_texts(
             for i, short in zip(too_long, cut[name], strict=True):
                 rows[i] = short
     return encoding, len(too_long)
+
+
+def _are_scores(values: list, labels: int) -> bool:
+    """Whether each row is one number per label."""
+    return all(
+        isinstance(row, list | tuple)
+        and len(row) == labels
+        and all(isinstance(value, int | float) for value in row)
+        for row in values
+    )
 
 
 def _number(value: Any, row: int, examples: Columns) -> np.float32:

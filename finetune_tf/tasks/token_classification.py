@@ -11,7 +11,7 @@ from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.chunks import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Task
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 from finetune_tf.tasks.words import encode_text_words, encode_words
 
@@ -53,42 +53,44 @@ class TokenClassification(Task):
         backbone: Backbone,
         head: HeadParts,
         config: Mapping[str, Any],
-        labels: Labels,
         pooling: str | None,
         dtype: Any,
+        modules: Any,
     ) -> Any:
         """Logits (batch, length, labels) on every token.
 
         Raises:
             ModelError: If the labels are not such that exactly one is right.
         """
-        if labels.problem_type != "single_label_classification":
+        if self.labels.problem_type != "single_label_classification":
             raise ModelError(
                 f"Token classification gives each word one of several labels, found "
-                f"{labels!r}. Name all labels with labels=[…], and leave problem_type out or say "
-                "'single_label_classification'."
+                f"{self.labels!r}. Name all labels with labels=[…], and leave problem_type out or "
+                "say 'single_label_classification'."
             )
         hidden = backbone.hidden
         if head.transform is not None:
             hidden = head.transform(dtype=dtype)(hidden)
         return ClassificationHead(
-            len(labels),
+            len(self.labels),
             head.dropout,
             initializer_range=config["initializer_range"],
             name="classifier",
         )(hidden)
 
-    def preset(self, labels: Labels) -> str:
-        """Cross-entropy over the first tokens of words."""
-        return "cross_entropy"
+    @property
+    def output_kind(self) -> Kind:
+        """Logits over the labels of each token."""
+        return "classes"
 
-    def kind(self, labels: Labels) -> str:
+    @property
+    def measure(self) -> str:
         """The task's name where tags make up entities, "tagging" where each stands for itself."""
-        return self.name if has_chunks(labels) else "tagging"
+        return self.name if has_chunks(self.labels) else "tagging"
 
-    def config_keys(self, labels: Labels) -> dict[str, Any]:
+    def config_keys(self) -> dict[str, Any]:
         """Names of the labels; what the checkpoint says of a problem with texts is past."""
-        return {**super().config_keys(labels), "problem_type": None}
+        return {**super().config_keys(), "problem_type": None}
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """One text, several, or several lists of words.
@@ -114,7 +116,7 @@ class TokenClassification(Task):
         if set(examples.columns) != {"text"}:
             super().require(examples)
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """Words that are too many are cut off; the first token of each has its target."""
         if "tokens" in examples.columns:
             encoding, words, truncated = encode_words(
@@ -127,7 +129,7 @@ class TokenClassification(Task):
         targets = None
         if self.target_column in examples.columns:
             targets = []
-            numbers = self._numbers(examples, labels)
+            numbers = self._numbers(examples)
             for ids, first, wanted in zip(encoding["input_ids"], words, numbers, strict=True):
                 seen = first[:, 0] >= 0
                 target = np.full(len(ids), IGNORED, dtype="int32")
@@ -137,18 +139,19 @@ class TokenClassification(Task):
             **features_of(encoding, tokenizer), targets=targets, truncated=truncated, words=words
         )
 
-    def targets(self, examples: Columns, labels: Labels) -> list[list[str]]:
+    def targets(self, examples: Columns) -> list[list[str]]:
         """The tags of each row, by the names that the model has for them.
 
         Raises:
             DataError: If a tag is none of the model's labels.
         """
-        return [[labels[number] for number in row] for row in self._numbers(examples, labels)]
+        return [[self.labels[number] for number in row] for row in self._numbers(examples)]
 
     def decide(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[list[str]]:
         """A label for each word; "O" (else the first label) for one that the model did not see."""
+        labels = self.labels
         blank = OUTSIDE if OUTSIDE in labels else labels[0]
         return [
             [blank if number is None else labels[number] for number, _ in _choices(row, words)]
@@ -156,19 +159,23 @@ class TokenClassification(Task):
         ]
 
     def describe(
-        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, labels: Labels
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[list[Entity]]:
         """Entities with their places; where tags make up none, every word that is not "O"."""
         texts = examples.columns.get("text") or map(" ".join, examples.columns["tokens"])
-        together = has_chunks(labels)
+        together = has_chunks(self.labels)
         return [
-            _entities(text, _choices(row, words), words, labels, together)
+            _entities(text, _choices(row, words), words, self.labels, together)
             for text, row, words in zip(texts, rows, encoded.words, strict=True)
         ]
 
-    def _numbers(self, examples: Columns, labels: Labels) -> list[np.ndarray]:
+    def as_json(self, described: list[Entity]) -> dict[str, Any]:
+        """The entities of a text."""
+        return {"entities": [vars(entity) for entity in described]}
+
+    def _numbers(self, examples: Columns) -> list[np.ndarray]:
         """The place of each tag among the labels, a row an array (words,)."""
-        numbers = label_numbers(examples.columns[self.target_column], labels, examples, "tag")
+        numbers = label_numbers(examples.columns[self.target_column], self.labels, examples, "tag")
         return [np.asarray(row, dtype="int32") for row in numbers]
 
 

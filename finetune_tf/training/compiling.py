@@ -7,7 +7,6 @@ import keras
 from finetune_tf.arguments import check, shown
 from finetune_tf.errors import ModelError
 from finetune_tf.keras_internals import inner_optimizer, rate_of
-from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
 from finetune_tf.training import presets
@@ -24,8 +23,6 @@ _ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Lion", "Lamb")
 def resolve(
     model: keras.Model,
     task: Task,
-    labels: Labels | None,
-    preset_name: str,
     optimizer: Any,
     loss: Any,
     metrics: Any,
@@ -35,9 +32,7 @@ def resolve(
 
     Args:
         model: Whose rates are judged.
-        task: Of the model.
-        labels: Of the model; None where its outputs have no names.
-        preset_name: Of the preset that fills in what is missing.
+        task: Of the model; its preset fills in what is missing.
         optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
         loss: As for Keras, or None for the preset's. A name means the loss on logits.
         metrics: As for Keras, or a single one; with no loss given, the preset's.
@@ -50,7 +45,8 @@ def resolve(
         ModelError: If the loss or a metric cannot fit the model's labels, or the optimizer is of
             Keras 2.
     """
-    preset = getattr(presets, preset_name)()
+    make = presets.PRESETS[task.output_kind]
+    preset = make()
     if "tf_keras" in type(optimizer).__module__:
         raise ModelError(
             "The optimizer is one of tf_keras (Keras 2), the model is one of Keras 3: unset "
@@ -74,15 +70,15 @@ def resolve(
     if loss is None:
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
-        say(f"compile: loss and metrics of the preset {preset_name}.")
-    loss = fitting_loss(loss, task, labels)
+        say(f"compile: loss and metrics of the preset {make.__name__}.")
+    loss = fitting_loss(loss, task)
     model._warned_of_rate = None
     check_rate(model, optimizer)
     return {
         "optimizer": optimizer,
         "loss": loss,
-        "metrics": fitting_metrics(metrics, task, labels, loss),
-        "weighted_metrics": fitting_metrics(weighted_metrics, task, labels, loss),
+        "metrics": fitting_metrics(metrics, task, loss),
+        "weighted_metrics": fitting_metrics(weighted_metrics, task, loss),
     }
 
 

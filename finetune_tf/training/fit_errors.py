@@ -12,6 +12,7 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
 from finetune_tf.keras_internals import all_layers, rate_of, sync_state
 from finetune_tf.messages import one_line
+from finetune_tf.tasks import Task
 from finetune_tf.values import asserted, outside
 
 # What takes texts as they are, by the method of Keras that was called instead.
@@ -118,7 +119,9 @@ def explained(error: Exception) -> FinetuneError | None:
     # Only TensorFlow on a CPU looks; elsewhere the loss becomes NaN.
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
-        return DataError(outside(int(label[1]), int(label[2])))
+        return DataError(
+            outside(int(label[1]), int(label[2]), Task.target_title, Task.target_advice)
+        )
     row = re.search(r"indices\[.*\] = (-?\d+) is not in \[0, (\d+)\)", str(error))
     if row:  # only a CPU looks here, too, and only at batches that are not checked beforehand
         return ModelError(

@@ -8,10 +8,9 @@ from keras import ops
 
 from finetune_tf.errors import ModelError
 from finetune_tf.keras_internals import copy_direction, function_of
-from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
-from finetune_tf.tasks import IGNORED, Task
-from finetune_tf.training.outputs import Kind, fitting_loss, kind_of, name_of
+from finetune_tf.tasks import IGNORED, Kind, Task
+from finetune_tf.training.outputs import fitting_loss, kind_of, name_of
 
 Activation = Literal["softmax", "sigmoid", "decision", "none"]
 Targets = Literal["class_numbers", "rows", "second_class", "labels"]
@@ -145,13 +144,12 @@ class OnLogits(keras.metrics.Metric):
         return cls(**{**config, "metric": metric})
 
 
-def fitting_metrics(metrics: Any, task: Task, labels: Labels | None, loss: Any) -> list | None:
+def fitting_metrics(metrics: Any, task: Task, loss: Any) -> list | None:
     """Metrics that take what the model gives, whatever form they were written in.
 
     Args:
         metrics: In any of the forms that Keras takes for a model of one output.
         task: Of the model.
-        labels: Of the model.
         loss: Of the model; binary cross-entropy on one output makes it the logit of yes.
 
     Returns:
@@ -160,10 +158,10 @@ def fitting_metrics(metrics: Any, task: Task, labels: Labels | None, loss: Any) 
     Raises:
         ModelError: If a metric does not fit the model, or there is none of that name.
     """
-    kind = kind_of(task, labels, loss)
+    kind = kind_of(task, loss)
     if kind == "number" and loss is not None and name_of(loss) is None:
         kind = None  # somebody's own loss: only they know what the number is
-    flat = [_fitting(metric, kind, task, labels) for metric in _leaves(metrics)]
+    flat = [_fitting(metric, kind, task) for metric in _leaves(metrics)]
     return flat or None
 
 
@@ -177,7 +175,7 @@ def _leaves(metrics: Any) -> Iterator[Any]:
         yield metrics
 
 
-def _fitting(metric: Any, kind: Kind | None, task: Task, labels: Labels | None) -> Any:
+def _fitting(metric: Any, kind: Kind | None, task: Task) -> Any:
     from finetune_tf.training.presets import Accuracy
 
     given = metric
@@ -189,7 +187,7 @@ def _fitting(metric: Any, kind: Kind | None, task: Task, labels: Labels | None) 
         classes, labels_ = "SparseCategoricalCrossentropy", "BinaryCrossentropy"
         metric = getattr(keras.metrics, classes if kind == "classes" else labels_)(name=given)
     if isinstance(metric, keras.losses.Loss):
-        return fitting_loss(metric, task, labels)
+        return fitting_loss(metric, task)
     if isinstance(metric, OnLogits):
         return metric
     metric = _as_object(metric)
@@ -207,7 +205,7 @@ def _fitting(metric: Any, kind: Kind | None, task: Task, labels: Labels | None) 
         if own in _NUMBERS or (kind == "vectors" and own in _VECTORS):
             return metric
         raise ModelError(_does_not_fit(shown, kind))
-    activation, targets = _reading(metric, kind, task, labels)
+    activation, targets = _reading(metric, kind, task)
     if own in ("F1Score", "FBetaScore") and kind == "several" and metric.threshold is None:
         if isinstance(given, str):
             metric = type(metric)(threshold=0.5, name=given)
@@ -256,15 +254,13 @@ def _say_own(metric: Any, kind: Kind | None, task: Task) -> None:
     say(f"compile: metric {name!r} gets {gets} as the model returns them{padded}.")
 
 
-def _reading(
-    metric: keras.metrics.Metric, kind: Kind, task: Task, labels: Labels | None
-) -> tuple[Activation, Targets]:
+def _reading(metric: keras.metrics.Metric, kind: Kind, task: Task) -> tuple[Activation, Targets]:
     """What a metric of Keras's has to be given.
 
     Raises:
         ModelError: If it cannot say anything about such a model.
     """
-    name, config = type(metric).__name__, metric.get_config()
+    name, config, labels = type(metric).__name__, metric.get_config(), task.labels
     if type(metric) is keras.metrics.Mean or name == "Sum":
         raise ModelError(
             f"keras.metrics.{name} is no metric of targets and predictions. Take a metric such as "

@@ -1,13 +1,4 @@
-"""What a model gives, and which of Keras's losses fit it: one table.
-
-`kind_of` says what the outputs of a model are, in the words of the presets:
-
-- "classes": logits over classes, of which one is right for a text, a token, or an end of an answer
-- "several": a logit a label, any number of which may be right
-- "yes_no": one logit a text, for one label that is right or not
-- "number": a number a text
-- "vectors": a vector a text
-"""
+"""Which of Keras's losses fit what a model gives: one table, by the kinds of `tasks.Kind`."""
 
 import re
 from typing import Any, Literal, NamedTuple
@@ -15,19 +6,9 @@ from typing import Any, Literal, NamedTuple
 import keras
 
 from finetune_tf.errors import ModelError
-from finetune_tf.labels import Labels
 from finetune_tf.messages import say, warn
-from finetune_tf.tasks import IGNORED, Task
-
-Kind = Literal["classes", "several", "yes_no", "number", "vectors"]
-
-#: What the outputs are for the loss of each preset.
-KINDS: dict[str, Kind] = {
-    "cross_entropy": "classes",
-    "binary_cross_entropy": "several",
-    "mean_squared_error": "number",
-    "similarity": "vectors",
-}
+from finetune_tf.tasks import IGNORED, Kind, Task
+from finetune_tf.training.presets import PRESETS
 
 
 class Fit(NamedTuple):
@@ -137,27 +118,25 @@ def fit_of(loss: Any, kind: Kind) -> Fit | None:
     return LOSSES.get(_USUAL[kind] if loss is None else name_of(loss) or "")
 
 
-def kind_of(task: Task, labels: Labels | None, loss: Any = None) -> Kind:
+def kind_of(task: Task, loss: Any = None) -> Kind:
     """What the outputs of a model are.
 
     Args:
         task: Of the model.
-        labels: Of the model.
         loss: That it learns with: binary cross-entropy on one output makes it the logit of yes.
     """
-    kind = KINDS[task.preset(labels)]
+    kind = task.output_kind
     fit = LOSSES.get(name_of(loss) or "")
     return "yes_no" if kind == "number" and fit is not None and "yes_no" in fit.kinds else kind
 
 
-def fitting_loss(loss: Any, task: Task, labels: Labels | None) -> Any:
+def fitting_loss(loss: Any, task: Task) -> Any:
     """A loss that takes what the model gives, whatever form it was written in.
 
     Args:
         loss: In any of the forms that Keras takes: a name, a function, an object, its config, or
             one of these in a list or dict.
         task: Of the model.
-        labels: Of the model.
 
     Returns:
         An object, or what was given where nothing is known of it.
@@ -167,7 +146,7 @@ def fitting_loss(loss: Any, task: Task, labels: Labels | None) -> Any:
     """
     loss = _single(loss)
     if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
-        loss = _CROSS_ENTROPY[kind_of(task, labels)]
+        loss = _CROSS_ENTROPY[task.output_kind]
     if isinstance(loss, type) and issubclass(loss, keras.losses.Loss):
         loss = loss()
     name = name_of(loss)
@@ -179,8 +158,8 @@ def fitting_loss(loss: Any, task: Task, labels: Labels | None) -> Any:
             )
         return loss
     fit = LOSSES[name]
-    if kind_of(task, labels, loss) not in fit.kinds:
-        raise ModelError(_does_not_fit(name, fit, task, labels))
+    if kind_of(task, loss) not in fit.kinds:
+        raise ModelError(_does_not_fit(name, fit, task))
     if fit.takes == "positive":
         warn(
             f"{name} takes numbers above 0, but the model gives any: where they are below, it "
@@ -200,7 +179,7 @@ def fitting_loss(loss: Any, task: Task, labels: Labels | None) -> Any:
             f"{type(loss).__name__} has from_logits=False, but the model returns logits, so it "
             "will not learn. Write from_logits=True.",
         )
-    if config.get("label_smoothing") and task.name == "question-answering":
+    if config.get("label_smoothing") and task.targets_are_positions:
         raise ModelError(
             "label_smoothing spreads probability over all classes. In question answering these "
             "are the tokens of a batch, padding included, so it means nothing there: leave it out."
@@ -234,16 +213,17 @@ def _ignoring(loss: keras.losses.Loss, config: dict) -> keras.losses.Loss:
     return type(loss).from_config({**config, "ignore_class": IGNORED})
 
 
-def _does_not_fit(name: str, fit: Fit, task: Task, labels: Labels | None) -> str:
+def _does_not_fit(name: str, fit: Fit, task: Task) -> str:
     if not fit.kinds:
         return (
             f"{name} is for {fit.meant_for}, but the model returns logits or numbers. Call "
             "compile() without a loss to get the one that fits, or write a function of targets "
             "and logits."
         )
-    is_text = task.name == "text-classification"
-    model = f"problem type is {labels.problem_type!r}" if is_text else f"task is {task.name!r}"
+    by_problem = task.labels is not None and task.measure == task.labels.problem_type
+    model = f"problem type is {task.measure!r}" if by_problem else f"task is {task.name!r}"
+    preset = PRESETS[task.output_kind].__name__
     return (
         f"{name} is for {fit.meant_for}, but the model's {model}. Call compile() without a loss to "
-        f"get the one that fits. That is the one of ft.presets.{task.preset(labels)}()."
+        f"get the one that fits. That is the one of ft.presets.{preset}()."
     )

@@ -18,7 +18,7 @@ from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 from finetune_tf.keras_internals import set_direction
 from finetune_tf.spelling import names_checked
-from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks import IGNORED, Kind
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.pairs import PairSimilarity
@@ -32,14 +32,14 @@ from finetune_tf.training.schedules import (
 
 Rate = float | Literal["auto"] | WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule
 
-#: What makes the loss of each preset, where no optimizer is wanted.
-LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
-    "cross_entropy": functools.partial(
+#: What makes the loss for each kind of outputs, where no optimizer is wanted.
+LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
+    "classes": functools.partial(
         keras.losses.SparseCategoricalCrossentropy, from_logits=True, ignore_class=IGNORED
     ),
-    "binary_cross_entropy": functools.partial(keras.losses.BinaryCrossentropy, from_logits=True),
-    "mean_squared_error": keras.losses.MeanSquaredError,
-    "similarity": PairSimilarity,
+    "several": functools.partial(keras.losses.BinaryCrossentropy, from_logits=True),
+    "number": keras.losses.MeanSquaredError,
+    "vectors": PairSimilarity,
 }
 
 
@@ -74,7 +74,7 @@ def cross_entropy(
         optimizer, loss and metrics.
     """
     check(label_smoothing=label_smoothing)
-    plain = LOSSES["cross_entropy"]
+    plain = LOSSES["classes"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
@@ -161,7 +161,7 @@ def binary_cross_entropy(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["binary_cross_entropy"](),
+        "loss": LOSSES["several"](),
         "metrics": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
     }
 
@@ -182,7 +182,7 @@ def mean_squared_error(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["mean_squared_error"](),
+        "loss": LOSSES["number"](),
         "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
     }
 
@@ -212,9 +212,18 @@ def similarity(
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["similarity"](scale),
+        "loss": LOSSES["vectors"](scale),
         "metrics": [],
     }
+
+
+#: The preset for each kind of outputs.
+PRESETS: dict[Kind, Callable[..., dict[str, Any]]] = {
+    "classes": cross_entropy,
+    "several": binary_cross_entropy,
+    "number": mean_squared_error,
+    "vectors": similarity,
+}
 
 
 @names_checked

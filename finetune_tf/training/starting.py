@@ -41,10 +41,10 @@ def start_from_mean(model: Any, train: "Examples") -> float | None:
         DataError: If a target is no number.
     """
     require_task(model)
-    is_regression = model.labels is not None and model.task.kind(model.labels) == "regression"
+    is_regression = model.labels is not None and model.task.measure == "regression"
     if not is_regression or "classifier" not in untrained_layers(model):
         return None
-    mean = float(np.mean(model.task.targets(train, model.labels), dtype="float64"))
+    mean = float(np.mean(model.task.targets(train), dtype="float64"))
     bias = next(variable for variable in model.weights if variable.path == _BIAS)
     bias.assign(np.full(bias.shape, mean, dtype="float32"))
     remember_as_initial(model, _BIAS)

@@ -10,13 +10,12 @@ from keras import ops
 
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.labels import Labels, is_integer_text
-from finetune_tf.tasks import IGNORED, Task
-from finetune_tf.training.outputs import Kind
+from finetune_tf.tasks import IGNORED, Kind, Task
 from finetune_tf.values import check_range, concrete
 
 
 def class_weights(
-    given: Any, kind: Kind, task: Task, labels: Labels | None, classes: int, tokenizer: Any
+    given: Any, kind: Kind, task: Task, classes: int, tokenizer: Any
 ) -> np.ndarray | None:
     """Weights in the order of the classes.
 
@@ -25,7 +24,6 @@ def class_weights(
             word of the vocabulary). A class that is not named weighs 1.
         kind: What the outputs of the model are.
         task: Of the model.
-        labels: Of the model.
         classes: How many outputs it has.
         tokenizer: Called without arguments, gives the tokenizer whose words are the classes.
 
@@ -38,7 +36,8 @@ def class_weights(
     """
     if given is None:
         return None
-    if kind in ("number", "vectors") or task.name == "question-answering":
+    labels = task.labels
+    if kind in ("number", "vectors") or task.targets_are_positions:
         what = "a regression" if kind == "number" else task.name
         raise ArgumentError(
             f"class_weight weighs classes, and {what} has none. Give a weight for each text "

@@ -142,7 +142,7 @@ def loss_of(model: keras.Model):
     """The task's own loss; of a bare model the one of `references/pytorch.py`."""
     if model.task.name == "feature-extraction":
         return lambda _, vectors: ops.mean(ops.square(vectors))
-    return getattr(ft.presets, model.task.preset(model.labels))()["loss"]
+    return ft.presets.PRESETS[model.task.output_kind]()["loss"]
 
 
 def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) -> None:

@@ -99,7 +99,7 @@ def questions(rows):
 
 
 def baseline(name, train, test):
-    targets = get_task("question-answering").targets(train, None)
+    targets = get_task("question-answering").targets(train)
     return MEASURE.baselines[name](train, targets, test, None, 0)
 
 

@@ -48,7 +48,7 @@ class WordModel(keras.Model):
         words.set_weights([np.array([says.get(word, [0.0] * len(labels)) for word in WORDS])])
         self._known = SimpleNamespace(labels=labels, tokenizer=tokenizer)
 
-    task = get_task("text-classification")
+    task = property(lambda self: get_task("text-classification", self.labels))
     max_length = 8
     labels = property(lambda self: self._known.labels)
     tokenizer = property(lambda self: self._known.tokenizer)

@@ -12,10 +12,13 @@ from finetune_tf.data.places import Places
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks import TASKS, get_task
 
-TASK = get_task("text-classification")
 MOODS = Labels(["bad", "good"])
 TOPICS = Labels(["plot", "cast", "sound"], "multi_label_classification")
 STARS = Labels(["stars"])
+
+
+def task(labels=MOODS):
+    return get_task("text-classification", labels)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +32,14 @@ def examples(**columns):
 
 
 def targets(values, labels):
-    return TASK.targets(examples(label=values), labels)
+    return task(labels).targets(examples(label=values))
 
 
 class TestEncode:
     TEXTS = ("the film was good", "dull", "A GREAT story, unheard of")
 
     def test_is_what_the_tokenizer_gives(self, tokenizer):
-        encoded = TASK.encode(examples(text=list(self.TEXTS)), tokenizer, 32, MOODS)
+        encoded = task().encode(examples(text=list(self.TEXTS)), tokenizer, 32)
         for i, text in enumerate(self.TEXTS):
             expected = tokenizer(text)
             assert encoded.features["input_ids"][i].tolist() == expected["input_ids"]
@@ -48,14 +51,14 @@ class TestEncode:
 
     def test_a_pair_has_two_token_types(self, tokenizer):
         pair = examples(text=["the film was good"], text_pair=["a great story"])
-        encoded = TASK.encode(pair, tokenizer, 32, MOODS)
+        encoded = task().encode(pair, tokenizer, 32)
         expected = tokenizer("the film was good", "a great story")
         assert encoded.features["input_ids"][0].tolist() == expected["input_ids"]
         assert encoded.features["token_type_ids"][0].tolist() == [0] * 6 + [1] * 4
 
     def test_long_texts_lose_their_end_and_are_counted(self, tokenizer):
         texts = ["good", "good " * 20, "the film was good"]
-        encoded = TASK.encode(examples(text=texts), tokenizer, 6, MOODS)
+        encoded = task().encode(examples(text=texts), tokenizer, 6)
         assert [len(row) for row in encoded.features["input_ids"]] == [3, 6, 6]
         assert encoded.truncated == 1
         good, end = tokenizer.convert_tokens_to_ids(["good", "[SEP]"])
@@ -63,15 +66,15 @@ class TestEncode:
 
     def test_of_a_long_pair_the_longer_text_is_cut(self, tokenizer):
         pair = examples(text=["good " * 10], text_pair=["dull story"])
-        encoded = TASK.encode(pair, tokenizer, 8, MOODS)
+        encoded = task().encode(pair, tokenizer, 8)
         assert encoded.features["token_type_ids"][0].tolist() == [0] * 5 + [1] * 3
         assert encoded.truncated == 1
 
     def test_labels_become_targets_in_the_order_of_the_model(self, tokenizer):
         labelled = examples(text=["dull", "great"], label=["bad", "good"])
-        assert TASK.encode(labelled, tokenizer, 8, MOODS).targets.tolist() == [0, 1]
+        assert task().encode(labelled, tokenizer, 8).targets.tolist() == [0, 1]
         turned = Labels(["good", "bad"])
-        assert TASK.encode(labelled, tokenizer, 8, turned).targets.tolist() == [1, 0]
+        assert task(turned).encode(labelled, tokenizer, 8).targets.tolist() == [1, 0]
 
 
 class TestTargets:
@@ -137,19 +140,19 @@ class TestWrongLabels:
 
 class TestProbabilities:
     def test_one_of_several(self):
-        found = TASK.probabilities(np.array([[0.0, np.log(3)], [1000.0, -1000.0]]), MOODS)
+        found = task().probabilities(np.array([[0.0, np.log(3)], [1000.0, -1000.0]]))
         np.testing.assert_allclose(found, [[0.25, 0.75], [1, 0]])
 
     def test_several(self):
-        found = TASK.probabilities(np.array([[0.0, np.log(3), -np.log(3)]]), TOPICS)
+        found = task(TOPICS).probabilities(np.array([[0.0, np.log(3), -np.log(3)]]))
         np.testing.assert_allclose(found, [[0.5, 0.75, 0.25]])
 
     def test_very_sure_of_several(self):
-        found = TASK.probabilities(np.array([[-1000.0, 1000.0, 0.0]]), TOPICS)
+        found = task(TOPICS).probabilities(np.array([[-1000.0, 1000.0, 0.0]]))
         np.testing.assert_allclose(found, [[0, 1, 0.5]])
 
     def test_a_number_stays(self):
-        np.testing.assert_array_equal(TASK.probabilities(np.array([[3.5], [-1]]), STARS), [3.5, -1])
+        np.testing.assert_array_equal(task(STARS).probabilities(np.array([[3.5], [-1]])), [3.5, -1])
 
 
 def test_unknown_task():

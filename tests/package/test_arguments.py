@@ -167,7 +167,7 @@ def test_what_every_keras_optimizer_takes_is_checked_in_ours(name, wrong):
 def test_options_of_tasks(task, method, option):
     task = get_task(task)
     assert option in (*task.encode_options, *task.options)
-    arguments = [object(), object(), 8, None] if method == "encode" else [object()] * 4
+    arguments = [object(), object(), 8] if method == "encode" else [object()] * 3
     for wrong in (math.nan, math.inf, "3", True):
         with pytest.raises(ArgumentError, match=f"^{option} is a"):
             getattr(task, method)(*arguments, **{option: wrong})

@@ -154,7 +154,6 @@ def described(logits, contexts, offsets, example, **options):
         [np.array(row, "float32") for row in logits],
         SimpleNamespace(offsets=[np.array(row) for row in offsets], example=np.array(example)),
         from_arrays(question=["?"] * len(contexts), context=contexts),
-        None,
         **options,
     )
 
@@ -211,9 +210,9 @@ def test_evaluation_leaves_questions_open_only_where_some_have_no_answer():
     )
     open_ended = questions(["?"], ["ab cd ef"], [""])
 
-    assert TASK.decide(logits, encoded, questions(["?"], ["ab cd ef"], ["cd"]), None) == ["ab"]
-    assert TASK.decide(logits, encoded, open_ended, None) == [""]
-    assert TASK.targets(open_ended, None) == [[]]
+    assert TASK.decide(logits, encoded, questions(["?"], ["ab cd ef"], ["cd"])) == ["ab"]
+    assert TASK.decide(logits, encoded, open_ended) == [""]
+    assert TASK.targets(open_ended) == [[]]
 
 
 def test_predict(model):

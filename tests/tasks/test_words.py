@@ -6,8 +6,11 @@ import pytest
 import finetune_tf as ft
 from finetune_tf.tasks import get_task
 
-TASK = get_task("token-classification")
 LABELS = ft.Labels(["O", "B-film", "I-film", "B-who", "I-who"])
+
+
+def task(labels=LABELS):
+    return get_task("token-classification", labels)
 
 
 def sentences(rows) -> ft.data.Examples:
@@ -63,7 +66,7 @@ def byte_tokenizer():
 
 
 def encode(tokenizer, rows):
-    return TASK.encode(sentences(rows), tokenizer, 16, LABELS)
+    return task().encode(sentences(rows), tokenizer, 16)
 
 
 def test_the_first_token_of_a_word_has_its_label(bert_tokenizer):
@@ -86,16 +89,16 @@ def test_words_beyond_the_cut_and_words_without_tokens_are_outside(bert_tokenize
     tags = ["O", "O", "B-film", "O", "B-film", "I-film"]
 
     examples = sentences([(words, tags)])
-    encoded = TASK.encode(examples, bert_tokenizer, 6, LABELS)
+    encoded = task().encode(examples, bert_tokenizer, 6)
 
     assert encoded.truncated == 1
     assert encoded.words[0][:, 0].tolist() == [1, -1, 2, 3, 4, -1]
     assert encoded.targets[0].tolist() == [-100, 0, 1, 0, 1, -100]
-    decided = TASK.decide(logits(encoded, [tags]), encoded, examples, LABELS)
+    decided = task().decide(logits(encoded, [tags]), encoded, examples)
     assert decided == [["O", "O", "B-film", "O", "B-film", "O"]]
 
     nouns = ft.Labels(["noun", "verb"])
-    decided = TASK.decide(logits(encoded, [["verb"] * 6], nouns), encoded, examples, nouns)
+    decided = task(nouns).decide(logits(encoded, [["verb"] * 6], nouns), encoded, examples)
     assert decided == [["verb", "noun", "verb", "verb", "verb", "noun"]]
 
 
@@ -114,9 +117,9 @@ def test_byte_level_tokens_have_their_space(byte_tokenizer):
 def describe(tokenizer, texts, tags, labels=LABELS):
     column = "text" if isinstance(texts[0], str) else "tokens"
     examples = ft.data.Examples({column: texts}, name="texts")
-    TASK.require(examples)
-    encoded = TASK.encode(examples, tokenizer, 16, labels)
-    return TASK.describe(logits(encoded, tags, labels), encoded, examples, labels)
+    task().require(examples)
+    encoded = task(labels).encode(examples, tokenizer, 16)
+    return task(labels).describe(logits(encoded, tags, labels), encoded, examples)
 
 
 def test_entities_have_places_in_the_text(bert_tokenizer):
@@ -151,12 +154,12 @@ def test_a_byte_level_text_has_the_words_of_a_bert(byte_tokenizer, bert_tokenize
     examples = ft.data.Examples({"text": [text]}, name="texts")
 
     for tokenizer in (byte_tokenizer, bert_tokenizer):
-        encoded = TASK.encode(examples, tokenizer, 99, LABELS)
+        encoded = task().encode(examples, tokenizer, 99)
         words = [text[start:end] for _, start, end in encoded.words[0]]
         assert words == [
             *("actor", "'", "s", "in", "New", "York", "…", "\U0001f600", "!", "王", "小")
         ]
-    ids = TASK.encode(examples, byte_tokenizer, 99, LABELS).features["input_ids"][0]
+    ids = task().encode(examples, byte_tokenizer, 99).features["input_ids"][0]
     assert byte_tokenizer.convert_ids_to_tokens(ids)[1] == "Ġactor"
 
 
@@ -186,6 +189,6 @@ def test_tags_without_b_and_i_are_one_entity_a_word(bert_tokenizer):
     found = describe(bert_tokenizer, ["good film in"], [["noun", "noun", "O"]], labels)[0]
 
     assert [(e.label, e.text) for e in found] == [("noun", "good"), ("noun", "film")]
-    assert (TASK.kind(labels), TASK.kind(LABELS)) == ("tagging", "token-classification")
-    assert TASK.kind(ft.Labels(["B", "I", "O"])) == "token-classification"
-    assert TASK.kind(ft.Labels(["B", "I", "CD"])) == "tagging"
+    assert (task(labels).measure, task(LABELS).measure) == ("tagging", "token-classification")
+    assert task(ft.Labels(["B", "I", "O"])).measure == "token-classification"
+    assert task(ft.Labels(["B", "I", "CD"])).measure == "tagging"

@@ -381,7 +381,7 @@ def test_the_presets_keep_their_metrics():
     for case in CASES:
         model = small_task_model(case)
         with messages.quiet():
-            model.compile(**getattr(ft.presets, model.task.preset(model.labels))())
+            model.compile(**ft.presets.PRESETS[model.task.output_kind]())
         assert model.compiled
 
 
