@@ -3,7 +3,7 @@
 Plain numbers in, Keras layers out: nothing here knows Hugging Face names or files.
 """
 
-from finetune_tf.architectures.attention import RelativePositionBias, SelfAttention
+from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.convolution import ConvolutionBlock
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
@@ -16,9 +16,15 @@ from finetune_tf.architectures.heads import (
     VocabularyBias,
 )
 from finetune_tf.architectures.layers import FeedForward, LayerNorm
-from finetune_tf.architectures.relative_positions import RelativePositions
+from finetune_tf.architectures.masks import AttentionMask
+from finetune_tf.architectures.positions import (
+    RelativePositionBias,
+    RelativePositions,
+    RotaryPositions,
+)
 
 __all__ = [
+    "AttentionMask",
     "Backbone",
     "ClassificationHead",
     "ConvolutionBlock",
@@ -27,10 +33,11 @@ __all__ = [
     "EncoderBlock",
     "FeedForward",
     "LayerNorm",
+    "MultiHeadAttention",
     "Pooling",
     "RelativePositionBias",
     "RelativePositions",
-    "SelfAttention",
+    "RotaryPositions",
     "Transform",
     "UnitLength",
     "VocabularyBias",

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
+from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from finetune_tf import kernels
-from finetune_tf.architectures.attention import SelfAttention
+from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.heads import Pooling
-from finetune_tf.architectures.layers import PACKAGE, FeedForward, LayerNorm, first_row
+from finetune_tf.architectures.layers import PACKAGE, FeedForward, FirstToken, LayerNorm
+from finetune_tf.architectures.masks import AttentionMask
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -24,7 +26,7 @@ class EncoderBlock(keras.layers.Layer):
     Both parts are handed in, so that a family with another attention needs no other block.
 
     Args:
-        attention: Takes (hidden, attention_mask, positions); named "attention".
+        attention: An `Attention`, named "attention".
         feed_forward: Takes hidden; named "feed_forward".
         dropout: Rate on the output of the feed-forward part.
         attention_output_dropout: Rate on the output of the attention; by default `dropout`.
@@ -51,7 +53,8 @@ class EncoderBlock(keras.layers.Layer):
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # A mixed policy would cast positions, such as rotary tables in float32, to its type.
+        super().__init__(**kwargs, autocast=False)
         if attention_output_dropout is None:
             attention_output_dropout = dropout
         self._config = {
@@ -76,83 +79,99 @@ class EncoderBlock(keras.layers.Layer):
 
     def build(
         self,
-        hidden_shape: tuple,
+        x_shape: tuple,
+        context_shape: tuple | None = None,
         attention_mask_shape: tuple | None = None,
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds both parts."""
-        self.attention.build(hidden_shape, attention_mask_shape, positions_shape)
-        self.feed_forward.build(hidden_shape)
+        self.attention.build(x_shape, context_shape, attention_mask_shape, positions_shape)
+        self.feed_forward.build(x_shape)
         if self._config["has_attention_norm"]:
-            self.attention_norm.build(hidden_shape)
-        self.feed_forward_norm.build(hidden_shape)
+            self.attention_norm.build(x_shape)
+        self.feed_forward_norm.build(x_shape)
 
     def call(
         self,
-        hidden: Any,
-        attention_mask: Any,
+        x: Any,
+        context: Any = None,
+        attention_mask: Any = None,
         positions: Any = None,
-        first_token: bool = False,
+        start: Any = 0,
         training: bool | None = None,
     ) -> Any:
-        """(B, L, D) to (B, L, D), or to (B, 1, D).
+        """Passes tokens through both parts.
 
         Args:
-            hidden: (B, L, D).
-            attention_mask: (B, L), 1 for real tokens.
-            positions: What the family's layer for positions gives, for the attention.
-            first_token: Whether only the first token is asked for, which spares the others all
-                that they do not do for it.
+            x: (B, Q, D). Nothing is computed for tokens that are not among them, apart from what
+                is seen of the context: `block(h[:, :1], context=h)` is `block(h)[:, :1]`.
+            context: (B, K, D), what the attention sees; by default `x` itself.
+            attention_mask: As of `Attention.call`, as are positions and start.
+            positions: What the family's layer in `positions` gives.
+            start: Where in the context `x` begins.
             training: Whether dropout is active.
+
+        Returns:
+            (B, Q, D).
         """
-        options = {"first_token": first_token, "training": training}
-        inputs = (hidden, attention_mask, positions)
+        inputs = (x, context, attention_mask, positions, start)
         if self.gradient_checkpointing and training:
-            return kernels.recomputed(self, "transform", *inputs, **options)
-        return self.transform(*inputs, **options)
+            return kernels.recomputed(self, "transform", *inputs, training=training)
+        return self.transform(*inputs, training=training)
 
     def transform(
         self,
-        hidden: Any,
+        x: Any,
+        context: Any,
         attention_mask: Any,
         positions: Any,
-        first_token: bool,
+        start: Any,
         training: bool | None,
     ) -> Any:
         """What the block computes; arguments as of `call`."""
-        first, norm = self._config["norm_first"], self.attention_norm
+        x = ops.cast(x, self.compute_dtype)
         attended = self.attention(
-            self._attended(hidden),
+            self._before_attention(x),
+            self._before_attention(context),
             attention_mask,
             positions,
-            first_token=first_token,
+            start=start,
             training=training,
         )
-        if first_token:
-            hidden = first_row(hidden, 1)
-        if first:
-            hidden = hidden + self.attention_output_dropout(attended, training=training)
-            transformed = self.feed_forward(self.feed_forward_norm(hidden), training=training)
-            return hidden + self.dropout(transformed, training=training)
-        hidden = norm.of_sum(attended, hidden, self.attention_output_dropout, training)
-        transformed = self.feed_forward(hidden, training=training)
-        return self.feed_forward_norm.of_sum(transformed, hidden, self.dropout, training)
+        x = self.join(x, attended, self.attention_norm, self.attention_output_dropout, training)
+        norm = self.feed_forward_norm
+        before = norm(x) if self._config["norm_first"] else x
+        transformed = self.feed_forward(before, training=training)
+        return self.join(x, transformed, norm, self.dropout, training)
 
-    def attention_weights(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
-        """How much each token takes from each other one: (B, H, L, L); arguments as of `call`."""
-        return self.attention.weights_of(self._attended(hidden), attention_mask, positions)
+    def join(
+        self,
+        x: Any,
+        output: Any,
+        norm: LayerNorm,
+        dropout: keras.layers.Dropout,
+        training: bool | None,
+    ) -> Any:
+        """Adds the output of a part to what went into it; normalises the sum, if not the input."""
+        if self._config["norm_first"]:
+            return x + dropout(output, training=training)
+        return norm.of_sum(output, x, dropout, training)
 
-    def _attended(self, hidden: Any) -> Any:
-        """What the attention sees."""
+    def attention_weights(
+        self, x: Any, context: Any = None, attention_mask: Any = None, positions: Any = None
+    ) -> Any:
+        """How much each token takes from the context: (B, H, Q, K); arguments as of `call`."""
+        x, context = self._before_attention(x), self._before_attention(context)
+        return self.attention.weights_of(x, context, attention_mask, positions)
+
+    def _before_attention(self, x: Any) -> Any:
+        """What the attention sees, of the query as of the context."""
         normed = self._config["norm_first"] and self._config["has_attention_norm"]
-        return self.attention_norm(hidden) if normed else hidden
+        return self.attention_norm(x) if normed and x is not None else x
 
-    def compute_output_spec(
-        self, hidden: Any, *others: Any, first_token: bool = False, training: bool | None = None
-    ) -> keras.KerasTensor:
-        """(B, L, D), as the input, or (B, 1, D)."""
-        batch, length, size = hidden.shape
-        return keras.KerasTensor((batch, 1 if first_token else length, size), self.compute_dtype)
+    def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
+        """(B, Q, D), as the query."""
+        return keras.KerasTensor(x.shape, self.compute_dtype)
 
     def get_config(self) -> dict:
         """Keras config, with the parts that were handed in."""
@@ -221,12 +240,12 @@ def bert_block(
         attention_dropout: Rate on the attention weights.
         initializer_range: Standard deviation of new kernels.
         dtype: Keras dtype policy; None for the global one.
-        attention: Stands in the place of the usual `SelfAttention`.
+        attention: Stands in the place of the usual `MultiHeadAttention`.
         block_class: What to make of the parts.
         **block: For `block_class`.
     """
     if attention is None:
-        attention = SelfAttention(
+        attention = MultiHeadAttention(
             hidden_size,
             num_heads,
             attention_dropout,
@@ -247,8 +266,9 @@ def bert_block(
 
 def encoder(
     embeddings: Embeddings,
-    blocks: Sequence[keras.layers.Layer],
-    positions: keras.layers.Layer | None = None,
+    blocks: Sequence[EncoderBlock],
+    masks: Sequence[AttentionMask] | None = None,
+    positions: Sequence[keras.layers.Layer] | None = None,
     final_norm: keras.layers.Layer | None = None,
 ) -> Backbone:
     """Chains embeddings and blocks over symbolic inputs.
@@ -256,22 +276,36 @@ def encoder(
     Args:
         embeddings: The first stage. There is an input `token_type_ids` if it has a table for it.
         blocks: The other stages; a block that stands several times shares its weights.
-        positions: Gives each block what its attention needs to know of relative positions.
+        masks: The mask of each block. A layer that stands several times is called once, and its
+            output handed to all of these blocks. By default all see every real token.
+        positions: The layer of each block for relative positions, likewise; None for none.
         final_norm: After the last block.
     """
     names = ["input_ids", "token_type_ids", "attention_mask"]
     if embeddings.token_type is None:
         names.remove("token_type_ids")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    ids, tokens = inputs["input_ids"], inputs["attention_mask"]
     more = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
     if not embeddings.mask_padding:
         del more["attention_mask"]
     hidden = embeddings(ids, **more)
-    known = () if positions is None else (positions(ids),)
-    for block in blocks[:-1]:
-        hidden = block(hidden, mask, *known)
-    ends = [blocks[-1](hidden, mask, *known, first_token=only) for only in (False, True)]
+
+    # Each layer is called once, whichever blocks share its output.
+    masks = masks or [AttentionMask(name="mask")] * len(blocks)
+    positions = positions or [None] * len(blocks)
+    made = {id(layer): layer(tokens) for layer in dict.fromkeys([*masks, *positions]) if layer}
+    known = [
+        {"attention_mask": made[id(mask)], "positions": made.get(id(layer))}
+        for mask, layer in zip(masks, positions, strict=True)
+    ]
+    for block, arguments in zip(blocks[:-1], known, strict=False):
+        hidden = block(hidden, **arguments)
+    first = FirstToken(name="first_token")(hidden)
+    ends = [
+        blocks[-1](hidden, **known[-1]),
+        blocks[-1](first, context=hidden, **known[-1]),
+    ]
     if final_norm is not None:
         ends = [final_norm(end) for end in ends]
     return Backbone(inputs, *ends, embeddings)

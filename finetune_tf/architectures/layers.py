@@ -19,7 +19,7 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """(…, D) to (…, units)."""
-        return kernels.dense(inputs, self.kernel, self.bias, training=training)
+        return kernels.dense(inputs, self.kernel, self.bias)
 
 
 def dense(
@@ -35,9 +35,34 @@ def dense(
     )
 
 
-def first_row(x: Any, axis: int) -> Any:
-    """All but the first row of an axis left out; TensorFlow knows of `x[:1]` only "0 or 1 rows"."""
-    return ops.expand_dims(x[(slice(None),) * axis + (0,)], axis)
+def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
+    """The rows of a query, taken from what was made for every row of its context.
+
+    Args:
+        x: A mask or positions, whose `axis` has a row for each token of the context, or a single
+            row for all of them.
+        axis: The one to cut.
+        start: Where in the context the query begins.
+        count: Rows to take.
+    """
+    if x.shape[axis] == 1:
+        return x
+    begin, size = [0] * len(x.shape), list(ops.shape(x))
+    begin[axis], size[axis] = start, count
+    return ops.slice(x, begin, size)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FirstToken(keras.layers.Layer):
+    """The first token alone, as the query of a block of which nothing else is asked for."""
+
+    def call(self, hidden: Any) -> Any:
+        """(B, L, D) to (B, 1, D)."""
+        return hidden[:, 0][:, None]  # TensorFlow knows of `hidden[:, :1]` only "0 or 1 rows"
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(B, 1, D)."""
+        return (input_shape[0], 1, input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -153,9 +178,7 @@ class FeedForward(keras.layers.Layer):
             x, gate = ops.split(self.intermediate(x), 2, axis=-1)
             x = self._activate(x) * gate
         else:
-            inner = self.intermediate
-            name = self._config["activation"]
-            x = kernels.dense(x, inner.kernel, inner.bias, name, training)
+            x = kernels.activated(self.intermediate, x, self._config["activation"], training)
         return self.output_dense(self.dropout(x, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

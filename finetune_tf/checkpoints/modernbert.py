@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import (
+    AttentionMask,
     Backbone,
     Embeddings,
     EncoderBlock,
     FeedForward,
     LayerNorm,
-    SelfAttention,
+    MultiHeadAttention,
+    RotaryPositions,
     Transform,
     encoder,
 )
@@ -97,17 +99,22 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
         **start,
         name="embeddings",
     )
-    window = config.get("sliding_window", config["local_attention"] // 2)
+    types = _layer_types(config)
+    windows = {_FULL: None, _SLIDING: config.get("sliding_window", config["local_attention"] // 2)}
+    masks = {kind: AttentionMask(window=windows[kind], name=f"{kind}_mask") for kind in windows}
+    positions = {
+        kind: RotaryPositions(size // heads, _rope_theta(config, kind), name=f"{kind}_positions")
+        for kind in windows
+    }
     blocks = []
-    for i, layer_type in enumerate(_layer_types(config)):
-        attention = SelfAttention(
+    for i in range(len(types)):
+        attention = MultiHeadAttention(
             size,
             heads,
             config["attention_dropout"],
             use_bias=config["attention_bias"],
             fused=True,
-            rope_theta=_rope_theta(config, layer_type),
-            window=window if layer_type == _SLIDING else None,
+            rotary=True,
             **start,
             name="attention",
         )
@@ -135,7 +142,13 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             )
         )
     last = LayerNorm(config["norm_eps"], config["norm_bias"], dtype=dtype, name="final_norm")
-    return encoder(embeddings, blocks, final_norm=last)
+    return encoder(
+        embeddings,
+        blocks,
+        [masks[kind] for kind in types],
+        [positions[kind] for kind in types],
+        last,
+    )
 
 
 def _weights(config: dict) -> list[Weight]:

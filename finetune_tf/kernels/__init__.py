@@ -11,7 +11,7 @@ from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers,
 from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
-    from finetune_tf.kernels.tensorflow import add_norm, dense, masked_softmax, rows
+    from finetune_tf.kernels.tensorflow import activated, add_norm, dense, masked_softmax, rows
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
         global_norm,
@@ -22,6 +22,7 @@ if keras.backend.backend() == "tensorflow":
     )
 else:
     from finetune_tf.kernels.portable import (
+        activated,
         adamw_update,
         add_norm,
         dense,
@@ -36,6 +37,7 @@ else:
 
 __all__ = [
     "ACTIVATIONS",
+    "activated",
     "activation",
     "adamw_numbers",
     "adamw_update",
