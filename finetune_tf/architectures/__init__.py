@@ -5,6 +5,7 @@ Plain numbers in, Keras layers out: nothing here knows Hugging Face names or fil
 
 from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.convolution import ConvolutionBlock
+from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.encoder import Backbone, EncoderBlock, bert_block, encoder
@@ -28,6 +29,7 @@ __all__ = [
     "Backbone",
     "ClassificationHead",
     "ConvolutionBlock",
+    "CrossAttentionBlock",
     "DisentangledAttention",
     "Embeddings",
     "EncoderBlock",
@@ -43,4 +45,5 @@ __all__ = [
     "VocabularyBias",
     "bert_block",
     "encoder",
+    "rotary_block",
 ]

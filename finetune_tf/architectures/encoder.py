@@ -15,7 +15,7 @@ from finetune_tf import kernels
 from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.heads import Pooling
-from finetune_tf.architectures.layers import PACKAGE, FeedForward, FirstToken, LayerNorm
+from finetune_tf.architectures.layers import PACKAGE, FeedForward, FirstToken, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
 
 
@@ -36,9 +36,12 @@ class EncoderBlock(keras.layers.Layer):
         norm_bias: Whether normalisations have an offset.
         has_attention_norm: Whether the attention has a normalisation; the first block of
             ModernBERT has none, since the embeddings end in one.
+        rms_norm: Whether normalisations only divide by the root mean square (`RMSNorm`).
         gradient_checkpointing: Whether training keeps only input and output of the block and
             computes the rest again for the gradient: less memory for more time.
     """
+
+    parts = ("attention", "feed_forward")  # what is handed in
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class EncoderBlock(keras.layers.Layer):
         norm_first: bool = False,
         norm_bias: bool = True,
         has_attention_norm: bool = True,
+        rms_norm: bool = False,
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -64,18 +68,24 @@ class EncoderBlock(keras.layers.Layer):
             "norm_first": norm_first,
             "norm_bias": norm_bias,
             "has_attention_norm": has_attention_norm,
+            "rms_norm": rms_norm,
         }
         self.gradient_checkpointing = gradient_checkpointing
         policy = self.dtype_policy
         self.attention = attention
         self.feed_forward = feed_forward
-        norm = {"epsilon": layer_norm_eps, "use_bias": norm_bias, "dtype": policy}
-        self.attention_norm = LayerNorm(**norm, name="attention_norm")
-        self.feed_forward_norm = LayerNorm(**norm, name="feed_forward_norm")
+        self.attention_norm = self._norm("attention_norm")
+        self.feed_forward_norm = self._norm("feed_forward_norm")
         self.attention_output_dropout = keras.layers.Dropout(
             attention_output_dropout, dtype=policy, name="attention_output_dropout"
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+
+    def _norm(self, name: str) -> LayerNorm:
+        epsilon, policy = self._config["layer_norm_eps"], self.dtype_policy
+        if self._config["rms_norm"]:
+            return RMSNorm(epsilon, dtype=policy, name=name)
+        return LayerNorm(epsilon, self._config["norm_bias"], dtype=policy, name=name)
 
     def build(
         self,
@@ -114,7 +124,10 @@ class EncoderBlock(keras.layers.Layer):
         Returns:
             (B, Q, D).
         """
-        inputs = (x, context, attention_mask, positions, start)
+        return self._transformed(x, context, attention_mask, positions, start, training=training)
+
+    def _transformed(self, *inputs: Any, training: bool | None) -> Any:
+        """`transform`, of which training keeps the inside or not."""
         if self.gradient_checkpointing and training:
             return kernels.recomputed(self, "transform", *inputs, training=training)
         return self.transform(*inputs, training=training)
@@ -129,6 +142,18 @@ class EncoderBlock(keras.layers.Layer):
         training: bool | None,
     ) -> Any:
         """What the block computes; arguments as of `call`."""
+        x = self._add_attention(x, context, attention_mask, positions, start, training)
+        return self._add_feed_forward(x, training)
+
+    def _add_attention(
+        self,
+        x: Any,
+        context: Any,
+        attention_mask: Any,
+        positions: Any,
+        start: Any,
+        training: bool | None,
+    ) -> Any:
         x = ops.cast(x, self.compute_dtype)
         attended = self.attention(
             self._before_attention(x),
@@ -138,13 +163,16 @@ class EncoderBlock(keras.layers.Layer):
             start=start,
             training=training,
         )
-        x = self.join(x, attended, self.attention_norm, self.attention_output_dropout, training)
+        dropout = self.attention_output_dropout
+        return self._add(x, attended, self.attention_norm, dropout, training)
+
+    def _add_feed_forward(self, x: Any, training: bool | None) -> Any:
         norm = self.feed_forward_norm
         before = norm(x) if self._config["norm_first"] else x
         transformed = self.feed_forward(before, training=training)
-        return self.join(x, transformed, norm, self.dropout, training)
+        return self._add(x, transformed, norm, self.dropout, training)
 
-    def join(
+    def _add(
         self,
         x: Any,
         output: Any,
@@ -152,7 +180,7 @@ class EncoderBlock(keras.layers.Layer):
         dropout: keras.layers.Dropout,
         training: bool | None,
     ) -> Any:
-        """Adds the output of a part to what went into it; normalises the sum, if not the input."""
+        """Adds what a part gives to what went into it; normalises the sum, if not the input."""
         if self._config["norm_first"]:
             return x + dropout(output, training=training)
         return norm.of_sum(output, x, dropout, training)
@@ -175,10 +203,7 @@ class EncoderBlock(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Keras config, with the parts that were handed in."""
-        parts = {
-            name: serialize_keras_object(getattr(self, name))
-            for name in ("attention", "feed_forward")
-        }
+        parts = {name: serialize_keras_object(getattr(self, name)) for name in self.parts}
         for part in parts.values():
             # Revived with it, a part would be built by itself, and its variables would be
             # called "attention/…" instead of "block_0/attention/…".
@@ -189,9 +214,7 @@ class EncoderBlock(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict) -> "EncoderBlock":
         """Revives the parts, then the block."""
-        parts = {
-            name: deserialize_keras_object(config[name]) for name in ("attention", "feed_forward")
-        }
+        parts = {name: deserialize_keras_object(config[name]) for name in cls.parts}
         return cls(**{**config, **parts})
 
 

@@ -3,7 +3,7 @@
 Shape legend: B batch, L length, D features.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -119,20 +119,44 @@ class LayerNorm(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class RMSNorm(LayerNorm):
+    """Division by the root mean square (Zhang and Sennrich 2019), in float32 inside.
+
+    Args:
+        epsilon: Added to the mean square.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(epsilon, **{**kwargs, "use_bias": False})
+
+    def call(self, x: Any) -> Any:
+        """Normalises the last axis of `x`."""
+        return kernels.rms_norm(x, self.gamma, self.epsilon)
+
+    def of_sum(
+        self, x: Any, residual: Any, dropout: keras.layers.Dropout, training: bool | None
+    ) -> Any:
+        """Normalises the sum of a residual and of `x` with dropout."""
+        return self(residual + dropout(x, training=training))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class FeedForward(keras.layers.Layer):
     """Two Dense layers with an activation between them, gated if asked for.
 
-    Gated (Shazeer 2020), the first Dense is twice as wide, and the activation of its first half
-    is multiplied with its second half.
+    Gated (Shazeer 2020), what comes out of the activation is multiplied with a second projection
+    of the input, the gate.
 
     Args:
         intermediate_size: Width between the two.
         hidden_size: D.
         activation: A Hugging Face activation name.
         initializer_range: Standard deviation of new kernels.
-        gated: Whether a second half gates the first.
-        use_bias: Of both Dense layers.
+        gated: Whether there is a gate. "joined" makes it the second half of a first Dense layer
+            that is twice as wide, "apart" a Dense layer of its own; None leaves it out.
+        use_bias: Of the Dense layers before the activation.
         dropout: Rate between the two.
+        output_bias: Of the last Dense layer; by default `use_bias`.
     """
 
     def __init__(
@@ -141,9 +165,10 @@ class FeedForward(keras.layers.Layer):
         hidden_size: int,
         activation: str = "gelu",
         initializer_range: float = 0.02,
-        gated: bool = False,
+        gated: Literal["joined", "apart"] | None = None,
         use_bias: bool = True,
         dropout: float = 0.0,
+        output_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -155,31 +180,35 @@ class FeedForward(keras.layers.Layer):
             "gated": gated,
             "use_bias": use_bias,
             "dropout": dropout,
+            "output_bias": use_bias if output_bias is None else output_bias,
         }
-        make = {
-            "initializer_range": initializer_range,
-            "dtype": self.dtype_policy,
-            "use_bias": use_bias,
-        }
-        width = 2 * intermediate_size if gated else intermediate_size
-        self.intermediate = dense(width, **make, name="intermediate")
-        self.output_dense = dense(hidden_size, **make, name="output")
+        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        width = 2 * intermediate_size if gated == "joined" else intermediate_size
+        self.intermediate = dense(width, **make, use_bias=use_bias, name="intermediate")
+        self.gate = None
+        if gated == "apart":
+            self.gate = dense(intermediate_size, **make, use_bias=use_bias, name="gate")
+        output_bias = self._config["output_bias"]
+        self.output_dense = dense(hidden_size, **make, use_bias=output_bias, name="output")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self._activate = kernels.activation(activation)
 
     def build(self, input_shape: tuple) -> None:
-        """Builds both Dense layers."""
+        """Builds the Dense layers."""
         self.intermediate.build(input_shape)
+        if self.gate is not None:
+            self.gate.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self._config["intermediate_size"]))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """(B, L, D) to (B, L, D)."""
-        if self._config["gated"]:
-            x, gate = ops.split(self.intermediate(x), 2, axis=-1)
-            x = self._activate(x) * gate
+        if self._config["gated"] == "joined":
+            inner, gate = ops.split(self.intermediate(x), 2, axis=-1)
+            inner = self._activate(inner) * gate
         else:
-            x = kernels.activated(self.intermediate, x, self._config["activation"], training)
-        return self.output_dense(self.dropout(x, training=training))
+            inner = kernels.activated(self.intermediate, x, self._config["activation"], training)
+            inner = inner if self.gate is None else inner * self.gate(x)
+        return self.output_dense(self.dropout(inner, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """(B, L, D), as the input."""

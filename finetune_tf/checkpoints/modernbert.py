@@ -122,7 +122,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             config["intermediate_size"],
             size,
             config["hidden_activation"],
-            gated=True,
+            gated="joined",
             use_bias=config["mlp_bias"],
             dropout=config["mlp_dropout"],
             **start,

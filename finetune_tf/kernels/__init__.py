@@ -7,7 +7,13 @@ for one backend stands in modules named after it, under the same name and with t
 import keras
 
 from finetune_tf.kernels.memory import keep_buffers
-from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
+from finetune_tf.kernels.portable import (
+    ACTIVATIONS,
+    activation,
+    adamw_numbers,
+    layer_norm,
+    rms_norm,
+)
 from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
@@ -49,6 +55,7 @@ __all__ = [
     "layer_norm",
     "masked_softmax",
     "recomputed",
+    "rms_norm",
     "rows",
     "scaled_gradient",
     "summed_gradient",

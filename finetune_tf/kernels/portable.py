@@ -100,6 +100,13 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) ->
     return ops.cast(scaled if beta is None else scaled + beta, x.dtype)
 
 
+def rms_norm(x: Tensor, gamma: Tensor, epsilon: float) -> Tensor:
+    """Division by the root mean square of the last axis, float32 inside; arguments as above."""
+    wide = ops.cast(x, gamma.dtype)
+    square = ops.mean(ops.square(wide), axis=-1, keepdims=True)
+    return ops.cast(wide * ops.rsqrt(square + epsilon) * gamma, x.dtype)
+
+
 def add_norm(
     x: Tensor,
     residual: Tensor,

@@ -26,7 +26,7 @@ from finetune_tf.architectures import (
     bert_block,
     encoder,
 )
-from finetune_tf.architectures.layers import FirstToken
+from finetune_tf.architectures.layers import FirstToken, RMSNorm
 from finetune_tf.errors import ModelError
 
 B, L, D = 3, 5, 12
@@ -66,7 +66,7 @@ LAYERS = {
     "block that normalises first": (
         lambda **k: EncoderBlock(
             MultiHeadAttention(D, 3, dtype=k.get("dtype"), name="attention"),
-            FeedForward(8, D, gated=True, dtype=k.get("dtype"), name="feed_forward"),
+            FeedForward(8, D, gated="joined", dtype=k.get("dtype"), name="feed_forward"),
             norm_first=True,
             norm_bias=False,
             has_attention_norm=False,
@@ -131,6 +131,12 @@ LAYERS = {
     "mask of pairs": (lambda **k: AttentionMask(window=2, **k), (MASK,), (B, 1, L, L)),
     "first token": (lambda **k: FirstToken(**k), (HIDDEN,), (B, 1, D)),
     "feed_forward": (lambda **k: FeedForward(6, D, "gelu_new", 0.3, **k), (HIDDEN,), (B, L, D)),
+    "feed_forward with a gate": (
+        lambda **k: FeedForward(6, D, "silu", gated="apart", use_bias=False, output_bias=True, **k),
+        (HIDDEN,),
+        (B, L, D),
+    ),
+    "rms_norm": (lambda **k: RMSNorm(1e-3, **k), (HIDDEN,), (B, L, D)),
     "layer_norm": (lambda **k: LayerNorm(1e-3, **k), (HIDDEN,), (B, L, D)),
     "mean": (lambda **k: Pooling("mean", **k), (HIDDEN, MASK), (B, D)),
     "cls": (lambda **k: Pooling("cls", **k), (HIDDEN, MASK), (B, D)),
