@@ -4,11 +4,12 @@ Plain numbers in, Keras layers out: nothing here knows Hugging Face names or fil
 """
 
 from finetune_tf.architectures.attention import MultiHeadAttention
+from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.convolution import ConvolutionBlock
 from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
-from finetune_tf.architectures.encoder import Backbone, EncoderBlock, bert_block, encoder
+from finetune_tf.architectures.encoder import Backbone, bert_block, encoder
 from finetune_tf.architectures.heads import (
     ClassificationHead,
     Pooling,

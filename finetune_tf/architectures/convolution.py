@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.encoder import EncoderBlock
+from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.layers import PACKAGE, LayerNorm, query_rows
 from finetune_tf.architectures.masks import open_mask, seen_tokens
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from finetune_tf.architectures.attention import MultiHeadAttention
-from finetune_tf.architectures.encoder import EncoderBlock
+from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.layers import PACKAGE, FeedForward
 
 

@@ -218,6 +218,14 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
 
 
+def test_a_block_of_an_older_version_is_refused():
+    make, _, _ = LAYERS["block"]
+    config = make().get_config()
+    del config["rms_norm"]
+    with pytest.raises(ModelError, match="saved by a version of finetune_tf in which blocks made"):
+        EncoderBlock.from_config(config)
+
+
 def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):
     """As bfloat16 copies, which Keras would hand out, 1.001 and 1.0 are the same."""
     seen = []

@@ -19,7 +19,9 @@ from finetune_tf.stages import walk
 from finetune_tf.tasks import TASKS
 
 REFERENCES = Path(__file__).resolve().parents[1] / "references"
-CASES = [*((family, "text-classification") for family in FAMILIES), *(("bert", t) for t in TASKS)]
+CASES = dict.fromkeys(
+    [*((family, "text-classification") for family in FAMILIES), *(("bert", task) for task in TASKS)]
+)
 IDS = np.asarray([[5, 6, 7, 8, 9], [7, 6, 5, 0, 0]])
 
 
