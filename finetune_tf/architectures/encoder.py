@@ -3,8 +3,9 @@
 Shape legend: B batch, L length, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -49,6 +50,8 @@ def bert_block(
     initializer_range: float,
     dtype: Any,
     attention: keras.layers.Layer | None = None,
+    attention_options: Mapping[str, Any] = MappingProxyType({}),
+    feed_forward_options: Mapping[str, Any] = MappingProxyType({}),
     block_class: type[EncoderBlock] = EncoderBlock,
     **block: Any,
 ) -> EncoderBlock:
@@ -63,6 +66,8 @@ def bert_block(
         initializer_range: Standard deviation of new kernels.
         dtype: Keras dtype policy; None for the global one.
         attention: Stands in the place of the usual `MultiHeadAttention`.
+        attention_options: For `MultiHeadAttention`, where a family differs from BERT.
+        feed_forward_options: For `FeedForward`, likewise.
         block_class: What to make of the parts.
         **block: For `block_class`.
     """
@@ -72,6 +77,7 @@ def bert_block(
             num_heads,
             attention_dropout,
             initializer_range,
+            **attention_options,
             dtype=dtype,
             name="attention",
         )
@@ -80,6 +86,7 @@ def bert_block(
         hidden_size,
         activation,
         initializer_range,
+        **feed_forward_options,
         dtype=dtype,
         name="feed_forward",
     )

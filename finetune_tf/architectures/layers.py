@@ -152,8 +152,9 @@ class FeedForward(keras.layers.Layer):
         hidden_size: D.
         activation: A Hugging Face activation name.
         initializer_range: Standard deviation of new kernels.
-        gated: Whether there is a gate. "joined" makes it the second half of a first Dense layer
-            that is twice as wide, "apart" a Dense layer of its own; None leaves it out.
+        gated: Where the gate comes from: "apart" from a Dense layer of its own, "second_half" or
+            "first_half" from that half of a first Dense layer that is twice as wide; None for no
+            gate.
         use_bias: Of the Dense layers before the activation.
         dropout: Rate between the two.
         output_bias: Of the last Dense layer; by default `use_bias`.
@@ -165,7 +166,7 @@ class FeedForward(keras.layers.Layer):
         hidden_size: int,
         activation: str = "gelu",
         initializer_range: float = 0.02,
-        gated: Literal["joined", "apart"] | None = None,
+        gated: Literal["apart", "first_half", "second_half"] | None = None,
         use_bias: bool = True,
         dropout: float = 0.0,
         output_bias: bool | None = None,
@@ -183,7 +184,8 @@ class FeedForward(keras.layers.Layer):
             "output_bias": use_bias if output_bias is None else output_bias,
         }
         make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
-        width = 2 * intermediate_size if gated == "joined" else intermediate_size
+        self._joined = gated in ("first_half", "second_half")
+        width = 2 * intermediate_size if self._joined else intermediate_size
         self.intermediate = dense(width, **make, use_bias=use_bias, name="intermediate")
         self.gate = None
         if gated == "apart":
@@ -202,8 +204,10 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """(B, L, D) to (B, L, D)."""
-        if self._config["gated"] == "joined":
+        if self._joined:
             inner, gate = ops.split(self.intermediate(x), 2, axis=-1)
+            if self._config["gated"] == "first_half":
+                inner, gate = gate, inner
             inner = self._activate(inner) * gate
         else:
             inner = kernels.activated(self.intermediate, x, self._config["activation"], training)

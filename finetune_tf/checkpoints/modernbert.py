@@ -19,7 +19,8 @@ from finetune_tf.architectures import (
 )
 from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import WORDS
-from finetune_tf.checkpoints.family import Family, Head, require_divisor, unsupported
+from finetune_tf.checkpoints.family import Family, Head, unsupported
+from finetune_tf.checkpoints.rotary import ROPE, check_rope_type, check_rotary_heads, is_rope
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
@@ -54,34 +55,18 @@ def _rope_theta(config: dict, layer_type: str) -> float:
     return full if layer_type == _FULL or local is None else local
 
 
-def _is_rope(value: Any) -> bool:
-    """Whether it is null or the settings of rotary positions, such as {"rope_theta": 10000.0}."""
-    if not isinstance(value, Mapping):
-        return value is None
-    theta = value.get("rope_theta")
-    return theta is None or values.THETA.accepts(theta)
-
-
 def _is_rope_by_type(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return value is None
-    return set(value) <= {_FULL, _SLIDING} and all(map(_is_rope, value.values()))
+    return set(value) <= {_FULL, _SLIDING} and all(map(is_rope, value.values()))
 
 
 def _check(config: dict) -> None:
-    require_divisor(config, "hidden_size", "num_attention_heads")
-    head_size = config["hidden_size"] // config["num_attention_heads"]
-    if head_size % 2:
-        raise unsupported(
-            config, "num_attention_heads", f"heads of an even size, found {head_size}"
-        )
+    check_rotary_heads(config)
     _layer_types(config)
-    by_type = (config.get("rope_parameters") or {}).values()
-    given = [("rope_parameters", rope or {}) for rope in by_type]
-    given.append(("rope_scaling", config.get("rope_scaling") or {}))
-    for key, rope in given:
-        if any(rope.get(name, "default") != "default" for name in ("rope_type", "type")):
-            raise unsupported(config, key, "the rope_type 'default'")
+    for rope in (config.get("rope_parameters") or {}).values():
+        check_rope_type(config, "rope_parameters", rope)
+    check_rope_type(config, "rope_scaling", config.get("rope_scaling"))
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
@@ -122,7 +107,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             config["intermediate_size"],
             size,
             config["hidden_activation"],
-            gated="joined",
+            gated="second_half",
             use_bias=config["mlp_bias"],
             dropout=config["mlp_dropout"],
             **start,
@@ -255,7 +240,7 @@ MODERNBERT = Family(
             "or null",
             _is_rope_by_type,
         ),
-        "rope_scaling": values.Shape("settings of rotary positions, or null", _is_rope),
+        "rope_scaling": ROPE,
         "embedding_dropout": values.RATE,
         "mlp_bias": values.FLAG,
         "mlp_dropout": values.RATE,

@@ -66,7 +66,7 @@ LAYERS = {
     "block that normalises first": (
         lambda **k: EncoderBlock(
             MultiHeadAttention(D, 3, dtype=k.get("dtype"), name="attention"),
-            FeedForward(8, D, gated="joined", dtype=k.get("dtype"), name="feed_forward"),
+            FeedForward(8, D, gated="second_half", dtype=k.get("dtype"), name="feed_forward"),
             norm_first=True,
             norm_bias=False,
             has_attention_norm=False,
@@ -133,6 +133,11 @@ LAYERS = {
     "feed_forward": (lambda **k: FeedForward(6, D, "gelu_new", 0.3, **k), (HIDDEN,), (B, L, D)),
     "feed_forward with a gate": (
         lambda **k: FeedForward(6, D, "silu", gated="apart", use_bias=False, output_bias=True, **k),
+        (HIDDEN,),
+        (B, L, D),
+    ),
+    "feed_forward with a gate in the first half": (
+        lambda **k: FeedForward(6, D, gated="first_half", **k),
         (HIDDEN,),
         (B, L, D),
     ),
