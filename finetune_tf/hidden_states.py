@@ -28,9 +28,11 @@ class AttentionWeights(keras.layers.Layer):
             block = keras.saving.deserialize_keras_object(block)
         self.block = block
 
-    def call(self, *inputs: Any) -> Any:
+    def call(self, hidden: Any, attention_mask: Any = None, positions: Any = None) -> Any:
         """The arguments of the block."""
-        return self.block.attention_weights(*inputs)
+        return self.block.attention_weights(
+            hidden, attention_mask=attention_mask, positions=positions
+        )
 
     def get_config(self) -> dict:
         """Keras config."""
@@ -71,15 +73,14 @@ def with_states(
             outputs["pooler_output"] = pooler(last[:, 0])
         if hidden_states:
             # What a normalisation above the blocks gives counts as the output of the last one.
-            below = [node.arguments.args[0] for node in blocks]
+            below = [_arguments(node)[0] for node in blocks]
             outputs["hidden_states"] = [*below, last]
         if attentions:
-            outputs["attentions"] = [
-                AttentionWeights(node.operation, name=f"attention_weights_{i}")(
-                    *node.arguments.args
-                )
-                for i, node in enumerate(blocks)
-            ]
+            outputs["attentions"] = []
+            for i, node in enumerate(blocks):
+                weights = AttentionWeights(node.operation, name=f"attention_weights_{i}")
+                hidden, known = _arguments(node)
+                outputs["attentions"].append(weights(hidden, **known))
         name = name or model.name
         number, _NAMES[name] = _NAMES[name], _NAMES[name] + 1
         name = f"{name}_{number}" if number else name
@@ -87,11 +88,22 @@ def with_states(
     return made[wanted]
 
 
+def _arguments(node: Any) -> tuple[Any, dict[str, Any]]:
+    """What a block was called on, all tokens of it, and what it was told about masks and positions.
+
+    The last block may have been asked for the first token alone, as a query of all the others.
+    """
+    known = dict(node.arguments.kwargs)
+    context = known.pop("context", None)
+    return node.arguments.args[0] if context is None else context, known
+
+
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
     above = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
     last = blocks[-1]
-    if not last.arguments.kwargs.get("first_token"):  # a .keras file of an older version has none
+    hidden, known = _arguments(last)
+    if hidden is last.arguments.args[0]:
         return (above or blocks)[-1].outputs[0]
     # The head reads the first token alone, so the other ones are not in the model's graph.
-    hidden = last.operation(*last.arguments.args)
+    hidden = last.operation(hidden, **known)
     return above[-1].operation(hidden) if above else hidden

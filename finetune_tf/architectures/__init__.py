@@ -3,11 +3,13 @@
 Plain numbers in, Keras layers out: nothing here knows Hugging Face names or files.
 """
 
-from finetune_tf.architectures.attention import RelativePositionBias, SelfAttention
+from finetune_tf.architectures.attention import MultiHeadAttention
+from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.convolution import ConvolutionBlock
+from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
-from finetune_tf.architectures.encoder import Backbone, EncoderBlock, bert_block, encoder
+from finetune_tf.architectures.encoder import Backbone, bert_block, encoder
 from finetune_tf.architectures.heads import (
     ClassificationHead,
     Pooling,
@@ -16,24 +18,33 @@ from finetune_tf.architectures.heads import (
     VocabularyBias,
 )
 from finetune_tf.architectures.layers import FeedForward, LayerNorm
-from finetune_tf.architectures.relative_positions import RelativePositions
+from finetune_tf.architectures.masks import AttentionMask
+from finetune_tf.architectures.positions import (
+    RelativePositionBias,
+    RelativePositions,
+    RotaryPositions,
+)
 
 __all__ = [
+    "AttentionMask",
     "Backbone",
     "ClassificationHead",
     "ConvolutionBlock",
+    "CrossAttentionBlock",
     "DisentangledAttention",
     "Embeddings",
     "EncoderBlock",
     "FeedForward",
     "LayerNorm",
+    "MultiHeadAttention",
     "Pooling",
     "RelativePositionBias",
     "RelativePositions",
-    "SelfAttention",
+    "RotaryPositions",
     "Transform",
     "UnitLength",
     "VocabularyBias",
     "bert_block",
     "encoder",
+    "rotary_block",
 ]

@@ -1,74 +1,121 @@
-"""Self-attention, with the ways in which families tell it about positions.
+"""Attention: a query looks at a context.
 
-Shape legend: B batch, H heads, L length, D features, F features of one head.
+Self-attention is the case where both are the same. A query may also be a part of its context, such
+as the first token or the newest one, or have nothing to do with it, as in cross-attention.
+
+Shape legend: B batch, H heads, Q query positions, K key positions (of the context), D features,
+F features of one head.
 """
 
-import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense, first_row
+from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
+from finetune_tf.architectures.masks import open_mask
+from finetune_tf.architectures.positions import rotate
 
 
 class Attention(keras.layers.Layer):
-    """What all attentions have in common; each projects and weighs in its own way.
+    """What all attentions have in common; each projects and scores in its own way.
 
-    A subclass has `num_heads`, `output_dense`, `_project` (hidden to query, key and value,
-    (B, H, L, F) each) and `_weights` (to what `weights_of` gives, dropped out in training). With
-    `first_token`, weights have only the first row, and the query need have no other.
+    A subclass has `num_heads`, `output_dense`, `_project` (query and context to query, key and
+    value, (B, H, Q or K, F) each) and `_weights` (to what `weights_of` gives, dropped out in
+    training).
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        # A mixed policy would cast positions, such as rotary tables in float32, to its type.
+        super().__init__(**kwargs, autocast=False)
 
     def call(
         self,
-        hidden: Any,
-        attention_mask: Any,
+        x: Any,
+        context: Any = None,
+        attention_mask: Any = None,
         positions: Any = None,
-        first_token: bool = False,
+        start: Any = 0,
         training: bool | None = None,
     ) -> Any:
-        """Attends from every position to the unmasked ones.
+        """Mixes into each query what it finds in the context.
+
+        Mask and positions are those of the context: where the query is a part of it, its rows are
+        taken from them.
 
         Args:
-            hidden: (B, L, D).
-            attention_mask: (B, L), 1 for real tokens.
-            positions: What the family's layer for relative positions gives; None for nothing.
-            first_token: Whether only the first position attends.
+            x: (B, Q, D), the query.
+            context: (B, K, D), what the query sees; by default the query itself.
+            attention_mask: Boolean, broadcastable to (B, H, K, K), from `masks`; in
+                cross-attention with one row for all queries, (B, 1, 1, K). By default everything
+                is seen.
+            positions: What the family's layer in `positions` gives; None for nothing.
+            start: Where in the context the query begins, an integer or a scalar tensor.
             training: Whether dropout is active.
 
         Returns:
-            (B, L, D), or (B, 1, D).
+            (B, Q, D).
         """
-        query, key, value = self._project(hidden, first_token)
-        weights = self._weights(query, key, attention_mask, positions, first_token, training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, L, H, F)
-        return self.output_dense(ops.reshape(mixed, (*ops.shape(mixed)[:2], hidden.shape[-1])))
+        weights, value = self._attend(x, context, attention_mask, positions, start, training)
+        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, Q, H, F)
+        batch, count, heads, size = ops.shape(mixed)
+        return self.output_dense(ops.reshape(mixed, (batch, count, heads * size)))
 
-    def weights_of(self, hidden: Any, attention_mask: Any, positions: Any = None) -> Any:
-        """How much each token takes from each other one: (B, H, L, L), nothing dropped.
+    def weights_of(
+        self,
+        x: Any,
+        context: Any = None,
+        attention_mask: Any = None,
+        positions: Any = None,
+        start: Any = 0,
+    ) -> Any:
+        """How much each query takes from each token of the context: (B, H, Q, K), nothing dropped.
 
         Args:
-            hidden: As for `call`.
+            x: As for `call`.
+            context: As for `call`.
             attention_mask: As for `call`.
             positions: As for `call`.
+            start: As for `call`.
         """
-        query, key, _ = self._project(hidden, first_token=False)
-        return self._weights(
-            query, key, attention_mask, positions, first_token=False, training=False
-        )
+        return self._attend(x, context, attention_mask, positions, start, training=False)[0]
+
+    def _attend(
+        self,
+        x: Any,
+        context: Any,
+        attention_mask: Any,
+        positions: Any,
+        start: Any,
+        training: bool | None,
+    ) -> tuple:
+        """Weights (B, H, Q, K) and values (B, H, K, F)."""
+        rows = None  # of the query in its context: where they begin, and how many there are
+        if context is None or context is x:
+            context = x
+        else:
+            rows = (start, ops.shape(x)[1])
+        query, key, value = self._project(x, context)
+        if attention_mask is None:
+            attention_mask = open_mask()
+        elif rows is not None:
+            attention_mask = query_rows(attention_mask, 2, *rows)
+        return self._weights(query, key, attention_mask, positions, rows, training), value
 
     def _split_heads(self, x: Any) -> Any:
         batch, length = ops.shape(x)[:2]
         x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
+    def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
+        """(B, Q, D), as the query."""
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SelfAttention(Attention):
-    """Multi-head self-attention (Vaswani et al. 2017), output projection included.
+class MultiHeadAttention(Attention):
+    """Multi-head attention (Vaswani et al. 2017), output projection included.
 
     Args:
         hidden_size: D, split evenly over the heads.
@@ -77,8 +124,8 @@ class SelfAttention(Attention):
         initializer_range: Standard deviation of new kernels.
         use_bias: Of all projections.
         fused: Whether query, key and value come from one Dense layer, in this order.
-        rope_theta: Base of rotary positions (Su et al. 2021); None for none.
-        window: How far to each side a token sees; None for as far as the text goes.
+        rotary: Whether positions are a table of `RotaryPositions`, by which queries and keys are
+            turned, instead of a bias (1, H, K, K) that is added to the scores.
     """
 
     def __init__(
@@ -89,8 +136,7 @@ class SelfAttention(Attention):
         initializer_range: float = 0.02,
         use_bias: bool = True,
         fused: bool = False,
-        rope_theta: float | None = None,
-        window: int | None = None,
+        rotary: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -101,8 +147,7 @@ class SelfAttention(Attention):
             "initializer_range": initializer_range,
             "use_bias": use_bias,
             "fused": fused,
-            "rope_theta": rope_theta,
-            "window": window,
+            "rotary": rotary,
         }
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
@@ -122,30 +167,29 @@ class SelfAttention(Attention):
 
     def build(
         self,
-        hidden_shape: tuple,
+        x_shape: tuple,
+        context_shape: tuple | None = None,
         attention_mask_shape: tuple | None = None,
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds the projections."""
+        seen = context_shape or x_shape
         if self._config["fused"]:
-            inward = (self.query_key_value,)
+            self.query_key_value.build(seen)
         else:
-            inward = (self.query, self.key, self.value)
-        for projection in (*inward, self.output_dense):
-            projection.build(hidden_shape)
+            self.query.build(x_shape)
+            self.key.build(seen)
+            self.value.build(seen)
+        self.output_dense.build((*x_shape[:-1], self._config["hidden_size"]))
 
-    def _project(self, hidden: Any, first_token: bool) -> tuple:
-        """Query, key and value, (B, H, L, F) each; with `first_token` the query (B, H, 1, F)."""
-        if self._config["fused"]:
-            query, key, value = ops.split(self.query_key_value(hidden), 3, axis=-1)
-            query = first_row(query, 1) if first_token else query
-        else:
-            query = self.query(first_row(hidden, 1) if first_token else hidden)
-            key, value = self.key(hidden), self.value(hidden)
-        query, key, value = map(self._split_heads, (query, key, value))
-        if self._config["rope_theta"] is not None:
-            query, key = self._rotate(query), self._rotate(key)
-        return query, key, value
+    def _project(self, x: Any, context: Any) -> tuple:
+        if not self._config["fused"]:
+            parts = (self.query(x), self.key(context), self.value(context))
+            return tuple(map(self._split_heads, parts))
+        query, key, value = ops.split(self.query_key_value(context), 3, axis=-1)
+        if x is not context:
+            query = ops.split(self.query_key_value(x), 3, axis=-1)[0]
+        return tuple(map(self._split_heads, (query, key, value)))
 
     def _weights(
         self,
@@ -153,115 +197,20 @@ class SelfAttention(Attention):
         key: Any,
         attention_mask: Any,
         positions: Any,
-        first_token: bool,
+        rows: tuple | None,
         training: bool | None,
     ) -> Any:
-        """Of positions (1, H, L, L), added to the scores."""
-        visible = self._visible(attention_mask)
-        if first_token:
-            positions = None if positions is None else first_row(positions, 2)
-            visible = visible if len(visible.shape) == 2 else first_row(visible, 1)
+        of_query = positions
+        if positions is not None and rows is not None:
+            of_query = query_rows(positions, 1 if self._config["rotary"] else 2, *rows)
+        if self._config["rotary"]:
+            query, key = rotate(query, of_query), rotate(key, positions)
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
-        if positions is not None:
-            scores = scores + ops.cast(positions, scores.dtype)
-        return kernels.masked_softmax(scores, visible, self.dropout, training)
-
-    def _rotate(self, x: Any) -> Any:
-        """Turns each pair of features (f, f + F/2) by an angle that grows with the position."""
-        exponents = np.arange(0, self.head_size, 2, dtype="float32") / np.float32(self.head_size)
-        # In float32 as in PyTorch: far into a text, the last bit of a frequency shows.
-        frequencies = 1.0 / np.float32(self._config["rope_theta"]) ** exponents  # (F/2,)
-        steps = ops.cast(ops.arange(ops.shape(x)[2]), "float32")
-        angles = steps[:, None] * frequencies[None]  # (L, F/2)
-        cos, sin = ops.cos(angles), ops.sin(angles)
-        first, second = ops.split(ops.cast(x, "float32"), 2, axis=-1)
-        turned = ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-        return ops.cast(turned, x.dtype)
-
-    def _visible(self, attention_mask: Any) -> Any:
-        """(B, L), or (B, L, L) where a window narrows it."""
-        window = self._config["window"]
-        if window is None:
-            return attention_mask
-        steps = ops.arange(ops.shape(attention_mask)[1])
-        near = ops.abs(steps[:, None] - steps[None]) <= window  # (L, L)
-        return ops.cast(attention_mask, "int32")[:, None, :] * ops.cast(near, "int32")[None]
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class RelativePositionBias(keras.layers.Layer):
-    """A number per head and bucket of distance, added to the scores (Raffel et al. 2020).
-
-    Half of the buckets are for keys before the query, half for those after it; in each half, small
-    distances have a bucket of their own and larger ones share buckets that grow logarithmically.
-
-    Args:
-        num_heads: H.
-        num_buckets: Rows of the table.
-        used_buckets: How many of them distances are sorted into.
-        max_distance: From here on all distances share the last bucket.
-        initializer_range: Standard deviation of a new table.
-    """
-
-    # Its output depends on the length of the text alone, so it is free on both sides of a cut
-    # between stages; see `finetune_tf.stages`.
-    is_positional = True
-
-    def __init__(
-        self,
-        num_heads: int,
-        num_buckets: int = 32,
-        used_buckets: int = 32,
-        max_distance: int = 128,
-        initializer_range: float = 0.02,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._config = {
-            "num_heads": num_heads,
-            "num_buckets": num_buckets,
-            "used_buckets": used_buckets,
-            "max_distance": max_distance,
-            "initializer_range": initializer_range,
-        }
-        self.table = keras.layers.Embedding(
-            num_buckets,
-            num_heads,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
-            dtype=self.dtype_policy,
-            name="table",
-        )
-
-    def build(self, input_shape: tuple) -> None:
-        """Builds the table (num_buckets, H)."""
-        self.table.build(input_shape)
-
-    def call(self, input_ids: Any) -> Any:
-        """(B, L) ids, of which only the length counts, to (1, H, L, L)."""
-        steps = ops.arange(ops.shape(input_ids)[1])
-        buckets = self._bucket(steps[None, :] - steps[:, None])  # (L, L), key minus query
-        return ops.transpose(self.table(buckets), (2, 0, 1))[None]
-
-    def _bucket(self, distance: Any) -> Any:
-        half = self._config["used_buckets"] // 2
-        exact = half // 2
-        after = ops.cast(distance > 0, "int32") * half
-        distance = ops.abs(distance)
-        span = math.log(self._config["max_distance"] / exact)
-        growth = ops.log(ops.cast(ops.maximum(distance, 1), "float32") / exact) / span
-        coarse = exact + ops.cast(growth * (half - exact), "int32")
-        coarse = ops.minimum(coarse, half - 1)
-        return after + ops.where(distance < exact, ops.cast(distance, "int32"), coarse)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(1, H, L, L)."""
-        return (1, self._config["num_heads"], input_shape[1], input_shape[1])
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
+        if of_query is not None and not self._config["rotary"]:
+            scores = scores + ops.cast(of_query, scores.dtype)
+        return kernels.masked_softmax(scores, attention_mask, self.dropout, training)
 
     def get_config(self) -> dict:
         """Keras config."""

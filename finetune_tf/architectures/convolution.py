@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.encoder import EncoderBlock
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, first_row
+from finetune_tf.architectures.blocks import EncoderBlock
+from finetune_tf.architectures.layers import PACKAGE, LayerNorm, query_rows
+from finetune_tf.architectures.masks import open_mask, seen_tokens
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -53,15 +54,16 @@ class ConvolutionBlock(EncoderBlock):
 
     def build(
         self,
-        hidden_shape: tuple,
+        x_shape: tuple,
+        context_shape: tuple | None = None,
         attention_mask_shape: tuple | None = None,
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds the block, the convolution and its normalisation."""
-        super().build(hidden_shape, attention_mask_shape, positions_shape)
+        super().build(x_shape, context_shape, attention_mask_shape, positions_shape)
         stddev = self._convolution["convolution_initializer_range"]
         self.convolution = keras.layers.Conv1D(
-            hidden_shape[-1],
+            x_shape[-1],
             self._convolution["kernel_size"],
             padding="same",
             groups=self._convolution["groups"],
@@ -69,23 +71,29 @@ class ConvolutionBlock(EncoderBlock):
             dtype=self.dtype_policy,
             name="convolution",
         )
-        self.convolution.build(hidden_shape)
-        self.convolution_norm.build(hidden_shape)
+        self.convolution.build(x_shape)
+        self.convolution_norm.build(x_shape)
 
     def transform(
         self,
-        hidden: Any,
+        x: Any,
+        context: Any,
         attention_mask: Any,
         positions: Any,
-        first_token: bool,
+        start: Any,
         training: bool | None,
     ) -> Any:
-        """(B, L, D) to (B, L, D), zeros where masked; see `EncoderBlock.call`."""
-        output = super().transform(hidden, attention_mask, positions, False, training)
-        real = ops.cast(attention_mask, output.dtype)[:, :, None]
-        convolved = self.convolution_dropout(self.convolution(hidden) * real, training=training)
-        output = self.convolution_norm(output + self._activate(convolved)) * real
-        return first_row(output, 1) if first_token else output  # a convolution needs the neighbours
+        """(B, Q, D) to (B, Q, D), zeros for padding; see `EncoderBlock.call`."""
+        output = super().transform(x, context, attention_mask, positions, start, training)
+        seen = seen_tokens(open_mask() if attention_mask is None else attention_mask)
+        real = ops.cast(seen, output.dtype)[:, :, None]
+        convolved = self.convolution(x if context is None else context) * real  # (B, K, D)
+        if context is not None:  # a convolution needs the neighbours of the query
+            convolved, real = (
+                query_rows(part, 1, start, ops.shape(x)[1]) for part in (convolved, real)
+            )
+        convolved = self.convolution_dropout(convolved, training=training)
+        return self.convolution_norm(output + self._activate(convolved)) * real
 
     def get_config(self) -> dict:
         """Keras config."""

@@ -1,7 +1,7 @@
-"""DeBERTa's self-attention, which scores contents and relative positions apart.
+"""DeBERTa's attention, which scores contents and relative positions apart.
 
-Shape legend: B batch, H heads, L length, D features, F features of one head; P = 2L + 1 distances,
-from -L to L.
+Shape legend: B batch, H heads, Q query positions, K key positions, D features, F features of one
+head; P = Q + K + 1 distances of a query to a key, ascending, one more to each side than there are.
 """
 
 from typing import Any
@@ -10,15 +10,16 @@ import keras
 from keras import ops
 
 from finetune_tf.architectures.attention import Attention
-from finetune_tf.architectures.layers import PACKAGE, dense, first_row
+from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DisentangledAttention(Attention):
-    """Self-attention whose scores add up from contents and relative positions (He et al. 2021).
+    """Attention whose scores add up from contents and relative positions (He et al. 2021).
 
     To the product of query and key come those of the query with the vector of their distance,
     and of that vector with the key. Where the query is masked, all positions weigh the same.
+    Positions are the table (1, 2K + 1, D) of `RelativePositions`, or None if no score needs them.
 
     Args:
         hidden_size: D, split evenly over the heads.
@@ -94,26 +95,27 @@ class DisentangledAttention(Attention):
 
     def build(
         self,
-        hidden_shape: tuple,
+        x_shape: tuple,
+        context_shape: tuple | None = None,
         attention_mask_shape: tuple | None = None,
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds the projections."""
         if self._config["fused"]:
-            self.query_key_value.build(hidden_shape)
+            self.query_key_value.build(x_shape)
             shape = (self._config["hidden_size"],)
             self.query_bias = self.add_weight(shape, "zeros", name="query_bias")
             self.value_bias = self.add_weight(shape, "zeros", name="value_bias")
         else:
             for projection in (self.query, self.key, self.value):
-                projection.build(hidden_shape)
-        self.output_dense.build(hidden_shape)
+                projection.build(x_shape)
+        self.output_dense.build(x_shape)
         for projection in (self.position_key, self.position_query):
             if projection is not None:
-                projection.build(hidden_shape)
+                projection.build(x_shape)
         for mix in (self.scores_mix, self.weights_mix):
             if mix is not None:
-                mix.build((*hidden_shape[:2], None, self.num_heads))
+                mix.build((*x_shape[:2], None, self.num_heads))
 
     def _weights(
         self,
@@ -121,46 +123,48 @@ class DisentangledAttention(Attention):
         key: Any,
         attention_mask: Any,
         positions: Any,
-        first_token: bool,
+        rows: tuple | None,
         training: bool | None,
     ) -> Any:
-        """Of positions (1, P, D) from `RelativePositions`; None if no score needs them."""
         query = query * ops.cast(self.scale, query.dtype)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, L, L)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
         if positions is not None:
+            if rows is not None:  # the distances that these queries have
+                start, count = rows
+                positions = query_rows(positions, 1, start, count + ops.shape(key)[2] + 1)
             positions = self.position_dropout(positions, training=training)
             if self._config["content_to_position"]:
                 scores = scores + self._content_to_position(query, positions)
             if self._config["position_to_content"]:
                 scores = scores + self._position_to_content(key, positions)
         scores = _mix(self.scores_mix, scores)
-        weights = self.dropout(_pairwise_softmax(scores, attention_mask), training=training)
-        weights = _mix(self.weights_mix, weights)
-        # The diagonals of a single row lie nowhere near each other; what is spared comes after.
-        return first_row(weights, 2) if first_token else weights
+        weights = self.dropout(_replacing_softmax(scores, attention_mask), training=training)
+        return _mix(self.weights_mix, weights)
 
-    def _project(self, hidden: Any, first_token: bool) -> tuple:
+    def _project(self, x: Any, context: Any) -> tuple:
         if not self._config["fused"]:
-            parts = (self.query(hidden), self.key(hidden), self.value(hidden))
+            parts = (self.query(x), self.key(context), self.value(context))
             return tuple(map(self._split_heads, parts))
-        together = self._split_heads(self.query_key_value(hidden))  # (B, H, L, 3F)
+        together = self._split_heads(self.query_key_value(context))  # (B, H, K, 3F)
         query, key, value = ops.split(together, 3, axis=-1)
+        if x is not context:
+            query = ops.split(self._split_heads(self.query_key_value(x)), 3, axis=-1)[0]
         shape = (1, self.num_heads, 1, self.head_size)
         query = query + ops.cast(ops.reshape(self.query_bias, shape), query.dtype)
         return query, key, value + ops.cast(ops.reshape(self.value_bias, shape), value.dtype)
 
     def _content_to_position(self, query: Any, positions: Any) -> Any:
-        """(B, H, L, L); `query` is scaled."""
+        """(B, H, Q, K); `query` is scaled."""
         project = self.position_key or self.key
         table = self._split_heads(ops.flip(project(positions), axis=1))  # (1, H, P, F)
         return _along_diagonals(_against(table, query))
 
     def _position_to_content(self, key: Any, positions: Any) -> Any:
-        """(B, H, L, L)."""
+        """(B, H, Q, K)."""
         project = self.position_query or self.query
         table = self._split_heads(project(positions))  # (1, H, P, F)
         table = table * ops.cast(self.scale, table.dtype)
-        scores = _along_diagonals(_against(table, key))
+        scores = _along_diagonals(_against(table, key))  # (B, H, K, Q)
         return ops.transpose(scores, (0, 1, 3, 2))
 
     def get_config(self) -> dict:
@@ -169,7 +173,7 @@ class DisentangledAttention(Attention):
 
 
 def _against(table: Any, x: Any) -> Any:
-    """Products of (B, H, L, F) with a table (1, H, P, F): (B, H, L, P).
+    """Products of (B, H, L, F), queries or keys, with a table (1, H, P, F): (B, H, L, P).
 
     One product a head over all texts at once: TensorFlow's product that repeats the table for each
     text crashes on processors with AVX512 for some odd shapes.
@@ -182,7 +186,7 @@ def _against(table: Any, x: Any) -> Any:
 
 
 def _along_diagonals(x: Any) -> Any:
-    """(B, H, L, P) to (B, H, L, L), where row i, column j takes column j - i + L.
+    """(B, H, L, P) to (B, H, L, P - L - 1), where row i, column j takes column j - i + L.
 
     Without its first L numbers, the flat matrix falls into rows that are one number shorter, so
     each row starts one column further left than the one above: no gather is needed. `ops.slice`
@@ -190,27 +194,26 @@ def _along_diagonals(x: Any) -> Any:
     """
     batch, heads, length, distances = ops.shape(x)
     size, width = batch * heads, distances - 1
+    others = width - length
     flat = ops.reshape(x, (size, length * distances))
     flat = ops.slice(flat, (0, length), (size, length * width))
     rows = ops.reshape(flat, (size * length, width))
-    rows = ops.slice(rows, (0, 0), (size * length, length))
-    return ops.reshape(rows, (batch, heads, length, length))
+    rows = ops.slice(rows, (0, 0), (size * length, others))
+    return ops.reshape(rows, (batch, heads, length, others))
 
 
-def _pairwise_softmax(scores: Any, attention_mask: Any) -> Any:
-    """Softmax over keys (B, H, L, L) for pairs of real tokens; float32 inside.
+def _replacing_softmax(scores: Any, mask: Any) -> Any:
+    """Softmax over keys (B, H, Q, K), float32 inside.
 
-    Scores of other pairs are replaced, not only lowered: a masked query has equal weights and
-    sends no gradient back.
+    Scores of masked pairs are replaced, not only lowered: a query that sees nothing has equal
+    weights and sends no gradient back.
     """
-    real = ops.cast(attention_mask, "bool")
-    pairs = ops.logical_and(real[:, None, :, None], real[:, None, None, :])
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
-    return ops.cast(ops.softmax(ops.where(pairs, wide, -1e30), axis=-1), scores.dtype)
+    return ops.cast(ops.softmax(ops.where(mask, wide, -1e30), axis=-1), scores.dtype)
 
 
 def _mix(layer: keras.layers.Layer | None, x: Any) -> Any:
-    """A Dense layer over the heads of (B, H, L, L), if there is one."""
+    """A Dense layer over the heads of (B, H, Q, K), if there is one."""
     if layer is None:
         return x
     return ops.transpose(layer(ops.transpose(x, (0, 2, 3, 1))), (0, 3, 1, 2))

@@ -3,7 +3,7 @@
 Shape legend: B batch, L length, D features.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -19,7 +19,7 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """(…, D) to (…, units)."""
-        return kernels.dense(inputs, self.kernel, self.bias, training=training)
+        return kernels.dense(inputs, self.kernel, self.bias)
 
 
 def dense(
@@ -35,9 +35,34 @@ def dense(
     )
 
 
-def first_row(x: Any, axis: int) -> Any:
-    """All but the first row of an axis left out; TensorFlow knows of `x[:1]` only "0 or 1 rows"."""
-    return ops.expand_dims(x[(slice(None),) * axis + (0,)], axis)
+def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
+    """The rows of a query, taken from what was made for every row of its context.
+
+    Args:
+        x: A mask or positions, whose `axis` has a row for each token of the context, or a single
+            row for all of them.
+        axis: The one to cut.
+        start: Where in the context the query begins.
+        count: Rows to take.
+    """
+    if x.shape[axis] == 1:
+        return x
+    begin, size = [0] * len(x.shape), list(ops.shape(x))
+    begin[axis], size[axis] = start, count
+    return ops.slice(x, begin, size)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FirstToken(keras.layers.Layer):
+    """The first token alone, as the query of a block of which nothing else is asked for."""
+
+    def call(self, hidden: Any) -> Any:
+        """(B, L, D) to (B, 1, D)."""
+        return hidden[:, 0][:, None]  # TensorFlow knows of `hidden[:, :1]` only "0 or 1 rows"
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """(B, 1, D)."""
+        return (input_shape[0], 1, input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -94,20 +119,45 @@ class LayerNorm(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class RMSNorm(LayerNorm):
+    """Division by the root mean square (Zhang and Sennrich 2019), in float32 inside.
+
+    Args:
+        epsilon: Added to the mean square.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(epsilon, **{**kwargs, "use_bias": False})
+
+    def call(self, x: Any) -> Any:
+        """Normalises the last axis of `x`."""
+        return kernels.rms_norm(x, self.gamma, self.epsilon)
+
+    def of_sum(
+        self, x: Any, residual: Any, dropout: keras.layers.Dropout, training: bool | None
+    ) -> Any:
+        """Normalises the sum of a residual and of `x` with dropout."""
+        return self(residual + dropout(x, training=training))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class FeedForward(keras.layers.Layer):
     """Two Dense layers with an activation between them, gated if asked for.
 
-    Gated (Shazeer 2020), the first Dense is twice as wide, and the activation of its first half
-    is multiplied with its second half.
+    Gated (Shazeer 2020), what comes out of the activation is multiplied with a second projection
+    of the input, the gate.
 
     Args:
         intermediate_size: Width between the two.
         hidden_size: D.
         activation: A Hugging Face activation name.
         initializer_range: Standard deviation of new kernels.
-        gated: Whether a second half gates the first.
-        use_bias: Of both Dense layers.
+        gated: Where the gate comes from: "apart" from a Dense layer of its own, "second_half" or
+            "first_half" from that half of a first Dense layer that is twice as wide; None for no
+            gate.
+        use_bias: Of the Dense layers before the activation.
         dropout: Rate between the two.
+        output_bias: Of the last Dense layer; by default `use_bias`.
     """
 
     def __init__(
@@ -116,9 +166,10 @@ class FeedForward(keras.layers.Layer):
         hidden_size: int,
         activation: str = "gelu",
         initializer_range: float = 0.02,
-        gated: bool = False,
+        gated: Literal["apart", "first_half", "second_half"] | None = None,
         use_bias: bool = True,
         dropout: float = 0.0,
+        output_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,33 +181,38 @@ class FeedForward(keras.layers.Layer):
             "gated": gated,
             "use_bias": use_bias,
             "dropout": dropout,
+            "output_bias": use_bias if output_bias is None else output_bias,
         }
-        make = {
-            "initializer_range": initializer_range,
-            "dtype": self.dtype_policy,
-            "use_bias": use_bias,
-        }
-        width = 2 * intermediate_size if gated else intermediate_size
-        self.intermediate = dense(width, **make, name="intermediate")
-        self.output_dense = dense(hidden_size, **make, name="output")
+        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        self._joined = gated in ("first_half", "second_half")
+        width = 2 * intermediate_size if self._joined else intermediate_size
+        self.intermediate = dense(width, **make, use_bias=use_bias, name="intermediate")
+        self.gate = None
+        if gated == "apart":
+            self.gate = dense(intermediate_size, **make, use_bias=use_bias, name="gate")
+        output_bias = self._config["output_bias"]
+        self.output_dense = dense(hidden_size, **make, use_bias=output_bias, name="output")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self._activate = kernels.activation(activation)
 
     def build(self, input_shape: tuple) -> None:
-        """Builds both Dense layers."""
+        """Builds the Dense layers."""
         self.intermediate.build(input_shape)
+        if self.gate is not None:
+            self.gate.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self._config["intermediate_size"]))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """(B, L, D) to (B, L, D)."""
-        if self._config["gated"]:
-            x, gate = ops.split(self.intermediate(x), 2, axis=-1)
-            x = self._activate(x) * gate
+        if self._joined:
+            inner, gate = ops.split(self.intermediate(x), 2, axis=-1)
+            if self._config["gated"] == "first_half":
+                inner, gate = gate, inner
+            inner = self._activate(inner) * gate
         else:
-            inner = self.intermediate
-            name = self._config["activation"]
-            x = kernels.dense(x, inner.kernel, inner.bias, name, training)
-        return self.output_dense(self.dropout(x, training=training))
+            inner = kernels.activated(self.intermediate, x, self._config["activation"], training)
+            inner = inner if self.gate is None else inner * self.gate(x)
+        return self.output_dense(self.dropout(inner, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """(B, L, D), as the input."""

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from finetune_tf.architectures import (
+    AttentionMask,
     Backbone,
     DisentangledAttention,
     RelativePositions,
@@ -121,7 +122,8 @@ def deberta_backbone(
         )
         other = first_block if first_block and i == 0 else {}
         blocks.append(bert_block(**arguments, attention=disentangled, **other, name=f"block_{i}"))
-    return encoder(embeddings, blocks, table)
+    mask = AttentionMask(mask_queries=True, name="mask")
+    return encoder(embeddings, blocks, [mask] * len(blocks), [table] * len(blocks))
 
 
 def deberta_weights(config: dict, parts: Mapping[str, str]) -> list[Weight]:

@@ -6,18 +6,21 @@ from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import (
+    AttentionMask,
     Backbone,
     Embeddings,
     EncoderBlock,
     FeedForward,
     LayerNorm,
-    SelfAttention,
+    MultiHeadAttention,
+    RotaryPositions,
     Transform,
     encoder,
 )
 from finetune_tf.checkpoints import config_values as values
 from finetune_tf.checkpoints.bert import WORDS
-from finetune_tf.checkpoints.family import Family, Head, require_divisor, unsupported
+from finetune_tf.checkpoints.family import Family, Head, unsupported
+from finetune_tf.checkpoints.rotary import ROPE, check_rope_type, check_rotary_heads, is_rope
 from finetune_tf.checkpoints.weights import Weight, block, embedding, linear, norm
 from finetune_tf.kernels import ACTIVATIONS
 
@@ -52,34 +55,18 @@ def _rope_theta(config: dict, layer_type: str) -> float:
     return full if layer_type == _FULL or local is None else local
 
 
-def _is_rope(value: Any) -> bool:
-    """Whether it is null or the settings of rotary positions, such as {"rope_theta": 10000.0}."""
-    if not isinstance(value, Mapping):
-        return value is None
-    theta = value.get("rope_theta")
-    return theta is None or values.THETA.accepts(theta)
-
-
 def _is_rope_by_type(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return value is None
-    return set(value) <= {_FULL, _SLIDING} and all(map(_is_rope, value.values()))
+    return set(value) <= {_FULL, _SLIDING} and all(map(is_rope, value.values()))
 
 
 def _check(config: dict) -> None:
-    require_divisor(config, "hidden_size", "num_attention_heads")
-    head_size = config["hidden_size"] // config["num_attention_heads"]
-    if head_size % 2:
-        raise unsupported(
-            config, "num_attention_heads", f"heads of an even size, found {head_size}"
-        )
+    check_rotary_heads(config)
     _layer_types(config)
-    by_type = (config.get("rope_parameters") or {}).values()
-    given = [("rope_parameters", rope or {}) for rope in by_type]
-    given.append(("rope_scaling", config.get("rope_scaling") or {}))
-    for key, rope in given:
-        if any(rope.get(name, "default") != "default" for name in ("rope_type", "type")):
-            raise unsupported(config, key, "the rope_type 'default'")
+    for rope in (config.get("rope_parameters") or {}).values():
+        check_rope_type(config, "rope_parameters", rope)
+    check_rope_type(config, "rope_scaling", config.get("rope_scaling"))
 
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
@@ -97,17 +84,22 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
         **start,
         name="embeddings",
     )
-    window = config.get("sliding_window", config["local_attention"] // 2)
+    types = _layer_types(config)
+    windows = {_FULL: None, _SLIDING: config.get("sliding_window", config["local_attention"] // 2)}
+    masks = {kind: AttentionMask(window=windows[kind], name=f"{kind}_mask") for kind in windows}
+    positions = {
+        kind: RotaryPositions(size // heads, _rope_theta(config, kind), name=f"{kind}_positions")
+        for kind in windows
+    }
     blocks = []
-    for i, layer_type in enumerate(_layer_types(config)):
-        attention = SelfAttention(
+    for i in range(len(types)):
+        attention = MultiHeadAttention(
             size,
             heads,
             config["attention_dropout"],
             use_bias=config["attention_bias"],
             fused=True,
-            rope_theta=_rope_theta(config, layer_type),
-            window=window if layer_type == _SLIDING else None,
+            rotary=True,
             **start,
             name="attention",
         )
@@ -115,7 +107,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             config["intermediate_size"],
             size,
             config["hidden_activation"],
-            gated=True,
+            gated="second_half",
             use_bias=config["mlp_bias"],
             dropout=config["mlp_dropout"],
             **start,
@@ -135,7 +127,13 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             )
         )
     last = LayerNorm(config["norm_eps"], config["norm_bias"], dtype=dtype, name="final_norm")
-    return encoder(embeddings, blocks, final_norm=last)
+    return encoder(
+        embeddings,
+        blocks,
+        [masks[kind] for kind in types],
+        [positions[kind] for kind in types],
+        last,
+    )
 
 
 def _weights(config: dict) -> list[Weight]:
@@ -242,7 +240,7 @@ MODERNBERT = Family(
             "or null",
             _is_rope_by_type,
         ),
-        "rope_scaling": values.Shape("settings of rotary positions, or null", _is_rope),
+        "rope_scaling": ROPE,
         "embedding_dropout": values.RATE,
         "mlp_bias": values.FLAG,
         "mlp_dropout": values.RATE,

@@ -47,7 +47,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
     blocks = [
         bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
     ]
-    return encoder(embeddings, blocks, positions)
+    return encoder(embeddings, blocks, positions=[positions] * len(blocks))
 
 
 def _weights(config: dict) -> list[Weight]:

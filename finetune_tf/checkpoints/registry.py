@@ -11,8 +11,10 @@ from finetune_tf.checkpoints.deberta_v2 import DEBERTA_V2
 from finetune_tf.checkpoints.distilbert import DISTILBERT
 from finetune_tf.checkpoints.electra import ELECTRA
 from finetune_tf.checkpoints.family import Family
+from finetune_tf.checkpoints.gte import GTE
 from finetune_tf.checkpoints.modernbert import MODERNBERT
 from finetune_tf.checkpoints.mpnet import MPNET
+from finetune_tf.checkpoints.nomic_bert import NOMIC_BERT
 from finetune_tf.checkpoints.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from finetune_tf.errors import CheckpointError
 
@@ -30,6 +32,8 @@ FAMILIES: dict[str, Family] = {
         DEBERTA,
         DEBERTA_V2,
         MODERNBERT,
+        NOMIC_BERT,
+        GTE,
     )
 }
 

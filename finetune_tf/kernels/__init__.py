@@ -7,11 +7,17 @@ for one backend stands in modules named after it, under the same name and with t
 import keras
 
 from finetune_tf.kernels.memory import keep_buffers
-from finetune_tf.kernels.portable import ACTIVATIONS, activation, adamw_numbers, layer_norm
+from finetune_tf.kernels.portable import (
+    ACTIVATIONS,
+    activation,
+    adamw_numbers,
+    layer_norm,
+    rms_norm,
+)
 from finetune_tf.kernels.recomputing import recomputed
 
 if keras.backend.backend() == "tensorflow":
-    from finetune_tf.kernels.tensorflow import add_norm, dense, masked_softmax, rows
+    from finetune_tf.kernels.tensorflow import activated, add_norm, dense, masked_softmax, rows
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
         global_norm,
@@ -22,6 +28,7 @@ if keras.backend.backend() == "tensorflow":
     )
 else:
     from finetune_tf.kernels.portable import (
+        activated,
         adamw_update,
         add_norm,
         dense,
@@ -36,6 +43,7 @@ else:
 
 __all__ = [
     "ACTIVATIONS",
+    "activated",
     "activation",
     "adamw_numbers",
     "adamw_update",
@@ -47,6 +55,7 @@ __all__ = [
     "layer_norm",
     "masked_softmax",
     "recomputed",
+    "rms_norm",
     "rows",
     "scaled_gradient",
     "summed_gradient",

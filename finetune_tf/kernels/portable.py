@@ -47,27 +47,36 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
-def dense(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Tensor | None,
-    activation: str = "linear",
-    training: bool | None = None,
-) -> Tensor:
-    """A dense layer: an activation of `x @ kernel + bias`.
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """A dense layer: `x @ kernel + bias`.
 
     Args:
         x: (…, D).
         kernel: (D, units).
         bias: (units,), or None for none.
-        activation: A Hugging Face activation name.
-        training: Whether gradients will be asked for; what is computed does not depend on it.
 
     Returns:
         (…, units).
     """
     product = ops.matmul(x, kernel)
-    return ACTIVATIONS[activation](product if bias is None else product + bias)
+    return product if bias is None else product + bias
+
+
+def activated(
+    layer: keras.layers.Layer, x: Tensor, activation: str, training: bool | None = None
+) -> Tensor:
+    """Calls a Dense layer and applies an activation to its output.
+
+    Args:
+        layer: From (…, D) to (…, units). It is called, so it may be a wrapper around a Dense layer.
+        x: (…, D).
+        activation: A Hugging Face activation name.
+        training: Whether gradients will be asked for; the values do not depend on it.
+
+    Returns:
+        (…, units).
+    """
+    return ACTIVATIONS[activation](layer(x))
 
 
 def rows(table: keras.Variable, ids: Tensor) -> Tensor:
@@ -89,6 +98,13 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) ->
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
     scaled = centred * ops.rsqrt(variance + epsilon) * gamma
     return ops.cast(scaled if beta is None else scaled + beta, x.dtype)
+
+
+def rms_norm(x: Tensor, gamma: Tensor, epsilon: float) -> Tensor:
+    """Division by the root mean square of the last axis, float32 inside; arguments as above."""
+    wide = ops.cast(x, gamma.dtype)
+    square = ops.mean(ops.square(wide), axis=-1, keepdims=True)
+    return ops.cast(wide * ops.rsqrt(square + epsilon) * gamma, x.dtype)
 
 
 def add_norm(
@@ -124,8 +140,9 @@ def masked_softmax(
 
     Args:
         scores: (B, H, Q, K).
-        mask: (B, K) or (B, Q, K), 1 for a key that may be seen and 0 for one that may not. A row
-            of zeros only gives equal weights instead of NaN.
+        mask: Broadcastable to (B, H, Q, K), true for a key that may be seen and false for one that
+            may not, as from `architectures.masks`. A row that may see nothing gets equal weights
+            instead of NaN.
         dropout: Whose rate and seeds apply to the weights; None for none.
         training: Whether dropout is active.
     """
@@ -139,9 +156,8 @@ def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def blocked(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores with a great negative number added where the mask is 0; arguments as above."""
-    shut = (1.0 - ops.cast(mask, scores.dtype)) * -1e30
-    return scores + (shut[:, None, None, :] if len(mask.shape) == 2 else shut[:, None])
+    """Scores with a great negative number added where the mask is false; arguments as above."""
+    return scores + (1.0 - ops.cast(mask, scores.dtype)) * -1e30
 
 
 def is_tracing() -> bool:

@@ -32,27 +32,33 @@ def differentiated(function: Callable) -> Callable:
     return tf.function(tf.custom_gradient(function), autograph=False)
 
 
-def dense(
-    x: Any,
-    kernel: Any,
-    bias: Any | None,
-    activation: str = "linear",
-    training: bool | None = None,
-) -> Any:
-    """See `portable.dense`.
+def dense(x: Any, kernel: Any, bias: Any | None) -> Any:
+    """See `portable.dense`; a product with two axes takes the bias with it."""
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    out = tf.matmul(_flat(x), kernel)
+    return _unflat(out if bias is None else tf.nn.bias_add(out, bias), x)
+
+
+def activated(layer: Any, x: Any, activation: str, training: bool | None = None) -> Any:
+    """See `portable.activated`.
 
     With two axes all along, oneDNN adds the bias and applies the activation inside the product.
     """
-    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
-    out = tf.matmul(tf.reshape(x, (-1, x.shape[-1])) if x.shape.rank != 2 else x, kernel)
-    if bias is not None and activation != "linear" and islands_pay(training, x):
-        out = _bias_activation(activation)(out, tf.convert_to_tensor(bias))
-    else:
-        out = out if bias is None else tf.nn.bias_add(out, bias)
-        out = portable.ACTIVATIONS[activation](out)
+    x = tf.convert_to_tensor(x)
+    pays = activation != "linear" and islands_pay(training, x)
+    activate = _activation(activation) if pays else portable.ACTIVATIONS[activation]
+    return _unflat(activate(layer(_flat(x))), x)
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    return x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
+
+
+def _unflat(out: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Rows (N, units) with the axes of the `x` (…, D) that they were computed from."""
     if x.shape.rank == 2:
         return out
-    return tf.reshape(out, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))
+    return tf.reshape(out, tf.concat([tf.shape(x)[:-1], out.shape[-1:]], axis=0))
 
 
 def rows(table: Any, ids: Any) -> Any:
@@ -64,24 +70,22 @@ def rows(table: Any, ids: Any) -> Any:
 
 
 @functools.cache
-def _bias_activation(name: str) -> Callable:
+def _activation(name: str) -> Callable:
     @island
-    def forward(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
-        return tf.cast(portable.ACTIVATIONS[name](shifted), x.dtype)
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(portable.ACTIVATIONS[name](tf.cast(x, _wide(x.dtype))), x.dtype)
 
     @island
-    def backward(x: tf.Tensor, bias: tf.Tensor, gradient: tf.Tensor) -> tuple:
+    def backward(x: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            shifted = tf.cast(x, _wide(x.dtype)) + tf.cast(bias, _wide(x.dtype))
-            tape.watch(shifted)
-            out = portable.ACTIVATIONS[name](shifted)
-        slope = tape.gradient(out, shifted, tf.cast(gradient, out.dtype))
-        return tf.cast(slope, x.dtype), _over_rows(slope, bias.dtype)
+            wide = tf.cast(x, _wide(x.dtype))
+            tape.watch(wide)
+            out = portable.ACTIVATIONS[name](wide)
+        return tf.cast(tape.gradient(out, wide, tf.cast(gradient, out.dtype)), x.dtype)
 
     @differentiated
-    def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple:
-        return forward(x, bias), lambda gradient: backward(x, bias, gradient)
+    def apply(x: tf.Tensor) -> tuple:
+        return forward(x), lambda gradient: backward(x, gradient)
 
     return apply
 

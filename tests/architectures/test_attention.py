@@ -1,4 +1,4 @@
-"""How tokens see each other: distances, windows, and the part that positions have in scores."""
+"""How a query sees its context: scores from contents and positions, parts of a text as query."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,20 @@ from keras import ops
 from finetune_tf.architectures import (
     ConvolutionBlock,
     DisentangledAttention,
+    EncoderBlock,
     FeedForward,
+    MultiHeadAttention,
+    RelativePositionBias,
     RelativePositions,
-    SelfAttention,
+    RotaryPositions,
 )
-from finetune_tf.architectures.relative_positions import log_buckets
+from finetune_tf.architectures.masks import (
+    causal_mask,
+    padding_mask,
+    pair_mask,
+    seen_tokens,
+    window_mask,
+)
 
 B, L, D, HEADS = 2, 6, 8, 2
 RNG = np.random.default_rng(0)
@@ -19,36 +28,12 @@ HIDDEN = RNG.normal(size=(B, L, D)).astype("float32")
 POSITIONS = RNG.normal(size=(1, 2 * L + 1, D)).astype("float32")
 MASK = (np.arange(L) < [[L], [3]]).astype("int32")
 
-# From transformers' make_log_bucket_position: (buckets, largest distance): {distance: bucket}.
-BUCKETS = {
-    (8, 64): {0: 0, 1: 1, 4: 4, 5: 5, 10: 5, 11: 6, 20: 6, 31: 7, 63: 7, 64: 8, -5: -5, -63: -7},
-    (256, 512): {127: 127, 130: 130, 135: 133, 300: 207, 500: 254, 511: 255, 600: 270, -512: -256},
-    (2, 9): {0: 0, 1: 1, 5: 1, 70: 1, -70: -1},
-}
-
-
-@pytest.mark.parametrize("size", BUCKETS)
-def test_buckets_of_distances(size):
-    distances = np.asarray([*BUCKETS[size]])
-    np.testing.assert_array_equal(log_buckets(distances, *size), [*BUCKETS[size].values()])
-
-
-@pytest.mark.parametrize(
-    ("options", "rows"),
-    [
-        ({"max_distance": 2}, [0, 0, 0, 1, 2, 3, 3, 3, 3]),  # for distances -4 to 4
-        ({"max_distance": 9, "num_buckets": 2}, [1, 1, 1, 1, 2, 3, 3, 3, 3]),
-    ],
-)
-def test_far_tokens_share_a_row(options, rows):
-    layer = RelativePositions(D, **options)
-    found = layer(np.zeros((3, 4), "int32"))
-    np.testing.assert_array_equal(found[0], ops.take(layer.table.embeddings, rows, axis=0))
+PAIRS = pair_mask(MASK)
 
 
 def test_scores_add_up_from_contents_and_positions():
     layer = DisentangledAttention(D, HEADS, score_parts=3, initializer_range=0.5)
-    found = layer(HIDDEN, MASK, POSITIONS)
+    found = layer(HIDDEN, attention_mask=PAIRS, positions=POSITIONS)
 
     def heads(dense, x):
         return np.asarray(dense(x)).reshape(*x.shape[:-1], HEADS, D // HEADS)
@@ -75,9 +60,9 @@ def test_masked_tokens_see_everything_alike_and_teach_nothing():
     import tensorflow as tf
 
     layer = DisentangledAttention(D, HEADS, initializer_range=0.5)
-    layer.build(HIDDEN.shape, MASK.shape, POSITIONS.shape)
+    layer.build(HIDDEN.shape)
     with tf.GradientTape() as tape:
-        found = layer(HIDDEN, MASK, POSITIONS)
+        found = layer(HIDDEN, attention_mask=PAIRS, positions=POSITIONS)
         loss = tf.reduce_sum(found[1, 3:] ** 2)
     mean = ops.mean(layer.value(HIDDEN[1]), axis=0, keepdims=True)
     expected = ops.broadcast_to(layer.output_dense(mean), (3, D))
@@ -87,43 +72,138 @@ def test_masked_tokens_see_everything_alike_and_teach_nothing():
         np.testing.assert_array_equal(gradient, np.zeros((D, D)))
 
 
-def test_a_window_hides_what_is_further_away():
-    layer = SelfAttention(D, HEADS, initializer_range=0.5, window=2)
-    changed = HIDDEN.copy()
-    changed[:, 3] += 1.0
-    before, after = (np.asarray(layer(x, np.ones((B, L)))) for x in (HIDDEN, changed))
-    moved = np.abs(after - before).max(axis=(0, 2)) > 1e-4
-    assert moved.tolist() == [False, True, True, True, True, True]
-
-
 def test_a_convolution_sees_no_further_than_its_kernel_and_leaves_zeros_behind_the_text():
     block = ConvolutionBlock(
-        SelfAttention(D, HEADS, name="attention", window=0),
+        MultiHeadAttention(D, HEADS, name="attention"),
         FeedForward(4, D, name="feed_forward"),
         kernel_size=3,
         convolution_activation="sigmoid",  # not 0 at 0
         convolution_initializer_range=0.5,
     )
-    before = np.asarray(block(HIDDEN, MASK))
+    mask = padding_mask(MASK) & window_mask(L, 0)
+    before = np.asarray(block(HIDDEN, attention_mask=mask))
     np.testing.assert_array_equal(before[1, 3:], np.zeros((3, D)))
     changed = HIDDEN.copy()
     changed[0, 0] += 1.0
-    moved = np.abs(np.asarray(block(changed, MASK)) - before).max(axis=(0, 2)) > 1e-4
+    moved = np.abs(np.asarray(block(changed, attention_mask=mask)) - before).max(axis=(0, 2)) > 1e-4
     assert moved.tolist() == [True, True, False, False, False, False]
 
 
 def test_the_convolution_is_of_the_input_not_of_the_output():
     """Without what the block itself does, what is left is the convolved input."""
     block = ConvolutionBlock(
-        SelfAttention(D, HEADS, name="attention"),
+        MultiHeadAttention(D, HEADS, name="attention"),
         FeedForward(4, D, name="feed_forward"),
         convolution_activation="linear",
         convolution_initializer_range=0.5,
     )
-    block.build(HIDDEN.shape, MASK.shape)
+    block.build(HIDDEN.shape)
     block.feed_forward_norm.gamma.assign(np.zeros(D))
     kernel, bias = (ops.convert_to_numpy(w) for w in block.convolution.weights)
     padded = np.pad(HIDDEN, ((0, 0), (1, 1), (0, 0)))
     convolved = sum(padded[:, k : k + L] @ kernel[k] for k in range(3)) + bias
     expected = block.convolution_norm(convolved.astype("float32"))
-    np.testing.assert_allclose(block(HIDDEN, np.ones((B, L))), expected, atol=1e-5)
+    np.testing.assert_allclose(block(HIDDEN), expected, atol=1e-5)
+
+
+def block_of(attention, block_class=EncoderBlock, **options):
+    feed_forward = FeedForward(4, D, name="feed_forward")
+    return block_class(attention, feed_forward, **options)
+
+
+def mixing(**options):
+    return MultiHeadAttention(D, HEADS, initializer_range=0.5, name="attention", **options)
+
+
+def disentangled(**options):
+    return DisentangledAttention(D, HEADS, initializer_range=0.5, name="attention", **options)
+
+
+# A layer, and the layer for its positions.
+QUERIES = {
+    "attention": (mixing, None),
+    "attention with a bias": (mixing, lambda: RelativePositionBias(HEADS, initializer_range=0.5)),
+    "rotary attention": (lambda: mixing(rotary=True, fused=True), lambda: RotaryPositions(4, 9.0)),
+    "disentangled attention": (disentangled, lambda: RelativePositions(D, 4)),
+    "disentangled attention in one Dense layer": (
+        lambda: disentangled(fused=True, talking_heads=True),
+        lambda: RelativePositions(D, 4),
+    ),
+    "block": (lambda: block_of(mixing()), None),
+    "block that normalises first": (lambda: block_of(mixing(), norm_first=True), None),
+    "rotary block that normalises first": (
+        lambda: block_of(mixing(rotary=True), norm_first=True),
+        lambda: RotaryPositions(2),
+    ),
+    "disentangled block": (lambda: block_of(disentangled()), lambda: RelativePositions(D, 4)),
+    "block with a convolution": (lambda: block_of(mixing(), ConvolutionBlock), None),
+}
+MASKS = {
+    "padding": padding_mask(MASK),
+    "pairs": PAIRS,
+    "causal": padding_mask(MASK) & causal_mask(L),
+    "window": padding_mask(MASK) & window_mask(L, 1),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_part_of_the_text_as_query(name):
+    """The first token, the last one, two in the middle: as in the full result."""
+    layer, positions = (make and make() for make in QUERIES[name])
+    for mask in MASKS.values():
+        known = {"attention_mask": mask, "positions": positions and positions(MASK)}
+        whole = np.asarray(layer(HIDDEN, **known))
+        assert np.abs(whole[:, :1] - whole[:, 1:]).max(-1).min() > 1e-4 or mask is PAIRS
+        for start, end in [(0, 1), (L - 1, L), (2, 4), (0, L)]:
+            part = layer(HIDDEN[:, start:end], context=HIDDEN, start=start, **known)
+            np.testing.assert_allclose(part, whole[:, start:end], atol=2e-6)
+        start = ops.convert_to_tensor(L - 1)  # as a loop that decodes has it
+        part = layer(HIDDEN[:, -1:], context=HIDDEN, start=start, **known)
+        np.testing.assert_allclose(part, whole[:, -1:], atol=2e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["norm last", "norm first"])
+def test_a_part_of_the_text_as_query_with_gradient_checkpointing(options):
+    import tensorflow as tf
+
+    block = block_of(mixing(), dropout=0.0, **options)
+    known = {"context": HIDDEN, "attention_mask": MASKS["causal"], "start": 2, "training": True}
+    gradients, outputs = [], []
+    for block.gradient_checkpointing in (False, True):
+        with tf.GradientTape() as tape:
+            outputs.append(block(HIDDEN[:, 2:4], **known))
+            loss = tf.reduce_sum(outputs[-1] ** 3)
+        gradients.append(tape.gradient(loss, [v.value for v in block.trainable_variables]))
+    np.testing.assert_allclose(*outputs, atol=1e-6)
+    scale = max(np.abs(gradient).max() for gradient in gradients[0])
+    for plain, recomputed in zip(*gradients, strict=True):
+        np.testing.assert_allclose(recomputed, plain, rtol=1e-5, atol=1e-6 * scale)
+
+
+def test_another_text_as_context():
+    """Cross-attention, by hand: four queries to six keys of other features, in all heads."""
+    layer = mixing()
+    context = RNG.normal(size=(B, L, 5)).astype("float32")
+    found = layer(HIDDEN[:, :4], context, padding_mask(MASK))
+    assert layer.key.kernel.shape == (5, D)
+
+    def heads(x):
+        return np.asarray(x).reshape(*x.shape[:-1], HEADS, D // HEADS)
+
+    query, key, value = (
+        heads(part)
+        for part in (layer.query(HIDDEN[:, :4]), layer.key(context), layer.value(context))
+    )
+    scores = np.einsum("bqhf,bkhf->bhqk", query, key) / np.sqrt(D // HEADS)
+    powers = np.exp(scores) * MASK[:, None, None, :]
+    weights = powers / powers.sum(-1, keepdims=True)
+    mixed = np.einsum("bhqk,bkhf->bqhf", weights, value).reshape(B, 4, D)
+    np.testing.assert_allclose(found, layer.output_dense(mixed), atol=1e-5)
+    np.testing.assert_allclose(
+        layer.weights_of(HIDDEN[:, :4], context, padding_mask(MASK)), weights, atol=1e-6
+    )
+
+
+def test_tokens_that_nobody_sees_are_padding():
+    for mask in MASKS.values():
+        np.testing.assert_array_equal(seen_tokens(mask), MASK == 1)

@@ -85,7 +85,7 @@ def test_masked_softmax(dtype, tolerance):
     rng = np.random.default_rng(0)
     scores = ops.cast(rng.normal(0, 3, (3, 2, 4, 5)), dtype)
     mask = np.asarray([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
-    found = kernels.masked_softmax(scores, mask)
+    found = kernels.masked_softmax(scores, mask[:, None, None, :])
     assert keras.backend.standardize_dtype(found.dtype) == dtype
     found = np.asarray(ops.cast(found, "float32"))
     wide = np.asarray(ops.cast(scores, "float32"), "float64")

@@ -7,6 +7,7 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.architectures import (
+    AttentionMask,
     ClassificationHead,
     ConvolutionBlock,
     DisentangledAttention,
@@ -14,16 +15,18 @@ from finetune_tf.architectures import (
     EncoderBlock,
     FeedForward,
     LayerNorm,
+    MultiHeadAttention,
     Pooling,
     RelativePositionBias,
     RelativePositions,
-    SelfAttention,
+    RotaryPositions,
     Transform,
     UnitLength,
     VocabularyBias,
     bert_block,
     encoder,
 )
+from finetune_tf.architectures.layers import FirstToken, RMSNorm
 from finetune_tf.errors import ModelError
 
 B, L, D = 3, 5, 12
@@ -33,6 +36,9 @@ IDS = RNG.integers(0, 9, (B, L))
 TYPES = RNG.integers(0, 2, (B, L))
 DISTANCES = RNG.normal(size=(1, 2 * L + 1, D)).astype("float32")
 MASK = (np.arange(L) < [[5], [3], [1]]).astype("int32")
+SEEN = MASK[:, None, None, :] == 1
+PAIRS = SEEN & (MASK[:, None, :, None] == 1)
+ANGLES = RNG.uniform(-1, 1, (1, L, 4)).astype("float32")
 
 # How to make each layer (with the dtype still open), what it takes, what it gives.
 LAYERS = {
@@ -50,58 +56,67 @@ LAYERS = {
     ),
     "block": (
         lambda **k: EncoderBlock(
-            SelfAttention(D, 3, 0.2, dtype=k.get("dtype"), name="attention"),
+            MultiHeadAttention(D, 3, 0.2, dtype=k.get("dtype"), name="attention"),
             FeedForward(8, D, "relu", dtype=k.get("dtype"), name="feed_forward"),
             **k,
         ),
-        (HIDDEN, MASK),
+        (HIDDEN, HIDDEN, SEEN),
         (B, L, D),
     ),
     "block that normalises first": (
         lambda **k: EncoderBlock(
-            SelfAttention(D, 3, dtype=k.get("dtype"), name="attention"),
-            FeedForward(8, D, gated=True, dtype=k.get("dtype"), name="feed_forward"),
+            MultiHeadAttention(D, 3, dtype=k.get("dtype"), name="attention"),
+            FeedForward(8, D, gated="second_half", dtype=k.get("dtype"), name="feed_forward"),
             norm_first=True,
             norm_bias=False,
             has_attention_norm=False,
             **k,
         ),
-        (HIDDEN, MASK),
+        (HIDDEN, HIDDEN, SEEN),
         (B, L, D),
     ),
-    "attention": (lambda **k: SelfAttention(D, 4, 0.1, 0.3, **k), (HIDDEN, MASK), (B, L, D)),
-    "rotary attention in a window": (
-        lambda **k: SelfAttention(D, 3, fused=True, rope_theta=100.0, window=1, **k),
-        (HIDDEN, MASK),
+    "attention": (
+        lambda **k: MultiHeadAttention(D, 4, 0.1, 0.3, **k),
+        (HIDDEN, HIDDEN, SEEN),
+        (B, L, D),
+    ),
+    "attention to another text": (
+        lambda **k: MultiHeadAttention(D, 4, 0.1, **k),
+        (HIDDEN[:, :2], HIDDEN, SEEN),
+        (B, 2, D),
+    ),
+    "rotary attention": (
+        lambda **k: MultiHeadAttention(D, 3, fused=True, rotary=True, **k),
+        (HIDDEN, HIDDEN, SEEN, ANGLES),
         (B, L, D),
     ),
     "disentangled attention": (
         lambda **k: DisentangledAttention(D, 3, dropout=0.1, position_dropout=0.2, **k),
-        (HIDDEN, MASK, DISTANCES),
+        (HIDDEN, HIDDEN, PAIRS, DISTANCES),
         (B, L, D),
     ),
     "disentangled attention as it was first": (
         lambda **k: DisentangledAttention(
             D, 3, position_to_content=False, score_parts=2, fused=True, talking_heads=True, **k
         ),
-        (HIDDEN, MASK, DISTANCES),
+        (HIDDEN, HIDDEN, PAIRS, DISTANCES),
         (B, L, D),
     ),
     "disentangled attention that shares projections": (
         lambda **k: DisentangledAttention(D, 3, share_projections=True, **k),
-        (HIDDEN, MASK, DISTANCES),
+        (HIDDEN, HIDDEN, PAIRS, DISTANCES),
         (B, L, D),
     ),
     "block with a convolution": (
         lambda **k: ConvolutionBlock(
-            SelfAttention(D, 3, dtype=k.get("dtype"), name="attention"),
+            MultiHeadAttention(D, 3, dtype=k.get("dtype"), name="attention"),
             FeedForward(8, D, dtype=k.get("dtype"), name="feed_forward"),
             kernel_size=5,
             groups=2,
             convolution_activation="gelu",
             **k,
         ),
-        (HIDDEN, MASK),
+        (HIDDEN, HIDDEN, PAIRS),
         (B, L, D),
     ),
     "distances": (lambda **k: RelativePositions(D, 3, **k), (IDS,), (1, 2 * L + 1, D)),
@@ -111,7 +126,22 @@ LAYERS = {
         (1, 2 * L + 1, D),
     ),
     "position bias": (lambda **k: RelativePositionBias(3, **k), (IDS,), (1, 3, L, L)),
+    "angles": (lambda **k: RotaryPositions(4, 100.0, **k), (IDS,), (1, L, 4)),
+    "mask": (lambda **k: AttentionMask(**k), (MASK,), (B, 1, 1, L)),
+    "mask of pairs": (lambda **k: AttentionMask(window=2, **k), (MASK,), (B, 1, L, L)),
+    "first token": (lambda **k: FirstToken(**k), (HIDDEN,), (B, 1, D)),
     "feed_forward": (lambda **k: FeedForward(6, D, "gelu_new", 0.3, **k), (HIDDEN,), (B, L, D)),
+    "feed_forward with a gate": (
+        lambda **k: FeedForward(6, D, "silu", gated="apart", use_bias=False, output_bias=True, **k),
+        (HIDDEN,),
+        (B, L, D),
+    ),
+    "feed_forward with a gate in the first half": (
+        lambda **k: FeedForward(6, D, gated="first_half", **k),
+        (HIDDEN,),
+        (B, L, D),
+    ),
+    "rms_norm": (lambda **k: RMSNorm(1e-3, **k), (HIDDEN,), (B, L, D)),
     "layer_norm": (lambda **k: LayerNorm(1e-3, **k), (HIDDEN,), (B, L, D)),
     "mean": (lambda **k: Pooling("mean", **k), (HIDDEN, MASK), (B, D)),
     "cls": (lambda **k: Pooling("cls", **k), (HIDDEN, MASK), (B, D)),
@@ -131,8 +161,10 @@ LAYERS = {
 def symbolic(inputs):
     """Open in batch and length."""
     return [
-        keras.Input((None,) * (x.ndim - 2) + x.shape[-1:], dtype=x.dtype.name)
+        keras.Input((None,) * (x.ndim - 2) + x.shape[-1:], dtype="float32")
         if x.dtype.kind == "f"
+        else keras.Input((1, x.shape[2] if x.shape[2] == 1 else None, None), dtype="bool")
+        if x.dtype.kind == "b"
         else keras.Input((None,), dtype="int32")
         for x in inputs
     ]
@@ -181,31 +213,22 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
     wide, narrow = make(), make(dtype="mixed_bfloat16")
     expected = wide(*inputs)
     narrow(*inputs)
+    if isinstance(narrow, AttentionMask):
+        return np.testing.assert_array_equal(narrow(*inputs), expected)
     narrow.set_weights(wide.get_weights())
     found = narrow(*inputs)
-    is_head = isinstance(narrow, ClassificationHead | UnitLength | VocabularyBias)
-    assert found.dtype == ("float32" if is_head else "bfloat16")
+    wide_ones = (ClassificationHead, RotaryPositions, UnitLength, VocabularyBias)
+    assert found.dtype == ("float32" if isinstance(narrow, wide_ones) else "bfloat16")
     assert {weight.dtype for weight in narrow.weights} <= {"float32"}
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in LAYERS if "block" in name or "attention" in name]
-)
-def test_the_first_token_alone(name):
-    """What a head on the first token reads, without the work for the others."""
-    make, inputs, _ = LAYERS[name]
-    layer = make()
-    whole = layer(*inputs)
-    first = layer(*inputs, first_token=True)
-    np.testing.assert_allclose(first, whole[:, :1], atol=1e-6)
-
-
-def test_the_first_token_with_a_bias_for_positions():
-    layer = SelfAttention(D, 3)
-    bias = RNG.normal(size=(1, 3, L, L)).astype("float32")
-    whole = layer(HIDDEN, MASK, bias)
-    np.testing.assert_allclose(layer(HIDDEN, MASK, bias, first_token=True), whole[:, :1], atol=1e-6)
+def test_a_block_of_an_older_version_is_refused():
+    make, _, _ = LAYERS["block"]
+    config = make().get_config()
+    del config["rms_norm"]
+    with pytest.raises(ModelError, match="saved by a version of finetune_tf in which blocks made"):
+        EncoderBlock.from_config(config)
 
 
 def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):

@@ -23,12 +23,22 @@ def complete(model_type, **config):
     return FAMILIES[model_type].complete({"model_type": model_type, **SIZES, **config})
 
 
-def attentions(model_type, **config):
-    """The config of the attention of each block."""
+def blocks(model_type, **config):
+    """The call of each block in the graph of the backbone."""
     backbone = FAMILIES[model_type].backbone(complete(model_type, **config), None)
     model = keras.Model(backbone.inputs, backbone.hidden)
     layers = [model.get_layer(f"block_{i}") for i in range(SIZES["num_hidden_layers"])]
-    return [layer.attention.get_config() for layer in layers]
+    return [layer._inbound_nodes[0] for layer in layers]
+
+
+def attentions(model_type, **config):
+    """The config of the attention of each block."""
+    return [node.operation.attention.get_config() for node in blocks(model_type, **config)]
+
+
+def made_by(node, argument):
+    """The config of the layer whose output a block gets as an argument."""
+    return node.arguments.kwargs[argument]._keras_history.operation.get_config()
 
 
 @pytest.mark.parametrize(
@@ -55,9 +65,9 @@ def attentions(model_type, **config):
     ],
 )
 def test_modernbert_says_which_attention_in_older_and_newer_words(config, windows, thetas):
-    found = attentions("modernbert", **config)
-    assert [layer["window"] for layer in found] == windows
-    assert [layer["rope_theta"] for layer in found] == thetas
+    found = blocks("modernbert", **config)
+    assert [made_by(node, "attention_mask")["window"] for node in found] == windows
+    assert [made_by(node, "positions")["theta"] for node in found] == thetas
 
 
 @pytest.mark.parametrize(

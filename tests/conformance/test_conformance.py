@@ -150,8 +150,9 @@ def test_jax_computes_the_same():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "task"), [(f, t) for f, row in FAMILIES.items() for t in row.heads(row.complete({}))]
+)
 def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
     """Random configurations: all pairs, both directions, twenty steps of training."""
     pytest.importorskip("torch")

@@ -96,6 +96,20 @@ FIXED: dict[str, dict[str, Any]] = {
         **dict.fromkeys(["bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"], 1),
         "pad_token_id": 2,
     },
+    "nomic_bert": _SMALL
+    | {
+        "hidden_act": "gelu_fast",
+        "type_vocab_size": 3,
+        "pad_token_id": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 40.0},
+    },
+    "gte": _SMALL
+    | {
+        "hidden_act": "mish",
+        "type_vocab_size": 2,
+        "pad_token_id": 3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
+    },
 }
 
 

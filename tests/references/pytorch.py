@@ -24,6 +24,7 @@ import transformers
 from references.fixed_configs import FIXED, fixed_config
 from references.random_configs import random_config
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 __all__ = [
     "FAMILIES",
@@ -61,6 +62,8 @@ PREFIXES = {
     "deberta": "Deberta",
     "deberta-v2": "DebertaV2",
     "modernbert": "ModernBert",
+    "nomic_bert": "NomicBert",
+    "gte": "Gte",
 }
 # Keys of older releases, and those that transformers writes in their place.
 OLDER_KEYS = {
@@ -82,7 +85,11 @@ class Family:
 FAMILIES: dict[str, Family] = {
     name: Family(
         getattr(transformers, f"{prefix}Config"),
-        {task: getattr(transformers, prefix + suffix) for task, suffix in TASKS.items()},
+        {
+            task: getattr(transformers, prefix + suffix)
+            for task, suffix in TASKS.items()
+            if hasattr(transformers, prefix + suffix)
+        },
         FIXED[name],
     )
     for name, prefix in PREFIXES.items()
@@ -185,9 +192,13 @@ def record(
     ids_only = _logits(model, task, {"input_ids": tensors["input_ids"]})
     _loss(model, task, tensors).backward()
     gradients = {
-        f"gradient/{model.all_tied_weights_keys.get(name, name)}": parameter.grad.numpy().copy()
+        model.all_tied_weights_keys.get(name, name): parameter.grad.clone()
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
+    }
+    gradients = {
+        f"gradient/{name}": gradient.numpy()
+        for name, gradient in _as_in_the_file(model, gradients).items()
     }
     losses = _train(model, task, tensors, steps)
     return {
@@ -198,6 +209,11 @@ def record(
         "losses": np.asarray(losses, "float32"),
         "logits_after": _logits(model, task, tensors),
     }
+
+
+def _as_in_the_file(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict:
+    """Under the names, and joined as, in a file that transformers writes for the model."""
+    return revert_weight_conversion(model, tensors)
 
 
 def _logits(model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor]) -> np.ndarray:

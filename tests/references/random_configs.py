@@ -201,6 +201,31 @@ def _modernbert(choose: Choose) -> dict[str, Any]:
     }
 
 
+def _nomic_bert(choose: Choose) -> dict[str, Any]:
+    heads = choose([1, 2, 3])
+    rope = {"rope_type": "default", "rope_theta": choose([10.0, 1000.0, 160000.0])}
+    return {
+        "vocab_size": choose([7, 40, 101]),
+        "hidden_size": heads * choose([4, 6, 8]),
+        "num_attention_heads": heads,
+        "num_hidden_layers": choose([1, 2, 3]),
+        "intermediate_size": choose([5, 16, 33]),
+        "max_position_embeddings": choose(POSITIONS),
+        "hidden_act": choose(ACTIVATIONS),
+        "layer_norm_eps": choose(EPSILON),
+        "type_vocab_size": choose([1, 2, 3]),
+        "pad_token_id": choose([0, 3]),
+        "hidden_dropout_prob": choose(DROPOUT),
+        "attention_probs_dropout_prob": choose(DROPOUT),
+        "classifier_dropout": choose([None, *DROPOUT]),
+        **choose([{}, {"rope_parameters": rope}]),
+    }
+
+
+def _gte(choose: Choose) -> dict[str, Any]:
+    return _nomic_bert(choose) | {"type_vocab_size": choose([0, 1, 2])}
+
+
 DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "bert": _bert,
     "distilbert": _distilbert,
@@ -213,4 +238,6 @@ DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "deberta": _deberta,
     "deberta-v2": _deberta_v2,
     "modernbert": _modernbert,
+    "nomic_bert": _nomic_bert,
+    "gte": _gte,
 }

@@ -1,0 +1,132 @@
+"""Blocks of decoders. What makes them causal is the mask that they are given.
+
+Shape legend: B batch, Q query positions, K key positions, M memory positions, D features.
+"""
+
+from typing import Any
+
+import keras
+
+from finetune_tf.architectures.attention import MultiHeadAttention
+from finetune_tf.architectures.blocks import EncoderBlock
+from finetune_tf.architectures.layers import PACKAGE, FeedForward
+
+
+def rotary_block(
+    *,
+    hidden_size: int,
+    num_heads: int,
+    intermediate_size: int,
+    activation: str = "silu",
+    attention_dropout: float = 0.0,
+    initializer_range: float = 0.02,
+    use_bias: bool = False,
+    dtype: Any = None,
+    **block: Any,
+) -> EncoderBlock:
+    """A block as Llama has it (Touvron et al. 2023): rotary, gated, normalised first by RMS.
+
+    Args:
+        hidden_size: D.
+        num_heads: Attention heads.
+        intermediate_size: Width of the feed-forward part.
+        activation: A Hugging Face activation name.
+        attention_dropout: Rate on the attention weights.
+        initializer_range: Standard deviation of new kernels.
+        use_bias: Of all Dense layers.
+        dtype: Keras dtype policy; None for the global one.
+        **block: For `EncoderBlock`.
+    """
+    make = {"initializer_range": initializer_range, "use_bias": use_bias, "dtype": dtype}
+    attention = MultiHeadAttention(
+        hidden_size, num_heads, attention_dropout, rotary=True, **make, name="attention"
+    )
+    feed_forward = FeedForward(
+        intermediate_size, hidden_size, activation, gated="apart", **make, name="feed_forward"
+    )
+    options = {"dropout": 0.0, "layer_norm_eps": 1e-6, "norm_first": True, "rms_norm": True}
+    return EncoderBlock(attention, feed_forward, **{**options, **block}, dtype=dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class CrossAttentionBlock(EncoderBlock):
+    """A block that also attends to a memory, such as the output of an encoder.
+
+    Args:
+        attention: As of `EncoderBlock`.
+        cross_attention: The `Attention` to the memory, named "cross_attention".
+        feed_forward: As of `EncoderBlock`.
+        **block: For `EncoderBlock`.
+    """
+
+    parts = ("attention", "cross_attention", "feed_forward")
+
+    def __init__(
+        self,
+        attention: keras.layers.Layer,
+        cross_attention: keras.layers.Layer,
+        feed_forward: keras.layers.Layer,
+        **block: Any,
+    ) -> None:
+        super().__init__(attention, feed_forward, **block)
+        self.cross_attention = cross_attention
+        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self.cross_attention_dropout = keras.layers.Dropout(
+            self._config["attention_output_dropout"],
+            dtype=self.dtype_policy,
+            name="cross_attention_dropout",
+        )
+
+    def build(self, x_shape: tuple, memory_shape: tuple, **shapes: Any) -> None:
+        """Builds all three parts."""
+        super().build(x_shape, **shapes)
+        self.cross_attention.build(x_shape, memory_shape)
+        self.cross_attention_norm.build(x_shape)
+
+    def call(
+        self,
+        x: Any,
+        memory: Any,
+        context: Any = None,
+        attention_mask: Any = None,
+        positions: Any = None,
+        memory_mask: Any = None,
+        start: Any = 0,
+        training: bool | None = None,
+    ) -> Any:
+        """Passes tokens through the three parts.
+
+        Args:
+            x: (B, Q, D), as of `EncoderBlock.call`, as are all arguments not named here.
+            memory: (B, M, …), what the second attention sees.
+            context: (B, K, D), what the first attention sees; by default `x` itself.
+            attention_mask: What may be seen of the context, causal as a rule.
+            positions: For the first attention.
+            memory_mask: What may be seen of the memory, broadcastable to (B, H, Q, M).
+            start: Where in the context `x` begins.
+            training: Whether dropout is active.
+
+        Returns:
+            (B, Q, D).
+        """
+        inputs = (x, context, attention_mask, positions, start, memory, memory_mask)
+        return self._transformed(*inputs, training=training)
+
+    def transform(
+        self,
+        x: Any,
+        context: Any,
+        attention_mask: Any,
+        positions: Any,
+        start: Any,
+        memory: Any,
+        memory_mask: Any,
+        training: bool | None,
+    ) -> Any:
+        """What the block computes; arguments as of `call`."""
+        x = self._add_attention(x, context, attention_mask, positions, start, training)
+        norm = self.cross_attention_norm
+        before = norm(x) if self._config["norm_first"] else x
+        found = self.cross_attention(before, memory, memory_mask, training=training)
+        x = self._add(x, found, norm, self.cross_attention_dropout, training)
+        return self._add_feed_forward(x, training)

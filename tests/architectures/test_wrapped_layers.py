@@ -1,0 +1,87 @@
+"""A wrapper in the place of any Dense layer of any model is called, as adapters need it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import finetune_tf as ft
+from finetune_tf.architectures import (
+    CrossAttentionBlock,
+    FeedForward,
+    MultiHeadAttention,
+    rotary_block,
+)
+from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.stages import walk
+from finetune_tf.tasks import TASKS
+
+REFERENCES = Path(__file__).resolve().parents[1] / "references"
+CASES = dict.fromkeys(
+    [*((family, "text-classification") for family in FAMILIES), *(("bert", task) for task in TASKS)]
+)
+IDS = np.asarray([[5, 6, 7, 8, 9], [7, 6, 5, 0, 0]])
+
+
+class Scaled(keras.layers.Layer):
+    """Calls the layer inside with nothing but its input, and scales what it gives."""
+
+    def __init__(self, inner):
+        super().__init__(name=inner.name, dtype=inner.dtype_policy)
+        self.inner, self.built = inner, True
+        self.scale = self.add_weight((), initializer="ones")
+
+    def call(self, x):
+        return self.scale * self.inner(x)
+
+
+def projections(layer):
+    """Every Dense layer and convolution inside a layer, with the layer and attribute it is of."""
+    for part in walk(layer):
+        for name, value in vars(part).items():
+            if isinstance(value, keras.layers.Dense | keras.layers.Conv1D):
+                yield part, name, value
+
+
+def wrapped(whole, outputs):
+    """Wraps all of them; what they give must reach the outputs. Returns how many there are."""
+    before, wrappers = outputs(), {}
+    for part, name, layer in list(projections(whole)):
+        part._tracker.unlock()
+        wrappers[layer.path] = wrapper = wrappers.get(layer.path) or Scaled(layer)
+        setattr(part, name, wrapper)
+    scales = [wrapper.scale.value for wrapper in wrappers.values()]
+    with tf.GradientTape() as tape:
+        after = outputs()
+        loss = tf.reduce_sum(after**2)
+    np.testing.assert_array_equal(after, before)
+    for path, gradient in zip(wrappers, tape.gradient(loss, scales), strict=True):
+        assert gradient is not None, f"{path} is not called"
+        assert gradient != 0, f"{path} has no effect"
+    return len(wrappers)
+
+
+@pytest.mark.parametrize(("family", "task"), CASES, ids=map("/".join, CASES))
+def test_every_dense_layer_of_a_model_is_called(family, task):
+    with ft.messages.quiet():
+        model = ft.load(REFERENCES / family / task, task)
+    inputs = model._complete_inputs({"input_ids": IDS, "attention_mask": (IDS > 0).astype(int)})
+    blocks = sum(stage.role == "block" for stage in model.stages)
+    assert wrapped(model, lambda: model(inputs)) >= 4 * blocks
+
+
+def test_every_dense_layer_of_a_decoder_is_called():
+    hidden = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    table = np.random.default_rng(1).normal(size=(1, 5, 4)).astype("float32")
+    rotary = rotary_block(hidden_size=8, num_heads=2, intermediate_size=6, initializer_range=0.5)
+    rotary(hidden, positions=table)
+    assert wrapped(rotary, lambda: rotary(hidden, positions=table)) == 7
+    cross = CrossAttentionBlock(
+        MultiHeadAttention(8, 2, initializer_range=0.5, name="attention"),
+        MultiHeadAttention(8, 2, initializer_range=0.5, name="cross_attention"),
+        FeedForward(6, 8, initializer_range=0.5, name="feed_forward"),
+    )
+    cross(hidden, hidden)
+    assert wrapped(cross, lambda: cross(hidden, hidden[:, :3])) == 10
