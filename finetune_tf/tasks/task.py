@@ -2,18 +2,17 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from finetune_tf.architectures import Backbone
+from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import Encoded
 
 IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
-
-Layout = Literal["transformers", "sentence_transformers"]
 
 
 class Columns(Protocol):
@@ -255,15 +254,19 @@ class Task(abc.ABC):
         }
 
     def layout(self, pooling: str | None) -> Layout:
-        """The library that can open such a model, and in whose layout it is saved."""
-        return "transformers"
+        """The layout of the folder that such a model is saved in.
+
+        Args:
+            pooling: How a text becomes one vector, or None.
+        """
+        return TRANSFORMERS
 
     def max_length(self, modules: Any) -> int | None:
         """Tokens that a checkpoint wants texts cut to for this task; None for no wish.
 
         Args:
             modules: What sentence-transformers does behind the transformer; see
-                `checkpoints.sentence_transformers.Modules`.
+                `checkpoints.layouts.Modules`.
         """
         return None
 
