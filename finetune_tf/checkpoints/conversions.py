@@ -55,7 +55,6 @@ class Identity(Conversion):
         return list(variables)
 
 
-@dataclass(frozen=True)
 class Kernel(Conversion):
     """Kernels of `torch.nn.Linear` and of the convolutions of any number of dimensions.
 
@@ -110,7 +109,6 @@ class DepthwiseKernel(Conversion):
         return [(shape[-2] * shape[-1], 1, *shape[:-2]) for shape in variables]
 
 
-@dataclass(frozen=True)
 class LeadingAxis(Conversion):
     """The file has a first axis of size 1 that the variable has not: BART's final_logits_bias."""
 

@@ -215,6 +215,21 @@ def test_transformers_opens_it_in_that_type(tmp_path, dtype, key):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", HALVES)
+def test_sentence_transformers_opens_it_in_that_type(tiny_bert, tmp_path, dtype):
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("sentence_transformers")
+    model = ft.load(tiny_bert, labels=["a", "b", "c"], pooling="mean")
+    out = model.save_pretrained(tmp_path / "out", dtype=dtype)
+    theirs = library.SentenceTransformer(str(out), device="cpu")
+    assert {parameter.dtype for parameter in theirs.parameters()} == {getattr(torch, dtype)}
+    texts = ["the film was very good", "bad"]
+    inputs = dict(ft.load(out).tokenizer(texts, padding=True, return_tensors="np"))
+    found = theirs.float().encode(texts)
+    np.testing.assert_allclose(logits(ft.load(out), inputs), found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_pickle_of_pytorch_in_float16(tmp_path):
     torch = pytest.importorskip("torch")
     folder = copy_checkpoint(FOLDER, tmp_path / "pickle")
