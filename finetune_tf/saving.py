@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from finetune_tf.arguments import bytes_of, check
 from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
-from finetune_tf.checkpoints.weight_writing import WeightWriter, size_in_bytes
+from finetune_tf.checkpoints.weight_writing import WeightWriter
 from finetune_tf.errors import FinetuneError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.json_files import write_json
@@ -143,9 +144,10 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
 def _writer(
     model: Any, dtype: str | None = None, max_shard_size: int | str = _SHARD
 ) -> WeightWriter:
+    check(max_shard_size=max_shard_size)
     untrained = frozenset(variable.path for variable in untrained_variables(model))
     dtype = model.info.file_dtype if dtype is None else dtype
-    return WeightWriter(dtype, size_in_bytes(max_shard_size), untrained)
+    return WeightWriter(dtype, bytes_of(max_shard_size), untrained)
 
 
 def _write(

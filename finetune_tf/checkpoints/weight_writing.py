@@ -6,8 +6,6 @@ Values are converted shard by shard, so that no second copy of a large model is 
 import errno
 import json
 import math
-import numbers
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +19,6 @@ from finetune_tf.checkpoints.tensors import WRITTEN_FLOATS, is_finite
 from finetune_tf.checkpoints.weight_files import UNTRAINED
 from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]B|)")
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
@@ -111,24 +106,6 @@ class WeightWriter:
             }
             text = json.dumps(index, indent=2, sort_keys=True) + "\n"
             (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-
-
-def size_in_bytes(size: int | str) -> int:
-    """The bytes of a size such as 5_000_000_000 or "5GB".
-
-    Raises:
-        ArgumentError: If it is no size above 0.
-    """
-    number = size
-    if isinstance(size, str) and (match := _SIZE.fullmatch(size.strip().upper())):
-        number = float(match[1]) * _UNITS[match[2]]
-    is_number = isinstance(number, numbers.Real) and not isinstance(number, bool)
-    if not is_number or not 1 <= number < math.inf:
-        raise ArgumentError(
-            'max_shard_size is a number of bytes above 0, or a text such as "5GB" or "500MB"; '
-            f"found {shown(size)}."
-        )
-    return int(number)
 
 
 def dump(

@@ -9,7 +9,8 @@ import pytest
 from helpers_checkpoints import BERTS, inputs_of, logits, read_weights, reference
 
 import finetune_tf as ft
-from finetune_tf.checkpoints.weight_writing import WeightWriter, size_in_bytes
+from finetune_tf.arguments import bytes_of, check
+from finetune_tf.checkpoints.weight_writing import WeightWriter
 from finetune_tf.checkpoints.weights import linear
 from finetune_tf.errors import ArgumentError
 from finetune_tf.untrained import untrained_layers
@@ -120,17 +121,21 @@ def test_values_are_converted_shard_by_shard(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(1, 1), (5e9, 5_000_000_000), ("5GB", 5_000_000_000), ("1.5 mb", 1_500_000), ("200", 200)],
+    [(1, 1), (2**40, 2**40), ("5GB", 5_000_000_000), ("1.5 mb", 1_500_000), (" 2TB", 2 * 10**12)],
 )
 def test_sizes(size, expected):
-    assert size_in_bytes(size) == expected
+    check(max_shard_size=size)
+    assert bytes_of(size) == expected
 
 
 @pytest.mark.parametrize(
-    "size", [0, -1, "0GB", "GB", "5 gigabytes", "", None, True, float("nan"), float("inf"), []]
+    "size", [0, -1, 5e9, "0GB", "5", "GB", "5 gigabytes", "", None, True, float("nan"), []]
 )
 def test_no_sizes(model, tmp_path, size):
-    with pytest.raises(ArgumentError, match="max_shard_size is a number of bytes above 0, or a te"):
+    message = (
+        'max_shard_size is a whole number from 1 on, in bytes, or a text such as "5GB" or "500'
+    )
+    with pytest.raises(ArgumentError, match=message):
         model.save_pretrained(tmp_path / "out", max_shard_size=size)
     assert not (tmp_path / "out").exists()
 
