@@ -21,8 +21,6 @@ from finetune_tf.untrained import say_if_untrained, untrained_variables
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
 _STALE += ("1_Pooling", "2_Dense", "2_Normalize")
-
-
 # What transformers 4 wrote into one file at most.
 _SHARD = "5GB"
 
