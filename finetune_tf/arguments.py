@@ -7,6 +7,7 @@ range are written once, in `RULES`, and every public function that takes it call
 import inspect
 import math
 import numbers
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from finetune_tf.errors import ArgumentError
 
 # Backends count rows and steps in int32.
 _LARGEST = 2**31 - 1
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,28 @@ class Number:
         return " or ".join([words, *(repr(other) for other in self.also)])
 
 
+@dataclass(frozen=True)
+class Bytes(Number):
+    """An amount of bytes: a whole number, or a text with a unit."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is such an amount, of at least a byte."""
+        text = _BYTES.fullmatch(value) if isinstance(value, str) else None
+        return bytes_of(value) >= self.low if text else super().accepts(value)
+
+    def __str__(self) -> str:
+        """The range in words."""
+        return f'{super().__str__()}, in bytes, or a text such as "5GB" or "500MB"'
+
+
+def bytes_of(amount: int | str) -> int:
+    """The bytes of an amount that `Bytes` accepts, such as 5_000_000_000 or "5GB"."""
+    if not isinstance(amount, str):
+        return int(amount)
+    number, unit = _BYTES.fullmatch(amount).groups()
+    return int(float(number) * _UNITS[unit.upper()])
+
+
 def _text(bound: float) -> str:
     """A bound of a range, with all digits of a large whole number: 10,000,000."""
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
@@ -115,6 +140,7 @@ RULES: dict[str, Number] = {
     "null_threshold": Number(-math.inf, also=_NO_LIMIT),
     "pad_token_id": Number(0, whole=True, also=_NO_LIMIT),
     "seed": Number(0, 2**32 - 1, whole=True),
+    "max_shard_size": Bytes(1, whole=True),
     "size": _count(),
     "start": Number(-math.inf, whole=True),
     "stop": Number(-math.inf, whole=True, also=_NO_LIMIT),

@@ -158,9 +158,9 @@ class FeatureModel(FineTuneModel):
         below = FollowTrainable(self._origin.halves.trunk, self._refuse_learning_trunk)
         return [below, *super()._own_callbacks(given, initial_epoch)]
 
-    def save_pretrained(self, folder: str | Path, **card: str) -> Path:
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """Saves the whole model."""
-        return self.whole.save_pretrained(folder, **card)
+        return self.whole.save_pretrained(folder, **options)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the whole model."""

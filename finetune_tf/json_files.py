@@ -1,4 +1,4 @@
-"""The one reader of JSON files: a file that cannot be used is an error of the library."""
+"""Reading and writing JSON files: one that cannot be used is an error of the library."""
 
 import json
 from pathlib import Path, PureWindowsPath
@@ -102,3 +102,16 @@ def checked(
     expected = " or ".join(_NAMES.get(each, each.__name__) for each in kinds)
     found = _FOUND.get(type(value), "a list" if isinstance(value, list) else "a number")
     raise error(f"{name} is not a JSON {expected} but {found}: get the file again.")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file into a folder that somebody else makes whole.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+        content: What JSON can hold.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.parent.mkdir(exist_ok=True)
+    # Half a character (a lone surrogate) is written as JSON's own escape for it.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -6,18 +6,18 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf import saving
 from finetune_tf.arguments import check, shown
 from finetune_tf.checkpoints import Checkpoint, Head, open_checkpoint
 from finetune_tf.checkpoints.deferred import require_memory, shapes_only
-from finetune_tf.checkpoints.sentence_transformers import DENSE
 from finetune_tf.checkpoints.tensors import FLOATS
-from finetune_tf.checkpoints.weights import LoadReport, Weight, fill, match
+from finetune_tf.checkpoints.weight_matching import LoadReport, fill, match
+from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.errors import CheckpointError
 from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
 from finetune_tf.model_info import ModelInfo
-from finetune_tf.saving import opens_in
 from finetune_tf.spelling import names_checked
 from finetune_tf.task_inference import TaskChoice, choose_task, is_class_of_other_task
 from finetune_tf.tasks import Task, get_task
@@ -97,9 +97,8 @@ def load(
     task_, task = choice.task, choice.task.name
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
-    # The table of the output layer depends on the layout that such a model is saved in.
-    dense = DENSE if task_.layout(pooling) == "sentence_transformers" else ()
-    rows = [row for row in head.weights if not (dense and _is_output(row, task_))] + list(dense)
+    # A trained head is looked for where such a model is saved.
+    rows = task_.layout(pooling).rows(head)
     trained = not new_head and _is_trained(rows, task_, source, pooling)
     labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
     task_ = get_task(task, labels)
@@ -112,7 +111,7 @@ def load(
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
     # Without rows for the output layer, a trained one that is not wanted is reported as unused.
-    wanted = [row for row in rows if trained or not _is_output(row, task_)]
+    wanted = [row for row in rows if trained or not row.belongs_to(task_.output_layers)]
     table = source.family.weights(complete) + wanted
     matched = match(model.weights, table, source.tensors)
     report = matched.report
@@ -130,6 +129,7 @@ def load(
         config=complete,
         head_layers=head_layers,
         initial_weights=initial_weights(model, report.untrained, head_layers),
+        file_dtype=matched.dtype,
         max_length=task_.max_length(source.modules),
     )
     model._tokenizer_files = source.tokenizer_files
@@ -170,17 +170,15 @@ def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
     return chosen
 
 
-def _is_output(row: Weight, task: Task) -> bool:
-    return (row.variable or "").partition("/")[0] in task.output_layers
-
-
 def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str | None) -> bool:
     """Whether the checkpoint has an output layer for this task and pooling."""
-    if not any(_is_output(row, task) and row.tensor in source.tensors for row in rows):
+    output = [row for row in rows if row.belongs_to(task.output_layers)]
+    if not any(row.is_in(source.tensors) for row in output):
         return False
     if not task.has_labels:
         return True
-    if rows[-1] in DENSE and source.modules.activation != "Identity":
+    in_dense = any(row.is_in(source.modules.dense) for row in output)
+    if in_dense and source.modules.activation != "Identity":
         raise CheckpointError(
             f"{source.folder} has a Dense module that ends in the activation "
             f"{source.modules.activation!r}; a head that gives logits has Identity. Replace the "
@@ -234,8 +232,8 @@ def _stored_labels(
     stored = [names[key] for key in sorted(names, key=int)]
     count = len(stored) or 2
     for row in trained or ():
-        if row.variable == "classifier/dense/kernel" and row.tensor in source.tensors:
-            count = next(iter(source.tensors[row.tensor].shape), 0) or count
+        if "classifier/dense/kernel" in row.variables and row.is_in(source.tensors):
+            count = next(iter(source.tensors[row.tensors[0]].shape), 0) or count
     if len(stored) != count:
         if stored and tuple(stored) != Labels.of(len(stored)):
             raise CheckpointError(
@@ -297,6 +295,7 @@ def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
 def _summary(model: FineTuneModel, report: LoadReport, choice: TaskChoice) -> str:
     pooling = model.info.pooling
     how = "the family's own pooler" if pooling == "pooler" else f"{pooling} pooling"
-    parts = [str(report), *([how] if pooling else []), f"saves for {opens_in(model)}"]
+    saves = f"saves for {saving.opens_in(model)}{saving.in_dtype(model.info.file_dtype)}"
+    parts = [str(report), *([how] if pooling else []), saves]
     parts += [str(choice)] if str(choice) else []
     return f"Loaded {model.info.checkpoint}: {'; '.join(parts)}."

@@ -216,20 +216,36 @@ class FineTuneModel(ExplainedModel):
         self._note_fit(history)
         return history
 
-    def save_pretrained(self, folder: str | Path, **card: str) -> Path:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+        **card: str,
+    ) -> Path:
         """Writes the model as a Hugging Face checkpoint that PyTorch opens too.
 
         Args:
             folder: Made or replaced as a whole; an interrupted save leaves what was there.
+            dtype: "float32", "float16" or "bfloat16": the type of numbers of the written weights.
+                By default the one that the checkpoint's own file had.
+            max_shard_size: Bytes above which the weights are written in several files with an
+                index, as transformers does; a number, or a text such as "500MB".
             **card: More lines for the model card, such as `data="SST-2"`.
 
         Returns:
             The folder.
 
         Raises:
+            ArgumentError: If there is no such type of numbers, or no such size.
             CheckpointError: If the folder cannot be written.
+            ModelError: If a weight is NaN or infinite, or too large for `dtype`; nothing is
+                written then.
         """
-        return saving.save_pretrained(self, folder, **card)
+        return saving.save_pretrained(
+            self, folder, dtype=dtype, max_shard_size=max_shard_size, **card
+        )
 
     @names_checked
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:

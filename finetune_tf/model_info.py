@@ -56,6 +56,7 @@ class ModelInfo:
         head_layers: Names of the layers that no checkpoint has trained.
         initial_weights: Of the variables in them that were drawn anew: path to shape and checksum
             of the first values; see `finetune_tf.untrained`.
+        file_dtype: Type of numbers of the checkpoint's weights, in which the model is saved again.
         max_length: Tokens that the checkpoint wants texts cut to, or None.
         record: What was done with the model, for its card: data, fits, results.
     """
@@ -69,6 +70,7 @@ class ModelInfo:
     head_layers: tuple[str, ...]
     max_length: int | None = None
     initial_weights: dict[str, list] = dataclasses.field(default_factory=dict)
+    file_dtype: str = "float32"
     record: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

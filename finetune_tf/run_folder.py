@@ -16,8 +16,7 @@ from finetune_tf.json_files import read_json
 from finetune_tf.messages import say
 from finetune_tf.model import FineTuneModel
 from finetune_tf.paths import absolute, has_file
-from finetune_tf.saving import opens_in, write_checkpoint
-from finetune_tf.untrained import say_if_untrained
+from finetune_tf.saving import say_saved, write_checkpoint
 
 # Earlier versions called the settings so, which is what a checkpoint calls something else.
 _OLD_SETTINGS = "config.json"
@@ -71,8 +70,7 @@ class FinetuneResult:
             except MissingExtraError as error:
                 say(f"No pictures: {error}")
         self.model.info.tokenizer = str(folder / "checkpoint")
-        say(f"Saved {folder / 'checkpoint'}; opens in {opens_in(self.model)}.")
-        say_if_untrained(self.model)
+        say_saved(self.model, folder / "checkpoint")
         return folder
 
 

@@ -1,22 +1,18 @@
 """`save_pretrained`: a model as a Hugging Face folder, whole or not at all."""
 
-import errno
-import json
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from finetune_tf.arguments import bytes_of, check
 from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
-from finetune_tf.checkpoints.sentence_transformers import DENSE, module_files
+from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
-from finetune_tf.checkpoints.weight_files import UNTRAINED
-from finetune_tf.checkpoints.weights import dump
+from finetune_tf.checkpoints.weight_writing import WeightWriter
 from finetune_tf.errors import FinetuneError
 from finetune_tf.files import unfinished_folder
+from finetune_tf.json_files import write_json
 from finetune_tf.messages import say
 from finetune_tf.paths import absolute
 from finetune_tf.training.fit_errors import refuse_ruined
@@ -25,16 +21,28 @@ from finetune_tf.untrained import say_if_untrained, untrained_variables
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
 _STALE += ("1_Pooling", "2_Dense", "2_Normalize")
+# What transformers 4 wrote into one file at most.
+_SHARD = "5GB"
 
 
 def opens_in(model: Any) -> str:
     """The PyTorch class that opens what `save_pretrained` writes for this model."""
-    if model.task.layout(model.info.pooling) == "transformers":
-        return f"transformers.{_family(model).class_prefix}{model.task.class_suffix}"
-    return "sentence_transformers.SentenceTransformer"
+    return _layout(model).opens_in(_family(model), model.task.class_suffix)
 
 
-def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
+def in_dtype(dtype: str) -> str:
+    """What lines about a file add where its type of numbers is not float32."""
+    return "" if dtype == "float32" else f" in {dtype}"
+
+
+def save_pretrained(
+    model: Any,
+    folder: str | Path,
+    *,
+    dtype: str | None = None,
+    max_shard_size: int | str = _SHARD,
+    **card: str,
+) -> Path:
     """Writes config, weights, tokenizer and model card.
 
     A model that PyTorch's transformers has a class for is saved for it; a classifier on another
@@ -45,23 +53,41 @@ def save_pretrained(model: Any, folder: str | Path, **card: str) -> Path:
         model: A FineTuneModel.
         folder: Replaced as a whole, with one rename; it may be the one the model came from.
             Other files that stand in it are kept. The current folder cannot be replaced.
+        dtype: Type of numbers of the written weights: "float32", "float16" or "bfloat16". By
+            default the one that the checkpoint's own file had, whatever the model computes in.
+        max_shard_size: Bytes above which the weights are written in several files, with an index;
+            a number, or a text such as "500MB".
         **card: More lines for the model card.
 
     Returns:
         The folder, absolute.
 
     Raises:
+        ArgumentError: If there is no such type of numbers, or no such size.
         CheckpointError: If the folder cannot be written, is a file, or is the current one.
-        ModelError: If a weight is NaN or infinite.
+        ModelError: If a weight is NaN or infinite, or too large for `dtype`.
     """
+    weights = _writer(model, dtype, max_shard_size)
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
     with unfinished_folder(folder, _STALE) as beside:
-        _write(model, tokenizer, beside, card)
+        _write(model, tokenizer, beside, weights, card)
     model.info.tokenizer = str(folder)
-    say(f"Saved {folder}; opens in {opens_in(model)}.")
-    say_if_untrained(model)
+    say_saved(model, folder, weights.dtype)
     return folder
+
+
+def say_saved(model: Any, folder: Path, dtype: str | None = None) -> None:
+    """Says what was saved, and whether nobody has trained it.
+
+    Args:
+        model: A FineTuneModel.
+        folder: Where its checkpoint lies now.
+        dtype: Type of numbers of the written weights; by default that of the model's own file.
+    """
+    written = in_dtype(dtype or model.info.file_dtype)
+    say(f"Saved {folder}{written}; opens in {opens_in(model)}.")
+    say_if_untrained(model)
 
 
 def write_checkpoint(model: Any, folder: Path) -> None:
@@ -72,7 +98,7 @@ def write_checkpoint(model: Any, folder: Path) -> None:
         folder: Made; nothing may be there yet.
     """
     folder.mkdir()
-    _write(model, tokenizer_or_none(model), folder, {})
+    _write(model, tokenizer_or_none(model), folder, _writer(model), {})
 
 
 def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
@@ -98,50 +124,38 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> A
         return api.upload_folder(repo_id=repo, folder_path=saved)
 
 
-def write_config(model: Any, folder: Path) -> None:
-    """Writes config.json, with the name of the PyTorch class that fits."""
-    bare = model.task.layout(model.info.pooling) == "sentence_transformers"
-    suffix = "Model" if bare else model.task.class_suffix
-    config = model.config | {"architectures": [f"{_family(model).class_prefix}{suffix}"]}
-    _write_json(folder / "config.json", config)
+def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
+    """Writes config.json, with the PyTorch class that fits and the type of the weights' numbers.
+
+    Args:
+        model: A FineTuneModel.
+        folder: To write into.
+        dtype: Type of numbers; by default that of the model's own file.
+    """
+    class_name = _layout(model).class_name(_family(model), model.task.class_suffix)
+    # transformers called the key torch_dtype before it was dtype, and reads both.
+    keys = [key for key in ("dtype", "torch_dtype") if key in model.config] or ["dtype"]
+    dtypes = dict.fromkeys(keys, dtype or model.info.file_dtype)
+    write_json(folder / "config.json", model.config | {"architectures": [class_name]} | dtypes)
 
 
-def _write(model: Any, tokenizer: Any, folder: Path, card: dict[str, str]) -> None:
-    family, info = _family(model), model.info
-    bare = model.task.layout(info.pooling) == "sentence_transformers"
-    write_config(model, folder)
+def _writer(
+    model: Any, dtype: str | None = None, max_shard_size: int | str = _SHARD
+) -> WeightWriter:
+    check(max_shard_size=max_shard_size)
+    untrained = frozenset(variable.path for variable in untrained_variables(model))
+    dtype = model.info.file_dtype if dtype is None else dtype
+    return WeightWriter(dtype, bytes_of(max_shard_size), untrained)
 
-    head_table = DENSE if bare else family.head(info.task, model.config).weights
-    names = {row.variable for row in head_table}
-    prefix = "" if bare else family.tensor_prefix
 
-    def tensors_of(variables: list[Any]) -> tuple[dict, dict]:
-        of_head = [v for v in variables if v.path in names]
-        rest = [v for v in variables if v.path not in names]
-        return dump(rest, family.weights(model.config), prefix), dump(of_head, head_table)
-
-    tensors, head = tensors_of(model.weights)
+def _write(
+    model: Any, tokenizer: Any, folder: Path, weights: WeightWriter, card: dict[str, str]
+) -> None:
+    family = _family(model)
     refuse_ruined(model, "Saving")
-    untrained = set().union(*tensors_of(untrained_variables(model)))
-    _write_tensors(folder / "model.safetensors", tensors if bare else tensors | head, untrained)
-    if bare:
-        files = module_files(
-            info.pooling,
-            model.get_layer("pooling").output.shape[-1],
-            model.max_length if tokenizer is not None else family.max_length(model.config),
-            dense=head or None,
-            normalize="unit_length" in (layer.name for layer in model.layers),
-        )
-        for path, content in files.items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            if path.endswith(".safetensors"):
-                _write_tensors(folder / path, content, content if untrained else ())
-            else:
-                _write_json(folder / path, content)
-    elif model.task.poolings and info.pooling != model.task.poolings[0]:
-        # PyTorch's class has this pooling inside; a load here would take it for another one.
-        (folder / "1_Pooling").mkdir()
-        _write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": info.pooling})
+    write_config(model, folder, weights.dtype)
+    max_length = family.max_length(model.config) if tokenizer is None else model.max_length
+    _layout(model).write(folder, model, family, weights, max_length)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     text = model_card(model.info, opens_in(model), card, model.task.usage)
@@ -159,25 +173,9 @@ def tokenizer_or_none(model: Any) -> Any:
         return None
 
 
+def _layout(model: Any) -> Layout:
+    return model.task.layout(model.info.pooling)
+
+
 def _family(model: Any) -> Family:
     return FAMILIES[model.config["model_type"]]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # Half a character (a lone surrogate) is written as JSON's own escape for it.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _write_tensors(path: Path, tensors: dict[str, np.ndarray], untrained: Iterable[str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        # transformers refuses files that do not say which framework's layout they have.
-        metadata = {"format": "pt"}
-        if noted := [name for name in untrained if name in tensors]:
-            metadata[UNTRAINED] = "\n".join(noted)
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:  # its name for a full disk, among others
-        raise OSError(errno.EIO, str(error)) from None

@@ -1,10 +1,8 @@
 """Which task a checkpoint was trained for, and which one it is loaded for."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from finetune_tf.checkpoints import Checkpoint, Head
-from finetune_tf.checkpoints.sentence_transformers import DENSE
 from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.errors import CheckpointError
 from finetune_tf.tasks import TASKS, Task, get_task
@@ -123,11 +121,10 @@ def _by_modules(source: Checkpoint) -> dict[str, str]:
     modules = source.modules
     if modules.pooling is None and not modules.types:
         return {}
-    kernel = modules.dense.get(DENSE[0].tensor)
     names = source.config.get("id2label") or {}
     # A Dense module may also be part of an embedding; only a classifier here has names for it.
     ends_in_dense = modules.types[-1:] in ((), ("Dense",)) and modules.activation == "Identity"
-    if kernel is not None and ends_in_dense and kernel.shape[0] == len(names):
+    if ends_in_dense and modules.dense_size == len(names):
         return {"text-classification": "by the classifier in its modules.json"}
     where = "modules.json" if modules.types else "1_Pooling"
     return {"feature-extraction": f"by its {where}"}
@@ -150,18 +147,18 @@ def _has_head(task: Task, source: Checkpoint) -> int:
     if task.name not in heads or not task.output_layers:
         return 0
     rows = _head_rows(heads[task.name], task, source)
-    found = {row.variable for row in rows if row.tensor in source.tensors}
-    wanted = {row.variable for row in rows}
+    found = {path for row in rows if row.is_in(source.tensors) for path in row.variables}
+    wanted = {path for row in rows for path in row.variables}
     return len(found) if found == wanted else 0
 
 
 def _head_rows(head: Head, task: Task, source: Checkpoint) -> list[Weight]:
     """Of a head with its pooler, which some families count as part of the backbone."""
-    pooler: list[Any] = []
+    pooler: list[Weight] = []
     if task.poolings and head.transform is not None:
         table = source.family.weights(source.config)
-        pooler = [row for row in table if (row.variable or "").startswith("pooler/")]
-    return [row for row in [*head.weights, *pooler] if row.variable]
+        pooler = [row for row in table if row.belongs_to(["pooler"])]
+    return [row for row in [*head.weights, *pooler] if row.variables]
 
 
 def _left_out(task: Task, trained: dict[str, str], unknown: list[str]) -> str:

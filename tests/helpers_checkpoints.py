@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.checkpoints.weights import Weight
+from finetune_tf.checkpoints.weights import Weight, prefixed
 
 TESTS = Path(__file__).resolve().parent
 BERTS = TESTS / "references" / "bert"
@@ -64,11 +64,11 @@ def table_of(model) -> dict[str, Weight]:
     """Path of each variable to its row, named as in PyTorch's task model."""
     family = FAMILIES[model.config["model_type"]]
     rows = {}
-    for row in reversed(family.weights(model.config)):  # the first name of a variable counts
-        name = f"{family.tensor_prefix}.{row.tensor}"
-        rows[row.variable] = Weight(name, row.variable, row.transposed)
     head = family.head(model.task.name, model.config)
-    return rows | {row.variable: row for row in reversed(head.weights)}
+    for row in [*head.weights, *prefixed(family.weights(model.config), family.tensor_prefix)]:
+        for path in row.variables:
+            rows.setdefault(path, row)  # the first name of a variable counts
+    return rows
 
 
 def python(code: str, *arguments: object, **options: object) -> subprocess.Popen:

@@ -9,8 +9,8 @@ from typing import Any
 from finetune_tf.arguments import shown
 from finetune_tf.checkpoints.family import Family
 from finetune_tf.checkpoints.hub import local_path, resolve
+from finetune_tf.checkpoints.layouts import Modules, read_modules
 from finetune_tf.checkpoints.registry import family_of
-from finetune_tf.checkpoints.sentence_transformers import Modules, read_modules
 from finetune_tf.checkpoints.tensors import Tensors, by_name
 from finetune_tf.checkpoints.tokenizers import TokenizerFiles
 from finetune_tf.checkpoints.weight_files import READERS, read_file, read_tensors
@@ -30,7 +30,7 @@ class Checkpoint:
         config: Complete.
         tensors: All, without task prefix; those of a Dense module of sentence-transformers
             under the name of the module.
-        modules: What sentence-transformers does behind the transformer.
+        modules: What stands behind the transformer.
         tokenizer_files: The tokenizer's files of the same version; None without a folder.
     """
 

@@ -26,7 +26,7 @@ from finetune_tf.checkpoints.bert import (
     vocabulary_transform,
 )
 from finetune_tf.checkpoints.family import Family, Head, first_of, unsupported
-from finetune_tf.checkpoints.weights import Weight, embedding, linear, norm
+from finetune_tf.checkpoints.weights import Weight, embedding, linear, norm, without
 from finetune_tf.kernels import ACTIVATIONS
 
 _POSITIONS = "relative_positions"
@@ -128,7 +128,7 @@ def deberta_backbone(
 
 def deberta_weights(config: dict, parts: Mapping[str, str]) -> list[Weight]:
     """The table of a backbone; `parts` are those of a block."""
-    table = [row for row in bert_weights(config, parts) if not row.tensor.startswith("pooler.")]
+    table = without(bert_weights(config, parts), "pooler")
     table += linear("embeddings.embed_proj", "embeddings/projection")
     if not config["position_biased_input"]:
         # Later releases of DeBERTa store tables that nothing reads.

@@ -16,7 +16,7 @@ from finetune_tf.checkpoints.bert import (
 )
 from finetune_tf.checkpoints.family import unsupported
 from finetune_tf.checkpoints.roberta import ROBERTA, roberta_heads
-from finetune_tf.checkpoints.weights import Weight, embedding
+from finetune_tf.checkpoints.weights import Weight, embedding, without
 from finetune_tf.errors import CheckpointError
 
 _BUCKETS = 32  # PyTorch's MPNet sorts distances into so many, whatever the config says
@@ -52,7 +52,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 def _weights(config: dict) -> list[Weight]:
     return [
-        *(row for row in bert_weights(config, _BLOCK) if not row.tensor.startswith("pooler.")),
+        *without(bert_weights(config, _BLOCK), "pooler"),
         *embedding("encoder.relative_attention_bias", "relative_positions/table"),
     ]
 

@@ -20,7 +20,7 @@ from finetune_tf.checkpoints.bert import (
     vocabulary_weights,
 )
 from finetune_tf.checkpoints.family import Head, first_of, unsupported
-from finetune_tf.checkpoints.weights import Weight, linear
+from finetune_tf.checkpoints.weights import Weight, linear, without
 
 
 def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
@@ -65,7 +65,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 def _weights(config: dict) -> list[Weight]:
     """BERT's table; the pooler of a bare model is not the one that classifiers use."""
-    return [row for row in bert_weights(config) if not row.tensor.startswith("pooler.")]
+    return without(bert_weights(config), "pooler")
 
 
 def positions_left(config: dict) -> int:

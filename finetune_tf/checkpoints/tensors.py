@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from finetune_tf.errors import CheckpointError
 
 #: Types of numbers that weights may be stored in.
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+#: Types of numbers that weights are written in.
+WRITTEN_FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,17 @@ class LazyTensor:
 Tensors = dict[str, LazyTensor]
 
 
+def common_dtype(tensors: Iterable[LazyTensor]) -> str:
+    """The type of numbers that a model made of these tensors is saved in.
+
+    Returns:
+        The one type that all of them have; float32 where they differ, are float64, or none is
+        there.
+    """
+    (dtype, *others) = {tensor.dtype for tensor in tensors} or {"float32"}
+    return "float32" if others or dtype not in WRITTEN_FLOATS else dtype
+
+
 def by_name(named: Iterable[tuple[str, LazyTensor]]) -> Tensors:
     """Tensors by the name that they mean; copies of a tensor under one name count once.
 
@@ -97,11 +111,22 @@ def require_equal(first: LazyTensor, second: LazyTensor, meaning: str) -> None:
         CheckpointError: If their shapes or values differ.
     """
     if first is not second and not first.equals(second):
-        raise CheckpointError(
-            f"The tensors {first} and {second} both stand for {meaning}, but hold different "
-            "values, so that one of them is wrong. Remove it from the file, or get the checkpoint "
-            "again."
-        )
+        refuse_contradiction(first, second, meaning)
+
+
+def refuse_contradiction(first: object, second: object, meaning: str) -> NoReturn:
+    """Raises the error for tensors that mean the same weights and hold different values.
+
+    Args:
+        first: A tensor or several, as a message names them.
+        second: As `first`.
+        meaning: What both of them stand for.
+    """
+    raise CheckpointError(
+        f"The tensors {first} and {second} both stand for {meaning}, but hold different "
+        "values, so that one of them is wrong. Remove it from the file, or get the checkpoint "
+        "again."
+    )
 
 
 def is_finite(array: np.ndarray) -> bool:

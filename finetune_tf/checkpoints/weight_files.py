@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.arguments import shown
+from finetune_tf.checkpoints.conversions import IDENTITY, KERNEL, Conversion
 from finetune_tf.checkpoints.tensors import LazyTensor, Tensors, by_name
 from finetune_tf.errors import CheckpointError
 from finetune_tf.json_files import checked, file_inside, member, read_json
@@ -176,19 +177,19 @@ def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     except Exception as error:  # HDF5 tells damage in OSError, KeyError, RuntimeError and others
         raise CheckpointError(f"{path} is not a whole HDF5 file ({error}): get it again.") from None
 
-    def load(name: str, transposed: bool) -> np.ndarray:
-        array = file[name][()]
-        return array.T if transposed else array
+    def load(name: str, conversion: Conversion) -> np.ndarray:
+        return conversion.save([file[name][()]])[0]
 
     for name, (shape, dtype) in found.items():
         parts = name.split("/")
         parts = parts[nesting:] or parts
-        # TensorFlow stores Dense kernels (in, out).
-        transposed = _variable(parts) == "kernel"
-        shape = shape[::-1] if transposed else shape
+        # TensorFlow stores kernels as Keras does.
+        is_kernel = _variable(parts) == "kernel" and len(shape) > 1
+        conversion = KERNEL if is_kernel else IDENTITY
+        (shape,) = conversion.shapes([shape])
         yield (
             _pytorch_name(parts),
-            LazyTensor(name, shape, dtype, path, partial(load, name, transposed)),
+            LazyTensor(name, shape, dtype, path, partial(load, name, conversion)),
         )
 
 

@@ -74,5 +74,5 @@ def parts_of(model: Any, layers: list[keras.layers.Layer]) -> list[keras.layers.
 def _module_of_pooler(model: Any) -> str | None:
     """PyTorch's module of a pooler that is none of the encoder's."""
     head = FAMILIES[model.config["model_type"]].head(model.task.name, model.config)
-    of_pooler = [row.tensor for row in head.weights if (row.variable or "").startswith("pooler/")]
+    of_pooler = [row.tensors[0] for row in head.weights if row.belongs_to(["pooler"])]
     return of_pooler[0].partition(".")[0] if of_pooler else None

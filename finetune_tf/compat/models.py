@@ -281,7 +281,8 @@ class TFPreTrainedModel(FineTuneModel):
 
     def save_pretrained(self, folder: str | Path, *args: Any, **options: Any) -> Path:
         """As `FineTuneModel.save_pretrained`; with `push_to_hub=True` uploads it, too."""
-        path = super().save_pretrained(folder)
+        kept = {key: options[key] for key in ("max_shard_size",) if key in options}
+        path = super().save_pretrained(folder, **kept)
         if options.get("saved_model"):
             self.export(path / "saved_model" / "1")
         if options.get("push_to_hub"):

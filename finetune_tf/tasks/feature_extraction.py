@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from finetune_tf.architectures import Backbone, UnitLength
+from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Layout, Task
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -77,7 +78,7 @@ class FeatureExtraction(Task):
 
     def layout(self, pooling: str) -> Layout:
         """The family's own pooler is part of PyTorch's bare model."""
-        return "transformers" if pooling == "pooler" else "sentence_transformers"
+        return TRANSFORMERS if pooling == "pooler" else SENTENCE_TRANSFORMERS
 
     def max_length(self, modules: Any) -> int | None:
         """What sentence-transformers cuts texts to."""

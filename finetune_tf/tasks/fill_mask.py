@@ -78,7 +78,7 @@ class FillMask(Task):
         if head.transform is not None:
             hidden = head.transform(dtype=dtype)(hidden)
         scores = backbone.embeddings(hidden, decode=True)
-        if not any(row.variable == "vocabulary_bias/bias" for row in head.weights):
+        if not any(row.belongs_to(["vocabulary_bias"]) for row in head.weights):
             return scores
         return VocabularyBias(name="vocabulary_bias")(scores)
 

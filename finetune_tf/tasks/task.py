@@ -7,13 +7,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from finetune_tf.architectures import Backbone
+from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import Encoded
 
 IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
-
-Layout = Literal["transformers", "sentence_transformers"]
 
 #: What the outputs of a model are, by which losses, metrics and presets are chosen:
 #: "classes": logits over classes, one of which is right for a text, a token or an end of an answer;
@@ -134,7 +133,7 @@ class Task(abc.ABC):
             pooling: How a text becomes one vector, or None.
             dtype: Keras dtype policy.
             modules: What sentence-transformers does behind the transformer; see
-                `checkpoints.sentence_transformers.Modules`.
+                `checkpoints.layouts.Modules`.
 
         Returns:
             Symbolic outputs, float32.
@@ -279,8 +278,12 @@ class Task(abc.ABC):
         return {} if self.labels is None else label_keys(self.labels)
 
     def layout(self, pooling: str | None) -> Layout:
-        """The library that can open such a model, and in whose layout it is saved."""
-        return "transformers"
+        """The layout of the folder that such a model is saved in.
+
+        Args:
+            pooling: How a text becomes one vector, or None.
+        """
+        return TRANSFORMERS
 
     def max_length(self, modules: Any) -> int | None:
         """Tokens that a checkpoint wants texts cut to for this task; None for no wish.

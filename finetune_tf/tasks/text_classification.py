@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import DataError
 from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import features_of, tokenized
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Layout, Task
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 
 #: From this probability on, a label of a multi-label problem is predicted.
@@ -96,7 +97,7 @@ class TextClassification(Task):
 
     def layout(self, pooling: str) -> Layout:
         """PyTorch's transformers has no classifier on other poolings than the family's own."""
-        return "transformers" if pooling == "pooler" else "sentence_transformers"
+        return TRANSFORMERS if pooling == "pooler" else SENTENCE_TRANSFORMERS
 
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """Texts that are too long lose their end; targets are in the order of the labels."""

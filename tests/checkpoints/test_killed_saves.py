@@ -23,7 +23,6 @@ from helpers_checkpoints import copy_checkpoint, read_weights, reference
 import finetune_tf as ft
 from finetune_tf import saving
 from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.checkpoints.weights import Weight
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import ModelInfo
 from finetune_tf.tasks import get_task
@@ -32,7 +31,7 @@ from helpers_checkpoints import table_of
 # Arrays stand for variables, because a forked process must not touch TensorFlow.
 class Variable:
     def __init__(self, path, array, value):
-        self.path, self.array = path, np.full_like(array, value)
+        self.path, self.array, self.shape = path, np.full_like(array, value), array.shape
     def __array__(self, dtype=None, copy=None):
         return self.array
 
@@ -40,7 +39,7 @@ source, _ = reference("relu")
 opened = ft.checkpoints.open_checkpoint(source, "text-classification")
 labels = Labels(["no", "maybe", "yes"])
 stand_in = SimpleNamespace(config=opened.config, task=get_task("text-classification"))
-rows = {row.tensor: path for path, row in table_of(stand_in).items()}
+rows = {row.tensors[0]: path for path, row in table_of(stand_in).items()}
 stored = read_weights(source)
 
 def model(value):

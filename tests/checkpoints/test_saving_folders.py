@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from helpers_checkpoints import BERTS, copy_checkpoint, read_weights
@@ -231,7 +232,8 @@ def test_weights_that_are_no_numbers_are_not_written(model, tmp_path, write, num
 
 
 def test_a_variable_without_a_name_is_not_lost_in_silence(model, tmp_path):
-    stranger = SimpleNamespace(path="block_0/adapter/kernel")
+    with keras.name_scope("block_0"), keras.name_scope("adapter"):
+        stranger = keras.Variable(np.ones((2, 2)), name="kernel")
     extended = SimpleNamespace(
         info=model.info,
         task=model.task,

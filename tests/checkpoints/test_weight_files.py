@@ -111,7 +111,7 @@ def test_a_file_cut_off_while_copying(copied, kept):
 def test_a_shape_that_the_config_does_not_ask_for(tmp_path):
     folder = copy_checkpoint(FOLDER, tmp_path / "wrong", intermediate_size=21)
     message = (
-        r"The tensor encoder.layer.0.intermediate.dense.weight in .*model.safetensors has the "
+        r"The tensor bert.encoder.layer.0.intermediate.dense.weight in .*model.safetensors has the "
         r"shape \(20, 24\), but the config asks for \(21, 24\) "
         r"\(variable block_0/feed_forward/intermediate/kernel\)."
     )

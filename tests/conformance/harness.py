@@ -118,13 +118,15 @@ def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
     errors = {}
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         row = rows[variable.path]
-        name = row.tensor if row.tensor in theirs else row.tensor.partition(".")[2]
+        (tensor,) = row.tensors
+        name = tensor if tensor in theirs else tensor.partition(".")[2]
         if name not in theirs:  # PyTorch has no gradient, since nothing depends on it
-            assert gradient is None or np.linalg.norm(gradient) <= ROUNDING * largest, row.tensor
+            assert gradient is None or np.linalg.norm(gradient) <= ROUNDING * largest, tensor
             continue
         wanted = theirs.pop(name)
         found = np.asarray(tf.convert_to_tensor(gradient))
-        difference = np.linalg.norm((found.T if row.transposed else found) - wanted)
+        (found,) = row.conversion.save([found])
+        difference = np.linalg.norm(found - wanted)
         norm = np.linalg.norm(wanted)
         errors[name] = float(difference / (norm if norm > ROUNDING * largest else largest))
     assert not theirs, f"gradients of variables that are not here: {sorted(theirs)}"

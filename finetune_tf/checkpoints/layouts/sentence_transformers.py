@@ -6,21 +6,21 @@ embeddings of texts. The keys and module paths written are the old ones, which e
 2 to 6 understands.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finetune_tf.checkpoints.config_values import OneOf, read_values, size
-from finetune_tf.checkpoints.tensors import Tensors
+from finetune_tf.checkpoints.family import Family, Head
+from finetune_tf.checkpoints.layouts.layout import Layout, Modules
 from finetune_tf.checkpoints.weight_files import read_tensors
-from finetune_tf.checkpoints.weights import linear
+from finetune_tf.checkpoints.weight_writing import WeightWriter
+from finetune_tf.checkpoints.weights import Weight, linear, prefixed
 from finetune_tf.errors import CheckpointError
-from finetune_tf.json_files import checked, file_inside, member, read_json
+from finetune_tf.json_files import checked, file_inside, member, read_json, write_json
 from finetune_tf.paths import has_file
 
+_LIST = "modules.json"
+_GENERAL = "config_sentence_transformers.json"
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"
 _PACKAGE = "sentence_transformers"
@@ -34,48 +34,86 @@ _SETTINGS = {
     "do_lower_case": OneOf((True, False, None)),
 }
 
-#: Rows of a linear Dense module that is a classifier here.
-DENSE = linear(f"{_DENSE}.linear", "classifier/dense")
+#: The settings of the pooling, which other layouts may say there, too.
+POOLING_CONFIG = "1_Pooling/config.json"
+# Rows of a linear Dense module that is a classifier here.
+_LINEAR = linear("linear", "classifier/dense")
 
 
-@dataclass(frozen=True)
-class Modules:
-    """What stands behind the transformer.
+class SentenceTransformersLayout(Layout):
+    """A transformer without a head, and a folder for each module behind it."""
 
-    Attributes:
-        pooling: "cls", "mean", another mode's name, or None if nothing says it.
-        dense: Tensors of a Dense module, by `DENSE`'s names; empty without one.
-        activation: Of the Dense module: the last part of the PyTorch class, such as "Identity".
-        normalize: Whether vectors are scaled to the length 1.
-        max_length: Tokens a text was cut to, or None.
-        types: The modules in order, as the last parts of their class names; empty where no list
-            of them is there.
-        prompt: What is put before each text; empty for nothing.
-        lower_case: Whether texts are put into lower case before the tokenizer sees them.
-    """
+    def read(self, folder: Path) -> Modules | None:
+        """What modules.json and the files of the modules say.
 
-    pooling: str | None = None
-    dense: Tensors = field(default_factory=dict)
-    activation: str = "Identity"
-    normalize: bool = False
-    max_length: int | None = None
-    types: tuple[str, ...] = ()
-    prompt: str = ""
-    lower_case: bool = False
+        Raises:
+            CheckpointError: If a file of them is damaged or missing, or the transformer lies in
+                another folder.
+        """
+        files = (_LIST, POOLING_CONFIG, f"{_DENSE}/config.json", _GENERAL, *_SETTINGS_FILES)
+        return _read(folder) if any(has_file(folder / name) for name in files) else None
+
+    def rows(self, head: Head) -> list[Weight]:
+        """The rows of the Dense module, whatever the family's own head is."""
+        return prefixed(_LINEAR, _DENSE)
+
+    def class_name(self, family: Family, class_suffix: str) -> str:
+        """The transformer has no head, whatever the task is."""
+        return f"{family.class_prefix}Model"
+
+    def opens_in(self, family: Family, class_suffix: str) -> str:
+        """One class for all families and tasks."""
+        return "sentence_transformers.SentenceTransformer"
+
+    def write(
+        self, folder: Path, model: Any, family: Family, weights: WeightWriter, max_length: int
+    ) -> None:
+        """Writes the transformer, a Dense module if there is a classifier, and their list."""
+        in_dense = {path for row in _LINEAR for path in row.variables}
+        head = [variable for variable in model.weights if variable.path in in_dense]
+        rest = [variable for variable in model.weights if variable.path not in in_dense]
+        size = model.get_layer("pooling").output.shape[-1]
+        weights.write(folder, rest, family.weights(model.config))
+        steps = {"": "Transformer", "1_Pooling": "Pooling"}
+        files: dict[str, Any] = {
+            "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+            POOLING_CONFIG: {
+                "word_embedding_dimension": size,
+                "pooling_mode_cls_token": model.info.pooling == "cls",
+                "pooling_mode_mean_tokens": model.info.pooling == "mean",
+                "pooling_mode_max_tokens": False,
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            },
+        }
+        if head:
+            steps[_DENSE] = "Dense"
+            files[f"{_DENSE}/config.json"] = {
+                "in_features": size,
+                "out_features": model.output.shape[-1],
+                "bias": True,
+                "activation_function": "torch.nn.modules.linear.Identity",
+            }
+            (folder / _DENSE).mkdir()
+            weights.write(folder / _DENSE, head, _LINEAR, in_shards=False)
+        if any(layer.name == "unit_length" for layer in model.layers):
+            steps["2_Normalize"] = "Normalize"
+        files[_LIST] = [
+            {"idx": i, "name": str(i), "path": path, "type": f"{_PACKAGE}.models.{name}"}
+            for i, (path, name) in enumerate(steps.items())
+        ]
+        for path, content in files.items():
+            write_json(folder / path, content)
 
 
-def read_modules(folder: Path) -> Modules:
-    """Reads what a checkpoint folder says of its modules.
+SENTENCE_TRANSFORMERS = SentenceTransformersLayout()
 
-    Raises:
-        CheckpointError: If a file of them is damaged or missing, or the transformer lies in
-            another folder.
-    """
+
+def _read(folder: Path) -> Modules:
     listed = _listed(folder)
     paths = {kind: path for kind, path in reversed(listed) if path != folder}  # the first counts
     if "Transformer" in paths:
         raise CheckpointError(
-            f"{folder / 'modules.json'} says that the transformer lies in {paths['Transformer']}, "
+            f"{folder / _LIST} says that the transformer lies in {paths['Transformer']}, "
             f"but it is read from {folder}. Move the files of the transformer there and write "
             '"path": "" for it in modules.json.'
         )
@@ -84,20 +122,23 @@ def read_modules(folder: Path) -> Modules:
     activation = _value(dense / "config.json", "activation_function", str, "")
     file = next((folder / name for name in _SETTINGS_FILES if has_file(folder / name)), None)
     settings = read_values(file, _SETTINGS) if file else {}
-    general = folder / "config_sentence_transformers.json"
+    general = folder / _GENERAL
     prompts = _value(general, "prompts", dict, {})
     default = _value(general, "default_prompt_name", str, None)
     pooling = paths.get("Pooling", folder / "1_Pooling") / "config.json"
     for module in ("Pooling", "Dense"):
         if module in paths and not has_file(paths[module] / "config.json"):
             raise CheckpointError(
-                f"{folder / 'modules.json'} names the {module} module "
+                f"{folder / _LIST} names the {module} module "
                 f"{str(paths[module].relative_to(folder))!r}, but there is no "
                 f"{paths[module] / 'config.json'}. Get the whole checkpoint, or correct the name."
             )
+    tensors = read_tensors(dense) if has_dense else {}
+    kernel = tensors.get("linear.weight")
     return Modules(
         pooling=_pooling(pooling),
-        dense={f"{_DENSE}.{n}": t for n, t in read_tensors(dense).items()} if has_dense else {},
+        dense={f"{_DENSE}.{name}": tensor for name, tensor in tensors.items()},
+        dense_size=next(iter(kernel.shape), None) if kernel else None,
         activation=activation.rpartition(".")[2] or "Identity",
         normalize=any(kind == "Normalize" for kind, _ in listed),
         max_length=settings.get("max_seq_length"),
@@ -113,7 +154,7 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     Of a class of sentence-transformers the name is its last part. Another package's class may have
     the same last part and compute something else.
     """
-    file = folder / "modules.json"
+    file = folder / _LIST
     modules = []
     for entry in read_json(file, list) if has_file(file) else []:
         checked(entry, dict, f"An entry of {file}", CheckpointError)
@@ -143,53 +184,3 @@ def _pooling(path: Path) -> str | None:
     return "+".join(
         checked(mode, str, f"A pooling mode of {path}", CheckpointError) for mode in modes
     )
-
-
-def module_files(
-    pooling: str,
-    size: int,
-    max_length: int,
-    dense: Mapping[str, np.ndarray] | None = None,
-    normalize: bool = False,
-) -> dict[str, Any]:
-    """The files that turn a bare transformer folder into one that gives vectors or logits.
-
-    Args:
-        pooling: "cls" or "mean".
-        size: Features of a token.
-        max_length: Tokens a text is cut to.
-        dense: Kernel (labels, features) and bias (labels,) of a classifier, by `DENSE`'s names.
-        normalize: Whether vectors are scaled to the length 1.
-
-    Returns:
-        Relative path to content: JSON values, or a dict of arrays for a safetensors file.
-    """
-    steps = {"": "Transformer", "1_Pooling": "Pooling"}
-    files: dict[str, Any] = {
-        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": size,
-            "pooling_mode_cls_token": pooling == "cls",
-            "pooling_mode_mean_tokens": pooling == "mean",
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-        },
-    }
-    if dense is not None:
-        steps[_DENSE] = "Dense"
-        files[f"{_DENSE}/model.safetensors"] = {
-            name.removeprefix(f"{_DENSE}."): tensor for name, tensor in dense.items()
-        }
-        files[f"{_DENSE}/config.json"] = {
-            "in_features": size,
-            "out_features": len(dense[f"{_DENSE}.linear.bias"]),
-            "bias": True,
-            "activation_function": "torch.nn.modules.linear.Identity",
-        }
-    if normalize:
-        steps["2_Normalize"] = "Normalize"
-    files["modules.json"] = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for i, (path, name) in enumerate(steps.items())
-    ]
-    return files
