@@ -10,8 +10,8 @@ import numpy as np
 from finetune_tf.arguments import check
 from finetune_tf.encodings import targets_in, unwrapped
 from finetune_tf.messages import say
+from finetune_tf.pieces import learnable_variables, walk
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags

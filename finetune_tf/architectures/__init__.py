@@ -4,6 +4,7 @@ Plain numbers in, Keras layers out: nothing here knows Hugging Face names or fil
 """
 
 from finetune_tf.architectures.attention import RelativePositionBias, SelfAttention
+from finetune_tf.architectures.chains import EndOfChain
 from finetune_tf.architectures.convolution import ConvolutionBlock
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings
@@ -25,6 +26,7 @@ __all__ = [
     "DisentangledAttention",
     "Embeddings",
     "EncoderBlock",
+    "EndOfChain",
     "FeedForward",
     "LayerNorm",
     "Pooling",

@@ -209,9 +209,7 @@ class RelativePositionBias(keras.layers.Layer):
         initializer_range: Standard deviation of a new table.
     """
 
-    # Its output depends on the length of the text alone, so it is free on both sides of a cut
-    # between stages; see `finetune_tf.stages`.
-    is_positional = True
+    carried = True  # all blocks read its output; see `finetune_tf.pieces`
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class EncoderBlock(keras.layers.Layer):
             computes the rest again for the gradient: less memory for more time.
     """
 
+    role = "block"
+
     def __init__(
         self,
         attention: keras.layers.Layer,

@@ -50,8 +50,7 @@ class RelativePositions(keras.layers.Layer):
         initializer_range: Standard deviation of a new table.
     """
 
-    # As of `RelativePositionBias`: only the length of the text counts.
-    is_positional = True
+    carried = True  # all blocks read its output; see `finetune_tf.pieces`
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.stages import walk
+from finetune_tf.pieces import walk
 
 Tensor = Any
 # Takes and gives flat lists of tensors; its second result is not differentiated.

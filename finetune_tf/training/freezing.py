@@ -11,8 +11,9 @@ import keras
 
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
+from finetune_tf.pieces import learnable_variables, walk
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import learnable_variables, require_model, walk
+from finetune_tf.stages import require_model
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
