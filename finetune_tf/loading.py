@@ -130,6 +130,7 @@ def load(
         head_layers=head_layers,
         initial_weights=initial_weights(model, report.untrained, head_layers),
         max_length=task_.max_length(source.modules),
+        pretrained=report.trained,
     )
     model._tokenizer_files = source.tokenizer_files
     say(_summary(model, report, choice))

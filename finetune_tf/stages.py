@@ -129,13 +129,17 @@ def _parts(model: keras.Model, chain: str = "") -> list[Part]:
 def _drop_unweighted(parts: Iterable[Part]) -> list[Part]:
     """Keeps what can learn, each shared layer at its first place."""
     seen: set[int] = set()
-    kept = []
+    kept: list[Part] = []
+    carried: list[keras.layers.Layer] = []  # such a layer is a part of the stage that follows it
     for chain, layers in parts:
         fresh = [layer for layer in layers if learnable_variables(layer) and id(layer) not in seen]
         seen.update(id(layer) for layer in fresh)
-        if fresh:
-            kept.append((chain, fresh))
-    return kept
+        if all(getattr(layer, "carried", False) for layer in fresh):
+            carried += fresh
+        else:
+            kept.append((chain, carried + fresh))
+            carried = []
+    return [*kept, (chain, carried)] if carried else kept
 
 
 def _name_in_chain(layers: list[keras.layers.Layer], chain: str) -> str:

@@ -58,8 +58,6 @@ class LayerNorm(keras.layers.Layer):
         use_bias: Whether there is an offset `beta` besides the scale `gamma`.
     """
 
-    role = "norm"
-
     def __init__(self, epsilon: float = 1e-12, use_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon

@@ -102,8 +102,8 @@ class RowStore:
         """
         if key in self._kept:
             return self._kept[key]
-        dtype = np.dtype(np.uint16 if self.precision == "bfloat16" else np.float32)
-        size = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
+        dtype = np.uint16 if self.precision == "bfloat16" else np.float32
+        size = sum(map(math.prod, shapes.values())) * np.dtype(dtype).itemsize
         if self.folder is None:
             _refuse_too_large(size, psutil.virtual_memory().available, "memory", what)
             say(f"{what}: computed once, {_readable(size)} in memory.")

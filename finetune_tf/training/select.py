@@ -205,8 +205,10 @@ def matching(pattern: str, description: str | None = None) -> Selector:
         selector = _simple(_matching(pattern), "matching", pattern=pattern)
     except re.error as error:
         raise ModelError(f"matching({pattern!r}) is no regular expression: {error}.") from None
-    selector.description = description or selector.description
-    return selector
+    if description is None:
+        return selector
+    config = {**selector.get_config(), "description": description}
+    return Selector(description, selector.matches, config)
 
 
 _SIMPLE = {
@@ -232,7 +234,7 @@ def from_config(config: Mapping[str, Any]) -> Selector:
         FinetuneError: If an argument in it is none of its function, as when that is called.
     """
     arguments = dict(config) if isinstance(config, Mapping) else {}
-    kind, parts = arguments.pop("select", None), arguments.pop("parts", None)
+    kind, parts = str(arguments.pop("select", None)), arguments.pop("parts", None)
     if kind in _SIMPLE and parts is None:
         try:
             return _SIMPLE[kind](**arguments)
