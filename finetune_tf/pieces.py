@@ -66,7 +66,7 @@ def pieces(model: keras.Model) -> list[Piece]:
     unread = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     unread.update(id(tensor) for tensor in model.outputs)
     free = _free_tensors(nodes)
-    ends = _ends_of_chains(nodes, free)
+    ends = _ends_of_chains(nodes)
 
     found: list[Piece] = []
     current: list[Any] = []
@@ -117,32 +117,40 @@ def pieces(model: keras.Model) -> list[Piece]:
 def ordered_nodes(model: keras.Model) -> list[Any]:
     """The calls that a Functional model consists of, each behind those that it depends on.
 
-    Depth first: what a call reads is complete before something else begins, first what has the most
-    layers below it, and among equals what is carried. So an encoder comes before the decoder that
-    reads it, and one tower before the other.
+    Chains come first, one after the other: an encoder before the decoder that reads it, one tower
+    before the other. The order is depth first: what a call reads is complete before something else
+    begins, first what has the most layers below it, and among equals what is carried.
     """
     by_depth = model._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
     makers = {id(tensor): node for node in nodes for tensor in node.output_tensors}
-    below: dict[int, list] = {}  # what a node reads, in the order in which it is to be computed
+
+    def made_by(tensors: Iterable[Any]) -> list[Any]:
+        return list({id(makers[id(tensor)]): makers[id(tensor)] for tensor in tensors}.values())
+
+    read = {id(node): made_by(node.input_tensors) for node in nodes}
     height: dict[int, int] = {}  # the most layers on a way from the inputs
-
-    def in_order(tensors: Iterable[Any]) -> list:
-        read = {id(makers[id(tensor)]): makers[id(tensor)] for tensor in tensors}
-        return sorted(read.values(), key=lambda n: (-height[id(n)], not _is_carried(n.operation)))
-
     for node in nodes:
-        below[id(node)] = in_order(node.input_tensors)
-        highest = max((height[id(n)] for n in below[id(node)]), default=0)
+        highest = max((height[id(n)] for n in read[id(node)]), default=0)
         height[id(node)] = highest + _has_weights(node.operation)
+    ends = _ends_of_chains(nodes)
+    as_called = _depth_first(made_by(model.outputs), read)
+    outputs = made_by(model.outputs)
+    for below in (outputs, *read.values()):
+        below.sort(key=lambda n: (-height[id(n)], not _is_carried(n.operation)))
+    return _depth_first([*(node for node in as_called if id(node) in ends), *outputs], read)
+
+
+def _depth_first(roots: list[Any], read: dict[int, list[Any]]) -> list[Any]:
+    """Calls behind all that they read; no recursion, because some models have a thousand layers."""
     order: list[Any] = []
     done: set[int] = set()
-    stack = in_order(model.outputs)[::-1]  # not a recursion: some models have a thousand layers
+    stack = roots[::-1]
     while stack:
         node = stack[-1]
-        open_ = next((n for n in below[id(node)] if id(n) not in done), None)
-        if open_ is not None:
-            stack.append(open_)
+        missing = next((n for n in read[id(node)] if id(n) not in done), None)
+        if missing is not None:
+            stack.append(missing)
             continue
         stack.pop()
         if id(node) not in done:
@@ -206,8 +214,9 @@ def _free_tensors(nodes: list[Any]) -> set[int]:
     return free
 
 
-def _ends_of_chains(nodes: list[Any], free: set[int]) -> dict[int, str]:
+def _ends_of_chains(nodes: list[Any]) -> dict[int, str]:
     """The names of chains, by the node that ends each."""
+    free = _free_tensors(nodes)
     declared = [node for node in nodes if getattr(node.operation, "ends_chain", False)]
     towers = [
         node

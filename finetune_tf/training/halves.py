@@ -1,5 +1,6 @@
 """A model in two: what nothing can change, and what learns above it; both share its weights."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ def halves(model: keras.Model) -> Halves:
             f"The model {model.name!r} is no Functional model, so it cannot be cut and its "
             "features cannot be stored. Train the whole model."
         )
+    graph = _with_inner_halves(graph)
     parts = pieces(graph)
     if not any(learns(layer) for part in parts for layer in part.layers):
         raise CacheError("Nothing in the model learns, so there is nothing to train on features.")
@@ -72,6 +74,41 @@ def halves(model: keras.Model) -> Halves:
     }
     trunk = keras.Model(below, stored, name=f"{model.name}_trunk")
     return Halves(trunk, *_above(graph, stored), blocking)
+
+
+def _with_inner_halves(model: keras.Model) -> keras.Model:
+    """The same graph, in which a model inside that can be cut stands as its two halves."""
+    nodes = ordered_nodes(model)
+    inner: dict[int, Halves] = {}
+    for node in nodes:
+        if isinstance(node.operation, keras.Model) and graph_of(node.operation) is not None:
+            with contextlib.suppress(CacheError):  # it is frozen as a whole, or learns as a whole
+                inner[id(node)] = halves(node.operation)
+    if not inner:
+        return model
+    known = {id(tensor): tensor for tensor in model.inputs}
+    for node in nodes:
+        if not node.input_tensors:
+            continue
+        arguments, options = node.arguments.fill_in(known)
+        if id(node) in inner:
+            made = _call_halves(inner[id(node)], node.operation, arguments[0])
+        else:
+            made = node.operation(*arguments, **options)
+        made = keras.tree.flatten(made)
+        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
+    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _call_halves(cut: Halves, model: keras.Model, inputs: Any) -> Any:
+    """What a model gives, computed by its trunk and its upper half one after the other."""
+    names = [tensor.name for tensor in graph_of(model).inputs]
+    given = dict(zip(names, keras.tree.flatten(inputs), strict=True))
+    given |= cut.trunk({tensor.name: given[tensor.name] for tensor in cut.trunk.inputs})
+    upper = keras.Model(cut.inputs, cut.outputs, name=model.name)
+    upper.ends_chain = True  # as the model that it is the upper half of
+    return upper({name: given[name] for name in cut.inputs})
 
 
 def _divided(parts: list[Piece]) -> tuple[list[Piece], list[Piece]]:

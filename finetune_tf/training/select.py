@@ -222,6 +222,7 @@ _COMBINED: dict[str, Callable[..., Selector]] = {
 }
 
 
+@names_checked
 def from_config(config: Mapping[str, Any]) -> Selector:
     """The selector that `Selector.get_config` described.
 
