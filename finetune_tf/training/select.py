@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.arguments import check, shown
+from finetune_tf.arguments import check
 from finetune_tf.errors import ModelError
 from finetune_tf.pieces import learnable_variables, walk
 from finetune_tf.roles import is_normalization
@@ -247,7 +247,7 @@ def from_config(config: Mapping[str, Any]) -> Selector:
         'A selector in a config is a dict with "select" ('
         f"{', '.join(_SIMPLE)}) and the arguments of that function of ft.select; or with "
         f'"select" ({", ".join(_COMBINED)}) and "parts", a list of selectors; found '
-        f"{shown(config)}."
+        f"{repr(config)[:200]}."
     )
 
 

@@ -177,11 +177,13 @@ def test_batches_of_a_model_of_ours_have_all_that_is_stored(tiny_bert):
         ids = keras.Input((None,), dtype="int32", name="input_ids")
         mask = keras.Input((None,), dtype="int32", name="attention_mask")
         tokens = keras.layers.Embedding(VOCABULARY, 8, name="left_words")(ids)
-        tokens = EndOfChain(name="left")(Block(name="left_block_0")(tokens))
+        tokens = EndOfChain(name="left")(keras.layers.Dense(8, name="left_block_0")(tokens))
         text = keras.layers.Embedding(VOCABULARY, 8, name="right_words")(ids)
-        text = Pooling("mean", name="pooling")(Block(name="right_block_0")(text), mask)
+        text = Pooling("mean", name="pooling")(
+            keras.layers.Dense(8, name="right_block_0")(text), mask
+        )
         text = EndOfChain(name="right")(text)
-        hidden = Block(name="top_block")(tokens) + text[:, None]
+        hidden = keras.layers.Dense(8, "tanh", name="top_block")(tokens) + text[:, None]
         hidden = Pooling("mean", name="pooling_1")(hidden, mask)
         logits = ClassificationHead(2, 0.0, name="classifier")(hidden)
         inputs = {"input_ids": ids, "attention_mask": mask}
