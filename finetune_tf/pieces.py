@@ -90,16 +90,14 @@ def pieces(model: keras.Model) -> list[Piece]:
             if not unread[id(tensor)]:
                 waiting.pop(id(tensor), None)
         made = {id(tensor): tensor for tensor in node.output_tensors if unread[id(tensor)]}
-        derived = not _has_weights(node.operation) and all(
-            id(tensor) in free or id(tensor) in carried for tensor in node.input_tensors
-        )
-        if derived or _is_carried(node.operation):
+        weighted = any(_has_weights(n.operation) for n in current)
+        known = all(id(t) in free or id(t) in carried for t in node.input_tensors)
+        if _is_carried(node.operation):
             carried |= made.keys()
-            if (
-                not waiting
-                and len(made) == 1
-                and not any(_has_weights(n.operation) for n in current)
-            ):
+        elif known and not _has_weights(node.operation):
+            # What is made of carried tensors without a weight, such as an average, is one, too.
+            carried |= made.keys()
+            if not waiting and not weighted and len(made) == 1:
                 close(*made.values())
         else:
             waiting |= made
