@@ -11,6 +11,7 @@ from finetune_tf.arguments import check
 from finetune_tf.encodings import targets_in, unwrapped
 from finetune_tf.keras_internals import (
     accumulated_gradients,
+    all_layers,
     first_epoch,
     inner_optimizer,
     optimized_variables,
@@ -20,8 +21,8 @@ from finetune_tf.keras_internals import (
     trainable_flag,
 )
 from finetune_tf.messages import say
+from finetune_tf.pieces import learnable_variables
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import learnable_variables, walk
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags
@@ -130,7 +131,10 @@ class FollowTrainable(keras.callbacks.Callback):
         """Notes the flags that the training step is traced for."""
         watched = self._watched or self.model
         # Looked up once: to walk through a model costs a thousand times what a flag does.
-        self._watched_layers, self._variables = list(walk(watched)), learnable_variables(watched)
+        self._watched_layers, self._variables = (
+            list(all_layers(watched)),
+            learnable_variables(watched),
+        )
         self._flags = self._now()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:

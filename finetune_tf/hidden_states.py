@@ -1,4 +1,9 @@
-"""Hidden states and attention weights: what happens between the stages of a model."""
+"""Hidden states and attention weights: what happens between the stages of a model.
+
+Hidden states are what the last stage below the blocks puts out and what each block does, in each
+chain of a model by itself. They follow from where the model is cut (`finetune_tf.pieces`) and from
+the roles of its stages, whatever its layers are.
+"""
 
 import weakref
 from collections import Counter
@@ -7,7 +12,10 @@ from typing import Any
 import keras
 
 from finetune_tf.architectures import EncoderBlock
-from finetune_tf.stages import ordered_nodes
+from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import graph_of, inputs_struct
+from finetune_tf.pieces import Piece, ordered_nodes, pieces
+from finetune_tf.stages import require_model, stages
 
 # By model and what is wanted. Kept outside of the model, which would save them as parts of it.
 _GRAPHS: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
@@ -73,8 +81,8 @@ def with_states(
             outputs["pooler_output"] = pooler(last[:, 0])
         if hidden_states:
             # What a normalisation above the blocks gives counts as the output of the last one.
-            below = [_arguments(node)[0] for node in blocks]
-            outputs["hidden_states"] = [*below, last]
+            (states,) = _states(model).values()
+            outputs["hidden_states"] = [*states[:-1], last]
         if attentions:
             outputs["attentions"] = []
             for i, node in enumerate(blocks):
@@ -84,7 +92,7 @@ def with_states(
         name = name or model.name
         number, _NAMES[name] = _NAMES[name], _NAMES[name] + 1
         name = f"{name}_{number}" if number else name
-        made[wanted] = keras.Model(model._inputs_struct, outputs, name=name)
+        made[wanted] = keras.Model(inputs_struct(model), outputs, name=name)
     return made[wanted]
 
 
@@ -96,6 +104,67 @@ def _arguments(node: Any) -> tuple[Any, dict[str, Any]]:
     known = dict(node.arguments.kwargs)
     context = known.pop("context", None)
     return node.arguments.args[0] if context is None else context, known
+
+
+def states_of_chains(model: keras.Model) -> keras.Model:
+    """A plain Functional model on the layers of any Functional model that gives its hidden states.
+
+    Args:
+        model: For example one with an encoder and a decoder, or with two towers.
+
+    Returns:
+        Of the same inputs and weights; its outputs are a dict with a list for each chain that has
+        blocks: what goes into the first block, then what each block puts out. A model that is one
+        chain as a whole has it under its own name.
+
+    Raises:
+        ModelError: If the model has no graph, or no blocks that a cut separates.
+    """
+    require_model(model)
+    graph = graph_of(model)
+    if graph is None:
+        raise ModelError(
+            f"The model {model.name!r} is no Functional model, so nothing is known about what "
+            "passes between its layers."
+        )
+    states = _states(model)
+    if not states:
+        raise ModelError(
+            f"The model {model.name!r} has no stages that are blocks; its stages are: "
+            f"{', '.join(f'{s.name} ({s.role})' for s in stages(model))}."
+        )
+    outputs = {chain or model.name: tensors for chain, tensors in states.items()}
+    return keras.Model(inputs_struct(graph), outputs, name=f"{model.name}_states")
+
+
+def _states(model: keras.Model, roles: dict[int, str] | None = None) -> dict[str, list]:
+    """The tensors below and above each block, by chain."""
+    if roles is None:
+        roles = {id(layer): stage.role for stage in stages(model) for layer in stage.layers}
+    states: dict[str, list] = {}
+    below: dict[str, Any] = {}
+    for piece in pieces(graph_of(model)):
+        chain, layers = piece.chain, piece.layers
+        # A block that stands in the chain twice is one stage, but has a state at each place.
+        if any(roles.get(id(layer)) == "block" for layer in layers):
+            states.setdefault(chain, [below[chain]] if chain in below else []).append(piece.main)
+        elif len(layers) == 1 and graph_of(layers[0]) is not None:
+            states |= _states_inside(piece, roles)
+        below[chain] = piece.main
+    return states
+
+
+def _states_inside(piece: Piece, roles: dict[int, str]) -> dict[str, list]:
+    """The states of a model that is a piece of another one, computed of what that gives it."""
+    (node,) = (node for node in piece.nodes if node.operation is piece.layers[0])
+    inner = graph_of(node.operation)
+    states = _states(inner, roles)
+    if not states:
+        return {}
+    called = keras.Model(inputs_struct(inner), states)(
+        *node.arguments.args, **node.arguments.kwargs
+    )
+    return {"/".join(filter(None, (piece.chain, chain))): list(called[chain]) for chain in states}
 
 
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:

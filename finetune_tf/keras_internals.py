@@ -104,14 +104,16 @@ def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
 # Models
 
 
-def nodes_by_depth(model: keras.Model) -> dict[int, list[Any]] | None:
-    """The calls that a Functional model consists of, by their distance to the outputs.
-
-    None where the model has no such graph.
-    """
+def graph_of(model: keras.Model) -> Any:
+    """The Functional graph of a model, or None where it has none."""
     if isinstance(model, keras.Sequential):
-        model = model._functional
-    return getattr(model, "_nodes_by_depth", None)
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def nodes_by_depth(graph: keras.Model) -> dict[int, list[Any]]:
+    """The calls that a Functional graph consists of, by their distance to the outputs."""
+    return graph._nodes_by_depth
 
 
 def inputs_struct(model: keras.Model) -> Any:

@@ -131,6 +131,7 @@ def load(
         initial_weights=initial_weights(model, report.untrained, head_layers),
         file_dtype=matched.dtype,
         max_length=task_.max_length(source.modules),
+        pretrained=report.trained,
     )
     model._tokenizer_files = source.tokenizer_files
     say(_summary(model, report, choice))

@@ -22,9 +22,10 @@ from finetune_tf.explained import ExplainedModel
 from finetune_tf.keras_internals import inner_optimizer
 from finetune_tf.labels import Labels
 from finetune_tf.model_info import Config, ModelInfo
+from finetune_tf.pieces import learnable_variables
 from finetune_tf.return_tensors import own
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import Stage, learnable_variables
+from finetune_tf.stages import Stage
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.training import compiling, fit_errors
 from finetune_tf.training.devices import compute_float32_in_full

@@ -59,6 +59,9 @@ class ModelInfo:
         file_dtype: Type of numbers of the checkpoint's weights, in which the model is saved again.
         max_length: Tokens that the checkpoint wants texts cut to, or None.
         record: What was done with the model, for its card: data, fits, results.
+        pretrained: Paths of the variables that the load filled with trained tensors; what is not
+            among them (a new head, an adapter) is new, wherever it stands. None if that is not
+            known: files of older versions do not say it.
     """
 
     checkpoint: str
@@ -72,9 +75,12 @@ class ModelInfo:
     initial_weights: dict[str, list] = dataclasses.field(default_factory=dict)
     file_dtype: str = "float32"
     record: dict = dataclasses.field(default_factory=dict)
+    pretrained: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.config = Config(self.config)
+        self.head_layers = tuple(self.head_layers)
+        self.pretrained = None if self.pretrained is None else tuple(self.pretrained)
 
     def to_dict(self) -> dict:
         """A JSON-safe copy."""
@@ -84,10 +90,11 @@ class ModelInfo:
             "names": list(self.labels),
             "problem_type": self.labels.problem_type,
         }
-        return values | {"labels": names, "head_layers": list(self.head_layers)}
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return values | lists | {"labels": names}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelInfo":
         """The inverse of `to_dict`."""
         labels = values["labels"] and Labels(**values["labels"])
-        return cls(**{**values, "labels": labels, "head_layers": tuple(values["head_layers"])})
+        return cls(**{**values, "labels": labels})

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.stages import walk
+from finetune_tf.keras_internals import all_layers
 
 # By model. Outside of the models, which would save what they hold, and weak, so that traces live no
 # longer than their model.
@@ -35,8 +35,8 @@ def forget_traces(model: keras.Model) -> None:
     Args:
         model: That has changed.
     """
-    changed = {id(layer) for layer in walk(model)}
+    changed = {id(layer) for layer in all_layers(model)}
     for other in [model, *_TRACES]:
-        if other is model or any(id(layer) in changed for layer in walk(other)):
+        if other is model or any(id(layer) in changed for layer in all_layers(other)):
             _TRACES.pop(other, None)
             other.train_function = other.test_function = other.predict_function = None

@@ -5,6 +5,7 @@ Plain numbers in, Keras layers out: nothing here knows Hugging Face names or fil
 
 from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.blocks import EncoderBlock
+from finetune_tf.architectures.chains import EndOfChain
 from finetune_tf.architectures.convolution import ConvolutionBlock
 from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
@@ -34,6 +35,7 @@ __all__ = [
     "DisentangledAttention",
     "Embeddings",
     "EncoderBlock",
+    "EndOfChain",
     "FeedForward",
     "LayerNorm",
     "MultiHeadAttention",

@@ -36,6 +36,7 @@ class EncoderBlock(keras.layers.Layer):
             computes the rest again for the gradient: less memory for more time.
     """
 
+    role = "block"
     parts = ("attention", "feed_forward")  # what is handed in
 
     def __init__(

@@ -36,6 +36,8 @@ class Embeddings(keras.layers.Layer):
         mask_padding: Whether masked tokens become zeros before the dropout (DeBERTa).
     """
 
+    role = "embeddings"
+
     def __init__(
         self,
         vocab_size: int,

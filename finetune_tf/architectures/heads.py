@@ -80,6 +80,8 @@ class Transform(keras.layers.Layer):
         norm_bias: Whether the normalisation has an offset.
     """
 
+    role = "pooler"
+
     def __init__(
         self,
         size: int,
@@ -144,6 +146,8 @@ class ClassificationHead(keras.layers.Layer):
             distribution over tokens for each label, as in question answering.
     """
 
+    role = "head"
+
     def __init__(
         self,
         num_labels: int,
@@ -184,6 +188,8 @@ class ClassificationHead(keras.layers.Layer):
 @keras.saving.register_keras_serializable(PACKAGE)
 class VocabularyBias(keras.layers.Layer):
     """One number a word, added to the scores of a tied decoder; float32."""
+
+    role = "head"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})

@@ -121,9 +121,7 @@ class RelativePositionBias(keras.layers.Layer):
         bidirectional: As of `relative_buckets`.
     """
 
-    # Its output depends on the length of the text alone, so it is free on both sides of a cut
-    # between stages; see `finetune_tf.stages`.
-    is_positional = True
+    carried = True  # all blocks read its output; see `finetune_tf.pieces`
 
     def __init__(
         self,
@@ -213,8 +211,7 @@ class RelativePositions(keras.layers.Layer):
         initializer_range: Standard deviation of a new table.
     """
 
-    # As of `RelativePositionBias`: only the length of the text counts.
-    is_positional = True
+    carried = True  # all blocks read its output; see `finetune_tf.pieces`
 
     def __init__(
         self,

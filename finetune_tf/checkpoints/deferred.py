@@ -14,13 +14,9 @@ import keras
 import numpy as np
 import psutil
 
-# Keras defers values for JAX, where a StatelessScope holds them back until its end. When that is
-# depends on this list alone, for which there is no public name.
-from keras.src.backend.common import global_state
-
 from finetune_tf.errors import CheckpointError
+from finetune_tf.keras_internals import deferred_variables, give_value, set_deferred_variables
 
-_WAITING = "uninitialized_variables"
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -33,13 +29,13 @@ def shapes_only() -> Iterator[list[keras.Variable]]:
         memory, so that a model which is refused costs nothing.
     """
     made: list[keras.Variable] = []
-    before = global_state.get_global_attribute(_WAITING) or []
-    global_state.set_global_attribute(_WAITING, made)
+    before = deferred_variables()
+    set_deferred_variables(made)
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield made
     finally:
-        global_state.set_global_attribute(_WAITING, before)
+        set_deferred_variables(before)
 
 
 def initialize(variable: keras.Variable, value: np.ndarray | None = None) -> None:
@@ -49,9 +45,7 @@ def initialize(variable: keras.Variable, value: np.ndarray | None = None) -> Non
         variable: One without a value.
         value: Of its shape and dtype; by default what its own initializer draws.
     """
-    if value is not None:
-        variable._initializer = lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype)
-    variable._deferred_initialize()
+    give_value(variable, value)
 
 
 def require_memory(variables: Iterable[keras.Variable], model: str) -> None:

@@ -35,6 +35,12 @@ class LoadReport:
     unused: tuple[str, ...]
     untrained: tuple[str, ...]
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Paths of variables whose values somebody has trained."""
+        untrained = set(self.untrained)
+        return tuple(path for path in self.filled if path not in untrained)
+
     def __str__(self) -> str:
         """One line for people."""
         parts = [f"{len(self.filled)} of {len(self.filled) + len(self.new)} variables filled"]

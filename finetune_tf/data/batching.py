@@ -9,7 +9,7 @@ import numpy as np
 from finetune_tf.data.buckets import SHAPES, length_buckets
 from finetune_tf.data.plans import NO_ITEM, cut_by_items, cut_by_tokens, plan_of, shuffled_epochs
 from finetune_tf.data.rows import lengths_of, padder
-from finetune_tf.data.stored import FEATURES, StoredRows
+from finetune_tf.data.stored import StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
@@ -55,8 +55,9 @@ def batches_of(
     if hasattr(model, "stored"):
         ids, stored = encoded.features["input_ids"], model.stored(encoded, name)
         # Where a row is one vector, its length does not matter.
-        features["input_ids"] = ids if stored.has_tokens else [row[:1] for row in ids]
-        options |= {"stored": stored, "only": known}
+        has_tokens = any(rows.has_tokens for rows in stored.values())
+        features["input_ids"] = ids if has_tokens else [row[:1] for row in ids]
+        options["stored"] = stored
     lengths = lengths_of(features["input_ids"])
     return bucketed_dataset(
         features,
@@ -68,6 +69,7 @@ def batches_of(
         seed=seed,
         group=encoded.group,
         draw=encoded.draw,
+        only=known,
         **options,
     )
 
@@ -84,7 +86,7 @@ def bucketed_dataset(
     tokens_per_batch: int | None = None,
     group: int = 1,
     draw: Draw | None = None,
-    stored: StoredRows | None = None,
+    stored: Mapping[str, StoredRows] | None = None,
     only: Collection[str] | None = None,
 ) -> "tf.data.Dataset":
     """Batches token sequences, each batch padded to one of a few lengths.
@@ -110,7 +112,7 @@ def bucketed_dataset(
         group: Rows an item; they stay together and in order, and share a target.
         draw: Makes "input_ids" and targets anew in each epoch, of a generator made from (seed,
             epoch); see `Encoded`. Only with `shuffle`.
-        stored: What else is known of each row; becomes the input "stored_features".
+        stored: What else is known of each row, by the name of the input that it becomes.
         only: The inputs to keep; by default all.
 
     Returns:
@@ -173,8 +175,8 @@ def bucketed_dataset(
         if "attention_mask" not in inputs:
             mask = tf.sequence_mask(tf.gather(row_lengths, rows), length, tf.int32)
             inputs["attention_mask"] = tf.ensure_shape(mask, (None, None))
-        if stored is not None:
-            inputs[FEATURES] = _looked_up(stored, rows, length)
+        for name, kept in (stored or {}).items():
+            inputs[name] = _looked_up(kept, rows, length)
         inputs = {name: values for name, values in inputs.items() if only is None or name in only}
         if drawn:
             return inputs, padder(drawn[1], lengths)(rows, length, IGNORED)
@@ -214,9 +216,10 @@ def _looked_up(stored: StoredRows, rows: "tf.Tensor", length: "tf.Tensor") -> "t
     import tensorflow as tf
 
     # In Python, because the rows may stand in a file that is larger than memory.
-    found = tf.numpy_function(stored.batch, [rows, length], stored.dtype, stateful=False)
-    width = stored.array.shape[-1]
-    return tf.ensure_shape(found, (None, None, width) if stored.has_tokens else (None, width))
+    arguments = [rows, length] if stored.axis == "input_ids" else [rows]
+    found = tf.numpy_function(stored.batch, arguments, stored.dtype, stateful=False)
+    inner = (None, stored.array.shape[-1]) if stored.has_tokens else stored.array.shape[1:]
+    return tf.ensure_shape(found, (None, *inner))
 
 
 def _row_lengths(

@@ -3,9 +3,11 @@
 Shape legend: R rows, T tokens of all rows, B batch, L length, D features.
 """
 
+import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from finetune_tf.messages import say
 
 Precision = Literal["float32", "bfloat16"]
 FEATURES = "stored_features"  # the input that takes what was stored
+Arrays = dict[str, np.ndarray]  # by the name of the input that each is for
 
 
 @dataclass(frozen=True)
@@ -26,28 +29,38 @@ class StoredRows:
     """What was computed for each row, without padding.
 
     Attributes:
-        array: (T, D) with the tokens of all rows on end, or (R, D) with one vector a row.
-        ends: (R,), where each row ends in `array`; None with one vector a row.
+        array: (T, D) with the tokens of all rows on end, or (R, …) with one vector (or another
+            array that is as large for every row) a row.
+        ends: (R,), where each row ends in `array`; None without tokens.
         dtype: Of batches.
+        axis: Name of the feature of encoded rows whose tokens the array has vectors for.
     """
 
     array: np.ndarray
     ends: np.ndarray | None
     dtype: str
+    axis: str = "input_ids"
 
     @property
     def has_tokens(self) -> bool:
         """Whether a row has one vector a token."""
         return self.ends is not None
 
-    def batch(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """Rows (B,) as an array (B, L, D) padded with zeros, or (B, D) with one vector a row."""
+    def batch(self, rows: np.ndarray, length: int | None = None) -> np.ndarray:
+        """Rows (B,) as an array (B, L, D) padded with zeros, or (B, …) without tokens.
+
+        Args:
+            rows: Their numbers.
+            length: L; by default that of the longest of these rows.
+        """
         if self.ends is None:
             return self._widened(self.array[rows])
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        if length is None:
+            length = int((self.ends[rows] - starts).max())
         out = np.zeros((len(rows), length, self.array.shape[1]), self.dtype)
-        for i, row in enumerate(rows):
-            tokens = self.array[self.ends[row - 1] if row else 0 : self.ends[row]]
-            out[i, : len(tokens)] = self._widened(tokens)
+        for i, (start, end) in enumerate(zip(starts, self.ends[rows], strict=True)):
+            out[i, : end - start] = self._widened(self.array[start:end])
         return out
 
     def _widened(self, values: np.ndarray) -> np.ndarray:
@@ -67,22 +80,22 @@ class RowStore:
     def __init__(self, folder: Path | None, precision: Precision = "float32") -> None:
         self.folder = folder
         self.precision = precision
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept: dict[str, Arrays] = {}
 
     def get(
         self,
         key: str,
-        shape: tuple[int, int],
+        shapes: Mapping[str, tuple[int, ...]],
         what: str,
-        compute: Callable[[np.ndarray], None],
-    ) -> np.ndarray:
-        """An array, computed if it is not there.
+        compute: Callable[[Arrays], None],
+    ) -> Arrays:
+        """Arrays that belong together, computed if they are not there.
 
         Args:
             key: A hash of all that the values depend on.
-            shape: (T, D) or (R, D).
+            shapes: Of the arrays by name, such as (T, D) or (R, D).
             what: Of what these are the features, for messages.
-            compute: Fills an array of the shape; `narrow` what goes in.
+            compute: Fills arrays of these shapes; `narrow` what goes in.
 
         Raises:
             CacheError: If there is too little room.
@@ -90,43 +103,63 @@ class RowStore:
         if key in self._kept:
             return self._kept[key]
         dtype = np.uint16 if self.precision == "bfloat16" else np.float32
-        size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        size = sum(map(math.prod, shapes.values())) * np.dtype(dtype).itemsize
         if self.folder is None:
             _refuse_too_large(size, psutil.virtual_memory().available, "memory", what)
             say(f"{what}: computed once, {_readable(size)} in memory.")
-            array = np.empty(shape, dtype)
-            compute(array)
+            arrays = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
+            compute(arrays)
         else:
-            array = self._file(self.folder / f"{key}.npy", shape, dtype, size, what, compute)
-        self._kept[key] = array
-        return array
+            arrays = self._files(self.folder, key, shapes, dtype, size, what, compute)
+        self._kept[key] = arrays
+        return arrays
 
-    def _file(
-        self, path: Path, shape: tuple, dtype: Any, size: int, what: str, compute: Callable
-    ) -> np.ndarray:
-        if path.is_file():
+    def _files(
+        self,
+        folder: Path,
+        key: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: Any,
+        size: int,
+        what: str,
+        compute: Callable[[Arrays], None],
+    ) -> Arrays:
+        paths = {
+            name: folder / (f"{key}_{i}.npy" if i else f"{key}.npy")
+            for i, name in enumerate(shapes)
+        }
+        where = folder if len(paths) > 1 else next(iter(paths.values()))
+
+        def mapped() -> Arrays:
+            return {n: map_array(p, shapes[n], dtype, CacheError) for n, p in paths.items()}
+
+        if all(path.is_file() for path in paths.values()):
             try:
-                array = map_array(path, shape, dtype, CacheError)
-                say(f"{what}: read from {path}.")
-                return array
+                arrays = mapped()
+                say(f"{what}: read from {where}.")
+                return arrays
             except CacheError as error:
                 say(f"{what}: computed again, because {error}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
         except OSError as error:
             raise CacheError(
-                f"{self.folder} cannot be written ({error.strerror}). Store features in another "
+                f"{folder} cannot be written ({error.strerror}). Store features in another "
                 "folder, or in memory."
             ) from None
-        _refuse_too_large(size, free, str(self.folder), what)
-        say(f"{what}: computed once, {_readable(size)} in {path}.")
-        with unfinished(path, CacheError) as beside:
-            array = np.lib.format.open_memmap(beside, "w+", dtype, shape)
-            allocate(beside)
-            compute(array)
-            array.flush()
-        return map_array(path, shape, dtype, CacheError)
+        _refuse_too_large(size, free, str(folder), what)
+        say(f"{what}: computed once, {_readable(size)} in {where}.")
+        with ExitStack() as files:
+            arrays = {}
+            for name, path in paths.items():
+                beside = files.enter_context(unfinished(path, CacheError))
+                arrays[name] = np.lib.format.open_memmap(beside, "w+", dtype, shapes[name])
+                allocate(beside)
+            compute(arrays)
+            for array in arrays.values():
+                array.flush()
+        return mapped()
 
     def narrow(self, values: np.ndarray) -> np.ndarray:
         """Values in the precision and the type that arrays are kept in."""

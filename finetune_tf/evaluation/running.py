@@ -60,14 +60,15 @@ def rows_of(
     batch_size: int,
     kept: Callable[[Any, Any], Any],
     max_length: int | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, Any]]:
     """Every row's number and output, in the order of their lengths, so that little is padding.
 
     Args:
         model: Any model whose inputs are among the features.
         encoded: As for `run`.
         batch_size: Rows a batch.
-        kept: What is kept of a batch's (outputs, targets); always the same one for a model.
+        kept: What is kept of a batch's (outputs, targets), an array or a dict of arrays; always
+            the same one for a model.
         max_length: Tokens that a row may have; by default what the model can take.
     """
     lengths = [len(row) for row in encoded.features["input_ids"]]
@@ -79,19 +80,32 @@ def rows_of(
     ordered = dataclasses.replace(encoded, features=features, targets=targets, group=1, draw=None)
     rows = iter(order)
     for outputs in _outputs(model, batches_of(ordered, model, batch_size, max_length), kept):
-        yield from ((int(next(rows)), output) for output in outputs)
+        yield from ((int(next(rows)), output) for output in _by_row(outputs))
+
+
+def _by_row(outputs: Any) -> Iterator[Any]:
+    """The rows of a batch's outputs; of a dict of arrays, each row is a dict."""
+    if not isinstance(outputs, dict):
+        return iter(outputs)
+    columns = zip(*outputs.values(), strict=True)
+    return (dict(zip(outputs, row, strict=True)) for row in columns)
 
 
 def _outputs(
     model: "keras.Model", batches: "tf.data.Dataset", kept: Callable[[Any, Any], Any]
-) -> Iterator[np.ndarray]:
+) -> Iterator[Any]:
     import keras
+
+    def as_floats(outputs: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda tensor: np.asarray(tensor).astype("float32", copy=False), outputs
+        )
 
     if keras.backend.backend() != "tensorflow":
         # Fixed shapes a bucket, so that each is compiled once.
         for batch in batches.as_numpy_iterator():
             inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
-            yield np.asarray(kept(model.predict_on_batch(inputs), targets), dtype="float32")
+            yield as_floats(kept(model.predict_on_batch(inputs), targets))
         return
     import tensorflow as tf
 
@@ -113,9 +127,8 @@ def _outputs(
 
     traced_outputs = traced[key]
 
-    def outputs(batch: Any) -> np.ndarray:
-        found = traced_outputs(*(batch if asks else (batch,)))
-        return found.numpy().astype("float32", copy=False)
+    def outputs(batch: Any) -> Any:
+        return as_floats(traced_outputs(*(batch if asks else (batch,))))
 
     yield from _side_by_side(outputs, batches)
 

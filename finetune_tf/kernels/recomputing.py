@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.stages import walk
+from finetune_tf.keras_internals import all_layers
 
 Tensor = Any
 # Takes and gives flat lists of tensors; its second result is not differentiated.
@@ -66,7 +66,7 @@ def _structure(layer: keras.layers.Layer) -> list:
     Two blocks with the same structure can share what was traced for one of them.
     """
     parts = []
-    for part in walk(layer):
+    for part in all_layers(layer):
         config = {key: value for key, value in part.get_config().items() if key != "name"}
         own = sorted(vars(part).keys() & {"call", "__call__"})  # methods replaced in one instance
         parts.append((type(part), config, own and id(part)))

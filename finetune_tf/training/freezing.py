@@ -10,9 +10,22 @@ import contextlib
 import keras
 
 from finetune_tf.errors import ModelError
+from finetune_tf.keras_internals import (
+    all_layers,
+    inner_optimizer,
+    moving_averages,
+    optimized_variables,
+    own_variables,
+    set_compiled_optimizer,
+    set_rate,
+    set_trainable_flag,
+    sublayers,
+    sync_state,
+)
 from finetune_tf.messages import say, warn
+from finetune_tf.pieces import learnable_variables
 from finetune_tf.spelling import names_checked
-from finetune_tf.stages import learnable_variables, require_model, walk
+from finetune_tf.stages import require_model
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
@@ -75,8 +88,7 @@ def count_parameters(model: keras.Model) -> tuple[int, int]:
 
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
     """Freezes exactly the variables with these ids and renews what depends on it."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # of a running fit, while the flags are those that it started with
+    sync_state(model)  # of a running fit, while the flags are those that it started with
     _set_flags(model, frozen)
     renew_training(model)
 
@@ -98,7 +110,7 @@ def renew_training(model: keras.Model) -> bool:
     if optimizer is None or not optimizer.built:
         model.train_function = None  # traced for other variables, if it was traced at all
         return False
-    known = getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
+    known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
     with _strategy_scope(model):
@@ -115,10 +127,8 @@ def renew_training(model: keras.Model) -> bool:
     if schedule is not None:
         schedule.resolve(model)
         schedule.follow(renewed)
-        # The same object, because it knows the running fit.
-        getattr(renewed, "inner_optimizer", renewed)._learning_rate = schedule
-    model.optimizer = renewed
-    model._compile_config.config["optimizer"] = renewed
+        set_rate(renewed, schedule)  # the same object, because it knows the running fit
+    set_compiled_optimizer(model, renewed)
     if model.train_function is not None:
         model.make_train_function(force=True)  # at once: a fit may be running
     return True
@@ -126,10 +136,10 @@ def renew_training(model: keras.Model) -> bool:
 
 def _start_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
     """Running averages of weights that begin to learn start at the weights, and not at 0."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     if optimizer.use_ema:
-        averages = optimizer._model_variables_moving_average
-        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+        averages = moving_averages(optimizer)
+        for variable, average in zip(optimized_variables(optimizer), averages, strict=True):
             if average.path not in slots:
                 average.assign(variable)
 
@@ -156,9 +166,9 @@ def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool 
     # Said to every layer and variable by itself: under TensorFlow, setting a layer to what it
     # says already does not reach the layers inside.
     layer.trainable = not (inside_frozen or all_frozen)
-    for child in layer._layers:
+    for child in sublayers(layer):
         _set_flags(child, frozen, not layer.trainable)
-    for variable in layer._trainable_variables:
+    for variable in own_variables(layer):
         variable.trainable = id(variable) not in frozen
 
 
@@ -168,9 +178,9 @@ def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
     Under TensorFlow, Keras's own way stops at the first layer that says so already, whatever the
     layers inside of it say.
     """
-    for part in walk(layer):
-        part._trainable = bool(value)
-        for variable in part._trainable_variables:
+    for part in all_layers(layer):
+        set_trainable_flag(part, value)
+        for variable in own_variables(part):
             variable.trainable = bool(value)
 
 

@@ -1,5 +1,7 @@
-"""A model in two: stages in which nothing learns, and those above; both share its weights."""
+"""A model in two: what nothing can change, and what learns above it; both share its weights."""
 
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +9,8 @@ import keras
 
 from finetune_tf.data.stored import FEATURES
 from finetune_tf.errors import CacheError
-from finetune_tf.stages import cuts, learnable_variables, ordered_nodes
+from finetune_tf.keras_internals import graph_of
+from finetune_tf.pieces import Piece, learns, ordered_nodes, pieces
 
 
 @dataclass(frozen=True)
@@ -15,64 +18,168 @@ class Halves:
     """A model in two.
 
     Attributes:
-        trunk: From the model's inputs to the cut. Nothing in it learns.
-        inputs: Symbolic inputs of the upper half by name: "stored_features", what crosses the cut,
-            and those of the model's inputs that are needed above it.
-        outputs: Symbolic output of the upper half.
+        trunk: From the model's inputs to the tensors that are stored, a dict by name:
+            "stored_features", and "stored_features_1" and so on where there are several. Nothing in
+            it learns.
+        inputs: Symbolic inputs of the upper half by name: the stored tensors, and those of the
+            model's inputs that are needed above the trunk.
+        outputs: Symbolic outputs of the upper half, in the structure of the model's.
+        blocking: Names of layers that learn and are used in several places, so that frozen stages
+            which read them cannot be a part of the trunk.
     """
 
     trunk: keras.Model
     inputs: dict[str, Any]
     outputs: Any
+    blocking: tuple[str, ...]
 
 
 def halves(model: keras.Model) -> Halves:
-    """Cuts a Functional model above the longest run of stages in which nothing learns.
+    """Cuts a Functional model above the stages whose output no training step can change.
 
+    A stage belongs to the trunk if nothing in it learns and all that it reads comes from the trunk.
+    So each chain is cut by itself: one tower of two, or an encoder below a decoder that learns.
     What has no weights, such as an average over tokens, goes with the stage below it: a text that
-    is pooled there crosses the cut as one vector.
+    is pooled there is stored as one vector.
 
     Args:
-        model: A model of ours.
+        model: A Functional or Sequential model.
 
     Raises:
-        CacheError: If the lowest stage learns, or nothing does.
+        CacheError: If the lowest stages learn, nothing does, or the model has no graph.
     """
-    layers, tensor = [], None
-    for cut in cuts(model):
-        if any(v.trainable for layer in cut.layers for v in learnable_variables(layer)):
-            break
-        layers += cut.layers
-        tensor = cut.tensor
-    else:
-        raise CacheError("Nothing in the model learns, so there is nothing to train on features.")
-    if not layers:
+    graph = graph_of(model)
+    if graph is None:
         raise CacheError(
-            "The lowest stage of the model learns, so every step changes all features and none "
-            "can be stored. Freeze stages from below first, for example with "
+            f"The model {model.name!r} is no Functional model, so it cannot be cut and its "
+            "features cannot be stored. Train the whole model."
+        )
+    graph = _with_inner_halves(graph)
+    parts = pieces(graph)
+    if not any(learns(layer) for part in parts for layer in part.layers):
+        raise CacheError("Nothing in the model learns, so there is nothing to train on features.")
+    fixed, rest = _divided(parts)
+    crossing = _crossing(fixed, [*(t for part in rest for t in part.inputs), *graph.outputs])
+    blocking = _blocking(rest)
+    if not crossing:
+        tied = f" ({', '.join(blocking)}, used in several places)" if blocking else ""
+        raise CacheError(
+            f"The lowest stage of the model learns{tied}, so every step changes all features and "
+            "none can be stored. Freeze stages from below first, for example with "
             "ft.train_only(model, ft.select.head())."
         )
-    below = {given.name: given for given in model.inputs}
-    return Halves(keras.Model(below, tensor), *_above(model, tensor))
+    stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(crossing)}
+    below = {
+        node.output_tensors[0].name: node.output_tensors[0] for node in _inputs(graph, crossing)
+    }
+    trunk = keras.Model(below, stored, name=f"{model.name}_trunk")
+    return Halves(trunk, *_above(graph, stored), blocking)
 
 
-def _above(model: keras.Model, tensor: Any) -> tuple[dict[str, Any], Any]:
-    """Calls the layers above a tensor once more, on an input that takes its place."""
-    makers = {id(t): node for node in ordered_nodes(model) for t in node.output_tensors}
-    features = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=FEATURES)
-    inputs, known = {FEATURES: features}, {id(tensor): features}
+def _with_inner_halves(model: keras.Model) -> keras.Model:
+    """The same graph, in which a model inside that can be cut stands as its two halves."""
+    nodes = ordered_nodes(model)
+    inner: dict[int, Halves] = {}
+    for node in nodes:
+        if isinstance(node.operation, keras.Model) and graph_of(node.operation) is not None:
+            with contextlib.suppress(CacheError):  # it is frozen as a whole, or learns as a whole
+                inner[id(node)] = halves(node.operation)
+    if not inner:
+        return model
+    known = {id(tensor): tensor for tensor in model.inputs}
+    for node in nodes:
+        if not node.input_tensors:
+            continue
+        arguments, options = node.arguments.fill_in(known)
+        if id(node) in inner:
+            made = _call_halves(inner[id(node)], node.operation, arguments[0])
+        else:
+            made = node.operation(*arguments, **options)
+        made = keras.tree.flatten(made)
+        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
+    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)
+    return keras.Model(model.input, outputs, name=model.name)
 
-    def again(wanted: Any) -> Any:
-        if id(wanted) not in known:
-            node = makers[id(wanted)]
-            if not node.input_tensors:  # one of the model's inputs
-                inputs[wanted.name] = known[id(wanted)] = wanted
-                return wanted
-            for tensor in node.input_tensors:
-                again(tensor)
-            arguments, options = node.arguments.fill_in(known)
-            known[id(wanted)] = node.operation(*arguments, **options)
-        return known[id(wanted)]
 
-    outputs = again(model.outputs[0])
+def _call_halves(cut: Halves, model: keras.Model, inputs: Any) -> Any:
+    """What a model gives, computed by its trunk and its upper half one after the other."""
+    names = [tensor.name for tensor in graph_of(model).inputs]
+    given = dict(zip(names, keras.tree.flatten(inputs), strict=True))
+    given |= cut.trunk({tensor.name: given[tensor.name] for tensor in cut.trunk.inputs})
+    upper = keras.Model(cut.inputs, cut.outputs, name=model.name)
+    upper.ends_chain = True  # as the model that it is the upper half of
+    return upper({name: given[name] for name in cut.inputs})
+
+
+def _divided(parts: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The pieces that no step can change, and the others."""
+    fixed, rest, known = [], [], set()
+    for part in parts:
+        if any(map(learns, part.layers)) or any(id(tensor) not in known for tensor in part.inputs):
+            rest.append(part)
+        else:
+            fixed.append(part)
+            known.update(id(tensor) for tensor in part.outputs)
+    return fixed, rest
+
+
+def _crossing(fixed: list[Piece], wanted: list[Any]) -> list[Any]:
+    """Which tensors to store, so that those which are wanted from the trunk can be had of them.
+
+    What has no axis for rows in front, such as a table of relative positions, is computed again.
+    """
+    makers = {id(tensor): part for part in fixed for tensor in part.outputs}
+    pending, kept = list(wanted), set()
+    while pending:
+        tensor = pending.pop()
+        if id(tensor) in makers and tensor.shape[0] is None:
+            kept.add(id(tensor))
+        elif id(tensor) in makers:
+            pending += makers[id(tensor)].inputs
+    return [tensor for part in fixed for tensor in part.outputs if id(tensor) in kept]
+
+
+def _blocking(rest: list[Piece]) -> tuple[str, ...]:
+    """Layers that learn and are used in several pieces, where there are frozen ones above them."""
+    used: dict[int, list[keras.layers.Layer]] = {}
+    for part in rest:
+        for layer in part.layers:
+            used.setdefault(id(layer), []).append(layer)
+    frozen = any(part.layers and not any(map(learns, part.layers)) for part in rest)
+    tied = [found[0].name for found in used.values() if len(found) > 1 and learns(found[0])]
+    return tuple(tied) if frozen else ()
+
+
+def _needed(model: keras.Model, wanted: Iterable[Any], known: Mapping[int, Any]) -> list[Any]:
+    """The calls that tensors are computed by, in order, from those that are known already."""
+    nodes = ordered_nodes(model)
+    pending = {id(tensor) for tensor in wanted} - known.keys()
+    kept = []
+    for node in reversed(nodes):
+        if any(id(tensor) in pending for tensor in node.output_tensors):
+            kept.append(node)
+            pending |= {id(tensor) for tensor in node.input_tensors} - known.keys()
+    return kept[::-1]
+
+
+def _inputs(model: keras.Model, wanted: Iterable[Any]) -> list[Any]:
+    return [node for node in _needed(model, wanted, {}) if not node.input_tensors]
+
+
+def _above(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Calls the layers above some tensors once more, on inputs that take their places."""
+    inputs = {
+        name: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for name, tensor in stored.items()
+    }
+    known = {id(tensor): inputs[name] for name, tensor in stored.items()}
+    for node in _needed(model, model.outputs, known):
+        if not node.input_tensors:  # one of the model's inputs
+            (given,) = node.output_tensors
+            inputs[given.name] = known[id(given)] = given
+            continue
+        arguments, options = node.arguments.fill_in(known)
+        made = keras.tree.flatten(node.operation(*arguments, **options))
+        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
+    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)
     return inputs, outputs

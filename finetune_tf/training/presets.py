@@ -63,8 +63,8 @@ def cross_entropy(
 
     Args:
         optimizer: "adamw", "sgd" (with momentum 0.9), or another Keras optimizer's name.
-        learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained stages
-            learn, 2e-3 while only the head does (for SGD a hundred times that).
+        learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained variables
+            learn, 2e-3 while only the head and other new ones do (for SGD a hundred times that).
         label_smoothing: Share of the probability spread over all classes (Szegedy et al.
             2016).
         **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,

@@ -8,7 +8,9 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.arguments import check
+from finetune_tf.keras_internals import all_layers, rate_of, step_counter
 from finetune_tf.messages import say, warn
+from finetune_tf.pieces import learnable_variables
 from finetune_tf.stages import stages
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
@@ -32,8 +34,8 @@ class WarmupLinearDecay:
     `keras.callbacks.ReduceLROnPlateau`, hold the rate from then on.
 
     Args:
-        peak: The highest rate, or "auto": `pretrained_rate` while a stage that a checkpoint
-            trained learns, `head_rate` while only the head does.
+        peak: The highest rate, or "auto": `pretrained_rate` while a variable that a checkpoint
+            filled learns, `head_rate` while only the head and other new variables do.
         warmup_ratio: Share of the steps that the rise takes.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
@@ -94,7 +96,7 @@ class WarmupLinearDecay:
 
     def follow(self, optimizer: Any) -> None:
         """Counts the steps of this optimizer from now on."""
-        self._counter = getattr(optimizer, "inner_optimizer", optimizer)._iterations
+        self._counter = step_counter(optimizer)
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
         """Fits the schedule to the fit that is about to start.
@@ -270,16 +272,31 @@ def _number(value: float, name: str) -> keras.Variable:
 
 
 def learns_pretrained(model: keras.Model) -> bool:
-    """Whether a variable below the head learns."""
+    """Whether a variable below the head learns that somebody has trained before.
+
+    A model from `load`, alone or inside of another one, knows which of its variables the checkpoint
+    filled. All others are new: an adapter inside a pretrained block, layers on top. Where nothing
+    is known, and in a model that is trained from scratch as a whole, what stands below the head is
+    treated as if it was pretrained.
+    """
+    filled = _filled_by_load(model)
     return any(
-        variable.trainable
+        variable.trainable and (not filled or id(variable) in filled)
         for stage in stages(model)
         if stage.role != "head"
         for variable in stage.variables
     )
 
 
+def _filled_by_load(model: keras.Model) -> set[int]:
+    found: set[int] = set()
+    for part in all_layers(model):
+        if paths := set(getattr(getattr(part, "info", None), "pretrained", None) or ()):
+            found.update(id(v) for v in learnable_variables(part) if v.path in paths)
+    return found
+
+
 def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:
     """The schedule inside an optimizer, if it is one of ours."""
-    schedule = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    schedule = rate_of(optimizer)
     return schedule if isinstance(schedule, WarmupLinearDecay) else None

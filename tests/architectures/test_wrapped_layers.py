@@ -15,7 +15,7 @@ from finetune_tf.architectures import (
     rotary_block,
 )
 from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.stages import walk
+from finetune_tf.keras_internals import all_layers
 from finetune_tf.tasks import TASKS
 
 REFERENCES = Path(__file__).resolve().parents[1] / "references"
@@ -39,7 +39,7 @@ class Scaled(keras.layers.Layer):
 
 def projections(layer):
     """Every Dense layer and convolution inside a layer, with the layer and attribute it is of."""
-    for part in walk(layer):
+    for part in all_layers(layer):
         for name, value in vars(part).items():
             if isinstance(value, keras.layers.Dense | keras.layers.Conv1D):
                 yield part, name, value

@@ -120,8 +120,8 @@ def test_our_model_inside_a_functional_model_is_opened(tiny_bert):
         ("embeddings", "embeddings"),
         ("block_0", "block"),
         ("block_1", "block"),
-        ("pooler", "block"),
-        ("classifier", "block"),
+        ("pooler", "pooler"),
+        ("classifier", "head"),
         ("top", "head"),
     ]
 

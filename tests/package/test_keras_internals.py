@@ -99,12 +99,13 @@ class TestLayersAndModels:
 
     def test_the_graph(self):
         model = small_model()
-        nodes = [node for depth in internals.nodes_by_depth(model).values() for node in depth]
+        graph = internals.graph_of(model)
+        nodes = [node for depth in internals.nodes_by_depth(graph).values() for node in depth]
         assert {node.operation.name for node in nodes} >= {"inner"}
-        assert internals.nodes_by_depth(model.get_layer("inner"))
-        assert internals.inputs_struct(model) is not None
-        lone = keras.layers.Dense(1)
-        assert internals.nodes_by_depth(lone) is None
+        assert internals.inputs_struct(graph) is not None
+        inside = internals.graph_of(model.get_layer("inner"))
+        assert [len(nodes) for nodes in internals.nodes_by_depth(inside).values()] == [1, 1]
+        assert internals.graph_of(keras.layers.Dense(1)) is None
 
     def test_a_compiled_optimizer_is_replaced_in_what_a_save_writes(self):
         model = small_model()

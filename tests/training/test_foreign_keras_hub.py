@@ -234,3 +234,37 @@ def test_a_selector_beyond_the_blocks(hub):
     assert [role for _, role in names_and_roles(deberta)] == ["embeddings", "embeddings", "block"]
     with pytest.raises(ModelError, match=r"bottom\(2\) goes beyond the 1 blocks of the model"):
         ft.freeze(deberta, select.bottom(2))
+
+
+def test_the_stem_of_a_vision_transformer_is_no_block(hub):
+    vit = hub.ViTBackbone(
+        image_shape=(16, 16, 3), patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12
+    )
+    assert names_and_roles(vit) == [
+        ("vit_patching_and_embedding", "embeddings"),
+        ("vit_encoder", "block"),
+    ]
+    classifier = hub.ViTImageClassifier(backbone=vit, num_classes=3)
+    assert names_and_roles(classifier)[-1] == ("predictions", "head")
+
+
+def test_both_towers_of_clip_are_cut(hub):
+    sizes = {"hidden_dim": 8, "num_layers": 2, "num_heads": 2, "intermediate_dim": 12}
+    image = hub.CLIPVisionEncoder(patch_size=8, image_shape=(16, 16, 3), name="image", **sizes)
+    text = hub.CLIPTextEncoder(
+        vocabulary_size=23, embedding_dim=8, max_sequence_length=8, name="text", **sizes
+    )
+    clip = hub.CLIPBackbone(vision_encoder=image, text_encoder=text, projection_dim=8)
+    assert names_and_roles(clip)[:9] == [
+        ("image/embedding", "embeddings"),
+        ("image/pre_layer_norm", "embeddings"),
+        ("image/encoder_block_0", "block"),
+        ("image/encoder_block_1", "block"),
+        ("image/layer_norm", "norm"),
+        ("text/embedding", "embeddings"),
+        ("text/encoder_block_0", "block"),
+        ("text/encoder_block_1", "block"),
+        ("text/layer_norm", "norm"),
+    ]
+    ft.freeze(clip, select.chain("image"))
+    assert not image.trainable_variables and text.trainable_variables

@@ -6,7 +6,7 @@ import pytest
 from helpers_models import token_batch
 
 import finetune_tf as ft
-from finetune_tf.stages import walk
+from finetune_tf.keras_internals import all_layers
 
 TOKENS, ANSWERS = token_batch(16)
 # A family with relative positions, which the blocks get as an input, and a convolution.
@@ -60,5 +60,5 @@ def test_a_reload_goes_on_with_it(tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=2, gradient_checkpointing=True)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    blocks = [layer for layer in walk(again) if layer.name.startswith("block_")]
+    blocks = [layer for layer in all_layers(again) if layer.name.startswith("block_")]
     assert blocks and all(block.gradient_checkpointing for block in blocks)

@@ -1,12 +1,14 @@
 """Which variables a selector means."""
 
+import json
 import re
 
+import keras
 import pytest
 
 import finetune_tf as ft
 from finetune_tf import select
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import FinetuneError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +100,115 @@ def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
     )
     with pytest.raises(ModelError, match=re.escape(message)):
         select.matching("lora")(bert)
-    with pytest.raises(ModelError, match=re.escape("(head() & embeddings()) matches nothing")):
+    with pytest.raises(ModelError, match=re.escape("(head() & embeddings()) matches nothing in")):
         (select.head() & select.embeddings())(bert)
+    message = "(matching('lora') & norms()) matches nothing (matching('lora') by itself) in 'bert'"
+    with pytest.raises(ModelError, match=re.escape(message)):
+        (select.matching("lora") & select.norms())(bert)
     with pytest.raises(ModelError, match=re.escape("~everything() matches nothing")):
         ft.freeze(bert, ~select.everything())
+
+
+@pytest.fixture(scope="module")
+def headless(tiny_bert):
+    """A model that gives vectors of texts, with no layer on top of the checkpoint's."""
+    return ft.load(tiny_bert, "feature-extraction")
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    layers_ = [keras.layers.Dense(3, name="a"), keras.layers.LayerNormalization(name="b")]
+    return keras.Sequential([keras.Input((4,)), *layers_])
+
+
+def test_combining_is_algebra_whatever_a_part_matches(headless, foreign):
+    for model in (headless, foreign):
+        every = paths(select.everything(), model)
+        assert select.head().matches(model) == []
+        assert paths(~select.head(), model) == every
+        assert paths(select.head() | select.norms(), model) == paths(select.norms(), model)
+        assert paths(~(select.head() & select.norms()), model) == every
+        assert (select.head() & select.everything()).matches(model) == []
+        assert paths(~~select.biases(), model) == paths(select.biases(), model)
+        assert (~select.everything()).matches(model) == []
+
+
+@pytest.mark.parametrize("apply", [ft.freeze, ft.train_only])
+def test_matching_nothing_is_an_error_where_a_selector_is_applied(headless, apply):
+    with pytest.raises(
+        ModelError, match=re.escape("The selector head() matches nothing in 'bert'")
+    ):
+        apply(headless, select.head())
+    message = "The selector (head() | chain('image')) matches nothing (head(), chain('image') by"
+    with pytest.raises(ModelError, match=re.escape(message)):
+        apply(headless, select.head() | select.chain("image"))
+    apply(headless, ~select.head() & ~select.norms())
+    ft.train_only(headless, select.everything())
+
+
+SELECTORS = [
+    select.everything(),
+    select.head() | select.norms(),
+    ~(select.embeddings() | select.bottom(1)) & select.biases(),
+    ~~select.blocks(-1) | select.blocks(0, 1) | select.blocks(0, chain="text"),
+    select.bottom(2, chain="image") & ~select.chain("text/inner"),
+    select.matching(r"attention/(query|value)"),
+    select.matching("kernel$", description="every kernel"),
+]
+
+
+@pytest.mark.parametrize("selector", SELECTORS, ids=str)
+def test_a_selector_can_be_written_and_read_back(selector):
+    written = json.dumps(selector.get_config())
+    again = select.from_config(json.loads(written))
+    assert str(again) == str(selector)
+    assert again.get_config() == selector.get_config()
+
+
+def test_a_selector_that_was_read_means_the_same(bert):
+    for selector in SELECTORS[:3]:
+        assert paths(select.from_config(selector.get_config()), bert) == paths(selector, bert)
+
+
+def test_how_a_selector_is_written():
+    assert (select.head() | ~select.blocks(-2)).get_config() == {
+        "select": "or",
+        "parts": [
+            {"select": "head"},
+            {"select": "not", "parts": [{"select": "blocks", "start": -2}]},
+        ],
+    }
+    mine = select.Selector("mine()", lambda model: [])
+    with pytest.raises(ModelError, match=re.escape("The selector mine() was made of a function")):
+        json.dumps((mine | select.head()).get_config())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "head",
+        {},
+        {"select": "adapters"},
+        {"select": "head", "parts": []},
+        {"select": "blocks"},
+        {"select": "head", "n": 1},
+        {"select": "or", "parts": [{"select": "head"}]},
+        {"select": "not"},
+        {"select": "not", "parts": [{"select": "head"}], "n": 1},
+        {"select": ["head"]},
+    ],
+    ids=str,
+)
+def test_a_config_that_describes_no_selector(config):
+    with pytest.raises(
+        FinetuneError, match=r"(A selector in a config is a dict|takes no argument)"
+    ):
+        select.from_config(config)
+
+
+def test_a_config_with_a_number_out_of_range():
+    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
+        select.from_config({"select": "bottom", "n": 0})
 
 
 def test_more_blocks_than_there_are(bert):
