@@ -11,10 +11,10 @@ job = common.job()
 import keras  # noqa: E402
 import keras_jobs  # noqa: E402
 import numpy as np  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
 import finetune_tf as ft  # noqa: E402
 from finetune_tf.checkpoints import FAMILIES  # noqa: E402
+from finetune_tf.checkpoints.weight_writing import WeightWriter  # noqa: E402
 
 settings = set(job.setting.split("+"))
 IMPORTED = common.peak_mb()
@@ -47,15 +47,8 @@ def checkpoint() -> dict:
     config = family.complete(config)
     backbone = family.backbone(config, None)
     model = keras.Model(backbone.inputs, backbone.hidden)
-    arrays = {variable.path: variable.numpy() for variable in model.weights}
-    tensors = {
-        row.tensor: np.ascontiguousarray(
-            arrays[row.variable].T if row.transposed else arrays[row.variable]
-        )
-        for row in family.weights(config)
-        if row.variable in arrays
-    }
-    save_file(tensors, job.checkpoint / "model.safetensors", metadata={"format": "pt"})
+    writer = WeightWriter("float32", 10**12)
+    writer.write(job.checkpoint, model.weights, family.weights(config))
     return {}
 
 
