@@ -246,8 +246,10 @@ def _ruined(model: keras.Model, variables: list | None = None) -> list[str]:
     return [
         variable.path
         for variable in (model.trainable_variables if variables is None else variables)
-        # A sum is one pass without a copy, and is finite only where all its parts are.
+        # A sum is one pass without a copy. It is finite only where all its parts are, and of
+        # finite ones it may be infinite.
         if not bool(keras.ops.isfinite(keras.ops.sum(variable)))
+        and not bool(keras.ops.all(keras.ops.isfinite(variable)))
     ]
 
 
