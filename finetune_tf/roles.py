@@ -30,7 +30,7 @@ def roles_of(model: keras.Model, parts: list[Part]) -> list[Role]:
     chains: dict[str, list[int]] = {}
     for i, (chain, _) in enumerate(parts):
         chains.setdefault(chain, []).append(i)
-    if not hasattr(model, "info"):
+    if _head_layers(model) is None:
         _guess_heads(model, parts, roles, chains)
     for places in chains.values():
         _guess_embeddings(parts, roles, places)
@@ -38,14 +38,18 @@ def roles_of(model: keras.Model, parts: list[Part]) -> list[Role]:
     return [role or "block" for role in roles]
 
 
+def _head_layers(model: keras.layers.Layer) -> tuple[str, ...] | None:
+    """The names of layers that a model of ours calls its head; None of any other layer."""
+    return getattr(getattr(model, "info", None), "head_layers", None)
+
+
 def _known_heads(model: keras.Model) -> set[int]:
-    """The layers that models of ours, the model or one inside of it, call their head."""
+    """The layers that the model, or a model of ours inside of it, calls its head."""
     return {
         id(layer)
         for part in all_layers(model)
-        if isinstance(part, keras.Model) and hasattr(part, "info")
         for layer in sublayers(part)
-        if layer.name in part.info.head_layers
+        if layer.name in (_head_layers(part) or ())
     }
 
 

@@ -57,7 +57,7 @@ def batches_of(
         # Where a row is one vector, its length does not matter.
         has_tokens = any(rows.has_tokens for rows in stored.values())
         features["input_ids"] = ids if has_tokens else [row[:1] for row in ids]
-        options["stored"] = stored
+        options |= {"stored": stored, "only": known}
     lengths = lengths_of(features["input_ids"])
     return bucketed_dataset(
         features,
@@ -69,7 +69,6 @@ def batches_of(
         seed=seed,
         group=encoded.group,
         draw=encoded.draw,
-        only=known,
         **options,
     )
 

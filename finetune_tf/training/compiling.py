@@ -13,7 +13,8 @@ from finetune_tf.training import presets
 from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
 from finetune_tf.training.outputs import fitting_loss
-from finetune_tf.training.schedules import learns_pretrained, schedule_of
+from finetune_tf.training.pretrained import learns_pretrained
+from finetune_tf.training.schedules import schedule_of
 
 # Highest rate at which pretrained weights survive an optimizer that divides by gradient size.
 HIGHEST_SAFE_RATE = 1e-4

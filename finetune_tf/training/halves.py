@@ -1,7 +1,7 @@
 """A model in two: what nothing can change, and what learns above it; both share its weights."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,7 @@ def halves(model: keras.Model) -> Halves:
             "ft.train_only(model, ft.select.head())."
         )
     stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(crossing)}
-    below = {
-        node.output_tensors[0].name: node.output_tensors[0] for node in _inputs(graph, crossing)
-    }
+    below = {given.name: given for given in graph.inputs}
     trunk = keras.Model(below, stored, name=f"{model.name}_trunk")
     return Halves(trunk, *_above(graph, stored), blocking)
 
@@ -87,17 +85,13 @@ def _with_inner_halves(model: keras.Model) -> keras.Model:
     if not inner:
         return model
     known = {id(tensor): tensor for tensor in model.inputs}
-    for node in nodes:
-        if not node.input_tensors:
-            continue
-        arguments, options = node.arguments.fill_in(known)
+
+    def call(node: Any, arguments: tuple, options: dict) -> Any:
         if id(node) in inner:
-            made = _call_halves(inner[id(node)], node.operation, arguments[0])
-        else:
-            made = node.operation(*arguments, **options)
-        made = keras.tree.flatten(made)
-        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
-    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)
+            return _call_halves(inner[id(node)], node.operation, arguments[0])
+        return _call(node, arguments, options)
+
+    outputs = _computed(model, [node for node in nodes if node.input_tensors], known, call)
     return keras.Model(model.input, outputs, name=model.name)
 
 
@@ -150,22 +144,6 @@ def _blocking(rest: list[Piece]) -> tuple[str, ...]:
     return tuple(tied) if frozen else ()
 
 
-def _needed(model: keras.Model, wanted: Iterable[Any], known: Mapping[int, Any]) -> list[Any]:
-    """The calls that tensors are computed by, in order, from those that are known already."""
-    nodes = ordered_nodes(model)
-    pending = {id(tensor) for tensor in wanted} - known.keys()
-    kept = []
-    for node in reversed(nodes):
-        if any(id(tensor) in pending for tensor in node.output_tensors):
-            kept.append(node)
-            pending |= {id(tensor) for tensor in node.input_tensors} - known.keys()
-    return kept[::-1]
-
-
-def _inputs(model: keras.Model, wanted: Iterable[Any]) -> list[Any]:
-    return [node for node in _needed(model, wanted, {}) if not node.input_tensors]
-
-
 def _above(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Calls the layers above some tensors once more, on inputs that take their places."""
     inputs = {
@@ -173,13 +151,29 @@ def _above(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], 
         for name, tensor in stored.items()
     }
     known = {id(tensor): inputs[name] for name, tensor in stored.items()}
-    for node in _needed(model, model.outputs, known):
-        if not node.input_tensors:  # one of the model's inputs
+    wanted = {id(tensor) for tensor in model.outputs} - known.keys()
+    above = []
+    for node in reversed(ordered_nodes(model)):
+        if wanted.isdisjoint(map(id, node.output_tensors)):
+            continue
+        if node.input_tensors:
+            above.append(node)
+            wanted |= {id(tensor) for tensor in node.input_tensors} - known.keys()
+        else:  # one of the model's inputs
             (given,) = node.output_tensors
             inputs[given.name] = known[id(given)] = given
-            continue
-        arguments, options = node.arguments.fill_in(known)
-        made = keras.tree.flatten(node.operation(*arguments, **options))
+    return inputs, _computed(model, above[::-1], known, _call)
+
+
+def _call(node: Any, arguments: tuple, options: dict) -> Any:
+    return node.operation(*arguments, **options)
+
+
+def _computed(
+    model: keras.Model, nodes: Iterable[Any], known: dict[int, Any], call: Callable[..., Any]
+) -> Any:
+    """The outputs of a model, after its calls were made once more on tensors that are known."""
+    for node in nodes:
+        made = keras.tree.flatten(call(node, *node.arguments.fill_in(known)))
         known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
-    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)
-    return inputs, outputs
+    return keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)

@@ -8,10 +8,9 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.arguments import check
-from finetune_tf.keras_internals import all_layers, rate_of, step_counter
+from finetune_tf.keras_internals import rate_of, step_counter
 from finetune_tf.messages import say, warn
-from finetune_tf.pieces import learnable_variables
-from finetune_tf.stages import stages
+from finetune_tf.training.pretrained import learns_pretrained
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
 HEAD_RATE = 2e-3  # about the usual rate of Adam for fresh weights; one epoch has to do
@@ -269,31 +268,6 @@ def is_schedule(rate: object) -> bool:
 
 def _number(value: float, name: str) -> keras.Variable:
     return keras.Variable(float(value), dtype="float32", trainable=False, name=name)
-
-
-def learns_pretrained(model: keras.Model) -> bool:
-    """Whether a variable below the head learns that somebody has trained before.
-
-    A model from `load`, alone or inside of another one, knows which of its variables the checkpoint
-    filled. All others are new: an adapter inside a pretrained block, layers on top. Where nothing
-    is known, and in a model that is trained from scratch as a whole, what stands below the head is
-    treated as if it was pretrained.
-    """
-    filled = _filled_by_load(model)
-    return any(
-        variable.trainable and (not filled or id(variable) in filled)
-        for stage in stages(model)
-        if stage.role != "head"
-        for variable in stage.variables
-    )
-
-
-def _filled_by_load(model: keras.Model) -> set[int]:
-    found: set[int] = set()
-    for part in all_layers(model):
-        if paths := set(getattr(getattr(part, "info", None), "pretrained", None) or ()):
-            found.update(id(v) for v in learnable_variables(part) if v.path in paths)
-    return found
 
 
 def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:

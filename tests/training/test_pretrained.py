@@ -7,7 +7,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf import select
-from finetune_tf.training.schedules import learns_pretrained
+from finetune_tf.training.pretrained import learns_pretrained
 
 CLASSIFIER = {"classifier/dense/kernel", "classifier/dense/bias"}
 
