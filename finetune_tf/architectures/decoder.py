@@ -94,20 +94,17 @@ class CrossAttentionBlock(EncoderBlock):
         start: Any = 0,
         training: bool | None = None,
     ) -> Any:
-        """Passes tokens through the three parts.
+        """Passes tokens (B, Q, D) through the three parts.
 
         Args:
-            x: (B, Q, D), as of `EncoderBlock.call`, as are all arguments not named here.
+            x: As of `EncoderBlock.call`, as are all arguments not named here.
             memory: (B, M, …), what the second attention sees.
-            context: (B, K, D), what the first attention sees; by default `x` itself.
-            attention_mask: What may be seen of the context, causal as a rule.
+            context: What the first attention sees.
+            attention_mask: Of the context, causal as a rule.
             positions: For the first attention.
-            memory_mask: What may be seen of the memory, broadcastable to (B, H, Q, M).
+            memory_mask: Of the memory, broadcastable to (B, H, Q, M).
             start: Where in the context `x` begins.
             training: Whether dropout is active.
-
-        Returns:
-            (B, Q, D).
         """
         inputs = (x, context, attention_mask, positions, start, memory, memory_mask)
         return self._transformed(*inputs, training=training)
