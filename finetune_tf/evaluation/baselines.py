@@ -10,6 +10,9 @@ cross-validation on up to 2,000 training examples. Scores have the form of
 `TextClassification.probabilities`.
 """
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from finetune_tf.data import Examples
@@ -19,24 +22,38 @@ from finetune_tf.evaluation.measure import Baseline
 from finetune_tf.evaluation.metrics import MAIN_METRIC, decide, measure
 from finetune_tf.labels import Labels, ProblemType
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+#: (features to learn from, their targets, features to score, labels, strength) to scores.
+_FitAndScore = Callable[["csr_matrix", np.ndarray, "csr_matrix", Labels, float], np.ndarray]
+
 # Enough to choose the strength of a penalty by, little enough to take seconds.
 _TUNING_EXAMPLES = 2000
 _FOLDS = 3
 
 
-def _frequencies(train, targets, test, labels, seed):
+def _frequencies(
+    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+) -> np.ndarray:
     return np.tile(_indicators(targets, labels).mean(axis=0), (len(test), 1))
 
 
-def _mean(train, targets, test, labels, seed):
+def _mean(
+    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+) -> np.ndarray:
     return np.full(len(test), np.mean(targets, dtype=np.float64))
 
 
-def _tfidf(train, targets, test, labels, seed):
+def _tfidf(
+    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+) -> np.ndarray:
     return _tuned(_logistic, (1.0, 5.0, 25.0), train, targets, test, labels, seed)
 
 
-def _ridge(train, targets, test, labels, seed):
+def _ridge(
+    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+) -> np.ndarray:
     return _tuned(_ridge_scores, (10.0, 3.0, 1.0, 0.3), train, targets, test, labels, seed)
 
 
@@ -87,20 +104,35 @@ def baselines_for(problem_type: ProblemType) -> dict[str, Baseline]:
     return {name: predicting(name) for name in _SCORES[problem_type]}
 
 
-def _tuned(fit_and_score, strengths, train, targets, test, labels, seed):
+def _tuned(
+    fit_and_score: _FitAndScore,
+    strengths: Sequence[float],
+    train: Examples,
+    targets: np.ndarray,
+    test: Examples,
+    labels: Labels,
+    seed: int,
+) -> np.ndarray:
     features = TextFeatures()
     learned, asked = features.fit_transform(_sides(train)), features.transform(_sides(test))
     strength = _best_strength(fit_and_score, strengths, learned, targets, labels, seed)
     return fit_and_score(learned, targets, asked, labels, strength)
 
 
-def _best_strength(fit_and_score, strengths, features, targets, labels, seed):
+def _best_strength(
+    fit_and_score: _FitAndScore,
+    strengths: Sequence[float],
+    features: "csr_matrix",
+    targets: np.ndarray,
+    labels: Labels,
+    seed: int,
+) -> float:
     rows = np.random.default_rng(seed).permutation(len(targets))[:_TUNING_EXAMPLES]
     if len(rows) < 2 * _FOLDS:
         return strengths[len(strengths) // 2]
     folds = np.array_split(rows, _FOLDS)
 
-    def quality(strength):
+    def quality(strength: float) -> float:
         values = []
         for held in folds:
             rest = np.setdiff1d(rows, held)
@@ -111,7 +143,13 @@ def _best_strength(fit_and_score, strengths, features, targets, labels, seed):
     return max(strengths, key=quality)
 
 
-def _logistic(features, targets, asked, labels, strength):
+def _logistic(
+    features: "csr_matrix",
+    targets: np.ndarray,
+    asked: "csr_matrix",
+    labels: Labels,
+    strength: float,
+) -> np.ndarray:
     # One against the rest with liblinear: with dozens of classes many times faster on sparse
     # features than a softmax, and as accurate.
     right = _indicators(targets, labels)
@@ -121,7 +159,9 @@ def _logistic(features, targets, asked, labels, strength):
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-def _binary(features, right, asked, strength):
+def _binary(
+    features: "csr_matrix", right: np.ndarray, asked: "csr_matrix", strength: float
+) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(right)) == 1:  # Nothing to tell apart: always or never.
@@ -133,18 +173,24 @@ def _binary(features, right, asked, strength):
     return model.fit(features, right).predict_proba(asked)[:, 1]
 
 
-def _ridge_scores(features, targets, asked, labels, strength):
+def _ridge_scores(
+    features: "csr_matrix",
+    targets: np.ndarray,
+    asked: "csr_matrix",
+    labels: Labels,
+    strength: float,
+) -> np.ndarray:
     from sklearn.linear_model import Ridge
 
     return Ridge(alpha=strength).fit(features, np.float64(targets)).predict(asked)
 
 
-def _indicators(targets, labels):
+def _indicators(targets: np.ndarray, labels: Labels) -> np.ndarray:
     """Targets as 0 and 1 (n, num_labels)."""
     if labels.problem_type == "multi_label_classification":
         return np.asarray(targets, dtype=int)
     return (np.asarray(targets)[:, None] == np.arange(len(labels))).astype(int)
 
 
-def _sides(examples):
+def _sides(examples: Examples) -> list[list[str]]:
     return [examples.columns[name] for name in ("text", "text_pair") if name in examples.columns]

@@ -5,7 +5,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from finetune_tf.arguments import shown
-from finetune_tf.errors import DataTypeError, MissingExtraError
+from finetune_tf.errors import DataTypeError
+from finetune_tf.evaluation.document import require_matplotlib
 from finetune_tf.spelling import names_checked
 
 if TYPE_CHECKING:
@@ -25,15 +26,10 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.ticker import MaxNLocator
+    require_matplotlib()
+    from matplotlib.ticker import MaxNLocator
 
-        from finetune_tf.evaluation.figures import NotebookFigure
-    except ImportError as error:
-        raise MissingExtraError(
-            "Drawing needs matplotlib, which is not installed. "
-            "Install it with: pip install 'finetune-tf[report]'"
-        ) from error
+    from finetune_tf.evaluation.figures import NotebookFigure
 
     values = getattr(history, "history", history)
     if not isinstance(values, Mapping) or not values or not all(map(_is_curve, values.values())):
@@ -59,5 +55,5 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
     return figure
 
 
-def _is_curve(values):
+def _is_curve(values: object) -> bool:
     return isinstance(values, Iterable) and all(isinstance(value, Real) for value in values)

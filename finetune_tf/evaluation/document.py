@@ -6,7 +6,9 @@ import json
 import math
 import os
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune_tf.errors import DataError, MissingExtraError
@@ -48,13 +50,7 @@ class Document(abc.ABC):
         Raises:
             MissingExtraError: If matplotlib is not installed.
         """
-        try:
-            import matplotlib
-        except ImportError as error:
-            raise MissingExtraError(
-                "Drawing needs matplotlib, which is not installed. "
-                "Install it with: pip install 'finetune-tf[report]'"
-            ) from error
+        matplotlib = require_matplotlib()
         from finetune_tf.evaluation import figures
 
         with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
@@ -98,6 +94,22 @@ class Document(abc.ABC):
         )
 
 
+def require_matplotlib() -> ModuleType:
+    """Imports matplotlib, or says how to install it.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError(
+            "Drawing needs matplotlib, which is not installed. "
+            "Install it with: pip install 'finetune-tf[report]'"
+        ) from error
+    return matplotlib
+
+
 def _finite(value: Any) -> Any:
     """Plain values in which null stands for what is no number, since JSON knows no NaN."""
     if isinstance(value, dict):
@@ -123,7 +135,7 @@ def _as_text(table: Table) -> str:
 
 
 def _as_html(table: Table) -> str:
-    def row(cells, tag):
+    def row(cells: Iterable[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(row(cells, "td") for cells in table.rows)

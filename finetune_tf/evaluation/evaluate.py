@@ -244,5 +244,5 @@ def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
     return model.task.read_predictions(values, test)
 
 
-def _trainable(model) -> int:
+def _trainable(model: "keras.Model") -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -4,14 +4,20 @@ Figures are made without pyplot, so that the caller's backend and open figures s
 """
 
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
-from finetune_tf.evaluation.measures import MEASURES
-from finetune_tf.evaluation.report import Comparison, Report
+from finetune_tf.evaluation.bootstrap import Difference
+from finetune_tf.evaluation.report import Comparison, Report, direction_note
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MOST_NUMBERED_CLASSES = 10
@@ -57,7 +63,9 @@ def report_figure(report: Report) -> Figure:
         places, width_ratios=(1.1, 1)[: len(places[0])], height_ratios=(3, 1)[: len(places)]
     )
     if report.difference is not None:
-        _draw_differences(axes["difference"], [report.difference], _direction(report.kind))
+        _draw_differences(
+            axes["difference"], [report.difference], direction_note(report.kind, " (", ")")
+        )
         axes["difference"].set_ylim(0.6, -0.9)
     if left is not None:
         left(axes["left"], report)
@@ -80,7 +88,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     _name_ticks(bars.yaxis, names)
     bars.invert_yaxis()
     _metric_limits(bars, values)
-    _plain(bars, f"{metric}{_direction(comparison.kind)}")
+    _plain(bars, f"{metric}{direction_note(comparison.kind, ' (', ')')}")
     if len(rows) > 1:
         _draw_differences(differences, [row.difference for row in rows], f" to {names[0]}")
         differences.set_ylim(bars.get_ylim())
@@ -89,7 +97,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_confusion(axes, report):
+def _draw_confusion(axes: "Axes", report: Report) -> None:
     counts = report.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -114,7 +122,7 @@ def _draw_confusion(axes, report):
     bar.outline.set_visible(False)
 
 
-def _draw_label_scores(axes, report):
+def _draw_label_scores(axes: "Axes", report: Report) -> None:
     labels = list(report.per_class)
     names = dict(zip(labels, _drawable(labels, "label"), strict=True))
     f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
@@ -130,7 +138,7 @@ def _draw_label_scores(axes, report):
     _plain(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
 
 
-def _draw_scatter(axes, report):
+def _draw_scatter(axes: "Axes", report: Report) -> None:
     targets, predictions = report.targets, report.predictions
     title = "Predictions"
     if report.kind == "regression":
@@ -143,7 +151,7 @@ def _draw_scatter(axes, report):
     _plain(axes, title)
 
 
-def _draw_main_metric(axes, report):
+def _draw_main_metric(axes: "Axes", report: Report) -> None:
     """For a metric that has no upper end and therefore an axis of its own."""
     metric, sides = report.main_metric, _sides(report)
     for place, (_, metrics, color) in enumerate(sides):
@@ -152,10 +160,10 @@ def _draw_main_metric(axes, report):
     _name_ticks(axes.yaxis, [name for name, *_ in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_xlim(0, 1.2 * max(metrics[metric] for _, metrics, _ in sides))
-    _plain(axes, f"{metric}{_direction(report.kind)}")
+    _plain(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
 
 
-def _sides(report):
+def _sides(report: Report) -> list[tuple[str, dict[str, float], str]]:
     """Names, metrics and colors of the model and of its baseline."""
     sides = [("fine-tuned", report.metrics, _MODEL)]
     if report.baseline is not None:
@@ -163,7 +171,7 @@ def _sides(report):
     return sides
 
 
-def _draw_metrics(axes, report):
+def _draw_metrics(axes: "Axes", report: Report) -> None:
     names = [name for name in report.metrics if name not in _UNBOUNDED]
     sides = _sides(report)
     height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
@@ -186,7 +194,9 @@ def _draw_metrics(axes, report):
         )  # fmt: skip
 
 
-def _draw_differences(axes, differences, reference=""):
+def _draw_differences(
+    axes: "Axes", differences: Sequence[Difference | None], reference: str = ""
+) -> None:
     """Dots with 95 % intervals against a line at zero, one place each."""
     axes.axvline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     farthest = 0.02
@@ -206,11 +216,7 @@ def _draw_differences(axes, differences, reference=""):
     _plain(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
-def _direction(kind):
-    return " (lower is better)" if MEASURES[kind].lower_is_better else ""
-
-
-def _titled_figure(result, size, height):
+def _titled_figure(result: Report | Comparison, size: int, height: float) -> NotebookFigure:
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(
@@ -220,20 +226,20 @@ def _titled_figure(result, size, height):
     return figure
 
 
-def _name_ticks(axis, names):
+def _name_ticks(axis: "Axis", names: Sequence[str]) -> None:
     axis.set_ticks(np.arange(len(names)), [_short(name) for name in names])
     for label in axis.get_ticklabels():
         label.set(fontfamily=_fonts(), fontsize=10 if len(names) <= 12 else 8)
 
 
-def _value_label(axes, place, value):
+def _value_label(axes: "Axes", place: float, value: float) -> None:
     axes.annotate(
         f"{value:.3f}", (max(value, 0), place), xytext=(4, 0), textcoords="offset points",
         va="center", fontsize=9, color=_INK,
     )  # fmt: skip
 
 
-def _metric_limits(axes, values):
+def _metric_limits(axes: "Axes", values: Sequence[float]) -> None:
     if max(values) > 1:  # of the unbounded ones
         axes.set_xlim(0, max(values) * 1.2)
         return
@@ -242,14 +248,14 @@ def _metric_limits(axes, values):
     axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1) if tick >= min(0, *values)])
 
 
-def _plain(axes, title):
+def _plain(axes: "Axes", title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=_fonts())
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(length=0, colors=_INK)
 
 
-def _short(name):
+def _short(name: str) -> str:
     # In the middle: names of classes often differ at their ends only.
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
@@ -261,7 +267,7 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
 
 
-def _drawable(names, kind) -> list[str]:
+def _drawable(names: Sequence[str], kind: str) -> list[str]:
     """The names, or numbers in place of those that no installed font has the characters for."""
     known = set()
     for family in _fonts():

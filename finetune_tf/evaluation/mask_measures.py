@@ -1,17 +1,16 @@
 """How well a model knows the language of some texts: the words that were hidden in them."""
 
-from typing import Any
-
 import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.measure import Measure
+from finetune_tf.labels import Labels
 from finetune_tf.tasks.masking import Cloze
 from finetune_tf.tasks.task import IGNORED
 
 
 def _unigram(
-    train: Examples, targets: list[Cloze], test: Examples, labels: Any, seed: int
+    train: Examples, targets: list[Cloze], test: Examples, labels: Labels | None, seed: int
 ) -> np.ndarray:
     """Each word by how often it stands in the training texts, one added to every count."""
     answers = [cloze.answers[cloze.answers != IGNORED] for cloze in test.columns["cloze"]]
@@ -34,13 +33,15 @@ class MaskedWords(Measure):
     baselines = {"unigram": _unigram}
     lower_is_better = True
 
-    def measure(self, targets: list, predictions: np.ndarray, labels: Any) -> dict[str, float]:
+    def measure(
+        self, targets: list[Cloze], predictions: np.ndarray, labels: Labels | None
+    ) -> dict[str, float]:
         """Perplexity, and the share of hidden words that are the model's first choice."""
         means = self.statistics(targets, predictions).mean(axis=0, keepdims=True)
         hits, words = predictions[:, 1:].sum(axis=0)
         return {"perplexity": float(self.metric(means)[0]), "accuracy": float(hits / words)}
 
-    def statistics(self, targets: list, predictions: np.ndarray) -> np.ndarray:
+    def statistics(self, targets: list[Cloze], predictions: np.ndarray) -> np.ndarray:
         """Surprise and number of hidden words."""
         return predictions[:, [0, 2]]
 

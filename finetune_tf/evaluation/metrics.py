@@ -76,7 +76,7 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> n
     return confusion_matrix(targets, predictions, labels=range(len(labels)))
 
 
-def _single_label(targets, predictions, labels):
+def _single_label(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     # scikit-learn warns when only one class occurs; the coefficient is 0 by convention then.
@@ -91,7 +91,7 @@ def _single_label(targets, predictions, labels):
     }
 
 
-def _multi_label(targets, predictions):
+def _multi_label(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
     targets = targets.astype(int)
@@ -104,7 +104,7 @@ def _multi_label(targets, predictions):
     }
 
 
-def _regression(targets, predictions):
+def _regression(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import mean_absolute_error, mean_squared_error
 
     targets, predictions = np.float64(targets), np.float64(predictions)

@@ -27,8 +27,28 @@ class Baseline:
     metrics: dict[str, float]
 
 
+class _TestResult(Document):
+    """What `Report` and `Comparison` share: the kind of prediction, and how it is measured."""
+
+    labels: Labels | None
+    kind: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.labels.problem_type)
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that differences and their intervals are about."""
+        return MEASURES[self.kind].main_metric
+
+    @property
+    def unit(self) -> str:
+        """What an example is called."""
+        return MEASURES[self.kind].unit
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Report(Document):
+class Report(_TestResult):
     """How good a model is on a test, printed as a short table.
 
     Attributes:
@@ -64,19 +84,6 @@ class Report(Document):
     contradictions: int | None = None
 
     _drawing = "report_figure"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", self.kind or self.labels.problem_type)
-
-    @property
-    def main_metric(self) -> str:
-        """Name of the metric that the comparison is about."""
-        return MEASURES[self.kind].main_metric
-
-    @property
-    def unit(self) -> str:
-        """What an example is called."""
-        return MEASURES[self.kind].unit
 
     def __repr__(self) -> str:
         value = self.metrics[self.main_metric]
@@ -117,7 +124,7 @@ class Report(Document):
             "contradictions": self.contradictions,
         }
 
-    def _metrics_table(self):
+    def _metrics_table(self) -> Table:
         header, columns = ["", "fine-tuned"], [self.metrics]
         if self.baseline is not None:
             header.append(f"baseline {self.baseline.name}")
@@ -125,16 +132,16 @@ class Report(Document):
         rows = [[name, *(f"{column[name]:.3f}" for column in columns)] for name in self.metrics]
         return Table(header, rows)
 
-    def _difference_line(self):
+    def _difference_line(self) -> str:
         metric = self.difference.metric
         doubt = "" if self.difference.is_clear else "; the interval includes 0, no clear difference"
         return (
             f"{metric}: fine-tuned {self.metrics[metric]:.3f}, "
             f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
-            f"difference {self.difference}{doubt}{_direction(self.kind, '; ')}"
+            f"difference {self.difference}{doubt}{direction_note(self.kind, '; ')}"
         )
 
-    def _class_blocks(self):
+    def _class_blocks(self) -> list[str | Table]:
         shown = list(self.per_class)
         note = []
         if len(shown) > _MOST_CLASSES:
@@ -152,7 +159,7 @@ class Report(Document):
         table = Table(["class", "precision", "recall", "f1", "support"], rows)
         return [*note, table, *self._missed_classes()]
 
-    def _missed_classes(self):
+    def _missed_classes(self) -> list[str]:
         """A sentence about the classes of the test that the model never gets right."""
         missed = {
             name: measures["support"]
@@ -188,7 +195,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Document):
+class Comparison(_TestResult):
     """Several models on one test, printed as a table.
 
     Attributes:
@@ -209,19 +216,6 @@ class Comparison(Document):
 
     _drawing = "comparison_figure"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", self.kind or self.labels.problem_type)
-
-    @property
-    def main_metric(self) -> str:
-        """Name of the metric that the differences are about."""
-        return MEASURES[self.kind].main_metric
-
-    @property
-    def unit(self) -> str:
-        """What an example is called."""
-        return MEASURES[self.kind].unit
-
     def __repr__(self) -> str:
         values = ", ".join(f"{row.name} {row.metrics[self.main_metric]:.3f}" for row in self.rows)
         return f"<Comparison on {self.name}: {self.main_metric} {values}>"
@@ -229,7 +223,7 @@ class Comparison(Document):
     def blocks(self) -> list[str | Table]:
         """Lines and tables in reading order."""
         metrics = list(self.rows[0].metrics)
-        against = f"{self.main_metric} against {self.rows[0].name}{_direction(self.kind, ', ')}"
+        against = f"{self.main_metric} against {self.rows[0].name}{direction_note(self.kind, ', ')}"
         header = ["model", *metrics, "trainable", against]
         rows = [
             [
@@ -258,11 +252,18 @@ class Comparison(Document):
         }
 
 
-def _direction(kind, separator):
-    return f"{separator}lower is better" if MEASURES[kind].lower_is_better else ""
+def direction_note(kind: str, before: str, after: str = "") -> str:
+    """That lower is better, with what stands around it; "" where higher is better.
+
+    Args:
+        kind: What was measured, a key of `MEASURES`.
+        before: Text in front of the note.
+        after: Text behind it.
+    """
+    return f"{before}lower is better{after}" if MEASURES[kind].lower_is_better else ""
 
 
-def _duplicates_line(duplicates, texts):
+def _duplicates_line(duplicates: int, texts: int) -> str:
     if not duplicates:
         return "No text of the test stands in the training examples."
     return (

@@ -1,16 +1,17 @@
 """How well the similarity of two texts' vectors agrees with what people say."""
 
-from typing import Any
-
 import numpy as np
 
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.features import TextFeatures
 from finetune_tf.evaluation.metrics import correlations
 from finetune_tf.evaluation.text_measures import Regression
+from finetune_tf.labels import Labels
 
 
-def _tfidf(train: Examples, targets: Any, test: Examples, labels: Any, seed: int) -> np.ndarray:
+def _tfidf(
+    train: Examples, targets: np.ndarray, test: Examples, labels: Labels | None, seed: int
+) -> np.ndarray:
     """The cosine of both texts' TF-IDF features, weighted by the training texts."""
     features = TextFeatures().fit([train.columns["text"] + train.columns["text_pair"]])
     left, right = (features.transform([test.columns[side]]) for side in ("text", "text_pair"))
@@ -32,7 +33,7 @@ class Similarity(Regression):
         self.baselines = {"tfidf": _tfidf}
 
     def measure(
-        self, targets: np.ndarray, predictions: np.ndarray, labels: Any
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
     ) -> dict[str, float]:
         """Spearman's and Pearson's correlation; 0 where undefined."""
         found = correlations(targets, predictions)
@@ -44,10 +45,14 @@ class Similarity(Regression):
 
         return super().statistics(rankdata(targets), rankdata(predictions))
 
-    def per_class(self, targets: Any, predictions: Any, labels: Any) -> dict:
+    def per_class(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
+    ) -> dict[str, dict[str, float]]:
         """There are no classes."""
         return {}
 
-    def confusion(self, targets: Any, predictions: Any, labels: Any) -> None:
+    def confusion(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
+    ) -> None:
         """Likewise."""
         return None

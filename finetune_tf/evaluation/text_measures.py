@@ -1,6 +1,6 @@
 """How predictions about whole texts are measured: classes, sets of labels, numbers."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,15 +17,21 @@ class _TextMeasure(Measure):
         self.main_metric = MAIN_METRIC[self.kind]
         self.baselines = baselines_for(self.kind)
 
-    def measure(self, targets: Any, predictions: Any, labels: Labels) -> dict[str, float]:
+    def measure(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels
+    ) -> dict[str, float]:
         """See `metrics.measure`."""
         return measure(targets, predictions, labels)
 
-    def per_class(self, targets: Any, predictions: Any, labels: Labels) -> dict:
+    def per_class(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels
+    ) -> dict[str, dict[str, float]]:
         """See `metrics.per_class`."""
         return per_class(targets, predictions, labels)
 
-    def confusion(self, targets: Any, predictions: Any, labels: Labels) -> np.ndarray | None:
+    def confusion(
+        self, targets: np.ndarray, predictions: np.ndarray, labels: Labels
+    ) -> np.ndarray | None:
         """See `metrics.confusion`."""
         return confusion(targets, predictions, labels)
 
