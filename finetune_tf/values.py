@@ -135,7 +135,8 @@ def _assert_range(
         value = tf.cast(value, tf.int64)
     number = value.dtype
     if ignored is not None:
-        value = tf.where(value == tf.cast(ignored, number), tf.zeros_like(value), value)
+        # A scalar: TensorFlow takes the shape of zeros_like from what the loss wants later.
+        value = tf.where(value == tf.cast(ignored, number), tf.zeros((), number), value)
     lowest, highest = tf.reduce_min(value), tf.reduce_max(value)
     found, right = highest, tf.constant(True)
     if high is not None:

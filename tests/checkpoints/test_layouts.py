@@ -8,7 +8,7 @@ from helpers_checkpoints import reference
 import finetune_tf as ft
 from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, read_modules
-from finetune_tf.tasks import TASKS
+from finetune_tf.tasks import get_task
 
 FOLDER, _ = reference("relu")
 BERT = FAMILIES["bert"]
@@ -29,7 +29,7 @@ HEAD = BERT.head("text-classification", BERT.complete({}))
     ],
 )
 def test_a_task_chooses_the_layout(task, pooling, layout):
-    assert TASKS[task].layout(pooling) is layout
+    assert get_task(task).layout(pooling) is layout
 
 
 def test_what_opens_a_folder_and_what_its_config_names():

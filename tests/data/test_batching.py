@@ -156,23 +156,24 @@ def test_rows_that_disagree():
 class WordTask(TextClassification):
     """Encodes each word by its length."""
 
-    def encode(self, examples, tokenizer, max_length, labels):
+    def encode(self, examples, tokenizer, max_length):
         rows = [[len(word) for word in text.split()] for text in examples.columns["text"]]
         has_labels = "label" in examples.columns
         return Encoded(
             features={"input_ids": [np.array(row[:max_length]) for row in rows]},
             pad_values={"input_ids": 0},
-            targets=np.array([labels.index(v) for v in examples.columns["label"]])
+            targets=np.array([self.labels.index(v) for v in examples.columns["label"]])
             if has_labels
             else None,
             truncated=sum(len(row) > max_length for row in rows),
         )
 
 
+LABELS = Labels(["pos", "neg"])
 MODEL = SimpleNamespace(
-    task=WordTask(),
+    task=WordTask(LABELS),
     tokenizer=None,
-    labels=Labels(["pos", "neg"]),
+    labels=LABELS,
     max_length=12,
     inputs=[SimpleNamespace(name="input_ids")],
 )
