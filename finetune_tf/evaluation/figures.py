@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from finetune_tf.evaluation.bootstrap import Difference
-from finetune_tf.evaluation.report import Comparison, Report, direction_note
+from finetune_tf.evaluation.measures import direction_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+
+    from finetune_tf.evaluation.report import Comparison, Report
 
 _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MOST_NUMBERED_CLASSES = 10
@@ -43,7 +45,7 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
 
-def report_figure(report: Report) -> Figure:
+def report_figure(report: "Report") -> Figure:
     """What the model gets right and wrong on the left, its metrics and the baseline's right.
 
     Where right and wrong cannot be drawn, the metrics have all the room.
@@ -73,7 +75,7 @@ def report_figure(report: Report) -> Figure:
     return figure
 
 
-def comparison_figure(comparison: Comparison) -> Figure:
+def comparison_figure(comparison: "Comparison") -> Figure:
     """The main metric of each model, and the differences to the first with their intervals."""
     rows, metric = comparison.rows, comparison.main_metric
     figure = _titled_figure(comparison, comparison.texts, height=1.9 + 0.5 * len(rows))
@@ -97,7 +99,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_confusion(axes: "Axes", report: Report) -> None:
+def _draw_confusion(axes: "Axes", report: "Report") -> None:
     counts = report.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -122,7 +124,7 @@ def _draw_confusion(axes: "Axes", report: Report) -> None:
     bar.outline.set_visible(False)
 
 
-def _draw_label_scores(axes: "Axes", report: Report) -> None:
+def _draw_label_scores(axes: "Axes", report: "Report") -> None:
     labels = list(report.per_class)
     names = dict(zip(labels, _drawable(labels, "label"), strict=True))
     f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
@@ -138,7 +140,7 @@ def _draw_label_scores(axes: "Axes", report: Report) -> None:
     _plain(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
 
 
-def _draw_scatter(axes: "Axes", report: Report) -> None:
+def _draw_scatter(axes: "Axes", report: "Report") -> None:
     targets, predictions = report.targets, report.predictions
     title = "Predictions"
     if report.kind == "regression":
@@ -151,7 +153,7 @@ def _draw_scatter(axes: "Axes", report: Report) -> None:
     _plain(axes, title)
 
 
-def _draw_main_metric(axes: "Axes", report: Report) -> None:
+def _draw_main_metric(axes: "Axes", report: "Report") -> None:
     """For a metric that has no upper end and therefore an axis of its own."""
     metric, sides = report.main_metric, _sides(report)
     for place, (_, metrics, color) in enumerate(sides):
@@ -163,7 +165,7 @@ def _draw_main_metric(axes: "Axes", report: Report) -> None:
     _plain(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
 
 
-def _sides(report: Report) -> list[tuple[str, dict[str, float], str]]:
+def _sides(report: "Report") -> list[tuple[str, dict[str, float], str]]:
     """Names, metrics and colors of the model and of its baseline."""
     sides = [("fine-tuned", report.metrics, _MODEL)]
     if report.baseline is not None:
@@ -171,7 +173,7 @@ def _sides(report: Report) -> list[tuple[str, dict[str, float], str]]:
     return sides
 
 
-def _draw_metrics(axes: "Axes", report: Report) -> None:
+def _draw_metrics(axes: "Axes", report: "Report") -> None:
     names = [name for name in report.metrics if name not in _UNBOUNDED]
     sides = _sides(report)
     height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
@@ -216,7 +218,7 @@ def _draw_differences(
     _plain(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
-def _titled_figure(result: Report | Comparison, size: int, height: float) -> NotebookFigure:
+def _titled_figure(result: "Report | Comparison", size: int, height: float) -> NotebookFigure:
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(

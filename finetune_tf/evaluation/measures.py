@@ -18,3 +18,14 @@ MEASURES: dict[str, Measure] = {
     "fill-mask": MaskedWords(),
     "similarity": Similarity(),
 }
+
+
+def direction_note(kind: str, before: str, after: str = "") -> str:
+    """That lower is better, with what stands around it; "" where higher is better.
+
+    Args:
+        kind: A key of `MEASURES`.
+        before: Text in front of the note.
+        after: Text behind it.
+    """
+    return f"{before}lower is better{after}" if MEASURES[kind].lower_is_better else ""

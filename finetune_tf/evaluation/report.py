@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.measures import MEASURES, direction_note
 from finetune_tf.labels import Labels
 
 # A longer table of classes is cut to those that need attention.
@@ -250,17 +250,6 @@ class Comparison(_TestResult):
             "rows": [asdict(row) for row in self.rows],
             "duplicates": self.duplicates,
         }
-
-
-def direction_note(kind: str, before: str, after: str = "") -> str:
-    """That lower is better, with what stands around it; "" where higher is better.
-
-    Args:
-        kind: What was measured, a key of `MEASURES`.
-        before: Text in front of the note.
-        after: Text behind it.
-    """
-    return f"{before}lower is better{after}" if MEASURES[kind].lower_is_better else ""
 
 
 def _duplicates_line(duplicates: int, texts: int) -> str:

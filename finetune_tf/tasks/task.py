@@ -301,10 +301,8 @@ class Task(abc.ABC):
         """
         needed = self.needs or self.columns[:1]
         if not all(column in examples.columns for column in needed):
-            from finetune_tf.tasks import TASKS
-
             named = ", ".join(f'{column}="…"' for column in needed)
-            fitting = [t.name for t in TASKS.values() if t.target_column in examples.columns]
+            fitting = [t.name for t in Task.__subclasses__() if t.target_column in examples.columns]
             hint = f" With these columns the task can be {', '.join(fitting)}." if fitting else ""
             raise ModelError(
                 f"The task {self.name} reads the columns {', '.join(self.columns)}, but "

@@ -8,10 +8,9 @@ this one hold them; a TFDS builder serves them like any other data set.
 from pathlib import Path
 
 from finetune_tf.data.examples import Examples
+from finetune_tf.data.reviews.names import NAMES
 from finetune_tf.data.tfds import from_tfds
 from finetune_tf.spelling import names_checked
-
-NAMES = ("negative", "neutral", "positive")
 
 
 @names_checked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from finetune_tf.data.reviews import NAMES
+from finetune_tf.data.reviews.names import NAMES
 
 _FOLDER = Path(__file__).parent
 

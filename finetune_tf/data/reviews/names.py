@@ -1,0 +1,3 @@
+"""What the classes of the everyday reviews are called."""
+
+NAMES = ("negative", "neutral", "positive")
