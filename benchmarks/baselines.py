@@ -27,7 +27,7 @@ ALTERNATIVES = {
 
 def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int) -> np.ndarray:
     """Class numbers by the baseline "tfidf" of `evaluate`."""
-    targets = get_task("text-classification").targets(train, train.labels)
+    targets = get_task("text-classification", train.labels).targets(train)
     return baseline_scores("tfidf", train, targets, test, train.labels, seed).argmax(axis=1)
 
 
@@ -39,7 +39,7 @@ def alternative(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    targets = get_task("text-classification").targets(train, train.labels)
+    targets = get_task("text-classification", train.labels).targets(train)
     model = make_pipeline(TfidfVectorizer(**features), LogisticRegression(max_iter=1000))
     return model.fit(train.columns["text"], targets).predict(test.columns["text"])
 
@@ -55,7 +55,7 @@ def main() -> None:
     test = ft.data.from_csv(arguments.data / "test.csv", labels=train.labels)
     if arguments.rows:
         train = train.shuffle(arguments.seed).take(arguments.rows)
-    right = get_task("text-classification").targets(test, train.labels)
+    right = get_task("text-classification", train.labels).targets(test)
     methods = {"finetune_tf": lambda: ours(train, test, arguments.seed)}
     for name, features in ALTERNATIVES.items():
         methods[name] = lambda features=features: alternative(train, test, features)

@@ -77,7 +77,7 @@ def predictions(model: Any, test: ft.data.Examples, encoder: Any) -> list[Any]:
         row.take(range(len(ids)), task.token_axis)
         for row, ids in zip(rows, encoded.features["input_ids"], strict=True)
     ]
-    return task.decide(rows, encoded, test, encoder.labels)
+    return task.decide(rows, encoded, test)
 
 
 def _tensors(inputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_leng
     batches = train.batches(encoder, BATCH_SIZE, shuffle=True, seed=seed, max_length=max_length)
     curve = fine_tune(model, batches, EPOCHS, RATE)
     said = predictions(model, test, encoder)
-    return MEASURE.measure(encoder.task.targets(test, None), said, None) | _losses(curve)
+    return MEASURE.measure(encoder.task.targets(test), said, None) | _losses(curve)
 
 
 def _losses(curve: list[float]) -> dict[str, float]:
@@ -72,8 +72,8 @@ def main() -> None:
     )
     task = ft.load(minilm(), TASK).task
     for name, baseline in MEASURE.baselines.items():
-        given = baseline(train, task.targets(train, None), test, None, 0)
-        metrics = MEASURE.measure(task.targets(test, None), given, None)
+        given = baseline(train, task.targets(train), test, None, 0)
+        metrics = MEASURE.measure(task.targets(test), given, None)
         print(json.dumps({"baseline": name} | _rounded(metrics)), flush=True)
 
     sides = {"ours": ours, "pytorch": pytorch}

@@ -48,7 +48,7 @@ def pytorch(train: ft.data.Examples, test: ft.data.Examples, seed: int, batch_si
     batches = train.batches(encoder, batch_size, shuffle=True, seed=seed, max_length=MAX_LENGTH)
     curve = fine_tune(model, batches, EPOCHS, RATE)
     said = predictions(model, test, encoder)
-    targets = encoder.task.targets(test, train.labels)
+    targets = encoder.task.targets(test)
     return MEASURE.measure(targets, said, train.labels) | _losses(curve)
 
 
