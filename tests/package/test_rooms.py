@@ -1,4 +1,4 @@
-"""Imports point one way: a room imports those above it in the list of docs/design.md, lazily too."""
+"""Imports point one way: a room imports those above it in the list of docs/design.md."""
 
 import ast
 import re
