@@ -87,13 +87,16 @@ class CheckedModel(WeightedModel):
         Raises:
             FinetuneError: If a number is wrong, and the step runs eagerly.
         """
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        with asserting() as assertions:
-            self._checked(x, y, weights)
-            if hasattr(self, "info"):
-                pairs = isinstance(self.loss, PairSimilarity)
-                targets = None if pairs else targets_of(x, y)  # a pair is two rows
+        # Sizes first: TensorFlow takes it for granted that they fit where it simplifies the rest.
+        if hasattr(self, "info"):
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+            pairs = isinstance(self.loss, PairSimilarity)  # a pair is two rows
+            with asserting() as assertions:
+                targets = None if pairs else targets_of(x, y)
                 check_sizes(x, targets, None if pairs else weights, self._positions)
+            data = after(assertions, data)
+        with asserting() as assertions:
+            self._checked(*keras.utils.unpack_x_y_sample_weight(data))
         return after(assertions, data)
 
     def check_inputs(self, inputs: Any) -> None:
