@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from finetune_tf.arguments import bytes_of, check
+from finetune_tf.arguments import bytes_of, check, shown
 from finetune_tf.checkpoints import FAMILIES, Family
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
 from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.errors import FinetuneError
+from finetune_tf.errors import ArgumentError, FinetuneError
 from finetune_tf.files import unfinished_folder
 from finetune_tf.json_files import write_json
 from finetune_tf.messages import say
@@ -63,10 +63,12 @@ def save_pretrained(
         The folder, absolute.
 
     Raises:
-        ArgumentError: If there is no such type of numbers, or no such size.
+        ArgumentError: If there is no such type of numbers or no such size, or if another name has
+            a value that is no text, so that an option was meant.
         CheckpointError: If the folder cannot be written, is a file, or is the current one.
         ModelError: If a weight is NaN or infinite, or too large for `dtype`.
     """
+    _check_card(card)
     weights = _writer(model, dtype, max_shard_size)
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
@@ -137,6 +139,17 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
     keys = [key for key in ("dtype", "torch_dtype") if key in model.config] or ["dtype"]
     dtypes = dict.fromkeys(keys, dtype or model.info.file_dtype)
     write_json(folder / "config.json", model.config | {"architectures": [class_name]} | dtypes)
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Refuses options of other libraries, which would become lines of the model card."""
+    for name, line in card.items():
+        if not isinstance(line, str) or "dtype" in name or "shard" in name:
+            raise ArgumentError(
+                f"save_pretrained has no option {name!r}. It has dtype and max_shard_size; any "
+                f"other name is a line of the model card, such as data='SST-2'; found "
+                f"{name}={shown(line)}. model.push_to_hub('owner/name') uploads a model."
+            )
 
 
 def _writer(

@@ -14,6 +14,7 @@ A selector can be written as plain JSON and read back:
     selector = ft.select.from_config(config)
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -238,10 +239,8 @@ def from_config(config: Mapping[str, Any]) -> Selector:
     arguments = dict(config) if isinstance(config, Mapping) else {}
     kind, parts = str(arguments.pop("select", None)), arguments.pop("parts", None)
     if kind in _SIMPLE and parts is None:
-        try:
+        with contextlib.suppress(TypeError):  # of arguments that are missing or unknown
             return _SIMPLE[kind](**arguments)
-        except TypeError:
-            pass  # arguments that are missing or unknown
     elif kind in _COMBINED and _count(parts) == (1 if kind == "not" else 2) and not arguments:
         return _COMBINED[kind](*map(from_config, parts))
     raise ModelError(

@@ -16,7 +16,7 @@ from helpers_checkpoints import BERTS, copy_checkpoint, read_weights
 
 import finetune_tf as ft
 from finetune_tf import saving
-from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 
 TESTS = Path(__file__).resolve().parents[1]
 TF4 = TESTS / "fixtures" / "tf4" / "bert" / "text-classification"
@@ -229,6 +229,22 @@ def test_weights_that_are_no_numbers_are_not_written(model, tmp_path, write, num
     with pytest.raises(ModelError, match=message):
         getattr(model, write)(folder)
     assert bytes_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"push_to_hub": True},
+        {"safe_serialization": False},
+        {"torch_dtype": "float16"},
+        {"shard": "1GB"},
+    ],
+)
+def test_options_of_other_libraries_are_no_lines_of_the_card(model, tmp_path, option):
+    (name,) = option
+    with pytest.raises(ArgumentError, match=f"save_pretrained has no option {name!r}. It has"):
+        model.save_pretrained(tmp_path / "out", **option)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_variable_without_a_name_is_not_lost_in_silence(model, tmp_path):

@@ -6,15 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers_batches import IDS, IN_A_STEP, LABELS, changed, dataset, with_slow
 from helpers_tasks import CASES, LENGTH, ROWS, VOCABULARY, rows_for, small_task_model
 
-import finetune_tf as ft
 from finetune_tf import messages
 from finetune_tf.data import tokenized_batches
 from finetune_tf.errors import DataError, ModelError
-
-IDS = np.full((ROWS, LENGTH), 7, "int32")
-LABELS = np.array([0, 2, 1, 1])
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +44,6 @@ DOORS = {
 }
 
 
-class Batches(keras.utils.PyDataset):
-    """Keras's own kind of a dataset, of one batch."""
-
-    def __init__(self, *batch):
-        super().__init__()
-        self.batch = batch
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.batch
-
-
-def dataset(*batch):
-    return tf.data.Dataset.from_tensors(batch)
-
-
-def generator(*batch):
-    yield batch
-
-
-#: Batches whose numbers a step alone sees.
-IN_A_STEP = {"dataset": dataset, "PyDataset": Batches, "generator": generator}
 DOORS |= {
     f"{method} of a {kind}": lambda model, x, method=method, made=made: getattr(model, method)(
         made(x, LABELS), verbose=0
@@ -81,21 +54,6 @@ DOORS |= {
 DOORS["validation with a dataset"] = lambda model, x: model.fit(
     IDS, LABELS, validation_data=dataset(x, LABELS), verbose=0
 )
-
-
-def with_slow(doors):
-    """Doors by name; other kinds of batches than datasets take the same way, and are slow."""
-    slow = [f" of a {kind}" for kind in IN_A_STEP if kind != "dataset"]
-    return [
-        pytest.param(door, marks=pytest.mark.slow if door.endswith(tuple(slow)) else [])
-        for door in doors
-    ]
-
-
-def changed(value, dtype="int64"):
-    array = np.ones((ROWS, LENGTH), dtype)
-    array[1, 2] = value
-    return array
 
 
 WRONG = {
@@ -129,15 +87,6 @@ def test_inputs(model, door, wrong):
     inputs, message = WRONG[wrong]
     with pytest.raises(ModelError, match=re.escape(message)):
         DOORS[door](model, inputs)
-
-
-@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "token_type_ids"])
-def test_floats_in_the_batches_of_a_dataset(model, name):
-    inputs = {"input_ids": IDS, name: np.ones((ROWS, LENGTH), "float32")}
-    batches = tf.data.Dataset.from_tensors((inputs, LABELS))
-    for call in (model.fit, model.evaluate, model.predict):
-        with pytest.raises(ModelError, match=f"{name} are whole numbers.* found float32"):
-            call(batches, verbose=0)
 
 
 def test_what_stays_as_it_is(model):
@@ -227,95 +176,6 @@ def test_targets(models, door, wrong):
         TARGET_DOORS[door](models[case], IDS, targets)
 
 
-@pytest.mark.parametrize("kind", IN_A_STEP)
-@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
-def test_weights_of_batches(models, kind, wrong):
-    for case in ("one label", "tokens", "number"):
-        ids, targets = rows_for(case)
-        weights = np.array([1.0, wrong, 0.5, 1.0], "float32")
-        for method in ("fit", "evaluate"):
-            with pytest.raises(DataError, match=f"finite numbers from 0 on, found {wrong:g}"):
-                getattr(models[case], method)(IN_A_STEP[kind](ids, targets, weights), verbose=0)
-
-
-@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-@pytest.mark.parametrize("case", CASES)
-def test_right_batches_pass(case):
-    model = small_task_model(case)
-    model.compile(keras.optimizers.SGD(0.0))
-    ids, targets = rows_for(case)
-    expected = model.test_on_batch(ids, targets, return_dict=True)["loss"]
-    for made in IN_A_STEP.values():
-        found = model.evaluate(made(ids, targets), verbose=0, return_dict=True)["loss"]
-        assert found == pytest.approx(expected)
-        assert model.fit(made(ids, targets), verbose=0).history["loss"] == [pytest.approx(expected)]
-
-
-def test_a_wrong_batch_leaves_the_model_as_it_was():
-    model = small_task_model("one label")
-    model.compile(keras.optimizers.SGD(0.1))
-    before = model.get_weights()
-    for batch in ((IDS, LABELS + 1), (changed(99), LABELS), (IDS, LABELS, np.full(4, np.nan))):
-        with pytest.raises((DataError, ModelError)):
-            model.fit(dataset(*batch), verbose=0)
-    for one, two in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
-def of_any_size(*batch):
-    """A dataset of which no number of rows and no length is known before the step."""
-    spec = keras.tree.map_structure(
-        lambda v: tf.TensorSpec([None] * np.ndim(v), np.asarray(v).dtype), batch
-    )
-    return tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec)
-
-
-SIZES = {
-    # TensorFlow sometimes finds this one before the assertion, and names no input.
-    "targets": ((IDS, LABELS[:2]), "Inputs, targets and sample weights have different numbers of"),
-    "weights": ((IDS, LABELS, np.ones(2, "float32")), "numbers of rows: weights 2; input_ids 4."),
-    "mask": (
-        ({"input_ids": IDS, "attention_mask": np.ones((2, LENGTH), "int32")}, LABELS),
-        "different numbers of rows: attention_mask 2; input_ids 4.",
-    ),
-    "length": (
-        (np.ones((ROWS, 33), "int32"), LABELS),
-        "33 tokens, but the model has positions for",
-    ),
-    "ragged": (
-        (tf.ragged.constant([[1, 2, 3], [4]]), LABELS[:2]),
-        "one length, found a RaggedTens",
-    ),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-@pytest.mark.parametrize("made", [dataset, of_any_size])
-@pytest.mark.parametrize("wrong", SIZES)
-def test_sizes_of_batches(model, wrong, made):
-    batch, message = SIZES[wrong]
-    if wrong == "ragged":
-        made = dataset
-    for method in ("fit", "evaluate"):
-        with pytest.raises((DataError, ModelError), match=re.escape(message)):
-            getattr(model, method)(made(*batch), verbose=0)
-    if wrong in ("length", "ragged"):
-        with pytest.raises(ModelError, match=re.escape(message)):
-            model.predict(made(batch[0]), verbose=0)
-    if wrong == "ragged":
-        with pytest.raises(ModelError, match=re.escape(message)):
-            model(batch[0])
-
-
-def test_batches_of_an_eager_fit():
-    model = small_task_model("one label")
-    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
-    with pytest.raises(ModelError, match="found 4294967301. Encode the texts"):
-        model.fit(dataset(changed(2**32 + 5), LABELS), verbose=0)
-    with pytest.raises(DataError, match="A label is 3, but the model has 3 outputs"):
-        model.fit(dataset(IDS, LABELS + 1), verbose=0)
-
-
 def test_whole_floats_are_class_numbers(models):
     """A column of a table with a gap in it is one of floats."""
     for case in ("one label", "tokens", "words", "answers"):
@@ -324,14 +184,6 @@ def test_whole_floats_are_class_numbers(models):
         for given in (targets.astype("float64"), targets.astype("float32")):
             found = models[case].evaluate(ids, given, verbose=0, return_dict=True)["loss"]
             assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_floats_as_class_numbers_in_a_dataset(model):
-    batches = tf.data.Dataset.from_tensors((IDS, LABELS.astype("float32")))
-    with pytest.raises(
-        DataError, match="Class numbers are whole numbers, found floats in the batc"
-    ):
-        model.fit(batches, verbose=0)
 
 
 class TestTokenized:
@@ -377,61 +229,3 @@ def test_a_mask_of_other_numbers_in_a_traced_call_means_tokens(model):
     call = tf.function(lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}))
     for other in (2 * mask, -mask, mask.astype(bool), 255 * mask.astype("int64")):
         np.testing.assert_allclose(call(IDS, other), expected, atol=1e-5)
-
-
-class TestClones:
-    """`keras.models.clone_model` copies layers, and nothing of what a model of ours knows."""
-
-    MESSAGE = "keras.models.clone_model copies the layers alone, so labels, config, task and what "
-
-    def test_say_what_they_lack(self):
-        model = small_task_model("one label")
-        ft.train_only(model, ft.select.head())
-        clone = keras.models.clone_model(model)
-        for use in (
-            lambda: clone.compile(),
-            lambda: clone.labels,
-            lambda: clone.task,
-            lambda: clone.config,
-            lambda: clone.info,
-            lambda: clone.fit(IDS, LABELS),
-            lambda: clone.evaluate(IDS, LABELS),
-            lambda: clone.save_pretrained("nowhere"),
-            lambda: clone.get_config(),
-            lambda: ft.stages(clone) and clone.tokenizer,
-        ):
-            with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
-                use()
-
-    def test_compute_what_the_model_computes(self):
-        model = small_task_model("one label")
-        clone = keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
-        np.testing.assert_allclose(clone.predict(IDS, verbose=0), model(IDS), rtol=1e-5)
-
-    def test_of_a_compiled_model_are_refused_at_once(self):
-        model = small_task_model("one label")
-        model.compile(keras.optimizers.SGD(0.0))
-        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
-            keras.models.clone_model(model)
-
-    def test_the_advice_keeps_everything(self):
-        model = small_task_model("one label")
-        ft.train_only(model, ft.select.head())
-        copy = type(model).from_config(model.get_config())
-        copy.set_weights(model.get_weights())
-        assert copy.labels == model.labels
-        assert [v.trainable for v in copy.variables] == [v.trainable for v in model.variables]
-        np.testing.assert_array_equal(copy(IDS), model(IDS))
-
-    def test_of_old_classes_and_of_what_learns_on_features(self, tiny_bert):
-        from finetune_tf.compat import TFBertForSequenceClassification
-
-        old = TFBertForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
-        clone = keras.models.clone_model(old)
-        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
-            clone.compile()
-        ft.train_only(old, ft.select.head())
-        clone = keras.models.clone_model(ft.cache_features(old))
-        with pytest.raises(ModelError, match=re.escape(self.MESSAGE)):
-            clone.compile()
