@@ -165,6 +165,7 @@ def asserted(error: Exception) -> FinetuneError | None:
     if told is None:
         return None
     name, message, found, high = told.groups()
+    message = re.sub(r"\\(['\"\\])", r"\1", message)  # TensorFlow escapes quotes
     found = float(found) if re.search(r"[.e\D]", found.lstrip("-")) else int(found)
     kind = next(kind for kind in (DataError, ModelError) if kind.__name__ == name)
     return kind(_filled(message, found, int(float(high))))

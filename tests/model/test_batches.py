@@ -68,6 +68,19 @@ def test_right_batches_pass(case):
         assert model.fit(made(ids, targets), verbose=0).history["loss"] == [pytest.approx(expected)]
 
 
+@pytest.mark.parametrize(
+    ("batch", "error"),
+    [((changed(99), LABELS), ModelError), ((IDS, LABELS + 1), DataError)],
+)
+def test_the_message_is_that_of_an_array(model, batch, error):
+    messages = []
+    for given in (batch, (dataset(*batch),)):
+        with pytest.raises(error) as caught:
+            model.fit(*given, verbose=0)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
 def test_a_wrong_batch_leaves_the_model_as_it_was():
     model = small_task_model("one label")
     model.compile(keras.optimizers.SGD(0.1))
