@@ -5,7 +5,6 @@ chain of a model by itself. They follow from where the model is cut (`finetune_t
 the roles of its stages, whatever its layers are.
 """
 
-import weakref
 from collections import Counter
 from typing import Any
 
@@ -16,9 +15,8 @@ from finetune_tf.errors import ModelError
 from finetune_tf.keras_internals import graph_of, inputs_struct
 from finetune_tf.pieces import Piece, ordered_nodes, pieces
 from finetune_tf.stages import require_model, stages
+from finetune_tf.traces import traces_of
 
-# By model and what is wanted. Kept outside of the model, which would save them as parts of it.
-_GRAPHS: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
 _NAMES: Counter[str] = Counter()  # given away: a user's model may hold two of a kind
 
 
@@ -71,8 +69,8 @@ def with_states(
         (batch, features), "hidden_states" (one more than there are blocks) and "attentions"
         (batch, heads, length, length), the last two as lists.
     """
-    made = _GRAPHS.setdefault(model, {})
-    wanted = (hidden_states, attentions, pooler is not None)
+    made = traces_of(model)
+    wanted = ("states", hidden_states, attentions, pooler is not None)
     if wanted not in made:
         blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
         last = _last_hidden_state(model, blocks)

@@ -1,4 +1,4 @@
-"""Traced functions of a model, kept outside of it, and forgotten when its structure changes.
+"""What was made of the structure of a model, kept outside of it and forgotten when that changes.
 
 A traced function holds the variables that it was traced with. After a layer has got another one,
 it would go on with the old one, so whatever changes the layers or the variables of a model calls
@@ -18,7 +18,7 @@ _TRACES: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDiction
 
 
 def traces_of(model: keras.Model) -> dict[Any, Any]:
-    """The traced functions of a model, by whatever tells them apart; the caller adds its own.
+    """What was traced of a model, by whatever tells it apart; the caller adds its own.
 
     Args:
         model: Any Keras model. The functions must not keep it alive.
