@@ -10,7 +10,7 @@ from keras import ops
 from finetune_tf.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
-from finetune_tf.values import check_range, concrete, dtype_of
+from finetune_tf.values import check_range, concrete, dtype_of, rows_of
 
 # What tokenizers and collators may add to their output and no model wants.
 _DROPPED = {
@@ -86,17 +86,17 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
     """
     named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
     ids = named.get("input_ids")
-    if getattr(ids, "shape", None) is None or len(ids.shape) != 2:
-        return  # `complete` says what is wrong
-    texts, length = ops.shape(ids)
+    if getattr(ids, "shape", None) is None or len(ids.shape) != 2 or _is_composite(ids):
+        return  # `check_values` or `complete` says what is wrong
+    texts, length = rows_of(ids), ops.shape(ids)[1]
     parts = {name: value for name, value in named.items() if name in _MEANING}
     for name, value in {**parts, "targets": targets, "weights": weights}.items():
-        if hasattr(value, "shape") and len(value.shape):
+        if hasattr(value, "shape") and len(value.shape) and not _is_composite(value):
             message = (
                 f"Inputs, targets and sample weights have different numbers of rows: {name} "
                 "{found}; input_ids {high}. Give one target, and one weight, for each row."
             )
-            check_range(ops.shape(value)[0], texts, texts, message)
+            check_range(rows_of(value), texts, texts, message)
     check_range(length, 0, limit, too_long("{found}", limit), ModelError)
 
 
@@ -115,7 +115,7 @@ def too_long(length: Any, limit: int) -> str:
 
 def _check(name: str, value: Any, size: int | None) -> None:
     meaning, advice = _MEANING[name]
-    if hasattr(value, "to_tensor") or hasattr(value, "dense_shape"):  # a composite tensor
+    if _is_composite(value):
         raise ModelError(
             f"{name} are (batch, length), padded to one length, found a {type(value).__name__}. "
             "Write ids.to_tensor() and an attention_mask that is 0 for the padding, or let "
@@ -133,6 +133,11 @@ def _check(name: str, value: Any, size: int | None) -> None:
     until = f", which are from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
     message = f"{name} are {meaning}{until}, found {{found}}. {advice}"
     check_range(value, 0, highest, message, ModelError)
+
+
+def _is_composite(value: Any) -> bool:
+    """Whether it is one of TensorFlow's ragged or sparse tensors."""
+    return hasattr(value, "to_tensor") or hasattr(value, "dense_shape")
 
 
 def _as_int32(value: Any) -> Any:

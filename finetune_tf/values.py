@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from finetune_tf.errors import DataError, FinetuneError, ModelError
 
@@ -84,6 +85,28 @@ def after(assertions: list, data: Any) -> Any:
         return keras.tree.map_structure(lambda v: v if v is None else tf.identity(v), data)
 
 
+def rows_of(value: Any) -> Any:
+    """How many rows a part of a batch has: a number, or a tensor that assertions can be made of.
+
+    TensorFlow's optimizer concludes from what a loss does with two tensors that their sizes are
+    equal, and takes an assertion that they are for proven. So rows are counted by what they hold.
+
+    Args:
+        value: (batch, …).
+    """
+    kind = dtype_of(value) or ""
+    if value.shape[0] is not None or keras.backend.backend() != "tensorflow" or kind == "string":
+        return ops.shape(value)[0]
+    import tensorflow as tf
+
+    first = value
+    while len(first.shape) > 1:
+        first = first[:, 0]
+    first = tf.cast(first, "float32")
+    every = (first >= -np.inf) | tf.math.is_nan(first)  # true, which no optimizer can know
+    return tf.reduce_sum(tf.cast(every, "int32"))
+
+
 def check_range(
     value: Any,
     low: Any,
@@ -106,7 +129,7 @@ def check_range(
         FinetuneError: If a number is not; of the class `error`.
     """
     numbers = np.asarray(value) if isinstance(value, int) else concrete(value)
-    if numbers is None:
+    if numbers is None or any(_is_symbolic(bound) for bound in (low, high)):
         assertions = _ASSERTIONS.get()
         if assertions is not None and keras.backend.backend() == "tensorflow":
             assertions += _assert_range(value, low, high, message, error, ignored)
@@ -124,11 +147,16 @@ def check_range(
         raise error(_filled(message, numbers[wrong].flat[0], high))
 
 
+def _is_symbolic(bound: Any) -> bool:
+    return hasattr(bound, "shape") and concrete(bound) is None
+
+
 def _assert_range(
     value: Any, low: Any, high: Any, message: str, error: type, ignored: int | None
 ) -> list:
     import tensorflow as tf
 
+    value = tf.convert_to_tensor(value) if isinstance(value, int) else value
     if not tf.is_tensor(value) or not (value.dtype.is_integer or value.dtype.is_floating):
         return []
     if value.dtype.is_integer:

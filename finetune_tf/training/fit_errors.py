@@ -130,15 +130,6 @@ def explained(error: Exception) -> FinetuneError | None:
             "model.tokenizer; after adding words to it, call "
             "model.resize_token_embeddings(len(model.tokenizer))."
         )
-    # TensorFlow may leave out an assertion of a step whose shapes it takes for proven.
-    rows = re.search(
-        r"(?:Incompatible shapes: |condition )\[(\d+)\](?: vs\.|, then) \[(\d+)\]", str(error)
-    )
-    if rows:
-        return DataError(
-            "Inputs, targets and sample weights have different numbers of rows: "
-            f"{rows[1]} and {rows[2]}. Give one target, and one weight, for each row."
-        )
     if str(error).startswith("Data cardinality is ambiguous"):
         sizes = re.findall(r"'(\w+)' sizes: ([\d, ]+)", str(error))
         told = "; ".join(f"{name} {size}" for name, size in sizes)

@@ -68,6 +68,31 @@ def test_right_batches_pass(case):
         assert model.fit(made(ids, targets), verbose=0).history["loss"] == [pytest.approx(expected)]
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("rows", [2, 3])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_sizes_after_batches_of_other_sizes(rows, method):
+    """Steps traced for other sizes serve a batch whose sizes do not fit."""
+    model = small_task_model("one label")
+    with messages.quiet():
+        model.compile(keras.optimizers.SGD(0.0))
+        for made in (dataset, of_any_size):
+            model.fit(made(IDS, LABELS), verbose=0)
+    message = f"numbers of rows: targets {rows}; input_ids 4"
+    for made in (dataset, of_any_size):
+        with pytest.raises(DataError, match=message):
+            getattr(model, method)(made(IDS, LABELS[:rows]), verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_odd_batches_of_any_size(model):
+    """Masks of yes and no, and texts for targets, where no size is known before the step."""
+    mask = np.ones(IDS.shape, bool)
+    model.evaluate(of_any_size({"input_ids": IDS, "attention_mask": mask}, LABELS), verbose=0)
+    with pytest.raises(DataError, match="Targets are numbers, found texts in the batches"):
+        model.evaluate(of_any_size(IDS, np.array(["a", "b", "c", "d"])), verbose=0)
+
+
 @pytest.mark.parametrize(
     ("batch", "error"),
     [((changed(99), LABELS), ModelError), ((IDS, LABELS + 1), DataError)],
@@ -93,8 +118,7 @@ def test_a_wrong_batch_leaves_the_model_as_it_was():
 
 
 SIZES = {
-    # TensorFlow sometimes finds this one before the assertion, and names no input.
-    "targets": ((IDS, LABELS[:2]), "Inputs, targets and sample weights have different numbers of"),
+    "targets": ((IDS, LABELS[:2]), "different numbers of rows: targets 2; input_ids 4. Give one"),
     "weights": ((IDS, LABELS, np.ones(2, "float32")), "numbers of rows: weights 2; input_ids 4."),
     "mask": (
         ({"input_ids": IDS, "attention_mask": np.ones((2, LENGTH), "int32")}, LABELS),
