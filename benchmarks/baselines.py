@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import finetune_tf as ft
-from finetune_tf.evaluation.baselines import baseline_scores
+from finetune_tf.evaluation.baselines.text import baseline_scores
 from finetune_tf.tasks import get_task
 
 ALTERNATIVES = {

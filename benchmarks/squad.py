@@ -19,10 +19,10 @@ import keras
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 
 TASK, EPOCHS, RATE, BATCH_SIZE = "question-answering", 3, 2e-4, 16
-MEASURE = MEASURES[TASK]
+MEASURE = EVALUATORS[TASK]
 
 
 def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, max_length: int) -> dict:

@@ -19,10 +19,10 @@ import keras
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 
 TASK, EPOCHS, RATE, MAX_LENGTH = "token-classification", 3, 1e-4, 128
-MEASURE = MEASURES[TASK]
+MEASURE = EVALUATORS[TASK]
 
 
 def ours(train: ft.data.Examples, test: ft.data.Examples, seed: int, batch_size: int) -> dict:

@@ -8,7 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from finetune_tf.checkpoints import FAMILIES, Family
+from finetune_tf.families import FAMILIES, Family
 from finetune_tf.tasks import TASKS
 
 PAGE = Path(__file__).with_name("families.md")
@@ -45,7 +45,7 @@ A checkpoint belongs to the family that its config.json names as `model_type`.
 
 {table}
 
-A family is one file in `finetune_tf/checkpoints/`; the median of these files is {median:g} lines.
+A family is one file in `finetune_tf/families/`; the median of these files is {median:g} lines.
 
 {classes}
 """

@@ -9,18 +9,20 @@ model.fit(train.batches(model, batch_size=32, shuffle=True), epochs=3)
 model.save_pretrained("my-model")
 """
 
-from finetune_tf import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import callbacks, data, errors, messages
+from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
+from finetune_tf import _moved, callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import compare, evaluate, plot_history, predict
-from finetune_tf.feature_cache import FeatureModel, cache_features
-from finetune_tf.labels import Labels
-from finetune_tf.loading import load
-from finetune_tf.model import FineTuneModel
-from finetune_tf.recipe import FinetuneResult, finetune
-from finetune_tf.stages import Stage, stages
+from finetune_tf.model.feature_cache import FeatureModel, cache_features
+from finetune_tf.base.labels import Labels
+from finetune_tf.model.loading import load
+from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.recipe.recipe import FinetuneResult, finetune
+from finetune_tf.graph.stages import Stage, stages
 from finetune_tf.training import count_parameters, freeze, presets, select, train_only
 from finetune_tf.training.starting import start_from_mean
+
+_moved.install(__name__)
 
 
 def __getattr__(name: str) -> object:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.checkpoints.weights import Weight, prefixed
+from finetune_tf.families import FAMILIES
+from finetune_tf.weights.table import Weight, prefixed
 
 TESTS = Path(__file__).resolve().parent
 BERTS = TESTS / "references" / "bert"

@@ -104,7 +104,7 @@ def small_model(labels: object = ("no", "yes"), checkpoint: Path | None = None):
     from finetune_tf import FineTuneModel, Labels
     from finetune_tf.architectures import ClassificationHead, Pooling
     from finetune_tf.architectures.layers import LayerNorm
-    from finetune_tf.model_info import ModelInfo
+    from finetune_tf.model.model_info import ModelInfo
 
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)

@@ -26,7 +26,7 @@ def small_task_model(case: str, tokenizer: Path | None = None):
 
     from finetune_tf import FineTuneModel, Labels
     from finetune_tf.architectures import ClassificationHead, Pooling
-    from finetune_tf.model_info import ModelInfo
+    from finetune_tf.model.model_info import ModelInfo
 
     task, names, problem = CASES[case]
     labels = names and Labels(names, problem)

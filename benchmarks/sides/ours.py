@@ -13,8 +13,8 @@ import keras_jobs  # noqa: E402
 import numpy as np  # noqa: E402
 
 import finetune_tf as ft  # noqa: E402
-from finetune_tf.checkpoints import FAMILIES  # noqa: E402
-from finetune_tf.checkpoints.weight_writing import WeightWriter  # noqa: E402
+from finetune_tf.families import FAMILIES  # noqa: E402
+from finetune_tf.weights.writing import WeightWriter  # noqa: E402
 
 settings = set(job.setting.split("+"))
 IMPORTED = common.peak_mb()

@@ -13,9 +13,9 @@ from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.encoder import Backbone, bert_block, encoder
 from finetune_tf.architectures.heads import (
     ClassificationHead,
+    L2Normalize,
     Pooling,
     Transform,
-    UnitLength,
     VocabularyBias,
 )
 from finetune_tf.architectures.layers import FeedForward, LayerNorm
@@ -37,6 +37,7 @@ __all__ = [
     "EncoderBlock",
     "EndOfChain",
     "FeedForward",
+    "L2Normalize",
     "LayerNorm",
     "MultiHeadAttention",
     "Pooling",
@@ -44,7 +45,6 @@ __all__ = [
     "RelativePositions",
     "RotaryPositions",
     "Transform",
-    "UnitLength",
     "VocabularyBias",
     "bert_block",
     "encoder",

@@ -125,7 +125,7 @@ class EncoderBlock(keras.layers.Layer):
     def _transformed(self, *inputs: Any, training: bool | None) -> Any:
         """`transform`, of which training keeps the inside or not."""
         if self.gradient_checkpointing and training:
-            return kernels.recomputed(self, "transform", *inputs, training=training)
+            return kernels.remat(self, "transform", *inputs, training=training)
         return self.transform(*inputs, training=training)
 
     def transform(

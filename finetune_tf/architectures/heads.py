@@ -48,7 +48,7 @@ class Pooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class UnitLength(keras.layers.Layer):
+class L2Normalize(keras.layers.Layer):
     """Scales vectors to the length 1, in float32; sentence-transformers calls it Normalize."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -71,7 +71,7 @@ class Table(keras.layers.Embedding):
 
     def call(self, inputs: Any) -> Any:
         """(…,) ids to (…, output_dim)."""
-        return ops.cast(kernels.rows(self.embeddings, inputs), self.compute_dtype)
+        return ops.cast(kernels.embedding_lookup(self.embeddings, inputs), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

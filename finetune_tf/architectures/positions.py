@@ -121,7 +121,7 @@ class RelativePositionBias(keras.layers.Layer):
         bidirectional: As of `relative_buckets`.
     """
 
-    carried = True  # all blocks read its output; see `finetune_tf.pieces`
+    carried = True  # all blocks read its output; see `finetune_tf.graph.pieces`
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class RelativePositions(keras.layers.Layer):
         initializer_range: Standard deviation of a new table.
     """
 
-    carried = True  # all blocks read its output; see `finetune_tf.pieces`
+    carried = True  # all blocks read its output; see `finetune_tf.graph.pieces`
 
     def __init__(
         self,

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_tf.arguments import shown
-from finetune_tf.checkpoints.family import Family
+from finetune_tf.base.arguments import shown
+from finetune_tf.base.json_files import read_json
+from finetune_tf.base.paths import has_file, read_whole
 from finetune_tf.checkpoints.hub import local_path, resolve
 from finetune_tf.checkpoints.layouts import Modules, read_modules
-from finetune_tf.checkpoints.registry import family_of
-from finetune_tf.checkpoints.tensors import Tensors, by_name
 from finetune_tf.checkpoints.tokenizers import TokenizerFiles
-from finetune_tf.checkpoints.weight_files import READERS, read_file, read_tensors
 from finetune_tf.errors import CheckpointError, DataTypeError
-from finetune_tf.json_files import read_json
+from finetune_tf.families.family import Family
+from finetune_tf.families.registry import family_of
 from finetune_tf.messages import say
-from finetune_tf.paths import has_file, read_whole
+from finetune_tf.weights.files import READERS, read_file, read_tensors
+from finetune_tf.weights.tensors import Tensors, by_name
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from finetune_tf.arguments import shown
-from finetune_tf.checkpoints.weight_files import READERS, WEIGHT_FILES
+from finetune_tf.base.arguments import shown
+from finetune_tf.base.paths import has_file
 from finetune_tf.errors import CheckpointError
-from finetune_tf.paths import has_file
+from finetune_tf.weights.files import READERS, WEIGHT_FILES
 
 # What a checkpoint needs besides its weights; modules of sentence-transformers included.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/model.safetensors")

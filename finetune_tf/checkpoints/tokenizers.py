@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_tf.base.json_files import read_json
+from finetune_tf.base.paths import has_file, read_whole, version_of
+from finetune_tf.checkpoints.return_tensors import is_panic, with_tensorflow
 from finetune_tf.checkpoints.vocabularies import (
     check_special_tokens,
     check_vocabulary,
@@ -17,9 +20,6 @@ from finetune_tf.checkpoints.vocabularies import (
     tell_defaults,
 )
 from finetune_tf.errors import CheckpointError, FinetuneError, MissingExtraError
-from finetune_tf.json_files import read_json
-from finetune_tf.paths import has_file, read_whole, version_of
-from finetune_tf.return_tensors import is_panic, with_tensorflow
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
 # What transformers reads for a tokenizer; config.json says which class it is.

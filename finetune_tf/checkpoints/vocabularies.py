@@ -215,7 +215,7 @@ def check_special_tokens(
 
 
 def _positions_depend_on_padding(config: Mapping[str, Any]) -> bool:
-    from finetune_tf.checkpoints.registry import FAMILIES
+    from finetune_tf.families.registry import FAMILIES
 
     family = FAMILIES.get(config.get("model_type"))
     # Such a family has more rows in its position table than it has positions.

@@ -14,9 +14,9 @@ from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.reading import examples, lines, splits
 from finetune_tf.errors import ModelError, TrainingInterrupted
 from finetune_tf.messages import say
-from finetune_tf.run_folder import REPORT, check_output, check_run
+from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
 from finetune_tf.training.devices import device_line
-from finetune_tf.untrained import untrained_message
+from finetune_tf.training.untrained import untrained_message
 
 app = typer.Typer(
     cls=Commands,

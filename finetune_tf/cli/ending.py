@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 from typer.core import TyperGroup
 
+from finetune_tf.base.interruption import finishing_steps, interrupt
 from finetune_tf.errors import TrainingInterrupted
-from finetune_tf.interruption import finishing_steps, interrupt
-from finetune_tf.run_folder import FinetuneResult
+from finetune_tf.recipe.run_folder import FinetuneResult
 
 
 class Commands(TyperGroup):

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ArgumentError
-from finetune_tf.labels import Labels
 from finetune_tf.tasks import TASKS
 
 Checkpoint = Annotated[
@@ -93,7 +93,7 @@ def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, f
             raise ArgumentError(
                 f"--class-weight is LABEL=NUMBER with a number from 0 on, found {option!r}."
             )
-        place = None if labels is None else labels.number_of(name)
+        place = None if labels is None else labels.index_of(name)
         if place is None:
             known = ", ".join(labels) if labels else "there are none in the data"
             raise ArgumentError(f"--class-weight names the label {name!r}; labels: {known}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
-from finetune_tf.data.text_files import suffix_of
+from finetune_tf.data.sources.text_files import suffix_of
 from finetune_tf.errors import DataError
 
 # Names of functions in finetune_tf.data.

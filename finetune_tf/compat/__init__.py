@@ -8,11 +8,11 @@ rest of the library does not know of it.
 import sys
 from typing import Any
 
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.tokenizers import InputExample, InputFeatures, old_style  # noqa: F401
+from finetune_tf.families import FAMILIES
 
 # `from transformers.keras_callbacks import …` and its kin.
 for _module in ("keras_callbacks", "modeling_tf_utils", "modeling_tf_outputs", "optimization_tf"):

@@ -5,12 +5,12 @@ from typing import Any
 
 from keras import ops
 
-from finetune_tf.checkpoints import Family
+from finetune_tf.base.json_files import read_json
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.compat.outputs import ModelOutput
-from finetune_tf.encodings import ENDS
+from finetune_tf.data.encodings import ENDS
 from finetune_tf.errors import ModelError
-from finetune_tf.json_files import read_json
+from finetune_tf.families import Family
 from finetune_tf.tasks import Task
 
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # of positional inputs

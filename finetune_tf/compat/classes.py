@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.compat.arguments import family_of_checkpoint
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.errors import ModelError
+from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import TASKS
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from finetune_tf.architectures import EncoderBlock
-from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.families import FAMILIES
 from finetune_tf.training.freezing import set_trainable
 
 _OF_HEADS = ("classifier", "transform", "vocabulary_bias")

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.compat.arguments import (
     FLAGS,
     TARGETS,
@@ -24,12 +23,13 @@ from finetune_tf.compat.arguments import (
 from finetune_tf.compat.encoder import Encoder, parts_of
 from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.training import prepare_tf_dataset
-from finetune_tf.encodings import targets_in
+from finetune_tf.data.encodings import targets_in
 from finetune_tf.errors import ModelError
-from finetune_tf.hidden_states import with_states
-from finetune_tf.loading import load
-from finetune_tf.model import FineTuneModel
-from finetune_tf.targets import checked_targets
+from finetune_tf.families import FAMILIES
+from finetune_tf.graph.hidden_states import with_states
+from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.model.loading import load
+from finetune_tf.model.targets import checked_targets
 from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training.outputs import kind_of
 from finetune_tf.training.presets import LOSSES

@@ -4,7 +4,7 @@ from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_tf import return_tensors
+from finetune_tf.checkpoints import return_tensors
 from finetune_tf.errors import DataError
 
 # Records that tutorials of 2020 put texts, and then ids, into.

@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from finetune_tf.arguments import check
-from finetune_tf.callbacks import Measure, SavePretrained
+from finetune_tf.base.arguments import check
 from finetune_tf.data.tokenized import tokenized_batches
 from finetune_tf.errors import ModelError
+from finetune_tf.training.callbacks import Measure, SavePretrained
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.schedules import Warmup
 

@@ -1,14 +1,14 @@
 """From files and data sets to batches: sources make `Examples`, examples make batches."""
 
-from finetune_tf.data.arrays import from_arrays, from_pandas
-from finetune_tf.data.csv_files import from_csv
 from finetune_tf.data.duplicates import overlap
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.excel import from_excel
-from finetune_tf.data.huggingface import from_huggingface
-from finetune_tf.data.json_lines import from_jsonl
 from finetune_tf.data.reviews import reviews
-from finetune_tf.data.tfds import from_tfds
+from finetune_tf.data.sources.arrays import from_arrays, from_pandas
+from finetune_tf.data.sources.csv_files import from_csv
+from finetune_tf.data.sources.excel import from_excel
+from finetune_tf.data.sources.huggingface import from_huggingface
+from finetune_tf.data.sources.json_lines import from_jsonl
+from finetune_tf.data.sources.tfds import from_tfds
 from finetune_tf.data.token_files import TokenFiles, read_tokens, write_tokens
 from finetune_tf.data.tokenized import tokenized_batches
 

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.data.batch_plans import (
+    NO_ITEM,
+    cut_by_items,
+    cut_by_tokens,
+    plan_of,
+    shuffled_epochs,
+)
 from finetune_tf.data.buckets import SHAPES, length_buckets
-from finetune_tf.data.plans import NO_ITEM, cut_by_items, cut_by_tokens, plan_of, shuffled_epochs
+from finetune_tf.data.feature_store import StoredRows
 from finetune_tf.data.rows import lengths_of, padder
-from finetune_tf.data.stored import StoredRows
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw

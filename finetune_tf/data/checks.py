@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.base.labels import Labels, label_text, unseen_labels
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.labels import Labels, label_text, unseen_labels
 
 # Texts that libraries write for a missing value and that nobody calls a class.
 _MISSING_LABELS = {"nan", "<na>", "nat"}
@@ -275,7 +275,7 @@ def check_present(
 
 def _unknown(values: Iterable[Any], labels: Labels) -> set[str]:
     """Those of the values, as text, that are no label."""
-    return {name for name in set(map(label_text, values)) if labels.number_of(name) is None}
+    return {name for name in set(map(label_text, values)) if labels.index_of(name) is None}
 
 
 def _is_score(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
-from finetune_tf.labels import Labels, label_text
+from finetune_tf.base.labels import Labels, label_text
 
 _TEXTS = ("text", "text_pair", "tokens", "question", "context")  # what makes two rows the same
 _TARGETS = ("label", "tags", "answers")
@@ -99,6 +99,6 @@ class _Meaning:
         if isinstance(value, float):  # a score
             return value
         if value not in self._known:
-            number = None if self._labels is None else self._labels.number_of(value)
+            number = None if self._labels is None else self._labels.index_of(value)
             self._known[value] = label_text(value) if number is None else number
         return self._known[value]

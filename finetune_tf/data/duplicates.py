@@ -1,9 +1,9 @@
 """Texts that stand in two sets: a score on texts seen in training says little."""
 
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.copies import text_keys
 from finetune_tf.data.examples import Examples
 from finetune_tf.errors import DataTypeError
-from finetune_tf.spelling import names_checked
 
 
 @names_checked

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune_tf.arguments import check, shown
-from finetune_tf.data.answers import check_answers
+from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.labels import Labels, label_text
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.answer_columns import check_answers
 from finetune_tf.data.buckets import SHAPES
 from finetune_tf.data.checks import (
     check_columns,
@@ -20,9 +22,7 @@ from finetune_tf.data.checks import (
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.data.splitting import held_out_rows
 from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelError
-from finetune_tf.labels import Labels, label_text
 from finetune_tf.messages import say
-from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Encoded, task_options
 from finetune_tf.tasks.encoded import check_ids
 
@@ -161,9 +161,9 @@ class Examples:
             return [""] * len(self), [()] * len(self)
         values, labels = self.columns["label"], self.labels
         if labels.problem_type == "single_label_classification":
-            names = {value: (labels[labels.number_of(value)],) for value in set(values)}
+            names = {value: (labels[labels.index_of(value)],) for value in set(values)}
             return [names[value][0] for value in values], [names[value] for value in values]
-        rows = [[labels[labels.number_of(value)] for value in row] for row in values]
+        rows = [[labels[labels.index_of(value)] for value in row] for row in values]
         return list(map(str, rows)), rows
 
     @names_checked(also=task_options)
@@ -299,6 +299,6 @@ class Examples:
         if values is None or len(self.labels) > 10:
             return f"{kind}{len(self.labels)} labels"
         rows = values if kind else [[value] for value in values]
-        counts = Counter(self.labels.number_of(value) for row in rows for value in row)
+        counts = Counter(self.labels.index_of(value) for row in rows for value in row)
         told = ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.labels))
         return f"{kind}labels {told}"

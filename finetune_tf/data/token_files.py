@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
+from finetune_tf.base.files import unfinished_folder
+from finetune_tf.base.json_files import member, read_json
+from finetune_tf.base.paths import absolute, read_whole
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.examples import Examples
+from finetune_tf.data.feature_store import map_array
 from finetune_tf.data.rows import Rows, lengths_of
-from finetune_tf.data.stored import map_array
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.files import unfinished_folder
-from finetune_tf.json_files import member, read_json
 from finetune_tf.messages import say
-from finetune_tf.paths import absolute, read_whole
-from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import Encoded, task_options
 
 if TYPE_CHECKING:

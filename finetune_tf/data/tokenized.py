@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.arguments import check, check_known, shown
+from finetune_tf.base.arguments import check, check_known, shown
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.batching import batches_of, bucketed_dataset
-from finetune_tf.encodings import ENDS, LABELS
+from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import require_task
+from finetune_tf.graph.stages import require_task
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.masking import Masking
 

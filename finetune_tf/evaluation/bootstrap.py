@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.evaluation.measure import Measure
+from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 
 # Draws are made in pieces of this many counts, which bounds the memory for large tests.
 _COUNTS_AT_ONCE = 4_000_000
@@ -44,7 +44,7 @@ class Difference:
 
 
 def paired_bootstrap(
-    measure: Measure,
+    evaluator: Evaluator,
     targets: Any,
     predictions: Any,
     other_predictions: Any,
@@ -54,16 +54,16 @@ def paired_bootstrap(
     """The difference of the main metric between two models, with its 95 % interval.
 
     Args:
-        measure: How they are measured.
-        targets: What is right, as `measure` takes it.
+        evaluator: How they are measured.
+        targets: What is right, as `evaluator` takes it.
         predictions: The predictions of the model.
         other_predictions: The predictions that the model is compared with.
         n: How many times the test is drawn.
         seed: Seed of the draws.
     """
-    metric = measure.metric
-    ours = measure.statistics(targets, predictions)
-    theirs = measure.statistics(targets, other_predictions)
+    metric = evaluator.metric
+    ours = evaluator.statistics(targets, predictions)
+    theirs = evaluator.statistics(targets, other_predictions)
     # Examples on which everything is equal are drawn as one, weighted by how many they are.
     rows, counts = np.unique(np.hstack([ours, theirs]), axis=0, return_counts=True)
     ours, theirs = np.ascontiguousarray(rows[:, : ours.shape[1]]), rows[:, ours.shape[1] :]
@@ -84,7 +84,7 @@ def paired_bootstrap(
     )
     low, high = np.quantile(draws, [0.025, 0.975])
     return Difference(
-        metric=measure.main_metric,
+        metric=evaluator.main_metric,
         value=float(difference(counts[None] / size)[0]),
         low=float(low),
         high=float(high),

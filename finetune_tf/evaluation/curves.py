@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from finetune_tf.arguments import shown
+from finetune_tf.base.arguments import shown
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import DataTypeError
 from finetune_tf.evaluation.document import require_matplotlib
-from finetune_tf.spelling import names_checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

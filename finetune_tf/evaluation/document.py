@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from finetune_tf.base.files import unfinished, write_text
+from finetune_tf.base.paths import absolute
 from finetune_tf.errors import DataError, MissingExtraError
-from finetune_tf.files import unfinished, write_text
 from finetune_tf.messages import one_line
-from finetune_tf.paths import absolute
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

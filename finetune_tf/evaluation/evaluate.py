@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from finetune_tf.arguments import check, shown
+from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.evaluation.predict import outputs
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import require_task
+from finetune_tf.graph.stages import require_task
 
 if TYPE_CHECKING:
     import keras
@@ -54,8 +54,8 @@ def evaluate(
             other labels.
     """
     check(batch_size=batch_size, seed=seed)
-    labels, kind = require_task(model).labels, model.task.measure
-    measure, test = MEASURES[kind], _prepared(model, test, seed)
+    labels, kind = require_task(model).labels, model.task.evaluator
+    evaluator, test = EVALUATORS[kind], _prepared(model, test, seed)
     targets = _targets(model, test)
     # First, since it finds mistakes in the call before the model spends minutes on the test.
     rival = _baseline(baseline, model, test, train, batch_size, seed)
@@ -63,13 +63,13 @@ def evaluate(
     report = Report(
         name=test.name,
         labels=labels,
-        metrics=measure.measure(targets, predictions, labels),
-        per_class=measure.per_class(targets, predictions, labels),
-        confusion=measure.confusion(targets, predictions, labels),
+        metrics=evaluator.measure(targets, predictions, labels),
+        per_class=evaluator.per_class(targets, predictions, labels),
+        confusion=evaluator.confusion(targets, predictions, labels),
         targets=targets,
         predictions=predictions,
-        baseline=rival and Baseline(rival[0], measure.measure(targets, rival[1], labels)),
-        difference=rival and paired_bootstrap(measure, targets, predictions, rival[1], seed=seed),
+        baseline=rival and Baseline(rival[0], evaluator.measure(targets, rival[1], labels)),
+        difference=rival and paired_bootstrap(evaluator, targets, predictions, rival[1], seed=seed),
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
         contradictions=sum(map(len, contradictions(test, train, labels))),
@@ -77,7 +77,7 @@ def evaluate(
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
         if train is not None:
-            model.info.record["data"] = f"{train.name} ({len(train):,} {measure.unit})"
+            model.info.record["data"] = f"{train.name} ({len(train):,} {evaluator.unit})"
     return report
 
 
@@ -115,8 +115,8 @@ def compare(
             f"found {type(models).__name__}."
         )
     first = require_task(next(iter(models.values())))
-    labels, kind = first.labels, first.task.measure
-    measure, test = MEASURES[kind], _prepared(first, test, seed)
+    labels, kind = first.labels, first.task.evaluator
+    evaluator, test = EVALUATORS[kind], _prepared(first, test, seed)
     targets = _targets(first, test)
     rival = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
@@ -129,11 +129,11 @@ def compare(
     rows = [
         Row(
             name=name,
-            metrics=measure.measure(targets, predictions, labels),
+            metrics=evaluator.measure(targets, predictions, labels),
             trainable_parameters=trainable,
             difference=None
             if predictions is reference
-            else paired_bootstrap(measure, targets, predictions, reference, seed=seed),
+            else paired_bootstrap(evaluator, targets, predictions, reference, seed=seed),
         )
         for name, predictions, trainable in candidates
     ]
@@ -214,8 +214,8 @@ def _baseline(
 
 def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
     """A baseline by its name; "auto" is the strongest one of the kind."""
-    kind = model.task.measure
-    known = MEASURES[kind].baselines
+    kind = model.task.evaluator
+    known = EVALUATORS[kind].baselines
     if name == "auto":
         name = next(iter(known))
     if name not in known:

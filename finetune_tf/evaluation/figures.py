@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from finetune_tf.evaluation.bootstrap import Difference
-from finetune_tf.evaluation.measures import direction_note
+from finetune_tf.evaluation.evaluators.registry import direction_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ numbers for a regression. `decide` turns them into predictions of the same form 
 
 import numpy as np
 
-from finetune_tf.labels import Labels
+from finetune_tf.base.labels import Labels
 from finetune_tf.tasks.text_classification import decide as decide
 
 #: The metric that comparisons and confidence intervals are about.
@@ -17,7 +17,9 @@ MAIN_METRIC = {
 }
 
 
-def measure(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> dict[str, float]:
+def compute_metrics(
+    targets: np.ndarray, predictions: np.ndarray, labels: Labels
+) -> dict[str, float]:
     """The metrics of a problem type, the main one first.
 
     - single label: accuracy, macro_f1, mcc (Matthews correlation);

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
-from finetune_tf.evaluation.running import run
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import require_task
+from finetune_tf.graph.stages import require_task
+from finetune_tf.model.inference import run
 from finetune_tf.tasks import TASKS, Encoded
-from finetune_tf.untrained import say_if_untrained
+from finetune_tf.training.untrained import say_if_untrained
 
 if TYPE_CHECKING:
     import keras

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table
-from finetune_tf.evaluation.measures import MEASURES, direction_note
-from finetune_tf.labels import Labels
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
 
 # A longer table of classes is cut to those that need attention.
 _MOST_CLASSES = 20
@@ -39,12 +39,12 @@ class _TestResult(Document):
     @property
     def main_metric(self) -> str:
         """Name of the metric that differences and their intervals are about."""
-        return MEASURES[self.kind].main_metric
+        return EVALUATORS[self.kind].main_metric
 
     @property
     def unit(self) -> str:
         """What an example is called."""
-        return MEASURES[self.kind].unit
+        return EVALUATORS[self.kind].unit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,7 +54,7 @@ class Report(_TestResult):
     Attributes:
         name: Name of the test.
         labels: The model's labels, or None where it has none.
-        metrics: Metric name to value, the main one first; see `MEASURES`.
+        metrics: Metric name to value, the main one first; see `EVALUATORS`.
         per_class: Per label precision, recall, f1 and support; empty for a regression.
         confusion: Counts (num_labels, num_labels), rows the truth, columns the prediction; None
             unless one label is right per text.
@@ -65,7 +65,7 @@ class Report(_TestResult):
         difference: Model minus baseline in the main metric with its interval, or None.
         duplicates: How many texts of the test also stand in the training examples; None if
             these were not given.
-        kind: What was measured, a key of `MEASURES`; by default the labels' problem type.
+        kind: What was measured, a key of `EVALUATORS`; by default the labels' problem type.
         contradictions: How many texts of the test also stand with another label in the test or
             in the training examples; None if that was not counted.
     """

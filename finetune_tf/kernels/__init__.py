@@ -14,10 +14,16 @@ from finetune_tf.kernels.portable import (
     layer_norm,
     rms_norm,
 )
-from finetune_tf.kernels.recomputing import recomputed
+from finetune_tf.kernels.remat import remat
 
 if keras.backend.backend() == "tensorflow":
-    from finetune_tf.kernels.tensorflow import activated, add_norm, dense, masked_softmax, rows
+    from finetune_tf.kernels.tensorflow import (
+        activated,
+        add_norm,
+        dense,
+        embedding_lookup,
+        masked_softmax,
+    )
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
         global_norm,
@@ -32,10 +38,10 @@ else:
         adamw_update,
         add_norm,
         dense,
+        embedding_lookup,
         global_norm,
         is_tracing,
         masked_softmax,
-        rows,
         scaled_gradient,
         summed_gradient,
         summed_over_devices,
@@ -49,14 +55,14 @@ __all__ = [
     "adamw_update",
     "add_norm",
     "dense",
+    "embedding_lookup",
     "global_norm",
     "is_tracing",
     "keep_buffers",
     "layer_norm",
     "masked_softmax",
-    "recomputed",
+    "remat",
     "rms_norm",
-    "rows",
     "scaled_gradient",
     "summed_gradient",
     "summed_over_devices",

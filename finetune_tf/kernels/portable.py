@@ -79,7 +79,7 @@ def activated(
     return ACTIVATIONS[activation](layer(x))
 
 
-def rows(table: keras.Variable, ids: Tensor) -> Tensor:
+def embedding_lookup(table: keras.Variable, ids: Tensor) -> Tensor:
     """Rows (…, D) of a table (V, D) by their numbers (…,)."""
     return ops.take(table, ids, axis=0)
 

@@ -61,8 +61,8 @@ def _unflat(out: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(out, tf.concat([tf.shape(x)[:-1], out.shape[-1:]], axis=0))
 
 
-def rows(table: Any, ids: Any) -> Any:
-    """See `portable.rows`; a variable is not read as a whole.
+def embedding_lookup(table: Any, ids: Any) -> Any:
+    """See `portable.embedding_lookup`; a variable is not read as a whole.
 
     Reading one whose rows were ever assigned one by one, TensorFlow copies it.
     """

@@ -3,8 +3,8 @@
 A new task is a file here and a row in `TASKS`. Names are those of Hugging Face pipelines.
 """
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ModelError
-from finetune_tf.labels import Labels
 from finetune_tf.tasks.answers import Answer
 from finetune_tf.tasks.feature_extraction import FeatureExtraction
 from finetune_tf.tasks.fill_mask import Candidate, FillMask

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from finetune_tf.checkpoints.return_tensors import without_shared_state
 from finetune_tf.errors import DataError
-from finetune_tf.return_tensors import without_shared_state
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 

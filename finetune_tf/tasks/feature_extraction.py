@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.architectures import Backbone, UnitLength
+from finetune_tf.architectures import Backbone, L2Normalize
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.tasks.encoded import features_of
@@ -55,7 +55,7 @@ class FeatureExtraction(Task):
         if own:
             return vectors  # no module of sentence-transformers reads it
         _check_modules(modules)
-        return UnitLength(name="unit_length")(vectors) if modules.normalize else vectors
+        return L2Normalize(name="l2_normalize")(vectors) if modules.normalize else vectors
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """As sentence-transformers calls it."""
@@ -72,7 +72,7 @@ class FeatureExtraction(Task):
         return "val_loss", "min"
 
     @property
-    def measure(self) -> str:
+    def evaluator(self) -> str:
         """What is measured are pairs."""
         return "similarity"
 

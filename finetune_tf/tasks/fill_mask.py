@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.architectures import Backbone, VocabularyBias
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import features_of, tokenized

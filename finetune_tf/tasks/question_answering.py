@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
+from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.labels import Labels
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
 from finetune_tf.tasks.encoded import features_of

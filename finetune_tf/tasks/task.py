@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from finetune_tf.architectures import Backbone
+from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import Encoded
 
 IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
@@ -105,8 +105,8 @@ class Task(abc.ABC):
         """What the outputs of the model are."""
 
     @property
-    def measure(self) -> str:
-        """The row of `evaluation.measures.MEASURES` that metrics and baselines come from."""
+    def evaluator(self) -> str:
+        """The row of `evaluation.measures.EVALUATORS` that metrics and baselines come from."""
         return self.name
 
     @property
@@ -262,7 +262,7 @@ class Task(abc.ABC):
             other: With the labels of the other model, in any order.
         """
         same = set(self.labels or ()) == set(other.labels or ())
-        return self.name == other.name and self.measure == other.measure and same
+        return self.name == other.name and self.evaluator == other.evaluator and same
 
     def reordered(self, predictions: Any, wanted: Labels | None) -> Any:
         """Predictions in the order of the same labels in another order.

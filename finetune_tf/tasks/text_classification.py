@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import DataError
-from finetune_tf.labels import Labels
 from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
@@ -82,14 +82,14 @@ class TextClassification(Task):
         return _KINDS[self.labels.problem_type]
 
     @property
-    def measure(self) -> str:
+    def evaluator(self) -> str:
         """The problem type."""
         return self.labels.problem_type
 
     @property
     def monitor(self) -> tuple[str, str]:
         """The accuracy; of a regression the loss."""
-        return ("val_loss", "min") if self.measure == "regression" else super().monitor
+        return ("val_loss", "min") if self.evaluator == "regression" else super().monitor
 
     def config_keys(self) -> dict[str, Any]:
         """Names of the labels and the problem type."""
@@ -148,7 +148,7 @@ class TextClassification(Task):
 
     def read_predictions(self, values: list, examples: Any) -> np.ndarray:
         """Labels, numbers, or rows of probabilities in the order of the model's labels."""
-        if self.measure == "regression":
+        if self.evaluator == "regression":
             values = np.ravel(values).tolist()
         elif _are_scores(values, len(self.labels)):
             return decide(np.array(values, dtype=np.float64), self.labels)
@@ -156,8 +156,8 @@ class TextClassification(Task):
 
     def has_outputs_of(self, other: Task) -> bool:
         """The name of a regression's only output says nothing about what it measures."""
-        if isinstance(other, TextClassification) and self.measure == "regression":
-            return other.measure == "regression"
+        if isinstance(other, TextClassification) and self.evaluator == "regression":
+            return other.evaluator == "regression"
         return super().has_outputs_of(other)
 
     def reordered(self, predictions: np.ndarray, wanted: Labels) -> np.ndarray:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.labels import Labels
-from finetune_tf.tasks.chunks import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 from finetune_tf.tasks.words import encode_text_words, encode_words
@@ -84,7 +84,7 @@ class TokenClassification(Task):
         return "classes"
 
     @property
-    def measure(self) -> str:
+    def evaluator(self) -> str:
         """The task's name where tags make up entities, "tagging" where each stands for itself."""
         return self.name if has_chunks(self.labels) else "tagging"
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from finetune_tf.base.labels import Labels, label_text, unseen_labels
 from finetune_tf.errors import DataError
-from finetune_tf.labels import Labels, label_text, unseen_labels
 from finetune_tf.tasks.task import Columns
 
 
@@ -26,7 +26,7 @@ def label_numbers(
     for row in rows:
         for value in row:
             if value not in known:
-                known[value] = labels.number_of(value)
+                known[value] = labels.index_of(value)
     numbers = [[known[value] for value in row] for row in rows]
     wrong = [
         (i, next(value for value in row if known[value] is None))

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from finetune_tf.arguments import check, shown
+from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.keras_internals import inner_optimizer, rate_of
 from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import inner_optimizer, rate_of
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
 from finetune_tf.training import presets

@@ -8,12 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_tf.base.keras_internals import all_layers, rate_of, sync_state
+from finetune_tf.base.values import asserted, outside
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
-from finetune_tf.keras_internals import all_layers, rate_of, sync_state
 from finetune_tf.messages import one_line
 from finetune_tf.tasks import Task
-from finetune_tf.values import asserted, outside
 
 # What takes texts as they are, by the method of Keras that was called instead.
 _FOR_TEXTS = {

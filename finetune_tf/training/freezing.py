@@ -9,8 +9,7 @@ import contextlib
 
 import keras
 
-from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import (
+from finetune_tf.base.keras_internals import (
     all_layers,
     inner_optimizer,
     moving_averages,
@@ -22,10 +21,11 @@ from finetune_tf.keras_internals import (
     sublayers,
     sync_state,
 )
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.errors import ModelError
+from finetune_tf.graph.pieces import learnable_variables
+from finetune_tf.graph.stages import require_model
 from finetune_tf.messages import say, warn
-from finetune_tf.pieces import learnable_variables
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import require_model
 from finetune_tf.training.compiling import check_rate
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.schedules import schedule_of

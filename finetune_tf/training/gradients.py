@@ -14,8 +14,8 @@ from typing import Any
 import keras
 
 from finetune_tf import kernels
+from finetune_tf.base.keras_internals import take_summed_gradients, wrapped_optimizers
 from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import take_summed_gradients, wrapped_optimizers
 
 
 def give_whole_gradients(optimizer: Any) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from finetune_tf.base.keras_internals import copy_direction, function_of
 from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import copy_direction, function_of
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Kind, Task
 from finetune_tf.training.outputs import fitting_loss, kind_of, name_of

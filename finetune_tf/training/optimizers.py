@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.arguments import check, check_known
+from finetune_tf.base.arguments import check, check_known
 from finetune_tf.training.gradients import give_whole_gradients
 
 NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations

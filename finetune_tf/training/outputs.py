@@ -220,8 +220,8 @@ def _does_not_fit(name: str, fit: Fit, task: Task) -> str:
             "compile() without a loss to get the one that fits, or write a function of targets "
             "and logits."
         )
-    by_problem = task.labels is not None and task.measure == task.labels.problem_type
-    model = f"problem type is {task.measure!r}" if by_problem else f"task is {task.name!r}"
+    by_problem = task.labels is not None and task.evaluator == task.labels.problem_type
+    model = f"problem type is {task.evaluator!r}" if by_problem else f"task is {task.name!r}"
     preset = PRESETS[task.output_kind].__name__
     return (
         f"{name} is for {fit.meant_for}, but the model's {model}. Call compile() without a loss to "

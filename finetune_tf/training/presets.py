@@ -14,14 +14,13 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import set_direction
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import set_direction
-from finetune_tf.spelling import names_checked
 from finetune_tf.tasks import IGNORED, Kind
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.optimizers import AdamW
-from finetune_tf.training.pairs import PairSimilarity
 from finetune_tf.training.schedules import (
     HEAD_RATE,
     PRETRAINED_RATE,
@@ -29,6 +28,7 @@ from finetune_tf.training.schedules import (
     WarmupLinearDecay,
     is_schedule,
 )
+from finetune_tf.training.similarity_loss import PairSimilarity
 
 Rate = float | Literal["auto"] | WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule
 

@@ -2,9 +2,9 @@
 
 import keras
 
-from finetune_tf.keras_internals import all_layers
-from finetune_tf.pieces import learnable_variables
-from finetune_tf.stages import stages
+from finetune_tf.base.keras_internals import all_layers
+from finetune_tf.graph.pieces import learnable_variables
+from finetune_tf.graph.stages import stages
 
 
 def learns_pretrained(model: keras.Model) -> bool:

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.arguments import check
-from finetune_tf.keras_internals import rate_of, step_counter
+from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import rate_of, step_counter
 from finetune_tf.messages import say, warn
 from finetune_tf.training.pretrained import learns_pretrained
 

@@ -21,13 +21,13 @@ from typing import Any
 
 import keras
 
-from finetune_tf.arguments import check
+from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import all_layers
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
-from finetune_tf.keras_internals import all_layers
-from finetune_tf.pieces import learnable_variables
-from finetune_tf.roles import is_normalization
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import Stage, stages
+from finetune_tf.graph.pieces import learnable_variables
+from finetune_tf.graph.roles import is_normalization
+from finetune_tf.graph.stages import Stage, stages
 
 
 class Selector:

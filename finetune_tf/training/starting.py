@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.graph.stages import require_task
 from finetune_tf.messages import say
-from finetune_tf.spelling import names_checked
-from finetune_tf.stages import require_task
-from finetune_tf.untrained import remember_as_initial, untrained_layers
+from finetune_tf.training.untrained import remember_as_initial, untrained_layers
 
 if TYPE_CHECKING:
     from finetune_tf.data import Examples
@@ -41,7 +41,7 @@ def start_from_mean(model: Any, train: "Examples") -> float | None:
         DataError: If a target is no number.
     """
     require_task(model)
-    is_regression = model.labels is not None and model.task.measure == "regression"
+    is_regression = model.labels is not None and model.task.evaluator == "regression"
     if not is_regression or "classifier" not in untrained_layers(model):
         return None
     mean = float(np.mean(model.task.targets(train), dtype="float64"))

@@ -14,6 +14,7 @@ from finetune_tf.architectures import (
     Embeddings,
     EncoderBlock,
     FeedForward,
+    L2Normalize,
     LayerNorm,
     MultiHeadAttention,
     Pooling,
@@ -21,7 +22,6 @@ from finetune_tf.architectures import (
     RelativePositions,
     RotaryPositions,
     Transform,
-    UnitLength,
     VocabularyBias,
     bert_block,
     encoder,
@@ -153,7 +153,7 @@ LAYERS = {
         (HIDDEN,),
         (B, 2, L),
     ),
-    "unit length": (lambda **k: UnitLength(**k), (HIDDEN[:, 0],), (B, D)),
+    "unit length": (lambda **k: L2Normalize(**k), (HIDDEN[:, 0],), (B, D)),
     "vocabulary bias": (lambda **k: VocabularyBias(**k), (HIDDEN,), (B, L, D)),
 }
 
@@ -217,7 +217,7 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
         return np.testing.assert_array_equal(narrow(*inputs), expected)
     narrow.set_weights(wide.get_weights())
     found = narrow(*inputs)
-    wide_ones = (ClassificationHead, RotaryPositions, UnitLength, VocabularyBias)
+    wide_ones = (ClassificationHead, RotaryPositions, L2Normalize, VocabularyBias)
     assert found.dtype == ("float32" if isinstance(narrow, wide_ones) else "bfloat16")
     assert {weight.dtype for weight in narrow.weights} <= {"float32"}
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)

@@ -14,8 +14,8 @@ from finetune_tf.architectures import (
     MultiHeadAttention,
     rotary_block,
 )
-from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.keras_internals import all_layers
+from finetune_tf.base.keras_internals import all_layers
+from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import TASKS
 
 REFERENCES = Path(__file__).resolve().parents[1] / "references"

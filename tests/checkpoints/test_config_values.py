@@ -9,10 +9,10 @@ import pytest
 from helpers_checkpoints import TESTS, copy_checkpoint, reference
 
 import finetune_tf as ft
-from finetune_tf.arguments import Number
-from finetune_tf.checkpoints.config_values import MAX_DEPTH
-from finetune_tf.checkpoints.registry import FAMILIES
+from finetune_tf.base.arguments import Number
 from finetune_tf.errors import CheckpointError, DataTypeError
+from finetune_tf.families.config_values import MAX_DEPTH
+from finetune_tf.families.registry import FAMILIES
 
 FOLDER, _ = reference("relu")
 ODD = (

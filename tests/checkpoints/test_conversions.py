@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from finetune_tf.checkpoints.conversions import (
+from finetune_tf.weights.conversions import (
     IDENTITY,
     KERNEL,
     Chain,

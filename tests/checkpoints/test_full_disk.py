@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import finetune_tf as ft
-from finetune_tf.data import stored
+from finetune_tf.base.files import write_text
+from finetune_tf.data import feature_store
 from finetune_tf.errors import CacheError, CheckpointError, DataError, FinetuneError
-from finetune_tf.files import write_text
-from finetune_tf.recipe import FinetuneResult
+from finetune_tf.recipe.recipe import FinetuneResult
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_features(disk, model, films, monkeypatch):
 
     assert fails(disk, CacheError, "free. Store them elsewhere", 0, write)
     # Another program may fill the disk after the first look at it.
-    monkeypatch.setattr(stored, "_refuse_too_large", lambda *_: None)
+    monkeypatch.setattr(feature_store, "_refuse_too_large", lambda *_: None)
     for free in (0, 100_000, 600_000):
         assert fails(disk, CacheError, "No space left on device", free, write)
 
@@ -143,7 +143,7 @@ def test_room_is_given_without_changing_a_file(tmp_path, monkeypatch):
             array = np.lib.format.open_memmap(path, "w+", np.float32, (1000, 700))
             array.flush()
             before = path.read_bytes()
-        stored.allocate(path)
+        feature_store.allocate(path)
         assert path.read_bytes() == before
         assert path.stat().st_blocks * 512 >= len(before)
 

@@ -22,9 +22,9 @@ import numpy as np
 from helpers_checkpoints import copy_checkpoint, read_weights, reference
 import finetune_tf as ft
 from finetune_tf import saving
-from finetune_tf.checkpoints import FAMILIES
-from finetune_tf.labels import Labels
-from finetune_tf.model_info import ModelInfo
+from finetune_tf.families import FAMILIES
+from finetune_tf.base.labels import Labels
+from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.tasks import get_task
 from helpers_checkpoints import table_of
 

@@ -6,8 +6,8 @@ import pytest
 from helpers_checkpoints import reference
 
 import finetune_tf as ft
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, read_modules
+from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import get_task
 
 FOLDER, _ = reference("relu")

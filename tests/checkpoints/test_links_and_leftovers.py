@@ -12,8 +12,8 @@ from helpers_checkpoints import light_python
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
+from finetune_tf.base.files import unfinished, unfinished_folder, write_text
 from finetune_tf.errors import CheckpointError
-from finetune_tf.files import unfinished, unfinished_folder, write_text
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_name_of_the_greatest_length(model, tmp_path):
 # Begins to write beside "out" or "file", says so, and waits.
 WRITING = """
 import time
-from finetune_tf.files import unfinished, unfinished_folder
+from finetune_tf.base.files import unfinished, unfinished_folder
 
 path = Path(sys.argv[2])
 with (unfinished(path) if path.name == "file" else unfinished_folder(path, ())) as beside:

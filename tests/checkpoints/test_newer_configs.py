@@ -5,8 +5,8 @@ import re
 import keras
 import pytest
 
-from finetune_tf.checkpoints.registry import FAMILIES
 from finetune_tf.errors import CheckpointError
+from finetune_tf.families.registry import FAMILIES
 
 SIZES = {
     "vocab_size": 9,

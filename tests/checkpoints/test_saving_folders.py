@@ -15,8 +15,8 @@ import pytest
 from helpers_checkpoints import BERTS, copy_checkpoint, read_weights
 
 import finetune_tf as ft
-from finetune_tf import saving
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
+from finetune_tf.model import saving
 
 TESTS = Path(__file__).resolve().parents[1]
 TF4 = TESTS / "fixtures" / "tf4" / "bert" / "text-classification"

@@ -220,7 +220,7 @@ def test_the_last_call_is_not_saved_with_the_tokenizer(tiny_bert, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_in_the_middle_of_a_call(tiny_bert):
-    from finetune_tf import return_tensors
+    from finetune_tf.checkpoints import return_tensors
 
     tokenizer = load_tokenizer(tiny_bert)
     held, end = threading.Event(), threading.Event()

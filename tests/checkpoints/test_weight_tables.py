@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from finetune_tf.checkpoints.conversions import IDENTITY, KERNEL, Chain, Constant, Joined, Split
-from finetune_tf.checkpoints.deferred import shapes_only
-from finetune_tf.checkpoints.tensors import LazyTensor
-from finetune_tf.checkpoints.weight_files import read_file
-from finetune_tf.checkpoints.weight_matching import fill, match
-from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.checkpoints.weights import Weight, linear
 from finetune_tf.errors import CheckpointError
+from finetune_tf.weights.conversions import IDENTITY, KERNEL, Chain, Constant, Joined, Split
+from finetune_tf.weights.deferred import shapes_only
+from finetune_tf.weights.files import read_file
+from finetune_tf.weights.matching import fill, match
+from finetune_tf.weights.table import Weight, linear
+from finetune_tf.weights.tensors import LazyTensor
+from finetune_tf.weights.writing import WeightWriter
 
 FILE = Path("model.safetensors")
 Q, K, V = (f"attention.{name}_proj" for name in "qkv")

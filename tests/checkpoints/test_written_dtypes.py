@@ -17,9 +17,9 @@ from helpers_checkpoints import (
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, ModelError
-from finetune_tf.model_info import ModelInfo
-from finetune_tf.recipe import FinetuneResult
-from finetune_tf.untrained import untrained_layers
+from finetune_tf.model.model_info import ModelInfo
+from finetune_tf.recipe.recipe import FinetuneResult
+from finetune_tf.training.untrained import untrained_layers
 
 FOLDER, EXPECTED = reference("relu")
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"

@@ -9,11 +9,11 @@ import pytest
 from helpers_checkpoints import BERTS, inputs_of, logits, read_weights, reference
 
 import finetune_tf as ft
-from finetune_tf.arguments import bytes_of, check
-from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.checkpoints.weights import linear
+from finetune_tf.base.arguments import bytes_of, check
 from finetune_tf.errors import ArgumentError
-from finetune_tf.untrained import untrained_layers
+from finetune_tf.training.untrained import untrained_layers
+from finetune_tf.weights.table import linear
+from finetune_tf.weights.writing import WeightWriter
 
 FOLDER, EXPECTED = reference("relu")
 INDEX = "model.safetensors.index.json"

@@ -15,7 +15,7 @@ import pytest
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
-from finetune_tf.interruption import finishing_steps, interrupt
+from finetune_tf.base.interruption import finishing_steps, interrupt
 
 ROWS = ["a very good film,good", "the actor was great,good", "a very bad film,bad", "poor,bad"] * 8
 
@@ -112,7 +112,7 @@ def test_a_second_signal_ends_the_process_at_once():
     code = textwrap.dedent(
         """
         import signal
-        from finetune_tf.interruption import finishing_steps, interrupt
+        from finetune_tf.base.interruption import finishing_steps, interrupt
         signal.signal(signal.SIGINT, interrupt)
         with finishing_steps():
             print("ready", flush=True)

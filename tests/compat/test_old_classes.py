@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import finetune_tf as ft
 from finetune_tf import compat
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.errors import DataError, ModelError
+from finetune_tf.families import FAMILIES
 from finetune_tf.messages import quiet
 from finetune_tf.tasks import TASKS
 

@@ -15,12 +15,13 @@ from helpers_checkpoints import INPUTS, table_of
 from keras import ops
 
 import finetune_tf as ft
-from finetune_tf.checkpoints import FAMILIES, open_checkpoint
+from finetune_tf.checkpoints import open_checkpoint
+from finetune_tf.families import FAMILIES
+from finetune_tf.graph.splitting import split_model
 from finetune_tf.messages import quiet
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import AdamW
 from finetune_tf.training.freezing import apply_frozen
-from finetune_tf.training.halves import halves
 
 REFERENCES = Path(__file__).resolve().parents[1] / "references"
 LOGITS = 1e-5  # largest difference of logits in float32
@@ -293,7 +294,7 @@ def check_halves(model: keras.Model, case: Case) -> None:
         for i in range(1, len(stages)):
             below = {id(v) for stage in stages[:i] for v in stage.variables}
             apply_frozen(model, below)
-            cut = halves(model)
+            cut = split_model(model)
             assert not cut.trunk.trainable_variables
             top = keras.Model(cut.inputs, cut.outputs)
             stored = cut.trunk(inputs)

@@ -15,8 +15,8 @@ from helpers_checkpoints import copy_checkpoint
 import finetune_tf as ft
 from conformance import harness
 from conformance.harness import Case
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.errors import CheckpointError
+from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_arrays
 from finetune_tf.data.batching import bucketed_dataset
 from finetune_tf.data.buckets import length_buckets
 from finetune_tf.errors import ArgumentError, DataError, ModelError
-from finetune_tf.labels import Labels
 from finetune_tf.tasks import Encoded, TextClassification
 
 LENGTHS = [3, 20, 16, 40, 17, 5, 30, 64, 1, 2]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples, from_arrays
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError
-from finetune_tf.labels import Labels
 
 SENTIMENT = Labels(["negative", "positive"])
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_csv, from_excel
 from finetune_tf.errors import DataError, MissingExtraError
-from finetune_tf.labels import Labels
 
 openpyxl = pytest.importorskip("openpyxl")
 

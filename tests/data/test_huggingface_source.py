@@ -5,9 +5,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_huggingface
 from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
-from finetune_tf.labels import Labels
 
 
 class Dataset:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import finetune_tf as ft
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples, from_arrays, from_csv, from_jsonl, from_pandas
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError
-from finetune_tf.labels import Labels
 
 
 @pytest.fixture

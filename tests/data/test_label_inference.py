@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from finetune_tf.data.label_inference import infer_labels
-from finetune_tf.data.label_lists import labels_of_columns
+from finetune_tf.base.labels import Labels
+from finetune_tf.data.sources.label_inference import infer_labels
+from finetune_tf.data.sources.label_lists import labels_of_columns
 from finetune_tf.errors import DataError
-from finetune_tf.labels import Labels
 
 
 def infer(values, **given):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_arrays, from_csv, from_huggingface, from_jsonl, from_pandas
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.labels import Labels
 
 
 def texts(count: int) -> list[str]:
@@ -120,7 +120,7 @@ def test_the_same_labels_from_every_source(tmp_path, values, written, names):
     ]
     for examples in sources:
         assert examples.labels == Labels(names), examples.name
-        numbers = [examples.labels.number_of(value) for value in examples.columns["label"]]
+        numbers = [examples.labels.index_of(value) for value in examples.columns["label"]]
         assert numbers == [1, 0, 1] if names != ["1.0", "a"] else [0, 1, 0]
 
 
@@ -133,12 +133,12 @@ def test_numbers_of_numpy_and_tensorflow():
 
 def test_given_names_take_every_spelling():
     labels = Labels(["neg", "pos"])
-    assert [labels.number_of(v) for v in ("pos", " pos ", 1, 1.0, "1", "1.0", np.int64(1))] == (
+    assert [labels.index_of(v) for v in ("pos", " pos ", 1, 1.0, "1", "1.0", np.int64(1))] == (
         [1] * 7
     )
-    assert labels.number_of("Pos") is None
-    assert Labels(["0.0", "1"]).number_of(0) == 0
-    assert [labels.number_of(v) for v in (2, -1, None, 0.5, [1], 10**5000)] == [None] * 6
+    assert labels.index_of("Pos") is None
+    assert Labels(["0.0", "1"]).index_of(0) == 0
+    assert [labels.index_of(v) for v in (2, -1, None, 0.5, [1], 10**5000)] == [None] * 6
 
 
 # Nothing, and what is no label
@@ -337,5 +337,5 @@ def test_what_a_name_cannot_be(wrong):
 
 def test_many_labels_are_quick():
     labels = Labels(f"class {i}" for i in range(50_000))
-    assert labels.number_of("class 49999") == 49_999
+    assert labels.index_of("class 49999") == 49_999
     assert labels.told().endswith("class 19, … (50,000 in all)")

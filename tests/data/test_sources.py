@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_arrays, from_csv, from_jsonl, from_pandas
 from finetune_tf.errors import DataError, DataTypeError
-from finetune_tf.labels import Labels
 
 
 @pytest.fixture

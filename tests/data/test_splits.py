@@ -96,7 +96,7 @@ def test_labels_by_name_and_by_number_are_one_class():
     examples = from_arrays(texts(6), values, labels=["neg", "pos"])
     for seed in range(5):
         _, held_out = examples.split(1 / 3, seed)
-        numbers = [examples.labels.number_of(value) for value in held_out.columns["label"]]
+        numbers = [examples.labels.index_of(value) for value in held_out.columns["label"]]
         assert sorted(numbers) == [0, 1]
 
 

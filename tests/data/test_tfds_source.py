@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_tfds
-from finetune_tf.data.tfds import network_reachable
+from finetune_tf.data.sources.tfds import network_reachable
 from finetune_tf.errors import DataError
-from finetune_tf.labels import Labels
 
 CONTENT = "question,answer,kind,score,tags\nwhy?,so,b,3.8,0 1\nhów?,thus,a,2,\nwho?,me,b,1.5,1\n"
 

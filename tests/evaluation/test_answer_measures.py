@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from finetune_tf.data import from_arrays
-from finetune_tf.evaluation.answer_scores import best_scores, exact_match, f1_score, normalized
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.answer_scores import (
+    best_scores,
+    exact_match,
+    f1_score,
+    normalized,
+)
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.tasks import get_task
 
-MEASURE = MEASURES["question-answering"]
+MEASURE = EVALUATORS["question-answering"]
 
 
 @pytest.mark.parametrize(

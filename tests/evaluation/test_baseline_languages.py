@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
-from finetune_tf.evaluation.baselines import baseline_scores
-from finetune_tf.evaluation.features import TextFeatures
-from finetune_tf.labels import Labels
+from finetune_tf.evaluation.baselines.text import baseline_scores
+from finetune_tf.evaluation.baselines.tfidf import TfidfFeatures
 
 MOODS = Labels(["negative", "positive"])
 ALPHABETS = {
@@ -59,7 +59,7 @@ def test_parts_of_german_compounds_count():
 
 
 def test_words_of_languages_with_spaces_stay_whole():
-    features = TextFeatures()
+    features = TfidfFeatures()
     features.fit([["Übergrößen don't fit", "한국어 단어 films"]])
 
     words = set(features._vectorizers[0].get_feature_names_out())
@@ -70,7 +70,7 @@ def test_words_of_languages_with_spaces_stay_whole():
 
 def test_learning_and_then_reading_gives_the_same_as_both_at_once():
     sides = [["a good film", "电影很好", "dull"], ["fine", "好电影", "long"]]
-    features = TextFeatures()
+    features = TfidfFeatures()
     at_once = features.fit_transform(sides)
     assert abs(at_once - features.transform(sides)).max() < 1e-12
     assert at_once.shape[0] == 3

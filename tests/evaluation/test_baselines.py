@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
-from finetune_tf.evaluation.baselines import baseline_scores
-from finetune_tf.evaluation.metrics import decide, measure
-from finetune_tf.labels import Labels
+from finetune_tf.evaluation.baselines.text import baseline_scores
+from finetune_tf.evaluation.metrics import compute_metrics, decide
 
 MOODS = Labels(["negative", "positive"])
 TOPICS = Labels(["food", "price", "staff"], "multi_label_classification")
@@ -111,7 +111,7 @@ def test_ridge_compares_the_sides_of_a_pair():
 
     scores = baseline_scores("ridge", train, targets, test, SCORE)
 
-    assert measure(expected, scores, SCORE)["pearson"] > 0.95
+    assert compute_metrics(expected, scores, SCORE)["pearson"] > 0.95
 
 
 def test_the_same_seed_gives_the_same_scores():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.evaluation.bootstrap import Difference, paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
-from finetune_tf.evaluation.metrics import measure
-from finetune_tf.labels import Labels
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
+from finetune_tf.evaluation.metrics import compute_metrics
 
 YES_NO = Labels(["no", "yes"])
 TOPICS = Labels(["art", "law"], "multi_label_classification")
@@ -29,7 +29,7 @@ def noisy(targets, share, seed):
 )
 def test_equal_predictions_do_not_differ(labels, targets, predictions):
     difference = paired_bootstrap(
-        MEASURES[labels.problem_type], targets, predictions, predictions.copy()
+        EVALUATORS[labels.problem_type], targets, predictions, predictions.copy()
     )
 
     assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
@@ -41,14 +41,14 @@ def test_a_clear_difference_leaves_out_zero():
     targets = np.tile([0, 1], 200)
     better, worse = noisy(targets, 0.1, seed=1), noisy(targets, 0.4, seed=2)
 
-    difference = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, better, worse)
+    difference = paired_bootstrap(EVALUATORS[YES_NO.problem_type], targets, better, worse)
 
     gain = np.mean(better == targets) - np.mean(worse == targets)
     assert difference.metric == "accuracy"
     assert difference.value == pytest.approx(gain)
     assert 0 < difference.low < gain < difference.high
     assert difference.is_clear
-    turned = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, worse, better)
+    turned = paired_bootstrap(EVALUATORS[YES_NO.problem_type], targets, worse, better)
     assert turned.value == pytest.approx(-gain)
     assert turned.is_clear
 
@@ -57,7 +57,7 @@ def test_the_interval_of_accuracies_is_the_normal_one():
     targets = np.tile([0, 1], 500)
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
-    difference = paired_bootstrap(MEASURES[YES_NO.problem_type], targets, ours, theirs, n=20_000)
+    difference = paired_bootstrap(EVALUATORS[YES_NO.problem_type], targets, ours, theirs, n=20_000)
 
     gains = (ours == targets).astype(int) - (theirs == targets)
     half = 1.96 * gains.std() / np.sqrt(len(gains))
@@ -74,9 +74,9 @@ def test_the_difference_is_that_of_the_metrics(labels):
     else:
         targets, ours, theirs = generator.integers(2, size=(3, 80, 2))
 
-    difference = paired_bootstrap(MEASURES[labels.problem_type], targets, ours, theirs, n=500)
+    difference = paired_bootstrap(EVALUATORS[labels.problem_type], targets, ours, theirs, n=500)
 
-    values = [measure(targets, each, labels)[difference.metric] for each in (ours, theirs)]
+    values = [compute_metrics(targets, each, labels)[difference.metric] for each in (ours, theirs)]
     assert difference.value == pytest.approx(values[0] - values[1])
     assert difference.low < difference.value < difference.high
 
@@ -85,7 +85,7 @@ def test_a_constant_has_correlation_zero_in_every_draw():
     targets = np.arange(30.0)
 
     difference = paired_bootstrap(
-        MEASURES[SCORE.problem_type], targets, targets, np.full(30, 0.1), n=200
+        EVALUATORS[SCORE.problem_type], targets, targets, np.full(30, 0.1), n=200
     )
 
     assert (difference.low, difference.high) == pytest.approx((1.0, 1.0))
@@ -96,7 +96,7 @@ def test_the_seed_decides():
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
     first, again, other = (
-        paired_bootstrap(MEASURES[YES_NO.problem_type], targets, ours, theirs, seed=seed, n=77)
+        paired_bootstrap(EVALUATORS[YES_NO.problem_type], targets, ours, theirs, seed=seed, n=77)
         for seed in (0, 0, 1)
     )
 
@@ -107,11 +107,11 @@ def test_the_seed_decides():
 def test_large_tests_are_drawn_in_pieces(monkeypatch):
     targets = np.random.default_rng(0).normal(size=50)
     ours, theirs = targets + 0.1, targets**3
-    whole = paired_bootstrap(MEASURES[SCORE.problem_type], targets, ours, theirs, n=20)
+    whole = paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20)
 
     monkeypatch.setattr("finetune_tf.evaluation.bootstrap._COUNTS_AT_ONCE", 350)
 
-    assert paired_bootstrap(MEASURES[SCORE.problem_type], targets, ours, theirs, n=20) == whole
+    assert paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20) == whole
 
 
 def test_it_reads_as_one_phrase():

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation import Prediction, compare, evaluate, predict
-from finetune_tf.labels import Labels
 from finetune_tf.tasks import get_task
 
 WORDS = ["[PAD]", "good", "bad", "dull", "fun"]

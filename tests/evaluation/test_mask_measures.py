@@ -6,11 +6,11 @@ import pytest
 from finetune_tf.data import Examples
 from finetune_tf.evaluation import Report
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.evaluation.report import Baseline
 from finetune_tf.tasks.masking import Cloze
 
-MEASURE = MEASURES["fill-mask"]
+MEASURE = EVALUATORS["fill-mask"]
 
 
 def cloze(ids, hidden):

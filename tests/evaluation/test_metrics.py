@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from finetune_tf.evaluation.metrics import confusion, decide, measure, per_class
-from finetune_tf.labels import Labels
+from finetune_tf.base.labels import Labels
+from finetune_tf.evaluation.metrics import compute_metrics, confusion, decide, per_class
 
 COLOURS = Labels(["red", "green", "blue"])
 TOPICS = Labels(["art", "law", "war"], "multi_label_classification")
@@ -31,7 +31,7 @@ def test_single_label_metrics():
     targets = np.array([0, 0, 0, 1, 1, 2])
     predictions = np.array([0, 0, 1, 1, 1, 0])
 
-    metrics = measure(targets, predictions, COLOURS)
+    metrics = compute_metrics(targets, predictions, COLOURS)
 
     # f1: red 2*2/(3+3), green 2*2/(2+3), blue 0.
     assert metrics == {
@@ -52,13 +52,13 @@ def test_single_label_metrics():
 def test_a_class_that_does_not_occur_is_left_out_of_macro_f1():
     targets, predictions = np.array([0, 1, 1]), np.array([0, 1, 1])
 
-    assert measure(targets, predictions, COLOURS)["macro_f1"] == 1.0
+    assert compute_metrics(targets, predictions, COLOURS)["macro_f1"] == 1.0
     assert per_class(targets, predictions, COLOURS)["blue"]["support"] == 0
     assert confusion(targets, predictions, COLOURS).shape == (3, 3)
 
 
 def test_one_class_alone_has_no_correlation():
-    assert measure(np.array([1, 1]), np.array([1, 1]), COLOURS) == {
+    assert compute_metrics(np.array([1, 1]), np.array([1, 1]), COLOURS) == {
         "accuracy": 1.0, "macro_f1": 1.0, "mcc": 0.0,
     }  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_multi_label_metrics():
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype="float32")
     predictions = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
 
-    metrics = measure(targets, predictions, TOPICS)
+    metrics = compute_metrics(targets, predictions, TOPICS)
 
     # Two hits, one false alarm, one miss; nobody speaks of war.
     assert metrics == {
@@ -82,7 +82,7 @@ def test_multi_label_metrics():
 def test_no_label_anywhere_gives_zero_not_a_warning():
     nothing = np.zeros((2, 3), dtype=int)
 
-    assert measure(nothing, nothing, TOPICS) == {
+    assert compute_metrics(nothing, nothing, TOPICS) == {
         "micro_f1": 0.0, "macro_f1": 0.0, "subset_accuracy": 1.0,
     }  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_no_label_anywhere_gives_zero_not_a_warning():
 def test_regression_metrics():
     targets, predictions = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 8.0])
 
-    metrics = measure(targets, predictions, SCORE)
+    metrics = compute_metrics(targets, predictions, SCORE)
 
     assert metrics == {
         # Deviations -1.5 -0.5 0.5 1.5 and -2.5 -1.5 -0.5 4.5.
@@ -104,11 +104,11 @@ def test_regression_metrics():
 
 @pytest.mark.parametrize("constant", [0.0, 2.5, 1e6 + 0.1])
 def test_a_constant_correlates_with_nothing(constant):
-    metrics = measure(np.array([1.0, 2.0, 3.0]), np.full(3, constant), SCORE)
+    metrics = compute_metrics(np.array([1.0, 2.0, 3.0]), np.full(3, constant), SCORE)
 
     assert metrics["pearson"] == metrics["spearman"] == 0.0
 
 
 def test_one_text_can_be_measured():
-    assert measure(np.array([1.0]), np.array([3.0]), SCORE)["mse"] == 4.0
-    assert measure(np.array([1]), np.array([0]), COLOURS)["accuracy"] == 0.0
+    assert compute_metrics(np.array([1.0]), np.array([3.0]), SCORE)["mse"] == 4.0
+    assert compute_metrics(np.array([1]), np.array([0]), COLOURS)["accuracy"] == 0.0

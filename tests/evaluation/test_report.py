@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.errors import MissingExtraError
 from finetune_tf.evaluation import Comparison, Report
 from finetune_tf.evaluation.bootstrap import Difference
-from finetune_tf.evaluation.metrics import confusion, measure, per_class
+from finetune_tf.evaluation.metrics import compute_metrics, confusion, per_class
 from finetune_tf.evaluation.report import Baseline, Row
-from finetune_tf.labels import Labels
 
 MOODS = Labels(["negative", "positive"])
 
@@ -20,11 +20,11 @@ MOODS = Labels(["negative", "positive"])
 def make_report(labels, targets, predictions, baseline=None, **others):
     targets, predictions = np.array(targets), np.array(predictions)
     if baseline is not None:
-        others["baseline"] = Baseline("tfidf", measure(targets, np.array(baseline), labels))
+        others["baseline"] = Baseline("tfidf", compute_metrics(targets, np.array(baseline), labels))
     return Report(
         name="reviews",
         labels=labels,
-        metrics=measure(targets, predictions, labels),
+        metrics=compute_metrics(targets, predictions, labels),
         per_class=per_class(targets, predictions, labels),
         confusion=confusion(targets, predictions, labels),
         targets=targets,

@@ -6,9 +6,9 @@ from scipy.stats import spearmanr
 
 from finetune_tf.data import from_arrays
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 
-MEASURE = MEASURES["similarity"]
+MEASURE = EVALUATORS["similarity"]
 
 
 def test_only_the_order_counts_for_the_main_metric():

@@ -2,13 +2,13 @@
 
 import pytest
 
+from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_arrays
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.measures import MEASURES
-from finetune_tf.labels import Labels
-from finetune_tf.tasks.chunks import chunks
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
+from finetune_tf.tasks.entity_spans import chunks
 
-ENTITIES, TAGS = MEASURES["token-classification"], MEASURES["tagging"]
+ENTITIES, TAGS = EVALUATORS["token-classification"], EVALUATORS["tagging"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from helpers_checkpoints import INPUTS
 from helpers_models import small_model
 
 import finetune_tf as ft
-from finetune_tf.checkpoints import FAMILIES
+from finetune_tf.families import FAMILIES
 from fuzz.mutations import ODD_ARGUMENTS, damaged_bytes, damaged_text, document
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from helpers_models import write_checkpoint
 
-from finetune_tf.checkpoints import FAMILIES
 from finetune_tf.errors import FinetuneError
+from finetune_tf.families import FAMILIES
 from fuzz import targets
 from fuzz.limits import limited
 

@@ -17,8 +17,8 @@ import finetune_tf as ft
 from finetune_tf import select
 from finetune_tf.architectures import EndOfChain
 from finetune_tf.errors import ModelError
-from finetune_tf.hidden_states import states_of_chains
-from finetune_tf.pieces import pieces
+from finetune_tf.graph.hidden_states import states_of_chains
+from finetune_tf.graph.pieces import pieces
 
 
 def names_and_roles(model):

@@ -10,9 +10,9 @@ import tensorflow as tf
 from keras.optimizers.schedules import PolynomialDecay
 
 import finetune_tf as ft
-from finetune_tf.callbacks import Measure
 from finetune_tf.errors import DataError
 from finetune_tf.training import Warmup
+from finetune_tf.training.callbacks import Measure
 
 TEXTS = ["the film was good", "a bad story", "very fine", "a dull film"]
 LABELS = [1, 0, 1, 0]

@@ -12,7 +12,7 @@ from helpers_models import write_checkpoint
 import finetune_tf as ft
 from finetune_tf.checkpoints import open_checkpoint
 from finetune_tf.errors import CheckpointError
-from finetune_tf.task_inference import choose_task
+from finetune_tf.tasks.task_inference import choose_task
 
 INPUTS = {"input_ids": np.array([[2, 5, 9, 12, 3]])}
 KINDS = {

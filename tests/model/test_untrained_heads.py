@@ -9,7 +9,7 @@ from helpers_checkpoints import BERTS
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
-from finetune_tf.untrained import untrained_layers
+from finetune_tf.training.untrained import untrained_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 NOBODY = "Nobody has trained the head of this model (classifier): its weights are the random ones"

@@ -8,9 +8,9 @@ import pytest
 
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, ModelError
-from finetune_tf.hidden_states import with_states
+from finetune_tf.graph.hidden_states import with_states
+from finetune_tf.graph.traces import traces_of
 from finetune_tf.messages import quiet
-from finetune_tf.traces import traces_of
 
 IDS = np.array([[2, 7, 8, 3]], "int32")
 

@@ -12,11 +12,11 @@ import pytest
 from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
-from finetune_tf import callbacks, compat, data, evaluation, presets, select, training
-from finetune_tf.arguments import RULES, check
+from finetune_tf import compat, data, evaluation, presets, select, training
+from finetune_tf.base.arguments import RULES, check
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import get_task
-from finetune_tf.training import AdamW
+from finetune_tf.training import AdamW, callbacks
 
 MODULES = (ft, data, presets, select, callbacks, training, evaluation, compat)
 WRONG = [-1, 0, 1.5, math.nan, math.inf, -math.inf, "3", True, None, [1], np.float32("nan")]
@@ -87,17 +87,17 @@ def test_the_walk_finds_the_places():
     found = {where.removeprefix("finetune_tf.") for where in NUMBERS}
     assert len(found) > 60
     for place in (
-        "recipe.finetune(epochs)",
+        "recipe.recipe.finetune(epochs)",
         "data.examples.Examples.split(fraction)",
         "training.presets.make_optimizer(clip_norm)",
         "training.optimizers.AdamW.__init__(weight_decay)",
         "training.select.blocks(stop)",
         "compat.training.create_optimizer(adam_beta2)",
-        "loading.load(dropout)",
+        "model.loading.load(dropout)",
     ):
         assert place in found
     without = [where for where, number in NUMBERS.items() if rule_of(*number) is None]
-    assert not without, f"no rule in finetune_tf.arguments.RULES for {without}"
+    assert not without, f"no rule in finetune_tf.base.arguments.RULES for {without}"
 
 
 @pytest.mark.parametrize("where", NUMBERS)

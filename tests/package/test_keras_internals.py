@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import finetune_tf
-from finetune_tf import keras_internals as internals
+from finetune_tf.base import keras_internals as internals
 
 ROOT = Path(finetune_tf.__file__).parent
 # Names of Keras's own that no other file may read or set.

@@ -10,7 +10,7 @@ import finetune_tf
 ROOT = Path(finetune_tf.__file__).parent
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
 # What stands above or below everything: the public names, and the ways to start the program.
-OUTSIDE = {"__init__", "__main__", "_version"}
+OUTSIDE = {"__init__", "__main__", "_version", "_moved"}
 
 
 def modules():
@@ -62,7 +62,7 @@ def rooms_in_order():
 
 def test_every_room_is_in_the_list():
     listed = rooms_in_order()
-    assert len(listed) == len(set(listed)) > 30
+    assert len(listed) == len(set(listed)) > 15
     assert set(listed) == {room(name) for name in MODULES} - OUTSIDE
 
 

@@ -6,8 +6,8 @@ import keras
 import pytest
 
 import finetune_tf as ft
+from finetune_tf.base.spelling import meant_by, names_checked
 from finetune_tf.errors import ArgumentError, FinetuneError, UnknownArgumentError
-from finetune_tf.spelling import meant_by, names_checked
 
 EXAMPLES = ft.data.from_arrays(["a", "b"], [0, 1])
 MODEL = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])

@@ -10,7 +10,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, DataError, ModelError
-from finetune_tf.training.pairs import PairSimilarity
+from finetune_tf.training.similarity_loss import PairSimilarity
 
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 TEXTS = ["a very good film", "the film was dull and long", "the actor was great", "not bad"]

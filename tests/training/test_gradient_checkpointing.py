@@ -6,7 +6,7 @@ import pytest
 from helpers_models import token_batch
 
 import finetune_tf as ft
-from finetune_tf.keras_internals import all_layers
+from finetune_tf.base.keras_internals import all_layers
 
 TOKENS, ANSWERS = token_batch(16)
 # A family with relative positions, which the blocks get as an input, and a convolution.

@@ -13,7 +13,7 @@ import pytest
 from helpers_models import token_batch
 
 import finetune_tf as ft
-from finetune_tf import hidden_states
+from finetune_tf.graph import hidden_states
 
 TEXTS = ["the film was good", "a dull story", "the actor was great", "not a good film"] * 4
 EXAMPLES = ft.data.from_arrays(TEXTS, ["yes", "no"] * 8)

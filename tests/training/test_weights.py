@@ -11,7 +11,7 @@ from helpers_tasks import CASES, LENGTH, ROWS, VOCABULARY, rows_for, small_task_
 import finetune_tf as ft
 from finetune_tf import messages
 from finetune_tf.errors import ArgumentError, DataError, ModelError
-from finetune_tf.training.pairs import PairSimilarity
+from finetune_tf.training.similarity_loss import PairSimilarity
 
 TEXTS = np.array([2.0, 0.0, 0.5, 3.0])  # the weight of each text
 WEIGHED = [case for case in CASES if case != "vectors"]

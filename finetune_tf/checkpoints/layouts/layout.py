@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune_tf.checkpoints.family import Family, Head
-from finetune_tf.checkpoints.tensors import Tensors
-from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.checkpoints.weights import Weight
+from finetune_tf.families.family import Family, Head
+from finetune_tf.weights.table import Weight
+from finetune_tf.weights.tensors import Tensors
+from finetune_tf.weights.writing import WeightWriter
 
 
 @dataclass(frozen=True)

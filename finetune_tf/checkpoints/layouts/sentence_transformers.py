@@ -9,15 +9,15 @@ embeddings of texts. The keys and module paths written are the old ones, which e
 from pathlib import Path
 from typing import Any
 
-from finetune_tf.checkpoints.config_values import OneOf, read_values, size
-from finetune_tf.checkpoints.family import Family, Head
+from finetune_tf.base.json_files import checked, file_inside, member, read_json, write_json
+from finetune_tf.base.paths import has_file
 from finetune_tf.checkpoints.layouts.layout import Layout, Modules
-from finetune_tf.checkpoints.weight_files import read_tensors
-from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.checkpoints.weights import Weight, linear, prefixed
 from finetune_tf.errors import CheckpointError
-from finetune_tf.json_files import checked, file_inside, member, read_json, write_json
-from finetune_tf.paths import has_file
+from finetune_tf.families.config_values import OneOf, read_values, size
+from finetune_tf.families.family import Family, Head
+from finetune_tf.weights.files import read_tensors
+from finetune_tf.weights.table import Weight, linear, prefixed
+from finetune_tf.weights.writing import WeightWriter
 
 _LIST = "modules.json"
 _GENERAL = "config_sentence_transformers.json"
@@ -95,7 +95,7 @@ class SentenceTransformersLayout(Layout):
             }
             (folder / _DENSE).mkdir()
             weights.write(folder / _DENSE, head, _LINEAR, in_shards=False)
-        if any(layer.name == "unit_length" for layer in model.layers):
+        if any(layer.name == "l2_normalize" for layer in model.layers):
             steps["2_Normalize"] = "Normalize"
         files[_LIST] = [
             {"idx": i, "name": str(i), "path": path, "type": f"{_PACKAGE}.models.{name}"}

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from finetune_tf.checkpoints.family import Family, Head
+from finetune_tf.base.json_files import write_json
 from finetune_tf.checkpoints.layouts.layout import Layout, Modules
 from finetune_tf.checkpoints.layouts.sentence_transformers import POOLING_CONFIG
-from finetune_tf.checkpoints.weight_writing import WeightWriter
-from finetune_tf.checkpoints.weights import Weight, prefixed
-from finetune_tf.json_files import write_json
+from finetune_tf.families.family import Family, Head
+from finetune_tf.weights.table import Weight, prefixed
+from finetune_tf.weights.writing import WeightWriter
 
 
 class TransformersLayout(Layout):

@@ -7,10 +7,10 @@ this one hold them; a TFDS builder serves them like any other data set.
 
 from pathlib import Path
 
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.reviews.names import NAMES
-from finetune_tf.data.tfds import from_tfds
-from finetune_tf.spelling import names_checked
+from finetune_tf.data.sources.tfds import from_tfds
 
 
 @names_checked

@@ -1,0 +1,1 @@
+"""What every room above needs: arguments, paths, files, labels, checks of numbers."""

@@ -1,0 +1,1 @@
+"""Sources of examples: files, data frames, datasets of other libraries."""

@@ -1,0 +1,181 @@
+"""Examples from CSV and TSV files."""
+
+import contextlib
+import csv
+import io
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune_tf.base.labels import ProblemType
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.checks import invalid_rows
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.places import Places
+from finetune_tf.data.sources.columns import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+    label_columns,
+)
+from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.data.sources.text_files import as_path, read_text, suffix_of
+from finetune_tf.errors import DataError
+
+_LONGEST = 2**31 - 1  # characters a field; Python's own limit of 131,072 is met by whole documents
+_limit = threading.Lock()  # that limit belongs to the process
+
+
+@names_checked(also=OTHER_COLUMNS)
+def from_csv(
+    path: str | Path,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: LabelColumns | None = "label",
+    labels: GivenLabels | None = None,
+    problem_type: ProblemType | None = None,
+    delimiter: str | None = None,
+    encoding: str = "utf-8",
+    quotechar: str | None = None,
+    on_invalid: OnInvalid = "raise",
+    **columns: str,
+) -> Examples:
+    """Reads a CSV or TSV file whose first row names the columns.
+
+    Args:
+        path: The file; a gzip file is unpacked.
+        text: Column of the texts.
+        text_pair: Column of the second texts.
+        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
+        labels: Names of the labels in the order of their numbers; by default read off the column.
+        problem_type: As in Hugging Face configs; by default read off the column. Scores that are
+            whole numbers need "regression" here, or else count as classes.
+        delimiter: What stands between columns; by default a tab in .tsv files, else the one of
+            comma, semicolon, tab and bar that the header shows.
+        encoding: Of the file. A byte order mark is skipped.
+        quotechar: What encloses texts with a delimiter inside; by default '"', and nothing
+            between tabs, where texts usually stand as they are.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong or there are too many or too few values: "raise" for an error that names
+            their lines, "drop" to leave them out and say how many there are.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
+
+    Raises:
+        DataError: If the file is missing, empty, in another encoding or ragged, a column is
+            missing, or a text or label is missing or wrong.
+        UnknownArgumentError: If there is no such argument.
+    """
+    path = as_path(path)
+    dropped = Dropped(path.name, on_invalid)
+    for argument, sign in {"delimiter": delimiter, "quotechar": quotechar or None}.items():
+        _check_sign(argument, sign)
+    content = read_text(path, encoding)
+    if delimiter is None:
+        wanted = [text, text_pair, *label_columns(label), *columns.values()]
+        delimiter = "\t" if suffix_of(path) in (".tsv", ".tab") else _sniff(content, wanted)
+    if quotechar is None and delimiter != "\t":
+        quotechar = '"'
+    if delimiter == quotechar:
+        raise DataError(f"delimiter and quotechar are both {delimiter!r}; one of them is wrong.")
+    header, rows, lines = _parse(content, delimiter, quotechar or None, path.name, dropped)
+    values = dict(zip(header, zip(*rows, strict=True), strict=False))
+    return build_examples(
+        available=header,
+        read=values.__getitem__,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        labels=labels,
+        problem_type=problem_type,
+        name=path.name,
+        more=columns,
+        dropped=dropped,
+        places=Places(lines, "line", 1),
+    )
+
+
+def _check_sign(argument: str, sign: str | None) -> None:
+    if sign is None:
+        return
+    if not isinstance(sign, str) or len(sign) != 1 or sign in "\r\n\0":
+        raise DataError(
+            f"{argument}= is one character, such as {',' if argument == 'delimiter' else chr(34)!r}"
+            f", found {sign!r}. Files with more of them between columns are read by "
+            "pandas.read_csv(path, sep=…, engine='python') and ft.data.from_pandas."
+        )
+
+
+@contextlib.contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    with _limit:
+        before = csv.field_size_limit(_LONGEST)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _sniff(content: str, wanted: list[Any]) -> str:
+    """The delimiter that finds most of the wanted columns in the header, else most columns."""
+    first_line = re.split(r"[\r\n]", content.lstrip(), maxsplit=1)[0]
+
+    def found(delimiter: str) -> tuple[int, int]:
+        header = next(csv.reader([first_line], delimiter=delimiter))
+        return sum(name in header for name in wanted), len(header)
+
+    with _fields_of_any_length():
+        return max(",;\t|", key=found)
+
+
+def _parse(
+    content: str, delimiter: str, quotechar: str | None, name: str, dropped: Dropped
+) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header, the rows, and the line on which each row begins."""
+    reader = csv.reader(
+        io.StringIO(content, newline=""),
+        delimiter=delimiter,
+        quotechar=quotechar,
+        quoting=csv.QUOTE_MINIMAL if quotechar else csv.QUOTE_NONE,
+        strict=True,
+    )
+    header: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    ended = 0
+    with _fields_of_any_length():
+        try:
+            for row in reader:
+                begun, ended = ended + 1, reader.line_num
+                if not row:
+                    continue
+                if not header:
+                    header = row
+                elif len(row) == len(header):
+                    rows.append(row)
+                    lines.append(begun)
+                else:
+                    dropped.refuse(
+                        invalid_rows(
+                            f"{name}, line {begun:,}: found {len(row)} values where the header "
+                            f"has {len(header)} columns. Texts that contain a {delimiter!r} or a "
+                            "line end must stand in quotes (quotechar='\"').",
+                            [(len(rows), row)],
+                            "with another number of values than columns",
+                        ),
+                        [f"line {begun:,}"],
+                    )
+        except csv.Error as error:
+            raise DataError(
+                f"{name}, line {reader.line_num:,}: {error}. Check the quotes from line "
+                f"{ended + 1:,} on, or pass delimiter= and quotechar= as the file has them."
+            ) from None
+    if not rows:
+        found = "no rows that can be used" if dropped.count else "no rows"
+        raise DataError(f"{name} has a header but {found}: at least one example is needed.")
+    return header, rows, lines

@@ -1,0 +1,130 @@
+"""Examples from Excel sheets."""
+
+from pathlib import Path
+from typing import Any
+
+from finetune_tf.base.labels import ProblemType
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.places import Places
+from finetune_tf.data.sources.columns import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+)
+from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.data.sources.text_files import as_path, read_bytes
+from finetune_tf.errors import DataError, MissingExtraError
+
+
+@names_checked(also=OTHER_COLUMNS)
+def from_excel(
+    path: str | Path,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: LabelColumns | None = "label",
+    labels: GivenLabels | None = None,
+    problem_type: ProblemType | None = None,
+    sheet: str | int = 0,
+    on_invalid: OnInvalid = "raise",
+    **columns: str,
+) -> Examples:
+    """Reads a sheet of an Excel file (.xlsx) whose first row names the columns.
+
+    Args:
+        path: The file.
+        text: Column of the texts.
+        text_pair: Column of the second texts.
+        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
+        labels: Names of the labels in the order of their numbers; by default read off the column.
+        problem_type: As in Hugging Face configs; by default read off the column.
+        sheet: Name of the sheet, or its number from 0 on; by default the first one.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `question=`, `context=` and `answers=`.
+
+    Raises:
+        DataError: If the file is missing or no .xlsx file, a sheet or column is missing, or a
+            text or label is missing or wrong.
+        MissingExtraError: If the package openpyxl is not installed.
+        UnknownArgumentError: If there is no such argument.
+    """
+    path = as_path(path)
+    dropped = Dropped(path.name, on_invalid)
+    header, rows, numbers = _read(path, sheet)
+    values = dict(zip(header, zip(*rows, strict=True), strict=False))
+    return build_examples(
+        available=header,
+        read=values.__getitem__,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        labels=labels,
+        problem_type=problem_type,
+        name=path.name,
+        more=columns,
+        dropped=dropped,
+        places=Places(numbers, "row", 1),
+    )
+
+
+def _read(path: Path, sheet: str | int) -> tuple[list[str], list[list[Any]], list[int]]:
+    """The header of a sheet, its rows without empty ones, and their numbers as Excel shows them."""
+    read_bytes(path)  # a file that is missing is told as for any other source
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise MissingExtraError(
+            "Excel files are read with the package openpyxl, which is not installed. Install it "
+            "with: pip install 'finetune-tf[excel]'"
+        ) from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except Exception as error:  # a file that is damaged or something else fails in any way
+        raise DataError(
+            f"{path.name} is no Excel file that can be read ({type(error).__name__}: {error}). "
+            "Save it as .xlsx, or as CSV for ft.data.from_csv."
+        ) from None
+    try:
+        table = _sheet(book, sheet, path)
+        table.reset_dimensions()  # what the file says of its size is wrong at times
+        rows: list[list[Any]] = []
+        numbers: list[int] = []
+        for number, cells in enumerate(table.iter_rows(), start=1):
+            # An error such as #N/A is no value.
+            row = [None if cell.data_type == "e" else cell.value for cell in cells]
+            if any(value is not None for value in row):
+                rows.append(row)
+                numbers.append(number)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path.name} is damaged ({type(error).__name__}: {error}). Save it again."
+        ) from None
+    finally:
+        book.close()
+    if not rows:
+        raise DataError(f"{path.name} is empty: at least one example is needed.")
+    width = max(map(len, rows))
+    rows = [row + [None] * (width - len(row)) for row in rows]
+    header = ["" if name is None else str(name).strip() for name in rows.pop(0)]
+    if not rows:
+        raise DataError(f"{path.name} has a header but no rows: at least one example is needed.")
+    return header, rows, numbers[1:]
+
+
+def _sheet(book: Any, sheet: str | int, path: Path) -> Any:
+    names = book.sheetnames
+    number = isinstance(sheet, int) and not isinstance(sheet, bool) and 0 <= sheet < len(names)
+    if not number and sheet not in names:
+        told = ", ".join(map(repr, names))
+        raise DataError(f"{path.name} has no sheet {sheet!r}; its sheets are {told}.")
+    table = book[names[sheet] if number else sheet]
+    if not hasattr(table, "iter_rows"):
+        raise DataError(f"The sheet {sheet!r} of {path.name} is a chart, not a table of cells.")
+    return table

@@ -1,0 +1,110 @@
+"""Examples from the datasets library of Hugging Face."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune_tf.base.labels import ProblemType
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.sources.columns import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+)
+from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
+
+
+@names_checked(also=OTHER_COLUMNS)
+def from_huggingface(
+    dataset: Any,
+    split: str | None = None,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: LabelColumns | None = "label",
+    labels: GivenLabels | None = None,
+    problem_type: ProblemType | None = None,
+    config: str | None = None,
+    on_invalid: OnInvalid = "raise",
+    **columns: str,
+) -> Examples:
+    """Makes examples of a Hugging Face data set.
+
+    Args:
+        dataset: A `datasets.Dataset`, a `DatasetDict`, or the name of a data set to load.
+        split: Which split, where there are several, such as "train".
+        text: Column of the texts.
+        text_pair: Column of the second texts.
+        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
+        labels: Names of the labels in the order of their numbers; by default those of the data
+            set's own `ClassLabel`, or else read off the column.
+        problem_type: As in Hugging Face configs; by default read off the column.
+        config: Which configuration of a named data set, such as "sst2" of "glue".
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
+
+    Raises:
+        DataError: If the data set cannot be loaded, a split or column is missing, or a text or
+            label is missing or wrong.
+        DataTypeError: If it is no such data set, or a streamed one.
+        MissingExtraError: If a name is given and the package datasets is not installed.
+    """
+    name = dataset if isinstance(dataset, str) else "the data set"
+    if isinstance(dataset, str):
+        dataset = _load(dataset, config)
+    if isinstance(dataset, dict):
+        if split not in dataset:
+            asked = "Say which split to read" if split is None else f"There is no split {split!r}"
+            raise DataError(f'{asked} of {name}: split="…", one of {", ".join(dataset)}.')
+        dataset = dataset[split]
+        name = f"{name} {split}"
+    if getattr(dataset, "column_names", None) is None or not hasattr(dataset, "__getitem__"):
+        raise DataTypeError(
+            f"from_huggingface takes a datasets.Dataset, found {type(dataset).__name__}. "
+            "Load it without streaming=True; for other tables there is from_pandas."
+        )
+    return build_examples(
+        available=dataset.column_names,
+        read=lambda column: list(dataset[column]),
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        labels=labels,
+        problem_type=problem_type,
+        name=name,
+        more=columns,
+        dropped=Dropped(name, on_invalid),
+        class_names=_class_names(dataset, columns.get("tags", label)),
+    )
+
+
+def _load(name: str, config: str | None) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError(
+            f"from_huggingface({name!r}) loads by name with the package datasets, which is not "
+            "installed. Install the extra 'datasets': pip install 'finetune_tf[datasets]'."
+        ) from error
+    try:
+        return datasets.load_dataset(name, config)
+    except (OSError, ValueError) as error:  # No network, no such data set or configuration.
+        raise DataError(
+            f"The data set {name!r} (config={config!r}) cannot be loaded: "
+            f"{str(error).partition(chr(10))[0]}. Without a network, pass "
+            "datasets.load_from_disk(FOLDER) instead, or read files with from_csv or from_jsonl."
+        ) from error
+
+
+def _class_names(dataset: Any, label: LabelColumns | None) -> Sequence[str] | None:
+    """Names of a `ClassLabel`, or of the one inside a list."""
+    if not isinstance(label, str):
+        return None
+    feature = (getattr(dataset, "features", None) or {}).get(label)
+    return getattr(getattr(feature, "feature", feature), "names", None)

@@ -1,0 +1,120 @@
+"""Label columns that give several labels a row: lists of names, or 0 and 1 for each label."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune_tf.base.labels import Labels, ProblemType, label_text, whole_number
+from finetune_tf.data.checks import invalid_rows, is_missing_label, offenders
+from finetune_tf.data.places import Places
+from finetune_tf.data.sources.label_values import (
+    check_numbers,
+    has_fraction,
+    plain,
+    sorted_names,
+    spelled_alike,
+    warn_of_similar,
+)
+from finetune_tf.errors import DataError
+
+_SEVERAL: ProblemType = "multi_label_classification"
+
+
+def labels_of_columns(
+    columns: Mapping[str, Sequence[Any]], source: str, places: Places | None = None
+) -> list[list[str]]:
+    """Turns several columns of 0 and 1, one a label, into a list of label names a row.
+
+    Raises:
+        DataError: If another value stands in a column.
+    """
+    flags = {
+        column: [_flag(plain(value)) for value in values] for column, values in columns.items()
+    }
+    for column, found in flags.items():
+        wrong = [(row, columns[column][row]) for row, flag in enumerate(found) if flag is None]
+        if wrong:
+            places = places or Places(range(len(found)))
+            raise invalid_rows(
+                f"The label column {column!r} of {source} must hold 0 or 1, found "
+                f"{places.told(wrong)}.",
+                wrong,
+                "with a label that is neither 0 nor 1",
+            )
+    names = list(flags)
+    rows = zip(*flags.values(), strict=True)
+    return [[name for name, flag in zip(names, row, strict=True) if flag] for row in rows]
+
+
+def label_lists(
+    values: list, labels: Labels | None, source: str, places: Places
+) -> tuple[list, Labels]:
+    """Decides what lists of labels mean; see `label_inference.infer_labels`."""
+    single = offenders(values, lambda row: not isinstance(row, list))
+    if single:
+        raise invalid_rows(
+            f"Several labels a row were expected in {source}, a list in each row; found "
+            f"{places.told(single)}.",
+            single,
+            "without a list of labels",
+        )
+    check_items(values, source, places, "labels")
+    width = len(values[0])
+    one_each = width > 1 and all(len(row) == width for row in values)
+    # Class numbers in one list differ, so equally long rows in which one repeats can only be flags.
+    flags = [[_flag(value) for value in row] for row in values] if one_each else []
+    if one_each and all(None not in row for row in flags):
+        labels = labels or Labels((f"LABEL_{i}" for i in range(width)), _SEVERAL)
+        if len(labels) != width:
+            raise DataError(
+                f"Each row of {source} has {width} values of 0 or 1, but there are {len(labels)} "
+                f"labels: {labels.told()}. Name one label for each value."
+            )
+        named = [[name for name, flag in zip(labels, row, strict=True) if flag] for row in flags]
+        return named, labels
+    if one_each and _are_numbers(values) and any(len(set(row)) < width for row in values):
+        wrong = [(i, row) for i, row in enumerate(values) if None in flags[i]]
+        raise invalid_rows(
+            f"Each row of {source} has {width} numbers, one for each label, which have to be 0 or "
+            f"1; found {places.told(wrong)}.",
+            wrong,
+            "with a label that is neither 0 nor 1",
+        )
+    if labels is None:
+        values = spelled_alike(values, source)
+        counts = Counter(label_text(value) for row in values for value in row)
+        check_numbers(counts, "label", source, "columns of 0 and 1, one a label")
+        warn_of_similar(counts, source)
+        labels = Labels(sorted_names(counts), _SEVERAL)
+    return values, labels
+
+
+def check_items(rows: list[list], source: str, places: Places, what: str) -> None:
+    """Checks that lists hold names and class numbers: nothing missing, no probabilities."""
+    wrong = offenders(rows, lambda row: any(map(is_missing_label, row)))
+    if wrong:
+        raise invalid_rows(
+            f"The {what} of {source} are missing in places: {places.told(wrong)}. Remove these "
+            "rows or fill them in.",
+            wrong,
+            f"with missing {what}",
+        )
+    wrong = offenders(rows, lambda row: any(has_fraction(label_text(value)) for value in row))
+    if wrong:
+        raise invalid_rows(
+            f"The {what} of {source} are lists of numbers with a fraction: {places.told(wrong)}. "
+            "If they are probabilities, give the most probable class a row, "
+            "np.argmax(values, axis=1), or 0 and 1 for each label, values >= 0.5.",
+            wrong,
+            "with numbers that are no labels",
+        )
+
+
+def _flag(value: Any) -> bool | None:
+    text = label_text(value).strip().lower()
+    text = whole_number(text) or text
+    return {"0": False, "1": True, "false": False, "true": True}.get(text)
+
+
+def _are_numbers(rows: list[list]) -> bool:
+    return all(isinstance(value, int | float) for row in rows for value in row)

@@ -1,0 +1,263 @@
+"""Single values of label columns: what may be one, and the same name from every source.
+
+A CSV file has texts only, a data frame turns whole numbers to floats where a row is missing, JSON
+has numbers and booleans of its own: what is written here makes one name of one label.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from finetune_tf.base.labels import (
+    is_integer_text,
+    label_text,
+    number_in,
+    similar_key,
+    whole_number,
+)
+from finetune_tf.data.checks import has_lone_surrogate, invalid_rows, is_missing, offenders
+from finetune_tf.data.places import Places, counted, shortened
+from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.messages import say, warn
+
+IGNORED = -100  # as in `tasks.task`: marks a target that counts for nothing
+_LONGEST_NUMBER = 18  # digits: what is longer is no class number
+_BOOLEANS = {"true": "True", "false": "False"}
+# What spreadsheets and exports write for nothing, and what may be the name of a class as well.
+_PERHAPS_MISSING = {"None", "null", "NULL", "NA", "N/A", "#N/A", "n/a"}
+FEW = 30  # up to here, distinct numbers are always taken for classes
+_MANY = 100  # from here on, it is said that distinct numbers are taken for classes
+_ROWS_A_CLASS = 10  # fewer on average, and whole numbers are likelier scores or ids
+_CULPRITS = 3  # pairs of names that a warning shows
+
+
+def plain(value: Any) -> Any:
+    """The Python value behind one of NumPy, TensorFlow, PyTorch or pandas; lists of such."""
+    if type(value) in (str, int, float, bool):
+        return value
+    if hasattr(value, "numpy") and not hasattr(value, "tolist"):
+        value = value.numpy()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def class_name(value: Any, class_names: Sequence[str]) -> Any:
+    """The name of a class number; what is no such number stays, for the checks to find."""
+    value = plain(value)
+    if isinstance(value, list):
+        return [class_name(item, class_names) for item in value]
+    is_number = isinstance(value, int) and 0 <= value < len(class_names)
+    return class_names[value] if is_number else value
+
+
+def check_kinds(rows: Sequence[Any], source: str, places: Places) -> None:
+    """Refuses what is no label: an object, bytes, a number that counts for nothing.
+
+    Args:
+        rows: A label or a list of labels a row, as `plain` gives them.
+        source: Name of the data in messages.
+        places: Where the rows stand.
+
+    Raises:
+        DataError: If a label is infinite, -100, or half a surrogate pair stands in it.
+        DataTypeError: If a value is neither a text nor a number, or a list holds a list.
+    """
+    kinds = set(map(type, rows))
+    if kinds <= {str}:
+        distinct = set(rows)
+    else:
+        distinct = None
+        wrong = offenders(rows, lambda row: not all(map(_is_label, _items(row))))
+        if wrong:
+            raise invalid_rows(
+                f"A label of {source} is a text or a number, or a list of such; found "
+                f"{places.told(wrong)}. {_instead_of_label(wrong[0][1])}",
+                wrong,
+                "with something else than a label",
+                DataTypeError,
+            )
+    if distinct is None or distinct & {"-100", "-100.0"}:
+        wrong = offenders(
+            rows, lambda row: any(label_text(item) in ("-100", "-100.0") for item in _items(row))
+        )
+        if wrong:
+            raise invalid_rows(
+                f"{source} has the label -100, which marks a target that counts for nothing: "
+                f"{places.told(wrong)}. Leave such rows out; batches of "
+                "rows that are tokenized already come from ft.data.tokenized_batches.",
+                wrong,
+                "with the label -100",
+            )
+    if distinct is None or any(not text.isascii() for text in distinct):
+        wrong = offenders(
+            rows, lambda row: any(isinstance(i, str) and has_lone_surrogate(i) for i in _items(row))
+        )
+        if wrong:
+            raise invalid_rows(
+                f"{source} has labels with half a surrogate pair, which no encoding can write: "
+                f"{places.told(wrong)}. Correct them.",
+                wrong,
+                "with half a surrogate pair",
+            )
+
+
+def _items(row: Any) -> Iterable[Any]:
+    return row if isinstance(row, list) else (row,)
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isinf(value)
+    if isinstance(value, int):
+        return abs(value) < 10**_LONGEST_NUMBER
+    return isinstance(value, str) or is_missing(value)
+
+
+def _instead_of_label(row: Any) -> str:
+    value = next(item for item in _items(row) if not _is_label(item))
+    if isinstance(value, dict):
+        return 'Name the value inside by its path: label="answer.class".'
+    if isinstance(value, list):
+        return "Lists within lists are no labels: give one list of names a row."
+    if isinstance(value, bytes):
+        return "Decode them first: value.decode('utf-8')."
+    if isinstance(value, int | float):
+        return "A number has to be finite and is written with up to 18 digits."
+    return "Write the name of the class: str(value)."
+
+
+def same_spelling(values: Sequence[Any], source: str) -> list[Any]:
+    """Labels so that the same data have the same names from every source.
+
+    Blanks around names are stripped, which is said. Where all labels are whole numbers, 1.0,
+    "1.0" and "1e0" become 1; where all are true or false, they are written True and False.
+
+    Args:
+        values: Labels without lists.
+        source: Name of the data in messages.
+
+    Returns:
+        The labels in their order; what needs no change is as it was.
+    """
+    texts = Counter(map(label_text, values))
+    stripped = {text: text.strip() for text in texts}
+    blanks = [text for text in texts if stripped[text] != text]
+    if blanks:
+        rows = sum(texts[text] for text in blanks)
+        found = counted(rows, "label loses the blanks", "labels lose the blanks")
+        say(f"{source}: {found} around the name, as in {shortened(blanks[0])}.")
+    names = set(stripped.values())
+    numbers = {name: whole_number(name) for name in names}
+    if all(number is not None for number in numbers.values()):
+        spelled = {text: numbers[name] for text, name in stripped.items()}
+    elif all(name.lower() in _BOOLEANS for name in names):
+        spelled = {text: _BOOLEANS[name.lower()] for text, name in stripped.items()}
+    else:
+        spelled = stripped
+    changed = {text: name for text, name in spelled.items() if text != name}
+    if not changed:
+        return list(values)
+    return [
+        value
+        if (name := changed.get(label_text(value))) is None
+        else (name if isinstance(value, str) else int(name))
+        for value in values
+    ]
+
+
+def warn_of_similar(counts: Counter[str], source: str) -> None:
+    """Warns once of names that probably mean one class, and of names that may mean nothing.
+
+    Args:
+        counts: How many rows have each name.
+        source: Name of the data in messages.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in counts:
+        alike.setdefault(similar_key(name), []).append(name)
+    pairs = [
+        (rare, common)
+        for names in alike.values()
+        for common in [max(names, key=lambda name: counts[name])]
+        for rare in names
+        if rare != common
+    ]
+    if pairs:
+        # A name that few rows have is likelier a slip than one that many have.
+        pairs.sort(key=lambda pair: counts[pair[0]])
+        told = ", ".join(
+            f"{rare!r} ({_rows(counts[rare])}) and {common!r} ({_rows(counts[common])})"
+            for rare, common in pairs[:_CULPRITS]
+        )
+        more = f" and {len(pairs) - _CULPRITS:,} more" if len(pairs) > _CULPRITS else ""
+        warn(
+            f"{source} has labels that differ by upper and lower case or blanks only and count as "
+            f"classes of their own: {told}{more}. Correct the spelling, or name all classes with "
+            "labels=[…] if this is meant."
+        )
+    if missing := sorted(_PERHAPS_MISSING & counts.keys()):
+        told = ", ".join(f"{name!r} ({_rows(counts[name])})" for name in missing[:_CULPRITS])
+        warn(
+            f"{source} has the label {told}, which often stands for a missing one. Correct or "
+            "remove such rows, or name all classes with labels=[…] if this is a class."
+        )
+
+
+def _rows(count: int) -> str:
+    return counted(count, "row", "rows")
+
+
+def has_fraction(name: str) -> bool:
+    """Whether a text writes a number that is not whole."""
+    number = number_in(name)
+    return number is not None and not number.is_integer()
+
+
+def is_decimal_comma(names: Collection[str]) -> bool:
+    """Whether all texts are numbers with a comma, as in "3,5", or whole ones."""
+    return any("," in name for name in names) and all(
+        number_in(name.replace(",", ".", 1)) is not None for name in names
+    )
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Names of classes in order: numerically where all are whole numbers."""
+    names = set(names)
+    return sorted(names, key=int if all(map(is_integer_text, names)) else None)
+
+
+def spelled_alike(rows: list[list], source: str) -> list[list]:
+    """Lists of labels in one spelling; see `same_spelling`."""
+    spelled = iter(same_spelling([value for row in rows for value in row], source))
+    return [[next(spelled) for _ in row] for row in rows]
+
+
+def check_numbers(counts: Counter[str], column: str, source: str, otherwise: str) -> None:
+    """Says, warns or refuses where many distinct whole numbers would become classes."""
+    number, rows = len(counts), counts.total()
+    if number <= FEW:
+        return
+    if not all(map(is_integer_text, counts)):
+        if number > max(_MANY, rows / 2):
+            warn(
+                f"The column {column!r} of {source} has {number:,} different texts in {rows:,} "
+                'rows, and each counts as a class. Is it the right column? label="…" names it.'
+            )
+        return
+    least, most = min(map(int, counts)), max(map(int, counts))
+    found = (
+        f"The column {column!r} of {source} has {number:,} different whole numbers ({least} to "
+        f"{most}) in {rows:,} rows"
+    )
+    advice = f"Give {otherwise}, or labels=[…] with the names of the classes."
+    is_count = least in (0, 1) and most - least == number - 1
+    if number > rows / 2:
+        raise DataError(f"{found}, too many to be classes. {advice}")
+    if not is_count or rows < _ROWS_A_CLASS * number:
+        warn(f"{found}, and each counts as a class. {advice}")
+    elif number >= _MANY:
+        say(f"{found}, and each counts as a class. {advice}")

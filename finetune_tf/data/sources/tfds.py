@@ -1,0 +1,247 @@
+"""Examples from TensorFlow Datasets."""
+
+import functools
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from finetune_tf.base.labels import ProblemType
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.examples import Examples
+from finetune_tf.data.sources.columns import (
+    OTHER_COLUMNS,
+    GivenLabels,
+    LabelColumns,
+    OnInvalid,
+    build_examples,
+    wanted_columns,
+)
+from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.data.sources.paths import column_at
+from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.messages import one_line
+
+NETWORK_TIMEOUT = 3.0
+READ_AT_ONCE = 1024
+
+
+@names_checked(also=OTHER_COLUMNS)
+def from_tfds(
+    builder: Any,
+    split: str = "train",
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: LabelColumns | None = "label",
+    data_dir: str | None = None,
+    labels: GivenLabels | None = None,
+    problem_type: ProblemType | None = None,
+    on_invalid: OnInvalid = "raise",
+    **columns: str,
+) -> Examples:
+    """Reads a data set of TensorFlow Datasets.
+
+    What is prepared already is read from disk. Otherwise it is downloaded, but only after a look
+    at whether there is a network, since TFDS would try for minutes.
+
+    Args:
+        builder: A name such as "glue/sst2", or a `tfds.core.DatasetBuilder`.
+        split: Which split, also a part of one such as "train[:10%]".
+        text: Feature of the texts; by default the only one that holds texts.
+        text_pair: Feature of the second texts.
+        label: Feature of the labels; several features of 0 and 1, one a label; None without
+            labels, also where the labels of a test split are hidden (-1).
+        data_dir: Where prepared data sets lie; by default that of TFDS.
+        labels: Names of the labels in the order of their numbers; by default those of the data
+            set's own `ClassLabel`, or else read off the feature.
+        problem_type: As in Hugging Face configs; by default read off the feature.
+        on_invalid: What happens with rows that cannot be used, because a text or label is missing
+            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
+            many there are.
+        **columns: Columns of tasks that are not about whole texts, instead of those above:
+            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
+            and `answers=`.
+
+    Raises:
+        DataError: If there is no such data set, split or feature, it is neither prepared nor can
+            be downloaded, or a text or label is missing or wrong.
+    """
+    if isinstance(builder, str):
+        builder = _find(builder, data_dir)
+    if not hasattr(builder, "info"):
+        raise DataTypeError(
+            f"from_tfds takes a name such as 'glue/sst2' or a DatasetBuilder, found "
+            f"{type(builder).__name__}."
+        )
+    if split is None or isinstance(split, int):
+        raise DataTypeError(f"split= is a name such as 'train', found {split!r}.")
+    name = f"{builder.info.full_name} {split}"
+    features = builder.info.features
+    if text is None and not columns:
+        text = _only_text(features, text_pair, name)
+    wanted = [
+        column_at(argument, column, list(features), name).base
+        for argument, column in wanted_columns(text, text_pair, label, columns)
+    ]
+
+    @functools.cache
+    def values() -> dict[str, list]:
+        _prepare(builder)
+        return _read(builder, split, wanted)
+
+    # Read late, so that a wrong column is told before a download.
+    return build_examples(
+        available=features,
+        read=lambda column: values()[column],
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        labels=labels,
+        problem_type=problem_type,
+        name=name,
+        more=columns,
+        dropped=Dropped(name, on_invalid),
+        class_names=_class_names(features, columns.get("tags", label)),
+    )
+
+
+def _find(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    if ":" in name and not network_reachable():  # A community data set: its index is online.
+        raise DataError(f"{name!r} cannot be looked up without a network.")
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except ValueError as error:  # Also that of an unknown name, followed by all known ones.
+        raise DataError(
+            f"TensorFlow Datasets cannot find {name!r}: {str(error).splitlines()[0]} Check the "
+            "name, or pass the data_dir= in which the data set lies."
+        ) from None
+
+
+def _prepare(builder: Any) -> None:
+    if not builder.is_prepared():
+        _download_and_prepare(builder)
+    if not builder.info.splits:  # prepared by another process since this builder was made
+        builder.info.read_from_directory(builder.data_dir)
+
+
+def _download_and_prepare(builder: Any) -> None:
+    # Only data sets of TFDS itself are known to download; a user's own may read local files.
+    downloads = type(builder).__module__.startswith("tensorflow_datasets.")
+    if downloads and not network_reachable():
+        name = builder.info.full_name.rpartition("/")[0]
+        raise DataError(
+            f"{name} is not prepared ({builder.data_dir} holds nothing) and there is no network "
+            "to download it. Where there is one, prepare it with "
+            f"tfds.builder({name!r}, data_dir=FOLDER).download_and_prepare(), copy FOLDER here "
+            "and pass data_dir=FOLDER; or read your own files with from_csv or from_jsonl."
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        if builder.is_prepared():  # another process was faster; its files come with one rename
+            builder.info.read_from_directory(builder.data_dir)
+        elif _is_of_files(error):
+            raise DataError(
+                f"{builder.info.full_name} cannot be prepared in {builder.data_dir} "
+                f"({one_line(str(error))[:300]}). Make room there, or pass another data_dir=FOLDER."
+            ) from None
+        else:
+            raise
+
+
+def _is_of_files(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, is about reading or writing files."""
+    import tensorflow as tf
+
+    while error is not None:
+        if isinstance(error, OSError | tf.errors.OpError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def network_reachable(timeout: float = NETWORK_TIMEOUT) -> bool:
+    """Whether a connection to the outside (or its proxy) comes about within `timeout` seconds."""
+    proxy = urllib.request.getproxies().get("https")
+    url = urllib.parse.urlsplit(proxy or "https://storage.googleapis.com")
+    connected = threading.Event()
+
+    def connect() -> None:
+        try:
+            with socket.create_connection((url.hostname, url.port or 443), timeout=timeout):
+                connected.set()
+        except OSError:
+            return
+
+    # In a thread of its own, since looking up a host name takes no timeout.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(timeout)
+    return connected.is_set()
+
+
+def _only_text(features: Any, text_pair: str | None, name: str) -> str:
+    import tensorflow as tf
+
+    texts = [
+        column
+        for column, feature in features.items()
+        if feature.shape == () and feature.tf_dtype == tf.string and column != text_pair
+    ]
+    if len(texts) != 1:
+        found = ", ".join(repr(column) for column in texts) or "none"
+        raise DataError(
+            f'Say which feature of {name} holds the texts: text="…". Text features are: {found}.'
+        )
+    return texts[0]
+
+
+def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
+
+    try:
+        rows = builder.as_dataset(split=split)
+    except ValueError as error:
+        splits = ", ".join(builder.info.splits)
+        raise DataError(
+            f"{builder.info.full_name} has no split {split!r}; there are: {splits}."
+        ) from error
+    columns: dict[str, list] = {column: [] for column in wanted}
+    rows = rows.map(lambda row: {column: row[column] for column in wanted})
+    for batch in rows.ragged_batch(READ_AT_ONCE):
+        for column, values in batch.items():
+            columns[column] += _as_rows(values)
+    return columns
+
+
+def _as_rows(values: Any) -> list:
+    """One Python value a row; of a feature made of several, one dict a row."""
+    import tensorflow as tf
+
+    if isinstance(values, dict):
+        parts = {name: _as_rows(part) for name, part in values.items()}
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    is_ragged = isinstance(values, tf.RaggedTensor)
+    return _decode(values.to_list() if is_ragged else values.numpy().tolist())
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"A text of the data set is not UTF-8: {value[:40]!r}. Prepare it with texts in UTF-8."
+        ) from None
+
+
+def _class_names(features: Any, label: LabelColumns | None) -> list[str] | None:
+    if not isinstance(label, str) or label not in features:  # FeaturesDict has no get().
+        return None
+    feature = features[label]
+    return getattr(getattr(feature, "feature", feature), "names", None)

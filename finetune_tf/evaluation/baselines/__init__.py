@@ -1,0 +1,1 @@
+"""Simple methods that a fine-tuned model should beat."""

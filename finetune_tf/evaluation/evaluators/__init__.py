@@ -1,0 +1,1 @@
+"""How the predictions of each kind of task are measured."""

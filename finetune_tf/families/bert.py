@@ -1,0 +1,203 @@
+"""BERT (Devlin et al. 2019), MiniLM and others of its layout; and what its kin share with it."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
+from finetune_tf.families import config_values as values
+from finetune_tf.families.family import Family, Head, first_of, require_divisor
+from finetune_tf.kernels import ACTIVATIONS
+from finetune_tf.weights.table import Weight, block, embedding, linear, norm
+
+WORDS = "embeddings/word/embeddings"  # the variable that decoders are tied to
+BLOCK = {
+    "attention/query": "attention.self.query",
+    "attention/key": "attention.self.key",
+    "attention/value": "attention.self.value",
+    "attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward/intermediate": "intermediate.dense",
+    "feed_forward/output": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+
+DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+
+RULES = {
+    "vocab_size": values.VOCABULARY,
+    "hidden_size": values.FEATURES,
+    "num_hidden_layers": values.DEPTH,
+    "num_attention_heads": values.FEATURES,
+    "intermediate_size": values.INTERMEDIATE,
+    "hidden_act": values.TEXT,
+    "hidden_dropout_prob": values.RATE,
+    "attention_probs_dropout_prob": values.RATE,
+    "classifier_dropout": values.RATE_OR_NULL,
+    "max_position_embeddings": values.POSITIONS,
+    "type_vocab_size": values.FEATURES,
+    "initializer_range": values.DEVIATION,
+    "layer_norm_eps": values.EPSILON,
+    "pad_token_id": values.TOKEN_OR_NULL,
+}
+
+SUPPORTED = {
+    "hidden_act": tuple(sorted(ACTIVATIONS)),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": ({}, []),
+}
+
+DROPOUT_KEYS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+def check_heads(config: dict) -> None:
+    """Refuses heads that do not divide the hidden size."""
+    require_divisor(config, "hidden_size", "num_attention_heads")
+
+
+def bert_block_arguments(config: dict, dtype: Any) -> dict[str, Any]:
+    """What `bert_block` needs, read from a config with BERT's keys."""
+    return {
+        "hidden_size": config["hidden_size"],
+        "num_heads": config["num_attention_heads"],
+        "intermediate_size": config["intermediate_size"],
+        "activation": config["hidden_act"],
+        "dropout": config["hidden_dropout_prob"],
+        "attention_dropout": config["attention_probs_dropout_prob"],
+        "layer_norm_eps": config["layer_norm_eps"],
+        "initializer_range": config["initializer_range"],
+        "dtype": dtype,
+    }
+
+
+def bert_embeddings(config: dict, dtype: Any, **options: Any) -> Embeddings:
+    """The first stage, read from a config with BERT's keys.
+
+    Args:
+        config: Complete.
+        dtype: Keras dtype policy.
+        **options: For `Embeddings`, where a family differs from BERT.
+    """
+    arguments = {
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["hidden_size"],
+        "max_positions": config["max_position_embeddings"],
+        "type_vocab_size": config["type_vocab_size"],
+        "dropout": config["hidden_dropout_prob"],
+        "layer_norm_eps": config["layer_norm_eps"],
+        "initializer_range": config["initializer_range"],
+        "padding_idx": config["pad_token_id"],
+    }
+    return Embeddings(**{**arguments, **options}, dtype=dtype, name="embeddings")
+
+
+def bert_backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
+    """Embeddings and blocks; `options` are for `Embeddings`."""
+    arguments = bert_block_arguments(config, dtype)
+    blocks = [
+        bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
+    ]
+    return encoder(bert_embeddings(config, dtype, **options), blocks)
+
+
+def bert_weights(config: dict, parts: Mapping[str, str] = BLOCK) -> list[Weight]:
+    """The table of a backbone whose modules are called as BERT's are, apart from block parts."""
+    table = [
+        Weight("embeddings.position_ids", None),  # 0, 1, 2 …, stored by old releases
+        *embedding("embeddings.word_embeddings", "embeddings/word"),
+        *embedding("embeddings.position_embeddings", "embeddings/position"),
+        *embedding("embeddings.token_type_embeddings", "embeddings/token_type"),
+        *norm("embeddings.LayerNorm", "embeddings/norm"),
+        *linear("pooler.dense", "pooler/dense"),
+    ]
+    for i in range(config["num_hidden_layers"]):
+        table += block(f"encoder.layer.{i}", f"block_{i}", parts)
+    return table
+
+
+def vocabulary_transform(config: dict, activation: str, size: int | None = None) -> partial:
+    """The layer between backbone and tied decoder of a masked-language head."""
+    return partial(
+        Transform,
+        size or config["hidden_size"],
+        activation,
+        layer_norm_eps=config["layer_norm_eps"],
+        initializer_range=config["initializer_range"],
+        name="transform",
+    )
+
+
+def vocabulary_weights(module: str, norm_name: str = "layer_norm") -> list[Weight]:
+    """Rows of a masked-language head that keeps all of its parts in one module."""
+    return [
+        *linear(f"{module}.dense", "transform/dense"),
+        *norm(f"{module}.{norm_name}", "transform/norm"),
+        *decoder_weights(module),
+    ]
+
+
+def decoder_weights(module: str) -> list[Weight]:
+    """Rows of a decoder tied to the word table, whose bias may be stored under two names."""
+    return [
+        Weight(f"{module}.bias", "vocabulary_bias/bias"),
+        Weight(f"{module}.decoder.bias", "vocabulary_bias/bias"),
+        Weight(f"{module}.decoder.weight", None, tied_to=WORDS),
+    ]
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
+    pooler = partial(
+        Transform,
+        config["hidden_size"],
+        "tanh",
+        initializer_range=config["initializer_range"],
+        name="pooler",
+    )
+    classifier = linear("classifier", "classifier/dense")
+    masked = "cls.predictions"
+    return {
+        "text-classification": Head(classifier, dropout, pooler),
+        "token-classification": Head(classifier, dropout),
+        "question-answering": Head(linear("qa_outputs", "classifier/dense")),
+        "fill-mask": Head(
+            [
+                *linear(f"{masked}.transform.dense", "transform/dense"),
+                *norm(f"{masked}.transform.LayerNorm", "transform/norm"),
+                *decoder_weights(masked),
+            ],
+            transform=vocabulary_transform(config, config["hidden_act"]),
+        ),
+        "feature-extraction": Head(transform=pooler),
+    }
+
+
+BERT = Family(
+    model_type="bert",
+    class_prefix="Bert",
+    tensor_prefix="bert",
+    defaults=DEFAULTS,
+    rules=RULES,
+    supported=SUPPORTED,
+    dropout_keys=DROPOUT_KEYS,
+    backbone=bert_backbone,
+    weights=bert_weights,
+    heads=_heads,
+    check=check_heads,
+)

@@ -1,0 +1,62 @@
+"""ELECTRA (Clark et al. 2020): discriminators and generators."""
+
+from dataclasses import replace
+from typing import Any
+
+from finetune_tf.architectures import Backbone
+from finetune_tf.families import config_values as values
+from finetune_tf.families.bert import (
+    BERT,
+    DEFAULTS,
+    RULES,
+    WORDS,
+    bert_backbone,
+    bert_weights,
+    vocabulary_transform,
+)
+from finetune_tf.families.family import Head
+from finetune_tf.families.roberta import roberta_heads
+from finetune_tf.weights.table import Weight, linear, norm
+
+
+def _backbone(config: dict, dtype: Any) -> Backbone:
+    size = config["embedding_size"]
+    project = "after" if size != config["hidden_size"] else None
+    return bert_backbone(config, dtype, embedding_size=size, project=project)
+
+
+def _weights(config: dict) -> list[Weight]:
+    return [*bert_weights(config), *linear("embeddings_project", "embeddings/projection")]
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    masked = Head(
+        [
+            *linear("generator_predictions.dense", "transform/dense"),
+            *norm("generator_predictions.LayerNorm", "transform/norm"),
+            Weight("generator_lm_head.bias", "vocabulary_bias/bias"),
+            Weight("generator_lm_head.weight", None, tied_to=WORDS),
+        ],
+        transform=vocabulary_transform(config, "gelu", config["embedding_size"]),
+    )
+    bare = {"feature-extraction": Head()}  # has no pooler
+    return {**roberta_heads(config, activation="gelu"), **bare, "fill-mask": masked}
+
+
+ELECTRA = replace(
+    BERT,
+    model_type="electra",
+    class_prefix="Electra",
+    tensor_prefix="electra",
+    defaults={
+        **DEFAULTS,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
+    rules={**RULES, "embedding_size": values.FEATURES},
+    backbone=_backbone,
+    weights=_weights,
+    heads=_heads,
+)

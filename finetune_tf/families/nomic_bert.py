@@ -1,0 +1,118 @@
+"""Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions and gated feed-forward parts."""
+
+from dataclasses import replace
+from typing import Any
+
+from finetune_tf.architectures import Backbone, RotaryPositions, bert_block, encoder
+from finetune_tf.families import config_values as values
+from finetune_tf.families.bert import (
+    BERT,
+    DEFAULTS,
+    RULES,
+    bert_block_arguments,
+    bert_embeddings,
+    decoder_weights,
+)
+from finetune_tf.families.family import Head, unsupported
+from finetune_tf.families.rotary import ROPE, check_rope_type, check_rotary_heads
+from finetune_tf.weights.table import Weight, block, embedding, linear, norm
+
+_BLOCK = {
+    "attention/query_key_value": "attn.Wqkv",
+    "attention/output": "attn.out_proj",
+    "attention_norm": "norm1",
+    "feed_forward/intermediate": "mlp.fc12",
+    "feed_forward/gate": "mlp.fc11",
+    "feed_forward/output": "mlp.fc2",
+    "feed_forward_norm": "norm2",
+}
+
+
+def rotary_backbone(
+    config: dict, dtype: Any, theta: float, attention: dict, feed_forward: dict
+) -> Backbone:
+    """BERT's embeddings without positions, and blocks whose attention is rotary.
+
+    Args:
+        config: Complete, with BERT's keys.
+        dtype: Keras dtype policy.
+        theta: Base of the rotary positions, unless the config has one.
+        attention: For `MultiHeadAttention`, where families differ.
+        feed_forward: For `FeedForward`, likewise.
+    """
+    arguments = bert_block_arguments(config, dtype) | {
+        "attention_options": {"rotary": True, "fused": True, **attention},
+        "feed_forward_options": {"use_bias": False, **feed_forward},
+    }
+    depth, size = config["num_hidden_layers"], config["hidden_size"]
+    theta = (config.get("rope_parameters") or {}).get("rope_theta") or theta
+    positions = RotaryPositions(size // config["num_attention_heads"], theta, name="positions")
+    blocks = [bert_block(**arguments, name=f"block_{i}") for i in range(depth)]
+    first = bert_embeddings(config, dtype, max_positions=0)
+    return encoder(first, blocks, positions=[positions] * depth)
+
+
+def _backbone(config: dict, dtype: Any) -> Backbone:
+    return rotary_backbone(config, dtype, 1000.0, {"use_bias": False}, {"gated": "apart"})
+
+
+def check_rotary(config: dict) -> None:
+    """Refuses heads of an odd size and rotary positions that are scaled."""
+    check_rotary_heads(config)
+    size = config["hidden_size"] // config["num_attention_heads"]
+    if config.get("head_dim") not in (None, size):
+        raise unsupported(config, "head_dim", f"the hidden_size over the heads, {size}")
+    check_rope_type(config, "rope_parameters", config.get("rope_parameters"))
+
+
+def _weights(config: dict) -> list[Weight]:
+    table = [
+        *embedding("embeddings.word_embeddings", "embeddings/word"),
+        *embedding("embeddings.token_type_embeddings", "embeddings/token_type"),
+        *norm("emb_ln", "embeddings/norm"),
+        *linear("pooler.dense", "pooler/dense"),
+    ]
+    for i in range(config["num_hidden_layers"]):
+        table += block(f"encoder.layers.{i}", f"block_{i}", _BLOCK)
+    return table
+
+
+def rotary_heads(config: dict, masked: list[Weight], activation: str) -> dict[str, Head]:
+    """BERT's heads without question answering, and without a pooler in a bare model.
+
+    Args:
+        config: Complete.
+        masked: Rows of the masked-language head.
+        activation: Of that head.
+    """
+    heads = {**BERT.heads({**config, "hidden_act": activation}), "feature-extraction": Head()}
+    heads["fill-mask"] = replace(heads["fill-mask"], weights=masked)
+    return {task: head for task, head in heads.items() if task != "question-answering"}
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    module = "cls.predictions"
+    below = linear(f"{module}.transform.dense", "transform/dense")
+    below += norm(f"{module}.transform.layer_norm", "transform/norm")
+    return rotary_heads(config, [*below, *decoder_weights(module)], config["hidden_act"])
+
+
+NOMIC_BERT = replace(
+    BERT,
+    model_type="nomic_bert",
+    class_prefix="NomicBert",
+    tensor_prefix="nomic_bert",
+    defaults={
+        **DEFAULTS,
+        "vocab_size": 30528,
+        "hidden_act": "silu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "max_position_embeddings": 2048,
+    },
+    rules={**RULES, "rope_parameters": ROPE, "head_dim": replace(values.FEATURES, also=(None,))},
+    backbone=_backbone,
+    weights=_weights,
+    heads=_heads,
+    check=check_rotary,
+)

@@ -1,0 +1,57 @@
+"""The model families there are: one row each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_tf.base.arguments import shown
+from finetune_tf.errors import CheckpointError
+from finetune_tf.families.albert import ALBERT
+from finetune_tf.families.bert import BERT
+from finetune_tf.families.deberta import DEBERTA
+from finetune_tf.families.deberta_v2 import DEBERTA_V2
+from finetune_tf.families.distilbert import DISTILBERT
+from finetune_tf.families.electra import ELECTRA
+from finetune_tf.families.family import Family
+from finetune_tf.families.gte import GTE
+from finetune_tf.families.modernbert import MODERNBERT
+from finetune_tf.families.mpnet import MPNET
+from finetune_tf.families.nomic_bert import NOMIC_BERT
+from finetune_tf.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        BERT,
+        DISTILBERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        CAMEMBERT,
+        ELECTRA,
+        ALBERT,
+        MPNET,
+        DEBERTA,
+        DEBERTA_V2,
+        MODERNBERT,
+        NOMIC_BERT,
+        GTE,
+    )
+}
+
+
+def family_of(config: Mapping[str, Any], where: object = "config.json") -> Family:
+    """The family that a config belongs to.
+
+    Args:
+        config: The content of config.json.
+        where: What to call it in a message.
+
+    Raises:
+        CheckpointError: If the model type is missing or unknown.
+    """
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{where} has the model_type {shown(model_type)}, which finetune_tf does not know; "
+            f"known are: {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model_type]

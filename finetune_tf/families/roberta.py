@@ -1,0 +1,97 @@
+"""RoBERTa (Liu et al. 2019), XLM-RoBERTa (Conneau et al. 2020), CamemBERT (Martin et al. 2020).
+
+Positions count from behind the padding token, and the classifier brings its own pooler.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from finetune_tf.architectures import Backbone, Transform
+from finetune_tf.families import config_values as values
+from finetune_tf.families.bert import (
+    BERT,
+    DEFAULTS,
+    RULES,
+    bert_backbone,
+    bert_weights,
+    check_heads,
+    vocabulary_transform,
+    vocabulary_weights,
+)
+from finetune_tf.families.family import Head, first_of, unsupported
+from finetune_tf.weights.table import Weight, linear, without
+
+
+def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
+    """The heads of RoBERTa and of what imitates it.
+
+    Args:
+        config: Complete.
+        activation: Of the classifier's pooler.
+    """
+    dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
+    pooler = partial(
+        Transform,
+        config["hidden_size"],
+        initializer_range=config["initializer_range"],
+        name="pooler",
+    )
+    of_classifiers = partial(pooler, activation=activation, dropout=dropout)
+    return {
+        "text-classification": Head(classifier_weights(), dropout, of_classifiers),
+        "token-classification": Head(linear("classifier", "classifier/dense"), dropout),
+        "question-answering": Head(linear("qa_outputs", "classifier/dense")),
+        "fill-mask": Head(
+            vocabulary_weights("lm_head"), transform=vocabulary_transform(config, "gelu")
+        ),
+        "feature-extraction": Head(
+            linear("pooler.dense", "pooler/dense"), transform=partial(pooler, activation="tanh")
+        ),
+    }
+
+
+def classifier_weights() -> list[Weight]:
+    """Rows of a classifier that has its pooler inside."""
+    return [
+        *linear("classifier.dense", "pooler/dense"),
+        *linear("classifier.out_proj", "classifier/dense"),
+    ]
+
+
+def _backbone(config: dict, dtype: Any) -> Backbone:
+    return bert_backbone(config, dtype, skip_padding=True)
+
+
+def _weights(config: dict) -> list[Weight]:
+    """BERT's table; the pooler of a bare model is not the one that classifiers use."""
+    return without(bert_weights(config), "pooler")
+
+
+def positions_left(config: dict) -> int:
+    """Positions up to the padding token's are never used."""
+    return config["max_position_embeddings"] - config["pad_token_id"] - 1
+
+
+def _check(config: dict) -> None:
+    check_heads(config)
+    if positions_left(config) < 1:
+        fitting = f"more than the pad_token_id + 1, {config['pad_token_id'] + 1}"
+        raise unsupported(config, "max_position_embeddings", fitting)
+
+
+ROBERTA = replace(
+    BERT,
+    model_type="roberta",
+    class_prefix="Roberta",
+    tensor_prefix="roberta",
+    defaults={**DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
+    rules={**RULES, "pad_token_id": values.TOKEN},  # positions are counted from it
+    backbone=_backbone,
+    weights=_weights,
+    heads=roberta_heads,
+    max_length=positions_left,
+    check=_check,
+)
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_prefix="XLMRoberta")
+CAMEMBERT = replace(ROBERTA, model_type="camembert", class_prefix="Camembert")

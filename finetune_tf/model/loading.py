@@ -1,0 +1,303 @@
+"""`load`: a checkpoint and a task make a Keras model."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.labels import Labels
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.checkpoints import Checkpoint, open_checkpoint
+from finetune_tf.errors import CheckpointError
+from finetune_tf.families import Head
+from finetune_tf.messages import say
+from finetune_tf.model import saving
+from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.model.model_info import ModelInfo
+from finetune_tf.tasks import Task, get_task
+from finetune_tf.tasks.task_inference import TaskChoice, choose_task, is_class_of_other_task
+from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
+from finetune_tf.training.untrained import initial_weights
+from finetune_tf.weights.deferred import require_memory, shapes_only
+from finetune_tf.weights.matching import LoadReport, fill, match
+from finetune_tf.weights.table import Weight
+from finetune_tf.weights.tensors import FLOATS
+
+
+@names_checked
+def load(
+    checkpoint: str | Path | Mapping[str, Any],
+    task: str | None = None,
+    *,
+    labels: Labels | Iterable[str] | Mapping[Any, str] | int | None = None,
+    problem_type: str | None = None,
+    pooling: Literal["auto", "pooler", "cls", "mean"] = "auto",
+    dropout: float | None = None,
+    dtype: Any = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    new_head: bool = False,
+    gradient_checkpointing: bool = False,
+    model_class: type[FineTuneModel] = FineTuneModel,
+) -> FineTuneModel:
+    """Loads a Hugging Face checkpoint as a Keras model for a task.
+
+    Says in one line what was filled, what is new and what was left unused. A trained head is
+    loaded when the labels fit it.
+
+    Args:
+        checkpoint: A folder, or a Hub id such as "bert-base-uncased"; a file with weights, which
+            needs `config` if no config.json stands beside it; or the content of a config.json, for
+            a model with random weights.
+        task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`. By default the one
+            that the checkpoint was trained for, which is said with the reason; a pretrained one
+            becomes a text classifier with a new head, above all where labels are given.
+        labels: Names of the outputs in order (`train.labels` of your data), by number as in a
+            config's id2label, or how many. By default those of the checkpoint. One label means a
+            number (regression).
+        problem_type: "single_label_classification", "multi_label_classification" or
+            "regression"; by default what the labels or the checkpoint say.
+        pooling: For tasks about whole texts, how a text becomes one vector. "pooler" is the
+            family's own, "cls" the first token, "mean" the average over tokens; "auto" is what
+            the checkpoint was trained with.
+        dropout: Replaces every dropout rate of the config.
+        dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 where
+            the device has units for it, else float32. By default the global one.
+            Logits are float32 always. A model in float32 turns TensorFloat-32 off in this process,
+            because PyTorch does without it.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+        config: Keys that replace those of config.json.
+        new_head: Replaces a trained head instead of loading it.
+        gradient_checkpointing: Computes the inside of every block again for its gradient instead
+            of keeping it: about a third more time a step, and far less memory.
+        model_class: A subclass of FineTuneModel to make.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be had, is damaged or unsupported, has a
+            trained head for other labels, or does not say what task it is for.
+        ModelError: If there is no such task or dtype policy.
+    """
+    check(dropout=dropout)
+    if task is not None:
+        get_task(task)  # a misspelt one is told before a download
+    policy = policy_of(dtype)
+    if dtype == "auto":
+        say(device_line(policy.name))
+        dtype = policy.name
+    if policy.compute_dtype == "float32":
+        compute_float32_in_full()
+    source = open_checkpoint(checkpoint, revision, cache_dir, config)
+    choice = choose_task(task, source, is_labelled=labels is not None or problem_type is not None)
+    task_, task = choice.task, choice.task.name
+    head = source.family.head(task, source.config)
+    pooling = _choose_pooling(pooling, task_, source)
+    # A trained head is looked for where such a model is saved.
+    rows = task_.layout(pooling).rows(head)
+    trained = not new_head and _is_trained(rows, task_, source, pooling)
+    labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
+    task_ = get_task(task, labels)
+    complete = _adapted(source, task_, dropout)
+    head = source.family.head(task, complete)
+
+    with shapes_only() as variables:
+        model = _chain(model_class, source, task_, head, complete, pooling, dtype)
+    for layer in model.layers:
+        if hasattr(layer, "gradient_checkpointing"):
+            layer.gradient_checkpointing = gradient_checkpointing
+    # Without rows for the output layer, a trained one that is not wanted is reported as unused.
+    wanted = [row for row in rows if trained or not row.belongs_to(task_.output_layers)]
+    table = source.family.weights(complete) + wanted
+    matched = match(model.weights, table, source.tensors)
+    report = matched.report
+    if source.tensors:
+        _refuse_holes(report, source, task_)
+    require_memory(variables, str(source.folder))
+    fill(variables, matched)
+    head_layers = _head_layers(model, report, source, task_)
+    model.info = ModelInfo(
+        checkpoint=str(source.folder if isinstance(checkpoint, Mapping) else checkpoint),
+        tokenizer=str(source.folder),
+        task=task,
+        labels=labels,
+        pooling=pooling,
+        config=complete,
+        head_layers=head_layers,
+        initial_weights=initial_weights(model, report.untrained, head_layers),
+        file_dtype=matched.dtype,
+        max_length=task_.max_length(source.modules),
+        pretrained=report.trained,
+    )
+    model._tokenizer_files = source.tokenizer_files
+    say(_summary(model, report, choice))
+    return model
+
+
+def _chain(
+    model_class: type[FineTuneModel],
+    source: Checkpoint,
+    task: Task,
+    head: Head,
+    config: dict,
+    pooling: str | None,
+    dtype: Any,
+) -> FineTuneModel:
+    """Backbone and head as one Functional model."""
+    backbone = source.family.backbone(config, dtype)
+    outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
+    return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
+
+
+def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
+    known = ("auto", *task.poolings)
+    if asked not in known:
+        raise CheckpointError(
+            f"A pooling for {task.name} is one of {', '.join(known)}, found {asked!r}."
+        )
+    if not task.poolings:
+        return None
+    trained_with = source.modules.pooling
+    chosen = trained_with or task.poolings[0] if asked == "auto" else asked
+    if chosen not in task.poolings:
+        raise CheckpointError(
+            f"{source.folder} was trained with the pooling {chosen!r}, which is not supported; "
+            f"choose one: load(…, pooling='mean'), or another of {', '.join(task.poolings)}."
+        )
+    return chosen
+
+
+def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str | None) -> bool:
+    """Whether the checkpoint has an output layer for this task and pooling."""
+    output = [row for row in rows if row.belongs_to(task.output_layers)]
+    if not any(row.is_in(source.tensors) for row in output):
+        return False
+    if not task.has_labels:
+        return True
+    in_dense = any(row.is_in(source.modules.dense) for row in output)
+    if in_dense and source.modules.activation != "Identity":
+        raise CheckpointError(
+            f"{source.folder} has a Dense module that ends in the activation "
+            f"{source.modules.activation!r}; a head that gives logits has Identity. Replace the "
+            "head with load(…, new_head=True)."
+        )
+    own = not task.poolings or pooling == (source.modules.pooling or "pooler")
+    return own and not is_class_of_other_task(source, task)
+
+
+def _choose_labels(
+    asked: Labels | Iterable[str] | int | None,
+    problem_type: str | None,
+    task: Task,
+    source: Checkpoint,
+    trained: list[Weight] | None,
+) -> Labels | None:
+    """The names of the outputs; `trained` are the rows of a trained head, if there is one."""
+    if not task.has_labels:
+        if asked is not None or problem_type is not None:
+            raise CheckpointError(f"A model for {task.name} has no labels, found {asked!r}.")
+        return None
+    stored = _stored_labels(source, problem_type, trained)
+    if asked is None:
+        return stored
+    if not isinstance(asked, Labels):
+        if trained and problem_type is None:
+            problem_type = source.config.get("problem_type")
+        asked = Labels(Labels.of(asked), problem_type)
+    if not trained:
+        return asked
+    generic = Labels.of(len(stored))
+    if len(asked) == len(stored):
+        # The rows of a trained head keep their order; only names that say nothing give way.
+        if stored == generic or len(stored) == 1:
+            return asked
+        if asked == generic or set(asked) == set(stored):
+            return Labels(stored, asked.problem_type)
+    raise CheckpointError(
+        f"{source.folder} has a head trained for the labels {list(stored)}, but {list(asked)} "
+        "were asked for. Leave labels out to keep that head, or replace it with "
+        f"load(…, new_head=True). It is a head for {task.name}; say task=… for another task."
+    )
+
+
+def _stored_labels(
+    source: Checkpoint, problem_type: str | None, trained: list[Weight] | None
+) -> Labels:
+    """What the config says; a trained head decides over a config that says nothing."""
+    names = source.config.get("id2label") or {}
+    problem_type = problem_type or source.config.get("problem_type")
+    stored = [names[key] for key in sorted(names, key=int)]
+    count = len(stored) or 2
+    for row in trained or ():
+        if "classifier/dense/kernel" in row.variables and row.is_in(source.tensors):
+            count = next(iter(source.tensors[row.tensors[0]].shape), 0) or count
+    if len(stored) != count:
+        if stored and tuple(stored) != Labels.of(len(stored)):
+            raise CheckpointError(
+                f"{source.folder} has a head trained for {count} labels, but its config.json names "
+                f"{len(stored)}: {stored[:10]}. Name them all, as in "
+                'load(…, config={"id2label": {"0": …}}), or replace the head with new_head=True.'
+            )
+        stored = Labels.of(count)
+    return Labels(stored, problem_type)
+
+
+def _adapted(source: Checkpoint, task: Task, dropout: float | None) -> dict:
+    """The config with the user's wishes, as it will be saved."""
+    config = source.config | task.config_keys()
+    if dropout is not None:
+        config |= dict.fromkeys(source.family.dropout_keys, dropout)
+    return config
+
+
+def _head_layers(
+    model: keras.Model, report: LoadReport, source: Checkpoint, task: Task
+) -> tuple[str, ...]:
+    """The output layer, and a pooler or transform that the checkpoint did not fill or train."""
+    head = set(task.output_layers)
+    for name in ("pooler", "transform"):
+        if any(path.startswith(f"{name}/") for path in report.untrained):
+            head.add(name)
+    if source.modules.pooling not in (None, "pooler"):
+        head.add("pooler")
+    return tuple(layer.name for layer in model.layers if layer.name in head)
+
+
+def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
+    """Only a head may be new, and only the whole of it: a trained one has all of its tensors."""
+    optional = {*task.output_layers, "pooler", "transform"}
+    begun = {path.split("/")[0] for path in report.filled}
+    trained = not begun.isdisjoint(task.output_layers)
+    if trained:
+        begun |= optional
+    layers = {path: path.split("/")[0] for path in report.new}
+    holes = [path for path, layer in layers.items() if layer in begun or layer not in optional]
+    if not holes:
+        return
+    found, what = list(report.unused), ""
+    if quantized := [name for name in found if source.tensors[name].dtype not in FLOATS]:
+        found = quantized
+        what = f" of the type {source.tensors[found[0]].dtype}, as quantized checkpoints have them"
+    replaceable = trained and optional.issuperset(layers[path] for path in holes)
+    replace = ", or replace the head with load(…, new_head=True)" if replaceable else ""
+    raise CheckpointError(
+        f"{source.folder} lacks {len(holes)} tensors that its config asks for, the one for "
+        f"{holes[0]} among them; found but unused: {shown(found[:3], 300) if found else 'nothing'}"
+        f"{what}. "
+        "Training would start from noise there: get the whole checkpoint, or check "
+        f"config.json{replace}."
+    )
+
+
+def _summary(model: FineTuneModel, report: LoadReport, choice: TaskChoice) -> str:
+    pooling = model.info.pooling
+    how = "the family's own pooler" if pooling == "pooler" else f"{pooling} pooling"
+    saves = f"saves for {saving.opens_in(model)}{saving.in_dtype(model.info.file_dtype)}"
+    parts = [str(report), *([how] if pooling else []), saves]
+    parts += [str(choice)] if str(choice) else []
+    return f"Loaded {model.info.checkpoint}: {'; '.join(parts)}."

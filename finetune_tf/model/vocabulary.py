@@ -1,0 +1,55 @@
+"""A vocabulary of another size: rows for tokens that were added to the tokenizer."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import own_variables
+from finetune_tf.errors import ModelError
+from finetune_tf.graph.traces import forget_traces
+
+
+def resize(model: Any, size: int) -> None:
+    """Gives the word table, and the bias of a masked-language head, as many rows.
+
+    Args:
+        model: From `load`, not compiled yet.
+        size: Rows; new ones are drawn as those of a new model, surplus ones cut off the end.
+
+    Raises:
+        ArgumentError: If the size is not a whole number from 1 on.
+        ModelError: If the model is compiled: its optimizer knows the old one.
+    """
+    check(size=size)
+    if size == model.config["vocab_size"]:
+        return
+    if getattr(model, "optimizer", None) is not None:
+        raise ModelError("Resize the vocabulary before compile: the optimizer knows the old one.")
+    embeddings = model.get_layer("embeddings")
+    word = embeddings.word
+    _replace(word, "_embeddings", word.embeddings_initializer, size)
+    word.input_dim = embeddings._config["vocab_size"] = size
+    if any(layer.name == "vocabulary_bias" for layer in model.layers):
+        bias = model.get_layer("vocabulary_bias")
+        _replace(bias, "bias", keras.initializers.Zeros(), size)
+    model.config["vocab_size"] = size
+    forget_traces(model)
+
+
+def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) -> None:
+    """Puts a variable with as many rows in the place of one that the layer has."""
+    old = getattr(layer, name)
+    kept = ops.convert_to_numpy(old)[:rows]
+    fresh = ops.convert_to_numpy(initializer((rows - len(kept), *old.shape[1:])))
+    with ExitStack() as scopes:
+        for part in old.path.split("/")[:-1]:
+            scopes.enter_context(keras.name_scope(part))
+        new = keras.Variable(np.concatenate([kept, fresh]), dtype=old.dtype, name=old.name)
+    new.trainable = old.trainable
+    variables = own_variables(layer)
+    variables[next(i for i, variable in enumerate(variables) if variable is old)] = new
+    object.__setattr__(layer, name, new)  # the layer lets nothing be added once it is built

@@ -1,0 +1,172 @@
+"""Which task a checkpoint was trained for, and which one it is loaded for."""
+
+from dataclasses import dataclass
+
+from finetune_tf.checkpoints import Checkpoint
+from finetune_tf.errors import CheckpointError
+from finetune_tf.families import Head
+from finetune_tf.tasks import TASKS, Task, get_task
+from finetune_tf.weights.table import Weight
+
+# Classes without a head that a user's data have trained: what fine-tuning usually starts from.
+_PRETRAINING = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForMaskedLM")
+_DEFAULT = "text-classification"
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """The task that a checkpoint is loaded for.
+
+    Attributes:
+        task: The task.
+        reason: Why it was chosen; empty if it was asked for.
+        left_out: The trained head of another task that is not loaded, in words; empty for none.
+    """
+
+    task: Task
+    reason: str = ""
+    left_out: str = ""
+
+    def __str__(self) -> str:
+        """What the line about a load says of it; empty if there is nothing to say."""
+        parts = [f"task {self.task.name}, {self.reason}"] if self.reason else []
+        if self.left_out:
+            parts.append(f"{self.left_out} is left out, because that is another task")
+        return "; ".join(parts)
+
+
+def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> TaskChoice:
+    """The task to load a checkpoint for.
+
+    A task that is asked for is taken. Otherwise it is the one that the checkpoint was trained
+    for; a checkpoint that was only pretrained, or that was trained without labels where labels
+    are given now, becomes a classifier of texts.
+
+    Args:
+        asked: Name of a task, or None to infer it.
+        source: The checkpoint.
+        is_labelled: Whether the user gives labels or a problem type.
+
+    Raises:
+        ModelError: If there is no task of the name.
+        CheckpointError: If no task is asked for and the checkpoint does not say which one of
+            several it was trained for, or was trained for one that is not supported.
+    """
+    classes = class_names(source)
+    unknown = [n for n in classes if not n.endswith(_PRETRAINING) and not _tasks_of(n, source)]
+    if asked is not None:
+        task = get_task(asked)
+        # What the tensors alone say does not count against the user's word.
+        trained = _by_classes(classes, source) or _by_modules(source)
+        return TaskChoice(task, "", _left_out(task, trained, unknown))
+    trained = _by_classes(classes, source)
+    if unknown and not trained and not is_labelled:
+        raise CheckpointError(
+            f"{source.folder} was trained as {unknown[0]}, which is none of the supported tasks. "
+            f"Say which task to load it for, with a new head: task= one of {', '.join(TASKS)}."
+        )
+    if len(trained) > 1:
+        with_tensors = {n: why for n, why in trained.items() if _has_head(TASKS[n], source)}
+        trained = with_tensors if len(with_tensors) == 1 else trained
+    modules = _by_modules(source)
+    if not trained or (modules and set(trained) == {"fill-mask"}):
+        trained = modules
+    if not trained and not unknown:
+        trained = _by_tensors(source)
+    if len(trained) > 1:
+        raise CheckpointError(
+            f"{source.folder} may have been trained for {' or '.join(trained)}: its config.json "
+            f"names {', '.join(classes) or 'no class of model'}. Say which: task='…'."
+        )
+    for name, reason in trained.items():
+        if TASKS[name].has_labels or not is_labelled:
+            return TaskChoice(get_task(name), reason)
+    reason = "because labels are given" if is_labelled else "because it has no trained head"
+    default = get_task(_DEFAULT)
+    return TaskChoice(default, reason, _left_out(default, trained, unknown))
+
+
+def class_names(source: Checkpoint) -> list[str]:
+    """The classes of models that config.json names."""
+    named = source.config.get("architectures") or []
+    return [name for name in ([named] if isinstance(named, str) else named) if name]
+
+
+def is_class_of_other_task(source: Checkpoint, task: Task) -> bool:
+    """Whether config.json names classes with a head, and none of them is one for this task.
+
+    Heads for tokens or multiple choice have the same tensor names as one for texts.
+    """
+    with_head = [name for name in class_names(source) if "For" in name]
+    return bool(with_head) and not any(name.endswith(task.class_suffix) for name in with_head)
+
+
+def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
+    """The task of a class with a head, if this family has it here."""
+    heads = source.family.heads(source.config)
+    suffixes = {task.class_suffix: name for name, task in TASKS.items() if name in heads}
+    suffixes.pop("Model", None)
+    return [name for suffix, name in suffixes.items() if class_name.endswith(suffix)]
+
+
+def _by_classes(classes: list[str], source: Checkpoint) -> dict[str, str]:
+    """Tasks to the reason for each."""
+    return {
+        task: f"by its class {name}"
+        for name in reversed(classes)
+        for task in _tasks_of(name, source)
+    }
+
+
+def _by_modules(source: Checkpoint) -> dict[str, str]:
+    modules = source.modules
+    if modules.pooling is None and not modules.types:
+        return {}
+    names = source.config.get("id2label") or {}
+    # A Dense module may also be part of an embedding; only a classifier here has names for it.
+    ends_in_dense = modules.types[-1:] in ((), ("Dense",)) and modules.activation == "Identity"
+    if ends_in_dense and modules.dense_size == len(names):
+        return {"text-classification": "by the classifier in its modules.json"}
+    where = "modules.json" if modules.types else "1_Pooling"
+    return {"feature-extraction": f"by its {where}"}
+
+
+def _by_tensors(source: Checkpoint) -> dict[str, str]:
+    """The tasks whose head is there; of these, those whose head takes up most tensors."""
+    sizes = {
+        name: _has_head(task, source)
+        for name, task in TASKS.items()
+        if not (task.has_labels and is_class_of_other_task(source, task))
+    }
+    most = max(sizes.values())
+    return {name: "by its tensors" for name, size in sizes.items() if size and size == most}
+
+
+def _has_head(task: Task, source: Checkpoint) -> int:
+    """How many variables the checkpoint's head for a task fills; 0 unless it fills all of them."""
+    heads = source.family.heads(source.config)
+    if task.name not in heads or not task.output_layers:
+        return 0
+    rows = _head_rows(heads[task.name], task, source)
+    found = {path for row in rows if row.is_in(source.tensors) for path in row.variables}
+    wanted = {path for row in rows for path in row.variables}
+    return len(found) if found == wanted else 0
+
+
+def _head_rows(head: Head, task: Task, source: Checkpoint) -> list[Weight]:
+    """Of a head with its pooler, which some families count as part of the backbone."""
+    pooler: list[Weight] = []
+    if task.poolings and head.transform is not None:
+        table = source.family.weights(source.config)
+        pooler = [row for row in table if row.belongs_to(["pooler"])]
+    return [row for row in [*head.weights, *pooler] if row.variables]
+
+
+def _left_out(task: Task, trained: dict[str, str], unknown: list[str]) -> str:
+    """The head of another task that is not loaded. A pretraining head is no loss to mention."""
+    others = [name for name in trained if name not in ("fill-mask", "feature-extraction")]
+    if task.name in trained:
+        return ""
+    if others:
+        return f"its trained head for {others[0]}"
+    return f"the trained head of {unknown[0]}" if unknown else ""

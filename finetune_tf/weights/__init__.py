@@ -1,0 +1,1 @@
+"""Tensors in files <-> variables of a model: files, tables, conversions, matching, writing."""

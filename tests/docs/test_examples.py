@@ -1,0 +1,69 @@
+"""The examples in docstrings run and give what they say.
+
+An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `train` set and `test`
+set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
+made from it and compiled, and an empty current folder. A class is imported from the module that
+documents it.
+"""
+
+import doctest
+import importlib
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+
+import finetune_tf as ft
+from finetune_tf import messages
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+TEXTS = ["a very good film", "the actor was great", "a fine story", "a bad film", "a dull story"]
+VALUES = ["good", "good", "good", "bad", "bad"]
+
+
+def examples_in_docstrings() -> dict[str, doctest.DocTest]:
+    """By the name of what is documented."""
+    found = {}
+    for info in pkgutil.walk_packages(ft.__path__, "finetune_tf."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+            if test.examples:
+                found[test.name.removeprefix("finetune_tf.")] = test
+    return found
+
+
+EXAMPLES = examples_in_docstrings()
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_gives_what_it_says(name, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = EXAMPLES[name]
+    keras.utils.set_random_seed(0)
+    data = ft.data.from_arrays(TEXTS, VALUES, name="train")
+    with messages.quiet():
+        model = ft.load(tiny_bert, labels=data.labels)
+        model.compile(**ft.presets.cross_entropy())
+        test.globs.update(ft=ft, np=np, keras=keras, train=data, test=data, model=model)
+        test.globs.update(checkpoint=str(tiny_bert))
+        report = []
+        outcome = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(
+            test, out=report.append
+        )
+    assert not outcome.failed, "".join(report)
+    assert outcome.attempted
+
+
+def test_the_public_functions_have_examples():
+    public = [getattr(ft, name) for name in ft.__all__]
+    without = [
+        thing.__name__
+        for thing in public
+        if callable(thing)
+        and f"{thing.__module__}.{thing.__qualname__}".removeprefix("finetune_tf.") not in EXAMPLES
+    ]
+    assert not without
