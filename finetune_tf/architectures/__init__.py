@@ -14,11 +14,12 @@ from finetune_tf.architectures.encoder import Backbone, bert_block, encoder
 from finetune_tf.architectures.heads import (
     ClassificationHead,
     L2Normalize,
+    LanguageModelHead,
     Pooling,
     Transform,
     VocabularyBias,
 )
-from finetune_tf.architectures.layers import FeedForward, LayerNorm
+from finetune_tf.architectures.layers import FeedForward, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
 from finetune_tf.architectures.positions import (
     RelativePositionBias,
@@ -38,7 +39,9 @@ __all__ = [
     "EndOfChain",
     "FeedForward",
     "L2Normalize",
+    "LanguageModelHead",
     "LayerNorm",
+    "RMSNorm",
     "MultiHeadAttention",
     "Pooling",
     "RelativePositionBias",

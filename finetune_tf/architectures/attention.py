@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
+from finetune_tf.architectures.layers import PACKAGE, RMSNorm, dense, query_rows
 from finetune_tf.architectures.masks import open_mask
 from finetune_tf.architectures.positions import rotate
 
@@ -37,6 +37,7 @@ class Attention(keras.layers.Layer):
         attention_mask: Any = None,
         positions: Any = None,
         start: Any = 0,
+        cache: tuple | None = None,
         training: bool | None = None,
     ) -> Any:
         """Mixes into each query what it finds in the context.
@@ -52,15 +53,20 @@ class Attention(keras.layers.Layer):
                 is seen.
             positions: What the family's layer in `positions` gives; None for nothing.
             start: Where in the context the query begins, an integer or a scalar tensor.
+            cache: Keys and values of the tokens before the query, (B, H, C, F) each, instead of a
+                context: the context are these tokens and the query, C + Q = K.
             training: Whether dropout is active.
 
         Returns:
-            (B, Q, D).
+            (B, Q, D); with a cache, this and the updated cache.
         """
-        weights, value = self._attend(x, context, attention_mask, positions, start, training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, Q, H, F)
+        weights, value, cache = self._attend(
+            x, context, attention_mask, positions, start, training, cache
+        )
+        mixed = ops.transpose(_grouped_matmul(weights, value), (0, 2, 1, 3))  # (B, Q, H, F)
         batch, count, heads, size = ops.shape(mixed)
-        return self.output_dense(ops.reshape(mixed, (batch, count, heads * size)))
+        output = self.output_dense(ops.reshape(mixed, (batch, count, heads * size)))
+        return output if cache is None else (output, cache)
 
     def weights_of(
         self,
@@ -89,23 +95,40 @@ class Attention(keras.layers.Layer):
         positions: Any,
         start: Any,
         training: bool | None,
+        cache: tuple | None = None,
     ) -> tuple:
-        """Weights (B, H, Q, K) and values (B, H, K, F)."""
+        """Weights (B, H, Q, K), values (B, H, K, F), and the cache with those of the query."""
         rows = None  # of the query in its context: where they begin, and how many there are
-        if context is None or context is x:
+        if context is None:
             context = x
-        else:
+        if context is not x or cache is not None:
             rows = (start, ops.shape(x)[1])
         query, key, value = self._project(x, context)
+        query, key = self._rotate(query, key, positions, rows, is_cached=cache is not None)
+        if cache is not None:
+            # Keys are stored as they are after the rotation, which so is done once for each.
+            key, value = (
+                ops.concatenate([earlier, new], axis=2)
+                for earlier, new in zip(cache, (key, value), strict=True)
+            )
+            cache = (key, value)
         if attention_mask is None:
             attention_mask = open_mask()
         elif rows is not None:
             attention_mask = query_rows(attention_mask, 2, *rows)
-        return self._weights(query, key, attention_mask, positions, rows, training), value
+        weights = self._weights(query, key, attention_mask, positions, rows, training)
+        return weights, value, cache
 
-    def _split_heads(self, x: Any) -> Any:
+    def _rotate(
+        self, query: Any, key: Any, positions: Any, rows: tuple | None, is_cached: bool
+    ) -> tuple:
+        """Query and key turned by their positions, in attentions that do so."""
+        return query, key
+
+    def _split_heads(self, x: Any, num_heads: int | None = None) -> Any:
+        num_heads = num_heads or self.num_heads
         batch, length = ops.shape(x)[:2]
-        x = ops.reshape(x, (batch, length, self.num_heads, x.shape[-1] // self.num_heads))
+        x = ops.reshape(x, (batch, length, num_heads, x.shape[-1] // num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
@@ -113,19 +136,41 @@ class Attention(keras.layers.Layer):
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
+def _grouped_matmul(x: Any, y: Any) -> Any:
+    """Matrix products (B, H, M, N) x (B, G, N, P) to (B, H, M, P), where G divides H.
+
+    Each matrix of `y` is shared by H / G heads that follow each other. Their rows are stacked, so
+    that `y` is never copied.
+    """
+    heads, groups = x.shape[1], y.shape[1]
+    if heads == groups:
+        return ops.matmul(x, y)
+    batch, _, rows, columns = ops.shape(x)
+    stacked = ops.reshape(x, (batch, groups, heads // groups * rows, columns))
+    return ops.reshape(ops.matmul(stacked, y), (batch, heads, rows, ops.shape(y)[3]))
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class MultiHeadAttention(Attention):
     """Multi-head attention (Vaswani et al. 2017), output projection included.
 
+    With fewer key and value heads than query heads it is grouped-query attention (Ainslie et al.
+    2023).
+
     Args:
-        hidden_size: D, split evenly over the heads.
-        num_heads: H.
+        hidden_size: D.
+        num_heads: H, the number of query heads.
         dropout: Rate on the attention weights.
         initializer_range: Standard deviation of new kernels.
         use_bias: Of all projections.
         fused: Whether query, key and value come from one Dense layer, in this order.
         rotary: Whether positions are a table of `RotaryPositions`, by which queries and keys are
             turned, instead of a bias (1, H, K, K) that is added to the scores.
+        num_kv_heads: Number of key and value heads, a divisor of `num_heads`; by default the same.
+        head_size: F; by default D / H.
+        output_bias: Whether the output projection has a bias; by default `use_bias`.
+        qk_norm_eps: Epsilon of the RMS normalisations of queries and of keys, which come before
+            the rotation; None for no normalisation.
     """
 
     def __init__(
@@ -137,6 +182,10 @@ class MultiHeadAttention(Attention):
         use_bias: bool = True,
         fused: bool = False,
         rotary: bool = False,
+        num_kv_heads: int | None = None,
+        head_size: int | None = None,
+        output_bias: bool | None = None,
+        qk_norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -148,21 +197,32 @@ class MultiHeadAttention(Attention):
             "use_bias": use_bias,
             "fused": fused,
             "rotary": rotary,
+            "num_kv_heads": num_kv_heads or num_heads,
+            "head_size": head_size or hidden_size // num_heads,
+            "output_bias": use_bias if output_bias is None else output_bias,
+            "qk_norm_eps": qk_norm_eps,
         }
         self.num_heads = num_heads
-        self.head_size = hidden_size // num_heads
-        make = {
-            "initializer_range": initializer_range,
-            "dtype": self.dtype_policy,
-            "use_bias": use_bias,
-        }
+        self.num_kv_heads = self._config["num_kv_heads"]
+        self.head_size = self._config["head_size"]
+        query_size = num_heads * self.head_size
+        key_size = self.num_kv_heads * self.head_size
+        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        biased = make | {"use_bias": use_bias}
         if fused:
-            self.query_key_value = dense(3 * hidden_size, **make, name="query_key_value")
+            width = query_size + 2 * key_size
+            self.query_key_value = dense(width, **biased, name="query_key_value")
         else:
-            self.query = dense(hidden_size, **make, name="query")
-            self.key = dense(hidden_size, **make, name="key")
-            self.value = dense(hidden_size, **make, name="value")
-        self.output_dense = dense(hidden_size, **make, name="output")
+            self.query = dense(query_size, **biased, name="query")
+            self.key = dense(key_size, **biased, name="key")
+            self.value = dense(key_size, **biased, name="value")
+        self.output_dense = dense(
+            hidden_size, **make, use_bias=self._config["output_bias"], name="output"
+        )
+        self.query_norm = self.key_norm = None
+        if qk_norm_eps is not None:
+            self.query_norm = RMSNorm(qk_norm_eps, dtype=self.dtype_policy, name="query_norm")
+            self.key_norm = RMSNorm(qk_norm_eps, dtype=self.dtype_policy, name="key_norm")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(
@@ -180,16 +240,37 @@ class MultiHeadAttention(Attention):
             self.query.build(x_shape)
             self.key.build(seen)
             self.value.build(seen)
-        self.output_dense.build((*x_shape[:-1], self._config["hidden_size"]))
+        self.output_dense.build((*x_shape[:-1], self.num_heads * self.head_size))
+        if self.query_norm is not None:
+            self.query_norm.build((None, self.head_size))
+            self.key_norm.build((None, self.head_size))
 
     def _project(self, x: Any, context: Any) -> tuple:
-        if not self._config["fused"]:
-            parts = (self.query(x), self.key(context), self.value(context))
-            return tuple(map(self._split_heads, parts))
-        query, key, value = ops.split(self.query_key_value(context), 3, axis=-1)
-        if x is not context:
-            query = ops.split(self.query_key_value(x), 3, axis=-1)[0]
-        return tuple(map(self._split_heads, (query, key, value)))
+        if self._config["fused"]:
+            query, key, value = self._fused(context)
+            if x is not context:
+                query = self._fused(x)[0]
+        else:
+            query, key, value = self.query(x), self.key(context), self.value(context)
+        query = self._split_heads(query)
+        key, value = (self._split_heads(part, self.num_kv_heads) for part in (key, value))
+        if self.query_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return query, key, value
+
+    def _fused(self, x: Any) -> list:
+        """Query, key and value of one Dense layer."""
+        query_end = self.num_heads * self.head_size
+        ends = [query_end, query_end + self.num_kv_heads * self.head_size]
+        return ops.split(self.query_key_value(x), ends, axis=-1)
+
+    def _rotate(
+        self, query: Any, key: Any, positions: Any, rows: tuple | None, is_cached: bool
+    ) -> tuple:
+        if not self._config["rotary"]:
+            return query, key
+        of_query = positions if rows is None else query_rows(positions, 1, *rows)
+        return rotate(query, of_query), rotate(key, of_query if is_cached else positions)
 
     def _weights(
         self,
@@ -200,16 +281,12 @@ class MultiHeadAttention(Attention):
         rows: tuple | None,
         training: bool | None,
     ) -> Any:
-        of_query = positions
-        if positions is not None and rows is not None:
-            of_query = query_rows(positions, 1 if self._config["rotary"] else 2, *rows)
-        if self._config["rotary"]:
-            query, key = rotate(query, of_query), rotate(key, positions)
         # Scaling the query is cheaper than scaling the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
-        if of_query is not None and not self._config["rotary"]:
-            scores = scores + ops.cast(of_query, scores.dtype)
+        scores = _grouped_matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
+        if positions is not None and not self._config["rotary"]:
+            bias = positions if rows is None else query_rows(positions, 2, *rows)
+            scores = scores + ops.cast(bias, scores.dtype)
         return kernels.masked_softmax(scores, attention_mask, self.dropout, training)
 
     def get_config(self) -> dict:

@@ -104,6 +104,7 @@ class EncoderBlock(keras.layers.Layer):
         attention_mask: Any = None,
         positions: Any = None,
         start: Any = 0,
+        cache: tuple | None = None,
         training: bool | None = None,
     ) -> Any:
         """Passes tokens through both parts.
@@ -115,12 +116,16 @@ class EncoderBlock(keras.layers.Layer):
             attention_mask: As of `Attention.call`, as are positions and start.
             positions: What the family's layer in `positions` gives.
             start: Where in the context `x` begins.
+            cache: As of `Attention.call`.
             training: Whether dropout is active.
 
         Returns:
-            (B, Q, D).
+            (B, Q, D); with a cache, this and the updated cache.
         """
-        return self._transformed(x, context, attention_mask, positions, start, training=training)
+        inputs = (x, context, attention_mask, positions, start)
+        if cache is not None:
+            return self.transform(*inputs, training=training, cache=cache)
+        return self._transformed(*inputs, training=training)
 
     def _transformed(self, *inputs: Any, training: bool | None) -> Any:
         """`transform`, of which training keeps the inside or not."""
@@ -136,10 +141,14 @@ class EncoderBlock(keras.layers.Layer):
         positions: Any,
         start: Any,
         training: bool | None,
+        cache: tuple | None = None,
     ) -> Any:
         """What the block computes; arguments as of `call`."""
-        x = self._add_attention(x, context, attention_mask, positions, start, training)
-        return self._add_feed_forward(x, training)
+        x, cache = self._add_attention(
+            x, context, attention_mask, positions, start, training, cache
+        )
+        x = self._add_feed_forward(x, training)
+        return x if cache is None else (x, cache)
 
     def _add_attention(
         self,
@@ -149,7 +158,9 @@ class EncoderBlock(keras.layers.Layer):
         positions: Any,
         start: Any,
         training: bool | None,
-    ) -> Any:
+        cache: tuple | None = None,
+    ) -> tuple:
+        """The sum with the attention's output, and the updated cache."""
         x = ops.cast(x, self.compute_dtype)
         attended = self.attention(
             self._before_attention(x),
@@ -157,10 +168,13 @@ class EncoderBlock(keras.layers.Layer):
             attention_mask,
             positions,
             start=start,
+            cache=cache,
             training=training,
         )
+        if cache is not None:
+            attended, cache = attended
         dropout = self.attention_output_dropout
-        return self._add(x, attended, self.attention_norm, dropout, training)
+        return self._add(x, attended, self.attention_norm, dropout, training), cache
 
     def _add_feed_forward(self, x: Any, training: bool | None) -> Any:
         norm = self.feed_forward_norm

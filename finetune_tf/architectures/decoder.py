@@ -3,6 +3,8 @@
 Shape legend: B batch, Q query positions, K key positions, M memory positions, D features.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -21,6 +23,7 @@ def rotary_block(
     attention_dropout: float = 0.0,
     initializer_range: float = 0.02,
     use_bias: bool = False,
+    attention_options: Mapping[str, Any] = MappingProxyType({}),
     dtype: Any = None,
     **block: Any,
 ) -> EncoderBlock:
@@ -34,12 +37,18 @@ def rotary_block(
         attention_dropout: Rate on the attention weights.
         initializer_range: Standard deviation of new kernels.
         use_bias: Of all Dense layers.
+        attention_options: For `MultiHeadAttention`, where a family differs.
         dtype: Keras dtype policy; None for the global one.
         **block: For `EncoderBlock`.
     """
     make = {"initializer_range": initializer_range, "use_bias": use_bias, "dtype": dtype}
     attention = MultiHeadAttention(
-        hidden_size, num_heads, attention_dropout, rotary=True, **make, name="attention"
+        hidden_size,
+        num_heads,
+        attention_dropout,
+        rotary=True,
+        **{**make, **attention_options},
+        name="attention",
     )
     feed_forward = FeedForward(
         intermediate_size, hidden_size, activation, gated="apart", **make, name="feed_forward"
@@ -121,7 +130,7 @@ class CrossAttentionBlock(EncoderBlock):
         training: bool | None,
     ) -> Any:
         """What the block computes; arguments as of `call`."""
-        x = self._add_attention(x, context, attention_mask, positions, start, training)
+        x, _ = self._add_attention(x, context, attention_mask, positions, start, training)
         norm = self.cross_attention_norm
         before = norm(x) if self._config["norm_first"] else x
         found = self.cross_attention(before, memory, memory_mask, training=training)

@@ -34,6 +34,7 @@ class Embeddings(keras.layers.Layer):
             ALBERT), "before" it (DeBERTa, without bias), or nowhere (None).
         norm_bias: Whether the normalisation has an offset.
         mask_padding: Whether masked tokens become zeros before the dropout (DeBERTa).
+        has_norm: Whether there is a normalisation; decoders such as GPT-2 have none here.
     """
 
     role = "embeddings"
@@ -53,6 +54,7 @@ class Embeddings(keras.layers.Layer):
         project: Literal["after", "before"] | None = None,
         norm_bias: bool = True,
         mask_padding: bool = False,
+        has_norm: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,6 +73,7 @@ class Embeddings(keras.layers.Layer):
             "project": project,
             "norm_bias": norm_bias,
             "mask_padding": mask_padding,
+            "has_norm": has_norm,
         }
         policy = self.dtype_policy
         self.mask_padding = mask_padding
@@ -89,7 +92,9 @@ class Embeddings(keras.layers.Layer):
         self.word = table(vocab_size, "word")
         self.position = table(max_positions, "position")
         self.token_type = table(type_vocab_size, "token_type")
-        self.norm = LayerNorm(layer_norm_eps, norm_bias, dtype=policy, name="norm")
+        self.norm = None
+        if has_norm:
+            self.norm = LayerNorm(layer_norm_eps, norm_bias, dtype=policy, name="norm")
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.projection = None
         if project:
@@ -115,7 +120,8 @@ class Embeddings(keras.layers.Layer):
         projected = (*inputs_shape, self._config["hidden_size"])
         if self.projection is not None:
             self.projection.build(embedded)
-        self.norm.build(projected if self._config["project"] == "before" else embedded)
+        if self.norm is not None:
+            self.norm.build(projected if self._config["project"] == "before" else embedded)
 
     def call(
         self,
@@ -123,6 +129,7 @@ class Embeddings(keras.layers.Layer):
         token_type_ids: Any = None,
         attention_mask: Any = None,
         decode: bool = False,
+        position_ids: Any = None,
         training: bool | None = None,
     ) -> Any:
         """(B, L) ids to (B, L, D); or, decoding, (B, L, E) to (B, L, V) in float32.
@@ -132,23 +139,25 @@ class Embeddings(keras.layers.Layer):
             token_type_ids: (B, L), where there is a table for them.
             attention_mask: (B, L), where masked tokens become zeros.
             decode: Whether to go the way back.
+            position_ids: (B, L), the position of each token; by default 0, 1, 2 …
             training: Whether dropout is active.
         """
         if decode:
             table = ops.cast(self.word.embeddings, inputs.dtype)
             return ops.cast(ops.matmul(inputs, ops.transpose(table)), "float32")
-        hidden = self._look_up(inputs)
+        hidden = self._look_up(inputs, position_ids)
         if self.token_type is not None:
             hidden = hidden + self.token_type(token_type_ids)
         if self._config["project"] == "before":
             hidden = self.projection(hidden)
-        hidden = self.norm(hidden)
+        if self.norm is not None:
+            hidden = self.norm(hidden)
         if self.mask_padding:
             hidden = hidden * ops.cast(attention_mask, hidden.dtype)[:, :, None]
         hidden = self.dropout(hidden, training=training)
         return self.projection(hidden) if self._config["project"] == "after" else hidden
 
-    def _look_up(self, ids: Any) -> Any:
+    def _look_up(self, ids: Any, position_ids: Any = None) -> Any:
         """Words and positions; the row of the padding token gets no gradient."""
         padding, skips = self._config["padding_idx"], self._config["skip_padding"]
         hidden, real = self.word(ids), None
@@ -159,7 +168,9 @@ class Embeddings(keras.layers.Layer):
         if self.position is None:
             return hidden
         if not skips:
-            return hidden + self.position(ops.arange(ops.shape(ids)[1]))
+            if position_ids is None:
+                position_ids = ops.arange(ops.shape(ids)[1])
+            return hidden + self.position(position_ids)
         counted = ops.cast(real, "int32")
         positions = ops.cumsum(counted, axis=1) * counted + padding
         return _learn_where(real, hidden + self.position(positions))
@@ -170,6 +181,7 @@ class Embeddings(keras.layers.Layer):
         token_type_ids: Any = None,
         attention_mask: Any = None,
         decode: bool = False,
+        position_ids: Any = None,
         training: bool | None = None,
     ) -> KerasTensor:
         """(B, L, D), or (B, L, V) where it decodes."""

@@ -13,7 +13,7 @@ import keras
 from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.embeddings import Embeddings
-from finetune_tf.architectures.heads import Pooling
+from finetune_tf.architectures.heads import LastToken, Pooling
 from finetune_tf.architectures.layers import FeedForward, FirstToken
 from finetune_tf.architectures.masks import AttentionMask
 
@@ -34,10 +34,22 @@ class Backbone:
     first_token: Any
     embeddings: Embeddings
 
-    def pooled(self, mode: Literal["cls", "mean"], dtype: Any) -> Any:
-        """(B, D), one vector a text; `mode` as of `Pooling`."""
+    def pooled(
+        self, mode: Literal["cls", "mean", "last"], dtype: Any, padding_idx: int | None = None
+    ) -> Any:
+        """One vector for each text, (B, D).
+
+        Args:
+            mode: As for `Pooling`; or "last", see `LastToken`.
+            dtype: Keras dtype policy.
+            padding_idx: For "last", as for `LastToken`.
+        """
+        mask = self.inputs["attention_mask"]
+        if mode == "last":
+            last = LastToken(padding_idx, dtype=dtype, name="pooling")
+            return last(self.hidden, self.inputs["input_ids"], mask)
         hidden = self.first_token if mode == "cls" else self.hidden
-        return Pooling(mode, dtype=dtype, name="pooling")(hidden, self.inputs["attention_mask"])
+        return Pooling(mode, dtype=dtype, name="pooling")(hidden, mask)
 
 
 def bert_block(

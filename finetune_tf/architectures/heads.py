@@ -48,6 +48,39 @@ class Pooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class LastToken(keras.layers.Layer):
+    """The vector of the last token of each text, as PyTorch's decoders classify texts.
+
+    Args:
+        padding_idx: The last token is the last one that has not this id, whatever the attention
+            mask says, as in transformers; with None it is the last one that the mask shows.
+    """
+
+    def __init__(self, padding_idx: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.padding_idx = padding_idx
+
+    def call(self, hidden: Any, ids: Any, attention_mask: Any) -> Any:
+        """(B, L, D), (B, L) and (B, L) to (B, D)."""
+        real = attention_mask
+        if self.padding_idx is not None:
+            real = ops.not_equal(ids, self.padding_idx)
+        places = ops.arange(ops.shape(ids)[1]) * ops.cast(real, "int32")
+        last = ops.argmax(places, axis=1)
+        return ops.squeeze(ops.take_along_axis(hidden, last[:, None, None], axis=1), 1)
+
+    def compute_output_shape(
+        self, hidden_shape: tuple, ids_shape: tuple, attention_mask_shape: tuple
+    ) -> tuple:
+        """(B, D)."""
+        return (hidden_shape[0], hidden_shape[-1])
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), "padding_idx": self.padding_idx}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class L2Normalize(keras.layers.Layer):
     """Scales vectors to the length 1, in float32; sentence-transformers calls it Normalize."""
 
@@ -144,6 +177,7 @@ class ClassificationHead(keras.layers.Layer):
         initializer_range: Standard deviation of a new kernel.
         per_label: Whether the labels come before the tokens in the logits: (B, C, L), a
             distribution over tokens for each label, as in question answering.
+        use_bias: Whether the Dense layer has a bias.
     """
 
     role = "head"
@@ -154,6 +188,7 @@ class ClassificationHead(keras.layers.Layer):
         dropout: float = 0.1,
         initializer_range: float = 0.02,
         per_label: bool = False,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -162,9 +197,12 @@ class ClassificationHead(keras.layers.Layer):
             "dropout": dropout,
             "initializer_range": initializer_range,
             "per_label": per_label,
+            "use_bias": use_bias,
         }
         self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
-        self.dense = dense(num_labels, initializer_range, dtype="float32", name="dense")
+        self.dense = dense(
+            num_labels, initializer_range, use_bias=use_bias, dtype="float32", name="dense"
+        )
 
     def build(self, input_shape: tuple) -> None:
         """Builds the Dense layer."""
@@ -205,3 +243,41 @@ class VocabularyBias(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """(B, L, V)."""
         return input_shape
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LanguageModelHead(keras.layers.Layer):
+    """A Dense layer without bias from hidden states to a score for each token of the vocabulary.
+
+    Of language models whose head is not tied to the token embeddings. The product has the type of
+    the hidden states, the scores are float32.
+
+    Args:
+        vocab_size: V.
+        initializer_range: Standard deviation of a new kernel.
+    """
+
+    role = "head"
+
+    def __init__(self, vocab_size: int, initializer_range: float = 0.02, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._config = {"vocab_size": vocab_size, "initializer_range": initializer_range}
+        self.dense = dense(
+            vocab_size, initializer_range, use_bias=False, dtype=self.dtype_policy, name="dense"
+        )
+
+    def build(self, input_shape: tuple) -> None:
+        """Builds the Dense layer."""
+        self.dense.build(input_shape)
+
+    def call(self, hidden: Any) -> Any:
+        """(B, L, D) to (B, L, V)."""
+        return ops.cast(self.dense(hidden), "float32")
+
+    def compute_output_spec(self, hidden: Any) -> keras.KerasTensor:
+        """(B, L, V), float32."""
+        return keras.KerasTensor((*hidden.shape[:-1], self._config["vocab_size"]), "float32")
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), **self._config}

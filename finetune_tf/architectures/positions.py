@@ -8,6 +8,7 @@ from -L to L.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,12 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.architectures.layers import PACKAGE, LayerNorm
+
+
+def rotary_frequencies(size: int, theta: float) -> np.ndarray:
+    """Radians by which each pair of features turns a position: (size / 2,) float32."""
+    exponents = np.arange(0, size, 2, dtype="float32") / np.float32(size)
+    return np.float32(1.0) / np.float32(theta) ** exponents
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -26,11 +33,20 @@ class RotaryPositions(keras.layers.Layer):
     Args:
         size: F, how many features of a head are turned; an even number.
         theta: Base of the frequencies.
+        frequencies: (F/2,) radians a position, instead of those that follow from `theta`.
+        scale: What cosines and sines are multiplied with.
     """
 
-    def __init__(self, size: int, theta: float = 10_000.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        size: int,
+        theta: float = 10_000.0,
+        frequencies: Sequence[float] | None = None,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._config = {"size": size, "theta": theta}
+        self._config = {"size": size, "theta": theta, "frequencies": frequencies, "scale": scale}
 
     def call(self, tokens: Any, position_ids: Any = None) -> Any:
         """Makes the table.
@@ -44,10 +60,13 @@ class RotaryPositions(keras.layers.Layer):
         """
         if position_ids is None:
             position_ids = ops.arange(ops.shape(tokens)[1])[None]
-        size, theta = self._config["size"], np.float32(self._config["theta"])
-        frequencies = 1.0 / theta ** (np.arange(0, size, 2, dtype="float32") / np.float32(size))
+        frequencies = self._config["frequencies"]
+        if frequencies is None:
+            frequencies = rotary_frequencies(self._config["size"], self._config["theta"])
+        frequencies = np.asarray(frequencies, "float32")
         angles = ops.cast(position_ids, "float32")[:, :, None] * frequencies  # (B, L, F/2)
-        return ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=-1)
+        table = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=-1)
+        return table if self._config["scale"] == 1.0 else table * self._config["scale"]
 
     def compute_output_spec(self, tokens: Any, position_ids: Any = None) -> keras.KerasTensor:
         """(1, L, F) or (B, L, F), float32."""

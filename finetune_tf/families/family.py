@@ -1,7 +1,7 @@
 """What a model family has to say of itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import keras
@@ -25,12 +25,16 @@ class Head:
         transform: Makes the layer below the output layer, given `dtype=`; None for none. On
             pooled features it is the family's own pooler and named "pooler".
         pooling: The token or tokens that the family's own pooler sees.
+        output_bias: Whether the output layer of a classifier has a bias.
+        tied: Whether the head of a language model is the token embedding table itself.
     """
 
     weights: Sequence[Weight] = ()
     dropout: float = 0.0
     transform: Callable[..., keras.layers.Layer] | None = None
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean", "last"] = "cls"
+    output_bias: bool = True
+    tied: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Family:
         heads: Complete config to the head of each task that the family has.
         max_length: Complete config to the tokens that a text may have.
         check: Raises CheckpointError if keys of a complete config contradict each other.
+        class_names: Names of PyTorch classes that are not `class_prefix` with the task's suffix,
+            by that suffix.
     """
 
     model_type: str
@@ -65,6 +71,15 @@ class Family:
     heads: Callable[[dict], dict[str, Head]]
     max_length: Callable[[dict], int] = lambda config: config["max_position_embeddings"]
     check: Callable[[dict], None] = lambda config: None
+    class_names: Mapping[str, str] = field(default_factory=dict)
+
+    def class_name(self, suffix: str) -> str:
+        """The PyTorch class for a task, such as "BertForSequenceClassification".
+
+        Args:
+            suffix: Of the task: "ForSequenceClassification".
+        """
+        return self.class_names.get(suffix, f"{self.class_prefix}{suffix}")
 
     def complete(self, config: Mapping[str, Any], where: str = "") -> dict:
         """The config with every key that counts, each of a type and in a range that it may have.

@@ -12,7 +12,9 @@ from finetune_tf.families.deberta_v2 import DEBERTA_V2
 from finetune_tf.families.distilbert import DISTILBERT
 from finetune_tf.families.electra import ELECTRA
 from finetune_tf.families.family import Family
+from finetune_tf.families.gpt2 import GPT2
 from finetune_tf.families.gte import GTE
+from finetune_tf.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from finetune_tf.families.modernbert import MODERNBERT
 from finetune_tf.families.mpnet import MPNET
 from finetune_tf.families.nomic_bert import NOMIC_BERT
@@ -34,6 +36,11 @@ FAMILIES: dict[str, Family] = {
         MODERNBERT,
         NOMIC_BERT,
         GTE,
+        GPT2,
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
     )
 }
 

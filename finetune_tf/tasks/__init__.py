@@ -11,6 +11,7 @@ from finetune_tf.tasks.fill_mask import Candidate, FillMask
 from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Kind, Task
 from finetune_tf.tasks.text_classification import TextClassification
+from finetune_tf.tasks.text_generation import TextGeneration
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -21,6 +22,7 @@ TASKS: dict[str, type[Task]] = {
         QuestionAnswering,
         FillMask,
         FeatureExtraction,
+        TextGeneration,
     )
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "QuestionAnswering",
     "Task",
     "TextClassification",
+    "TextGeneration",
     "TokenClassification",
     "get_task",
     "task_options",

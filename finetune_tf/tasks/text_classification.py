@@ -66,13 +66,14 @@ class TextClassification(Task):
         """Logits (batch, labels) on pooled features."""
         own = pooling == "pooler"
         mode = head.pooling if own else pooling
-        features = backbone.pooled(mode, dtype)
+        features = backbone.pooled(mode, dtype, config.get("pad_token_id"))
         if own and head.transform is not None:
             features = head.transform(dtype=dtype)(features)
         return ClassificationHead(
             len(self.labels),
             head.dropout,
             initializer_range=config["initializer_range"],
+            use_bias=head.output_bias or not own,
             name="classifier",
         )(features)
 

@@ -14,6 +14,17 @@ _SMALL = {
     "layer_norm_eps": 1e-4,
 }
 
+_DECODER = {
+    "vocab_size": 23,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 13,
+    "max_position_embeddings": 17,
+    "rms_norm_eps": 1e-4,
+    "pad_token_id": 3,
+}
+
 FIXED: dict[str, dict[str, Any]] = {
     "bert": _SMALL | {"hidden_act": "quick_gelu", "type_vocab_size": 3, "pad_token_id": 5},
     "distilbert": {
@@ -108,6 +119,62 @@ FIXED: dict[str, dict[str, Any]] = {
         "hidden_act": "mish",
         "type_vocab_size": 2,
         "pad_token_id": 3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
+    },
+    "gpt2": {
+        "vocab_size": 23,
+        "n_embd": 12,
+        "n_layer": 2,
+        "n_head": 3,
+        "n_inner": 13,
+        "n_positions": 17,
+        "activation_function": "gelu_fast",
+        "layer_norm_epsilon": 1e-4,
+        "pad_token_id": 5,
+        "tie_word_embeddings": False,
+    },
+    "llama": _DECODER
+    | {
+        "hidden_act": "gelu_new",
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+        "rope_theta": 30.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8,
+        },
+    },
+    "mistral": _DECODER
+    | {
+        "num_key_value_heads": 1,
+        "sliding_window": 4,
+        "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0},
+    },
+    "qwen2": _DECODER
+    | {
+        "hidden_act": "relu2",
+        "num_key_value_heads": 4,
+        "use_sliding_window": True,
+        "sliding_window": 3,
+        "max_window_layers": 1,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 2.0,
+            "rope_theta": 100.0,
+            "original_max_position_embeddings": 9,
+        },
+    },
+    "qwen3": _DECODER
+    | {
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "attention_bias": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
     },
 }

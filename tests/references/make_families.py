@@ -16,7 +16,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from references.pytorch import FAMILIES, TASKS, fixed_config, make_inputs, make_model, record, save
+from references.pytorch import (
+    DECODERS,
+    FAMILIES,
+    TASKS,
+    fixed_config,
+    make_inputs,
+    make_model,
+    record,
+    save,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -24,7 +33,9 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     """Write every checkpoint with its expected values."""
     pairs = [(family, "text-classification") for family in FAMILIES]
-    pairs += [("bert", task) for task in TASKS if task != "text-classification"]
+    pairs += [(family, "text-generation") for family in DECODERS]
+    others = [t for t in TASKS if t not in ("text-classification", "text-generation")]
+    pairs += [("bert", task) for task in others]
     for seed, (family, task) in enumerate(pairs, start=1):
         config = fixed_config(family, task)
         model = make_model(family, task, config, seed)

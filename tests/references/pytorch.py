@@ -49,7 +49,9 @@ TASKS = {
     "question-answering": "ForQuestionAnswering",
     "fill-mask": "ForMaskedLM",
     "feature-extraction": "Model",
+    "text-generation": "ForCausalLM",
 }
+OTHER_CLASSES = {"GPT2ForCausalLM": "GPT2LMHeadModel"}
 PREFIXES = {
     "bert": "Bert",
     "distilbert": "DistilBert",
@@ -64,7 +66,13 @@ PREFIXES = {
     "modernbert": "ModernBert",
     "nomic_bert": "NomicBert",
     "gte": "Gte",
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
 }
+DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # Keys of older releases, and those that transformers writes in their place.
 OLDER_KEYS = {
     "global_attn_every_n_layers": "layer_types",
@@ -86,9 +94,10 @@ FAMILIES: dict[str, Family] = {
     name: Family(
         getattr(transformers, f"{prefix}Config"),
         {
-            task: getattr(transformers, prefix + suffix)
+            task: getattr(transformers, OTHER_CLASSES.get(prefix + suffix, prefix + suffix))
             for task, suffix in TASKS.items()
-            if hasattr(transformers, prefix + suffix)
+            if (task == "text-generation") == (name in DECODERS) or task != "text-generation"
+            if hasattr(transformers, OTHER_CLASSES.get(prefix + suffix, prefix + suffix))
         },
         FIXED[name],
     )
@@ -136,7 +145,7 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
         ``input_ids`` and ``attention_mask`` (batch, length) and, where the model has token types,
         ``token_type_ids``. ``labels`` are class numbers (batch,) or floats (batch, labels) in
         text classification, numbers (batch, length) with -100 for what is ignored in token
-        classification and mask filling, and first and last token (batch, 2) in question
+        classification and mask filling, in text generation those of the next tokens, and first and last token (batch, 2) in question
         answering. A bare model has none.
     """
     rng = np.random.default_rng(seed)
@@ -153,6 +162,10 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
     elif task == "question-answering":
         first = rng.integers(0, lengths)
         inputs["labels"] = np.stack([first, rng.integers(first, lengths)], 1).astype("int32")
+    elif task == "text-generation":
+        following = np.where(mask, inputs["input_ids"], IGNORED)[:, 1:]
+        inputs["labels"] = np.pad(following, ((0, 0), (0, 1)), constant_values=IGNORED)
+        inputs["labels"] = inputs["labels"].astype("int32")
     elif task in ("token-classification", "fill-mask"):
         classes, share = (
             (config.vocab_size, 0.2) if task == "fill-mask" else (config.num_labels, 0.7)
@@ -234,6 +247,9 @@ def _loss(model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor]) -
         hidden = model(**tensors).last_hidden_state
         return ((hidden * mask).sum(1) / mask.sum(1)).square().mean()
     tensors = dict(tensors)
+    if task == "text-generation":  # PyTorch's class shifts the labels itself
+        real = tensors["attention_mask"] == 1
+        tensors["labels"] = torch.where(real, tensors["input_ids"], IGNORED)
     if task == "question-answering":
         positions = tensors.pop("labels").unbind(1)
         tensors |= dict(zip(("start_positions", "end_positions"), positions, strict=True))
@@ -272,7 +288,7 @@ def _normalisations(model: PreTrainedModel) -> set[str]:
     return {
         f"{path}.{name}"
         for path, module in model.named_modules()
-        if type(module).__name__.endswith("LayerNorm")
+        if type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
         for name, _ in module.named_parameters()
     }
 

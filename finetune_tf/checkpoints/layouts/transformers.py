@@ -24,7 +24,7 @@ class TransformersLayout(Layout):
 
     def class_name(self, family: Family, class_suffix: str) -> str:
         """The class for the task, such as "BertForSequenceClassification"."""
-        return f"{family.class_prefix}{class_suffix}"
+        return family.class_name(class_suffix)
 
     def opens_in(self, family: Family, class_suffix: str) -> str:
         """The class that config.json names."""
