@@ -114,7 +114,7 @@ def _role_on_top(layers: list[keras.layers.Layer]) -> Role:
 
 def is_normalization(layer: keras.layers.Layer) -> bool:
     """Whether a layer is a normalisation of any kind, by the name of its class."""
-    return any(name in type(layer).__name__ for name in ("LayerNorm", "Normalization"))
+    return any(name in type(layer).__name__ for name in ("LayerNorm", "RMSNorm", "Normalization"))
 
 
 def _is_stem(layer: keras.layers.Layer) -> bool:

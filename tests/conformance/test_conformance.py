@@ -20,12 +20,15 @@ from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = "text-classification"
+TEXTS, GENERATION = "text-classification", "text-generation"
+BERT = FAMILIES["bert"].complete({})
+DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
 
 # Every family with one task, every task with one family, and BERTs in other dress.
 STORED = {
     **{f"{family}/{TEXTS}": TEXTS for family in FAMILIES},
-    **{f"bert/{task}": task for task in TASKS},
+    **{f"bert/{task}": task for task in TASKS if task in FAMILIES["bert"].heads(BERT)},
+    **{f"{family}/{GENERATION}": GENERATION for family in DECODERS},
     **{f"bert/{name}": TEXTS for name in ("relu", "gelu_new", "gelu")},
 }
 SEEDS = range(4)
