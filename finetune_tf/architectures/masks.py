@@ -83,18 +83,37 @@ class AttentionMask(keras.layers.Layer):
         super().__init__(**kwargs)
         self._config = {"causal": causal, "window": window, "mask_queries": mask_queries}
 
-    def call(self, attention_mask: Any, segment_ids: Any = None, prefix_lengths: Any = None) -> Any:
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees nothing behind itself."""
+        return self._config["causal"]
+
+    def call(
+        self,
+        attention_mask: Any,
+        segment_ids: Any = None,
+        prefix_lengths: Any = None,
+        last_query: bool = False,
+    ) -> Any:
         """Combines everything that limits what a token sees.
 
         Args:
             attention_mask: (B, L), 1 for real tokens.
             segment_ids: (B, L), where rows are packed: tokens of one id see each other.
             prefix_lengths: (B,), how many of the first tokens a causal mask shows to all tokens.
+            last_query: Whether only the last token is a query, as when a decoder generates.
 
         Returns:
-            Boolean, (B, 1, 1, L) where all queries see the same, else (B, 1, L, L).
+            Boolean, (B, 1, 1, L) where all queries see the same or there is one of them, else
+            (B, 1, L, L).
         """
         length, window = ops.shape(attention_mask)[1], self._config["window"]
+        if last_query:
+            mask = padding_mask(attention_mask)
+            if window is not None:
+                near = ops.arange(length) >= length - 1 - window
+                mask = ops.logical_and(mask, near[None, None, None])
+            return mask
         mask = (pair_mask if self._config["mask_queries"] else padding_mask)(attention_mask)
         if self._config["causal"] and prefix_lengths is None:
             mask = ops.logical_and(mask, causal_mask(length))
@@ -107,7 +126,11 @@ class AttentionMask(keras.layers.Layer):
         return mask
 
     def compute_output_spec(
-        self, attention_mask: Any, segment_ids: Any = None, prefix_lengths: Any = None
+        self,
+        attention_mask: Any,
+        segment_ids: Any = None,
+        prefix_lengths: Any = None,
+        last_query: bool = False,
     ) -> keras.KerasTensor:
         """(B, 1, 1, L) or (B, 1, L, L), boolean."""
         batch, length = attention_mask.shape

@@ -111,6 +111,17 @@ def graph_of(model: keras.Model) -> Any:
     return model if hasattr(model, "_nodes_by_depth") else None
 
 
+def run_graph(graph: keras.Model, inputs: list, operation_of: Any) -> Any:
+    """Computes the outputs of a Functional model with other operations in the place of its own.
+
+    Args:
+        graph: The model.
+        inputs: A tensor for each of its inputs, in their order, of any shape.
+        operation_of: Operation of the graph to what is called in its place.
+    """
+    return graph._run_through_graph(inputs, operation_fn=operation_of)
+
+
 def nodes_by_depth(graph: keras.Model) -> dict[int, list[Any]]:
     """The calls that a Functional graph consists of, by their distance to the outputs."""
     return graph._nodes_by_depth

@@ -1,0 +1,1 @@
+"""Text from language models: decoding with a cache of keys and values."""
