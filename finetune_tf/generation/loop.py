@@ -5,6 +5,15 @@ from typing import Any
 
 import keras
 
+from finetune_tf.generation.beams import (
+    Beams,
+    State,
+    advance,
+    follow,
+    is_going_on,
+    result,
+    start,
+)
 from finetune_tf.generation.forward import Cache, empty_cache, forward
 from finetune_tf.generation.sampling import Sampling, next_token, penalized
 from finetune_tf.graph.traces import traces_of
@@ -100,3 +109,104 @@ def _loop(
     invariants = (tf.TensorShape(()), rows, rows, tf.TensorShape((None,)), caches)
     ids = tf.while_loop(going_on, body, state, invariants)[1]
     return ids[:, prompt:]
+
+
+def search_ids(
+    model: keras.Model,
+    ids: Any,
+    attention_mask: Any,
+    max_new_tokens: int,
+    beams: Beams,
+    eos: tuple[int, ...],
+    padding: int,
+    returned: int = 1,
+    repetition_penalty: float = 1.0,
+) -> tuple[Any, Any]:
+    """Continues prompts by beam search.
+
+    Args:
+        model: A causal language model.
+        ids: (B, P) int32, prompts with padding before them.
+        attention_mask: (B, P), 1 for real tokens.
+        max_new_tokens: T, how many to generate at most.
+        beams: How the search runs.
+        eos: The tokens that end a text.
+        padding: What follows the end of a text.
+        returned: How many texts are returned for each prompt.
+        repetition_penalty: As of `Sampling`.
+
+    Returns:
+        The new tokens (B, returned, T) int32, and the scores (B, returned).
+    """
+    import tensorflow as tf
+
+    traces, key = traces_of(model), ("search", beams, eos, padding, returned, repetition_penalty)
+    if key not in traces:
+        reference = weakref.ref(model)
+
+        def traced(ids: Any, mask: Any, most: Any) -> Any:
+            state = _search(reference(), ids, mask, most, beams, eos, padding, repetition_penalty)
+            return result(state, returned)
+
+        signature = [
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((None, None), tf.int32),
+            tf.TensorSpec((), tf.int32),
+        ]
+        traces[key] = tf.function(traced, input_signature=signature, autograph=False)
+    return traces[key](ids, attention_mask, max_new_tokens)
+
+
+def _search(
+    model: keras.Model,
+    ids: Any,
+    mask: Any,
+    most: Any,
+    beams: Beams,
+    eos: tuple[int, ...],
+    padding: int,
+    penalty: float,
+) -> State:
+    import tensorflow as tf
+
+    batch, prompt = tf.unstack(tf.shape(ids))
+
+    def choose(logits: Any, state: State, cache: Cache) -> tuple[State, Cache]:
+        """The state with another token of each beam, and the caches in the beams' new order."""
+        scores = tf.nn.log_softmax(logits)  # (B · N, V)
+        if penalty != 1.0:
+            known = tf.ones_like(state.running) * tf.cast(tf.range(most) < state.step, "int32")
+            said = tf.reshape(state.running, (-1, most))
+            seen = tf.concat([every_beam(ids), said], axis=1)
+            real = tf.concat([every_beam(mask), tf.reshape(known, (-1, most))], axis=1)
+            scores = penalized(scores, seen, real, penalty)
+        scores = tf.reshape(scores, (batch, beams.count, logits.shape[-1]))
+        state, parents = advance(state, scores, most, beams, eos)
+        return state, tf.nest.map_structure(follow(parents), cache)
+
+    def every_beam(tensor: Any) -> Any:
+        return tf.repeat(tensor, beams.count, axis=0)
+
+    # The prompt is passed through the model once for all beams of a text.
+    logits, cache = forward(model, ids, mask, empty_cache(model, batch))
+    cache = tf.nest.map_structure(every_beam, cache)
+    state, cache = choose(every_beam(logits), start(batch, most, beams, padding), cache)
+
+    def body(state: State, mask: Any, cache: Cache) -> tuple:
+        last = tf.reshape(tf.gather(state.running, state.step - 1, axis=2), (-1, 1))
+        mask = tf.concat([mask, tf.ones_like(last)], axis=1)
+        logits, cache = forward(model, last, mask, cache)
+        state, cache = choose(logits, state, cache)
+        return state, mask, cache
+
+    caches = tf.nest.map_structure(
+        lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), cache
+    )
+    shapes = tf.nest.map_structure(lambda part: part.shape, state)
+    rows = tf.TensorShape((None, None))
+    return tf.while_loop(
+        lambda state, mask, cache: is_going_on(state, beams),
+        body,
+        (state, every_beam(mask), cache),
+        (shapes, rows, caches),
+    )[0]
