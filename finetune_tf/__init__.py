@@ -13,6 +13,7 @@ from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras impo
 from finetune_tf import _moved, callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import compare, evaluate, plot_history, predict
+from finetune_tf.generation.generate import generate
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.loading import load
@@ -50,6 +51,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "freeze",
+    "generate",
     "load",
     "messages",
     "plot_history",

@@ -146,6 +146,18 @@ RULES: dict[str, Number] = {
     "stop": Number(-math.inf, whole=True, also=_NO_LIMIT),
     "stride": Number(0, whole=True),
     "tokens_per_batch": _count(also=_NO_LIMIT),
+    # Generation
+    "length_penalty": Number(-math.inf, also=(None,)),
+    "max_new_tokens": _count(also=(None,)),
+    "min_new_tokens": Number(0, whole=True, also=(None,)),
+    "min_p": Number(0, 1, also=(None,)),
+    "no_repeat_ngram_size": Number(0, whole=True, also=(None,)),
+    "num_beams": _count(also=(None,)),
+    "num_return_sequences": _count(also=(None,)),
+    "repetition_penalty": _positive(also=(None,)),
+    "temperature": _positive(also=(None,)),
+    "top_k": Number(0, whole=True, also=(None,)),
+    "top_p": Number(0, 1, above_low=True, also=(None,)),
     # Losses and layers
     "dropout": _share(also=(None,)),
     "label_smoothing": _share(),

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from finetune_tf.messages import say
 from finetune_tf.weights.files import READERS, read_file, read_tensors
 from finetune_tf.weights.tensors import Tensors, by_name
 
+GENERATION = "generation_config.json"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -31,6 +33,7 @@ class Checkpoint:
         tensors: All, without task prefix; those of a Dense module of sentence-transformers
             under the name of the module.
         modules: What stands behind the transformer.
+        generation: The content of its generation_config.json; empty without one.
         tokenizer_files: The tokenizer's files of the same version; None without a folder.
     """
 
@@ -40,6 +43,7 @@ class Checkpoint:
     tensors: Tensors
     modules: Modules
     tokenizer_files: TokenizerFiles | None = None
+    generation: dict = field(default_factory=dict)
 
 
 def open_checkpoint(
@@ -99,7 +103,10 @@ def _open(folder: Path, file: Path | None, replaced: dict[str, Any]) -> Checkpoi
     modules = read_modules(folder)
     named = [(key.removeprefix(prefix), tensor) for key, tensor in found.items()]
     tensors = by_name([*named, *modules.dense.items()])
-    return Checkpoint(folder, family, complete, tensors, modules, TokenizerFiles.of(folder))
+    path = folder / GENERATION
+    generation = read_json(path) if has_file(path) else {}
+    files = TokenizerFiles.of(folder)
+    return Checkpoint(folder, family, complete, tensors, modules, files, generation)
 
 
 def with_labels(config: Mapping[str, Any]) -> dict[str, Any]:

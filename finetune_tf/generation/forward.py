@@ -48,9 +48,7 @@ def empty_cache(model: keras.Model, batch: Any) -> Cache:
     return tuple(made)
 
 
-def forward(
-    model: keras.Model, ids: Any, attention_mask: Any, cache: Cache
-) -> tuple[Any, Cache]:
+def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> tuple[Any, Cache]:
     """Passes tokens through the model.
 
     Args:

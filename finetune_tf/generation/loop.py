@@ -15,7 +15,7 @@ from finetune_tf.generation.beams import (
     start,
 )
 from finetune_tf.generation.forward import Cache, empty_cache, forward
-from finetune_tf.generation.sampling import Sampling, next_token, penalized
+from finetune_tf.generation.sampling import Rules, Sampling, next_token
 from finetune_tf.graph.traces import traces_of
 
 
@@ -25,6 +25,7 @@ def generate_ids(
     attention_mask: Any,
     max_new_tokens: int,
     sampling: Sampling,
+    rules: Rules,
     eos: tuple[int, ...],
     padding: int,
     seed: int,
@@ -37,6 +38,7 @@ def generate_ids(
         attention_mask: (B, P), 1 for real tokens.
         max_new_tokens: How many to generate at most.
         sampling: How each is chosen.
+        rules: What is changed of the scores before.
         eos: The tokens that end a text; none if nothing does.
         padding: What follows the end of a text.
         seed: Decides what is drawn.
@@ -46,12 +48,12 @@ def generate_ids(
     """
     import tensorflow as tf
 
-    traces, key = traces_of(model), ("generate", sampling, eos, padding)
+    traces, key = traces_of(model), ("generate", sampling, rules, eos, padding)
     if key not in traces:
         reference = weakref.ref(model)  # the trace must not keep the model alive
 
         def traced(ids: Any, mask: Any, most: Any, seed: Any) -> Any:
-            return _loop(reference(), ids, mask, most, seed, sampling, eos, padding)
+            return _loop(reference(), ids, mask, most, seed, sampling, rules, eos, padding)
 
         signature = [
             tf.TensorSpec((None, None), tf.int32),
@@ -70,6 +72,7 @@ def _loop(
     most: Any,
     seed: Any,
     sampling: Sampling,
+    rules: Rules,
     eos: tuple[int, ...],
     padding: int,
 ) -> Any:
@@ -79,8 +82,7 @@ def _loop(
 
     def choose(logits: Any, step: Any, ids: Any, mask: Any, finished: Any) -> tuple:
         """Ids, mask and ends with the next token of each text."""
-        if sampling.repetition_penalty != 1.0:
-            logits = penalized(logits, ids, mask, sampling.repetition_penalty)
+        logits = rules.apply(logits, ids, mask, step, eos)
         token = next_token(logits, sampling, tf.stack([seed, step]))
         token = tf.where(finished, padding, token)
         ids = tf.concat([ids, token[:, None]], axis=1)
@@ -117,10 +119,10 @@ def search_ids(
     attention_mask: Any,
     max_new_tokens: int,
     beams: Beams,
+    rules: Rules,
     eos: tuple[int, ...],
     padding: int,
     returned: int = 1,
-    repetition_penalty: float = 1.0,
 ) -> tuple[Any, Any]:
     """Continues prompts by beam search.
 
@@ -130,22 +132,22 @@ def search_ids(
         attention_mask: (B, P), 1 for real tokens.
         max_new_tokens: T, how many to generate at most.
         beams: How the search runs.
+        rules: What is changed of the log-probabilities before.
         eos: The tokens that end a text.
         padding: What follows the end of a text.
         returned: How many texts are returned for each prompt.
-        repetition_penalty: As of `Sampling`.
 
     Returns:
         The new tokens (B, returned, T) int32, and the scores (B, returned).
     """
     import tensorflow as tf
 
-    traces, key = traces_of(model), ("search", beams, eos, padding, returned, repetition_penalty)
+    traces, key = traces_of(model), ("search", beams, rules, eos, padding, returned)
     if key not in traces:
         reference = weakref.ref(model)
 
         def traced(ids: Any, mask: Any, most: Any) -> Any:
-            state = _search(reference(), ids, mask, most, beams, eos, padding, repetition_penalty)
+            state = _search(reference(), ids, mask, most, beams, rules, eos, padding)
             return result(state, returned)
 
         signature = [
@@ -163,9 +165,9 @@ def _search(
     mask: Any,
     most: Any,
     beams: Beams,
+    rules: Rules,
     eos: tuple[int, ...],
     padding: int,
-    penalty: float,
 ) -> State:
     import tensorflow as tf
 
@@ -174,12 +176,10 @@ def _search(
     def choose(logits: Any, state: State, cache: Cache) -> tuple[State, Cache]:
         """The state with another token of each beam, and the caches in the beams' new order."""
         scores = tf.nn.log_softmax(logits)  # (B · N, V)
-        if penalty != 1.0:
-            known = tf.ones_like(state.running) * tf.cast(tf.range(most) < state.step, "int32")
-            said = tf.reshape(state.running, (-1, most))
-            seen = tf.concat([every_beam(ids), said], axis=1)
-            real = tf.concat([every_beam(mask), tf.reshape(known, (-1, most))], axis=1)
-            scores = penalized(scores, seen, real, penalty)
+        new = tf.reshape(state.running[:, :, : state.step], (-1, state.step))
+        seen = tf.concat([every_beam(ids), new], axis=1)
+        real = tf.concat([every_beam(mask), tf.ones_like(new)], axis=1)
+        scores = rules.apply(scores, seen, real, state.step, eos)
         scores = tf.reshape(scores, (batch, beams.count, logits.shape[-1]))
         state, parents = advance(state, scores, most, beams, eos)
         return state, tf.nest.map_structure(follow(parents), cache)

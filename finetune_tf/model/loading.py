@@ -133,6 +133,7 @@ def load(
         file_dtype=matched.dtype,
         max_length=task_.max_length(source.modules),
         pretrained=report.trained,
+        generation=source.generation,
     )
     model._tokenizer_files = source.tokenizer_files
     say(_summary(model, report, choice))

@@ -62,6 +62,7 @@ class ModelInfo:
         pretrained: Paths of the variables that the load filled with trained tensors; what is not
             among them (a new head, an adapter) is new, wherever it stands. None if that is not
             known: files of older versions do not say it.
+        generation: The content of the checkpoint's generation_config.json.
     """
 
     checkpoint: str
@@ -76,6 +77,7 @@ class ModelInfo:
     file_dtype: str = "float32"
     record: dict = dataclasses.field(default_factory=dict)
     pretrained: tuple[str, ...] | None = None
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = Config(self.config)

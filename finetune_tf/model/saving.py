@@ -9,6 +9,7 @@ from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.json_files import write_json
 from finetune_tf.base.paths import absolute
 from finetune_tf.checkpoints.card import model_card
+from finetune_tf.checkpoints.checkpoint import GENERATION
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
 from finetune_tf.errors import ArgumentError, FinetuneError
@@ -20,7 +21,7 @@ from finetune_tf.weights.writing import WeightWriter
 
 # Older weights, and modules that a model saved there before may have had.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
-_STALE += ("1_Pooling", "2_Dense", "2_Normalize")
+_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION)
 # What transformers 4 wrote into one file at most.
 _SHARD = "5GB"
 
@@ -168,6 +169,8 @@ def _write(
     refuse_ruined(model, "Saving")
     write_config(model, folder, weights.dtype)
     max_length = family.max_length(model.config) if tokenizer is None else model.max_length
+    if model.info.generation:
+        write_json(folder / GENERATION, model.info.generation)
     _layout(model).write(folder, model, family, weights, max_length)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -97,16 +97,25 @@ def is_class_of_other_task(source: Checkpoint, task: Task) -> bool:
 
     Heads for tokens or multiple choice have the same tensor names as one for texts.
     """
-    with_head = [name for name in class_names(source) if "For" in name]
-    return bool(with_head) and not any(name.endswith(task.class_suffix) for name in with_head)
+    with_head = [name for name in class_names(source) if "For" in name or "LMHead" in name]
+    return bool(with_head) and not any(_is_class_of(name, task, source) for name in with_head)
+
+
+def _is_class_of(class_name: str, task: Task | type[Task], source: Checkpoint) -> bool:
+    own = source.family.class_name(task.class_suffix)
+    return class_name.endswith(task.class_suffix) or class_name == own
 
 
 def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
     """The task of a class with a head, if this family has it here."""
     heads = source.family.heads(source.config)
-    suffixes = {task.class_suffix: name for name, task in TASKS.items() if name in heads}
-    suffixes.pop("Model", None)
-    return [name for suffix, name in suffixes.items() if class_name.endswith(suffix)]
+    return [
+        name
+        for name, task in TASKS.items()
+        if name in heads
+        and task.class_suffix != "Model"
+        and _is_class_of(class_name, task, source)
+    ]
 
 
 def _by_classes(classes: list[str], source: Checkpoint) -> dict[str, str]:

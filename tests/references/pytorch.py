@@ -145,8 +145,8 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
         ``input_ids`` and ``attention_mask`` (batch, length) and, where the model has token types,
         ``token_type_ids``. ``labels`` are class numbers (batch,) or floats (batch, labels) in
         text classification, numbers (batch, length) with -100 for what is ignored in token
-        classification and mask filling, in text generation those of the next tokens, and first and last token (batch, 2) in question
-        answering. A bare model has none.
+        classification and mask filling, in text generation those of the next tokens, and first and
+        last token (batch, 2) in question answering. A bare model has none.
     """
     rng = np.random.default_rng(seed)
     lengths = np.asarray(LONG_LENGTHS if config.max_position_embeddings >= 48 else LENGTHS)
