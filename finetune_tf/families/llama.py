@@ -43,7 +43,7 @@ LAYER_TYPES = values.Shape(
 
 
 def _head_size(config: Mapping[str, Any]) -> int:
-    return config["head_dim"] or config["hidden_size"] // config["num_attention_heads"]
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
 def _no_windows(config: dict) -> list[None]:
@@ -163,7 +163,7 @@ def _heads(config: dict) -> dict[str, Head]:
 
 
 def _check(config: dict) -> None:
-    if config["head_dim"] is None:
+    if config.get("head_dim") is None:
         require_divisor(config, "hidden_size", "num_attention_heads")
     if config["num_key_value_heads"] is not None:
         heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
@@ -190,7 +190,6 @@ LLAMA = Family(
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
         "num_key_value_heads": None,
-        "head_dim": None,
         "hidden_act": "silu",
         "max_position_embeddings": 2048,
         "initializer_range": 0.02,

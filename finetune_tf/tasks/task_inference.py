@@ -112,9 +112,7 @@ def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
     return [
         name
         for name, task in TASKS.items()
-        if name in heads
-        and task.class_suffix != "Model"
-        and _is_class_of(class_name, task, source)
+        if name in heads and task.class_suffix != "Model" and _is_class_of(class_name, task, source)
     ]
 
 

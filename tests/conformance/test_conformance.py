@@ -167,7 +167,7 @@ def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
     inputs = pytorch.make_inputs(theirs.config, task, seed)
     case = Case(tmp_path, task, pytorch.record(theirs, task, inputs, steps=20))
 
-    if not config.get("tie_word_embeddings", True):
+    if task == "fill-mask" and not config.get("tie_word_embeddings", True):
         with pytest.raises(CheckpointError, match="'tie_word_embeddings' is False"):
             case.load()
         return

@@ -13,6 +13,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from references.random_decoders import DECODER_DRAWS
+
 Choose = Callable[[Sequence[Any]], Any]
 
 # fmt: off
@@ -240,4 +242,5 @@ DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "modernbert": _modernbert,
     "nomic_bert": _nomic_bert,
     "gte": _gte,
+    **DECODER_DRAWS,
 }
