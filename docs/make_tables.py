@@ -39,11 +39,11 @@ def page() -> str:
     )
     return f"""# Families and tasks
 
-This page is generated from the registries `FAMILIES` and `TASKS` by `python docs/make_tables.py`; do
-not edit it.
+This page is generated from the registries `FAMILIES` and `TASKS` by `python docs/make_tables.py`;
+do not edit it.
 
-The `model_type` in config.json determines the family of a checkpoint. The table shows which tasks each
-family supports.
+The `model_type` in config.json determines the family of a checkpoint. The table shows which tasks
+each family supports.
 
 {table}
 
