@@ -26,7 +26,7 @@ _moved.install(__name__)
 
 
 def __getattr__(name: str) -> object:
-    """Old class names, `TFBertForSequenceClassification` and its kin, found when asked for."""
+    """Resolves the class names of transformers 4, such as `TFBertForSequenceClassification`."""
     if name.startswith("TF"):
         from finetune_tf import compat
 

@@ -177,9 +177,9 @@ def test_rotary_tables_reach_the_attention_in_float32_under_bfloat16():
     """Keras would cast them, and the angles of far tokens would lose their last bits."""
 
     class Recording(MultiHeadAttention):
-        def _weights(self, query, key, attention_mask, positions, *others):
+        def _compute_weights(self, query, key, attention_mask, positions, *others):
             self.seen = positions
-            return super()._weights(query, key, attention_mask, positions, *others)
+            return super()._compute_weights(query, key, attention_mask, positions, *others)
 
     attention = Recording(D, HEADS, rotary=True, dtype="mixed_bfloat16", name="attention")
     feed_forward = FeedForward(12, D, dtype="mixed_bfloat16", name="feed_forward")

@@ -227,7 +227,7 @@ def test_a_block_of_an_older_version_is_refused():
     make, _, _ = LAYERS["block"]
     config = make().get_config()
     del config["rms_norm"]
-    with pytest.raises(ModelError, match="saved by a version of finetune_tf in which blocks made"):
+    with pytest.raises(ModelError, match="saved by an older version of finetune_tf, whose blocks"):
         EncoderBlock.from_config(config)
 
 
@@ -248,7 +248,7 @@ def test_pooling_over_real_tokens_only():
     np.testing.assert_allclose(mean, expected, atol=1e-6)
     np.testing.assert_array_equal(Pooling("cls")(HIDDEN, MASK), HIDDEN[:, 0])
     assert np.isfinite(Pooling("mean")(HIDDEN, np.zeros_like(MASK))).all()
-    with pytest.raises(ModelError, match="Pooling knows 'cls' and 'mean', found 'max'"):
+    with pytest.raises(ModelError, match="mode has to be 'cls' or 'mean', found 'max'"):
         Pooling("max")
 
 
