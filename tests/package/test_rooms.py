@@ -1,4 +1,4 @@
-"""Imports point one way: a room imports those above it in the list of docs/design.md."""
+"""Imports between rooms: a room imports only rooms above it in the list of docs/design.md."""
 
 import ast
 import re
@@ -9,12 +9,12 @@ import finetune_tf
 
 ROOT = Path(finetune_tf.__file__).parent
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
-# What stands above or below everything: the public names, and the ways to start the program.
+# Modules without a place in the list: the public names and the entry points.
 OUTSIDE = {"__init__", "__main__", "_version", "_moved"}
 
 
 def modules():
-    """Module name, without the package's, to its file."""
+    """Returns the file of each module, by its name without the package name."""
     found = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -26,7 +26,7 @@ MODULES = modules()
 
 
 def imported(path):
-    """The modules of the package that a file imports when it runs, inside of functions as well."""
+    """Returns the modules of the package that a file imports at runtime, including in functions."""
     found = set()
     pending = [ast.parse(path.read_text())]
     while pending:
@@ -50,7 +50,7 @@ def room(module):
 
 
 def rooms_in_order():
-    """The rooms of the list in docs/design.md, the lowest first."""
+    """Returns the rooms in the order of docs/design.md, lowest level first."""
     (listed,) = re.findall(r"```\nfinetune_tf/\n(.*?)```", DESIGN.read_text(), re.DOTALL)
     found = []
     for line in listed.splitlines():
@@ -66,22 +66,22 @@ def test_every_room_is_in_the_list():
     assert set(listed) == {room(name) for name in MODULES} - OUTSIDE
 
 
-def test_a_room_imports_the_rooms_above_it_alone():
-    place = {name: i for i, name in enumerate(rooms_in_order())}
+def test_a_room_imports_only_rooms_above_it():
+    level = {name: i for i, name in enumerate(rooms_in_order())}
     found = [
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in sorted(others)
         if room(name) not in OUTSIDE and room(other) not in OUTSIDE
-        if place[room(other)] > place[room(name)]
+        if level[room(other)] > level[room(name)]
     ]
     assert not found, "\n".join(found)
 
 
-def test_no_circle_of_imports_inside_of_a_room():
-    circle = []
+def test_no_circular_imports():
+    cycle = []
     try:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
-        circle = error.args[1]
-    assert not circle, " imports ".join(circle)
+        cycle = error.args[1]
+    assert not cycle, " imports ".join(cycle)
