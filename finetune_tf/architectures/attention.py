@@ -115,7 +115,7 @@ class Attention(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
-        """(B, Q, D), the shape of the query."""
+        """Returns the spec of the output, (B, Q, D), the shape of the query."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
@@ -179,13 +179,13 @@ class MultiHeadAttention(Attention):
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds the projections."""
-        seen = context_shape or x_shape
+        key_shape = context_shape or x_shape
         if self._config["fused"]:
-            self.query_key_value.build(seen)
+            self.query_key_value.build(key_shape)
         else:
             self.query.build(x_shape)
-            self.key.build(seen)
-            self.value.build(seen)
+            self.key.build(key_shape)
+            self.value.build(key_shape)
         self.output_dense.build((*x_shape[:-1], self._config["hidden_size"]))
 
     def _project(self, x: Any, context: Any) -> tuple:

@@ -197,7 +197,7 @@ class EncoderBlock(keras.layers.Layer):
         return self.attention_norm(x) if normed and x is not None else x
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
-        """(B, Q, D), the shape of the query."""
+        """Returns the spec of the output, (B, Q, D), the shape of the query."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
     def get_config(self) -> dict:

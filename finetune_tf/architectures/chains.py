@@ -32,5 +32,5 @@ class EndOfChain(keras.layers.Layer):
         return hidden
 
     def compute_output_spec(self, hidden: Any) -> keras.KerasTensor:
-        """The shape and dtype of the input."""
+        """Returns a spec with the shape and dtype of the input."""
         return keras.KerasTensor(hidden.shape, hidden.dtype)

@@ -85,15 +85,15 @@ class ConvolutionBlock(EncoderBlock):
     ) -> Any:
         """Maps (B, Q, D) to (B, Q, D), with zeros for padding; see `EncoderBlock.call`."""
         output = super().transform(x, context, attention_mask, positions, start, training)
-        seen = seen_tokens(open_mask() if attention_mask is None else attention_mask)
-        real = ops.cast(seen, output.dtype)[:, :, None]
-        convolved = self.convolution(x if context is None else context) * real  # (B, K, D)
+        visible = seen_tokens(open_mask() if attention_mask is None else attention_mask)
+        mask = ops.cast(visible, output.dtype)[:, :, None]
+        convolved = self.convolution(x if context is None else context) * mask  # (B, K, D)
         if context is not None:  # the convolution needs the neighbours of the query tokens
-            convolved, real = (
-                query_rows(part, 1, start, ops.shape(x)[1]) for part in (convolved, real)
+            convolved, mask = (
+                query_rows(part, 1, start, ops.shape(x)[1]) for part in (convolved, mask)
             )
         convolved = self.convolution_dropout(convolved, training=training)
-        return self.convolution_norm(output + self._activate(convolved)) * real
+        return self.convolution_norm(output + self._activate(convolved)) * mask
 
     def get_config(self) -> dict:
         """Keras config."""

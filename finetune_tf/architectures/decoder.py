@@ -129,6 +129,6 @@ class CrossAttentionBlock(EncoderBlock):
         x = self._apply_attention(x, context, attention_mask, positions, start, training)
         norm = self.cross_attention_norm
         before = norm(x) if self._config["norm_first"] else x
-        found = self.cross_attention(before, memory, memory_mask, training=training)
-        x = self._add_residual(x, found, norm, self.cross_attention_dropout, training)
+        attended = self.cross_attention(before, memory, memory_mask, training=training)
+        x = self._add_residual(x, attended, norm, self.cross_attention_dropout, training)
         return self._apply_feed_forward(x, training)

@@ -177,7 +177,7 @@ class Embeddings(keras.layers.Layer):
         decode: bool = False,
         training: bool | None = None,
     ) -> KerasTensor:
-        """(B, L, D), or (B, L, V) with `decode`."""
+        """Returns the spec of the output, (B, L, D), or (B, L, V) with `decode`."""
         if decode:
             return KerasTensor((*inputs.shape[:-1], self._config["vocab_size"]), "float32")
         return KerasTensor((*inputs.shape, self._config["hidden_size"]), self.compute_dtype)

@@ -32,14 +32,14 @@ class Pooling(keras.layers.Layer):
         if self.mode == "cls":
             return hidden[:, 0]
         # Long sums lose precision in bfloat16, so the sum over tokens is computed in float32.
-        kept = ops.cast(attention_mask, "float32")[:, :, None]
-        total = ops.sum(ops.cast(hidden, "float32") * kept, axis=1)
-        return ops.cast(total / ops.maximum(ops.sum(kept, axis=1), 1e-9), hidden.dtype)
+        mask = ops.cast(attention_mask, "float32")[:, :, None]
+        total = ops.sum(ops.cast(hidden, "float32") * mask, axis=1)
+        return ops.cast(total / ops.maximum(ops.sum(mask, axis=1), 1e-9), hidden.dtype)
 
     def compute_output_shape(
         self, hidden_shape: tuple, attention_mask_shape: tuple | None = None
     ) -> tuple:
-        """(B, D)."""
+        """Returns the shape (B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
 
     def get_config(self) -> dict:
@@ -59,7 +59,7 @@ class L2Normalize(keras.layers.Layer):
         return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-12)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, D)."""
+        """Returns the shape (B, D)."""
         return input_shape
 
 
@@ -123,7 +123,7 @@ class Transform(keras.layers.Layer):
         return x if self.norm is None else self.norm(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(…, size)."""
+        """Returns the shape (…, size)."""
         return (*input_shape[:-1], self._config["size"])
 
     def get_config(self) -> dict:
@@ -176,7 +176,7 @@ class ClassificationHead(keras.layers.Layer):
         return ops.transpose(logits, (0, 2, 1)) if self._config["per_label"] else logits
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, C), (B, L, C) or (B, C, L)."""
+        """Returns the shape (B, C), (B, L, C) or (B, C, L)."""
         shape = (*input_shape[:-1], self._config["num_labels"])
         return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
 
@@ -203,5 +203,5 @@ class VocabularyBias(keras.layers.Layer):
         return scores + self.bias
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, L, V)."""
+        """Returns the shape (B, L, V)."""
         return input_shape

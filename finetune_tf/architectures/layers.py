@@ -66,7 +66,7 @@ class FirstToken(keras.layers.Layer):
         return hidden[:, 0][:, None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, 1, D)."""
+        """Returns the shape (B, 1, D)."""
         return (input_shape[0], 1, input_shape[-1])
 
 
@@ -115,7 +115,7 @@ class LayerNorm(keras.layers.Layer):
         return kernels.add_norm(x, residual, self.gamma, self.beta, self.epsilon, dropout, training)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """The shape of the input."""
+        """Returns the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:
@@ -220,7 +220,7 @@ class FeedForward(keras.layers.Layer):
         return self.output_dense(self.dropout(inner, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, L, D), the shape of the input."""
+        """Returns the shape (B, L, D), the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:

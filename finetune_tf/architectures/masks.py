@@ -128,7 +128,7 @@ class AttentionMask(keras.layers.Layer):
     def compute_output_spec(
         self, attention_mask: Any, segment_ids: Any = None, prefix_lengths: Any = None
     ) -> keras.KerasTensor:
-        """(B, 1, 1, L) or (B, 1, L, L), boolean."""
+        """Returns the spec of the output, (B, 1, 1, L) or (B, 1, L, L), boolean."""
         batch, length = attention_mask.shape
         same = segment_ids is None and self._config == {
             "causal": False,

@@ -51,7 +51,7 @@ class RotaryPositions(keras.layers.Layer):
         return ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=-1)
 
     def compute_output_spec(self, tokens: Any, position_ids: Any = None) -> keras.KerasTensor:
-        """(1, L, F) or (B, L, F), float32."""
+        """Returns the spec of the output, (1, L, F) or (B, L, F), float32."""
         batch = 1 if position_ids is None else position_ids.shape[0]
         return keras.KerasTensor((batch, tokens.shape[1], self._config["size"]), "float32")
 
@@ -176,7 +176,7 @@ class RelativePositionBias(keras.layers.Layer):
         return ops.transpose(self.table(buckets), (2, 0, 1))[None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(1, H, L, L)."""
+        """Returns the shape (1, H, L, L)."""
         return (1, self._config["num_heads"], input_shape[1], input_shape[1])
 
     def get_config(self) -> dict:
@@ -282,7 +282,7 @@ class RelativePositions(keras.layers.Layer):
         return hidden if self.norm is None else self.norm(hidden)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(1, P, D)."""
+        """Returns the shape (1, P, D)."""
         length = input_shape[1]
         return (1, length and 2 * length + 1, self._config["hidden_size"])
 

@@ -81,8 +81,8 @@ def split_model(model: keras.Model) -> SplitModel:
             "ft.train_only(model, ft.select.head())."
         )
     stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(to_cache)}
-    below = {given.name: given for given in graph.inputs}
-    trunk = keras.Model(below, stored, name=f"{model.name}_trunk")
+    inputs = {tensor.name: tensor for tensor in graph.inputs}
+    trunk = keras.Model(inputs, stored, name=f"{model.name}_trunk")
     return SplitModel(trunk, *_upper_part(graph, stored), blocking)
 
 
@@ -110,11 +110,11 @@ def _split_inner_models(model: keras.Model) -> keras.Model:
 def _call_split_model(cut: SplitModel, model: keras.Model, inputs: Any) -> Any:
     """Computes the outputs of a model by calling its lower part and then its upper part."""
     names = [tensor.name for tensor in graph_of(model).inputs]
-    given = dict(zip(names, keras.tree.flatten(inputs), strict=True))
-    given |= cut.trunk({tensor.name: given[tensor.name] for tensor in cut.trunk.inputs})
+    tensors = dict(zip(names, keras.tree.flatten(inputs), strict=True))
+    tensors |= cut.trunk({tensor.name: tensors[tensor.name] for tensor in cut.trunk.inputs})
     upper = keras.Model(cut.inputs, cut.outputs, name=model.name)
     upper.ends_chain = True  # like the model that it is a part of
-    return upper({name: given[name] for name in cut.inputs})
+    return upper({name: tensors[name] for name in cut.inputs})
 
 
 def _partition_pieces(parts: list[Piece]) -> tuple[list[Piece], list[Piece]]:
@@ -174,8 +174,8 @@ def _upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, A
             nodes_above.append(node)
             required |= {id(tensor) for tensor in node.input_tensors} - known.keys()
         else:  # one of the model's inputs
-            (given,) = node.output_tensors
-            inputs[given.name] = known[id(given)] = given
+            (tensor,) = node.output_tensors
+            inputs[tensor.name] = known[id(tensor)] = tensor
     return inputs, _replay_calls(model, nodes_above[::-1], known, _call_layer)
 
 
@@ -188,6 +188,6 @@ def _replay_calls(
 ) -> Any:
     """Repeats calls of layers on known tensors and returns the new outputs of the model."""
     for node in nodes:
-        made = keras.tree.flatten(call(node, *node.arguments.fill_in(known)))
-        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
+        new_outputs = keras.tree.flatten(call(node, *node.arguments.fill_in(known)))
+        known |= {id(old): new for old, new in zip(node.output_tensors, new_outputs, strict=True)}
     return keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)

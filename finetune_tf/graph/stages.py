@@ -133,7 +133,7 @@ def _layers_of_pieces(model: keras.Model, chain: str = "") -> list[Part]:
 def _drop_unweighted(parts: Iterable[Part]) -> list[Part]:
     """Drops layers without trainable variables and all but the first use of shared layers."""
     seen: set[int] = set()
-    kept: list[Part] = []
+    remaining: list[Part] = []
     carried: list[keras.layers.Layer] = []  # carried layers belong to the stage that follows them
     for chain, layers in parts:
         new_layers = [
@@ -143,9 +143,9 @@ def _drop_unweighted(parts: Iterable[Part]) -> list[Part]:
         if all(getattr(layer, "carried", False) for layer in new_layers):
             carried += new_layers
         else:
-            kept.append((chain, carried + new_layers))
+            remaining.append((chain, carried + new_layers))
             carried = []
-    return [*kept, (chain, carried)] if carried else kept
+    return [*remaining, (chain, carried)] if carried else remaining
 
 
 def _name_in_chain(layers: list[keras.layers.Layer], chain: str) -> str:

@@ -291,5 +291,5 @@ def adamw_moved(
     velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
     velocity_correction = ops.sqrt(1.0 - beta_2_power)
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
-    kept = variable * (1.0 - learning_rate * weight_decay)
-    return kept - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity
+    decayed = variable * (1.0 - learning_rate * weight_decay)
+    return decayed - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity
