@@ -65,7 +65,7 @@ def with_states(
             name that was used before.
 
     Returns:
-        A model with the same inputs and weights, built once for each combination of arguments. Its
+        A model with the same inputs and weights, built once for each selection of outputs. Its
         output is a dict with "output" (the output of `model`), "last_hidden_state" (batch, length,
         features) and, if requested, "pooler_output" (batch, features), "hidden_states" (a list with
         one tensor more than there are blocks) and "attentions" (a list with a tensor (batch, heads,

@@ -1,4 +1,4 @@
-"""Imports between rooms: a room imports only rooms above it in the list of docs/design.md."""
+"""A subpackage imports only subpackages that are listed above it in docs/design.md."""
 
 import ast
 import re
@@ -45,12 +45,12 @@ def imported(path):
 IMPORTS = {name: imported(path) - {name} for name, path in MODULES.items()}
 
 
-def room(module):
+def subpackage(module):
     return module.partition(".")[0]
 
 
-def rooms_in_order():
-    """Returns the rooms in the order of docs/design.md, lowest level first."""
+def subpackages_in_order():
+    """Returns the subpackages and top-level modules in the order of docs/design.md."""
     (listed,) = re.findall(r"```\nfinetune_tf/\n(.*?)```", DESIGN.read_text(), re.DOTALL)
     found = []
     for line in listed.splitlines():
@@ -60,20 +60,20 @@ def rooms_in_order():
     return found
 
 
-def test_every_room_is_in_the_list():
-    listed = rooms_in_order()
+def test_every_subpackage_is_in_the_list():
+    listed = subpackages_in_order()
     assert len(listed) == len(set(listed)) > 15
-    assert set(listed) == {room(name) for name in MODULES} - OUTSIDE
+    assert set(listed) == {subpackage(name) for name in MODULES} - OUTSIDE
 
 
-def test_a_room_imports_only_rooms_above_it():
-    level = {name: i for i, name in enumerate(rooms_in_order())}
+def test_a_subpackage_imports_only_those_above_it():
+    level = {name: i for i, name in enumerate(subpackages_in_order())}
     found = [
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in sorted(others)
-        if room(name) not in OUTSIDE and room(other) not in OUTSIDE
-        if level[room(other)] > level[room(name)]
+        if subpackage(name) not in OUTSIDE and subpackage(other) not in OUTSIDE
+        if level[subpackage(other)] > level[subpackage(name)]
     ]
     assert not found, "\n".join(found)
 
