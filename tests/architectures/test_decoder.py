@@ -224,7 +224,7 @@ def test_the_rotary_block_against_pytorch():
     hidden = torch.tensor(HIDDEN)
     angles = LlamaRotaryEmbedding(config)(hidden, torch.arange(L)[None])
     mask = torch.full((L, L), torch.finfo(torch.float32).min).triu(1)[None, None]
-    theirs = layer(hidden, attention_mask=mask, position_embeddings=angles)
-    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+    torch_output = layer(hidden, attention_mask=mask, position_embeddings=angles)
+    torch_output = torch_output[0] if isinstance(torch_output, tuple) else torch_output
     found = block(HIDDEN, attention_mask=CAUSAL, **inputs)
-    np.testing.assert_allclose(found, theirs.detach(), atol=1e-5)
+    np.testing.assert_allclose(found, torch_output.detach(), atol=1e-5)

@@ -60,11 +60,11 @@ def test_t5_buckets_against_pytorch(bidirectional):
     from transformers.models.t5.modeling_t5 import T5Attention
 
     distances = np.arange(-300, 301)
-    theirs = T5Attention._relative_position_bucket(
+    torch_buckets = T5Attention._relative_position_bucket(
         torch.tensor(distances), bidirectional, num_buckets=32, max_distance=128
     )
     found = relative_buckets(ops.convert_to_tensor(distances), 32, 128, bidirectional)
-    np.testing.assert_array_equal(found, theirs)
+    np.testing.assert_array_equal(found, torch_buckets)
 
 
 def test_a_bias_depends_only_on_the_distance():

@@ -114,23 +114,26 @@ def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
         value = loss(case.expected.get("labels"), model(case.inputs, training=True))
     gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
     rows = table_of(model)
-    theirs = {k[9:]: v for k, v in case.expected.items() if k.startswith("gradient/")}
-    largest = max(np.linalg.norm(gradient) for gradient in theirs.values())
+    torch_gradients = {k[9:]: v for k, v in case.expected.items() if k.startswith("gradient/")}
+    largest = max(np.linalg.norm(gradient) for gradient in torch_gradients.values())
     errors = {}
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         row = rows[variable.path]
         (tensor,) = row.tensors
-        name = tensor if tensor in theirs else tensor.partition(".")[2]
-        if name not in theirs:  # PyTorch has no gradient, because the loss does not depend on it
+        name = tensor if tensor in torch_gradients else tensor.partition(".")[2]
+        if name not in torch_gradients:
+            # PyTorch has no gradient, because the loss does not depend on the variable.
             assert gradient is None or np.linalg.norm(gradient) <= ROUNDING * largest, tensor
             continue
-        expected = theirs.pop(name)
+        expected = torch_gradients.pop(name)
         found = np.asarray(tf.convert_to_tensor(gradient))
         (found,) = row.conversion.save([found])
         difference = np.linalg.norm(found - expected)
         norm = np.linalg.norm(expected)
         errors[name] = float(difference / (norm if norm > ROUNDING * largest else largest))
-    assert not theirs, f"gradients of variables that do not exist here: {sorted(theirs)}"
+    assert not torch_gradients, (
+        f"gradients of variables that do not exist here: {sorted(torch_gradients)}"
+    )
     return errors
 
 
@@ -172,11 +175,11 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
 
 def check_padding(model: keras.Model, case: Case) -> None:
     """Checks that the output of a sequence does not depend on the amount of padding after it."""
-    room = model._positions - case.real.shape[1]
+    free_positions = model._positions - case.real.shape[1]
     padded = dict(case.inputs)
     for name, array in case.inputs.items():
         fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0
-        padded[name] = np.pad(array, ((0, 0), (0, min(room, 6))), constant_values=fill)
+        padded[name] = np.pad(array, ((0, 0), (0, min(free_positions, 6))), constant_values=fill)
     expected = outputs(model, case.inputs)
     found = outputs(model, padded)
     if case.task != "text-classification":
@@ -253,10 +256,10 @@ def check_saved(model: keras.Model, case: Case, folder: Path) -> Path:
 def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
     """Checks that PyTorch loads a saved folder, finds all tensors, and computes the same logits."""
     import torch
-    from references.pytorch import FAMILIES as THEIRS
+    from references.pytorch import FAMILIES as TORCH_FAMILIES
     from references.pytorch import _logits
 
-    kind = THEIRS[family].models[case.task]
+    kind = TORCH_FAMILIES[family].models[case.task]
     model, report = kind.from_pretrained(
         saved, attn_implementation="eager", output_loading_info=True
     )
