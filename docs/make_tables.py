@@ -1,4 +1,4 @@
-"""Writes docs/families.md: which families can do which tasks, read off the registries.
+"""Writes docs/families.md, the table of families and tasks, from the registries.
 
 python docs/make_tables.py
 """
@@ -15,12 +15,12 @@ PAGE = Path(__file__).with_name("families.md")
 
 
 def lines_of(family: Family) -> int:
-    """Lines of the file that the family lives in; some share one."""
+    """Returns the number of lines of the file that defines the family; some families share one."""
     return len(inspect.getsource(inspect.getmodule(family.backbone)).splitlines())
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the content of the page."""
     tasks = list(TASKS)
     rows = []
     for name, family in FAMILIES.items():
@@ -33,19 +33,24 @@ def page() -> str:
     header = ["model_type", *tasks, "file", "lines"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
     classes = "\n".join(
-        f"- {task}: `…{TASKS[task].class_suffix}` in PyTorch, the columns "
+        f"- {task}: `…{TASKS[task].class_suffix}` in PyTorch; columns "
         f"{', '.join(f'`{column}`' for column in TASKS[task].columns)}"
         for task in tasks
     )
     return f"""# Families and tasks
 
-Made by `python docs/make_tables.py` from the registries `FAMILIES` and `TASKS`; do not edit it.
+This page is generated from the registries `FAMILIES` and `TASKS` by `python docs/make_tables.py`;
+do not edit it.
 
-A checkpoint belongs to the family that its config.json names as `model_type`.
+The `model_type` in config.json determines the family of a checkpoint. The table shows which tasks
+each family supports.
 
 {table}
 
-A family is one file in `finetune_tf/families/`; the median of these files is {median:g} lines.
+Each family is defined in one file in `finetune_tf/families/`; the median length of these files is
+{median:g} lines.
+
+The PyTorch class and the data columns of each task:
 
 {classes}
 """

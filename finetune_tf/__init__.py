@@ -1,12 +1,13 @@
-"""finetune_tf: fine-tune Hugging Face checkpoints with Keras 3.
+"""Fine-tunes Hugging Face checkpoints with Keras 3.
 
-import finetune_tf as ft
+Example:
+    import finetune_tf as ft
 
-train = ft.data.from_csv("train.csv")
-model = ft.load("bert-base-uncased", labels=train.labels)
-model.compile(**ft.presets.cross_entropy())
-model.fit(train.batches(model, batch_size=32, shuffle=True), epochs=3)
-model.save_pretrained("my-model")
+    train = ft.data.from_csv("train.csv")
+    model = ft.load("bert-base-uncased", labels=train.labels)
+    model.compile(**ft.presets.cross_entropy())
+    model.fit(train.batches(model, batch_size=32, shuffle=True), epochs=3)
+    model.save_pretrained("my-model")
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
@@ -27,7 +28,7 @@ _moved.install(__name__)
 
 
 def __getattr__(name: str) -> object:
-    """Old class names, `TFBertForSequenceClassification` and its kin, found when asked for."""
+    """Resolves the class names of transformers 4, such as `TFBertForSequenceClassification`."""
     if name.startswith("TF"):
         from finetune_tf import compat
 

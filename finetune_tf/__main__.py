@@ -1,4 +1,4 @@
-"""`python -m finetune_tf` is the command line."""
+"""Runs the command line interface with `python -m finetune_tf`."""
 
 from finetune_tf.cli import main
 

@@ -1,6 +1,7 @@
-"""Modules of version 0.1 under their old names, for one version.
+"""Old names of the modules that version 0.1 had elsewhere, available for one more version.
 
-An old name imports the new module when something of it is asked for, with a DeprecationWarning.
+On the first access to an attribute, an old name imports the new module and emits a
+DeprecationWarning.
 """
 
 import importlib
@@ -98,20 +99,22 @@ MOVED = {
 
 
 class _OldModule(ModuleType):
-    """Stands in `sys.modules` under an old name.
+    """A module in `sys.modules` under an old name that forwards attributes to the new module.
 
-    A finder of modules would not do: importing `finetune_tf.stages` would then replace the function
+    An import hook would not work: importing `finetune_tf.stages` would then replace the function
     `finetune_tf.stages` by a module.
     """
 
     def __init__(self, old: str, new: str) -> None:
-        super().__init__(old, f"An old name of {new}.")
+        super().__init__(old, f"The old name of {new}.")
         self._new = new
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # looked for by Python itself, as by inspect
+        if name.startswith("__"):  # Python itself looks for these, for example in inspect
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        text = f"{self.__name__} is now {self._new}; the old name goes in the next version."
+        text = (
+            f"{self.__name__} is now {self._new}; the old name will be removed in the next version."
+        )
         warnings.warn(text, DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(self._new), name)
 
@@ -120,7 +123,7 @@ def install(package: str) -> None:
     """Makes the old names importable.
 
     Args:
-        package: The name of this package.
+        package: The name of this package, "finetune_tf".
     """
     for old, new in MOVED.items():
         name = f"{package}.{old}"

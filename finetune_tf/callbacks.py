@@ -1,4 +1,4 @@
-"""What happens during a fit: the callbacks of this library, by their public names."""
+"""The public Keras callbacks of finetune_tf, for the `callbacks` argument of `model.fit`."""
 
 from finetune_tf.training.callbacks import (
     ApplyLeftover,

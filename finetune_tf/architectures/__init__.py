@@ -1,6 +1,6 @@
-"""Keras layers and the functions that chain them into models.
+"""Keras layers of Transformer models and functions that chain them into models.
 
-Plain numbers in, Keras layers out: nothing here knows Hugging Face names or files.
+The layers are configured by plain numbers. Nothing here depends on Hugging Face names or files.
 """
 
 from finetune_tf.architectures.attention import MultiHeadAttention

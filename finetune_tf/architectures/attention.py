@@ -1,7 +1,7 @@
-"""Attention: a query looks at a context.
+"""Attention layers: the tokens of a query attend to the tokens of a context.
 
-Self-attention is the case where both are the same. A query may also be a part of its context, such
-as the first token or the newest one, or have nothing to do with it, as in cross-attention.
+In self-attention, query and context are the same. A query may also be a part of its context, such
+as the first or the newest token, or be another sequence, as in cross-attention.
 
 Shape legend: B batch, H heads, Q query positions, K key positions (of the context), D features,
 F features of one head.
@@ -19,15 +19,15 @@ from finetune_tf.architectures.positions import rotate
 
 
 class Attention(keras.layers.Layer):
-    """What all attentions have in common; each projects and scores in its own way.
+    """Base class of attention layers; subclasses define projections and scores.
 
-    A subclass has `num_heads`, `output_dense`, `_project` (query and context to query, key and
-    value, (B, H, Q or K, F) each) and `_weights` (to what `weights_of` gives, dropped out in
+    A subclass defines `num_heads`, `output_dense`, `_project` (returns query, key and value, each
+    (B, H, Q or K, F)) and `_compute_weights` (returns the weights of `weights_of`, with dropout in
     training).
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        # A mixed policy would cast positions, such as rotary tables in float32, to its type.
+        # A mixed policy would cast positions, such as float32 rotary tables, to its compute dtype.
         super().__init__(**kwargs, autocast=False)
 
     def call(
@@ -40,27 +40,26 @@ class Attention(keras.layers.Layer):
         cache: tuple | None = None,
         training: bool | None = None,
     ) -> Any:
-        """Mixes into each query what it finds in the context.
+        """Computes the attention output for each token of the query.
 
-        Mask and positions are those of the context: where the query is a part of it, its rows are
-        taken from them.
+        Mask and positions are those of the whole context. Where the query is a part of the context,
+        the rows of its tokens are sliced from them.
 
         Args:
             x: (B, Q, D), the query.
-            context: (B, K, D), what the query sees; by default the query itself.
-            attention_mask: Boolean, broadcastable to (B, H, K, K), from `masks`; in
-                cross-attention with one row for all queries, (B, 1, 1, K). By default everything
-                is seen.
-            positions: What the family's layer in `positions` gives; None for nothing.
-            start: Where in the context the query begins, an integer or a scalar tensor.
-            cache: Keys and values of the tokens before the query, (B, H, C, F) each, instead of a
-                context: the context are these tokens and the query, C + Q = K.
+            context: (B, K, D), the tokens that the query attends to; by default the query itself.
+            attention_mask: Boolean, broadcastable to (B, H, K, K), from `masks`. In cross-attention
+                it has one row for all queries, (B, 1, 1, K). By default every token is visible.
+            positions: The output of the family's layer in `positions`; None for no positions.
+            start: Index of the first query token in the context, an integer or a scalar tensor.
+            cache: Keys and values (B, H, C, F) of the C tokens before the query, given instead of
+                a context: the query attends to these tokens and to itself, so K = C + Q.
             training: Whether dropout is active.
 
         Returns:
             (B, Q, D); with a cache, this and the updated cache.
         """
-        weights, value, cache = self._attend(
+        weights, value, cache = self._compute_weights_and_values(
             x, context, attention_mask, positions, start, training, cache
         )
         mixed = ops.transpose(_grouped_matmul(weights, value), (0, 2, 1, 3))  # (B, Q, H, F)
@@ -76,7 +75,7 @@ class Attention(keras.layers.Layer):
         positions: Any = None,
         start: Any = 0,
     ) -> Any:
-        """How much each query takes from each token of the context: (B, H, Q, K), nothing dropped.
+        """Computes the attention weights without dropout.
 
         Args:
             x: As for `call`.
@@ -84,10 +83,15 @@ class Attention(keras.layers.Layer):
             attention_mask: As for `call`.
             positions: As for `call`.
             start: As for `call`.
-        """
-        return self._attend(x, context, attention_mask, positions, start, training=False)[0]
 
-    def _attend(
+        Returns:
+            (B, H, Q, K).
+        """
+        return self._compute_weights_and_values(
+            x, context, attention_mask, positions, start, training=False
+        )[0]
+
+    def _compute_weights_and_values(
         self,
         x: Any,
         context: Any,
@@ -97,8 +101,8 @@ class Attention(keras.layers.Layer):
         training: bool | None,
         cache: tuple | None = None,
     ) -> tuple:
-        """Weights (B, H, Q, K), values (B, H, K, F), and the cache with those of the query."""
-        rows = None  # of the query in its context: where they begin, and how many there are
+        """Returns weights (B, H, Q, K), values (B, H, K, F) and the cache with the query in it."""
+        rows = None  # first index and number of the query's rows where it is a part of the context
         if context is None:
             context = x
         if context is not x or cache is not None:
@@ -106,7 +110,7 @@ class Attention(keras.layers.Layer):
         query, key, value = self._project(x, context)
         query, key = self._rotate(query, key, positions, rows, is_cached=cache is not None)
         if cache is not None:
-            # Keys are stored as they are after the rotation, which so is done once for each.
+            # Keys are stored after the rotation, so that each is rotated once.
             key, value = (
                 ops.concatenate([earlier, new], axis=2)
                 for earlier, new in zip(cache, (key, value), strict=True)
@@ -116,13 +120,13 @@ class Attention(keras.layers.Layer):
             attention_mask = open_mask()
         elif rows is not None:
             attention_mask = query_rows(attention_mask, 2, *rows)
-        weights = self._weights(query, key, attention_mask, positions, rows, training)
+        weights = self._compute_weights(query, key, attention_mask, positions, rows, training)
         return weights, value, cache
 
     def _rotate(
         self, query: Any, key: Any, positions: Any, rows: tuple | None, is_cached: bool
     ) -> tuple:
-        """Query and key turned by their positions, in attentions that do so."""
+        """Returns query and key rotated by their positions; by default unchanged."""
         return query, key
 
     def _split_heads(self, x: Any, num_heads: int | None = None) -> Any:
@@ -132,7 +136,7 @@ class Attention(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
-        """(B, Q, D), as the query."""
+        """Returns the spec of the output, (B, Q, D), the shape of the query."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
@@ -152,7 +156,7 @@ def _grouped_matmul(x: Any, y: Any) -> Any:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MultiHeadAttention(Attention):
-    """Multi-head attention (Vaswani et al. 2017), output projection included.
+    """Multi-head attention (Vaswani et al. 2017) with its output projection.
 
     With fewer key and value heads than query heads it is grouped-query attention (Ainslie et al.
     2023).
@@ -160,17 +164,18 @@ class MultiHeadAttention(Attention):
     Args:
         hidden_size: D.
         num_heads: H, the number of query heads.
-        dropout: Rate on the attention weights.
+        dropout: Dropout rate of the attention weights.
         initializer_range: Standard deviation of new kernels.
-        use_bias: Of all projections.
-        fused: Whether query, key and value come from one Dense layer, in this order.
-        rotary: Whether positions are a table of `RotaryPositions`, by which queries and keys are
-            turned, instead of a bias (1, H, K, K) that is added to the scores.
-        num_kv_heads: Number of key and value heads, a divisor of `num_heads`; by default the same.
+        use_bias: Whether the projections have a bias.
+        fused: Whether one Dense layer computes query, key and value, concatenated in this order.
+        rotary: Whether positions are the output of `RotaryPositions`, by which queries and keys are
+            rotated (Su et al. 2021), instead of a bias (1, H, K, K) that is added to the scores.
+        num_kv_heads: Number of key and value heads, a divisor of `num_heads`; by default the same
+            number.
         head_size: F; by default D / H.
         output_bias: Whether the output projection has a bias; by default `use_bias`.
-        qk_norm_eps: Epsilon of the RMS normalisations of queries and of keys, which come before
-            the rotation; None for no normalisation.
+        qk_norm_eps: Epsilon of the RMS normalisations of queries and keys, which are applied
+            before the rotation; None for no normalisation.
     """
 
     def __init__(
@@ -233,13 +238,13 @@ class MultiHeadAttention(Attention):
         positions_shape: tuple | None = None,
     ) -> None:
         """Builds the projections."""
-        seen = context_shape or x_shape
+        key_shape = context_shape or x_shape
         if self._config["fused"]:
-            self.query_key_value.build(seen)
+            self.query_key_value.build(key_shape)
         else:
             self.query.build(x_shape)
-            self.key.build(seen)
-            self.value.build(seen)
+            self.key.build(key_shape)
+            self.value.build(key_shape)
         self.output_dense.build((*x_shape[:-1], self.num_heads * self.head_size))
         if self.query_norm is not None:
             self.query_norm.build((None, self.head_size))
@@ -272,7 +277,7 @@ class MultiHeadAttention(Attention):
         of_query = positions if rows is None else query_rows(positions, 1, *rows)
         return rotate(query, of_query), rotate(key, of_query if is_cached else positions)
 
-    def _weights(
+    def _compute_weights(
         self,
         query: Any,
         key: Any,
@@ -281,7 +286,7 @@ class MultiHeadAttention(Attention):
         rows: tuple | None,
         training: bool | None,
     ) -> Any:
-        # Scaling the query is cheaper than scaling the scores.
+        # It is cheaper to scale the query than the scores.
         query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = _grouped_matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
         if positions is not None and not self._config["rotary"]:

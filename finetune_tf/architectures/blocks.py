@@ -1,4 +1,4 @@
-"""A block: attention and feed-forward, each with a residual and a normalisation.
+"""The Transformer block: attention and feed-forward, each with a residual and a normalisation.
 
 Shape legend: B batch, H heads, Q query positions, K key positions, D features.
 """
@@ -16,28 +16,29 @@ from finetune_tf.errors import ModelError
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class EncoderBlock(keras.layers.Layer):
-    """Attention and feed-forward, each with a residual and a normalisation.
+    """A Transformer block: attention and feed-forward, each with a residual and a normalisation.
 
-    Both parts are handed in, so that a family with another attention needs no other block.
+    The two sublayers are arguments, so that a family with another attention uses the same block.
 
     Args:
         attention: An `Attention`, named "attention".
-        feed_forward: Takes hidden; named "feed_forward".
-        dropout: Rate on the output of the feed-forward part.
-        attention_output_dropout: Rate on the output of the attention; by default `dropout`.
+        feed_forward: A layer from (B, Q, D) to (B, Q, D), named "feed_forward".
+        dropout: Dropout rate of the output of the feed-forward sublayer.
+        attention_output_dropout: Dropout rate of the output of the attention; by default `dropout`.
         layer_norm_eps: Epsilon of both normalisations.
-        norm_first: Whether a part sees the normalised input and the residual stays as it is
-            (Xiong et al. 2020), instead of normalising the sum.
-        norm_bias: Whether normalisations have an offset.
-        has_attention_norm: Whether the attention has a normalisation; the first block of
-            ModernBERT has none, since the embeddings end in one.
-        rms_norm: Whether normalisations only divide by the root mean square (`RMSNorm`).
-        gradient_checkpointing: Whether training keeps only input and output of the block and
-            computes the rest again for the gradient: less memory for more time.
+        norm_first: Whether the input of each sublayer is normalised (pre-LN, Xiong et al. 2020)
+            instead of the sum of its output and the residual (post-LN, Vaswani et al. 2017).
+        norm_bias: Whether the normalisations have an offset.
+        has_attention_norm: Whether the attention has a normalisation. The first block of ModernBERT
+            has none, since its embeddings end with one.
+        rms_norm: Whether the normalisations are `RMSNorm` instead of `LayerNorm`.
+        gradient_checkpointing: Whether training stores only the input and output of the block and
+            rematerializes the rest in the backward pass, which saves memory and takes more time
+            (Chen et al. 2016).
     """
 
     role = "block"
-    parts = ("attention", "feed_forward")  # what is handed in
+    parts = ("attention", "feed_forward")  # names of the sublayers that are arguments
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class EncoderBlock(keras.layers.Layer):
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
-        # A mixed policy would cast positions, such as rotary tables in float32, to its type.
+        # A mixed policy would cast positions, such as float32 rotary tables, to its compute dtype.
         super().__init__(**kwargs, autocast=False)
         if attention_output_dropout is None:
             attention_output_dropout = dropout
@@ -70,14 +71,14 @@ class EncoderBlock(keras.layers.Layer):
         policy = self.dtype_policy
         self.attention = attention
         self.feed_forward = feed_forward
-        self.attention_norm = self._norm("attention_norm")
-        self.feed_forward_norm = self._norm("feed_forward_norm")
+        self.attention_norm = self._make_norm("attention_norm")
+        self.feed_forward_norm = self._make_norm("feed_forward_norm")
         self.attention_output_dropout = keras.layers.Dropout(
             attention_output_dropout, dtype=policy, name="attention_output_dropout"
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
 
-    def _norm(self, name: str) -> LayerNorm:
+    def _make_norm(self, name: str) -> LayerNorm:
         epsilon, policy = self._config["layer_norm_eps"], self.dtype_policy
         if self._config["rms_norm"]:
             return RMSNorm(epsilon, dtype=policy, name=name)
@@ -90,7 +91,7 @@ class EncoderBlock(keras.layers.Layer):
         attention_mask_shape: tuple | None = None,
         positions_shape: tuple | None = None,
     ) -> None:
-        """Builds both parts."""
+        """Builds both sublayers."""
         self.attention.build(x_shape, context_shape, attention_mask_shape, positions_shape)
         self.feed_forward.build(x_shape)
         if self._config["has_attention_norm"]:
@@ -107,16 +108,16 @@ class EncoderBlock(keras.layers.Layer):
         cache: tuple | None = None,
         training: bool | None = None,
     ) -> Any:
-        """Passes tokens through both parts.
+        """Computes the block for the tokens of a query.
 
         Args:
-            x: (B, Q, D). Nothing is computed for tokens that are not among them, apart from what
-                is seen of the context: `block(h[:, :1], context=h)` is `block(h)[:, :1]`.
-            context: (B, K, D), what the attention sees; by default `x` itself.
-            attention_mask: As of `Attention.call`, as are positions and start.
-            positions: What the family's layer in `positions` gives.
-            start: Where in the context `x` begins.
-            cache: As of `Attention.call`.
+            x: (B, Q, D), the query. `block(h[:, :1], context=h)` equals `block(h)[:, :1]` without
+                the work for the other tokens.
+            context: (B, K, D), the tokens that the attention attends to; by default `x` itself.
+            attention_mask: As for `Attention.call`.
+            positions: The output of the family's layer in `positions`.
+            start: Index of the first token of `x` in the context.
+            cache: As for `Attention.call`.
             training: Whether dropout is active.
 
         Returns:
@@ -125,10 +126,10 @@ class EncoderBlock(keras.layers.Layer):
         inputs = (x, context, attention_mask, positions, start)
         if cache is not None:
             return self.transform(*inputs, training=training, cache=cache)
-        return self._transformed(*inputs, training=training)
+        return self._transform_or_remat(*inputs, training=training)
 
-    def _transformed(self, *inputs: Any, training: bool | None) -> Any:
-        """`transform`, of which training keeps the inside or not."""
+    def _transform_or_remat(self, *inputs: Any, training: bool | None) -> Any:
+        """Calls `transform`, with gradient checkpointing if it is enabled and needed."""
         if self.gradient_checkpointing and training:
             return kernels.remat(self, "transform", *inputs, training=training)
         return self.transform(*inputs, training=training)
@@ -143,14 +144,14 @@ class EncoderBlock(keras.layers.Layer):
         training: bool | None,
         cache: tuple | None = None,
     ) -> Any:
-        """What the block computes; arguments as of `call`."""
-        x, cache = self._add_attention(
+        """Computes the block without gradient checkpointing; the arguments are those of `call`."""
+        x, cache = self._apply_attention(
             x, context, attention_mask, positions, start, training, cache
         )
-        x = self._add_feed_forward(x, training)
+        x = self._apply_feed_forward(x, training)
         return x if cache is None else (x, cache)
 
-    def _add_attention(
+    def _apply_attention(
         self,
         x: Any,
         context: Any,
@@ -160,11 +161,11 @@ class EncoderBlock(keras.layers.Layer):
         training: bool | None,
         cache: tuple | None = None,
     ) -> tuple:
-        """The sum with the attention's output, and the updated cache."""
+        """Returns the sum with the attention output, and the updated cache."""
         x = ops.cast(x, self.compute_dtype)
         attended = self.attention(
-            self._before_attention(x),
-            self._before_attention(context),
+            self._attention_input(x),
+            self._attention_input(context),
             attention_mask,
             positions,
             start=start,
@@ -174,15 +175,15 @@ class EncoderBlock(keras.layers.Layer):
         if cache is not None:
             attended, cache = attended
         dropout = self.attention_output_dropout
-        return self._add(x, attended, self.attention_norm, dropout, training), cache
+        return self._add_residual(x, attended, self.attention_norm, dropout, training), cache
 
-    def _add_feed_forward(self, x: Any, training: bool | None) -> Any:
+    def _apply_feed_forward(self, x: Any, training: bool | None) -> Any:
         norm = self.feed_forward_norm
         before = norm(x) if self._config["norm_first"] else x
         transformed = self.feed_forward(before, training=training)
-        return self._add(x, transformed, norm, self.dropout, training)
+        return self._add_residual(x, transformed, norm, self.dropout, training)
 
-    def _add(
+    def _add_residual(
         self,
         x: Any,
         output: Any,
@@ -190,7 +191,7 @@ class EncoderBlock(keras.layers.Layer):
         dropout: keras.layers.Dropout,
         training: bool | None,
     ) -> Any:
-        """Adds what a part gives to what went into it; normalises the sum, if not the input."""
+        """Adds the output of a sublayer to its residual `x`; a post-LN block normalises the sum."""
         if self._config["norm_first"]:
             return x + dropout(output, training=training)
         return norm.of_sum(output, x, dropout, training)
@@ -198,42 +199,42 @@ class EncoderBlock(keras.layers.Layer):
     def attention_weights(
         self, x: Any, context: Any = None, attention_mask: Any = None, positions: Any = None
     ) -> Any:
-        """How much each token takes from the context: (B, H, Q, K); arguments as of `call`."""
-        x, context = self._before_attention(x), self._before_attention(context)
+        """Returns the attention weights (B, H, Q, K); the arguments are those of `call`."""
+        x, context = self._attention_input(x), self._attention_input(context)
         return self.attention.weights_of(x, context, attention_mask, positions)
 
-    def _before_attention(self, x: Any) -> Any:
-        """What the attention sees, of the query as of the context."""
+    def _attention_input(self, x: Any) -> Any:
+        """Returns the input of the attention for a query or a context: normalised in pre-LN."""
         normed = self._config["norm_first"] and self._config["has_attention_norm"]
         return self.attention_norm(x) if normed and x is not None else x
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
-        """(B, Q, D), as the query."""
+        """Returns the spec of the output, (B, Q, D), the shape of the query."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
     def get_config(self) -> dict:
         """Keras config, with the parts that were handed in."""
         parts = {name: serialize_keras_object(getattr(self, name)) for name in self.parts}
         for part in parts.values():
-            # Revived with it, a part would be built by itself, and its variables would be
-            # called "attention/…" instead of "block_0/attention/…".
+            # With a build config, deserialization would build the sublayer on its own, and its
+            # variables would be named "attention/…" instead of "block_0/attention/…".
             part.pop("build_config", None)
         own = {"gradient_checkpointing": self.gradient_checkpointing}
         return {**super().get_config(), **self._config, **own, **parts}
 
     @classmethod
     def from_config(cls, config: dict) -> "EncoderBlock":
-        """Revives the parts, then the block.
+        """Restores the sublayers, then the block.
 
         Raises:
-            ModelError: If a version wrote the config in which blocks were called otherwise.
+            ModelError: If the config was written by an early version with another block.
         """
         if "rms_norm" not in config:
             raise ModelError(
-                "The file was saved by a version of finetune_tf in which blocks made masks and "
-                "positions themselves, and cannot be opened by this one. Open it with the version "
-                "that saved it, call model.save_pretrained(folder) there, and load that folder "
-                "with ft.load(folder)."
+                "The file was saved by an older version of finetune_tf, whose blocks computed "
+                "masks and positions themselves, and this version cannot open it. Open it with "
+                "the version that saved it, call model.save_pretrained(folder) there, and load "
+                "that folder here with ft.load(folder)."
             )
         parts = {name: deserialize_keras_object(config[name]) for name in cls.parts}
         return cls(**{**config, **parts})

@@ -1,4 +1,4 @@
-"""Where a model consists of several chains: encoder and decoder, two towers."""
+"""The end of a chain in a model of several chains, such as encoder and decoder, or two towers."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from finetune_tf.architectures.layers import PACKAGE
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class EndOfChain(keras.layers.Layer):
-    """Declares that a chain of stages ends here; computes nothing.
+    """An identity layer that marks the end of a chain of stages.
 
-    What goes through it is finished and read further up: the output of an encoder that every block
-    of a decoder attends to, the vector that one tower of two makes of a text. `ft.stages` cuts
-    each chain by itself, and names its stages "chain/stage":
+    Its input is the finished output of the chain, which later layers read: the output of an encoder
+    that every block of a decoder attends to, or the text vector of one of two towers. `ft.stages`
+    cuts each chain separately and names its stages "chain/stage":
 
         memory = EndOfChain(name="encoder")(encoder_norm(hidden))
 
     Args:
         name: The name of the chain.
-        **kwargs: As for every Keras layer.
+        **kwargs: Arguments of every Keras layer.
     """
 
     ends_chain = True
@@ -28,9 +28,9 @@ class EndOfChain(keras.layers.Layer):
         super().__init__(name=name, autocast=False, **kwargs)
 
     def call(self, hidden: Any) -> Any:
-        """What is given, of any shape."""
+        """Returns its input, of any shape."""
         return hidden
 
     def compute_output_spec(self, hidden: Any) -> keras.KerasTensor:
-        """Shape and type do not change."""
+        """Returns a spec with the shape and dtype of the input."""
         return keras.KerasTensor(hidden.shape, hidden.dtype)

@@ -1,4 +1,4 @@
-"""DeBERTa v2's first block, beside which a convolution runs.
+"""The first block of DeBERTa v2, with a convolution in parallel to it.
 
 Shape legend: B batch, L length, D features.
 """
@@ -16,15 +16,15 @@ from finetune_tf.architectures.masks import open_mask, seen_tokens
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ConvolutionBlock(EncoderBlock):
-    """A block to whose output comes a convolution of its input (He et al. 2021, DeBERTa v2).
+    """A block whose output is added to a convolution of its input (DeBERTa v2, He et al. 2021).
 
     Args:
-        *parts: Attention and feed-forward, as of `EncoderBlock`.
-        kernel_size: Tokens that the convolution sees, an odd number.
-        groups: Parts that the features fall into, each with a convolution of its own.
+        *parts: Attention and feed-forward, as for `EncoderBlock`.
+        kernel_size: Number of tokens in a window of the convolution, an odd number.
+        groups: Number of groups of features that are convolved separately.
         convolution_activation: A Hugging Face activation name.
         convolution_initializer_range: Standard deviation of a new kernel.
-        **block: For `EncoderBlock`.
+        **block: Keyword arguments of `EncoderBlock`.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class ConvolutionBlock(EncoderBlock):
         start: Any,
         training: bool | None,
     ) -> Any:
-        """(B, Q, D) to (B, Q, D), zeros for padding; see `EncoderBlock.call`."""
+        """Maps (B, Q, D) to (B, Q, D), with zeros for padding; see `EncoderBlock.call`."""
         output = super().transform(x, context, attention_mask, positions, start, training)
-        seen = seen_tokens(open_mask() if attention_mask is None else attention_mask)
-        real = ops.cast(seen, output.dtype)[:, :, None]
-        convolved = self.convolution(x if context is None else context) * real  # (B, K, D)
-        if context is not None:  # a convolution needs the neighbours of the query
-            convolved, real = (
-                query_rows(part, 1, start, ops.shape(x)[1]) for part in (convolved, real)
+        visible = seen_tokens(open_mask() if attention_mask is None else attention_mask)
+        mask = ops.cast(visible, output.dtype)[:, :, None]
+        convolved = self.convolution(x if context is None else context) * mask  # (B, K, D)
+        if context is not None:  # the convolution needs the neighbours of the query tokens
+            convolved, mask = (
+                query_rows(part, 1, start, ops.shape(x)[1]) for part in (convolved, mask)
             )
         convolved = self.convolution_dropout(convolved, training=training)
-        return self.convolution_norm(output + self._activate(convolved)) * real
+        return self.convolution_norm(output + self._activate(convolved)) * mask
 
     def get_config(self) -> dict:
         """Keras config."""

@@ -1,4 +1,4 @@
-"""Blocks of decoders. What makes them causal is the mask that they are given.
+"""Blocks of decoders. They are causal if their `attention_mask` is causal.
 
 Shape legend: B batch, Q query positions, K key positions, M memory positions, D features.
 """
@@ -27,19 +27,19 @@ def rotary_block(
     dtype: Any = None,
     **block: Any,
 ) -> EncoderBlock:
-    """A block as Llama has it (Touvron et al. 2023): rotary, gated, normalised first by RMS.
+    """Makes a block of Llama (Touvron et al. 2023): pre-RMSNorm, rotary attention, gated MLP.
 
     Args:
         hidden_size: D.
-        num_heads: Attention heads.
-        intermediate_size: Width of the feed-forward part.
+        num_heads: Number of attention heads.
+        intermediate_size: Width of the feed-forward sublayer.
         activation: A Hugging Face activation name.
-        attention_dropout: Rate on the attention weights.
+        attention_dropout: Dropout rate of the attention weights.
         initializer_range: Standard deviation of new kernels.
-        use_bias: Of all Dense layers.
-        attention_options: For `MultiHeadAttention`, where a family differs.
+        use_bias: Whether the Dense layers have a bias.
+        attention_options: Options of `MultiHeadAttention` in which a family differs.
         dtype: Keras dtype policy; None for the global one.
-        **block: For `EncoderBlock`.
+        **block: Keyword arguments of `EncoderBlock`.
     """
     make = {"initializer_range": initializer_range, "use_bias": use_bias, "dtype": dtype}
     attention = MultiHeadAttention(
@@ -59,13 +59,15 @@ def rotary_block(
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class CrossAttentionBlock(EncoderBlock):
-    """A block that also attends to a memory, such as the output of an encoder.
+    """A decoder block that also attends to a memory, such as the output of an encoder.
+
+    The block of the original Transformer decoder (Vaswani et al. 2017).
 
     Args:
-        attention: As of `EncoderBlock`.
+        attention: As for `EncoderBlock`.
         cross_attention: The `Attention` to the memory, named "cross_attention".
-        feed_forward: As of `EncoderBlock`.
-        **block: For `EncoderBlock`.
+        feed_forward: As for `EncoderBlock`.
+        **block: Keyword arguments of `EncoderBlock`.
     """
 
     parts = ("attention", "cross_attention", "feed_forward")
@@ -79,7 +81,7 @@ class CrossAttentionBlock(EncoderBlock):
     ) -> None:
         super().__init__(attention, feed_forward, **block)
         self.cross_attention = cross_attention
-        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self.cross_attention_norm = self._make_norm("cross_attention_norm")
         self.cross_attention_dropout = keras.layers.Dropout(
             self._config["attention_output_dropout"],
             dtype=self.dtype_policy,
@@ -87,7 +89,7 @@ class CrossAttentionBlock(EncoderBlock):
         )
 
     def build(self, x_shape: tuple, memory_shape: tuple, **shapes: Any) -> None:
-        """Builds all three parts."""
+        """Builds all three sublayers."""
         super().build(x_shape, **shapes)
         self.cross_attention.build(x_shape, memory_shape)
         self.cross_attention_norm.build(x_shape)
@@ -103,20 +105,23 @@ class CrossAttentionBlock(EncoderBlock):
         start: Any = 0,
         training: bool | None = None,
     ) -> Any:
-        """Passes tokens (B, Q, D) through the three parts.
+        """Computes the block for the tokens of a query.
 
         Args:
-            x: As of `EncoderBlock.call`, as are all arguments not named here.
-            memory: (B, M, …), what the second attention sees.
-            context: What the first attention sees.
-            attention_mask: Of the context, causal as a rule.
-            positions: For the first attention.
-            memory_mask: Of the memory, broadcastable to (B, H, Q, M).
-            start: Where in the context `x` begins.
+            x: (B, Q, D), the query; see `EncoderBlock.call`.
+            memory: (B, M, …), the tokens that the cross-attention attends to.
+            context: (B, K, D), the tokens that the self-attention attends to; by default `x`.
+            attention_mask: Mask of the context, usually causal.
+            positions: Positions for the self-attention.
+            memory_mask: Mask of the memory, broadcastable to (B, H, Q, M).
+            start: Index of the first token of `x` in the context.
             training: Whether dropout is active.
+
+        Returns:
+            (B, Q, D).
         """
         inputs = (x, context, attention_mask, positions, start, memory, memory_mask)
-        return self._transformed(*inputs, training=training)
+        return self._transform_or_remat(*inputs, training=training)
 
     def transform(
         self,
@@ -129,10 +134,10 @@ class CrossAttentionBlock(EncoderBlock):
         memory_mask: Any,
         training: bool | None,
     ) -> Any:
-        """What the block computes; arguments as of `call`."""
-        x, _ = self._add_attention(x, context, attention_mask, positions, start, training)
+        """Computes the block without gradient checkpointing; the arguments are those of `call`."""
+        x, _ = self._apply_attention(x, context, attention_mask, positions, start, training)
         norm = self.cross_attention_norm
         before = norm(x) if self._config["norm_first"] else x
-        found = self.cross_attention(before, memory, memory_mask, training=training)
-        x = self._add(x, found, norm, self.cross_attention_dropout, training)
-        return self._add_feed_forward(x, training)
+        attended = self.cross_attention(before, memory, memory_mask, training=training)
+        x = self._add_residual(x, attended, norm, self.cross_attention_dropout, training)
+        return self._apply_feed_forward(x, training)

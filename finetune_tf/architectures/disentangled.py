@@ -1,7 +1,7 @@
-"""DeBERTa's attention, which scores contents and relative positions apart.
+"""The attention of DeBERTa, which scores contents and relative positions separately.
 
 Shape legend: B batch, H heads, Q query positions, K key positions, D features, F features of one
-head; P = Q + K + 1 distances of a query to a key, ascending, one more to each side than there are.
+head; P = Q + K + 1 distances from a query to a key, ascending, with one extra on either side.
 """
 
 from typing import Any
@@ -15,25 +15,26 @@ from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DisentangledAttention(Attention):
-    """Attention whose scores add up from contents and relative positions (He et al. 2021).
+    """Disentangled attention: scores add contents and relative positions (He et al. 2021).
 
-    To the product of query and key come those of the query with the vector of their distance,
-    and of that vector with the key. Where the query is masked, all positions weigh the same.
-    Positions are the table (1, 2K + 1, D) of `RelativePositions`, or None if no score needs them.
+    The score is the sum of content-to-content (query times key), content-to-position (query times
+    the vector of their distance) and position-to-content (that vector times key). Where the query
+    is masked, all keys have equal weights. Positions are the table (1, 2K + 1, D) of
+    `RelativePositions`, or None if no score uses them.
 
     Args:
         hidden_size: D, split evenly over the heads.
         num_heads: H.
-        content_to_position: Whether the query meets the distance.
-        position_to_content: Whether the distance meets the key.
-        score_parts: By the root of how many times F scores are divided.
-        dropout: Rate on the attention weights.
-        position_dropout: Rate on the vectors of distances.
+        content_to_position: Whether scores include the content-to-position term.
+        position_to_content: Whether scores include the position-to-content term.
+        score_parts: Scores are divided by sqrt(score_parts * F).
+        dropout: Dropout rate of the attention weights.
+        position_dropout: Dropout rate of the vectors of distances.
         initializer_range: Standard deviation of new kernels.
-        share_projections: Whether distances go through the projections of contents.
-        fused: Whether query, key and value come from one Dense layer, head by head and without
-            a bias for keys, as in the first DeBERTa.
-        talking_heads: Whether heads mix before and after the softmax (Shazeer et al. 2020).
+        share_projections: Whether distances share the query and key projections of the contents.
+        fused: Whether one Dense layer computes query, key and value, concatenated per head and
+            without a bias for keys, as in the first version of DeBERTa.
+        talking_heads: Whether heads are mixed before and after the softmax (Shazeer et al. 2020).
     """
 
     def __init__(
@@ -68,25 +69,27 @@ class DisentangledAttention(Attention):
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         self.scale = (self.head_size * score_parts) ** -0.5
-        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        options = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
         if fused:
             self.query_key_value = dense(
-                3 * hidden_size, **make, use_bias=False, name="query_key_value"
+                3 * hidden_size, **options, use_bias=False, name="query_key_value"
             )
         else:
-            self.query = dense(hidden_size, **make, name="query")
-            self.key = dense(hidden_size, **make, name="key")
-            self.value = dense(hidden_size, **make, name="value")
-        self.output_dense = dense(hidden_size, **make, name="output")
+            self.query = dense(hidden_size, **options, name="query")
+            self.key = dense(hidden_size, **options, name="key")
+            self.value = dense(hidden_size, **options, name="value")
+        self.output_dense = dense(hidden_size, **options, name="output")
         self.position_key = self.position_query = None
         if content_to_position and not share_projections:
-            self.position_key = dense(hidden_size, **make, use_bias=not fused, name="position_key")
+            self.position_key = dense(
+                hidden_size, **options, use_bias=not fused, name="position_key"
+            )
         if position_to_content and not share_projections:
-            self.position_query = dense(hidden_size, **make, name="position_query")
+            self.position_query = dense(hidden_size, **options, name="position_query")
         self.scores_mix = self.weights_mix = None
         if talking_heads:
-            self.scores_mix = dense(num_heads, **make, use_bias=False, name="scores_mix")
-            self.weights_mix = dense(num_heads, **make, use_bias=False, name="weights_mix")
+            self.scores_mix = dense(num_heads, **options, use_bias=False, name="scores_mix")
+            self.weights_mix = dense(num_heads, **options, use_bias=False, name="weights_mix")
         policy = self.dtype_policy
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.position_dropout = keras.layers.Dropout(
@@ -117,7 +120,7 @@ class DisentangledAttention(Attention):
             if mix is not None:
                 mix.build((*x_shape[:2], None, self.num_heads))
 
-    def _weights(
+    def _compute_weights(
         self,
         query: Any,
         key: Any,
@@ -129,7 +132,7 @@ class DisentangledAttention(Attention):
         query = query * ops.cast(self.scale, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
         if positions is not None:
-            if rows is not None:  # the distances that these queries have
+            if rows is not None:  # only the distances of these queries
                 start, count = rows
                 positions = query_rows(positions, 1, start, count + ops.shape(key)[2] + 1)
             positions = self.position_dropout(positions, training=training)
@@ -137,16 +140,16 @@ class DisentangledAttention(Attention):
                 scores = scores + self._content_to_position(query, positions)
             if self._config["position_to_content"]:
                 scores = scores + self._position_to_content(key, positions)
-        scores = _mix(self.scores_mix, scores)
-        weights = self.dropout(_replacing_softmax(scores, attention_mask), training=training)
-        return _mix(self.weights_mix, weights)
+        scores = _mix_heads(self.scores_mix, scores)
+        weights = self.dropout(_masked_softmax(scores, attention_mask), training=training)
+        return _mix_heads(self.weights_mix, weights)
 
     def _project(self, x: Any, context: Any) -> tuple:
         if not self._config["fused"]:
             parts = (self.query(x), self.key(context), self.value(context))
             return tuple(map(self._split_heads, parts))
-        together = self._split_heads(self.query_key_value(context))  # (B, H, K, 3F)
-        query, key, value = ops.split(together, 3, axis=-1)
+        fused = self._split_heads(self.query_key_value(context))  # (B, H, K, 3F)
+        query, key, value = ops.split(fused, 3, axis=-1)
         if x is not context:
             query = ops.split(self._split_heads(self.query_key_value(x)), 3, axis=-1)[0]
         shape = (1, self.num_heads, 1, self.head_size)
@@ -154,17 +157,17 @@ class DisentangledAttention(Attention):
         return query, key, value + ops.cast(ops.reshape(self.value_bias, shape), value.dtype)
 
     def _content_to_position(self, query: Any, positions: Any) -> Any:
-        """(B, H, Q, K); `query` is scaled."""
+        """Returns scores (B, H, Q, K) for a scaled query."""
         project = self.position_key or self.key
         table = self._split_heads(ops.flip(project(positions), axis=1))  # (1, H, P, F)
-        return _along_diagonals(_against(table, query))
+        return _relative_shift(_multiply_by_table(table, query))
 
     def _position_to_content(self, key: Any, positions: Any) -> Any:
-        """(B, H, Q, K)."""
+        """Returns scores (B, H, Q, K)."""
         project = self.position_query or self.query
         table = self._split_heads(project(positions))  # (1, H, P, F)
         table = table * ops.cast(self.scale, table.dtype)
-        scores = _along_diagonals(_against(table, key))  # (B, H, K, Q)
+        scores = _relative_shift(_multiply_by_table(table, key))  # (B, H, K, Q)
         return ops.transpose(scores, (0, 1, 3, 2))
 
     def get_config(self) -> dict:
@@ -172,11 +175,11 @@ class DisentangledAttention(Attention):
         return {**super().get_config(), **self._config}
 
 
-def _against(table: Any, x: Any) -> Any:
-    """Products of (B, H, L, F), queries or keys, with a table (1, H, P, F): (B, H, L, P).
+def _multiply_by_table(table: Any, x: Any) -> Any:
+    """Multiplies queries or keys (B, H, L, F) by a table (1, H, P, F) of positions: (B, H, L, P).
 
-    One product a head over all texts at once: TensorFlow's product that repeats the table for each
-    text crashes on processors with AVX512 for some odd shapes.
+    There is one product per head for all texts. TensorFlow's batched product, which broadcasts the
+    table over the texts, crashes on processors with AVX512 for some odd shapes.
     """
     batch, heads, length, size = ops.shape(x)
     rows = ops.reshape(ops.transpose(x, (1, 0, 2, 3)), (heads, batch * length, size))
@@ -185,35 +188,39 @@ def _against(table: Any, x: Any) -> Any:
     return ops.transpose(products, (1, 0, 2, 3))
 
 
-def _along_diagonals(x: Any) -> Any:
-    """(B, H, L, P) to (B, H, L, P - L - 1), where row i, column j takes column j - i + L.
+def _relative_shift(x: Any) -> Any:
+    """Shifts row i of (B, H, L, P) by i columns: result[i, j] = x[i, j - i + L].
 
-    Without its first L numbers, the flat matrix falls into rows that are one number shorter, so
-    each row starts one column further left than the one above: no gather is needed. `ops.slice`
-    has a gradient that TensorFlow computes ten times faster than that of `x[:, a:b]`.
+    This is the relative shift of Transformer-XL (Dai et al. 2019). The flattened matrix without its
+    first L elements is reshaped to rows that are one element shorter, so that each row starts one
+    column further left than the row above, and no gather is needed. TensorFlow computes the
+    gradient of `ops.slice` ten times faster than that of `x[:, a:b]`.
+
+    Returns:
+        (B, H, L, P - L - 1).
     """
     batch, heads, length, distances = ops.shape(x)
     size, width = batch * heads, distances - 1
-    others = width - length
+    columns = width - length
     flat = ops.reshape(x, (size, length * distances))
     flat = ops.slice(flat, (0, length), (size, length * width))
     rows = ops.reshape(flat, (size * length, width))
-    rows = ops.slice(rows, (0, 0), (size * length, others))
-    return ops.reshape(rows, (batch, heads, length, others))
+    rows = ops.slice(rows, (0, 0), (size * length, columns))
+    return ops.reshape(rows, (batch, heads, length, columns))
 
 
-def _replacing_softmax(scores: Any, mask: Any) -> Any:
-    """Softmax over keys (B, H, Q, K), float32 inside.
+def _masked_softmax(scores: Any, mask: Any) -> Any:
+    """Computes the softmax over keys (B, H, Q, K), internally in float32.
 
-    Scores of masked pairs are replaced, not only lowered: a query that sees nothing has equal
-    weights and sends no gradient back.
+    Masked scores are replaced, not lowered: a query without visible keys has equal weights and gets
+    no gradient.
     """
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
     return ops.cast(ops.softmax(ops.where(mask, wide, -1e30), axis=-1), scores.dtype)
 
 
-def _mix(layer: keras.layers.Layer | None, x: Any) -> Any:
-    """A Dense layer over the heads of (B, H, Q, K), if there is one."""
+def _mix_heads(layer: keras.layers.Layer | None, x: Any) -> Any:
+    """Applies a Dense layer to the heads axis of (B, H, Q, K), if there is one."""
     if layer is None:
         return x
     return ops.transpose(layer(ops.transpose(x, (0, 2, 3, 1))), (0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""Where token ids become vectors, and, for fill-mask, vectors scores of tokens.
+"""Embeddings of token ids, whose table is also the tied decoder of masked language models.
 
 Shape legend: B batch, L length, E embedding features, D features, V vocabulary.
 """
@@ -13,28 +13,30 @@ from finetune_tf.architectures.layers import PACKAGE, LayerNorm, Table, dense
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Embeddings(keras.layers.Layer):
-    """Word embeddings plus those of positions and token types, normalised, dropped out.
+    """The sum of token, position and token-type embeddings, with normalisation and dropout.
 
-    Called with `decode=True` it goes the way back: vectors (B, L, E) to a score for each word, by
-    the word table itself, which so stays tied however the model is saved, frozen or trained.
+    Called with `decode=True`, the layer maps vectors (B, L, E) to a score for each token of the
+    vocabulary by the transposed token embedding table. The decoder thus stays tied to the table,
+    however the model is saved, frozen or trained.
 
     Args:
-        vocab_size: V, rows of the word table.
+        vocab_size: V, rows of the token embedding table.
         hidden_size: D.
-        max_positions: Rows of the position table; 0 for none.
-        type_vocab_size: Rows of the token-type table; 0 for none.
-        dropout: Rate after the normalisation.
+        max_positions: Rows of the position table; 0 for no position embeddings.
+        type_vocab_size: Rows of the token-type table; 0 for no token-type embeddings.
+        dropout: Dropout rate after the normalisation.
         layer_norm_eps: Epsilon of the normalisation.
         initializer_range: Standard deviation of new tables.
-        padding_idx: Token id whose row does not learn, as in `torch.nn.Embedding`; None for none.
-        skip_padding: Whether positions count the tokens that are not padding, from
-            `padding_idx` + 1 (RoBERTa), instead of from 0.
+        padding_idx: Token id whose row gets no gradient, as in `torch.nn.Embedding`; None if all
+            rows do.
+        skip_padding: Whether positions count only tokens that are not padding, starting from
+            `padding_idx` + 1 (RoBERTa), instead of all tokens from 0.
         embedding_size: E; by default D.
-        project: Whether a Dense layer from E to D stands "after" the normalisation (ELECTRA,
-            ALBERT), "before" it (DeBERTa, without bias), or nowhere (None).
+        project: Place of a Dense layer from E to D: "after" the normalisation (ELECTRA, ALBERT),
+            "before" it (DeBERTa, without bias), or None for no such layer.
         norm_bias: Whether the normalisation has an offset.
-        mask_padding: Whether masked tokens become zeros before the dropout (DeBERTa).
-        has_norm: Whether there is a normalisation; decoders such as GPT-2 have none here.
+        mask_padding: Whether vectors of masked tokens are set to 0 before the dropout (DeBERTa).
+        has_norm: Whether there is a normalisation. Decoders such as GPT-2 have none here.
     """
 
     role = "embeddings"
@@ -132,20 +134,23 @@ class Embeddings(keras.layers.Layer):
         position_ids: Any = None,
         training: bool | None = None,
     ) -> Any:
-        """(B, L) ids to (B, L, D); or, decoding, (B, L, E) to (B, L, V) in float32.
+        """Embeds token ids, or decodes vectors to scores of tokens.
 
         Args:
-            inputs: Ids, or vectors to decode.
-            token_type_ids: (B, L), where there is a table for them.
-            attention_mask: (B, L), where masked tokens become zeros.
-            decode: Whether to go the way back.
+            inputs: Token ids (B, L), or vectors (B, L, E) to decode.
+            token_type_ids: (B, L), needed if there is a token-type table.
+            attention_mask: (B, L), needed with `mask_padding`.
+            decode: Whether to decode instead of to embed.
             position_ids: (B, L), the position of each token; by default 0, 1, 2 …
             training: Whether dropout is active.
+
+        Returns:
+            (B, L, D), or decoded scores (B, L, V) in float32.
         """
         if decode:
             table = ops.cast(self.word.embeddings, inputs.dtype)
             return ops.cast(ops.matmul(inputs, ops.transpose(table)), "float32")
-        hidden = self._look_up(inputs, position_ids)
+        hidden = self._embed_tokens(inputs, position_ids)
         if self.token_type is not None:
             hidden = hidden + self.token_type(token_type_ids)
         if self._config["project"] == "before":
@@ -157,23 +162,23 @@ class Embeddings(keras.layers.Layer):
         hidden = self.dropout(hidden, training=training)
         return self.projection(hidden) if self._config["project"] == "after" else hidden
 
-    def _look_up(self, ids: Any, position_ids: Any = None) -> Any:
-        """Words and positions; the row of the padding token gets no gradient."""
+    def _embed_tokens(self, ids: Any, position_ids: Any = None) -> Any:
+        """Sums token and position embeddings; the row of the padding token gets no gradient."""
         padding, skips = self._config["padding_idx"], self._config["skip_padding"]
-        hidden, real = self.word(ids), None
+        hidden, is_token = self.word(ids), None
         if padding is not None:
-            real = ops.not_equal(ids, padding)  # (B, L)
+            is_token = ops.not_equal(ids, padding)  # (B, L)
             if not skips:
-                hidden = _learn_where(real, hidden)
+                hidden = _stop_gradient_outside(is_token, hidden)
         if self.position is None:
             return hidden
         if not skips:
             if position_ids is None:
                 position_ids = ops.arange(ops.shape(ids)[1])
             return hidden + self.position(position_ids)
-        counted = ops.cast(real, "int32")
-        positions = ops.cumsum(counted, axis=1) * counted + padding
-        return _learn_where(real, hidden + self.position(positions))
+        mask = ops.cast(is_token, "int32")
+        positions = ops.cumsum(mask, axis=1) * mask + padding
+        return _stop_gradient_outside(is_token, hidden + self.position(positions))
 
     def compute_output_spec(
         self,
@@ -184,7 +189,7 @@ class Embeddings(keras.layers.Layer):
         position_ids: Any = None,
         training: bool | None = None,
     ) -> KerasTensor:
-        """(B, L, D), or (B, L, V) where it decodes."""
+        """Returns the spec of the output, (B, L, D), or (B, L, V) with `decode`."""
         if decode:
             return KerasTensor((*inputs.shape[:-1], self._config["vocab_size"]), "float32")
         return KerasTensor((*inputs.shape, self._config["hidden_size"]), self.compute_dtype)
@@ -194,6 +199,6 @@ class Embeddings(keras.layers.Layer):
         return {**super().get_config(), **self._config}
 
 
-def _learn_where(mask: Any, x: Any) -> Any:
-    """`x` (B, L, E) as it is, with gradients only where the mask (B, L) is true."""
+def _stop_gradient_outside(mask: Any, x: Any) -> Any:
+    """Returns `x` (B, L, E) unchanged and stops its gradient where the mask (B, L) is false."""
     return ops.where(mask[:, :, None], x, ops.stop_gradient(x))

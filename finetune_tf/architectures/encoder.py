@@ -1,4 +1,4 @@
-"""The bidirectional encoder of BERT and its kin, as a chain of stages.
+"""The bidirectional encoder of BERT and related models (Devlin et al. 2019), as a chain of stages.
 
 Shape legend: B batch, L length, D features.
 """
@@ -20,13 +20,13 @@ from finetune_tf.architectures.masks import AttentionMask
 
 @dataclass(frozen=True)
 class Backbone:
-    """A chain of stages that still waits for its head.
+    """The symbolic tensors of an encoder without a head.
 
     Attributes:
         inputs: Symbolic model inputs by name.
-        hidden: (B, L, D), what the last block gives.
-        first_token: (B, 1, D), the same of the first token, without the work for the others.
-        embeddings: The layer that looked the tokens up, for heads tied to its table.
+        hidden: (B, L, D), the output of the last block.
+        first_token: (B, 1, D), the output for the first token, computed without the other tokens.
+        embeddings: The embedding layer, for heads that are tied to its table.
     """
 
     inputs: dict[str, Any]
@@ -67,21 +67,22 @@ def bert_block(
     block_class: type[EncoderBlock] = EncoderBlock,
     **block: Any,
 ) -> EncoderBlock:
-    """A block as BERT has it.
+    """Makes a block of BERT (Devlin et al. 2019) or of a related family.
 
     Args:
         hidden_size: D.
-        num_heads: Attention heads.
-        intermediate_size: Width of the feed-forward part.
+        num_heads: Number of attention heads.
+        intermediate_size: Width of the feed-forward sublayer.
         activation: A Hugging Face activation name.
-        attention_dropout: Rate on the attention weights.
+        attention_dropout: Dropout rate of the attention weights.
         initializer_range: Standard deviation of new kernels.
         dtype: Keras dtype policy; None for the global one.
-        attention: Stands in the place of the usual `MultiHeadAttention`.
-        attention_options: For `MultiHeadAttention`, where a family differs from BERT.
-        feed_forward_options: For `FeedForward`, likewise.
-        block_class: What to make of the parts.
-        **block: For `block_class`.
+        attention: The attention layer; by default a `MultiHeadAttention`.
+        attention_options: Keyword arguments of `MultiHeadAttention` in which a family differs from
+            BERT.
+        feed_forward_options: Keyword arguments of `FeedForward` in which it differs from BERT.
+        block_class: The class of the block.
+        **block: Keyword arguments of `block_class`.
     """
     if attention is None:
         attention = MultiHeadAttention(
@@ -112,41 +113,55 @@ def encoder(
     positions: Sequence[keras.layers.Layer] | None = None,
     final_norm: keras.layers.Layer | None = None,
 ) -> Backbone:
-    """Chains embeddings and blocks over symbolic inputs.
+    """Calls embeddings and blocks in order on symbolic inputs.
 
     Args:
-        embeddings: The first stage. There is an input `token_type_ids` if it has a table for it.
-        blocks: The other stages; a block that stands several times shares its weights.
-        masks: The mask of each block. A layer that stands several times is called once, and its
-            output handed to all of these blocks. By default all see every real token.
-        positions: The layer of each block for relative positions, likewise; None for none.
-        final_norm: After the last block.
+        embeddings: The first stage. The model has an input `token_type_ids` if this layer has a
+            token-type table.
+        blocks: The other stages. A block that is listed several times shares its weights.
+        masks: The mask layer of each block. A layer that is listed several times is called once,
+            and these blocks share its output. By default every token attends to all tokens that are
+            not padding.
+        positions: The layer of each block for relative or rotary positions, shared in the same way;
+            None for no such positions.
+        final_norm: Normalisation after the last block; None for no normalisation.
+
+    Example:
+        >>> from finetune_tf.architectures import Embeddings, bert_block
+        >>> sizes = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
+        >>> options = {"activation": "gelu", "attention_dropout": 0.1, "initializer_range": 0.02}
+        >>> blocks = [bert_block(**sizes, **options, dtype=None, name=f"block_{i}") for i in (0, 1)]
+        >>> backbone = encoder(Embeddings(100, 8, 32, name="embeddings"), blocks)
+        >>> [stage.name for stage in ft.stages(keras.Model(backbone.inputs, backbone.hidden))]
+        ['embeddings', 'block_0', 'block_1']
     """
     names = ["input_ids", "token_type_ids", "attention_mask"]
     if embeddings.token_type is None:
         names.remove("token_type_ids")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
-    ids, tokens = inputs["input_ids"], inputs["attention_mask"]
-    more = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
+    ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+    other_inputs = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
     if not embeddings.mask_padding:
-        del more["attention_mask"]
-    hidden = embeddings(ids, **more)
+        del other_inputs["attention_mask"]
+    hidden = embeddings(ids, **other_inputs)
 
     # Each layer is called once, whichever blocks share its output.
     masks = masks or [AttentionMask(name="mask")] * len(blocks)
     positions = positions or [None] * len(blocks)
-    made = {id(layer): layer(tokens) for layer in dict.fromkeys([*masks, *positions]) if layer}
-    known = [
-        {"attention_mask": made[id(mask)], "positions": made.get(id(layer))}
+    outputs = {
+        id(layer): layer(attention_mask) for layer in dict.fromkeys([*masks, *positions]) if layer
+    }
+    arguments_of_blocks = [
+        {"attention_mask": outputs[id(mask)], "positions": outputs.get(id(layer))}
         for mask, layer in zip(masks, positions, strict=True)
     ]
-    for block, arguments in zip(blocks[:-1], known, strict=False):
+    for block, arguments in zip(blocks[:-1], arguments_of_blocks, strict=False):
         hidden = block(hidden, **arguments)
-    first = FirstToken(name="first_token")(hidden)
-    ends = [
-        blocks[-1](hidden, **known[-1]),
-        blocks[-1](first, context=hidden, **known[-1]),
+    first_token = FirstToken(name="first_token")(hidden)
+    results = [
+        blocks[-1](hidden, **arguments_of_blocks[-1]),
+        blocks[-1](first_token, context=hidden, **arguments_of_blocks[-1]),
     ]
     if final_norm is not None:
-        ends = [final_norm(end) for end in ends]
-    return Backbone(inputs, *ends, embeddings)
+        results = [final_norm(result) for result in results]
+    return Backbone(inputs, *results, embeddings)

@@ -1,4 +1,4 @@
-"""What stands on a backbone: poolings, transforms and heads.
+"""Layers above a backbone: poolings, transforms and heads.
 
 Shape legend: B batch, L length, D features, C outputs, V vocabulary.
 """
@@ -15,31 +15,31 @@ from finetune_tf.errors import ModelError
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pooling(keras.layers.Layer):
-    """One vector a text, without weights.
+    """Pools the tokens of a text into one vector, without weights.
 
     Args:
-        mode: "cls" takes the first token, "mean" the average of the unmasked ones.
+        mode: "cls" for the vector of the first token, "mean" for the average over unmasked tokens.
     """
 
     def __init__(self, mode: Literal["cls", "mean"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if mode not in ("cls", "mean"):
-            raise ModelError(f"Pooling knows 'cls' and 'mean', found {mode!r}.")
+            raise ModelError(f"The pooling mode has to be 'cls' or 'mean', found {mode!r}.")
         self.mode = mode
 
     def call(self, hidden: Any, attention_mask: Any) -> Any:
-        """(B, L, D) and (B, L) to (B, D)."""
+        """Maps hidden states (B, L, D) and a mask (B, L) to (B, D)."""
         if self.mode == "cls":
             return hidden[:, 0]
-        # Long bfloat16 sums lose digits; the sum over tokens runs in float32.
-        kept = ops.cast(attention_mask, "float32")[:, :, None]
-        total = ops.sum(ops.cast(hidden, "float32") * kept, axis=1)
-        return ops.cast(total / ops.maximum(ops.sum(kept, axis=1), 1e-9), hidden.dtype)
+        # Long sums lose precision in bfloat16, so the sum over tokens is computed in float32.
+        mask = ops.cast(attention_mask, "float32")[:, :, None]
+        total = ops.sum(ops.cast(hidden, "float32") * mask, axis=1)
+        return ops.cast(total / ops.maximum(ops.sum(mask, axis=1), 1e-9), hidden.dtype)
 
     def compute_output_shape(
         self, hidden_shape: tuple, attention_mask_shape: tuple | None = None
     ) -> tuple:
-        """(B, D)."""
+        """Returns the shape (B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
 
     def get_config(self) -> dict:
@@ -82,33 +82,33 @@ class LastToken(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class L2Normalize(keras.layers.Layer):
-    """Scales vectors to the length 1, in float32; sentence-transformers calls it Normalize."""
+    """Scales vectors to unit L2 norm, in float32; named Normalize in sentence-transformers."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
 
     def call(self, x: Any) -> Any:
-        """(B, D) to (B, D)."""
+        """Maps (B, D) to (B, D)."""
         return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-12)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, D)."""
+        """Returns the shape (B, D)."""
         return input_shape
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Transform(keras.layers.Layer):
-    """Dropout, a Dense layer, an activation, and a normalisation if asked for.
+    """Dropout, a Dense layer, an activation, and optionally a normalisation.
 
-    On pooled features it is a family's own pooler, on every token the part of a masked-language
-    head below the decoder.
+    On pooled features it is the pooler of a family. On all tokens it is the part of a head for
+    masked language modelling below the decoder.
 
     Args:
-        size: Width of the Dense layer.
+        size: Number of units of the Dense layer.
         activation: A Hugging Face activation name.
-        dropout: Rate on what comes in.
+        dropout: Dropout rate of the input.
         initializer_range: Standard deviation of a new kernel.
-        use_bias: Of the Dense layer.
+        use_bias: Whether the Dense layer has a bias.
         layer_norm_eps: Epsilon of the normalisation; None for no normalisation.
         norm_bias: Whether the normalisation has an offset.
     """
@@ -151,12 +151,12 @@ class Transform(keras.layers.Layer):
             self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """(…, D) to (…, size)."""
+        """Maps (…, D) to (…, size)."""
         x = self._activate(self.dense(self.dropout(x, training=training)))
         return x if self.norm is None else self.norm(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(…, size)."""
+        """Returns the shape (…, size)."""
         return (*input_shape[:-1], self._config["size"])
 
     def get_config(self) -> dict:
@@ -166,16 +166,16 @@ class Transform(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ClassificationHead(keras.layers.Layer):
-    """Dropout and a Dense layer: features of a text, or of every token, to logits.
+    """Dropout and a Dense layer that map features of a text, or of every token, to logits.
 
-    It computes in float32 whatever the policy around it is, because bfloat16 logits cost
-    accuracy in the loss and break metrics downstream.
+    The layer computes in float32 under every dtype policy, because bfloat16 logits reduce the
+    precision of the loss and break metrics.
 
     Args:
         num_labels: C.
-        dropout: Rate on the features.
+        dropout: Dropout rate of the features.
         initializer_range: Standard deviation of a new kernel.
-        per_label: Whether the labels come before the tokens in the logits: (B, C, L), a
+        per_label: Whether the labels axis of the logits precedes the tokens axis: (B, C, L), a
             distribution over tokens for each label, as in question answering.
         use_bias: Whether the Dense layer has a bias.
     """
@@ -209,12 +209,12 @@ class ClassificationHead(keras.layers.Layer):
         self.dense.build(input_shape)
 
     def call(self, features: Any, training: bool | None = None) -> Any:
-        """(B, D) to (B, C), or (B, L, D) to (B, L, C) or (B, C, L); float32."""
+        """Maps (B, D) to (B, C), or (B, L, D) to (B, L, C) or (B, C, L), in float32."""
         logits = self.dense(self.dropout(features, training=training))
         return ops.transpose(logits, (0, 2, 1)) if self._config["per_label"] else logits
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, C), (B, L, C) or (B, C, L)."""
+        """Returns the shape (B, C), (B, L, C) or (B, C, L)."""
         shape = (*input_shape[:-1], self._config["num_labels"])
         return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
 
@@ -225,7 +225,7 @@ class ClassificationHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class VocabularyBias(keras.layers.Layer):
-    """One number a word, added to the scores of a tied decoder; float32."""
+    """A bias for each token of the vocabulary, added to the scores of a tied decoder; float32."""
 
     role = "head"
 
@@ -237,11 +237,11 @@ class VocabularyBias(keras.layers.Layer):
         self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
 
     def call(self, scores: Any) -> Any:
-        """(B, L, V) to (B, L, V)."""
+        """Maps scores (B, L, V) to (B, L, V)."""
         return scores + self.bias
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, L, V)."""
+        """Returns the shape (B, L, V)."""
         return input_shape
 
 

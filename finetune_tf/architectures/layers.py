@@ -1,4 +1,4 @@
-"""The small layers that every architecture is made of.
+"""Basic layers that all architectures use.
 
 Shape legend: B batch, L length, D features.
 """
@@ -15,17 +15,17 @@ PACKAGE = "finetune_tf"
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dense(keras.layers.Dense):
-    """Keras's Dense layer, with a kernel in which product and bias are one operation."""
+    """Keras's Dense layer with a kernel that fuses the matrix product and the bias."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """(…, D) to (…, units)."""
+        """Maps (…, D) to (…, units)."""
         return kernels.dense(inputs, self.kernel, self.bias)
 
 
 def dense(
     units: int, initializer_range: float, *, dtype: Any, name: str, use_bias: bool = True
 ) -> Dense:
-    """A Dense layer with the initialisation that BERT and its kin use."""
+    """Makes a Dense layer whose kernel is initialised from a normal distribution, as in BERT."""
     return Dense(
         units,
         use_bias=use_bias,
@@ -36,14 +36,18 @@ def dense(
 
 
 def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
-    """The rows of a query, taken from what was made for every row of its context.
+    """Slices the rows of a query from a tensor that has a row for each token of its context.
 
     Args:
-        x: A mask or positions, whose `axis` has a row for each token of the context, or a single
-            row for all of them.
-        axis: The one to cut.
-        start: Where in the context the query begins.
-        count: Rows to take.
+        x: A mask or positions. Its `axis` has a row for each token of the context, or a single row
+            that is valid for all tokens, in which case `x` is returned unchanged.
+        axis: The axis to slice.
+        start: Index of the first query token in the context.
+        count: Number of rows.
+
+    Example:
+        >>> query_rows(keras.ops.arange(6), 0, start=2, count=3).numpy()
+        array([2, 3, 4], dtype=int32)
     """
     if x.shape[axis] == 1:
         return x
@@ -54,29 +58,30 @@ def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FirstToken(keras.layers.Layer):
-    """The first token alone, as the query of a block of which nothing else is asked for."""
+    """Selects the first token, as the query of a block whose other outputs are not needed."""
 
     def call(self, hidden: Any) -> Any:
-        """(B, L, D) to (B, 1, D)."""
-        return hidden[:, 0][:, None]  # TensorFlow knows of `hidden[:, :1]` only "0 or 1 rows"
+        """Maps (B, L, D) to (B, 1, D)."""
+        # TensorFlow cannot infer that `hidden[:, :1]` has exactly one row.
+        return hidden[:, 0][:, None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, 1, D)."""
+        """Returns the shape (B, 1, D)."""
         return (input_shape[0], 1, input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Table(keras.layers.Embedding):
-    """Keras's Embedding layer, which reads the rows it needs and not the whole table."""
+    """Keras's Embedding layer with a lookup that reads only the needed rows of the table."""
 
     def call(self, inputs: Any) -> Any:
-        """(…,) ids to (…, output_dim)."""
+        """Maps ids (…,) to (…, output_dim)."""
         return ops.cast(kernels.embedding_lookup(self.embeddings, inputs), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LayerNorm(keras.layers.Layer):
-    """Layer normalisation whose parameters and arithmetic stay in float32.
+    """Layer normalisation (Ba et al. 2016) whose parameters and arithmetic are always in float32.
 
     Args:
         epsilon: Added to the variance.
@@ -90,7 +95,7 @@ class LayerNorm(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         """Creates `gamma` and `beta`, each (D,)."""
-        # autocast=False: a mixed policy would hand bfloat16 copies to the kernel.
+        # Without autocast=False, a mixed policy would pass bfloat16 copies to the kernel.
         shape = (input_shape[-1],)
         self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma", autocast=False)
         self.beta = None
@@ -106,11 +111,11 @@ class LayerNorm(keras.layers.Layer):
     def of_sum(
         self, x: Any, residual: Any, dropout: keras.layers.Dropout, training: bool | None
     ) -> Any:
-        """Normalises the sum of a residual and of `x` with dropout, in one pass where that pays."""
+        """Normalises residual + dropout(x), in one fused kernel where that is faster."""
         return kernels.add_norm(x, residual, self.gamma, self.beta, self.epsilon, dropout, training)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """The shape does not change."""
+        """Returns the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:
@@ -120,7 +125,7 @@ class LayerNorm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RMSNorm(LayerNorm):
-    """Division by the root mean square (Zhang and Sennrich 2019), in float32 inside.
+    """Root mean square normalisation (Zhang and Sennrich 2019), computed in float32.
 
     Args:
         epsilon: Added to the mean square.
@@ -136,28 +141,28 @@ class RMSNorm(LayerNorm):
     def of_sum(
         self, x: Any, residual: Any, dropout: keras.layers.Dropout, training: bool | None
     ) -> Any:
-        """Normalises the sum of a residual and of `x` with dropout."""
+        """Normalises residual + dropout(x)."""
         return self(residual + dropout(x, training=training))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FeedForward(keras.layers.Layer):
-    """Two Dense layers with an activation between them, gated if asked for.
+    """Two Dense layers with an activation between them, optionally gated.
 
-    Gated (Shazeer 2020), what comes out of the activation is multiplied with a second projection
-    of the input, the gate.
+    In a gated linear unit (Shazeer 2020), the output of the activation is multiplied by a second
+    projection of the input, the gate.
 
     Args:
-        intermediate_size: Width between the two.
+        intermediate_size: Width between the two Dense layers.
         hidden_size: D.
         activation: A Hugging Face activation name.
         initializer_range: Standard deviation of new kernels.
-        gated: Where the gate comes from: "apart" from a Dense layer of its own, "second_half" or
-            "first_half" from that half of a first Dense layer that is twice as wide; None for no
-            gate.
-        use_bias: Of the Dense layers before the activation.
-        dropout: Rate between the two.
-        output_bias: Of the last Dense layer; by default `use_bias`.
+        gated: How the gate is computed: "apart" by a separate Dense layer, "second_half" or
+            "first_half" as that half of the output of a first Dense layer of double width; None for
+            no gate.
+        use_bias: Whether the Dense layers before the activation have a bias.
+        dropout: Dropout rate between the two Dense layers.
+        output_bias: Whether the last Dense layer has a bias; by default `use_bias`.
     """
 
     def __init__(
@@ -183,15 +188,15 @@ class FeedForward(keras.layers.Layer):
             "dropout": dropout,
             "output_bias": use_bias if output_bias is None else output_bias,
         }
-        make = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
-        self._joined = gated in ("first_half", "second_half")
-        width = 2 * intermediate_size if self._joined else intermediate_size
-        self.intermediate = dense(width, **make, use_bias=use_bias, name="intermediate")
+        options = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
+        self._has_fused_gate = gated in ("first_half", "second_half")
+        width = 2 * intermediate_size if self._has_fused_gate else intermediate_size
+        self.intermediate = dense(width, **options, use_bias=use_bias, name="intermediate")
         self.gate = None
         if gated == "apart":
-            self.gate = dense(intermediate_size, **make, use_bias=use_bias, name="gate")
+            self.gate = dense(intermediate_size, **options, use_bias=use_bias, name="gate")
         output_bias = self._config["output_bias"]
-        self.output_dense = dense(hidden_size, **make, use_bias=output_bias, name="output")
+        self.output_dense = dense(hidden_size, **options, use_bias=output_bias, name="output")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self._activate = kernels.activation(activation)
 
@@ -203,8 +208,8 @@ class FeedForward(keras.layers.Layer):
         self.output_dense.build((*input_shape[:-1], self._config["intermediate_size"]))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """(B, L, D) to (B, L, D)."""
-        if self._joined:
+        """Maps (B, L, D) to (B, L, D)."""
+        if self._has_fused_gate:
             inner, gate = ops.split(self.intermediate(x), 2, axis=-1)
             if self._config["gated"] == "first_half":
                 inner, gate = gate, inner
@@ -215,7 +220,7 @@ class FeedForward(keras.layers.Layer):
         return self.output_dense(self.dropout(inner, training=training))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(B, L, D), as the input."""
+        """Returns the shape (B, L, D), the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict:

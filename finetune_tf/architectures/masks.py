@@ -1,8 +1,8 @@
-"""Attention masks: which tokens of the context each query may see.
+"""Attention masks, which specify to which tokens of the context each query may attend.
 
-A mask is boolean, True where a query may see a key, and broadcastable to (B, H, Q, K). It is made
-once a forward pass and given to every block. The functions below make one kind each; kinds are
-combined with `&`.
+A mask is boolean, True where a query may attend to a key, and broadcastable to (B, H, Q, K). It is
+computed once per forward pass and passed to every block. Each function below makes one kind of
+mask; kinds are combined with `&`.
 
 Shape legend: B batch, H heads, L length, Q query positions, K key positions.
 """
@@ -16,61 +16,78 @@ from finetune_tf.architectures.layers import PACKAGE
 
 
 def open_mask() -> Any:
-    """Hides nothing: (1, 1, 1, 1)."""
+    """Returns a mask (1, 1, 1, 1) that hides no token."""
     return ops.ones((1, 1, 1, 1), "bool")
 
 
 def padding_mask(attention_mask: Any) -> Any:
-    """Hides padding from every query: (B, K), 1 for real tokens, to (B, 1, 1, K)."""
+    """Hides padding from every query: (B, K), 1 for tokens and 0 for padding, to (B, 1, 1, K).
+
+    Example:
+        >>> padding_mask(np.array([[1, 1, 0]])).numpy().tolist()
+        [[[[True, True, False]]]]
+    """
     return ops.cast(attention_mask, "bool")[:, None, None, :]
 
 
 def pair_mask(attention_mask: Any) -> Any:
-    """Only real tokens see, and only real tokens are seen: (B, L) to (B, 1, L, L)."""
+    """Hides padding from every query and everything from padding: (B, L) to (B, 1, L, L)."""
     real = ops.cast(attention_mask, "bool")
     return ops.logical_and(real[:, None, :, None], real[:, None, None, :])
 
 
 def causal_mask(length: Any) -> Any:
-    """A token sees itself and what stands before it: (1, 1, L, L)."""
+    """Returns a mask (1, 1, L, L) in which a token attends to itself and to earlier tokens.
+
+    Example:
+        >>> causal_mask(3)[0, 0].numpy().astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
     steps = ops.arange(length)
     return (steps[:, None] >= steps[None])[None, None]
 
 
 def window_mask(length: Any, size: int) -> Any:
-    """A token sees up to `size` tokens to each side: (1, 1, L, L)."""
+    """Returns a mask (1, 1, L, L) in which a token attends to up to `size` tokens on each side."""
     steps = ops.arange(length)
     return (ops.abs(steps[:, None] - steps[None]) <= size)[None, None]
 
 
 def segment_mask(segment_ids: Any) -> Any:
-    """A token sees its own segment of a packed row: (B, L) ids to (B, 1, L, L)."""
+    """Restricts attention to the same segment of a packed sequence: ids (B, L) to (B, 1, L, L)."""
     return ops.equal(segment_ids[:, None, :, None], segment_ids[:, None, None, :])
 
 
 def prefix_mask(length: Any, prefix_lengths: Any) -> Any:
-    """A causal mask whose prefix everybody sees: lengths (B,) of the prefixes to (B, 1, L, L)."""
+    """Returns causal masks with a prefix visible to all tokens: lengths (B,) to (B, 1, L, L).
+
+    The prefix-LM mask of Raffel et al. 2020.
+    """
     in_prefix = ops.arange(length) < ops.cast(prefix_lengths, "int32")[:, None]  # (B, L)
     return ops.logical_or(causal_mask(length), in_prefix[:, None, None, :])
 
 
 def seen_tokens(mask: Any) -> Any:
-    """Which tokens of the context anybody sees: (B, 1, Q, K) to (B, K); padding is not among them.
+    """Returns which tokens of the context at least one query attends to; padding is none of them.
 
     Args:
-        mask: As above, the same for all heads.
+        mask: (B, 1, Q, K), the same for all heads.
+
+    Returns:
+        (B, K), boolean.
     """
     return ops.any(mask, axis=(1, 2))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class AttentionMask(keras.layers.Layer):
-    """Makes the mask of a model's blocks from its inputs.
+    """Computes the mask of a model's blocks from the inputs of the model.
 
     Args:
-        causal: Whether a token sees nothing behind itself.
-        window: How many tokens to each side a token sees; None for no limit.
-        mask_queries: Whether padding sees nothing either, instead of all real tokens (DeBERTa).
+        causal: Whether a token attends only to itself and to earlier tokens.
+        window: To how many tokens on each side a token attends; None for no limit.
+        mask_queries: Whether queries that are padding attend to nothing (DeBERTa) instead of to all
+            tokens that are not padding.
     """
 
     def __init__(
@@ -85,7 +102,7 @@ class AttentionMask(keras.layers.Layer):
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees nothing behind itself."""
+        """Whether a token attends only to itself and to the tokens before it."""
         return self._config["causal"]
 
     def call(
@@ -95,17 +112,19 @@ class AttentionMask(keras.layers.Layer):
         prefix_lengths: Any = None,
         last_query: bool = False,
     ) -> Any:
-        """Combines everything that limits what a token sees.
+        """Combines all restrictions into one mask.
 
         Args:
-            attention_mask: (B, L), 1 for real tokens.
-            segment_ids: (B, L), where rows are packed: tokens of one id see each other.
-            prefix_lengths: (B,), how many of the first tokens a causal mask shows to all tokens.
-            last_query: Whether only the last token is a query, as when a decoder generates.
+            attention_mask: (B, L), 1 for tokens and 0 for padding.
+            segment_ids: (B, L), the segment of each token in packed sequences: only tokens of the
+                same segment attend to each other.
+            prefix_lengths: (B,), how many of the first tokens are visible to all tokens despite a
+                causal mask.
+            last_query: Whether the last token is the only query, as in the steps of generation.
 
         Returns:
-            Boolean, (B, 1, 1, L) where all queries see the same or there is one of them, else
-            (B, 1, L, L).
+            Boolean, (B, 1, 1, L) if the mask is the same for all queries or there is only one,
+            else (B, 1, L, L).
         """
         length, window = ops.shape(attention_mask)[1], self._config["window"]
         if last_query:
@@ -132,7 +151,7 @@ class AttentionMask(keras.layers.Layer):
         prefix_lengths: Any = None,
         last_query: bool = False,
     ) -> keras.KerasTensor:
-        """(B, 1, 1, L) or (B, 1, L, L), boolean."""
+        """Returns the spec of the output, (B, 1, 1, L) or (B, 1, L, L), boolean."""
         batch, length = attention_mask.shape
         same = segment_ids is None and self._config == {
             "causal": False,

@@ -1,7 +1,7 @@
-"""Where tokens stand: rotary tables, relative biases and relative tables.
+"""Position encodings: rotary tables, relative position biases and relative position embeddings.
 
-Each layer computes its table once a forward pass, for the whole text, and every block gets it. It
-depends on the length of the text alone, not on its tokens.
+Each layer computes its table once per forward pass for the whole sequence, and every block uses it.
+The table depends only on the length of the sequence, not on its tokens.
 
 Shape legend: B batch, H heads, L length, D features, F features of one head; P = 2L + 1 distances,
 from -L to L.
@@ -26,12 +26,13 @@ def rotary_frequencies(size: int, theta: float) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RotaryPositions(keras.layers.Layer):
-    """Cosines and sines of the angles by which `rotate` turns queries and keys (Su et al. 2021).
+    """Rotary position embeddings: the cosines and sines that `rotate` applies (Su et al. 2021).
 
-    The table is float32 under every policy: far into a text, the last bit of a frequency shows.
+    The table is float32 under every dtype policy, because rounding errors of the frequencies grow
+    with the position.
 
     Args:
-        size: F, how many features of a head are turned; an even number.
+        size: F, the number of features of a head that are rotated; even.
         theta: Base of the frequencies.
         frequencies: (F/2,) radians a position, instead of those that follow from `theta`.
         scale: What cosines and sines are multiplied with.
@@ -49,10 +50,10 @@ class RotaryPositions(keras.layers.Layer):
         self._config = {"size": size, "theta": theta, "frequencies": frequencies, "scale": scale}
 
     def call(self, tokens: Any, position_ids: Any = None) -> Any:
-        """Makes the table.
+        """Computes the table.
 
         Args:
-            tokens: (B, L), of which only the length counts.
+            tokens: (B, L); only the length is used.
             position_ids: (B, L), the position of each token; by default 0, 1, 2 …
 
         Returns:
@@ -69,7 +70,7 @@ class RotaryPositions(keras.layers.Layer):
         return table if self._config["scale"] == 1.0 else table * self._config["scale"]
 
     def compute_output_spec(self, tokens: Any, position_ids: Any = None) -> keras.KerasTensor:
-        """(1, L, F) or (B, L, F), float32."""
+        """Returns the spec of the output, (1, L, F) or (B, L, F), float32."""
         batch = 1 if position_ids is None else position_ids.shape[0]
         return keras.KerasTensor((batch, tokens.shape[1], self._config["size"]), "float32")
 
@@ -79,65 +80,74 @@ class RotaryPositions(keras.layers.Layer):
 
 
 def rotate(x: Any, table: Any) -> Any:
-    """Turns each pair of features (f, f + F/2) of queries or keys by the angle of its position.
+    """Rotates each pair of features (f, f + F/2) of queries or keys by the angle of its position.
 
     Args:
-        x: (B, H, L, features); those beyond the F of the table stay as they are.
+        x: (B, H, L, features). Features beyond the F of the table are returned unchanged.
         table: (1, L, F) or (B, L, F) from `RotaryPositions`, the rows of these tokens.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
     """
     size = table.shape[-1]
     if size < x.shape[-1]:
         return ops.concatenate([rotate(x[..., :size], table), x[..., size:]], axis=-1)
     cos, sin = ops.split(table[:, None], 2, axis=-1)  # (B, 1, L, F/2)
     first, second = ops.split(ops.cast(x, "float32"), 2, axis=-1)
-    turned = ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return ops.cast(turned, x.dtype)
+    rotated = ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return ops.cast(rotated, x.dtype)
 
 
 def relative_buckets(
     distances: Any, num_buckets: int, max_distance: int, bidirectional: bool = True
 ) -> Any:
-    """Buckets of distances, as T5 has them (Raffel et al. 2020).
+    """Computes the relative position buckets of T5 (Raffel et al. 2020).
 
-    Small distances have a bucket of their own; larger ones share buckets that grow
-    logarithmically, up to `max_distance`, from where on all share the last one.
+    Each small distance has its own bucket. Larger distances share buckets whose width grows
+    logarithmically up to `max_distance`; all distances from there on share the last bucket.
 
     Args:
-        distances: Integers, key minus query.
-        num_buckets: How many there are in all.
-        max_distance: Where the last bucket begins.
-        bidirectional: Whether half of the buckets are for keys behind the query. Otherwise all are
-            for keys before it, and those behind it share the bucket of the query itself.
+        distances: Integers, key position minus query position.
+        num_buckets: Total number of buckets.
+        max_distance: Distance at which the last bucket begins.
+        bidirectional: Whether half of the buckets are for keys after the query. Otherwise all of
+            them are for keys before it, and keys after it have bucket 0, as the query itself.
 
     Returns:
         Integers of the same shape, from 0 to `num_buckets` - 1.
+
+    Example:
+        >>> relative_buckets(np.array([-90, -8, -1, 0, 1, 8, 90]), 32, 128).numpy().tolist()
+        [14, 8, 1, 0, 17, 24, 30]
     """
-    behind = 0
+    offset = 0
     if bidirectional:
         num_buckets //= 2
-        behind = ops.cast(distances > 0, "int32") * num_buckets
+        offset = ops.cast(distances > 0, "int32") * num_buckets
         distances = ops.abs(distances)
     else:
         distances = ops.maximum(-distances, 0)
     exact = num_buckets // 2
     span = math.log(max_distance / exact)
     growth = ops.log(ops.cast(ops.maximum(distances, 1), "float32") / exact) / span
-    coarse = exact + ops.cast(growth * (num_buckets - exact), "int32")
-    coarse = ops.minimum(coarse, num_buckets - 1)
-    return behind + ops.where(distances < exact, ops.cast(distances, "int32"), coarse)
+    log_bucket = exact + ops.cast(growth * (num_buckets - exact), "int32")
+    log_bucket = ops.minimum(log_bucket, num_buckets - 1)
+    return offset + ops.where(distances < exact, ops.cast(distances, "int32"), log_bucket)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RelativePositionBias(keras.layers.Layer):
-    """A number for each head and bucket of distance, added to the scores (Raffel et al. 2020).
+    """The relative position bias of T5, a scalar per head and bucket (Raffel et al. 2020).
+
+    It is added to the attention scores.
 
     Args:
         num_heads: H.
         num_buckets: Rows of the table.
-        used_buckets: How many of them distances are sorted into.
-        max_distance: From here on all distances share the last bucket.
+        used_buckets: Number of buckets that distances are mapped to.
+        max_distance: Distance from which on all distances share the last bucket.
         initializer_range: Standard deviation of a new table.
-        bidirectional: As of `relative_buckets`.
+        bidirectional: As for `relative_buckets`.
     """
 
     carried = True  # all blocks read its output; see `finetune_tf.graph.pieces`
@@ -174,7 +184,7 @@ class RelativePositionBias(keras.layers.Layer):
         self.table.build(input_shape)
 
     def call(self, tokens: Any) -> Any:
-        """(B, L), of which only the length counts, to (1, H, L, L)."""
+        """Returns biases (1, H, L, L); of the tokens (B, L) only the length is used."""
         steps = ops.arange(ops.shape(tokens)[1])
         buckets = relative_buckets(
             steps[None, :] - steps[:, None],  # (L, L), key minus query
@@ -185,7 +195,7 @@ class RelativePositionBias(keras.layers.Layer):
         return ops.transpose(self.table(buckets), (2, 0, 1))[None]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(1, H, L, L)."""
+        """Returns the shape (1, H, L, L)."""
         return (1, self._config["num_heads"], input_shape[1], input_shape[1])
 
     def get_config(self) -> dict:
@@ -194,38 +204,42 @@ class RelativePositionBias(keras.layers.Layer):
 
 
 def log_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
-    """Buckets of distances, as DeBERTa v3 has them (He et al. 2023).
+    """Computes the relative position buckets of DeBERTa v3 (He et al. 2023).
 
-    Up to half of the buckets, a distance is its own bucket; larger ones share buckets that grow
-    logarithmically, so that `max_distance` - 1 has the last one.
+    A distance up to `num_buckets` / 2 is its own bucket. Larger distances share buckets whose width
+    grows logarithmically, such that `max_distance` - 1 is in the last one.
 
     Args:
-        distances: Integers, with a sign.
-        num_buckets: On either side of 0.
-        max_distance: More than half of the buckets, by more than one.
+        distances: Signed integers.
+        num_buckets: Number of buckets on either side of 0.
+        max_distance: Larger than `num_buckets` / 2 + 1.
 
     Returns:
         Integers of the same shape and sign.
+
+    Example:
+        >>> log_buckets(np.array([-63, -5, 0, 4, 10, 11, 63]), 8, 64).tolist()
+        [-7, -5, 0, 4, 5, 6, 7]
     """
     half = num_buckets // 2
     far = np.maximum(np.abs(distances), 1)
-    # In float32 as in PyTorch, since a rounding decides between two buckets.
+    # In float32 as in PyTorch, because rounding decides between two buckets.
     growth = np.log(np.float32(far) / np.float32(half)) / np.log(
         np.float32((max_distance - 1) / half)
     )
-    coarse = np.ceil(growth * np.float32(half - 1)) + half
-    return np.where(far <= half, distances, np.sign(distances) * coarse).astype("int32")
+    log_bucket = np.ceil(growth * np.float32(half - 1)) + half
+    return np.where(far <= half, distances, np.sign(distances) * log_bucket).astype("int32")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RelativePositions(keras.layers.Layer):
-    """A vector for each distance that a text of length L can have between two tokens.
+    """Relative position embeddings (Shaw et al. 2018): a vector for each distance in a sequence.
 
     Args:
         hidden_size: D.
-        max_distance: From here on all distances share a row.
-        num_buckets: Rows on either side of 0, into which distances are sorted by `log_buckets`;
-            None for a row of its own for each distance.
+        max_distance: Distance from which on all distances share a row.
+        num_buckets: Number of rows on either side of 0, to which `log_buckets` maps distances;
+            None for a separate row for each distance.
         layer_norm_eps: Epsilon of a normalisation of the rows; None for no normalisation.
         initializer_range: Standard deviation of a new table.
     """
@@ -249,9 +263,9 @@ class RelativePositions(keras.layers.Layer):
             "layer_norm_eps": layer_norm_eps,
             "initializer_range": initializer_range,
         }
-        side = num_buckets or max_distance
+        rows_per_side = num_buckets or max_distance
         self.table = keras.layers.Embedding(
-            2 * side,
+            2 * rows_per_side,
             hidden_size,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
             dtype=self.dtype_policy,
@@ -260,17 +274,17 @@ class RelativePositions(keras.layers.Layer):
         self.norm = None
         if layer_norm_eps is not None:
             self.norm = LayerNorm(layer_norm_eps, dtype=self.dtype_policy, name="norm")
-        # NumPy sorts all distances up to the one from which on nothing changes: a logarithm on
-        # the device may round to the other side of a bucket.
-        self._reach = side
-        distances = np.arange(-side, side + 1)
+        # The lookup table up to the distance from which on the bucket does not change is computed
+        # with NumPy, because a logarithm on the device may round to a neighbouring bucket.
+        self._max_lookup = rows_per_side
+        distances = np.arange(-rows_per_side, rows_per_side + 1)
         if num_buckets:
             half = num_buckets // 2
             power = (num_buckets - half - 1) / max(half - 1, 1)
-            self._reach = math.ceil(half * ((max_distance - 1) / half) ** power) + 1
-            distances = np.arange(-self._reach, self._reach + 1)
+            self._max_lookup = math.ceil(half * ((max_distance - 1) / half) ** power) + 1
+            distances = np.arange(-self._max_lookup, self._max_lookup + 1)
             distances = log_buckets(distances, num_buckets, max_distance)
-        self._rows = np.clip(distances + side, 0, 2 * side - 1).astype("int32")
+        self._lookup = np.clip(distances + rows_per_side, 0, 2 * rows_per_side - 1).astype("int32")
 
     def build(self, input_shape: tuple) -> None:
         """Builds the table and the normalisation."""
@@ -279,15 +293,15 @@ class RelativePositions(keras.layers.Layer):
             self.norm.build((None, self._config["hidden_size"]))
 
     def call(self, tokens: Any) -> Any:
-        """(B, L), of which only the length counts, to (1, P, D)."""
+        """Returns vectors (1, P, D); of the tokens (B, L) only the length is used."""
         length = ops.shape(tokens)[1]
         distances = ops.arange(2 * length + 1) - length
-        distances = ops.clip(distances, -self._reach, self._reach)
-        hidden = self.table(ops.take(self._rows, distances + self._reach))[None]
+        distances = ops.clip(distances, -self._max_lookup, self._max_lookup)
+        hidden = self.table(ops.take(self._lookup, distances + self._max_lookup))[None]
         return hidden if self.norm is None else self.norm(hidden)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """(1, P, D)."""
+        """Returns the shape (1, P, D)."""
         length = input_shape[1]
         return (1, length and 2 * length + 1, self._config["hidden_size"])
 

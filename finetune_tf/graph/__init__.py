@@ -1,1 +1,1 @@
-"""The graph of a Keras model: where it is cut, what its parts are for, what passes between them."""
+"""Analysis of the graph of a Keras model: pieces, roles, stages, splits and hidden states."""

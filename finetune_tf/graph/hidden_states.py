@@ -1,8 +1,8 @@
-"""Hidden states and attention weights: what happens between the stages of a model.
+"""Models that also return hidden states and attention weights.
 
-Hidden states are what the last stage below the blocks puts out and what each block does, in each
-chain of a model by itself. They follow from where the model is cut (`finetune_tf.graph.pieces`) and
-from the roles of its stages, whatever its layers are.
+The hidden states of a chain are the input of its first block and the output of each block. The cuts
+of the model (`finetune_tf.graph.pieces`) and the roles of its stages define them, so the model may
+consist of any layers.
 """
 
 from collections import Counter
@@ -17,12 +17,13 @@ from finetune_tf.graph.pieces import Piece, ordered_nodes, pieces
 from finetune_tf.graph.stages import require_model, stages
 from finetune_tf.graph.traces import traces_of
 
-_NAMES: Counter[str] = Counter()  # given away: a user's model may hold two of a kind
+# How often each model name was used: a user's model may contain two models of the same name.
+_NAME_COUNTS: Counter[str] = Counter()
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class AttentionWeights(keras.layers.Layer):
-    """What the attention of a block gives its tokens: (batch, heads, length, length).
+    """Returns the attention weights of a block, (batch, heads, length, length).
 
     Args:
         block: An `EncoderBlock`, whose weights are shared.
@@ -35,7 +36,7 @@ class AttentionWeights(keras.layers.Layer):
         self.block = block
 
     def call(self, hidden: Any, attention_mask: Any = None, positions: Any = None) -> Any:
-        """The arguments of the block."""
+        """Returns the attention weights; the arguments are those of the block."""
         return self.block.attention_weights(
             hidden, attention_mask=attention_mask, positions=positions
         )
@@ -53,79 +54,86 @@ def with_states(
     pooler: keras.layers.Layer | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """A plain Functional model on the layers of a model of ours that also gives its states.
+    """Builds a Functional model on the layers of a finetune_tf model that also returns its states.
 
     Args:
-        model: From `load`.
-        hidden_states: Whether to give what the embeddings and each block put out.
-        attentions: Whether to give the attention weights of each block.
+        model: A model from `load`.
+        hidden_states: Whether to return the output of the embeddings and of each block.
+        attentions: Whether to return the attention weights of each block.
         pooler: A layer of the model to apply to the last hidden state of the first token.
-        name: Of the plain model; by default as of the model. Another one of that name gets a
-            number behind it.
+        name: Name of the returned model; by default the name of `model`. A number is appended to a
+            name that was used before.
 
     Returns:
-        Of the same inputs and weights, made once; its outputs are a dict with "output" (as of the
-        model), "last_hidden_state" (batch, length, features), and, where wanted, "pooler_output"
-        (batch, features), "hidden_states" (one more than there are blocks) and "attentions"
-        (batch, heads, length, length), the last two as lists.
+        A model with the same inputs and weights, built once for each selection of outputs. Its
+        output is a dict with "output" (the output of `model`), "last_hidden_state" (batch, length,
+        features) and, if requested, "pooler_output" (batch, features), "hidden_states" (a list with
+        one tensor more than there are blocks) and "attentions" (a list with a tensor (batch, heads,
+        length, length) per block).
+
+    Example:
+        >>> from finetune_tf.graph.hidden_states import with_states
+        >>> outputs = with_states(model).output
+        >>> len(outputs["hidden_states"]), outputs["last_hidden_state"].ndim
+        (3, 3)
     """
-    made = traces_of(model)
-    wanted = ("states", hidden_states, attentions, pooler is not None)
-    if wanted not in made:
+    models = traces_of(model)
+    key = ("states", hidden_states, attentions, pooler is not None)
+    if key not in models:
         blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
         last = _last_hidden_state(model, blocks)
         outputs = {"output": model.outputs[0], "last_hidden_state": last}
         if pooler is not None:
             outputs["pooler_output"] = pooler(last[:, 0])
         if hidden_states:
-            # What a normalisation above the blocks gives counts as the output of the last one.
-            (states,) = _states(model).values()
+            # The output of a normalisation above the blocks replaces that of the last block.
+            (states,) = _states_by_chain(model).values()
             outputs["hidden_states"] = [*states[:-1], last]
         if attentions:
             outputs["attentions"] = []
             for i, node in enumerate(blocks):
                 weights = AttentionWeights(node.operation, name=f"attention_weights_{i}")
-                hidden, known = _arguments(node)
-                outputs["attentions"].append(weights(hidden, **known))
+                hidden, options = _block_inputs(node)
+                outputs["attentions"].append(weights(hidden, **options))
         name = name or model.name
-        number, _NAMES[name] = _NAMES[name], _NAMES[name] + 1
+        number, _NAME_COUNTS[name] = _NAME_COUNTS[name], _NAME_COUNTS[name] + 1
         name = f"{name}_{number}" if number else name
-        made[wanted] = keras.Model(inputs_struct(model), outputs, name=name)
-    return made[wanted]
+        models[key] = keras.Model(inputs_struct(model), outputs, name=name)
+    return models[key]
 
 
-def _arguments(node: Any) -> tuple[Any, dict[str, Any]]:
-    """What a block was called on, all tokens of it, and what it was told about masks and positions.
+def _block_inputs(node: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the hidden states of all tokens that a block was called on, and its other arguments.
 
-    The last block may have been asked for the first token alone, as a query of all the others.
+    The last block may have been called with the first token as its query and all tokens as context.
     """
-    known = dict(node.arguments.kwargs)
-    context = known.pop("context", None)
-    return node.arguments.args[0] if context is None else context, known
+    options = dict(node.arguments.kwargs)
+    context = options.pop("context", None)
+    return node.arguments.args[0] if context is None else context, options
 
 
 def states_of_chains(model: keras.Model) -> keras.Model:
-    """A plain Functional model on the layers of any Functional model that gives its hidden states.
+    """Builds a Functional model on the layers of any Functional model that returns hidden states.
 
     Args:
-        model: For example one with an encoder and a decoder, or with two towers.
+        model: The model, which may have several chains, such as encoder and decoder or two towers.
 
     Returns:
-        Of the same inputs and weights; its outputs are a dict with a list for each chain that has
-        blocks: what goes into the first block, then what each block puts out. A model that is one
-        chain as a whole has it under its own name.
+        A model with the same inputs and weights. Its output is a dict with a list for each chain
+        that has blocks: the input of the first block, then the output of each block. The keys are
+        the names of the chains; for a model that is a single chain, the name of the model.
 
     Raises:
-        ModelError: If the model has no graph, or no blocks that a cut separates.
+        ModelError: If the model has no graph, or no stages that are blocks.
     """
     require_model(model)
     graph = graph_of(model)
     if graph is None:
         raise ModelError(
-            f"The model {model.name!r} is no Functional model, so nothing is known about what "
-            "passes between its layers."
+            f"The model {model.name!r} is not a Functional model, so the tensors between its "
+            "layers are not known. Build it with keras.Model(inputs, outputs)."
         )
-    states = _states(model)
+    states = _states_by_chain(model)
     if not states:
         raise ModelError(
             f"The model {model.name!r} has no stages that are blocks; its stages are: "
@@ -135,42 +143,47 @@ def states_of_chains(model: keras.Model) -> keras.Model:
     return keras.Model(inputs_struct(graph), outputs, name=f"{model.name}_states")
 
 
-def _states(model: keras.Model, roles: dict[int, str] | None = None) -> dict[str, list]:
-    """The tensors below and above each block, by chain."""
+def _states_by_chain(model: keras.Model, roles: dict[int, str] | None = None) -> dict[str, list]:
+    """Returns the input of the first block and the output of each block, by chain."""
     if roles is None:
         roles = {id(layer): stage.role for stage in stages(model) for layer in stage.layers}
     states: dict[str, list] = {}
-    below: dict[str, Any] = {}
+    last_tensor: dict[str, Any] = {}
     for piece in pieces(graph_of(model)):
         chain, layers = piece.chain, piece.layers
-        # A block that stands in the chain twice is one stage, but has a state at each place.
+        # A block that occurs twice in a chain is one stage, but has a hidden state for each call.
         if any(roles.get(id(layer)) == "block" for layer in layers):
-            states.setdefault(chain, [below[chain]] if chain in below else []).append(piece.main)
+            states.setdefault(chain, [last_tensor[chain]] if chain in last_tensor else []).append(
+                piece.main
+            )
         elif len(layers) == 1 and graph_of(layers[0]) is not None:
-            states |= _states_inside(piece, roles)
-        below[chain] = piece.main
+            states |= _states_of_inner_model(piece, roles)
+        last_tensor[chain] = piece.main
     return states
 
 
-def _states_inside(piece: Piece, roles: dict[int, str]) -> dict[str, list]:
-    """The states of a model that is a piece of another one, computed of what that gives it."""
+def _states_of_inner_model(piece: Piece, roles: dict[int, str]) -> dict[str, list]:
+    """Returns the hidden states of an inner model, computed from its inputs in the outer model."""
     (node,) = (node for node in piece.nodes if node.operation is piece.layers[0])
     inner = graph_of(node.operation)
-    states = _states(inner, roles)
+    states = _states_by_chain(inner, roles)
     if not states:
         return {}
-    called = keras.Model(inputs_struct(inner), states)(
+    inner_outputs = keras.Model(inputs_struct(inner), states)(
         *node.arguments.args, **node.arguments.kwargs
     )
-    return {"/".join(filter(None, (piece.chain, chain))): list(called[chain]) for chain in states}
+    return {
+        "/".join(filter(None, (piece.chain, chain))): list(inner_outputs[chain]) for chain in states
+    }
 
 
 def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
-    above = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
+    final_norms = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
     last = blocks[-1]
-    hidden, known = _arguments(last)
+    hidden, options = _block_inputs(last)
     if hidden is last.arguments.args[0]:
-        return (above or blocks)[-1].outputs[0]
-    # The head reads the first token alone, so the other ones are not in the model's graph.
-    hidden = last.operation(hidden, **known)
-    return above[-1].operation(hidden) if above else hidden
+        return (final_norms or blocks)[-1].outputs[0]
+    # The head reads only the first token, so the last block's output for all tokens is not yet in
+    # the graph.
+    hidden = last.operation(hidden, **options)
+    return final_norms[-1].operation(hidden) if final_norms else hidden

@@ -1,4 +1,4 @@
-"""A model in two: what nothing can change, and what learns above it; both share its weights."""
+"""Splits a model into a frozen lower part and a trainable upper part, which share its weights."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -16,17 +16,17 @@ FEATURES = "stored_features"  # the input that takes what was stored
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A model in two.
+    """A model that is split into two parts.
 
     Attributes:
-        trunk: From the model's inputs to the tensors that are stored, a dict by name:
-            "stored_features", and "stored_features_1" and so on where there are several. Nothing in
-            it learns.
-        inputs: Symbolic inputs of the upper half by name: the stored tensors, and those of the
-            model's inputs that are needed above the trunk.
-        outputs: Symbolic outputs of the upper half, in the structure of the model's.
-        blocking: Names of layers that learn and are used in several places, so that frozen stages
-            which read them cannot be a part of the trunk.
+        trunk: The frozen lower part, from the model's inputs to the tensors to cache. Its output is
+            a dict by name: "stored_features", and "stored_features_1" and so on if there are
+            several.
+        inputs: Symbolic inputs of the upper part by name: the cached tensors, and those of the
+            model's inputs that the upper part reads.
+        outputs: Symbolic outputs of the upper part, in the structure of the model's outputs.
+        blocking: Names of trainable layers that are used in several places. Frozen stages that read
+            them cannot be in the lower part.
     """
 
     trunk: keras.Model
@@ -36,52 +36,63 @@ class SplitModel:
 
 
 def split_model(model: keras.Model) -> SplitModel:
-    """Cuts a Functional model above the stages whose output no training step can change.
+    """Splits a Functional model above the stages whose output no training step can change.
 
-    A stage belongs to the trunk if nothing in it learns and all that it reads comes from the trunk.
-    So each chain is cut by itself: one tower of two, or an encoder below a decoder that learns.
-    What has no weights, such as an average over tokens, goes with the stage below it: a text that
-    is pooled there is stored as one vector.
+    A stage belongs to the lower part if all its variables are frozen and it reads only outputs of
+    the lower part. Each chain is split separately: for example one of two towers, or an encoder
+    below a trainable decoder. A piece without weights, such as an average over tokens, belongs to
+    the stage below it, so that a pooled text is cached as a single vector.
 
     Args:
         model: A Functional or Sequential model.
 
     Raises:
-        CacheError: If the lowest stages learn, nothing does, or the model has no graph.
+        CacheError: If the lowest stages are trainable, no stage is trainable, or the model has no
+            graph.
+
+    Example:
+        >>> ft.train_only(model, ft.select.head())
+        >>> parts = split_model(model)
+        >>> list(parts.trunk.output), parts.trunk.trainable_variables
+        (['stored_features'], [])
     """
     graph = graph_of(model)
     if graph is None:
         raise CacheError(
-            f"The model {model.name!r} is no Functional model, so it cannot be cut and its "
-            "features cannot be stored. Train the whole model."
+            f"The model {model.name!r} is not a Functional model, so it cannot be split and its "
+            "features cannot be cached. Train the whole model."
         )
-    graph = _with_inner_halves(graph)
+    graph = _split_inner_models(graph)
     parts = pieces(graph)
     if not any(learns(layer) for part in parts for layer in part.layers):
-        raise CacheError("Nothing in the model learns, so there is nothing to train on features.")
-    fixed, rest = _divided(parts)
-    crossing = _crossing(fixed, [*(t for part in rest for t in part.inputs), *graph.outputs])
-    blocking = _blocking(rest)
-    if not crossing:
+        raise CacheError(
+            "The model has no trainable variables, so there is nothing to train on cached features."
+        )
+    frozen_pieces, other_pieces = _partition_pieces(parts)
+    to_cache = _tensors_to_cache(
+        frozen_pieces, [*(t for part in other_pieces for t in part.inputs), *graph.outputs]
+    )
+    blocking = _blocking_layers(other_pieces)
+    if not to_cache:
         tied = f" ({', '.join(blocking)}, used in several places)" if blocking else ""
         raise CacheError(
-            f"The lowest stage of the model learns{tied}, so every step changes all features and "
-            "none can be stored. Freeze stages from below first, for example with "
+            f"The lowest stage of the model is trainable{tied}, so every training step changes all "
+            "features and none can be cached. Freeze the lowest stages first, for example with "
             "ft.train_only(model, ft.select.head())."
         )
-    stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(crossing)}
-    below = {given.name: given for given in graph.inputs}
-    trunk = keras.Model(below, stored, name=f"{model.name}_trunk")
-    return SplitModel(trunk, *_above(graph, stored), blocking)
+    stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(to_cache)}
+    inputs = {tensor.name: tensor for tensor in graph.inputs}
+    trunk = keras.Model(inputs, stored, name=f"{model.name}_trunk")
+    return SplitModel(trunk, *_upper_part(graph, stored), blocking)
 
 
-def _with_inner_halves(model: keras.Model) -> keras.Model:
-    """The same graph, in which a model inside that can be cut stands as its two halves."""
+def _split_inner_models(model: keras.Model) -> keras.Model:
+    """Returns the same graph with each inner model that can be split replaced by its two parts."""
     nodes = ordered_nodes(model)
     inner: dict[int, SplitModel] = {}
     for node in nodes:
         if isinstance(node.operation, keras.Model) and graph_of(node.operation) is not None:
-            with contextlib.suppress(CacheError):  # it is frozen as a whole, or learns as a whole
+            with contextlib.suppress(CacheError):  # all of it is frozen, or all of it is trainable
                 inner[id(node)] = split_model(node.operation)
     if not inner:
         return model
@@ -89,92 +100,94 @@ def _with_inner_halves(model: keras.Model) -> keras.Model:
 
     def call(node: Any, arguments: tuple, options: dict) -> Any:
         if id(node) in inner:
-            return _call_halves(inner[id(node)], node.operation, arguments[0])
-        return _call(node, arguments, options)
+            return _call_split_model(inner[id(node)], node.operation, arguments[0])
+        return _call_layer(node, arguments, options)
 
-    outputs = _computed(model, [node for node in nodes if node.input_tensors], known, call)
+    outputs = _replay_calls(model, [node for node in nodes if node.input_tensors], known, call)
     return keras.Model(model.input, outputs, name=model.name)
 
 
-def _call_halves(cut: SplitModel, model: keras.Model, inputs: Any) -> Any:
-    """What a model gives, computed by its trunk and its upper half one after the other."""
+def _call_split_model(cut: SplitModel, model: keras.Model, inputs: Any) -> Any:
+    """Computes the outputs of a model by calling its lower part and then its upper part."""
     names = [tensor.name for tensor in graph_of(model).inputs]
-    given = dict(zip(names, keras.tree.flatten(inputs), strict=True))
-    given |= cut.trunk({tensor.name: given[tensor.name] for tensor in cut.trunk.inputs})
+    tensors = dict(zip(names, keras.tree.flatten(inputs), strict=True))
+    tensors |= cut.trunk({tensor.name: tensors[tensor.name] for tensor in cut.trunk.inputs})
     upper = keras.Model(cut.inputs, cut.outputs, name=model.name)
-    upper.ends_chain = True  # as the model that it is the upper half of
-    return upper({name: given[name] for name in cut.inputs})
+    upper.ends_chain = True  # like the model that it is a part of
+    return upper({name: tensors[name] for name in cut.inputs})
 
 
-def _divided(parts: list[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """The pieces that no step can change, and the others."""
-    fixed, rest, known = [], [], set()
+def _partition_pieces(parts: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Partitions pieces into those that no training step can change, and the others."""
+    frozen_pieces, other_pieces, known = [], [], set()
     for part in parts:
         if any(map(learns, part.layers)) or any(id(tensor) not in known for tensor in part.inputs):
-            rest.append(part)
+            other_pieces.append(part)
         else:
-            fixed.append(part)
+            frozen_pieces.append(part)
             known.update(id(tensor) for tensor in part.outputs)
-    return fixed, rest
+    return frozen_pieces, other_pieces
 
 
-def _crossing(fixed: list[Piece], wanted: list[Any]) -> list[Any]:
-    """Which tensors to store, so that those which are wanted from the trunk can be had of them.
+def _tensors_to_cache(frozen_pieces: list[Piece], required: list[Any]) -> list[Any]:
+    """Returns the tensors to cache, from which all required tensors can be computed.
 
-    What has no axis for rows in front, such as a table of relative positions, is computed again.
+    A tensor without a batch axis, such as a table of relative positions, is recomputed instead.
     """
-    makers = {id(tensor): part for part in fixed for tensor in part.outputs}
-    pending, kept = list(wanted), set()
+    producers = {id(tensor): part for part in frozen_pieces for tensor in part.outputs}
+    pending, cached = list(required), set()
     while pending:
         tensor = pending.pop()
-        if id(tensor) in makers and tensor.shape[0] is None:
-            kept.add(id(tensor))
-        elif id(tensor) in makers:
-            pending += makers[id(tensor)].inputs
-    return [tensor for part in fixed for tensor in part.outputs if id(tensor) in kept]
+        if id(tensor) in producers and tensor.shape[0] is None:
+            cached.add(id(tensor))
+        elif id(tensor) in producers:
+            pending += producers[id(tensor)].inputs
+    return [tensor for part in frozen_pieces for tensor in part.outputs if id(tensor) in cached]
 
 
-def _blocking(rest: list[Piece]) -> tuple[str, ...]:
-    """Layers that learn and are used in several pieces, where there are frozen ones above them."""
+def _blocking_layers(other_pieces: list[Piece]) -> tuple[str, ...]:
+    """Returns names of trainable layers used in several pieces, if frozen pieces read them."""
     used: dict[int, list[keras.layers.Layer]] = {}
-    for part in rest:
+    for part in other_pieces:
         for layer in part.layers:
             used.setdefault(id(layer), []).append(layer)
-    frozen = any(part.layers and not any(map(learns, part.layers)) for part in rest)
+    has_frozen_piece = any(
+        part.layers and not any(map(learns, part.layers)) for part in other_pieces
+    )
     tied = [found[0].name for found in used.values() if len(found) > 1 and learns(found[0])]
-    return tuple(tied) if frozen else ()
+    return tuple(tied) if has_frozen_piece else ()
 
 
-def _above(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Calls the layers above some tensors once more, on inputs that take their places."""
+def _upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Builds the upper part: the layers above the stored tensors, called on new inputs for them."""
     inputs = {
         name: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for name, tensor in stored.items()
     }
     known = {id(tensor): inputs[name] for name, tensor in stored.items()}
-    wanted = {id(tensor) for tensor in model.outputs} - known.keys()
-    above = []
+    required = {id(tensor) for tensor in model.outputs} - known.keys()
+    nodes_above = []
     for node in reversed(ordered_nodes(model)):
-        if wanted.isdisjoint(map(id, node.output_tensors)):
+        if required.isdisjoint(map(id, node.output_tensors)):
             continue
         if node.input_tensors:
-            above.append(node)
-            wanted |= {id(tensor) for tensor in node.input_tensors} - known.keys()
+            nodes_above.append(node)
+            required |= {id(tensor) for tensor in node.input_tensors} - known.keys()
         else:  # one of the model's inputs
-            (given,) = node.output_tensors
-            inputs[given.name] = known[id(given)] = given
-    return inputs, _computed(model, above[::-1], known, _call)
+            (tensor,) = node.output_tensors
+            inputs[tensor.name] = known[id(tensor)] = tensor
+    return inputs, _replay_calls(model, nodes_above[::-1], known, _call_layer)
 
 
-def _call(node: Any, arguments: tuple, options: dict) -> Any:
+def _call_layer(node: Any, arguments: tuple, options: dict) -> Any:
     return node.operation(*arguments, **options)
 
 
-def _computed(
+def _replay_calls(
     model: keras.Model, nodes: Iterable[Any], known: dict[int, Any], call: Callable[..., Any]
 ) -> Any:
-    """The outputs of a model, after its calls were made once more on tensors that are known."""
+    """Repeats calls of layers on known tensors and returns the new outputs of the model."""
     for node in nodes:
-        made = keras.tree.flatten(call(node, *node.arguments.fill_in(known)))
-        known |= {id(old): new for old, new in zip(node.output_tensors, made, strict=True)}
+        new_outputs = keras.tree.flatten(call(node, *node.arguments.fill_in(known)))
+        known |= {id(old): new for old, new in zip(node.output_tensors, new_outputs, strict=True)}
     return keras.tree.map_structure(lambda tensor: known[id(tensor)], model.output)

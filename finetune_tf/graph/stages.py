@@ -1,7 +1,7 @@
 """Stages: any Functional Keras model as an ordered list of weighted pieces.
 
-Where a model is cut is said in `finetune_tf.graph.pieces`, what the pieces are for in
-`finetune_tf.graph.roles`. Residual blocks stay whole, whatever their layers are called.
+`finetune_tf.graph.pieces` defines where a model is cut, and `finetune_tf.graph.roles` defines the
+roles of the pieces. A residual block is never cut, whatever the names of its layers are.
 """
 
 import os
@@ -21,17 +21,22 @@ from finetune_tf.graph.roles import Part, Role, roles_of
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of a model between two cuts.
+    """A part of a model that is frozen, trained and selected as a unit; `stages` returns them.
 
     Attributes:
-        name: Of the layer, or what the names of its layers have in common. Of a stage in a chain
-            it is "chain/name".
-        layers: The weighted layers inside, in order.
-        role: "embeddings", "block", "norm" (after the last block), "pooler" (what the checkpoint
-            trained between the blocks and the output layer) or "head". Several stages may share
-            one.
-        chain: The name of the chain that it is a part of, such as "encoder" or "text"; empty in a
-            model that is one chain as a whole.
+        name: The name of its layer, or the common prefix of the names of its layers; "chain/name"
+            for a stage in a named chain.
+        layers: The layers with weights, in order.
+        role: "embeddings", "block", "norm" (a normalisation after the last block), "pooler" (layers
+            between the blocks and the output layer that the checkpoint has trained) or "head".
+            Several stages may have the same role.
+        chain: The name of the chain that it belongs to, such as "encoder" or "text"; empty in a
+            model that is a single chain.
+
+    Example:
+        >>> stage = ft.stages(model)[0]
+        >>> stage.name, stage.role, len(stage.variables)
+        ('embeddings', 'embeddings', 5)
     """
 
     name: str
@@ -41,29 +46,29 @@ class Stage:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Every variable that can learn, frozen or not."""
+        """All variables that can be trained, including those that are frozen now."""
         return [variable for layer in self.layers for variable in learnable_variables(layer)]
 
 
 def require_model(model: Any) -> None:
-    """Refuses what is no Keras model.
+    """Checks that an argument is a Keras model.
 
     Raises:
         ModelError: If it is something else.
     """
     if not isinstance(model, keras.Model):
-        raise ModelError(f"A Keras model is needed, such as ft.load gives, found {shown(model)}.")
+        raise ModelError(f"Expected a Keras model, for example from ft.load, found {shown(model)}.")
 
 
 def require_task(model: Any) -> Any:
-    """Returns the model if it knows its task and labels.
+    """Checks that a model has a task and labels, and returns it.
 
     Raises:
-        ModelError: If not.
+        ModelError: If it does not.
     """
     if not (hasattr(model, "task") and hasattr(model, "labels")):
         raise ModelError(
-            f"Expected a model that knows its task and labels, as finetune_tf.load gives it; "
+            f"Expected a model with a task and labels, as returned by ft.load, "
             f"found {type(model).__name__}."
         )
     return model
@@ -71,28 +76,33 @@ def require_task(model: Any) -> Any:
 
 @names_checked
 def stages(model: keras.Model) -> list[Stage]:
-    """The stages of a model, from its inputs to its outputs.
+    """Returns the stages of a model, from its inputs to its outputs.
 
-    Works on models of finetune_tf and on any other built Keras model: Functional and
-    Sequential ones are cut as `finetune_tf.graph.pieces` describes, models inside a model are
-    opened, and of a subclassed model each weighted layer is a stage.
+    The model may be from `load` or any other built Keras model. Functional and Sequential models,
+    including the models inside of them, are cut as `finetune_tf.graph.pieces` describes. In a
+    subclassed model, each layer with weights is a stage.
+
+    The layers of finetune_tf declare their roles, and its models declare as head the layers that no
+    checkpoint has trained. For other models roles are guessed: "embeddings" are the token or patch
+    embeddings at the bottom with their normalisations and projections; "head" is what is outside of
+    `model.backbone` (the name in KerasHub), or the last stage if it consists only of Dense layers.
 
     Args:
         model: A built Keras model.
 
     Returns:
-        At least one stage. Layers of finetune_tf declare their roles, and its models know their
-        head: the layers that no checkpoint has trained. Of others, what looks up tokens or cuts
-        pictures into patches at the bottom is "embeddings", with what normalises and projects
-        them; "head" is what lies outside of `model.backbone`, as KerasHub calls it, or without one
-        the last stage if it is made of Dense layers alone. Where a model has several chains
-        (encoder and decoder, two towers), the stages of one come after those of another.
+        At least one stage. In a model with several chains (encoder and decoder, two towers), the
+        stages of each chain are consecutive.
 
     Raises:
-        ModelError: If the model has no weights yet.
+        ModelError: If `model` is not a Keras model or has no weights yet.
+
+    Example:
+        >>> [stage.name for stage in ft.stages(model)]
+        ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
     require_model(model)
-    parts = _drop_unweighted(_parts(model))
+    parts = _drop_unweighted(_layers_of_pieces(model))
     if not parts:
         raise ModelError(
             f"The model {model.name!r} has no weights yet, so it has no stages. "
@@ -100,13 +110,13 @@ def stages(model: keras.Model) -> list[Stage]:
         )
     result: list[Stage] = []
     for (chain, layers), role in zip(parts, roles_of(model, parts), strict=True):
-        name = _unique(_name_in_chain(layers, chain), result)
+        name = _unique_name(_name_in_chain(layers, chain), result)
         result.append(Stage(name, tuple(layers), role, chain))
     return result
 
 
-def _parts(model: keras.Model, chain: str = "") -> list[Part]:
-    """Layers between cuts, unweighted pieces included; models inside the model are opened."""
+def _layers_of_pieces(model: keras.Model, chain: str = "") -> list[Part]:
+    """Returns the layers of each piece, without weights too; inner models are cut as well."""
     graph = graph_of(model)
     if graph is None:
         return [(chain, [layer]) for layer in model.layers]
@@ -114,31 +124,33 @@ def _parts(model: keras.Model, chain: str = "") -> list[Part]:
     for piece in pieces(graph):
         layers, inner = list(piece.layers), "/".join(filter(None, (chain, piece.chain)))
         if len(layers) == 1 and isinstance(layers[0], keras.Model):
-            parts += _parts(layers[0], inner)
+            parts += _layers_of_pieces(layers[0], inner)
         else:
             parts.append((inner, layers))
     return parts
 
 
 def _drop_unweighted(parts: Iterable[Part]) -> list[Part]:
-    """Keeps what can learn, each shared layer at its first place."""
+    """Drops layers without trainable variables and all but the first use of shared layers."""
     seen: set[int] = set()
-    kept: list[Part] = []
-    carried: list[keras.layers.Layer] = []  # such a layer is a part of the stage that follows it
+    remaining: list[Part] = []
+    carried: list[keras.layers.Layer] = []  # carried layers belong to the stage that follows them
     for chain, layers in parts:
-        fresh = [layer for layer in layers if learnable_variables(layer) and id(layer) not in seen]
-        seen.update(id(layer) for layer in fresh)
-        if all(getattr(layer, "carried", False) for layer in fresh):
-            carried += fresh
+        new_layers = [
+            layer for layer in layers if learnable_variables(layer) and id(layer) not in seen
+        ]
+        seen.update(id(layer) for layer in new_layers)
+        if all(getattr(layer, "carried", False) for layer in new_layers):
+            carried += new_layers
         else:
-            kept.append((chain, carried + fresh))
+            remaining.append((chain, carried + new_layers))
             carried = []
-    return [*kept, (chain, carried)] if carried else kept
+    return [*remaining, (chain, carried)] if carried else remaining
 
 
 def _name_in_chain(layers: list[keras.layers.Layer], chain: str) -> str:
     name = _common_name(layers)
-    # In one graph, names of layers differ, so those of a chain often begin with its name.
+    # Names of layers are unique in a graph, so those of a chain often begin with its name.
     return f"{chain}/{name.removeprefix(f'{chain}_')}" if chain else name
 
 
@@ -149,7 +161,7 @@ def _common_name(layers: list[keras.layers.Layer]) -> str:
     return os.path.commonprefix([layer.name for layer in layers]).rstrip("_-./") or layers[0].name
 
 
-def _unique(name: str, before: list[Stage]) -> str:
-    taken = {stage.name for stage in before}
+def _unique_name(name: str, stages_before: list[Stage]) -> str:
+    taken = {stage.name for stage in stages_before}
     candidates = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
     return next(candidate for candidate in candidates if candidate not in taken)

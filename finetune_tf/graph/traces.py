@@ -1,7 +1,7 @@
-"""What was made of the structure of a model, kept outside of it and forgotten when that changes.
+"""A cache of traced functions and derived models, cleared when the structure of a model changes.
 
-A traced function holds the variables that it was traced with. After a layer has got another one,
-it would go on with the old one, so whatever changes the layers or the variables of a model calls
+A traced function refers to the variables that it was traced with, and would go on using a variable
+that a layer has replaced. All code that changes the layers or variables of a model therefore calls
 `forget_traces`.
 """
 
@@ -12,28 +12,29 @@ import keras
 
 from finetune_tf.base.keras_internals import all_layers
 
-# By model. Outside of the models, which would save what they hold, and weak, so that traces live no
-# longer than their model.
+# Traces by model. They are not attributes of the models, because a model would save them. The
+# references are weak, so that traces are freed with their model.
 _TRACES: "weakref.WeakKeyDictionary[keras.Model, dict]" = weakref.WeakKeyDictionary()
 
 
 def traces_of(model: keras.Model) -> dict[Any, Any]:
-    """What was traced of a model, by whatever tells it apart; the caller adds its own.
+    """Returns the cache of a model, a dict to which the caller adds entries under its own keys.
 
     Args:
-        model: Any Keras model. The functions must not keep it alive.
+        model: Any Keras model. The cached values must not refer to it, or it would never be freed.
     """
     return _TRACES.setdefault(model, {})
 
 
 def forget_traces(model: keras.Model) -> None:
-    """Forgets what was traced of a model, and of other models on the same layers.
+    """Clears the cache of a model and of other models on the same layers.
 
     Call it after a change of layers or variables: a resized vocabulary, an adapter, another head.
-    Keras's own functions of another model cannot be found, if nothing here has traced it.
+    The train, test and predict functions of Keras are reset as well. Those of another model on the
+    same layers are reset only if that model has an entry in this cache.
 
     Args:
-        model: That has changed.
+        model: The model that has changed.
     """
     changed = {id(layer) for layer in all_layers(model)}
     for other in [model, *_TRACES]:

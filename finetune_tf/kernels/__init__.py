@@ -1,7 +1,8 @@
-"""The hot arithmetic, behind one door.
+"""Performance-critical operations: activations, normalisation, softmax, dropout and AdamW.
 
-Layers and optimizers import these names and never ask which backend runs them. A faster version
-for one backend stands in modules named after it, under the same name and with the same results.
+Layers and optimizers import these names and do not check which backend is active. `portable`
+implements every operation with `keras.ops`. A module named after a backend holds faster
+implementations for it, with the same names and results.
 """
 
 import keras

@@ -1,9 +1,9 @@
-"""How the C library treats large buffers.
+"""Memory allocator settings of the C library for large buffers.
 
-A training step takes and gives back hundreds of arrays of megabytes. By default, glibc fetches each
-from the operating system and returns it there, and the system clears every page before it hands it
-out again: a third of the time of a step on a CPU goes into that. Kept, buffers are simply used
-again.
+A training step allocates and frees hundreds of arrays of several megabytes. By default, glibc maps
+each of them from the operating system and unmaps it when it is freed, and the kernel zeroes every
+page before it maps it again. On a CPU this takes a third of the time of a step. With these settings
+freed buffers stay in the process and are reused.
 """
 
 import ctypes
@@ -11,17 +11,21 @@ import functools
 import os
 import sys
 
-# Numbers of `mallopt` in malloc.h, and from where on a buffer is fetched and returned.
+# Parameter numbers of `mallopt` from malloc.h, and the values that they are set to.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGE, _PAD = 1 << 30, 1 << 27  # bytes
 
 
 @functools.cache
 def keep_buffers() -> bool:
-    """Lets this process keep freed buffers for the next step; returns whether it does.
+    """Makes the allocator retain freed buffers for the next step.
 
-    Only where the C library is glibc. The environment variable FINETUNE_TF_KEEP_BUFFERS=0 leaves
-    things as they are. What is kept shows as memory of the process until it ends.
+    This has an effect only with glibc on Linux. The environment variable
+    FINETUNE_TF_KEEP_BUFFERS=0 disables it. Retained buffers count as memory of the process until it
+    exits.
+
+    Returns:
+        Whether the settings were applied.
     """
     if os.environ.get("FINETUNE_TF_KEEP_BUFFERS") == "0" or not sys.platform.startswith("linux"):
         return False

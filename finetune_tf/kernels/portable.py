@@ -1,4 +1,4 @@
-"""The kernels in `keras.ops`: correct on every backend, and the reference for faster ones.
+"""Kernels in `keras.ops`, which run on every backend and are the reference for faster ones.
 
 Shape legend: B batch, H heads, Q query positions, K key positions, D features.
 """
@@ -13,9 +13,10 @@ from finetune_tf.errors import CheckpointError
 
 Tensor = Any
 
-# Names as in Hugging Face configs (`hidden_act`). "gelu" is the exact one, with erf.
+# Keys are the names in Hugging Face configs (`hidden_act`). "gelu" is the exact GELU (Hendrycks and
+# Gimpel 2016); "gelu_new", "gelu_pytorch_tanh" and "gelu_fast" are its tanh approximation.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    # With erf as PyTorch computes it; Keras's own has erfc, which TensorFlow fuses with nothing.
+    # With erf, as in PyTorch. Keras uses erfc, which TensorFlow does not fuse with anything.
     "gelu": lambda x: 0.5 * x * (1.0 + ops.erf(x * 2**-0.5)),
     "gelu_new": lambda x: ops.gelu(x, approximate=True),
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate=True),
@@ -35,25 +36,33 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation function behind a Hugging Face `hidden_act`.
+    """Returns the activation function for a Hugging Face `hidden_act`.
+
+    Args:
+        name: A key of `ACTIVATIONS`, such as "gelu".
 
     Raises:
-        CheckpointError: If the name is not one of `ACTIVATIONS`.
+        CheckpointError: If the name is not a key of `ACTIVATIONS`.
+
+    Example:
+        >>> float(activation("relu2")(3.0))
+        9.0
     """
     if name not in ACTIVATIONS:
         raise CheckpointError(
-            f"The activation {name!r} is not supported; known are {', '.join(sorted(ACTIVATIONS))}."
+            f"The activation {name!r} is not supported. Supported activations: "
+            f"{', '.join(sorted(ACTIVATIONS))}."
         )
     return ACTIVATIONS[name]
 
 
 def dense(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """A dense layer: `x @ kernel + bias`.
+    """Computes a dense layer: `x @ kernel + bias`.
 
     Args:
         x: (…, D).
         kernel: (D, units).
-        bias: (units,), or None for none.
+        bias: (units,), or None for no bias.
 
     Returns:
         (…, units).
@@ -68,10 +77,11 @@ def activated(
     """Calls a Dense layer and applies an activation to its output.
 
     Args:
-        layer: From (…, D) to (…, units). It is called, so it may be a wrapper around a Dense layer.
+        layer: Maps (…, D) to (…, units). It is called like any layer, so it may be a wrapper around
+            a Dense layer.
         x: (…, D).
         activation: A Hugging Face activation name.
-        training: Whether gradients will be asked for; the values do not depend on it.
+        training: Whether gradients will be computed. The result does not depend on it.
 
     Returns:
         (…, units).
@@ -80,17 +90,17 @@ def activated(
 
 
 def embedding_lookup(table: keras.Variable, ids: Tensor) -> Tensor:
-    """Rows (…, D) of a table (V, D) by their numbers (…,)."""
+    """Returns rows (…, D) of an embedding table (V, D) for ids (…,)."""
     return ops.take(table, ids, axis=0)
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
-    """Layer normalisation over the last axis (Ba et al. 2016), float32 inside.
+    """Computes layer normalisation over the last axis (Ba et al. 2016), internally in float32.
 
     Args:
-        x: (..., D), any float type; the result has the same.
+        x: (…, D), of any float dtype. The result has the same dtype.
         gamma: (D,) scale, float32.
-        beta: (D,) offset, float32, or None for none.
+        beta: (D,) offset, float32, or None for no offset.
         epsilon: Added to the variance.
     """
     wide = ops.cast(x, gamma.dtype)
@@ -101,7 +111,13 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) ->
 
 
 def rms_norm(x: Tensor, gamma: Tensor, epsilon: float) -> Tensor:
-    """Division by the root mean square of the last axis, float32 inside; arguments as above."""
+    """Divides by the root mean square of the last axis (Zhang and Sennrich 2019).
+
+    Args:
+        x: (…, D), of any float dtype. The result has the same dtype; the arithmetic is in float32.
+        gamma: (D,) scale, float32.
+        epsilon: Added to the mean square.
+    """
     wide = ops.cast(x, gamma.dtype)
     square = ops.mean(ops.square(wide), axis=-1, keepdims=True)
     return ops.cast(wide * ops.rsqrt(square + epsilon) * gamma, x.dtype)
@@ -116,15 +132,15 @@ def add_norm(
     dropout: keras.layers.Dropout,
     training: bool | None = None,
 ) -> Tensor:
-    """Dropout, residual and layer normalisation: what ends a part of a BERT block.
+    """Applies dropout, adds the residual and normalises: the end of each sublayer of a BERT block.
 
     Args:
-        x: (…, D), what the part gives.
-        residual: (…, D), what went into it.
+        x: (…, D), the output of the sublayer.
+        residual: (…, D), the input of the sublayer.
         gamma: (D,) scale, float32.
-        beta: (D,) offset, float32, or None for none.
+        beta: (D,) offset, float32, or None for no offset.
         epsilon: Added to the variance.
-        dropout: Whose rate and seeds apply to `x`.
+        dropout: The layer whose rate and seed generator are used for the dropout of `x`.
         training: Whether dropout is active.
     """
     return layer_norm(residual + dropout(x, training=training), gamma, beta, epsilon)
@@ -136,15 +152,18 @@ def masked_softmax(
     dropout: keras.layers.Dropout | None = None,
     training: bool | None = None,
 ) -> Tensor:
-    """Softmax over keys, where masked keys get no weight; float32 inside.
+    """Computes the softmax over keys with weight 0 for masked keys, internally in float32.
 
     Args:
         scores: (B, H, Q, K).
-        mask: Broadcastable to (B, H, Q, K), true for a key that may be seen and false for one that
-            may not, as from `architectures.masks`. A row that may see nothing gets equal weights
-            instead of NaN.
-        dropout: Whose rate and seeds apply to the weights; None for none.
+        mask: Broadcastable to (B, H, Q, K), true where a query may attend to a key, as returned by
+            `architectures.masks`. A query with no visible key gets equal weights instead of NaN.
+        dropout: The layer whose rate and seed generator are used for the dropout of the weights;
+            None for no dropout.
         training: Whether dropout is active.
+
+    Returns:
+        Attention weights (B, H, Q, K), in the dtype of the scores.
     """
     weights = _softmax(scores, mask)
     return weights if dropout is None else dropout(weights, training=training)
@@ -156,53 +175,55 @@ def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def blocked(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores with a great negative number added where the mask is false; arguments as above."""
+    """Adds -1e30 to scores where the mask is false; arguments are those of `masked_softmax`."""
     return scores + (1.0 - ops.cast(mask, scores.dtype)) * -1e30
 
 
 def is_tracing() -> bool:
-    """Whether a step is being traced, and not just a number read; True where nobody knows."""
+    """Whether a training step is being traced; always True where the backend cannot tell."""
     return True
 
 
 def summed_over_devices(gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """Gradients of a loss over all devices. Only TensorFlow's come in parts, one a device."""
+    """Returns gradients summed over all devices. Only TensorFlow has one gradient per device."""
     return gradients
 
 
 def summed_gradient(gradient: Tensor, whole: bool) -> Tensor:
-    """A gradient in which each row of a table stands once. Only TensorFlow's may come otherwise.
+    """Returns the gradient of an embedding table with repeated rows summed.
+
+    Only TensorFlow returns sparse gradients (`tf.IndexedSlices`), in which a row can occur twice.
 
     Args:
-        gradient: As the backend gives it.
-        whole: Whether rows whose gradient is 0 must be there. Without them, only
-            `scaled_gradient`, `global_norm` and `adamw_update` take it.
+        gradient: The gradient as returned by the backend.
+        whole: Whether the result must be dense. A sparse result is accepted only by
+            `scaled_gradient`, `global_norm` and `adamw_update`.
     """
     return gradient
 
 
 def scaled_gradient(gradient: Tensor, scale: Tensor) -> Tensor:
-    """A gradient times a scalar."""
+    """Returns a gradient multiplied by a scalar."""
     return gradient * ops.cast(scale, gradient.dtype)
 
 
 def global_norm(gradients: list[Tensor]) -> Tensor:
-    """The Euclidean norm of all gradients together, a float32 scalar."""
+    """Returns the Euclidean norm of all gradients together, a float32 scalar."""
     squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
     return ops.sqrt(sum(squares[1:], squares[0]))
 
 
 def adamw_numbers(step: Tensor, learning_rate: Tensor, beta_1: float, beta_2: float) -> dict:
-    """What the updates of all variables have in common.
+    """Computes the values of an AdamW step that are the same for all variables.
 
     Args:
-        step: Number of this step, from 1, as a float scalar.
+        step: Number of this step, counted from 1, as a float scalar.
         learning_rate: Float scalar.
-        beta_1: Decay of the mean gradient.
-        beta_2: Decay of the mean squared gradient.
+        beta_1: Decay rate of the running mean of gradients.
+        beta_2: Decay rate of the running mean of squared gradients.
 
     Returns:
-        Arguments of `adamw_update`.
+        Keyword arguments of `adamw_update`.
     """
     return {
         "learning_rate": learning_rate,
@@ -218,14 +239,14 @@ def adamw_update(
     velocity: keras.Variable,
     **numbers: Any,
 ) -> None:
-    """One step of AdamW, in place.
+    """Applies one step of AdamW to a variable in place.
 
     Args:
-        variable: To be updated; gradient, momentum and velocity share its shape and dtype.
-        gradient: Of the loss, as from `summed_gradient`, already clipped.
-        momentum: Running mean of gradients, updated too.
-        velocity: Running mean of squared gradients, updated too.
-        **numbers: As of `adamw_moved`.
+        variable: The variable to update. Gradient, momentum and velocity have its shape and dtype.
+        gradient: The clipped gradient of the loss, as returned by `summed_gradient`.
+        momentum: Running mean of gradients, updated in place.
+        velocity: Running mean of squared gradients, updated in place.
+        **numbers: The keyword arguments of `adamw_moved`.
     """
     old = (variable, momentum, velocity)
     moved = adamw_moved(variable, gradient, momentum, velocity, **numbers)
@@ -247,20 +268,21 @@ def adamw_moved(
     epsilon: float,
     weight_decay: float,
 ) -> tuple:
-    """Where a step of AdamW (Loshchilov & Hutter 2019) leads, epsilon where PyTorch has it.
+    """Computes one step of AdamW (Loshchilov and Hutter 2019), with epsilon as in PyTorch.
 
     Args:
         variable: The weights.
-        gradient: Of the loss.
+        gradient: The gradient of the loss.
         momentum: Running mean of gradients.
         velocity: Running mean of squared gradients.
         learning_rate: Float scalar.
-        beta_1_power: `beta_1` to the power of the number of this step.
-        beta_2_power: `beta_2` likewise.
-        beta_1: Decay of `momentum`.
-        beta_2: Decay of `velocity`.
-        epsilon: Added to the root of the bias-corrected velocity.
-        weight_decay: Share of the variable taken off per unit of learning rate.
+        beta_1_power: `beta_1` to the power of the step number.
+        beta_2_power: `beta_2` to the power of the step number.
+        beta_1: Decay rate of `momentum`.
+        beta_2: Decay rate of `velocity`.
+        epsilon: Added to the square root of the bias-corrected velocity.
+        weight_decay: Decoupled weight decay: the variable shrinks by the factor
+            1 - learning_rate * weight_decay.
 
     Returns:
         The new variable, momentum and velocity.
@@ -269,5 +291,5 @@ def adamw_moved(
     velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
     velocity_correction = ops.sqrt(1.0 - beta_2_power)
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
-    kept = variable * (1.0 - learning_rate * weight_decay)
-    return kept - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity
+    decayed = variable * (1.0 - learning_rate * weight_decay)
+    return decayed - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity

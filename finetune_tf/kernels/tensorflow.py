@@ -1,11 +1,11 @@
-"""Faster kernels for TensorFlow; each computes what its namesake in `portable` computes.
+"""Faster kernels for TensorFlow; each computes the same as the function of its name in `portable`.
 
-On a CPU, TensorFlow runs an activation, a normalisation or a softmax as a dozen passes over
-memory, forward and backward. Here each is an island: a function that XLA compiles into one loop,
-with its own gradient, which computes again what is cheap instead of storing it. Matrix products
-stay outside, since oneDNN's are better than XLA's there. An island is compiled for each shape,
-which takes a fraction of a second; so only training uses them, where shapes repeat. Accelerators
-compile whole models and need none.
+On a CPU, TensorFlow runs an activation, a normalisation or a softmax as a dozen passes over memory,
+forward and backward. Here each of them is a small subgraph that XLA compiles into one loop. Its
+custom gradient rematerializes what is cheap to compute instead of storing it. Matrix products stay
+outside of these subgraphs, since on a CPU those of oneDNN are faster than XLA's. A subgraph is
+compiled for each shape, which takes a fraction of a second, so only training uses them, where
+shapes repeat. On accelerators whole models are compiled, and the portable kernels are used.
 """
 
 import contextvars
@@ -18,53 +18,55 @@ import tensorflow as tf
 from finetune_tf.kernels import portable
 from finetune_tf.kernels.random_bits import kept
 
+# Decorator for a subgraph that XLA compiles, an "island" in a graph that TensorFlow runs itself.
 island = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
 def differentiated(function: Callable) -> Callable:
-    """`tf.custom_gradient`, traced once for each combination of shapes and types.
+    """Wraps `tf.custom_gradient` in a function that is traced once for each combination of shapes.
 
-    `tf.custom_gradient` alone registers a gradient each time it is traced, for the life of the
-    process, and what it registers refers to the graph that it was traced in: to a whole training
-    step, and through it to the weights and the optimizer of a model. As a function of its own, it
-    is traced in a graph that captures nothing of a model, and reused by every later model.
+    `tf.custom_gradient` alone registers a gradient each time it is traced, for the lifetime of the
+    process. The registered gradient refers to the graph that it was traced in: to a whole training
+    step, and through it to the weights and the optimizer of a model, which would never be freed. A
+    separate `tf.function` is traced in a graph that captures nothing of a model, and later models
+    reuse it.
     """
     return tf.function(tf.custom_gradient(function), autograph=False)
 
 
 def dense(x: Any, kernel: Any, bias: Any | None) -> Any:
-    """See `portable.dense`; a product with two axes takes the bias with it."""
+    """See `portable.dense`. On two axes, TensorFlow fuses the bias with the matrix product."""
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
-    out = tf.matmul(_flat(x), kernel)
-    return _unflat(out if bias is None else tf.nn.bias_add(out, bias), x)
+    out = tf.matmul(_flatten(x), kernel)
+    return _unflatten(out if bias is None else tf.nn.bias_add(out, bias), x)
 
 
 def activated(layer: Any, x: Any, activation: str, training: bool | None = None) -> Any:
     """See `portable.activated`.
 
-    With two axes all along, oneDNN adds the bias and applies the activation inside the product.
+    Where all tensors have two axes, oneDNN fuses bias and activation with the matrix product.
     """
     x = tf.convert_to_tensor(x)
     pays = activation != "linear" and islands_pay(training, x)
     activate = _activation(activation) if pays else portable.ACTIVATIONS[activation]
-    return _unflat(activate(layer(_flat(x))), x)
+    return _unflatten(activate(layer(_flatten(x))), x)
 
 
-def _flat(x: tf.Tensor) -> tf.Tensor:
+def _flatten(x: tf.Tensor) -> tf.Tensor:
     return x if x.shape.rank == 2 else tf.reshape(x, (-1, x.shape[-1]))
 
 
-def _unflat(out: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Rows (N, units) with the axes of the `x` (…, D) that they were computed from."""
+def _unflatten(out: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Reshapes (N, units) to (…, units), with the leading axes of `x` (…, D)."""
     if x.shape.rank == 2:
         return out
     return tf.reshape(out, tf.concat([tf.shape(x)[:-1], out.shape[-1:]], axis=0))
 
 
 def embedding_lookup(table: Any, ids: Any) -> Any:
-    """See `portable.embedding_lookup`; a variable is not read as a whole.
+    """See `portable.embedding_lookup`. Gathers from the variable without reading all of it.
 
-    Reading one whose rows were ever assigned one by one, TensorFlow copies it.
+    TensorFlow copies a variable when it is read as a whole, once single rows were assigned to it.
     """
     return tf.gather(table.value, ids)
 
@@ -73,12 +75,12 @@ def embedding_lookup(table: Any, ids: Any) -> Any:
 def _activation(name: str) -> Callable:
     @island
     def forward(x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(portable.ACTIVATIONS[name](tf.cast(x, _wide(x.dtype))), x.dtype)
+        return tf.cast(portable.ACTIVATIONS[name](tf.cast(x, _computation_dtype(x.dtype))), x.dtype)
 
     @island
     def backward(x: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            wide = tf.cast(x, _wide(x.dtype))
+            wide = tf.cast(x, _computation_dtype(x.dtype))
             tape.watch(wide)
             out = portable.ACTIVATIONS[name](wide)
         return tf.cast(tape.gradient(out, wide, tf.cast(gradient, out.dtype)), x.dtype)
@@ -103,14 +105,14 @@ def add_norm(
     if not islands_pay(training, x) or beta is None:
         return portable.add_norm(x, residual, gamma, beta, epsilon, dropout, training)
     tensors = map(tf.convert_to_tensor, (x, residual, gamma, beta))
-    return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _seed(dropout))
+    return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _next_seed(dropout))
 
 
 @functools.cache
 def _add_norm(epsilon: float, rate: float) -> Callable:
     def summed(x: tf.Tensor, residual: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        wide = _wide(x.dtype)
-        return tf.cast(residual, wide) + _dropped(tf.cast(x, wide), seed, rate)
+        wide = _computation_dtype(x.dtype)
+        return tf.cast(residual, wide) + _apply_dropout(tf.cast(x, wide), seed, rate)
 
     @island
     def forward(
@@ -137,15 +139,15 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
         normal = (summed(x, residual, seed) - mean) * scale
         gradient = tf.cast(gradient, normal.dtype)
         inner = gradient * gamma
-        # gamma * normal, without drawing the dropout once more
+        # This is gamma * normal, without sampling the dropout mask once more.
         scaled = tf.cast(out, normal.dtype) - beta
         along = _row_sums(gradient * scaled) / x.shape[-1]
         total = scale * (inner - _row_sums(inner) / x.shape[-1] - normal * along)
         return (
-            tf.cast(_dropped(total, seed, rate), x.dtype),
+            tf.cast(_apply_dropout(total, seed, rate), x.dtype),
             tf.cast(total, x.dtype),
-            _over_rows(gradient * normal, gamma.dtype),
-            _over_rows(gradient, gamma.dtype),
+            _sum_over_rows(gradient * normal, gamma.dtype),
+            _sum_over_rows(gradient, gamma.dtype),
         )
 
     @differentiated
@@ -166,13 +168,13 @@ def masked_softmax(
     if not islands_pay(training, scores) or dropout is None:
         return portable.masked_softmax(scores, mask, dropout, training)
     tensors = map(tf.convert_to_tensor, (scores, mask))
-    return _masked_softmax(float(dropout.rate))(*tensors, _seed(dropout))
+    return _masked_softmax(float(dropout.rate))(*tensors, _next_seed(dropout))
 
 
 @functools.cache
 def _masked_softmax(rate: float) -> Callable:
     def blocked(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        return portable.blocked(tf.cast(scores, _wide(scores.dtype)), mask)
+        return portable.blocked(tf.cast(scores, _computation_dtype(scores.dtype)), mask)
 
     @island
     def forward(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
@@ -180,7 +182,7 @@ def _masked_softmax(rate: float) -> Callable:
         top = tf.reduce_max(wide, axis=-1, keepdims=True)
         raised = tf.exp(wide - top)
         share = 1.0 / _row_sums(raised)
-        return tf.cast(_dropped(raised * share, seed, rate), scores.dtype), top, share
+        return tf.cast(_apply_dropout(raised * share, seed, rate), scores.dtype), top, share
 
     @island
     def backward(
@@ -194,9 +196,9 @@ def _masked_softmax(rate: float) -> Callable:
     ) -> tf.Tensor:
         weights = tf.exp(blocked(scores, mask) - top) * share
         gradient = tf.cast(gradient, weights.dtype)
-        # What was dropped is 0 in `out`, so the sum needs neither the weights nor the draw.
+        # Dropped weights are 0 in `out`, so the sum needs neither the weights nor the dropout mask.
         along = _row_sums(gradient * tf.cast(out, weights.dtype))
-        return tf.cast(weights * (_dropped(gradient, seed, rate) - along), scores.dtype)
+        return tf.cast(weights * (_apply_dropout(gradient, seed, rate) - along), scores.dtype)
 
     @differentiated
     def apply(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple:
@@ -208,108 +210,113 @@ def _masked_softmax(rate: float) -> Callable:
 
 
 def checkpoint(pure: Callable, structure: str) -> Callable:
-    """See `recomputing.Pure`; what it gives, with nothing inside kept for the gradient.
+    """Returns a function that computes the same as `pure` and stores no intermediate results.
 
     Args:
-        pure: What is computed twice.
-        structure: What `pure` computes, in words; of two that are equal, the first one is traced.
+        pure: The function to rematerialize; see `remat.Pure`.
+        structure: A description of what `pure` computes. Functions with equal descriptions share
+            the one that was traced first.
     """
 
-    def run(moving: list, constant: list) -> tuple:
-        moving, constant = tf.nest.map_structure(tf.convert_to_tensor, (moving, constant))
+    def run(differentiable: list, constant: list) -> tuple:
+        differentiable, constant = tf.nest.map_structure(
+            tf.convert_to_tensor, (differentiable, constant)
+        )
         if not tf.inside_function():
-            return _differentiable(pure)(moving, constant)
-        token = _traced.set(pure)
+            return _with_rematerialization(pure)(differentiable, constant)
+        token = _function_being_traced.set(pure)
         try:
-            return _checkpoint_of(structure)(moving, constant)
+            return _shared_checkpoint(structure)(differentiable, constant)
         finally:
-            _traced.reset(token)
+            _function_being_traced.reset(token)
 
     return run
 
 
-# What is being traced. A shared function outlives the layers it was traced with, so it holds none.
-_traced: contextvars.ContextVar = contextvars.ContextVar("finetune_tf_traced")
+# The function that is being traced. A shared traced function outlives the layers that it was traced
+# with, so it must not refer to them.
+_function_being_traced: contextvars.ContextVar = contextvars.ContextVar("finetune_tf_traced")
 
 
 @functools.cache
-def _checkpoint_of(structure: str) -> Callable:
-    """The function of all blocks of a structure, for the reason given at `differentiated`."""
+def _shared_checkpoint(structure: str) -> Callable:
+    """Returns the function that all blocks of a structure share; see `differentiated` for why."""
 
-    def traced(moving: list, constant: list) -> tuple:
-        return _traced.get()(moving, constant)
+    def traced(differentiable: list, constant: list) -> tuple:
+        return _function_being_traced.get()(differentiable, constant)
 
-    return tf.function(_differentiable(traced), autograph=False)
+    return tf.function(_with_rematerialization(traced), autograph=False)
 
 
-def _closed(function: Callable) -> Callable:
-    """A function that TensorFlow must not open.
+def _not_inlined(function: Callable) -> Callable:
+    """Makes a function that TensorFlow must not inline.
 
-    Laid side by side in one graph, the second computation would be found to equal the first and be
-    replaced by it.
+    Inlined into one graph, the forward pass and its rematerialization would be recognised as common
+    subexpressions and merged, so that nothing would be saved.
     """
     attributes = {"_noinline": True}
     return tf.function(function, autograph=False, experimental_attributes=attributes)
 
 
-def _differentiable(function: Callable) -> Callable:
-    forward = _closed(function)
+def _with_rematerialization(function: Callable) -> Callable:
+    forward = _not_inlined(function)
 
-    @_closed
-    def backward(moving: list, constant: list, gradient: tf.Tensor) -> list:
+    @_not_inlined
+    def backward(differentiable: list, constant: list, gradient: tf.Tensor) -> list:
         with tf.GradientTape() as tape:
-            tape.watch(moving)
-            output, _ = forward(moving, constant)
-        return tape.gradient(output, moving, gradient, tf.UnconnectedGradients.ZERO)
+            tape.watch(differentiable)
+            output, _ = forward(differentiable, constant)
+        return tape.gradient(output, differentiable, gradient, tf.UnconnectedGradients.ZERO)
 
-    def run(moving: list, constant: list) -> tuple:
+    def run(differentiable: list, constant: list) -> tuple:
         @tf.custom_gradient
         def apply(*given: tf.Tensor) -> tuple:
             output, states = forward([*given], constant)
             return (output, *states), lambda gradient, *_: backward([*given], constant, gradient)
 
-        output, *states = apply(*moving)
+        output, *states = apply(*differentiable)
         return output, states
 
     return run
 
 
 def islands_pay(training: bool | None, x: Any = None) -> bool:
-    """In a traced training step on a CPU; eager calls would compile for shapes seen once.
+    """Whether XLA-compiled subgraphs are faster: in a traced training step on a CPU.
 
-    Not for an `x` (…, 1, D) of one token a text, which is not worth the compiling.
+    Eager calls would compile for shapes that occur once. For an `x` (…, 1, D) with one token per
+    text, compilation takes longer than it saves.
     """
     if x is not None and x.shape[-2] == 1:
         return False
-    return bool(training) and not tf.executing_eagerly() and not _accelerators()
+    return bool(training) and not tf.executing_eagerly() and not _has_accelerators()
 
 
 @functools.cache
-def _accelerators() -> bool:
+def _has_accelerators() -> bool:
     return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
-def _wide(dtype: tf.DType) -> tf.DType:
+def _computation_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
-def _seed(dropout: Any) -> tf.Tensor:
+def _next_seed(dropout: Any) -> tf.Tensor:
     if not dropout.rate:
         return tf.zeros(2, tf.uint32)
     return tf.cast(dropout.seed_generator.next(), tf.uint32)
 
 
-def _dropped(x: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:
+def _apply_dropout(x: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:
     return x * tf.cast(kept(tf.shape(x), seed, rate), x.dtype) if rate else x
 
 
 def _row_sums(x: tf.Tensor) -> tf.Tensor:
-    """Sums (…, D) to (…, 1), as a product: XLA compiles and runs that faster than a reduction."""
+    """Sums (…, D) to (…, 1) by a matrix product, which XLA compiles and runs faster than a sum."""
     size = tf.shape(x)[-1]
     sums = tf.matmul(tf.reshape(x, (-1, size)), tf.ones((size, 1), x.dtype))
     return tf.reshape(sums, (*tf.unstack(tf.shape(x))[:-1], 1))
 
 
-def _over_rows(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Sums (…, D) to (D,)."""
+def _sum_over_rows(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Sums (…, D) over all axes but the last, to (D,)."""
     return tf.cast(tf.reduce_sum(x, axis=range(x.shape.rank - 1)), dtype)

@@ -1,10 +1,11 @@
-"""Faster updates for TensorFlow; each does what its namesake in `portable` does.
+"""Faster updates for TensorFlow; each does the same as the function of its name in `portable`.
 
-A step uses some hundred rows of a word table, and TensorFlow gives the table's gradient as slices,
-one a token. Made dense, it is a table of zeros that is written, squared, scaled, and read again:
-47 MB each time for MiniLM. AdamW moves every row, used or not. But where the gradient is 0 it needs
-to read none, so here one pass over the table moves all rows as if they were not used, and those
-that were are put in their right place.
+A step uses a few hundred rows of the token embedding table, and TensorFlow returns the table's
+gradient as `tf.IndexedSlices`, with one slice per token. As a dense tensor it consists mostly of
+zeros that are written, squared, scaled and read again, 47 MB each time for MiniLM. AdamW changes
+every row, used or not, but a row whose gradient is 0 can be updated without reading a gradient. So
+one pass updates all rows of the table as if their gradients were 0, and the used rows are then
+overwritten with their correct values.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ import tensorflow as tf
 from finetune_tf.kernels import portable
 from finetune_tf.kernels.tensorflow import island, islands_pay
 
-_LARGE = 4096  # rows from which on a table is worth this
+_LARGE = 4096  # smallest number of rows for which sparse updates are faster
 
 
 def is_tracing() -> bool:
@@ -23,27 +24,30 @@ def is_tracing() -> bool:
 
 
 def summed_over_devices(gradients: list[Any]) -> list[Any]:
-    """See `portable.summed_over_devices`; what a strategy's devices computed."""
+    """See `portable.summed_over_devices`. Sums over the replicas of a `tf.distribute` strategy."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return gradients
     found = [gradient for gradient in gradients if gradient is not None]
     summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, found))
-    return [None if gradient is None else _as(gradient, next(summed)) for gradient in gradients]
+    return [
+        None if gradient is None else _with_table_shape(gradient, next(summed))
+        for gradient in gradients
+    ]
 
 
-def _as(gradient: Any, summed: Any) -> Any:
-    """Slices of several devices no longer say at tracing how many rows their table has."""
+def _with_table_shape(gradient: Any, summed: Any) -> Any:
+    """Restores the static number of table rows, which all-reduced slices lose during tracing."""
     if not isinstance(gradient, tf.IndexedSlices):
         return summed
     return tf.IndexedSlices(summed.values, summed.indices, gradient.dense_shape)
 
 
 def summed_gradient(gradient: Any, whole: bool) -> Any:
-    """See `portable.summed_gradient`; of a large table on a CPU, slices of the used rows.
+    """See `portable.summed_gradient`. The result is sparse for a large table on a CPU.
 
-    A token that occurs twice stands twice among TensorFlow's slices. Keras squares slices one by
-    one and takes their norm as they are, which is wrong for both.
+    A token that occurs twice has two slices in TensorFlow's gradient. Keras squares each slice and
+    computes norms without summing them first, which is wrong in both cases.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
@@ -64,7 +68,7 @@ def scaled_gradient(gradient: Any, scale: Any) -> Any:
 
 
 def global_norm(gradients: list[Any]) -> Any:
-    """See `portable.global_norm`; `l2_loss` squares and sums in one pass."""
+    """See `portable.global_norm`. `l2_loss` squares and sums in one pass."""
     parts = [getattr(gradient, "values", gradient) for gradient in gradients]
     return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tf.cast(part, tf.float32)) for part in parts]))
 
@@ -77,11 +81,11 @@ def adamw_update(
         item if isinstance(item, tf.Variable) else item.value
         for item in (variable, momentum, velocity)
     ]
-    update = _update_rows if isinstance(gradient, tf.IndexedSlices) else _update_all
+    update = _update_sparse if isinstance(gradient, tf.IndexedSlices) else _update_dense
     update(*variables, gradient, **numbers)
 
 
-def _update_all(
+def _update_dense(
     variable: tf.Variable,
     momentum: tf.Variable,
     velocity: tf.Variable,
@@ -95,10 +99,10 @@ def _update_all(
     epsilon: float,
     weight_decay: float,
 ) -> None:
-    """TensorFlow's own kernel: one fused pass instead of a dozen.
+    """Updates all rows with TensorFlow's fused Adam kernel: one pass over memory, not a dozen.
 
-    It adds epsilon before the bias correction. Scaling epsilon by the correction of the velocity
-    makes the two the same:
+    The kernel adds epsilon before the bias correction. Scaling epsilon by the bias correction c of
+    the velocity makes the results equal:
 
         m / (sqrt(v) / c + e) = c m / (sqrt(v) + c e)
     """
@@ -118,7 +122,7 @@ def _update_all(
     )
 
 
-def _update_rows(
+def _update_sparse(
     variable: tf.Variable,
     momentum: tf.Variable,
     velocity: tf.Variable,
@@ -128,16 +132,16 @@ def _update_rows(
     tables, used = (variable, momentum, velocity), gradient.indices
     weights, mean, square = (tf.gather(table, used) for table in tables)
     moved = portable.adamw_moved(weights, gradient.values, mean, square, **numbers)
-    _drift(*tables, numbers)
+    _update_with_zero_gradient(*tables, numbers)
     for table, rows in zip(tables, moved, strict=True):
         table.scatter_update(tf.IndexedSlices(rows, used))
 
 
 @island
-def _drift(
+def _update_with_zero_gradient(
     variable: tf.Variable, momentum: tf.Variable, velocity: tf.Variable, numbers: dict
 ) -> None:
-    """Moves every row as if its gradient were 0."""
+    """Updates every row as if its gradient were 0."""
     moved = portable.adamw_moved(variable, 0.0, momentum, velocity, **numbers)
     for table, rows in zip((variable, momentum, velocity), moved, strict=True):
         table.assign(rows)

@@ -1,4 +1,4 @@
-"""How a query sees its context: scores from contents and positions, parts of a text as query."""
+"""Attention layers: disentangled scores, queries that are a part of the context, other contexts."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ MASK = (np.arange(L) < [[L], [3]]).astype("int32")
 PAIRS = pair_mask(MASK)
 
 
-def test_scores_add_up_from_contents_and_positions():
+def test_disentangled_scores_add_contents_and_positions():
     layer = DisentangledAttention(D, HEADS, score_parts=3, initializer_range=0.5)
     found = layer(HIDDEN, attention_mask=PAIRS, positions=POSITIONS)
 
@@ -43,7 +43,7 @@ def test_scores_add_up_from_contents_and_positions():
     table_query = heads(layer.position_query, POSITIONS[0])
     mixed = np.zeros_like(query)
     for b, i, h in np.ndindex(B, L, HEADS):
-        scores = np.zeros(L)  # where the query is masked, they stay alike
+        scores = np.zeros(L)  # a masked query has equal scores for all keys
         for j in range(L if MASK[b, i] else 0):
             content = query[b, i, h] @ key[b, j, h]
             to_position = query[b, i, h] @ table_key[i - j + L, h]
@@ -56,7 +56,7 @@ def test_scores_add_up_from_contents_and_positions():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_masked_tokens_see_everything_alike_and_teach_nothing():
+def test_masked_queries_have_equal_weights_and_no_gradient():
     import tensorflow as tf
 
     layer = DisentangledAttention(D, HEADS, initializer_range=0.5)
@@ -67,12 +67,12 @@ def test_masked_tokens_see_everything_alike_and_teach_nothing():
     mean = ops.mean(layer.value(HIDDEN[1]), axis=0, keepdims=True)
     expected = ops.broadcast_to(layer.output_dense(mean), (3, D))
     np.testing.assert_allclose(found[1, 3:], expected, atol=1e-5)
-    asking = [layer.query.kernel, layer.key.kernel, layer.position_key.kernel]
-    for gradient in tape.gradient(loss, asking):
+    score_kernels = [layer.query.kernel, layer.key.kernel, layer.position_key.kernel]
+    for gradient in tape.gradient(loss, score_kernels):
         np.testing.assert_array_equal(gradient, np.zeros((D, D)))
 
 
-def test_a_convolution_sees_no_further_than_its_kernel_and_leaves_zeros_behind_the_text():
+def test_a_convolution_is_limited_to_its_kernel_and_padding_is_zero():
     block = ConvolutionBlock(
         MultiHeadAttention(D, HEADS, name="attention"),
         FeedForward(4, D, name="feed_forward"),
@@ -89,8 +89,8 @@ def test_a_convolution_sees_no_further_than_its_kernel_and_leaves_zeros_behind_t
     assert moved.tolist() == [True, True, False, False, False, False]
 
 
-def test_the_convolution_is_of_the_input_not_of_the_output():
-    """Without what the block itself does, what is left is the convolved input."""
+def test_the_convolution_reads_the_input_of_the_block():
+    """Without the output of the block itself, the result is the convolved input."""
     block = ConvolutionBlock(
         MultiHeadAttention(D, HEADS, name="attention"),
         FeedForward(4, D, name="feed_forward"),
@@ -119,7 +119,7 @@ def disentangled(**options):
     return DisentangledAttention(D, HEADS, initializer_range=0.5, name="attention", **options)
 
 
-# A layer, and the layer for its positions.
+# For each name: functions that make a layer and the layer of its positions.
 QUERIES = {
     "attention": (mixing, None),
     "attention with a bias": (mixing, lambda: RelativePositionBias(HEADS, initializer_range=0.5)),
@@ -130,8 +130,8 @@ QUERIES = {
         lambda: RelativePositions(D, 4),
     ),
     "block": (lambda: block_of(mixing()), None),
-    "block that normalises first": (lambda: block_of(mixing(), norm_first=True), None),
-    "rotary block that normalises first": (
+    "pre-LN block": (lambda: block_of(mixing(), norm_first=True), None),
+    "rotary pre-LN block": (
         lambda: block_of(mixing(rotary=True), norm_first=True),
         lambda: RotaryPositions(2),
     ),
@@ -147,41 +147,41 @@ MASKS = {
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_part_of_the_text_as_query(name):
-    """The first token, the last one, two in the middle: as in the full result."""
+def test_a_query_that_is_a_part_of_its_context(name):
+    """The first token, the last one and two in the middle have the values of the full result."""
     layer, positions = (make and make() for make in QUERIES[name])
     for mask in MASKS.values():
-        known = {"attention_mask": mask, "positions": positions and positions(MASK)}
-        whole = np.asarray(layer(HIDDEN, **known))
-        assert np.abs(whole[:, :1] - whole[:, 1:]).max(-1).min() > 1e-4 or mask is PAIRS
+        inputs = {"attention_mask": mask, "positions": positions and positions(MASK)}
+        full = np.asarray(layer(HIDDEN, **inputs))
+        assert np.abs(full[:, :1] - full[:, 1:]).max(-1).min() > 1e-4 or mask is PAIRS
         for start, end in [(0, 1), (L - 1, L), (2, 4), (0, L)]:
-            part = layer(HIDDEN[:, start:end], context=HIDDEN, start=start, **known)
-            np.testing.assert_allclose(part, whole[:, start:end], atol=2e-6)
-        start = ops.convert_to_tensor(L - 1)  # as a loop that decodes has it
-        part = layer(HIDDEN[:, -1:], context=HIDDEN, start=start, **known)
-        np.testing.assert_allclose(part, whole[:, -1:], atol=2e-6)
+            part = layer(HIDDEN[:, start:end], context=HIDDEN, start=start, **inputs)
+            np.testing.assert_allclose(part, full[:, start:end], atol=2e-6)
+        start = ops.convert_to_tensor(L - 1)  # as in a decoding loop
+        part = layer(HIDDEN[:, -1:], context=HIDDEN, start=start, **inputs)
+        np.testing.assert_allclose(part, full[:, -1:], atol=2e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["norm last", "norm first"])
-def test_a_part_of_the_text_as_query_with_gradient_checkpointing(options):
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["post-LN", "pre-LN"])
+def test_a_query_that_is_a_part_of_its_context_with_gradient_checkpointing(options):
     import tensorflow as tf
 
     block = block_of(mixing(), dropout=0.0, **options)
-    known = {"context": HIDDEN, "attention_mask": MASKS["causal"], "start": 2, "training": True}
+    inputs = {"context": HIDDEN, "attention_mask": MASKS["causal"], "start": 2, "training": True}
     gradients, outputs = [], []
     for block.gradient_checkpointing in (False, True):
         with tf.GradientTape() as tape:
-            outputs.append(block(HIDDEN[:, 2:4], **known))
+            outputs.append(block(HIDDEN[:, 2:4], **inputs))
             loss = tf.reduce_sum(outputs[-1] ** 3)
         gradients.append(tape.gradient(loss, [v.value for v in block.trainable_variables]))
     np.testing.assert_allclose(*outputs, atol=1e-6)
     scale = max(np.abs(gradient).max() for gradient in gradients[0])
-    for plain, recomputed in zip(*gradients, strict=True):
-        np.testing.assert_allclose(recomputed, plain, rtol=1e-5, atol=1e-6 * scale)
+    for plain, rematerialized in zip(*gradients, strict=True):
+        np.testing.assert_allclose(rematerialized, plain, rtol=1e-5, atol=1e-6 * scale)
 
 
-def test_another_text_as_context():
-    """Cross-attention, by hand: four queries to six keys of other features, in all heads."""
+def test_cross_attention():
+    """Four queries attend to six keys with other features, compared with NumPy."""
     layer = mixing()
     context = RNG.normal(size=(B, L, 5)).astype("float32")
     found = layer(HIDDEN[:, :4], context, padding_mask(MASK))
@@ -204,6 +204,6 @@ def test_another_text_as_context():
     )
 
 
-def test_tokens_that_nobody_sees_are_padding():
+def test_tokens_without_a_query_are_padding():
     for mask in MASKS.values():
         np.testing.assert_array_equal(seen_tokens(mask), MASK == 1)

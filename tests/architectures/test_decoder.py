@@ -1,4 +1,4 @@
-"""Decoder blocks against plain NumPy, and that nothing flows back from later tokens."""
+"""Decoder blocks: values against NumPy, and causality."""
 
 import keras
 import numpy as np
@@ -27,12 +27,12 @@ CAUSAL = causal_mask(L)
 def rotary(**options):
     options = {"initializer_range": 0.5, **options}
     block = rotary_block(hidden_size=D, num_heads=HEADS, intermediate_size=12, **options)
-    known = {"positions": RotaryPositions(D // HEADS, 50.0)(HIDDEN[:, :, 0])}
-    return scattered(block, known), known
+    inputs = {"positions": RotaryPositions(D // HEADS, 50.0)(HIDDEN[:, :, 0])}
+    return randomize(block, inputs), inputs
 
 
 def cross(**options):
-    """As in BART: normalised last, biases; here also with T5's bias for positions."""
+    """A post-LN block with biases as in BART, here with the relative position bias of T5."""
     block = CrossAttentionBlock(
         MultiHeadAttention(D, HEADS, initializer_range=0.5, name="attention"),
         MultiHeadAttention(D, HEADS, initializer_range=0.5, name="cross_attention"),
@@ -41,17 +41,17 @@ def cross(**options):
         **options,
     )
     positions = RelativePositionBias(HEADS, bidirectional=False, initializer_range=0.5)
-    known = {
+    inputs = {
         "memory": MEMORY,
         "memory_mask": padding_mask(MEMORY_MASK),
         "positions": positions(HIDDEN[:, :, 0]),
     }
-    return scattered(block, known), known
+    return randomize(block, inputs), inputs
 
 
-def scattered(block, known):
-    """A block whose scales and biases are not 1 and 0."""
-    block(HIDDEN, **known)
+def randomize(block, inputs):
+    """Changes the scales and biases of a block from 1 and 0 to random values."""
+    block(HIDDEN, **inputs)
     rng = np.random.default_rng(1)
     for variable in block.trainable_variables:
         if len(variable.shape) == 1:
@@ -64,11 +64,11 @@ def dense(layer, x):
     return x @ kernel + (bias[0] if bias else 0)
 
 
-def attention(layer, x, context, seen, bias=0.0, turn=lambda heads: heads):
+def attention(layer, x, context, seen, bias=0.0, rotate=lambda heads: heads):
     def heads(x):
         return x.reshape(*x.shape[:-1], HEADS, D // HEADS).transpose(0, 2, 1, 3)
 
-    query, key = turn(heads(dense(layer.query, x))), turn(heads(dense(layer.key, context)))
+    query, key = rotate(heads(dense(layer.query, x))), rotate(heads(dense(layer.key, context)))
     scores = query @ key.transpose(0, 1, 3, 2) / np.sqrt(D // HEADS) + bias
     powers = np.where(seen, np.exp(scores), 0)
     mixed = powers / powers.sum(-1, keepdims=True) @ heads(dense(layer.value, context))
@@ -85,18 +85,18 @@ def layer_norm(layer, x):
     return x * np.asarray(layer.gamma) + np.asarray(layer.beta)
 
 
-def turned(x):
-    """Pairs of features (f, f + F/2) as complex numbers, turned by their position."""
+def rotated(x):
+    """Rotates pairs of features (f, f + F/2), written as complex numbers, by their position."""
     half = x.shape[-1] // 2
     angles = np.arange(L)[:, None] * 50.0 ** (-np.arange(half) / half)
     complex_ones = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
     return np.concatenate([complex_ones.real, complex_ones.imag], axis=-1)
 
 
-def by_hand_rotary(block, known):
+def numpy_rotary(block, inputs):
     x = HIDDEN.astype("float64")
     normed = rms(block.attention_norm, x)
-    x = x + attention(block.attention, normed, normed, np.tri(L) == 1, turn=turned)
+    x = x + attention(block.attention, normed, normed, np.tri(L) == 1, rotate=rotated)
     normed = rms(block.feed_forward_norm, x)
     feed_forward = block.feed_forward
     inner = dense(feed_forward.intermediate, normed)
@@ -104,8 +104,8 @@ def by_hand_rotary(block, known):
     return x + dense(feed_forward.output_dense, inner)
 
 
-def by_hand_cross(block, known):
-    x, bias = HIDDEN.astype("float64"), np.asarray(known["positions"])
+def numpy_cross(block, inputs):
+    x, bias = HIDDEN.astype("float64"), np.asarray(inputs["positions"])
     found = attention(block.attention, x, x, np.tri(L) == 1, bias)
     x = layer_norm(block.attention_norm, x + found)
     found = attention(block.cross_attention, x, MEMORY, MEMORY_MASK[:, None, None, :] == 1)
@@ -114,55 +114,55 @@ def by_hand_cross(block, known):
     return layer_norm(block.feed_forward_norm, x + dense(block.feed_forward.output_dense, inner))
 
 
-BLOCKS = {"rotary": (rotary, by_hand_rotary), "cross-attention": (cross, by_hand_cross)}
+BLOCKS = {"rotary": (rotary, numpy_rotary), "cross-attention": (cross, numpy_cross)}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_numbers(name):
-    make, by_hand = BLOCKS[name]
-    block, known = make()
-    found = block(HIDDEN, attention_mask=CAUSAL, **known)
-    np.testing.assert_allclose(found, by_hand(block, known), atol=2e-5)
+def test_values_against_numpy(name):
+    make, reference = BLOCKS[name]
+    block, inputs = make()
+    found = block(HIDDEN, attention_mask=CAUSAL, **inputs)
+    np.testing.assert_allclose(found, reference(block, inputs), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_no_token_sees_a_later_one(name):
-    block, known = BLOCKS[name][0]()
-    before = np.asarray(block(HIDDEN, attention_mask=CAUSAL, **known))
-    for place in range(L):
+def test_no_token_depends_on_a_later_one(name):
+    block, inputs = BLOCKS[name][0]()
+    before = np.asarray(block(HIDDEN, attention_mask=CAUSAL, **inputs))
+    for position in range(L):
         changed = HIDDEN.copy()
-        changed[:, place:] += RNG.normal(size=changed[:, place:].shape)
-        after = np.asarray(block(changed, attention_mask=CAUSAL, **known))
-        np.testing.assert_array_equal(after[:, :place], before[:, :place])
-        assert np.abs(after[:, place] - before[:, place]).max() > 1e-3
+        changed[:, position:] += RNG.normal(size=changed[:, position:].shape)
+        after = np.asarray(block(changed, attention_mask=CAUSAL, **inputs))
+        np.testing.assert_array_equal(after[:, :position], before[:, :position])
+        assert np.abs(after[:, position] - before[:, position]).max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["as it is", "norm first"])
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["default", "pre-LN"])
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_part_of_the_text_as_query(name, options):
-    """The first token, and the newest one of a text that grows, as generation asks for it."""
-    block, known = BLOCKS[name][0](**options)
-    known["attention_mask"] = CAUSAL
-    whole = np.asarray(block(HIDDEN, **known))
-    first = block(HIDDEN[:, :1], context=HIDDEN, **known)
-    np.testing.assert_allclose(first, whole[:, :1], atol=1e-5)
+def test_a_query_that_is_a_part_of_its_context(name, options):
+    """The first token, and the newest token of a growing text, as in generation."""
+    block, inputs = BLOCKS[name][0](**options)
+    inputs["attention_mask"] = CAUSAL
+    full = np.asarray(block(HIDDEN, **inputs))
+    first = block(HIDDEN[:, :1], context=HIDDEN, **inputs)
+    np.testing.assert_allclose(first, full[:, :1], atol=1e-5)
     for i in range(L):
-        newest = block(HIDDEN[:, i : i + 1], context=HIDDEN, start=i, **known)
-        np.testing.assert_allclose(newest, whole[:, i : i + 1], atol=1e-5)
+        newest = block(HIDDEN[:, i : i + 1], context=HIDDEN, start=i, **inputs)
+        np.testing.assert_allclose(newest, full[:, i : i + 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_gradient_checkpointing_changes_nothing(name):
-    block, known = BLOCKS[name][0](dropout=0.0)
-    known |= {"attention_mask": CAUSAL, "training": True}
-    plain = block(HIDDEN, **known)
+    block, inputs = BLOCKS[name][0](dropout=0.0)
+    inputs |= {"attention_mask": CAUSAL, "training": True}
+    plain = block(HIDDEN, **inputs)
     block.gradient_checkpointing = True
-    np.testing.assert_allclose(block(HIDDEN, **known), plain, atol=1e-5)
+    np.testing.assert_allclose(block(HIDDEN, **inputs), plain, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_keras_file_brings_the_cross_attention_back(tmp_path):
-    block, known = cross(name="block_0")
+def test_a_keras_file_restores_the_cross_attention(tmp_path):
+    block, inputs = cross(name="block_0")
     hidden, memory = keras.Input((None, D)), keras.Input((None, 5))
     model = keras.Model([hidden, memory], block(hidden, memory))
     model.save(tmp_path / "block.keras")
@@ -174,12 +174,12 @@ def test_a_keras_file_brings_the_cross_attention_back(tmp_path):
 
 
 def test_rotary_tables_reach_the_attention_in_float32_under_bfloat16():
-    """Keras would cast them, and the angles of far tokens would lose their last bits."""
+    """Keras would cast them, and the angles of late positions would lose precision."""
 
     class Recording(MultiHeadAttention):
-        def _weights(self, query, key, attention_mask, positions, *others):
+        def _compute_weights(self, query, key, attention_mask, positions, *others):
             self.seen = positions
-            return super()._weights(query, key, attention_mask, positions, *others)
+            return super()._compute_weights(query, key, attention_mask, positions, *others)
 
     attention = Recording(D, HEADS, rotary=True, dtype="mixed_bfloat16", name="attention")
     feed_forward = FeedForward(12, D, dtype="mixed_bfloat16", name="feed_forward")
@@ -202,7 +202,7 @@ def test_the_rotary_block_against_pytorch():
         rope_parameters={"rope_type": "default", "rope_theta": 50.0},
         attn_implementation="eager",
     )
-    block, known = rotary()
+    block, inputs = rotary()
     assert isinstance(block, EncoderBlock)
     layer = LlamaDecoderLayer(config, 0).eval()
     parts = {
@@ -224,7 +224,7 @@ def test_the_rotary_block_against_pytorch():
     hidden = torch.tensor(HIDDEN)
     angles = LlamaRotaryEmbedding(config)(hidden, torch.arange(L)[None])
     mask = torch.full((L, L), torch.finfo(torch.float32).min).triu(1)[None, None]
-    theirs = layer(hidden, attention_mask=mask, position_embeddings=angles)
-    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
-    found = block(HIDDEN, attention_mask=CAUSAL, **known)
-    np.testing.assert_allclose(found, theirs.detach(), atol=1e-5)
+    torch_output = layer(hidden, attention_mask=mask, position_embeddings=angles)
+    torch_output = torch_output[0] if isinstance(torch_output, tuple) else torch_output
+    found = block(HIDDEN, attention_mask=CAUSAL, **inputs)
+    np.testing.assert_allclose(found, torch_output.detach(), atol=1e-5)

@@ -1,4 +1,4 @@
-"""The hot arithmetic against plain NumPy, and the activations against PyTorch's."""
+"""Kernels against NumPy, and activations against those of PyTorch."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from finetune_tf.kernels import portable
 
 X = np.linspace(-9, 9, 41, dtype="float32")
 
-# From transformers.activations.ACT2FN at -2, -0.5, 0, 1 and 7.
+# Values of transformers.activations.ACT2FN at -2, -0.5, 0, 1 and 7.
 ACTIVATIONS = {
     "gelu": [-0.0455001, -0.1542688, 0.0, 0.8413447, 7.0],
     "gelu_new": [-0.0454023, -0.1542860, 0.0, 0.8411920, 7.0],
@@ -34,7 +34,7 @@ def test_activations(name):
     np.testing.assert_allclose(found, ACTIVATIONS[name], rtol=0, atol=1e-6)
 
 
-def test_other_names_of_the_same():
+def test_names_of_the_same_activation():
     for name, same in [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new")]:
         np.testing.assert_array_equal(
             kernels.activation(name)(ops.convert_to_tensor(X)),
@@ -44,32 +44,33 @@ def test_other_names_of_the_same():
 
 
 def test_an_unknown_activation():
-    with pytest.raises(CheckpointError, match="'nope' is not supported; known are gelu, gelu_fast"):
+    message = "'nope' is not supported. Supported activations: gelu, gelu_fast, gelu_new"
+    with pytest.raises(CheckpointError, match=message):
         kernels.activation("nope")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(kernels.ACTIVATIONS))
-def test_activations_and_their_slopes_against_pytorch(name):
+def test_activations_and_their_gradients_against_pytorch(name):
     torch = pytest.importorskip("torch")
     import tensorflow as tf
     from transformers.activations import ACT2FN
 
-    theirs = torch.tensor(X, requires_grad=True)
-    value = ACT2FN[name](theirs)
+    torch_x = torch.tensor(X, requires_grad=True)
+    value = ACT2FN[name](torch_x)
     value.sum().backward()
-    ours = tf.convert_to_tensor(X)
+    x = tf.convert_to_tensor(X)
     with tf.GradientTape() as tape:
-        tape.watch(ours)
-        found = kernels.activation(name)(ours)
+        tape.watch(x)
+        found = kernels.activation(name)(x)
     np.testing.assert_allclose(found, value.detach(), rtol=1e-6, atol=2e-6)
-    np.testing.assert_allclose(tape.gradient(found, ours), theirs.grad, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(tape.gradient(found, x), torch_x.grad, rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.02)])
 def test_layer_norm(dtype, tolerance):
     rng = np.random.default_rng(0)
-    # A mean far from zero is where a variance of squares would lose its digits.
+    # With a mean far from zero, E[x²] - E[x]² would lose precision.
     x = ops.cast(rng.normal(3, 2, (4, 7, 12)), dtype)
     gamma, beta = (rng.normal(1, 0.3, 12).astype("float32") for _ in range(2))
     wide = np.asarray(ops.cast(x, "float32"), "float64")
@@ -89,25 +90,25 @@ def test_masked_softmax(dtype, tolerance):
     assert keras.backend.standardize_dtype(found.dtype) == dtype
     found = np.asarray(ops.cast(found, "float32"))
     wide = np.asarray(ops.cast(scores, "float32"), "float64")
-    for row, kept in ((0, 5), (1, 2)):
-        powers = np.exp(wide[row, ..., :kept])
+    for row, visible in ((0, 5), (1, 2)):
+        powers = np.exp(wide[row, ..., :visible])
         np.testing.assert_allclose(
-            found[row, ..., :kept], powers / powers.sum(-1, keepdims=True), atol=tolerance
+            found[row, ..., :visible], powers / powers.sum(-1, keepdims=True), atol=tolerance
         )
-        assert (found[row, ..., kept:] == 0).all()
+        assert (found[row, ..., visible:] == 0).all()
     assert np.isfinite(found[2]).all()
 
 
 @pytest.mark.parametrize("update", [kernels.adamw_update, portable.adamw_update])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adamw(update, decay):
-    """Three steps as the paper has them (algorithm 2, with the rate inside the decay)."""
+    """Three steps of Loshchilov and Hutter 2019, algorithm 2, with decay times learning rate."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(3, 4))
     mean, square = np.zeros((3, 4)), np.zeros((3, 4))
     variables = [keras.Variable(array, dtype="float32") for array in (weight, mean, square)]
     for step in (1, 2, 3):
-        # The smallest gradients are where the place of epsilon shows.
+        # Very small gradients show where epsilon is added.
         gradient = rng.normal(size=(3, 4)) * 10.0 ** rng.integers(-8, 1, (3, 4))
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.99 * square + 0.01 * gradient**2
@@ -131,7 +132,7 @@ def test_adamw(update, decay):
         np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)
 
 
-def test_the_norm_of_all_gradients():
+def test_global_norm():
     rng = np.random.default_rng(0)
     gradients = [rng.normal(size=shape).astype("float32") for shape in ((3, 4), (5,), ())]
     expected = np.sqrt(sum(np.square(gradient, dtype="float64").sum() for gradient in gradients))

@@ -1,4 +1,4 @@
-"""Every layer: its config, its shapes, its precision, and a save that brings it back."""
+"""Every layer: its config, shapes, precision, and saving to a Keras file."""
 
 import keras
 import numpy as np
@@ -40,14 +40,14 @@ SEEN = MASK[:, None, None, :] == 1
 PAIRS = SEEN & (MASK[:, None, :, None] == 1)
 ANGLES = RNG.uniform(-1, 1, (1, L, 4)).astype("float32")
 
-# How to make each layer (with the dtype still open), what it takes, what it gives.
+# For each layer: a function that makes it (with any dtype), its inputs, and its output shape.
 LAYERS = {
     "embeddings": (
         lambda **k: Embeddings(9, D, 7, 2, 0.1, 1e-5, 0.3, **k),
         (IDS, TYPES),
         (B, L, D),
     ),
-    "embeddings counted from behind the padding, projected": (
+    "embeddings that skip padding, projected": (
         lambda **k: Embeddings(
             9, D, 7, 2, 0.1, 1e-5, 0.3, 1, True, embedding_size=5, project="after", **k
         ),
@@ -63,7 +63,7 @@ LAYERS = {
         (HIDDEN, HIDDEN, SEEN),
         (B, L, D),
     ),
-    "block that normalises first": (
+    "pre-LN block": (
         lambda **k: EncoderBlock(
             MultiHeadAttention(D, 3, dtype=k.get("dtype"), name="attention"),
             FeedForward(8, D, gated="second_half", dtype=k.get("dtype"), name="feed_forward"),
@@ -80,7 +80,7 @@ LAYERS = {
         (HIDDEN, HIDDEN, SEEN),
         (B, L, D),
     ),
-    "attention to another text": (
+    "cross-attention": (
         lambda **k: MultiHeadAttention(D, 4, 0.1, **k),
         (HIDDEN[:, :2], HIDDEN, SEEN),
         (B, 2, D),
@@ -95,7 +95,7 @@ LAYERS = {
         (HIDDEN, HIDDEN, PAIRS, DISTANCES),
         (B, L, D),
     ),
-    "disentangled attention as it was first": (
+    "disentangled attention of the first DeBERTa": (
         lambda **k: DisentangledAttention(
             D, 3, position_to_content=False, score_parts=2, fused=True, talking_heads=True, **k
         ),
@@ -119,14 +119,14 @@ LAYERS = {
         (HIDDEN, HIDDEN, PAIRS),
         (B, L, D),
     ),
-    "distances": (lambda **k: RelativePositions(D, 3, **k), (IDS,), (1, 2 * L + 1, D)),
-    "distances in buckets": (
+    "relative positions": (lambda **k: RelativePositions(D, 3, **k), (IDS,), (1, 2 * L + 1, D)),
+    "relative positions in buckets": (
         lambda **k: RelativePositions(D, 9, 4, 1e-3, **k),
         (IDS,),
         (1, 2 * L + 1, D),
     ),
     "position bias": (lambda **k: RelativePositionBias(3, **k), (IDS,), (1, 3, L, L)),
-    "angles": (lambda **k: RotaryPositions(4, 100.0, **k), (IDS,), (1, L, 4)),
+    "rotary positions": (lambda **k: RotaryPositions(4, 100.0, **k), (IDS,), (1, L, 4)),
     "mask": (lambda **k: AttentionMask(**k), (MASK,), (B, 1, 1, L)),
     "mask of pairs": (lambda **k: AttentionMask(window=2, **k), (MASK,), (B, 1, L, L)),
     "first token": (lambda **k: FirstToken(**k), (HIDDEN,), (B, 1, D)),
@@ -159,7 +159,7 @@ LAYERS = {
 
 
 def symbolic(inputs):
-    """Open in batch and length."""
+    """Makes symbolic inputs of unknown batch size and length."""
     return [
         keras.Input((None,) * (x.ndim - 2) + x.shape[-1:], dtype="float32")
         if x.dtype.kind == "f"
@@ -197,9 +197,9 @@ def test_symbolic_and_eager_shapes_agree(case):
     assert tuple(layer.compute_output_spec(*symbolic(inputs)).shape) == open_shape
 
 
-# Keras reads variables in a way that NumPy 2 calls outdated.
+# Keras reads variables in a way that NumPy 2 has deprecated.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_keras_file_brings_it_back(case, tmp_path):
+def test_a_keras_file_restores_it(case, tmp_path):
     make, inputs, _ = case
     tensors = symbolic(inputs)
     model = keras.Model(tensors, make()(*tensors))
@@ -208,18 +208,18 @@ def test_a_keras_file_brings_it_back(case, tmp_path):
     np.testing.assert_array_equal(again(list(inputs)), model(list(inputs)))
 
 
-def test_bfloat16_is_near_float32_and_keeps_its_weights_wide(case):
+def test_bfloat16_is_close_to_float32_and_has_float32_weights(case):
     make, inputs, _ = case
-    wide, narrow = make(), make(dtype="mixed_bfloat16")
-    expected = wide(*inputs)
-    narrow(*inputs)
-    if isinstance(narrow, AttentionMask):
-        return np.testing.assert_array_equal(narrow(*inputs), expected)
-    narrow.set_weights(wide.get_weights())
-    found = narrow(*inputs)
-    wide_ones = (ClassificationHead, RotaryPositions, L2Normalize, VocabularyBias)
-    assert found.dtype == ("float32" if isinstance(narrow, wide_ones) else "bfloat16")
-    assert {weight.dtype for weight in narrow.weights} <= {"float32"}
+    full, mixed = make(), make(dtype="mixed_bfloat16")
+    expected = full(*inputs)
+    mixed(*inputs)
+    if isinstance(mixed, AttentionMask):
+        return np.testing.assert_array_equal(mixed(*inputs), expected)
+    mixed.set_weights(full.get_weights())
+    found = mixed(*inputs)
+    float32_layers = (ClassificationHead, RotaryPositions, L2Normalize, VocabularyBias)
+    assert found.dtype == ("float32" if isinstance(mixed, float32_layers) else "bfloat16")
+    assert {weight.dtype for weight in mixed.weights} <= {"float32"}
     np.testing.assert_allclose(ops.cast(found, "float32"), expected, rtol=0.02, atol=0.03)
 
 
@@ -227,12 +227,12 @@ def test_a_block_of_an_older_version_is_refused():
     make, _, _ = LAYERS["block"]
     config = make().get_config()
     del config["rms_norm"]
-    with pytest.raises(ModelError, match="saved by a version of finetune_tf in which blocks made"):
+    with pytest.raises(ModelError, match="saved by an older version of finetune_tf, whose blocks"):
         EncoderBlock.from_config(config)
 
 
-def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):
-    """As bfloat16 copies, which Keras would hand out, 1.001 and 1.0 are the same."""
+def test_layer_norm_uses_float32_weights_under_bfloat16(monkeypatch):
+    """In bfloat16 copies, which autocast would make, 1.001 and 1.0 are equal."""
     seen = []
     monkeypatch.setattr(
         kernels, "layer_norm", lambda x, gamma, beta, _: seen.extend([x, gamma, beta]) or x
@@ -242,13 +242,13 @@ def test_layer_norm_gets_its_weights_wide_under_bfloat16(monkeypatch):
     assert dtypes == ["bfloat16", "float32", "float32"]
 
 
-def test_pooling_over_real_tokens_only():
+def test_pooling_ignores_padding():
     mean = Pooling("mean")(HIDDEN, MASK)
     expected = [HIDDEN[row, : MASK[row].sum()].mean(axis=0) for row in range(B)]
     np.testing.assert_allclose(mean, expected, atol=1e-6)
     np.testing.assert_array_equal(Pooling("cls")(HIDDEN, MASK), HIDDEN[:, 0])
     assert np.isfinite(Pooling("mean")(HIDDEN, np.zeros_like(MASK))).all()
-    with pytest.raises(ModelError, match="Pooling knows 'cls' and 'mean', found 'max'"):
+    with pytest.raises(ModelError, match="mode has to be 'cls' or 'mean', found 'max'"):
         Pooling("max")
 
 
@@ -265,14 +265,14 @@ def test_the_encoder_is_a_chain_of_named_stages():
     blocks = [bert_block(**block, name=f"block_{i}") for i in range(2)]
     backbone = encoder(Embeddings(9, D, 7, 2, name="embeddings"), blocks)
     model = keras.Model(backbone.inputs, backbone.hidden)
-    named = [layer.name for layer in model.layers if layer.weights]
-    assert named == ["embeddings", "block_0", "block_1"]
+    names = [layer.name for layer in model.layers if layer.weights]
+    assert names == ["embeddings", "block_0", "block_1"]
     assert backbone.hidden.shape == (None, None, D)
     assert backbone.first_token.shape == (None, 1, D)
     assert set(backbone.inputs) == {"input_ids", "token_type_ids", "attention_mask"}
     assert np.asarray(model.get_layer("block_1").feed_forward.intermediate.kernel).std() < 0.03
     found = model({"input_ids": IDS, "token_type_ids": TYPES, "attention_mask": MASK})
     assert found.shape == (B, L, D)
-    short = keras.Model(backbone.inputs, backbone.pooled("cls", None))
+    pooled = keras.Model(backbone.inputs, backbone.pooled("cls", None))
     inputs = {"input_ids": IDS, "token_type_ids": TYPES, "attention_mask": MASK}
-    np.testing.assert_allclose(short(inputs), found[:, 0], atol=1e-6)
+    np.testing.assert_allclose(pooled(inputs), found[:, 0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""A wrapper in the place of any Dense layer of any model is called, as adapters need it."""
+"""Any Dense layer of any model can be replaced by a wrapper, which adapters such as LoRA need."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ IDS = np.asarray([[5, 6, 7, 8, 9], [7, 6, 5, 0, 0]])
 
 
 class Scaled(keras.layers.Layer):
-    """Calls the layer inside with nothing but its input, and scales what it gives."""
+    """Calls the inner layer with its input only, and scales its output."""
 
     def __init__(self, inner):
         super().__init__(name=inner.name, dtype=inner.dtype_policy)
@@ -38,17 +38,17 @@ class Scaled(keras.layers.Layer):
 
 
 def projections(layer):
-    """Every Dense layer and convolution inside a layer, with the layer and attribute it is of."""
+    """Yields every Dense layer and convolution in a layer, with its owner and attribute name."""
     for part in all_layers(layer):
         for name, value in vars(part).items():
             if isinstance(value, keras.layers.Dense | keras.layers.Conv1D):
                 yield part, name, value
 
 
-def wrapped(whole, outputs):
-    """Wraps all of them; what they give must reach the outputs. Returns how many there are."""
+def wrap_all(root, outputs):
+    """Wraps all projections, checks that they affect the outputs, and returns their number."""
     before, wrappers = outputs(), {}
-    for part, name, layer in list(projections(whole)):
+    for part, name, layer in list(projections(root)):
         part._tracker.unlock()
         wrappers[layer.path] = wrapper = wrappers.get(layer.path) or Scaled(layer)
         setattr(part, name, wrapper)
@@ -69,7 +69,7 @@ def test_every_dense_layer_of_a_model_is_called(family, task):
         model = ft.load(REFERENCES / family / task, task)
     inputs = model._complete_inputs({"input_ids": IDS, "attention_mask": (IDS > 0).astype(int)})
     blocks = sum(stage.role == "block" for stage in model.stages)
-    assert wrapped(model, lambda: model(inputs)) >= 4 * blocks
+    assert wrap_all(model, lambda: model(inputs)) >= 4 * blocks
 
 
 def test_every_dense_layer_of_a_decoder_is_called():
@@ -77,11 +77,11 @@ def test_every_dense_layer_of_a_decoder_is_called():
     table = np.random.default_rng(1).normal(size=(1, 5, 4)).astype("float32")
     rotary = rotary_block(hidden_size=8, num_heads=2, intermediate_size=6, initializer_range=0.5)
     rotary(hidden, positions=table)
-    assert wrapped(rotary, lambda: rotary(hidden, positions=table)) == 7
+    assert wrap_all(rotary, lambda: rotary(hidden, positions=table)) == 7
     cross = CrossAttentionBlock(
         MultiHeadAttention(8, 2, initializer_range=0.5, name="attention"),
         MultiHeadAttention(8, 2, initializer_range=0.5, name="cross_attention"),
         FeedForward(6, 8, initializer_range=0.5, name="feed_forward"),
     )
     cross(hidden, hidden)
-    assert wrapped(cross, lambda: cross(hidden, hidden[:, :3])) == 10
+    assert wrap_all(cross, lambda: cross(hidden, hidden[:, :3])) == 10

@@ -1,8 +1,8 @@
-"""What every family and every task must keep to, said once.
+"""Checks that every family and every task has to pass.
 
-A case is a checkpoint folder, its task, and what PyTorch gives for it: stored by
-`references/make_bert.py` and `references/make_families.py`, or computed on the spot by
-`references/pytorch.py`. Each `check_…` compares one thing and raises AssertionError.
+A case is a checkpoint folder, its task, and the results of PyTorch for it: stored by
+`references/make_bert.py` and `references/make_families.py`, or computed during the test by
+`references/pytorch.py`. Each `check_…` function checks one property and raises AssertionError.
 """
 
 import warnings
@@ -27,14 +27,14 @@ REFERENCES = Path(__file__).resolve().parents[1] / "references"
 LOGITS = 1e-5  # largest difference of logits in float32
 GRADIENTS = 1e-4  # norm of the difference over the norm of PyTorch's gradient
 LOSSES = 1e-3  # largest difference of the losses of a training run
-# Softmax cancels some gradients, the one of the keys' bias for example: what is left of them is
-# rounding on both sides, and is measured against the largest gradient instead of itself.
+# Softmax cancels some gradients, for example that of the bias of the keys. Only rounding errors are
+# left of them on both sides, so their error is relative to the largest gradient.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint and what PyTorch gives for it."""
+    """A checkpoint and the results of PyTorch for it."""
 
     folder: Path
     task: str
@@ -42,22 +42,22 @@ class Case:
 
     @classmethod
     def stored(cls, name: str, task: str) -> "Case":
-        """The case in `references/NAME`."""
+        """Reads the case in `references/NAME`."""
         with np.load(REFERENCES / name / "expected.npz") as arrays:
             return cls(REFERENCES / name, task, dict(arrays))
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
-        """What goes into the model."""
+        """The inputs of the model."""
         return {name: self.expected[name] for name in INPUTS if name in self.expected}
 
     @property
     def real(self) -> np.ndarray:
-        """Where tokens are not padding: (batch, length)."""
+        """True where a token is not padding, (batch, length)."""
         return self.expected["attention_mask"] == 1
 
     def load(self, **options) -> keras.Model:
-        """The model here, without dropout."""
+        """Loads the model in finetune_tf, without dropout."""
         with quiet():
             options = {"dropout": 0.0, **options}
             if self.task == "feature-extraction":
@@ -66,47 +66,47 @@ class Case:
 
 
 def comparable(model: keras.Model) -> keras.Model:
-    """The model itself; of one that gives a vector a text, the hidden states below."""
+    """Returns the model, or a model of the hidden states if it returns one vector per text."""
     if model.task.name != "feature-extraction":
         return model
     return keras.Model(model.inputs, model.get_layer("pooling").input[0])
 
 
 def outputs(model: keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """What PyTorch calls logits (of a bare model, the last hidden state), without dropout."""
-    whole = model._complete_inputs(inputs)
+    """Returns the logits, or the last hidden state of a model without a head, without dropout."""
+    full = model._complete_inputs(inputs)
     compared = comparable(model)
-    given = {tensor.name: whole[tensor.name] for tensor in model.inputs}
-    return np.asarray(compared(given if compared is model else list(given.values())))
+    model_inputs = {tensor.name: full[tensor.name] for tensor in model.inputs}
+    return np.asarray(compared(model_inputs if compared is model else list(model_inputs.values())))
 
 
 def close(found: np.ndarray, expected: np.ndarray, tolerance: float = LOGITS) -> None:
-    """Absolute near 1 and below, relative above: random weights may give logits of any size."""
+    """Asserts closeness, absolute below 1 and relative above, since logits can have any size."""
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def check_logits(model: keras.Model, case: Case) -> None:
-    """Forward pass, padding included, with all inputs and with the ids alone."""
+    """Checks the forward pass including padding, with all inputs and with input ids only."""
     close(outputs(model, case.inputs), case.expected["logits"])
     ids = {"input_ids": case.expected["input_ids"]}
     close(outputs(model, ids), case.expected["logits_ids_only"])
 
 
 def check_report(case: Case, capsys) -> None:
-    """Everything that the checkpoint has is used, everything that the model has is filled."""
+    """Checks that loading uses every tensor of the checkpoint and fills every variable."""
     options = {"pooling": "mean"} if case.task == "feature-extraction" else {}
     ft.load(case.folder, case.task, **options)
-    told = capsys.readouterr().out
+    report = capsys.readouterr().out
     model = case.load()
     filled = len([v for v in model.weights if "seed_generator" not in v.path])
-    assert f"{filled} of {filled} variables filled" in told, told
-    assert "; new:" not in told, told
-    # The family's own pooler, which mean pooling leaves out.
-    assert told.count("unused:") == int(case.task == "feature-extraction" and "pooler" in told)
+    assert f"{filled} of {filled} variables filled" in report, report
+    assert "; new:" not in report, report
+    # Mean pooling does not use the pooler of the family.
+    assert report.count("unused:") == int(case.task == "feature-extraction" and "pooler" in report)
 
 
 def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
-    """Relative errors of gradients by PyTorch's name."""
+    """Returns relative errors of gradients by the name of the variable in PyTorch."""
     import tensorflow as tf
 
     loss = loss_of(model)
@@ -114,42 +114,45 @@ def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
         value = loss(case.expected.get("labels"), model(case.inputs, training=True))
     gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
     rows = table_of(model)
-    theirs = {k[9:]: v for k, v in case.expected.items() if k.startswith("gradient/")}
-    largest = max(np.linalg.norm(gradient) for gradient in theirs.values())
+    torch_gradients = {k[9:]: v for k, v in case.expected.items() if k.startswith("gradient/")}
+    largest = max(np.linalg.norm(gradient) for gradient in torch_gradients.values())
     errors = {}
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         row = rows[variable.path]
         (tensor,) = row.tensors
-        name = tensor if tensor in theirs else tensor.partition(".")[2]
-        if name not in theirs:  # PyTorch has no gradient, since nothing depends on it
+        name = tensor if tensor in torch_gradients else tensor.partition(".")[2]
+        if name not in torch_gradients:
+            # PyTorch has no gradient, because the loss does not depend on the variable.
             assert gradient is None or np.linalg.norm(gradient) <= ROUNDING * largest, tensor
             continue
-        wanted = theirs.pop(name)
+        expected = torch_gradients.pop(name)
         found = np.asarray(tf.convert_to_tensor(gradient))
         (found,) = row.conversion.save([found])
-        difference = np.linalg.norm(found - wanted)
-        norm = np.linalg.norm(wanted)
+        difference = np.linalg.norm(found - expected)
+        norm = np.linalg.norm(expected)
         errors[name] = float(difference / (norm if norm > ROUNDING * largest else largest))
-    assert not theirs, f"gradients of variables that are not here: {sorted(theirs)}"
+    assert not torch_gradients, (
+        f"gradients of variables that do not exist here: {sorted(torch_gradients)}"
+    )
     return errors
 
 
 def check_gradients(model: keras.Model, case: Case) -> None:
-    """Backward pass."""
+    """Checks the backward pass."""
     errors = gradient_errors(model, case)
     worst = max(errors, key=errors.get)
     assert errors[worst] < GRADIENTS, f"{worst}: {errors[worst]}"
 
 
 def loss_of(model: keras.Model):
-    """The task's own loss; of a bare model the one of `references/pytorch.py`."""
+    """Returns the loss of the task; for a model without a head that of `references/pytorch.py`."""
     if model.task.name == "feature-extraction":
         return lambda _, vectors: ops.mean(ops.square(vectors))
     return ft.presets.PRESETS[model.task.output_kind]()["loss"]
 
 
 def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) -> None:
-    """The steps of AdamW that PyTorch took; the model is a trained one afterwards."""
+    """Repeats the AdamW steps of PyTorch and checks the losses. Afterwards the model is trained."""
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A learning rate of 0.001 usually ruins")
         warnings.filterwarnings("ignore", "Gradients do not exist for variables")
@@ -171,12 +174,12 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
 
 
 def check_padding(model: keras.Model, case: Case) -> None:
-    """A row's output depends neither on how much padding follows nor on what stands there."""
-    room = model._positions - case.real.shape[1]
+    """Checks that the output of a sequence does not depend on the amount of padding after it."""
+    free_positions = model._positions - case.real.shape[1]
     padded = dict(case.inputs)
     for name, array in case.inputs.items():
         fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0
-        padded[name] = np.pad(array, ((0, 0), (0, min(room, 6))), constant_values=fill)
+        padded[name] = np.pad(array, ((0, 0), (0, min(free_positions, 6))), constant_values=fill)
     expected = outputs(model, case.inputs)
     found = outputs(model, padded)
     if case.task != "text-classification":
@@ -186,17 +189,17 @@ def check_padding(model: keras.Model, case: Case) -> None:
 
 
 def check_batch(model: keras.Model, case: Case) -> None:
-    """A row's output does not depend on the rows beside it."""
-    whole = outputs(model, case.inputs)
-    for row in range(len(whole)):
+    """Checks that the output of a sequence does not depend on the rest of the batch."""
+    full = outputs(model, case.inputs)
+    for row in range(len(full)):
         alone = {name: array[row : row + 1] for name, array in case.inputs.items()}
-        close(outputs(model, alone)[0], whole[row])
-    turned = outputs(model, {name: array[::-1] for name, array in case.inputs.items()})
-    close(turned[::-1], whole)
+        close(outputs(model, alone)[0], full[row])
+    reversed_batch = outputs(model, {name: array[::-1] for name, array in case.inputs.items()})
+    close(reversed_batch[::-1], full)
 
 
 def of_real_tokens(found: np.ndarray, case: Case) -> np.ndarray:
-    """Outputs with those of padding set to 0."""
+    """Sets the outputs of padding to 0."""
     if case.task == "text-classification":
         return found
     real = case.real[:, None, :] if case.task == "question-answering" else case.real[:, :, None]
@@ -204,26 +207,26 @@ def of_real_tokens(found: np.ndarray, case: Case) -> np.ndarray:
 
 
 def check_bfloat16(case: Case) -> None:
-    """Near float32, with logits and variables in float32."""
+    """Checks that bfloat16 is close to float32, with logits and variables in float32."""
     model, wide = case.load(dtype="mixed_bfloat16"), case.load()
     assert model.get_layer("block_0").compute_dtype == "bfloat16"
     assert {v.dtype for v in model.weights if "seed" not in v.path} == {"float32"}
     found = model(case.inputs)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     expected = np.asarray(wide(case.inputs))
-    # bfloat16 has 8 bits of mantissa, so one rounding is off by up to 0.4 % of what is added up.
+    # bfloat16 has 8 bits of precision, so one rounding has an error of up to 0.4 % of the summands.
     scale = np.abs(expected).max()
     found, expected = (of_real_rows(np.asarray(x), case) for x in (found, expected))
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * max(scale, 1.0))
 
 
 def of_real_rows(found: np.ndarray, case: Case) -> np.ndarray:
-    """As `of_real_tokens`, and vectors of texts as they are."""
+    """Does the same as `of_real_tokens`, but returns vectors of texts unchanged."""
     return found if case.task == "feature-extraction" else of_real_tokens(found, case)
 
 
 def check_compiled(case: Case) -> None:
-    """The whole model as one XLA graph with fixed shapes."""
+    """Checks the whole model as one XLA-compiled graph with fixed shapes."""
     model = case.load()
     with quiet():
         model.compile(loss=loss_of(model), jit_compile=True)
@@ -232,7 +235,7 @@ def check_compiled(case: Case) -> None:
 
 
 def check_keras_file(model: keras.Model, case: Case, folder: Path) -> None:
-    """A `.keras` file brings the model back, labels and stages included."""
+    """Checks that a `.keras` file restores the model, including labels and stages."""
     model.save(folder / "model.keras")
     again = keras.saving.load_model(folder / "model.keras")
     np.testing.assert_array_equal(np.asarray(again(case.inputs)), np.asarray(model(case.inputs)))
@@ -242,7 +245,7 @@ def check_keras_file(model: keras.Model, case: Case, folder: Path) -> None:
 
 
 def check_saved(model: keras.Model, case: Case, folder: Path) -> Path:
-    """A folder that is saved here loads here; returns it."""
+    """Checks that a saved folder can be loaded again, and returns it."""
     with quiet():
         saved = model.save_pretrained(folder / "saved")
         again = ft.load(saved, case.task, dropout=0.0)
@@ -251,29 +254,31 @@ def check_saved(model: keras.Model, case: Case, folder: Path) -> Path:
 
 
 def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
-    """PyTorch opens a saved folder, finds each of its tensors there, and gives the same."""
+    """Checks that PyTorch loads a saved folder, finds all tensors, and computes the same logits."""
     import torch
-    from references.pytorch import FAMILIES as THEIRS
+    from references.pytorch import FAMILIES as TORCH_FAMILIES
     from references.pytorch import _logits
 
-    kind = THEIRS[family].models[case.task]
-    model, told = kind.from_pretrained(saved, attn_implementation="eager", output_loading_info=True)
+    kind = TORCH_FAMILIES[family].models[case.task]
+    model, report = kind.from_pretrained(
+        saved, attn_implementation="eager", output_loading_info=True
+    )
     source = open_checkpoint(saved)
-    # The table leaves out on purpose what PyTorch makes and does not read.
+    # The weight table omits buffers that PyTorch creates and does not read.
     table = source.family.weights(source.config)
     unread = {name for row in table if not row.variables for name in row.tensors}
     missing = {
         name
-        for name in told["missing_keys"]
+        for name in report["missing_keys"]
         if "pooler" not in name and name.removeprefix(f"{kind.base_model_prefix}.") not in unread
     }
-    assert not missing and not told["unexpected_keys"] and not told["mismatched_keys"], told
+    assert not missing and not report["unexpected_keys"] and not report["mismatched_keys"], report
     tensors = {name: torch.from_numpy(array).long() for name, array in case.inputs.items()}
     close(_logits(model.eval(), case.task, tensors), case.expected["logits"])
 
 
 def check_stages(model: keras.Model) -> None:
-    """Embeddings first, then the blocks in order, the head last; each variable in one stage."""
+    """Checks the order of stages, and that each trainable variable is in exactly one stage."""
     names = [stage.name for stage in model.stages]
     blocks = [name for name in names if name.startswith("block_")]
     assert names[0] == "embeddings" and model.stages[0].role == "embeddings"
@@ -284,8 +289,8 @@ def check_stages(model: keras.Model) -> None:
     assert set(variables) == {id(v) for v in model.trainable_variables}
 
 
-def check_halves(model: keras.Model, case: Case) -> None:
-    """Cut in two between any two stages, the model computes what it did."""
+def check_splits(model: keras.Model, case: Case) -> None:
+    """Checks that the model computes the same when it is split between any two stages."""
     expected = np.asarray(model(case.inputs))
     inputs = {name: ops.convert_to_tensor(array) for name, array in case.inputs.items()}
     inputs = model._complete_inputs(inputs)
@@ -294,19 +299,19 @@ def check_halves(model: keras.Model, case: Case) -> None:
         for i in range(1, len(stages)):
             below = {id(v) for stage in stages[:i] for v in stage.variables}
             apply_frozen(model, below)
-            cut = split_model(model)
-            assert not cut.trunk.trainable_variables
-            top = keras.Model(cut.inputs, cut.outputs)
-            stored = cut.trunk(inputs)
-            assert list(stored) == ["stored_features"]  # the positions are computed again
-            given = {**stored, **inputs}
-            found = top({name: given[name] for name in cut.inputs})
+            split = split_model(model)
+            assert not split.trunk.trainable_variables
+            upper = keras.Model(split.inputs, split.outputs)
+            stored = split.trunk(inputs)
+            assert list(stored) == ["stored_features"]  # positions are recomputed
+            available = {**stored, **inputs}
+            found = upper({name: available[name] for name in split.inputs})
             np.testing.assert_array_equal(np.asarray(found), expected)
         apply_frozen(model, set())
 
 
 def unsupported(family: str) -> list[tuple[str, object]]:
-    """For each key of which only some values are supported, one that is not."""
+    """Returns an unsupported value for each config key with a limited set of values."""
     return [(key, "something else") for key in FAMILIES[family].supported]
 
 

@@ -1,6 +1,7 @@
-"""Every family and every task against PyTorch's numbers; see `harness.py`.
+"""Compares every family and every task with results of PyTorch; see `harness.py`.
 
-A family takes part by a folder in `references/` and a row in FAMILIES, a task by a row in TASKS.
+A family is included by a folder in `references/` and an entry in FAMILIES, a task by an entry in
+TASKS.
 """
 
 import json
@@ -24,7 +25,7 @@ TEXTS, GENERATION = "text-classification", "text-generation"
 BERT = FAMILIES["bert"].complete({})
 DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
 
-# Every family with one task, every task with one family, and BERTs in other dress.
+# Every family with one task, every task with one family, and BERT with other activations.
 STORED = {
     **{f"{family}/{TEXTS}": TEXTS for family in FAMILIES},
     **{f"bert/{task}": task for task in TASKS if task in FAMILIES["bert"].heads(BERT)},
@@ -41,7 +42,7 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def model(case):
-    """Not to be trained."""
+    """A model shared by the tests of a case, which must not train it."""
     return case.load()
 
 
@@ -61,15 +62,15 @@ def test_stages(model):
     harness.check_stages(model)
 
 
-def test_halves_at_every_cut(model, case):
-    harness.check_halves(model, case)
+def test_splits_between_all_stages(model, case):
+    harness.check_splits(model, case)
 
 
-def test_padding_does_not_matter(model, case):
+def test_padding_has_no_effect(model, case):
     harness.check_padding(model, case)
 
 
-def test_a_row_does_not_depend_on_its_batch(model, case):
+def test_a_sequence_does_not_depend_on_its_batch(model, case):
     harness.check_batch(model, case)
 
 
@@ -77,7 +78,7 @@ def test_bfloat16(case):
     harness.check_bfloat16(case)
 
 
-def test_saved_folder_loads_here(model, case, tmp_path):
+def test_saved_folder_loads(model, case, tmp_path):
     harness.check_saved(model, case, tmp_path)
 
 
@@ -87,7 +88,7 @@ def test_keras_file(model, case, tmp_path):
 
 
 def test_five_training_steps(case):
-    # Tracing takes most of the time, so one of the models stands for all.
+    # Tracing takes most of the time, so only one of the models is trained in a graph.
     harness.check_training(case.load(), case, run_eagerly=case.folder.name != "gelu_new")
 
 
@@ -101,7 +102,7 @@ def test_one_compiled_graph_of_bert():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_values_that_are_not_supported_are_refused(family, tmp_path):
+def test_unsupported_config_values_are_an_error(family, tmp_path):
     for i, (key, value) in enumerate(harness.unsupported(family)):
         source = harness.REFERENCES / family / TEXTS
         folder = copy_checkpoint(source, tmp_path / str(i), **{key: value})
@@ -109,14 +110,14 @@ def test_values_that_are_not_supported_are_refused(family, tmp_path):
             ft.load(folder)
 
 
-def test_mpnet_with_fewer_buckets_than_pytorch_uses_is_refused(tmp_path):
+def test_mpnet_with_fewer_buckets_than_pytorch_uses_is_an_error(tmp_path):
     source = harness.REFERENCES / "mpnet" / TEXTS
     folder = copy_checkpoint(source, tmp_path / "few", relative_attention_num_buckets=8)
     with pytest.raises(CheckpointError, match="'relative_attention_num_buckets' is 8, but MPNet"):
         ft.load(folder)
 
 
-def test_a_task_that_a_family_does_not_have():
+def test_a_task_without_a_head_in_the_family():
     with pytest.raises(CheckpointError, match="bert models have no head for the task 'nothing'"):
         FAMILIES["bert"].head("nothing", FAMILIES["bert"].complete({}))
 
@@ -130,7 +131,7 @@ errors = {}
 for name, task in json.loads(sys.argv[1]).items():
     case = harness.Case.stored(name, task)
     harness.check_logits(case.load(), case)
-# One of them also learns as PyTorch does.
+# One of them is also trained.
 case = harness.Case.stored("bert/gelu", "text-classification")
 harness.check_training(case.load(), case)
 print(keras.backend.backend(), len(json.loads(sys.argv[1])))
@@ -157,15 +158,15 @@ def test_jax_computes_the_same():
     ("family", "task"), [(f, t) for f, row in FAMILIES.items() for t in row.heads(row.complete({}))]
 )
 def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
-    """Random configurations: all pairs, both directions, twenty steps of training."""
+    """Random configurations: loading, saving, and twenty training steps for every pair."""
     pytest.importorskip("torch")
     from references import pytorch
 
     config = pytorch.random_config(family, task, seed)
-    theirs = pytorch.make_model(family, task, config, seed)
-    pytorch.save(theirs, config, tmp_path)
-    inputs = pytorch.make_inputs(theirs.config, task, seed)
-    case = Case(tmp_path, task, pytorch.record(theirs, task, inputs, steps=20))
+    torch_model = pytorch.make_model(family, task, config, seed)
+    pytorch.save(torch_model, config, tmp_path)
+    inputs = pytorch.make_inputs(torch_model.config, task, seed)
+    case = Case(tmp_path, task, pytorch.record(torch_model, task, inputs, steps=20))
 
     if task == "fill-mask" and not config.get("tie_word_embeddings", True):
         with pytest.raises(CheckpointError, match="'tie_word_embeddings' is False"):

@@ -16,7 +16,7 @@ def test_an_old_name_gives_what_the_new_module_has(old):
     module = importlib.import_module(f"finetune_tf.{old}")
     name = next(name for name in vars(new) if not name.startswith("_"))
     with pytest.warns(
-        DeprecationWarning, match=f"finetune_tf.{old} is now finetune_tf.{MOVED[old]}"
+        DeprecationWarning, match=f"finetune_tf.{old} is now finetune_tf.{MOVED[old]}; the old name"
     ):
         assert getattr(module, name) is getattr(new, name)
 

@@ -165,10 +165,10 @@ def test_what_is_below_the_cut_must_not_learn(tiny_bert, examples):
 
 def test_nothing_to_store(tiny_bert):
     model = ft.load(tiny_bert)
-    with pytest.raises(CacheError, match="The lowest stage of the model learns"):
+    with pytest.raises(CacheError, match="The lowest stage of the model is trainable"):
         ft.cache_features(model)
     apply_frozen(model, {id(v) for v in model.weights})
-    with pytest.raises(CacheError, match="Nothing in the model learns"):
+    with pytest.raises(CacheError, match="The model has no trainable variables"):
         ft.cache_features(model)
     with pytest.raises(ModelError, match="kept as 'float32' or 'bfloat16', found 'int8'"):
         ft.cache_features(model, precision="int8")

@@ -92,7 +92,9 @@ def test_towers_that_are_models_of_their_own(case):
 def test_a_tied_table_that_learns_blocks_what_reads_it(capsys):
     model = t5_like()
     ft.train_only(model, select.embeddings() | select.head())
-    message = r"The lowest stage of the model learns \(shared, used in several places\), so every"
+    message = (
+        r"The lowest stage of the model is trainable \(shared, used in several places\), so every "
+    )
     with pytest.raises(CacheError, match=message):
         ft.cache_features(model)
 
@@ -164,7 +166,9 @@ def test_a_model_without_a_graph():
 
     network = Network()
     network(np.zeros((1, 2)))
-    with pytest.raises(CacheError, match="'network' is no Functional model, so it cannot be cut"):
+    with pytest.raises(
+        CacheError, match="'network' is not a Functional model, so it cannot be split"
+    ):
         ft.cache_features(network)
 
 

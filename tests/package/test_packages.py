@@ -1,4 +1,4 @@
-"""Imports point one way: a room imports those above it in the list of docs/design.md."""
+"""A package imports only packages that come before it in the list of docs/design.md."""
 
 import ast
 import re
@@ -9,12 +9,12 @@ import finetune_tf
 
 ROOT = Path(finetune_tf.__file__).parent
 DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
-# What stands above or below everything: the public names, and the ways to start the program.
+# Not part of the list: the public names, the entry points, and the old module names.
 OUTSIDE = {"__init__", "__main__", "_version", "_moved"}
 
 
 def modules():
-    """Module name, without the package's, to its file."""
+    """Maps module names, without the prefix "finetune_tf.", to files."""
     found = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -26,7 +26,7 @@ MODULES = modules()
 
 
 def imported(path):
-    """The modules of the package that a file imports when it runs, inside of functions as well."""
+    """The modules of finetune_tf that a file imports at run time, also inside functions."""
     found = set()
     pending = [ast.parse(path.read_text())]
     while pending:
@@ -45,12 +45,12 @@ def imported(path):
 IMPORTS = {name: imported(path) - {name} for name, path in MODULES.items()}
 
 
-def room(module):
+def package_of(module):
     return module.partition(".")[0]
 
 
-def rooms_in_order():
-    """The rooms of the list in docs/design.md, the lowest first."""
+def packages_in_order():
+    """The packages of the list in docs/design.md, lowest first."""
     (listed,) = re.findall(r"```\nfinetune_tf/\n(.*?)```", DESIGN.read_text(), re.DOTALL)
     found = []
     for line in listed.splitlines():
@@ -60,28 +60,38 @@ def rooms_in_order():
     return found
 
 
-def test_every_room_is_in_the_list():
-    listed = rooms_in_order()
+def test_every_package_is_in_the_list():
+    listed = packages_in_order()
     assert len(listed) == len(set(listed)) > 15
-    assert set(listed) == {room(name) for name in MODULES} - OUTSIDE
+    assert set(listed) == {package_of(name) for name in MODULES} - OUTSIDE
 
 
-def test_a_room_imports_the_rooms_above_it_alone():
-    place = {name: i for i, name in enumerate(rooms_in_order())}
+def test_a_package_imports_only_packages_before_it():
+    place = {name: i for i, name in enumerate(packages_in_order())}
     found = [
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in sorted(others)
-        if room(name) not in OUTSIDE and room(other) not in OUTSIDE
-        if place[room(other)] > place[room(name)]
+        if package_of(name) not in OUTSIDE and package_of(other) not in OUTSIDE
+        if place[package_of(other)] > place[package_of(name)]
     ]
     assert not found, "\n".join(found)
 
 
-def test_no_circle_of_imports_inside_of_a_room():
-    circle = []
+def test_no_circular_imports_between_modules():
+    cycle = []
     try:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
-        circle = error.args[1]
-    assert not circle, " imports ".join(circle)
+        cycle = error.args[1]
+    assert not cycle, " imports ".join(cycle)
+
+
+def test_every_arrow_of_the_diagram_is_an_import():
+    (diagram,) = re.findall(r"```mermaid\n(.*?)```", DESIGN.read_text(), re.DOTALL)
+    arrows = re.findall(r"^ *(\w+)(?:\[.*?\])? --> (\w+)", diagram, re.MULTILINE)
+    imports = {
+        (package_of(imported), package_of(name)) for name in IMPORTS for imported in IMPORTS[name]
+    }
+    assert len(arrows) > 12
+    assert {(lower.strip("_"), upper.strip("_")) for lower, upper in arrows} <= imports
