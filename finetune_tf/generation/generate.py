@@ -149,7 +149,7 @@ def _room(model: Any, rows: list[np.ndarray], settings: GenerationSettings, aske
     Raises:
         DataError: If prompts are too long for that.
     """
-    longest, limit = max(map(len, rows), default=0), model._positions
+    longest, limit = max(map(len, rows), default=0), model._max_positions
     new = settings.max_new_tokens
     if new is None and settings.max_length is not None:
         new = settings.max_length - longest

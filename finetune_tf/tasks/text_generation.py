@@ -1,28 +1,62 @@
 """Text generation: a causal language model, which predicts each token from those before it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import Backbone, LanguageModelHead
-from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
-from finetune_tf.tasks.text_classification import encode_texts
+from finetune_tf.base.arguments import check
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.tasks.encoded import Encoded, tokenized
+from finetune_tf.tasks.feature import IGNORED, Feature
+from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
+from finetune_tf.tasks.task import Task
+from finetune_tf.tasks.usage import make_usage
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredText:
+    """A text of a test, whose tokens every model has to predict.
+
+    Attributes:
+        input_ids: (tokens,) int32.
+        targets: (tokens,) int32, the token after each one; -100 where it is not scored.
+        scored_bytes: Bytes of the text that the scored tokens stand for, in UTF-8.
+        vocab_size: Number of tokens from which each one is predicted.
+    """
+
+    input_ids: np.ndarray
+    targets: np.ndarray
+    scored_bytes: int
+    vocab_size: int
 
 
 class TextGeneration(Task):
-    """Scores of the next token at every token of a text."""
+    """A distribution over the next token at every token of a text.
+
+    A model learns from whole texts (the column `text`), or from what follows a prompt (`prompt`
+    and `completion`), where only the tokens of the completion have targets.
+    """
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
-    columns = ("text",)
-    target_column = "text"
+    columns = ("text", "prompt", "completion")
+    target_column = "scored"
     output_layers = ("lm_head",)
     token_axis = 0
-    usage = 'ft.generate(model, "Once upon a time", max_new_tokens=50)'
+    reduces_with_targets = True
     target_title = "A target"
     target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
+    usage = make_usage(
+        predict='ft.generate(model, "Once upon a time", max_new_tokens=50)',
+        transformers="""from transformers import pipeline
+
+generate = pipeline("{task}", model="{folder}")
+generate("Once upon a time", max_new_tokens=50)""",
+    )
 
     def outputs(
         self,
@@ -33,7 +67,7 @@ class TextGeneration(Task):
         dtype: Any,
         modules: Any,
     ) -> Any:
-        """Logits (batch, length, vocabulary), float32."""
+        """Returns the logits of the next token, (batch, length, vocabulary) in float32."""
         if head.tied:
             return backbone.embeddings(backbone.hidden, decode=True)
         return LanguageModelHead(
@@ -42,7 +76,7 @@ class TextGeneration(Task):
 
     @property
     def output_kind(self) -> Kind:
-        """Logits over the vocabulary, at each token."""
+        """Logits over the vocabulary at each token."""
         return "classes"
 
     @property
@@ -50,24 +84,213 @@ class TextGeneration(Task):
         """The loss, whose exponential is the perplexity."""
         return "val_loss", "min"
 
+    def require(self, examples: Columns) -> None:
+        """Checks that examples have texts or prompts.
+
+        Raises:
+            ModelError: If they have neither.
+        """
+        if not {"text", "prompt"} & examples.columns.keys():
+            raise ModelError(
+                f"The task {self.name} reads the column text, or prompt and completion, but "
+                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
+                'for example from_jsonl(path, prompt="…", completion="…").'
+            )
+
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """Token ids; the target of each token is the next one, and the last token has none."""
-        encoding, truncated = encode_texts(tokenizer, examples.columns["text"], None, max_length)
-        parts = features_of(encoding, tokenizer)
-        targets = [next_tokens(row) for row in parts["features"]["input_ids"]]
-        return Encoded(**parts, targets=targets, truncated=truncated, tokenizer=tokenizer)
+        """Encodes texts; the target of each token is the token after it.
 
-    def targets(self, examples: Columns) -> list[str]:
-        """The texts themselves."""
-        return examples.columns["text"]
+        A completion ends with the token that ends a text, so that a model learns to stop. Prompts
+        without completions, which are to be continued, have no targets.
 
-    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Any:
-        raise NotImplementedError
+        Args:
+            examples: Examples with texts, or with prompts and perhaps completions.
+            tokenizer: As for every task.
+            max_length: As for every task.
 
-    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list:
-        raise NotImplementedError
+        Raises:
+            DataError: If a prompt alone fills `max_length`.
+        """
+        check(max_length=max_length)
+        if "scored" in examples.columns:
+            texts = examples.columns["scored"]
+            ids, targets = [t.input_ids for t in texts], [t.targets for t in texts]
+            truncated = 0
+        else:
+            ids, prompt_lengths = token_ids(examples, tokenizer)
+            truncated = sum(len(row) > max_length for row in ids)
+            _check_room(prompt_lengths, max_length, examples)
+            ids = [row[:max_length] for row in ids]
+            targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
+            if "prompt" in examples.columns and "completion" not in examples.columns:
+                targets = None
+        padding = tokenizer.pad_token_id
+        padding = tokenizer.eos_token_id or 0 if padding is None else padding
+        return Encoded(
+            inputs={"input_ids": Feature(ids, padding=padding)},
+            targets=None if targets is None else Feature(targets, padding=IGNORED),
+            truncated=truncated,
+            tokenizer=tokenizer,
+        )
+
+    def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
+        """Adds the column "scored" with the tokens that every model has to predict."""
+        if "scored" in examples.columns:
+            return examples
+        self.require(examples)
+        ids, prompt_lengths = token_ids(examples, tokenizer)
+        texts = examples.columns["completion" if "prompt" in examples.columns else "text"]
+        scored = [
+            ScoredText(
+                row[:max_length],
+                next_tokens(row[:max_length], prompt),
+                len(text.encode()),
+                len(tokenizer),
+            )
+            for row, prompt, text in zip(ids, prompt_lengths, texts, strict=True)
+        ]
+        if not any((text.targets != IGNORED).any() for text in scored):
+            raise DataError(
+                f"The texts of {examples.name} have one token each, so there is no token to "
+                "predict. Give longer texts."
+            )
+        columns = {**examples.columns, "scored": scored}
+        return type(examples)(columns, examples.labels, examples.name, examples.places)
+
+    def targets(self, examples: Columns) -> list[ScoredText]:
+        """Returns the texts with the tokens that are scored.
+
+        Raises:
+            DataError: If the column holds anything else.
+        """
+        scored = examples.columns["scored"]
+        if not all(isinstance(text, ScoredText) for text in scored):
+            raise DataError(
+                "text-generation is compared with the baseline 'bigram' or with another model, "
+                "such as the one before training: baseline=ft.load(checkpoint)."
+            )
+        return scored
+
+    def reduce_outputs(self, outputs: Any, targets: Any) -> Any:
+        """Reduces logits (batch, length, vocabulary) to what metrics need.
+
+        Args:
+            outputs: The logits.
+            targets: (batch, length), the next tokens; -100 where they are not scored.
+
+        Returns:
+            (batch, length, 2): the negative log-likelihood of the next token, and whether it has
+            the highest logit; both 0 where it is not scored.
+        """
+        is_scored = ops.cast(ops.not_equal(targets, IGNORED), "float32")
+        token = ops.maximum(ops.cast(targets, "int32"), 0)
+        logit = ops.squeeze(ops.take_along_axis(outputs, token[..., None], axis=-1), -1)
+        best = ops.cast(ops.argmax(outputs, axis=-1), "int32")
+        hit = ops.cast(ops.equal(best, token), "float32")
+        loss = ops.logsumexp(outputs, axis=-1) - logit
+        return ops.stack([loss * is_scored, hit * is_scored], axis=-1)
+
+    def predict_rows(
+        self,
+        model: Any,
+        encoded: Encoded,
+        batch_size: int,
+        forward: Callable[[Encoded], list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        """Generates the continuation of prompts; rows with targets are scored instead.
+
+        Args:
+            model: As for every task.
+            encoded: As for every task.
+            batch_size: As for every task.
+            forward: As for every task.
+        """
+        if encoded.targets is not None:
+            return forward(encoded)
+        return model.generate(list(encoded.inputs["input_ids"].rows), batch_size=batch_size)
+
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
+        """Returns the scores of each text, (texts, 2): negative log-likelihood, hits."""
+        return np.stack([row.sum(axis=0, dtype="float64") for row in rows])
+
+    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[str]:
+        """Returns the continuation of each prompt.
+
+        Raises:
+            DataError: If there are texts in the place of prompts.
+        """
+        if "prompt" not in examples.columns:
+            raise DataError(
+                f"predict continues prompts, found the texts of {examples.name}. Read them as "
+                'prompts: from_jsonl(path, prompt="text").'
+            )
+        return [encoded.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+    def as_json(self, described: str) -> dict[str, Any]:
+        """Returns the generated text."""
+        return {"generated_text": described}
+
+    def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
+        """Returns the prompts.
+
+        Raises:
+            DataError: If anything else is given.
+        """
+        if text_pair is not None:
+            raise DataError("predict for text-generation expects prompts, not pairs of texts.")
+        return {"prompt": super().asked(texts, **columns)["text"]}
 
 
-def next_tokens(ids: np.ndarray) -> np.ndarray:
-    """The target of each token of a text: the token after it; (length,), -100 for the last."""
-    return np.append(ids[1:], IGNORED).astype("int32")
+def token_ids(examples: Columns, tokenizer: Any) -> tuple[list[np.ndarray], list[int]]:
+    """The tokens of each example, and how many of them belong to the prompt.
+
+    Args:
+        examples: Examples with texts, or with prompts and perhaps completions.
+        tokenizer: The tokenizer.
+
+    Raises:
+        DataError: If a text has no tokens.
+    """
+    columns = examples.columns
+    texts = columns["prompt" if "prompt" in columns else "text"]
+    ids = [np.asarray(row, "int32") for row in tokenized(tokenizer, texts)["input_ids"]]
+    for i, row in enumerate(ids):
+        if not len(row):
+            raise DataError(
+                f"{examples.places.title(i)} of {examples.name} has no tokens. Begin it with the "
+                f"token that begins a text, {tokenizer.bos_token!r}, or remove it."
+            )
+    if "prompt" not in columns or "completion" not in columns:
+        return ids, [0] * len(ids)
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    completions = tokenized(tokenizer, columns["completion"], add_special_tokens=False)
+    rows = [
+        np.concatenate([prompt, np.asarray([*completion, *ends], "int32")])
+        for prompt, completion in zip(ids, completions["input_ids"], strict=True)
+    ]
+    return rows, [len(prompt) for prompt in ids]
+
+
+def next_tokens(ids: np.ndarray, prompt_length: int = 0) -> np.ndarray:
+    """The target of each token: the token after it, (tokens,) int32.
+
+    It is -100 for the last token, and for those whose next token belongs to the prompt.
+
+    Example:
+        >>> from finetune_tf.tasks.text_generation import next_tokens
+        >>> next_tokens(np.array([5, 6, 7, 8]), prompt_length=2).tolist()
+        [-100, 7, 8, -100]
+    """
+    targets = np.append(ids[1:], IGNORED).astype("int32")
+    targets[: max(prompt_length - 1, 0)] = IGNORED
+    return targets
+
+
+def _check_room(prompt_lengths: list[int], max_length: int, examples: Columns) -> None:
+    for i, length in enumerate(prompt_lengths):
+        if length >= max_length:
+            raise DataError(
+                f"{examples.places.title(i)} of {examples.name} has a prompt of {length:,} tokens, "
+                f"which leaves no room for its completion: rows have at most {max_length:,} tokens. "
+                "Shorten the prompt, or raise max_length."
+            )
