@@ -47,7 +47,7 @@ def test_the_line_of_a_trained_head(capsys):
 @pytest.mark.parametrize("labels", [2, ["no", "yes"], ["a", "b", "c"], ["no", "maybe", "yes", "?"]])
 def test_labels_that_do_not_fit(labels):
     message = (
-        r"has a head trained for the labels \['no', 'maybe', 'yes'\], but \[.*\] were asked for. "
+        r"has a head trained for the labels \['no', 'maybe', 'yes'\], but \[.*\] were requested. "
         r"Leave labels out to keep that head, or replace it with load\(…, new_head=True\)."
     )
     with pytest.raises(CheckpointError, match=message):

@@ -136,7 +136,8 @@ def test_selectors_of_chains_say_what_there_is(t5):
     with pytest.raises(ModelError, match=re.escape(message)):
         select.chain("text")(t5)
     message = (
-        "The selector bottom(3, chain='encoder') goes beyond the 2 blocks of the chain 'encoder'"
+        "The selector bottom(3, chain='encoder') selects blocks beyond the 2 blocks of the chain "
+        "'encoder'."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
         select.bottom(3, chain="encoder")(t5)

@@ -101,33 +101,36 @@ class TestRefused:
     def test_an_unknown_input_is_named(self, road):
         inputs = {"input_ids": np.zeros((2, 4), "int32"), "input_mask": np.ones((2, 4), "int32")}
         message = (
-            "The model takes the inputs input_ids, token_type_ids, attention_mask (only input_ids "
-            "is needed), found input_ids, input_mask; unknown: input_mask."
+            "The model expects the inputs input_ids, token_type_ids, attention_mask (only "
+            "input_ids is required), found input_ids, input_mask; unknown: input_mask."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             ROADS[road](small_model(), inputs)
 
     @pytest.mark.parametrize("road", ROADS)
     def test_without_input_ids(self, road):
-        message = "(only input_ids is needed), found attention_mask."
+        message = "(only input_ids is required), found attention_mask."
         with pytest.raises(ModelError, match=re.escape(message)):
             ROADS[road](small_model(), {"attention_mask": np.ones((2, 4), "int32")})
 
     def test_nothing(self, bert):
-        with pytest.raises(ModelError, match=re.escape("(only input_ids is needed), found none.")):
+        with pytest.raises(ModelError, match=re.escape("(only input_ids is required), found none")):
             bert({})
 
     @pytest.mark.parametrize("inputs", [["a good film"], [[1, 2, 3]], ("a", "b")])
     def test_a_list_is_told_about_predict(self, bert, inputs):
         message = (
-            "The model takes input_ids (batch, length) or a dict of inputs, found a "
+            "The model expects input_ids (batch, length) or a dict of inputs, found a "
             f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             bert(inputs)
 
     def test_a_list_of_arrays_is_told_about_names(self, bert, encoded):
-        message = "takes its inputs by name, found a list of tensors. Write model({'input_ids': ids"
+        message = (
+            "The model expects its inputs by name, found a list of tensors. Write "
+            "model({'input_ids': ids"
+        )
         with pytest.raises(ModelError, match=re.escape(message)):
             bert([encoded["input_ids"], encoded["attention_mask"]])
 
@@ -139,8 +142,8 @@ class TestRefused:
     def test_examples_are_told_about_batches(self, bert):
         texts = ft.data.from_arrays(["good", "bad"], ["yes", "no"], name="films")
         message = (
-            "fit takes batches, found <Examples films: 2 rows of text, label; labels no 1, yes 1>. "
-            "Encode the texts: train.batches(model, batch_size=32, shuffle=True)."
+            "fit expects batches, found <Examples films: 2 rows of text, label; labels no 1, yes "
+            "1>. Encode the texts: train.batches(model, batch_size=32, shuffle=True)."
         )
         with pytest.raises(DataTypeError, match=re.escape(message)):
             bert.fit(texts)
@@ -171,8 +174,8 @@ class TestRefused:
     @pytest.mark.parametrize("road", ROADS)
     def test_more_tokens_than_positions(self, road):
         message = (
-            "The texts have 33 tokens, but the model has positions for 32. Cut them: "
-            "Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
+            "The texts have 33 tokens, but the model has positions for 32. Truncate them: use "
+            "Examples.batches(model) or tokenizer(…, truncation=True)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             ROADS[road](small_model(), np.zeros((2, 33), "int32"))

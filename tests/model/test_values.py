@@ -58,17 +58,23 @@ DOORS["validation with a dataset"] = lambda model, x: model.fit(
 
 WRONG = {
     "beyond int32": ({"input_ids": changed(2**32 + 5)}, f"from 0 to {VOCABULARY - 1}, found 42949"),
-    "beyond the word table": (
+    "beyond the embedding table": (
         {"input_ids": changed(VOCABULARY)},
         f"found {VOCABULARY}. Encode the",
     ),
-    "below 0": ({"input_ids": changed(-1)}, "which are from 0 to 21, found -1. Encode the texts"),
-    "floats": ({"input_ids": changed(1.5, "float32")}, "whole numbers, the rows of the word table"),
-    "whole floats": ({"input_ids": changed(1.0, "float64")}, "a fraction would be cut off unseen"),
-    "yes and no": ({"input_ids": changed(1, "bool")}, "are whole numbers"),
+    "below 0": ({"input_ids": changed(-1)}, "table, from 0 to 21, found -1. Encode the texts"),
+    "floats": (
+        {"input_ids": changed(1.5, "float32")},
+        "must be integers, rows of the token embedding table",
+    ),
+    "whole floats": (
+        {"input_ids": changed(1.0, "float64")},
+        "Fractions would be truncated silently",
+    ),
+    "booleans": ({"input_ids": changed(1, "bool")}, "must be integers"),
     "mask of 2": (
         {"input_ids": IDS, "attention_mask": changed(2)},
-        "attention_mask are 1 for a token and 0 for padding, found 2. Write (mask != 0)",
+        "attention_mask must be 1 for a token and 0 for padding, found 2. Write (mask != 0)",
     ),
     "mask of -1": ({"input_ids": IDS, "attention_mask": changed(-1)}, "padding, found -1."),
     "mask of shares": ({"input_ids": IDS, "attention_mask": changed(0.5, "float32")}, "float32"),
@@ -76,7 +82,7 @@ WRONG = {
     "token types below 0": ({"input_ids": IDS, "token_type_ids": changed(-1)}, "found -1."),
     "token types as floats": (
         {"input_ids": IDS, "token_type_ids": changed(0.5, "float32")},
-        "token_type_ids are whole numbers",
+        "token_type_ids must be integers",
     ),
 }
 
@@ -101,14 +107,14 @@ def test_what_stays_as_it_is(model):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (np.ones(4, "int32"), "input_ids has the shape (4,), but inputs are (batch, length)"),
+        (np.ones(4, "int32"), "input_ids has the shape (4,), but inputs must be (batch, leng"),
         (
             {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH + 1), "int32")},
-            f"attention_mask has the shape ({ROWS}, {LENGTH + 1}), but inputs are",
+            f"attention_mask has the shape ({ROWS}, {LENGTH + 1}), but inputs must be",
         ),
         (
             {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH, LENGTH), "int32")},
-            "but inputs are (batch, length), all of one length",
+            "but inputs must be (batch, length) with the same length",
         ),
     ],
 )
@@ -158,11 +164,15 @@ WRONG_TARGETS = {
     "shares": (
         "several labels",
         np.full((ROWS, 3), 1.5),
-        "Targets are 0 and 1, one for each label",
+        "Targets must be numbers between 0 and 1, one for each label",
     ),
-    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. No target counts for"),
-    "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets are finite numbers, fo"),
-    "numbers": ("number", np.array([1.0, np.inf, 2.0, 3.0]), "Targets are finite numbers, found i"),
+    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. No target value is i"),
+    "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets must be finite numbers"),
+    "numbers": (
+        "number",
+        np.array([1.0, np.inf, 2.0, 3.0]),
+        "Targets must be finite numbers, found inf",
+    ),
 }
 
 
@@ -171,7 +181,7 @@ WRONG_TARGETS = {
 def test_targets(models, door, wrong):
     case, targets, message = WRONG_TARGETS[wrong]
     if " of a " in door and case in ("one label", "tokens") and targets.dtype.kind == "f":
-        message = "Class numbers are whole numbers, found floats in the batches."
+        message = "Class indices must be integers, found floats in the batches."
     with pytest.raises(DataError, match=re.escape(message)):
         TARGET_DOORS[door](models[case], IDS, targets)
 
@@ -196,8 +206,8 @@ class TestTokenized:
             ("one label", [0, 3, 2, 1], "A label is 3, but the model has 3 outputs"),
             ("tokens", [[0, 1, 2, 3]] * ROWS, "A label is 3, but the model has 3 outputs"),
             ("tokens", [[0.5, 1, 2, 2]] * ROWS, "A label is 0.5, but class numbers are whole."),
-            ("number", [0.5, np.nan, 1.0, 2.0], "Targets are finite numbers, found nan."),
-            ("several labels", [[0, 1, 2]] * ROWS, "Targets are 0 and 1, one for each label"),
+            ("number", [0.5, np.nan, 1.0, 2.0], "Targets must be finite numbers, found nan."),
+            ("several labels", [[0, 1, 2]] * ROWS, "must be numbers between 0 and 1, one for each"),
         ):
             with pytest.raises(DataError, match=re.escape(message)):
                 tokenized_batches({**rows, "labels": wrong}, models[case], 2)

@@ -232,7 +232,7 @@ def test_a_selector_beyond_the_blocks(hub):
     """DeBERTa's blocks share a table that no cut can separate, so they are one stage."""
     deberta = hub.DebertaV3Backbone(**SIZES, bucket_size=4)
     assert [role for _, role in names_and_roles(deberta)] == ["embeddings", "embeddings", "block"]
-    with pytest.raises(ModelError, match=r"bottom\(2\) goes beyond the 1 blocks of the model"):
+    with pytest.raises(ModelError, match=r"bottom\(2\) selects blocks beyond the 1 blocks of"):
         ft.freeze(deberta, select.bottom(2))
 
 

@@ -187,18 +187,21 @@ def test_a_layer_frozen_whole_is_frozen_as_a_layer(model):
 
 def test_says_how_many_parameters_train(model, tiny_bert, capsys):
     ft.train_only(model, select.head())
-    assert capsys.readouterr().out == "18 of 354 parameters train.\n"
+    assert capsys.readouterr().out == "18 of 354 parameters are trainable.\n"
     assert ft.count_parameters(model) == (18, 354)
     ft.freeze(model, select.head() & select.biases())
-    assert capsys.readouterr().out == "16 of 354 parameters train.\n"
+    assert capsys.readouterr().out == "16 of 354 parameters are trainable.\n"
     bert = ft.load(tiny_bert, labels=2)
     capsys.readouterr()
     ft.train_only(bert, select.head())
-    assert capsys.readouterr().out == f"{2 * 24 + 2} of {bert.count_params():,} parameters train.\n"
+    assert (
+        capsys.readouterr().out
+        == f"{2 * 24 + 2} of {bert.count_params():,} parameters are trainable.\n"
+    )
 
 
 def test_nothing_left_to_train_warns(model):
-    with pytest.warns(UserWarning, match="Nothing in 'small' is left to train") as caught:
+    with pytest.warns(UserWarning, match="'small' has no trainable variables left") as caught:
         ft.freeze(model, select.everything())
     assert [warning.filename for warning in caught] == [__file__]
 

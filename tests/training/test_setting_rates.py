@@ -132,7 +132,7 @@ def test_a_rate_that_is_none(wrong):
 def test_schedules_of_keras_are_refused_before_the_first_step(callback):
     cosine = keras.optimizers.schedules.CosineDecay(1e-5, 10)
     message = (
-        f"{type(callback).__name__} sets the rate, but the optimizer follows the schedule "
+        f"{type(callback).__name__} sets the learning rate, but the optimizer follows the schedule "
         r"CosineDecay, .* or ft\.presets\.cross_entropy\(learning_rate=2e-5, schedule='constant'\)"
     )
     for optimizer in (
@@ -147,9 +147,9 @@ def test_schedules_of_keras_are_refused_before_the_first_step(callback):
 
 def test_callbacks_of_ones_own_get_the_line_to_write():
     cosine = keras.optimizers.schedules.CosineDecay(1e-5, 10)
-    with pytest.raises(ModelError, match="A callback sets the rate, but the optimizer follows a"):
+    with pytest.raises(ModelError, match="A callback sets the learning rate, but the optimizer"):
         rates(compiled(keras.optimizers.Adam(cosine)), Set(set_rate))
-    with pytest.raises(ModelError, match=r"Write optimizer\.learning_rate = rate, or give the pr"):
+    with pytest.raises(ModelError, match=r"Write optimizer\.learning_rate = rate, or pass schedu"):
         rates(compiled(), Set(assign_rate))
 
 
@@ -184,9 +184,9 @@ class TestWarning:
 
 
 def test_few_steps_get_a_hint(capsys):
-    hint = "This fit takes 2 steps, which is little to learn from: use more epochs, or a smaller"
+    hint = "This fit takes only 2 optimizer steps, which is rarely enough. Use more epochs or a"
     model = compiled()
     rates(model, epochs=1)
     assert hint in capsys.readouterr().out
     rates(model, epochs=5)
-    assert "little to learn from" not in capsys.readouterr().out
+    assert "rarely enough" not in capsys.readouterr().out

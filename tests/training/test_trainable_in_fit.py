@@ -105,7 +105,7 @@ def test_thawing_takes_effect_at_once(act, learning, when):
 def test_it_says_what_learns_now(capsys):
     model = head_only()
     fitted(model, thaw_layer, "epoch begin")
-    assert "90 of 354 parameters train." in capsys.readouterr().out.splitlines()
+    assert "90 of 354 parameters are trainable." in capsys.readouterr().out.splitlines()
 
 
 def test_freezing_takes_effect_at_once():
