@@ -42,13 +42,13 @@ class CheckedModel(WeightedModel):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
-    def _positions(self) -> int:
+    def _max_positions(self) -> int:
         return FAMILIES[self.config["model_type"]].max_length(self.config)
 
     def _complete_inputs(self, inputs: Any) -> dict:
         # A clone of the graph has no `info`, so limits and sizes are unknown.
         has_info = hasattr(self, "info")
-        limit = self._positions if has_info else None
+        limit = self._max_positions if has_info else None
         sizes = sizes_of(self.config) if has_info else None
         return complete(inputs, inputs_struct(self), limit, sizes)
 
@@ -95,7 +95,7 @@ class CheckedModel(WeightedModel):
             pairs = isinstance(self.loss, PairSimilarity)  # a pair is two rows
             with asserting() as assertions:
                 targets = None if pairs else targets_of(x, y)
-                check_sizes(x, targets, None if pairs else weights, self._positions)
+                check_sizes(x, targets, None if pairs else weights, self._max_positions)
             data = after(assertions, data)
         with asserting() as assertions:
             self._validated(*keras.utils.unpack_x_y_sample_weight(data))

@@ -64,8 +64,8 @@ class FineTuneModel(ExplainedModel):
         >>> model = ft.load(checkpoint, labels=train.labels)
         >>> model.compile()
         >>> history = model.fit(train.batches(model, batch_size=4), verbose=0)
-        >>> model({"input_ids": np.array([[2, 5, 3]])}).shape
-        TensorShape([1, 2])
+        >>> tuple(model({"input_ids": np.array([[2, 5, 3]])}).shape)
+        (1, 2)
     """
 
     info: ModelInfo
@@ -125,7 +125,7 @@ class FineTuneModel(ExplainedModel):
     @property
     def max_length(self) -> int:
         """The maximum number of tokens of a text, including special tokens."""
-        limits = (self._positions, self.tokenizer.model_max_length, self.info.max_length)
+        limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:

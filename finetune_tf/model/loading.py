@@ -234,7 +234,7 @@ def _choose_labels(
 def _stored_labels(
     source: Checkpoint, problem_type: str | None, trained: list[Weight] | None
 ) -> Labels:
-    """Returns the labels of the config, or generic ones in the number of the head's outputs."""
+    """Returns the labels of the config, or generic ones, one for each output of the head."""
     names = source.config.get("id2label") or {}
     problem_type = problem_type or source.config.get("problem_type")
     stored = [names[key] for key in sorted(names, key=int)]

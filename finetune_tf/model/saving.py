@@ -176,7 +176,7 @@ def _write_files(
 
 
 def tokenizer_or_none(model: Any) -> Any:
-    """Returns the tokenizer; prints a message and returns None if there is none to be read."""
+    """Returns the tokenizer, or prints a message and returns None if it cannot be read."""
     try:
         return model.tokenizer
     except FinetuneError as error:

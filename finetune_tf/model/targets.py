@@ -115,8 +115,8 @@ def checked_targets(
         expected = "between 0 and 1, one for each label" if kind == "several" else "between 0 and 1"
         lowest = -1 if fit.takes == "outputs" else 0  # hinge losses also accept -1 and 1
         message = (
-            f"Targets must be numbers {expected}, found {{found}}. No target value is ignored "
-            "here: leave out such rows, or give them the weight 0."
+            f"Targets must be numbers {expected}, found {{found}}. This loss does not ignore any "
+            "target value: leave out such rows, or give them the weight 0."
         )
         check_range(targets, lowest, 1, message)
     return targets

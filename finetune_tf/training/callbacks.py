@@ -96,7 +96,7 @@ class ApplyLeftover(keras.callbacks.Callback):
     Example:
         >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> network.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
-        >>> x, y = np.ones((12, 3)), np.ones(12)  # three batches: one complete step and a half
+        >>> x, y = np.ones((12, 3)), np.ones(12)  # three batches: a step and a half
         >>> callbacks = [ft.callbacks.ApplyLeftover()]
         >>> history = network.fit(x, y, batch_size=4, callbacks=callbacks, verbose=0)
     """
@@ -248,7 +248,7 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
             raise fit_errors.non_finite_validation(self.model, loss, epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Raises an error if the last step made weights NaN or infinite, after its loss."""
+        """Raises an error if the last step, after its loss, made weights NaN or infinite."""
         fit_errors.check_weights(self.model)
 
 

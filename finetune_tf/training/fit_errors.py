@@ -244,7 +244,7 @@ def refuse_ruined(model: keras.Model, call: str) -> None:
 
 
 def _non_finite_paths(model: keras.Model, variables: list | None = None) -> list[str]:
-    """Returns the paths of the variables, by default the trainable ones, with NaN or infinity."""
+    """Returns the paths of variables (by default, trainable ones) that contain NaN or infinity."""
     sync_state(model)
     return [
         variable.path

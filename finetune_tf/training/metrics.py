@@ -113,12 +113,12 @@ class OnLogits(keras.metrics.Metric):
         weight = None if sample_weight is None else ops.cast(sample_weight, "float32")
         if has_rows:
             rows = ops.reshape(ops.cast(y_true, "float32"), (-1, outputs))
-            numbers = ops.argmax(rows, axis=-1)
+            indices = ops.argmax(rows, axis=-1)
         else:
-            numbers = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-            counted = ops.not_equal(numbers, IGNORED)
-            numbers = ops.where(counted, numbers, 0)
-            rows = ops.one_hot(numbers, outputs) if self._targets == "rows" else None
+            indices = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+            counted = ops.not_equal(indices, IGNORED)
+            indices = ops.where(counted, indices, 0)
+            rows = ops.one_hot(indices, outputs) if self._targets == "rows" else None
             if weight is None:
                 weight = ops.cast(counted, self.metric.dtype)  # IoU metrics count in integers
             else:
@@ -126,9 +126,9 @@ class OnLogits(keras.metrics.Metric):
         if self._targets == "second_class":
             # The sigmoid of the difference is the softmax probability of the second class.
             logits = logits[:, 1:] - logits[:, :1]
-            targets = rows[:, 1:] if has_rows else ops.cast(numbers, "float32")[:, None]
+            targets = rows[:, 1:] if has_rows else ops.cast(indices, "float32")[:, None]
         else:
-            targets = rows if self._targets == "rows" else numbers
+            targets = rows if self._targets == "rows" else indices
         if weight is not None and has_rows:
             weight = ops.reshape(weight, (-1,))
         self.metric.update_state(targets, self._predictions(logits), weight)
@@ -328,7 +328,7 @@ def _has_threshold_zero(name: str, config: dict) -> bool:
     """Returns whether all thresholds are 0 or less, which makes sense for logits only."""
     found = config.get("threshold", None if name == "AUC" else config.get("thresholds"))
     found = found if isinstance(found, list | tuple) else [found]
-    return all(isinstance(number, int | float) and number <= 0 for number in found)
+    return all(isinstance(value, int | float) and value <= 0 for value in found)
 
 
 def _misfit_message(name: str, kind: Kind) -> str:

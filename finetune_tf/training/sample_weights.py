@@ -57,16 +57,16 @@ def class_weights(
     count = 2 if kind == "yes_no" else classes
     weights, seen = np.ones(count, dtype="float32"), {}
     for key, weight in given.items():
-        number = _class_index(key, kind, labels, count, tokenizer)
-        if number is None:
+        index = _class_index(key, kind, labels, count, tokenizer)
+        if index is None:
             known = ", ".join(labels) if labels is not None else "the words of the vocabulary"
             raise ArgumentError(
                 f"class_weight contains the class {key!r}, but the model's classes are the indices "
                 f"from 0 to {count - 1}, or {known}."
             )
-        if number in seen:
+        if index in seen:
             raise ArgumentError(
-                f"class_weight contains class {number} twice, as {seen[number]!r} and as {key!r}."
+                f"class_weight contains class {index} twice, as {seen[index]!r} and as {key!r}."
             )
         is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
         if not is_number or not math.isfinite(weight) or weight < 0:
@@ -74,7 +74,7 @@ def class_weights(
                 "A class weight must be a finite number of at least 0, found "
                 f"{weight!r} for {key!r}."
             )
-        weights[number], seen[number] = weight, key
+        weights[index], seen[index] = weight, key
     return weights
 
 
@@ -118,11 +118,10 @@ def by_class(weights: np.ndarray, targets: Any, kind: Kind, rank: int) -> Any:
         return weights[0] + yes * (weights[1] - weights[0])  # (batch,)
     if len(targets.shape) > rank and targets.shape[-1] != 1:
         return ops.sum(ops.cast(targets, "float32") * weights, axis=-1)  # (batch, …)
-    number = ops.cast(_squeezed(targets, rank), "int32")
-    counted = ops.not_equal(number, IGNORED)
+    indices = ops.cast(_squeezed(targets, rank), "int32")
+    counted = ops.not_equal(indices, IGNORED)
     # An index outside of the classes is reported by the loss, not here.
-    inside = ops.clip(number, 0, last)
-    return ops.take(weights, inside) * ops.cast(counted, "float32")
+    return ops.take(weights, ops.clip(indices, 0, last)) * ops.cast(counted, "float32")
 
 
 def times(weights: Any, of_classes: Any) -> Any:

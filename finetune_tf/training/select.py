@@ -250,12 +250,12 @@ def _block_selector(start: int, stop: int | None, name: str, /, **arguments: Any
 
     def choose(all_: list[Stage]) -> list[Stage]:
         found = [s for s in all_ if s.role == "block" and (chain is None or _is_in_chain(s, chain))]
-        for number in (start, stop):
-            if number is not None and not -len(found) <= number <= len(found):
-                where = "the model" if chain is None else f"the chain {chain!r}"
+        for bound in (start, stop):
+            if bound is not None and not -len(found) <= bound <= len(found):
+                owner = "the model" if chain is None else f"the chain {chain!r}"
                 raise ModelError(
                     f"The selector {selector} selects blocks beyond the {len(found)} blocks of "
-                    f"{where}."
+                    f"{owner}."
                 )
         return found[start:stop]
 

@@ -58,7 +58,7 @@ class PairSimilarity(keras.losses.Loss):
             )
         if len(y_true.shape) == 2 and y_true.shape[1] == 0:
             return super().__call__(y_true, y_pred, sample_weight)
-        if sample_weight is not None:  # weights are passed with the scores: `call` has no argument
+        if sample_weight is not None:  # passed along with the scores: `call` accepts no weights
             columns = [ops.reshape(ops.cast(c, "float32"), (-1,)) for c in (y_true, sample_weight)]
             y_true = ops.stack(columns, axis=1)  # (n, 2)
         return super().__call__(y_true, y_pred)

@@ -172,7 +172,7 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
 
 def check_padding(model: keras.Model, case: Case) -> None:
     """A row's output depends neither on how much padding follows nor on what stands there."""
-    room = model._positions - case.real.shape[1]
+    room = model._max_positions - case.real.shape[1]
     padded = dict(case.inputs)
     for name, array in case.inputs.items():
         fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0

@@ -1,4 +1,4 @@
-"""Batches whose numbers a step alone sees: what is wrong is told before it changes the model."""
+"""Invalid values in batches of a dataset raise errors before they change the model."""
 
 import re
 
@@ -70,7 +70,7 @@ def test_right_batches_pass(case):
 @pytest.mark.parametrize("rows", [2, 3])
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_sizes_after_batches_of_other_sizes(rows, method):
-    """Steps traced for other sizes serve a batch whose sizes do not fit."""
+    """A step traced for other sizes runs on a batch whose sizes do not match."""
     model = small_task_model("one label")
     with messages.quiet():
         model.compile(keras.optimizers.SGD(0.0))
@@ -84,7 +84,7 @@ def test_sizes_after_batches_of_other_sizes(rows, method):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 def test_odd_batches_of_any_size(model):
-    """Masks of yes and no, and texts for targets, where no size is known before the step."""
+    """Boolean masks, and texts as targets, with sizes that are unknown before the step."""
     mask = np.ones(IDS.shape, bool)
     model.evaluate(of_any_size({"input_ids": IDS, "attention_mask": mask}, LABELS), verbose=0)
     with pytest.raises(DataError, match="Targets must be numbers, found texts in the batches"):

@@ -1,4 +1,4 @@
-"""`keras.models.clone_model` copies layers, and nothing of what a model of ours knows."""
+"""`keras.models.clone_model` copies layers, but not the metadata of a model."""
 
 import re
 

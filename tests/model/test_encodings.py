@@ -1,4 +1,4 @@
-"""What tokenizers give goes into fit, evaluate and predict as it is."""
+"""fit, evaluate and predict accept the output of tokenizers unchanged."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""`evaluate`, `predict` and the calls on one batch say what is wrong, as `fit` does."""
+"""`evaluate`, `predict` and the methods on one batch raise the same clear errors as `fit`."""
 
 import re
 

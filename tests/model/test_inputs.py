@@ -1,4 +1,4 @@
-"""What a model may be called with, and how each road to it refuses the rest."""
+"""Valid inputs of a model, and errors for invalid inputs in all methods."""
 
 import re
 
@@ -20,7 +20,7 @@ def bert(tiny_bert):
 
 @pytest.fixture(scope="module")
 def encoded(bert):
-    """Two texts of the same length, as the tokenizer gives them."""
+    """Two texts of the same length, encoded by the tokenizer."""
     return dict(bert.tokenizer(["the film was good", "a dull long story"], return_tensors="np"))
 
 
@@ -166,10 +166,10 @@ class TestRefused:
         arrays = np.zeros((2, 4), "int32"), np.array([0, label])
         with pytest.raises(DataError, match=re.escape(message)):
             small_model().fit(*arrays, verbose=0)
-        batches = tf.data.Dataset.from_tensors(arrays)  # whose numbers only a step sees
+        batches = tf.data.Dataset.from_tensors(arrays)  # whose values are known in the step only
         with pytest.raises(DataError, match=re.escape(message)) as raised:
             small_model().fit(batches, verbose=0)
-        assert raised.value.__suppress_context__  # Keras's own has a hundred lines
+        assert raised.value.__suppress_context__  # Keras's own error has a hundred lines
 
     @pytest.mark.parametrize("road", ROADS)
     def test_more_tokens_than_positions(self, road):
@@ -205,7 +205,7 @@ class TestInsideAnotherModel:
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
     def test_cut_in_two_at_a_stage(self, bert, encoded):
-        """Feature extraction: the model up to a block is a model too."""
+        """Feature extraction: the layers up to a block form a model."""
         trunk = keras.Model(bert.inputs, bert.get_layer("block_0").output)
         inputs = {name: encoded[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
         assert trunk.predict(inputs, verbose=0).shape == (2, encoded["input_ids"].shape[1], 24)

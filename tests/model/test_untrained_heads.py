@@ -92,7 +92,7 @@ def test_any_way_of_training_counts(model, train, tmp_path):
     assert untrained_layers(model) == ["classifier"]
     train(model, tmp_path)
     assert untrained_layers(model) == []
-    assert model.info.initial_weights == {}  # nothing is compared from here on
+    assert model.info.initial_weights == {}  # no more comparisons from here on
 
 
 def test_the_frozen_head_of_a_feature_model_counts_with_the_whole(model, examples):
@@ -152,7 +152,7 @@ def test_a_model_from_a_config_remembers_it(tmp_path):
 def test_a_pooler_that_is_new_is_named_with_the_classifier(base, tmp_path):
     words = ft.load(base, "fill-mask")
     words.set_weights([weight + 0.01 for weight in words.get_weights()])
-    folder = words.save_pretrained(tmp_path / "words")  # holds no pooler
+    folder = words.save_pretrained(tmp_path / "words")  # contains no pooler
     assert untrained_layers(ft.load(folder, labels=2)) == ["pooler", "classifier"]
 
 

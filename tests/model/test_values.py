@@ -1,4 +1,4 @@
-"""Numbers that a model would read as others: refused at every door, or left as they are."""
+"""Invalid values of inputs and targets are rejected by all methods; valid ones are unchanged."""
 
 import re
 
@@ -28,7 +28,7 @@ def model(models):
     return models["one label"]
 
 
-#: Where numbers are known, and looked at.
+#: Calls in which the values are known and checked.
 DOORS = {
     "call": lambda model, x: model(x),
     "call with tensors": lambda model, x: model({n: tf.constant(v) for n, v in x.items()}),
@@ -166,7 +166,7 @@ WRONG_TARGETS = {
         np.full((ROWS, 3), 1.5),
         "Targets must be numbers between 0 and 1, one for each label",
     ),
-    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. No target value is i"),
+    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. This loss does not i"),
     "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets must be finite numbers"),
     "numbers": (
         "number",
@@ -187,7 +187,7 @@ def test_targets(models, door, wrong):
 
 
 def test_whole_floats_are_class_numbers(models):
-    """A column of a table with a gap in it is one of floats."""
+    """A column of a table with a missing value has the dtype float."""
     for case in ("one label", "tokens", "words", "answers"):
         ids, targets = rows_for(case)
         expected = models[case].evaluate(ids, targets, verbose=0, return_dict=True)["loss"]
@@ -197,7 +197,7 @@ def test_whole_floats_are_class_numbers(models):
 
 
 class TestTokenized:
-    """Columns that somebody tokenized are looked at before they become batches."""
+    """Tokenized columns are checked before they are batched."""
 
     def test_labels(self, models):
         rows = {"input_ids": list(IDS)}
@@ -233,7 +233,7 @@ def test_the_old_classes(tiny_bert):
 
 
 def test_a_mask_of_other_numbers_in_a_traced_call_means_tokens(model):
-    """Nobody sees them there; -1 and 2 once hid all tokens, or made them count twice."""
+    """Values are unknown in a traced step; -1 and 2 used to hide tokens or count them twice."""
     mask = np.array([[1, 1, 1, 0]] * ROWS, "int32")
     expected = model({"input_ids": IDS, "attention_mask": mask})
     call = tf.function(lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}))

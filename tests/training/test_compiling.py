@@ -1,4 +1,4 @@
-"""What compile understands: nothing at all, old scripts, and mistakes that would not learn."""
+"""Arguments of `compile`: defaults, names as in old scripts, and common mistakes."""
 
 import math
 import re
@@ -199,7 +199,7 @@ class TestMistakes:
 
 def test_memory_that_runs_out_says_what_to_reduce(model, monkeypatch):
     class ResourceExhaustedError(Exception):
-        """Called as TensorFlow's is."""
+        """Has the name of TensorFlow's class."""
 
     def exhausted(*args, **kwargs):
         raise ResourceExhaustedError("OOM when allocating tensor\nmany lines")

@@ -1,4 +1,4 @@
-"""The line that names the device, and the GPU that nobody uses."""
+"""The message about the device, and the warning about an unused GPU."""
 
 import platform
 import shutil
@@ -14,7 +14,7 @@ from finetune_tf.training.devices import _cpu_flags, device_line, policy_of
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Says which GPUs TensorFlow sees and whether there is an NVIDIA driver."""
+    """Simulates the GPUs that TensorFlow finds and an NVIDIA driver."""
 
     def machine(gpus, has_driver):
         found = "/usr/bin/nvidia-smi" if has_driver else None

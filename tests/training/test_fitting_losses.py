@@ -1,4 +1,4 @@
-"""Every loss of Keras and of the presets, on every kind of model: it fits, or is refused."""
+"""All losses of Keras and of the presets on all kinds of models: they fit or are rejected."""
 
 import re
 
@@ -39,7 +39,9 @@ FITS = {
 }
 
 
-FITS = {names: cases for names, cases in FITS.items() if hasattr(L, names[0])}  # of this Keras
+FITS = {
+    names: cases for names, cases in FITS.items() if hasattr(L, names[0])
+}  # in the installed version of Keras
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def models():
 
 
 def in_every_form(names):
-    """A loss by each of its names, as a function, a class, an object, a config, in containers."""
+    """A loss in all forms: by name, as a function, a class, an object, a config, in containers."""
     cls = getattr(L, names[0])
     whole = {"from_logits": True} if LOSSES[names[0]].takes == "logits" else {}
     yield from names

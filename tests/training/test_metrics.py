@@ -1,4 +1,4 @@
-"""Metrics in every form that Keras takes mean the right thing for each task."""
+"""Metrics in all forms that Keras accepts have correct values for each task."""
 
 import re
 
@@ -25,7 +25,7 @@ def compiled(case, metrics, loss=None, **kwargs):
 
 
 def measured(case, metrics, loss=None, targets=None, weights=None, **kwargs):
-    """What evaluate says, with the logits and targets that count: rows (n, classes) and (n, …)."""
+    """Results of `evaluate`, with the counted logits (n, classes) and targets (n, …)."""
     model = compiled(case, metrics, loss, **kwargs)
     ids, given = rows_for(case)
     given = given if targets is None else targets
@@ -116,7 +116,7 @@ def log_loss(rows, chances):
 
 
 def yes_no(targets, chances):
-    """Of yes and no with their chances: what the metrics of yes and no say."""
+    """The expected values of the binary metrics, from targets and probabilities."""
     said = chances > 0.5
     return {
         "binary_accuracy": (said == targets).mean(),

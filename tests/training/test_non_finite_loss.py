@@ -1,4 +1,4 @@
-"""A loss that is NaN or infinite ends a fit with an error that says where, and what to do."""
+"""A NaN or infinite loss stops a fit with an error that says where it occurred and what to do."""
 
 import re
 
@@ -22,7 +22,7 @@ def with_nan_at(row):
 
 
 def squared_error(targets, outputs):
-    """A loss that somebody wrote: what its targets may be is not looked at."""
+    """A custom loss, whose targets are not checked."""
     return keras.ops.mean(keras.ops.square(targets[:, None] - outputs))
 
 
@@ -90,7 +90,7 @@ def test_the_last_step_is_seen_by_no_loss():
 
 
 def test_validation_data():
-    message = r"The loss over the validation data is nan after epoch 1, .*The weights are finite"
+    message = r"The validation loss is nan after epoch 1, .*The weights are finite"
     with pytest.raises(ModelError, match=message):
         fit(regressor(), SCORES, validation_data=dataset(with_nan_at(0)))
 
@@ -113,7 +113,7 @@ def test_keras_own_callback_stops_without_an_error():
 
 
 def test_steps_that_loss_scaling_skips_are_none():
-    """A scale so high that gradients overflow at first: the loss itself is finite."""
+    """A loss scale so high that gradients overflow at first, while the loss is finite."""
     model = small_model()
     inner = keras.optimizers.SGD(0.1)
     model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**127))

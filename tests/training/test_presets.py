@@ -1,4 +1,4 @@
-"""What presets contain, and that each fits what the task gives it."""
+"""The content of presets, and that each one fits the outputs of its task."""
 
 import re
 

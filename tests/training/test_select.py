@@ -1,4 +1,4 @@
-"""Which variables a selector means."""
+"""The variables that selectors match."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def paths(selector, model):
 
 
 def layers(selector, model):
-    """The layers that the selected variables are in, each once."""
+    """Returns the layers of the selected variables, without duplicates."""
     return list(dict.fromkeys(path.split("/")[0] for path in paths(selector, model)))
 
 
@@ -111,7 +111,7 @@ def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
 
 @pytest.fixture(scope="module")
 def headless(tiny_bert):
-    """A model that gives vectors of texts, with no layer on top of the checkpoint's."""
+    """A model for text embeddings, without any layer on top of the checkpoint."""
     return ft.load(tiny_bert, "feature-extraction")
 
 

@@ -1,4 +1,4 @@
-"""Weights per text, per target and per class: the loss is what NumPy makes of its definition."""
+"""Sample weights and class weights: the loss equals its definition computed with NumPy."""
 
 import re
 
@@ -37,7 +37,7 @@ def models(tiny_bert):
 
 
 def terms(case, logits, targets):
-    """The loss of each target, and whether it counts; (rows, labels) for several labels."""
+    """The loss of each target, and whether it is counted; (rows, labels) for several labels."""
     logits = np.asarray(logits, "float64")
     if case == "number":
         return (logits[:, 0] - targets) ** 2, np.ones(len(targets))
@@ -67,7 +67,7 @@ def loss_of(losses, counted, weights):
 
 
 def every_way(model, ids, targets, weights=None, **kwargs):
-    """The loss of fit, evaluate, train_on_batch and test_on_batch; with no class, of a dataset."""
+    """The losses of all methods; without class weights, also with a dataset."""
     given = {} if weights is None else {"sample_weight": weights.astype("float32")}
     one = {"batch_size": len(targets), "verbose": 0}
     yield model.fit(ids, targets, **given, **kwargs, **one).history["loss"][0]
@@ -125,7 +125,7 @@ def test_weights_of_classes(models, case, names):
     found = list(every_way(models[case], ids, targets, class_weight=given))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     without = models[case].evaluate(ids, targets, verbose=0, return_dict=True)["loss"]
-    assert without == pytest.approx(loss_of(losses, counted, 1), rel=1e-5)  # and not ever after
+    assert without == pytest.approx(loss_of(losses, counted, 1), rel=1e-5)  # and only for that call
 
 
 @pytest.mark.parametrize("case", BY_CLASS)
@@ -167,7 +167,7 @@ def test_labels_among_the_inputs(models):
 
 @pytest.mark.parametrize("case", WEIGHED)
 def test_weights_of_texts_with_their_targets_among_the_inputs(models, case):
-    """Keras leaves weights out where there are no targets beside the inputs."""
+    """Keras ignores sample weights if targets are not passed separately."""
     model, (ids, targets) = models[case], rows_for(case)
     losses, counted = terms(case, model(ids), targets)
     expected = loss_of(losses, counted, of_texts(TEXTS, losses))
@@ -200,7 +200,7 @@ def test_arguments_by_their_place(models):
 
 @pytest.mark.parametrize("case", ["one label", "number"])
 def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
-    """TensorFlow would go on with targets of an unknown number of axes."""
+    """TensorFlow would trace the step again with targets of unknown rank."""
     model, (ids, targets) = models[case], rows_for(case)
     expected = loss_of(*terms(case, model(ids), targets), 1)
     for given in (targets, targets[:, None], targets, targets[:, None].tolist()):
@@ -227,7 +227,7 @@ def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
     ],
 )
 def test_for_every_loss_that_fits(models, case, loss, capsys):
-    """A class of weight 0 and one of weight 2: as if the targets of the first were not there."""
+    """A class weight of 0 has the effect of removing the targets of the class."""
     model, (ids, targets) = small_task_model(case), rows_for(case)
     model.compile(keras.optimizers.SGD(0.0), loss())
     count = 3
