@@ -24,7 +24,7 @@ def encoded(bert):
     return dict(bert.tokenizer(["the film was good", "a dull long story"], return_tensors="np"))
 
 
-ROADS = {
+METHODS = {
     "call": lambda model, inputs: model(inputs),
     "predict": lambda model, inputs: model.predict(inputs, verbose=0),
     "fit": lambda model, inputs: model.fit(inputs, np.zeros(2), verbose=0),
@@ -70,10 +70,10 @@ class TestLeftOut:
         np.testing.assert_array_equal(bert(tensors), expected)
         np.testing.assert_array_equal(bert(tensors | {"attention_mask": None}), expected)
 
-    @pytest.mark.parametrize("road", ["predict", "stateless"])
-    def test_on_other_roads(self, bert, encoded, road):
-        result = ROADS[road](bert, {"input_ids": encoded["input_ids"]})
-        logits = result[0] if road == "stateless" else result
+    @pytest.mark.parametrize("method", ["predict", "stateless"])
+    def test_other_methods(self, bert, encoded, method):
+        result = METHODS[method](bert, {"input_ids": encoded["input_ids"]})
+        logits = result[0] if method == "stateless" else result
         np.testing.assert_allclose(logits, bert(encoded), atol=1e-6)
 
     def test_order_of_a_dict_does_not_matter(self, bert, encoded):
@@ -97,21 +97,21 @@ def test_what_tokenizers_add_is_dropped(bert, encoded):
 
 
 class TestRefused:
-    @pytest.mark.parametrize("road", ROADS)
-    def test_an_unknown_input_is_named(self, road):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_an_unknown_input_is_named(self, method):
         inputs = {"input_ids": np.zeros((2, 4), "int32"), "input_mask": np.ones((2, 4), "int32")}
         message = (
             "The model expects the inputs input_ids, token_type_ids, attention_mask (only "
             "input_ids is required), found input_ids, input_mask; unknown: input_mask."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), inputs)
+            METHODS[method](small_model(), inputs)
 
-    @pytest.mark.parametrize("road", ROADS)
-    def test_without_input_ids(self, road):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_without_input_ids(self, method):
         message = "(only input_ids is required), found attention_mask."
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), {"attention_mask": np.ones((2, 4), "int32")})
+            METHODS[method](small_model(), {"attention_mask": np.ones((2, 4), "int32")})
 
     def test_nothing(self, bert):
         with pytest.raises(ModelError, match=re.escape("(only input_ids is required), found none")):
@@ -171,14 +171,14 @@ class TestRefused:
             small_model().fit(batches, verbose=0)
         assert raised.value.__suppress_context__  # Keras's own error has a hundred lines
 
-    @pytest.mark.parametrize("road", ROADS)
-    def test_more_tokens_than_positions(self, road):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_more_tokens_than_positions(self, method):
         message = (
             "The texts have 33 tokens, but the model has positions for 32. Truncate them: use "
             "Examples.batches(model) or tokenizer(…, truncation=True)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), np.zeros((2, 33), "int32"))
+            METHODS[method](small_model(), np.zeros((2, 33), "int32"))
 
     def test_as_many_tokens_as_positions_are_fine(self, bert):
         assert bert(np.zeros((1, 32), "int32")).shape == (1, 2)

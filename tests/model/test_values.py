@@ -29,7 +29,7 @@ def model(models):
 
 
 #: Calls in which the values are known and checked.
-DOORS = {
+METHODS = {
     "call": lambda model, x: model(x),
     "call with tensors": lambda model, x: model({n: tf.constant(v) for n, v in x.items()}),
     "predict": lambda model, x: model.predict(x, verbose=0),
@@ -44,14 +44,14 @@ DOORS = {
 }
 
 
-DOORS |= {
+METHODS |= {
     f"{method} of a {kind}": lambda model, x, method=method, made=made: getattr(model, method)(
         made(x, LABELS), verbose=0
     )
     for method in ("fit", "evaluate", "predict")
     for kind, made in IN_A_STEP.items()
 }
-DOORS["validation with a dataset"] = lambda model, x: model.fit(
+METHODS["validation with a dataset"] = lambda model, x: model.fit(
     IDS, LABELS, validation_data=dataset(x, LABELS), verbose=0
 )
 
@@ -88,11 +88,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("door", with_slow(DOORS))
-def test_inputs(model, door, wrong):
+@pytest.mark.parametrize("method", with_slow(METHODS))
+def test_inputs(model, method, wrong):
     inputs, message = WRONG[wrong]
     with pytest.raises(ModelError, match=re.escape(message)):
-        DOORS[door](model, inputs)
+        METHODS[method](model, inputs)
 
 
 def test_what_stays_as_it_is(model):
@@ -128,7 +128,7 @@ def test_an_input_of_a_model_that_is_no_integer(model):
         model(keras.Input((None,)))
 
 
-TARGET_DOORS = {
+TARGET_METHODS = {
     "fit": lambda model, x, y: model.fit(x, y, verbose=0),
     "validation": lambda model, x, y: model.fit(
         x, np.zeros_like(y), validation_data=(x, y), verbose=0
@@ -139,7 +139,7 @@ TARGET_DOORS = {
     "among the inputs": lambda model, x, y: model.fit({"input_ids": x, "labels": y}, verbose=0),
     "tensors": lambda model, x, y: model.evaluate(x, tf.constant(y), verbose=0),
 }
-TARGET_DOORS |= {
+TARGET_METHODS |= {
     f"{method} of a {kind}": lambda model, x, y, method=method, made=made: getattr(model, method)(
         made(x, y), verbose=0
     )
@@ -177,13 +177,13 @@ WRONG_TARGETS = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_TARGETS)
-@pytest.mark.parametrize("door", with_slow(TARGET_DOORS))
-def test_targets(models, door, wrong):
+@pytest.mark.parametrize("method", with_slow(TARGET_METHODS))
+def test_targets(models, method, wrong):
     case, targets, message = WRONG_TARGETS[wrong]
-    if " of a " in door and case in ("one label", "tokens") and targets.dtype.kind == "f":
+    if " of a " in method and case in ("one label", "tokens") and targets.dtype.kind == "f":
         message = "Class indices must be integers, found floats in the batches."
     with pytest.raises(DataError, match=re.escape(message)):
-        TARGET_DOORS[door](models[case], IDS, targets)
+        TARGET_METHODS[method](models[case], IDS, targets)
 
 
 def test_whole_floats_are_class_numbers(models):
