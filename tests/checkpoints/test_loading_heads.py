@@ -177,7 +177,7 @@ def test_auto_pooling_is_the_one_of_the_checkpoint(tmp_path, modes, pooling):
 
 def test_poolings_that_are_not_there(tmp_path):
     folder = pooled(tmp_path, pooling_mode_max_tokens=True)
-    message = r"was trained with the pooling 'pooling_mode_max_tokens', which is not supported. Choose "
+    message = r"was trained with the pooling 'pooling_mode_max_tokens', which is not supported. Ch"
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder, labels=2)
     assert ft.load(folder, labels=2, pooling="mean").info.pooling == "mean"
