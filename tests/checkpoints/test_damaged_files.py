@@ -52,7 +52,7 @@ def test_names_that_no_tensor_has(copied, name):
     header = json.dumps({name: TENSOR}).encode()
     weights = copied / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(CheckpointError, match="lacks 37 tensors that its config asks for") as error:
+    with pytest.raises(CheckpointError, match="lacks 37 tensors that its config requires") as error:
         ft.load(copied)
     assert len(str(error.value)) < 1000
     assert "\x1b" not in str(error.value)
@@ -99,7 +99,7 @@ def test_hdf5_that_says_nothing_of_its_layers(tmp_path):
         for group in file.values():
             for name in list(group.attrs):
                 del group.attrs[name]
-    with pytest.raises(CheckpointError, match="lacks 37 tensors that its config asks for"):
+    with pytest.raises(CheckpointError, match="lacks 37 tensors that its config requires"):
         ft.load(folder)
 
 

@@ -41,8 +41,8 @@ def test_what_a_classifier_writes(tiny_bert, tmp_path, capsys):
     assert model.save_pretrained(tmp_path / "new" / "out") == tmp_path / "new" / "out"
     assert capsys.readouterr().out == (
         f"Saved {tmp_path}/new/out; opens in transformers.BertForSequenceClassification.\n"
-        "Nobody has trained the head of this model (classifier): its weights are the random ones "
-        "of the load, so what it says about texts means nothing.\n"
+        "The head of this model (classifier) is not trained: its weights are the random initial "
+        "values, so its predictions are meaningless.\n"
     )
     out = tmp_path / "new" / "out"
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(files(out))
@@ -225,7 +225,10 @@ def test_weights_that_are_no_numbers_are_not_written(model, tmp_path, write, num
     kernel = model.get_layer("block_0").weights[-1]
     ft.train_only(model, ft.select.head())  # what is frozen is looked at, too
     kernel.assign(np.full(kernel.shape, number))
-    message = f"wrote nothing: 1 of the model's 41 variables hold NaN or infinity, {kernel.path}"
+    message = (
+        "wrote nothing: 1 of the model's 41 variables contain NaN or infinity, for example "
+        f"{kernel.path}"
+    )
     with pytest.raises(ModelError, match=message):
         getattr(model, write)(folder)
     assert bytes_of(folder) == before

@@ -124,8 +124,8 @@ def test_a_missing_tensor_is_no_silent_random_one(copied):
     tensors["surplus"] = tensors.pop("bert.encoder.layer.1.attention.self.query.bias")
     write_weights(copied, tensors)
     message = (
-        r"lacks 1 tensors that its config asks for, the one for block_1/attention/query/bias "
-        r"among them; found but unused: \['surplus'\]"
+        r"lacks 1 tensors that its config requires, for example the one for "
+        r"block_1/attention/query/bias; found but unused: \['surplus'\]"
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)

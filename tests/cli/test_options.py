@@ -221,7 +221,7 @@ def test_a_head_that_nobody_has_trained_is_an_error(
     given = {"predict": ["a good film"], "evaluate": [table], "export": [tmp_path / "served"]}
     assert run(monkeypatch, command, base, *given[command]) == 2
     printed = capsys.readouterr()
-    assert "finetune-tf: Nobody has trained the head of this model (classifier)" in printed.err
+    assert "finetune-tf: The head of this model (classifier) is not trained" in printed.err
     assert "or train this one first: finetune-tf train." in printed.err
     assert not (tmp_path / "served").exists()
 

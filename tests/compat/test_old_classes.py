@@ -229,7 +229,7 @@ def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
     [
         (lambda m: m(inputs_embeds=np.zeros((1, 2, 24))), ModelError, "inputs_embeds is not supp"),
         (lambda m: m(IDS, position_ids=IDS), ModelError, "position_ids is not supported; the mod"),
-        (lambda m: m(attention_mask=MASK), ModelError, "takes the inputs input_ids, token_type"),
+        (lambda m: m(attention_mask=MASK), ModelError, "expects the inputs input_ids, token_ty"),
         (lambda m: m(IDS, nonsense=1), TypeError, "nonsense"),
         (lambda m: m("good"), ModelError, r"found a str. For plain texts use ft.predict\(model"),
         (lambda m: m(["good", "bad"]), ModelError, r"found a str. For plain texts use ft.pred"),
@@ -244,7 +244,7 @@ def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
         (
             lambda m: m.fit({"input_ids": IDS, "attention_mask": MASK}, verbose=0),
             DataError,
-            r"no labels to learn from: .*inputs\['labels'\]; found the inputs input_ids, attention",
+            r"no labels to train on: .*inputs\['labels'\]; found the inputs input_ids, attention",
         ),
     ],
 )

@@ -51,11 +51,13 @@ def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, caps
         tiny_bert, reviews, reviews, policy="head-first", epochs=1, pooling="mean", batch_size=16
     )
 
-    counts = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    counts = [
+        line for line in capsys.readouterr().out.splitlines() if "parameters are trainable" in line
+    ]
     total = ft.count_parameters(result.model)[1]
     assert counts == [
-        f"50 of {total:,} parameters train.",
-        f"{total:,} of {total:,} parameters train.",
+        f"50 of {total:,} parameters are trainable.",
+        f"{total:,} of {total:,} parameters are trainable.",
     ]
     assert len(result.history["val_accuracy"]) == 2
     assert result.report is None
@@ -145,7 +147,9 @@ def test_phases_of_ones_own(tiny_bert, reviews, capsys):
     result = ft.finetune(tiny_bert, reviews, reviews, policy=policy, epochs=2)
 
     assert len(result.history["loss"]) == 1 + 2
-    told = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    told = [
+        line for line in capsys.readouterr().out.splitlines() if "parameters are trainable" in line
+    ]
     assert len(told) == 2
     assert not any(v.trainable for v in result.model.stages[0].variables)
 

@@ -51,7 +51,7 @@ def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
 def test_a_regression_starts_from_the_training_mean(base, capsys):
     years = ft.data.from_arrays(GOOD * 4 + BAD * 4, [1990.5, 2010.5] * 8, name="years")
     result = ft.finetune(base, years, years, epochs=1, learning_rate=1e-5, keep="last", verbose=0)
-    assert "The output starts from the mean of the training targets, 2000." in (
+    assert "The output bias is set to the mean of the training targets, 2000." in (
         capsys.readouterr().out
     )
     predicted = [prediction.score for prediction in ft.predict(result.model, GOOD + BAD)]
@@ -65,7 +65,7 @@ def test_the_mean_is_no_training(base, capsys):
     assert model.get_layer("classifier").dense.bias.numpy().tolist() == [2.0]
     capsys.readouterr()
     ft.predict(model, GOOD)
-    assert "Nobody has trained the head" in capsys.readouterr().out
+    assert "The head of this model (classifier) is not trained" in capsys.readouterr().out
 
 
 def test_a_trained_head_and_other_tasks_keep_their_bias(base, reviews, tmp_path):

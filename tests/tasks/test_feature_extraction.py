@@ -300,7 +300,9 @@ def test_what_cannot_be_learned_or_measured(unit, tiny_bert):
     with pytest.raises(DataError, match="Row 0 of arrays has the label 'entailment'"):
         named.batches(unit)
     model = ft.load(tiny_bert, "feature-extraction")
-    with pytest.raises(ModelError, match="compares two texts, but the batches hold single ones"):
+    with pytest.raises(
+        ModelError, match="compares two texts, but the batches contain single texts"
+    ):
         model.fit(single.batches(model, 4), verbose=0)
     with pytest.raises(CheckpointError, match="A model for feature-extraction has no labels"):
         ft.load(tiny_bert, "feature-extraction", labels=2)

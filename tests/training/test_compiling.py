@@ -1,4 +1,4 @@
-"""What compile understands: nothing at all, old scripts, and mistakes that would not learn."""
+"""Arguments of `compile`: defaults, names as in old scripts, and common mistakes."""
 
 import math
 import re
@@ -74,13 +74,13 @@ class TestNothingGiven:
 
 
 class TestOldScripts:
-    def test_a_loss_by_name_is_taken_on_logits(self, model, capsys):
+    def test_a_loss_by_name_is_computed_from_logits(self, model, capsys):
         model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
         assert capsys.readouterr().out.splitlines() == [
             "compile: optimizer 'sgd' gets the rate 'auto' with warm-up and linear decay, not "
             "Keras's default rate.",
-            "compile: loss 'sparse_categorical_crossentropy' is taken on logits, which is what "
-            "the model returns.",
+            "compile: loss 'sparse_categorical_crossentropy' is computed from logits, which the "
+            "model returns.",
         ]
         assert model.loss.get_config()["from_logits"] is True
 
@@ -185,7 +185,7 @@ class TestMistakes:
         model = small_model(["stars"])
         message = (
             "SparseCategoricalCrossentropy is for one label out of several, but the model's "
-            "problem type is 'regression'. Call compile() without a loss to get the one that fits."
+            "problem type is 'regression'. Call compile() without a loss to use that of"
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             model.compile(loss="sparse_categorical_crossentropy")
@@ -199,7 +199,7 @@ class TestMistakes:
 
 def test_memory_that_runs_out_says_what_to_reduce(model, monkeypatch):
     class ResourceExhaustedError(Exception):
-        """Called as TensorFlow's is."""
+        """Has the name of TensorFlow's class."""
 
     def exhausted(*args, **kwargs):
         raise ResourceExhaustedError("OOM when allocating tensor\nmany lines")

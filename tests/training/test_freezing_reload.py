@@ -1,4 +1,4 @@
-"""A `.keras` file brings everything back: what is frozen, what Adam knows, what labels mean."""
+"""A `.keras` file restores frozen variables, the optimizer state and the labels."""
 
 import re
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 
 @pytest.fixture(scope="module")
 def trained(tiny_bert):
-    """A model of which a block and some biases are frozen, after two steps."""
+    """A model with a frozen block and some frozen biases, after two steps."""
     keras.utils.set_random_seed(0)
     model = small_model(["no", "yes"], checkpoint=tiny_bert)
     with ft.messages.quiet():

@@ -1,4 +1,4 @@
-"""What presets contain, and that each fits what the task gives it."""
+"""The content of presets, and that each one fits the outputs of its task."""
 
 import re
 
@@ -93,7 +93,9 @@ def test_schedules_and_rates():
 def test_mistakes_are_named():
     with pytest.raises(ModelError, match=re.escape("There is no optimizer 'adamv'; use 'adamw'")):
         presets.cross_entropy("adamv")
-    with pytest.raises(ModelError, match="A schedule is 'linear' or 'constant', found 'cosine'."):
+    with pytest.raises(
+        ModelError, match="The schedule must be 'linear' or 'constant', found 'cosi"
+    ):
         presets.cross_entropy(schedule="cosine")
     with pytest.raises(ModelError, match="warmup_ratio is a number from 0 to below 1, found 1"):
         presets.cross_entropy(warmup_ratio=1)
