@@ -42,7 +42,7 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed
-    assert f"Everything of this run is in {tmp_path / 'run'}." in printed
+    assert f"The run is saved in {tmp_path / 'run'}." in printed
 
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["label_smoothing"] == 0.1
@@ -153,7 +153,9 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(
     for command in (["train", tiny_bert, table], ["demo"]):
         assert run(monkeypatch, *command, "--output", tmp_path / "file" / "run") == 2
         printed = capsys.readouterr()
-        assert "file/run cannot be written (Not a directory). Choose a folder" in printed.err
+        assert (
+            "file/run cannot be written (Not a directory). Choose a writable folder" in printed.err
+        )
         assert printed.out == ""
 
 

@@ -74,12 +74,13 @@ def test_a_signal_finishes_the_step_and_saves_the_best_weights(
 
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert "Stopping as soon as results are safe; a second Ctrl-C ends at once." in errors
+    assert "Stopping once results are saved; press Ctrl-C again to stop at once." in errors
     last = errors.splitlines()[-1]
     assert last.startswith("finetune-tf: Training was interrupted in epoch ")
     assert "the best one so far." in last
     assert last.endswith(
-        f"{folder} holds checkpoint, history.json, history.png, settings.json; there is no report."
+        f"{folder} contains checkpoint, history.json, history.png, settings.json; there is no "
+        "report."
     )
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert ft.predict(ft.load(folder / "checkpoint"), "a very good film").label in ("good", "bad")

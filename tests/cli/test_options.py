@@ -195,7 +195,7 @@ def test_results_are_not_replaced_unasked(kind, saved, base, table, tmp_path, mo
 
     assert run(monkeypatch, *command) == 2
     printed = capsys.readouterr()
-    assert "/out already holds " in printed.err
+    assert "/out already contains " in printed.err
     assert "or replace what is there with --overwrite." in printed.err
     assert printed.out == ""  # told before anything was loaded
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
@@ -210,7 +210,7 @@ def test_a_graph_may_stand_beside_its_own_checkpoint_only(saved, tmp_path, monke
     folder = tmp_path / "own"
     shutil.copytree(saved["text-classification"], folder)
     assert run(monkeypatch, "export", saved["token-classification"], folder) == 2
-    assert "already holds config.json" in capsys.readouterr().err
+    assert "already contains config.json" in capsys.readouterr().err
     assert not run(monkeypatch, "export", folder, folder)
 
 
@@ -248,7 +248,7 @@ def test_each_line_of_input_gives_one_of_output(saved, monkeypatch, capsys):
     found, told = said(monkeypatch, capsys, saved["text-classification"], stdin=lines)
     assert [line["text"] for line in found] == ["", "a good film", "", "\ufeff", "a bad film", ""]
     assert [("label" in line) for line in found] == [False, True, False, True, True, False]
-    assert "3 of 6 texts are empty: what is printed for them has no prediction." in told
+    assert "3 of 6 texts are empty and are printed without a prediction." in told
 
 
 def test_input_of_empty_lines_alone_or_none(saved, monkeypatch, capsys):

@@ -15,11 +15,14 @@ from finetune_tf.errors import DataError
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("TFTrainer", r"TFTrainer is gone. Write instead: model.compile\(\) and model.fit"),
-        ("pipeline", r"pipeline is gone. Write instead: ft.predict\(model, texts\)"),
+        ("TFTrainer", r"TFTrainer is not supported. Use instead: model.compile\(\) and model.fit"),
+        ("pipeline", r"pipeline is not supported. Use instead: ft.predict\(model, texts\)"),
         ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
-        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'; there are: TFAlbertForMaskedLM, "),
-        ("TFBertMainLayer", r"MainLayer is gone. Write instead: TFBertModel\(config\), which is c"),
+        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'. It has: TFAlbertForMaskedLM, "),
+        (
+            "TFBertMainLayer",
+            r"MainLayer is not supported. Use instead: TFBertModel\(config\), which h",
+        ),
         ("BertTokeniser", "Neither finetune_tf.compat nor transformers 5.* has 'BertTokeniser'"),
     ],
 )

@@ -64,7 +64,7 @@ def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
 
 @pytest.mark.parametrize("name", ["__init__", "call", "compute_loss"])
 def test_what_a_subclass_cannot_have(name):
-    with pytest.raises(ModelError, match=f"^Own cannot have a {name} of its own: "):
+    with pytest.raises(ModelError, match=f"^Own cannot override {name}: "):
         type("Own", (compat.TFBertForSequenceClassification,), {name: lambda self: None})
 
 

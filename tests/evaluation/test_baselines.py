@@ -125,5 +125,5 @@ def test_the_same_seed_gives_the_same_scores():
 def test_pairs_and_single_texts_do_not_mix():
     train = texts("a", "b", pair=["c", "d"])
 
-    with pytest.raises(DataError, match="do not fit together: only one has a text_pair"):
+    with pytest.raises(DataError, match="do not match: only one has a text_pair"):
         baseline_scores("tfidf", train, np.array([0, 1]), texts("a"), MOODS)

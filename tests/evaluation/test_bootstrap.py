@@ -109,7 +109,7 @@ def test_large_tests_are_drawn_in_pieces(monkeypatch):
     ours, theirs = targets + 0.1, targets**3
     whole = paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20)
 
-    monkeypatch.setattr("finetune_tf.evaluation.bootstrap._COUNTS_AT_ONCE", 350)
+    monkeypatch.setattr("finetune_tf.evaluation.bootstrap._MAX_COUNTS_PER_CHUNK", 350)
 
     assert paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20) == whole
 

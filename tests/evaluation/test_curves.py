@@ -15,5 +15,5 @@ def test_one_picture_a_metric_with_loss_first():
 
 @pytest.mark.parametrize("history", [{}, 3, {"loss": 1.0}, {"loss": {"1": None}}, {"loss": "abc"}])
 def test_anything_else_is_refused(history):
-    with pytest.raises(DataTypeError, match="plot_history takes what model.fit returns"):
+    with pytest.raises(DataTypeError, match="plot_history expects what model.fit returns"):
         ft.plot_history(history)

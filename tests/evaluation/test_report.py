@@ -61,15 +61,16 @@ def test_a_class_that_is_never_predicted_right_gets_a_sentence():
     labels = Labels(["common", "rare", "rarer", "absent"])
     report = make_report(labels, [0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0])
     assert str(report).endswith(
-        "Never predicted right: rarer (1 in the test), rare (2 in the test). Of a class that is "
-        "rare in training, collect more examples, or let each count more: class_weight=."
+        "Never predicted correctly: rarer (1 in the test set), rare (2 in the test set). If a "
+        "class is rare in the training data, collect more examples of it, or increase its weight "
+        "with class_weight=."
     )
 
 
 def test_many_classes_that_are_never_predicted_right_are_counted():
     labels = Labels(f"c{i}" for i in range(12))
     report = make_report(labels, list(range(12)), [0] * 12)
-    assert "c5 (1 in the test) and 6 more. Of a class" in str(report)
+    assert "c5 (1 in the test set) and 6 more. If a class" in str(report)
 
 
 def test_a_report_reads_as_a_table(moods):
@@ -86,8 +87,8 @@ mcc            0.577           0.000
 accuracy: fine-tuned 0.750, baseline tfidf 0.500, difference +0.250 (95% interval -0.25 to +0.75)\
 ; the interval includes 0, no clear difference
 
-1 of 4 texts of the test also stand in the training examples: \
-new texts may turn out worse than the metrics say.
+1 of 4 test texts also occur in the training examples: \
+results on new texts may be worse than these metrics.
 
 class     precision  recall     f1  support
 negative      0.667   1.000  0.800        2
@@ -103,7 +104,7 @@ def test_a_clear_difference_is_just_told():
     )  # fmt: skip
 
     assert "difference +0.213 (95% interval +0.15 to +0.27)\n" in str(report)
-    assert "No text of the test stands in the training examples." in str(report)
+    assert "No test text occurs in the training examples." in str(report)
 
 
 def test_wide_characters_stay_in_line():
@@ -231,7 +232,7 @@ def test_the_picture_of_numbers():
 def test_names_without_a_font_become_numbers(monkeypatch):
     from finetune_tf.evaluation import figures
 
-    monkeypatch.setattr(figures, "_WIDE_FONTS", ())
+    monkeypatch.setattr(figures, "_CJK_FONTS", ())
     report = make_report(Labels(["好", "bad"]), [0, 1], [0, 1])
 
     figure = report.plot()

@@ -144,14 +144,14 @@ def test_a_number_that_makes_no_sense_is_refused(where):
 )
 @pytest.mark.parametrize("preset", ["cross_entropy", "mean_squared_error", "similarity"])
 def test_options_of_presets(preset, name, wrong):
-    with pytest.raises(ArgumentError, match=f"^{name} is a "):
+    with pytest.raises(ArgumentError, match=f"^{name} must be an? "):
         getattr(ft.presets, preset)(**{name: wrong})
 
 
 @pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"])
 @pytest.mark.parametrize("wrong", [-1, 0, math.nan, math.inf, "1", True])
 def test_what_every_keras_optimizer_takes_is_checked_in_ours(name, wrong):
-    with pytest.raises(ArgumentError, match=f"^{name} is a number above 0 or None, found"):
+    with pytest.raises(ArgumentError, match=f"^{name} must be a number > 0 or None, found"):
         AdamW(**{name: wrong})
 
 
@@ -169,7 +169,7 @@ def test_options_of_tasks(task, method, option):
     assert option in (*task.encode_options, *task.options)
     arguments = [object(), object(), 8] if method == "encode" else [object()] * 3
     for wrong in (math.nan, math.inf, "3", True):
-        with pytest.raises(ArgumentError, match=f"^{option} is a"):
+        with pytest.raises(ArgumentError, match=f"^{option} must be an? "):
             getattr(task, method)(*arguments, **{option: wrong})
 
 
@@ -199,18 +199,18 @@ def model():
 )
 def test_numbers_of_keras_methods(model, method, name, wrong):
     data = (TOKENS,) if method == "predict" else (TOKENS, ANSWERS)
-    with pytest.raises(ArgumentError, match=f"^{name} is a .*, found {wrong!r}"):
+    with pytest.raises(ArgumentError, match=f"^{name} must be an? .*, found {wrong!r}"):
         getattr(model, method)(*data, **{name: wrong})
 
 
 def test_numbers_of_keras_methods_by_position(model):
-    with pytest.raises(ArgumentError, match=r"batch_size is .* found -1\."):
+    with pytest.raises(ArgumentError, match=r"batch_size must be .* found -1\."):
         model.fit(TOKENS, ANSWERS, -1)
-    with pytest.raises(ArgumentError, match=r"epochs is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"epochs must be .* found 0\."):
         model.fit(TOKENS, ANSWERS, 8, 0)
-    with pytest.raises(ArgumentError, match=r"batch_size is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"batch_size must be .* found 0\."):
         model.predict(TOKENS, 0)
-    with pytest.raises(ArgumentError, match=r"steps_per_execution is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"steps_per_execution must be .* found 0\."):
         model.compile(steps_per_execution=0)
 
 
@@ -222,14 +222,14 @@ def test_numpy_scalars_and_large_whole_numbers_are_numbers():
 
 def test_messages_say_range_and_value():
     for arguments, message in (
-        ({"seed": -1}, "seed is a whole number from 0 to 4,294,967,295, found -1."),
-        ({"fraction": 1}, "fraction is a number above 0 to below 1, found 1."),
-        ({"start": 1.5}, "start is a whole number, found 1.5."),
-        ({"Warmup.peak": "auto"}, "peak is a number above 0, found 'auto'."),
-        ({"max_length": 0}, "max_length is a whole number from 1 on or None, found 0."),
+        ({"seed": -1}, "seed must be an integer >= 0 and <= 4,294,967,295, found -1."),
+        ({"fraction": 1}, "fraction must be a number > 0 and < 1, found 1."),
+        ({"start": 1.5}, "start must be an integer, found 1.5."),
+        ({"Warmup.peak": "auto"}, "peak must be a number > 0, found 'auto'."),
+        ({"max_length": 0}, "max_length must be an integer >= 1 or None, found 0."),
         (
             {"keras.batch_size": 2**31},
-            "batch_size is a whole number from 1 to 2,147,483,647 or None, found 2147483648.",
+            "batch_size must be an integer >= 1 and <= 2,147,483,647, or None, found 2147483648.",
         ),
     ):
         with pytest.raises(ArgumentError) as caught:

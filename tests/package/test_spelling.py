@@ -79,16 +79,16 @@ def test_the_right_name_is_told(function, wrong, right):
 @pytest.mark.parametrize(
     ("function", "name", "place"),
     [
-        (EXAMPLES.batches, "padding", "Batches pad each row to the length of its batch"),
-        (EXAMPLES.batches, "epochs", "Epochs are given to model.fit(batches, epochs=3)"),
+        (EXAMPLES.batches, "padding", "Batches are padded automatically, each one to the length"),
+        (EXAMPLES.batches, "epochs", "Pass the epochs to model.fit(batches, epochs=3)"),
         (EXAMPLES.batches, "lr", "ft.presets.cross_entropy(learning_rate=2e-5)"),
         (EXAMPLES.batches, "num_labels", "ft.load(checkpoint, labels=train.labels)"),
         (ft.load, "learning_rate", "ft.presets.cross_entropy(learning_rate=2e-5)"),
         (ft.load, "max_length", "examples.batches(model, max_length=128)"),
         (ft.finetune, "label_column", 'ft.data.from_csv(path, label="stars")'),
         (ft.presets.cross_entropy, "epochs", "model.fit(batches, epochs=3)"),
-        (ft.presets.cross_entropy, "metrics", "Presets come with loss and metrics"),
-        (ft.data.from_csv, "columns", 'Columns are named one by one: text="…"'),
+        (ft.presets.cross_entropy, "metrics", "Presets include a loss and metrics"),
+        (ft.data.from_csv, "columns", 'Name each column by its own argument: text="…"'),
         (ft.data.from_csv, "batch_size", "examples.batches(model, batch_size=32)"),
     ],
 )
@@ -105,7 +105,7 @@ def test_names_that_mean_nothing():
 
 
 def test_values_without_a_name():
-    assert "load() got too many values without a name. Give them by name" in message(
+    assert "load() got too many positional arguments. Pass them by name" in message(
         ft.load, "bert", "text-classification", ["neg", "pos"]
     )
     assert message(ft.load).startswith("load() needs the argument 'checkpoint'. Its arguments are")

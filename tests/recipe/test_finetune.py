@@ -30,7 +30,7 @@ def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path
     assert result.history["loss"][-1] < result.history["loss"][0]
     printed = capsys.readouterr().out
     assert "Device: CPU (tensorflow); precision: " in printed
-    assert "test texts also stand in the training examples" in printed
+    assert "test texts also occur in the training examples" in printed
 
     folder = result.save(tmp_path / "run")
     written = {path.name for path in folder.iterdir()}
@@ -110,7 +110,7 @@ def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
 def test_label_smoothing_needs_one_label_a_text(tiny_bert):
     scores = ft.data.from_arrays(GOOD + BAD, [2.5] * 4 + [0.5] * 4, name="toy")
 
-    with pytest.raises(ft.errors.ModelError, match="but this is regression"):
+    with pytest.raises(ft.errors.ModelError, match="but this task is regression"):
         ft.finetune(tiny_bert, scores, label_smoothing=0.1)
 
 
@@ -163,5 +163,5 @@ class Never(keras.callbacks.Callback):
 
 
 def test_a_path_in_the_place_of_examples(tiny_bert):
-    with pytest.raises(ft.errors.DataTypeError, match="train= takes Examples, found 'train.csv'"):
+    with pytest.raises(ft.errors.DataTypeError, match="train= must be Examples, found 'train.csv'"):
         ft.finetune(tiny_bert, "train.csv")

@@ -44,7 +44,7 @@ def test_the_task_is_inferred_as_in_load(base, reviews):
 
 @pytest.mark.parametrize("name, value", [("epochs", 0), ("batch_size", -3), ("seed", 1.5)])
 def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
-    with pytest.raises(ArgumentError, match=f"{name} is a whole number"):
+    with pytest.raises(ArgumentError, match=f"{name} must be an integer"):
         ft.finetune("no-such-checkpoint", reviews, **{name: value})
 
 

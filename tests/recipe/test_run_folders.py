@@ -30,8 +30,8 @@ def test_a_second_run_is_refused_and_the_first_stays(runs, tmp_path):
     before = (folder / "settings.json").read_text()
 
     message = (
-        r"/run already holds checkpoint, history.json, history.png, report.json, report.png, "
-        r"report.txt, settings.json. Choose another folder, or replace what is there with "
+        r"/run already contains checkpoint, history.json, history.png, report.json, report.png, "
+        r"report.txt, settings.json. Choose another folder, or replace these files with "
         r"overwrite=True."
     )
     with pytest.raises(CheckpointError, match=message):
@@ -57,7 +57,7 @@ def test_a_run_of_an_earlier_version_is_a_run(runs, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text('{"seed": 1}')
-    with pytest.raises(CheckpointError, match="already holds config.json"):
+    with pytest.raises(CheckpointError, match="already contains config.json"):
         runs[1].save(folder)
     assert "config.json" not in names(runs[1].save(folder, overwrite=True))
 
@@ -92,14 +92,16 @@ def test_a_save_that_fails_leaves_the_first_run_as_it_was(runs, tmp_path, monkey
 def test_a_checkpoint_is_no_run_to_be_replaced(runs, tmp_path):
     folder = runs[1].save(tmp_path / "run") / "checkpoint"
     for overwrite in (False, True):
-        with pytest.raises(CheckpointError, match="already holds config.json|is a checkpoint and"):
+        with pytest.raises(
+            CheckpointError, match="already contains config.json|is a checkpoint and"
+        ):
             runs[1].save(folder, overwrite=overwrite)
     assert ft.load(folder).labels == ("bad", "good")
 
 
 def test_the_current_folder_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="is the current folder or above it"):
+    with pytest.raises(CheckpointError, match="is the current working directory or a parent of it"):
         runs[1].save(".")
     assert names(tmp_path) == set()
 

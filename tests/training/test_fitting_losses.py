@@ -162,7 +162,7 @@ class TestLabelSmoothing:
 
     @pytest.mark.parametrize("given", [-0.1, 1, 1.5, float("nan"), True, "0.1"])
     def test_outside_of_its_range(self, given):
-        message = f"label_smoothing is a number from 0 to below 1, found {given!r}."
+        message = f"label_smoothing must be a number >= 0 and < 1, found {given!r}."
         with pytest.raises(ArgumentError, match=re.escape(message)):
             presets.cross_entropy(label_smoothing=given)
 
