@@ -35,15 +35,15 @@ def no_standard_error() -> Iterator[None]:
     TensorFlow's C++ code writes its first lines before it reads the log level, so the file
     descriptor itself is redirected.
     """
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.TemporaryFile() as captured:
         sys.stderr.flush()
         real = os.dup(2)
-        os.dup2(kept.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            kept.seek(0)
-            os.write(real, kept.read())
+            captured.seek(0)
+            os.write(real, captured.read())
             raise
         finally:
             sys.stderr.flush()

@@ -157,15 +157,15 @@ def names_checked(
         return functools.partial(names_checked, also=also)
     signature = inspect.signature(function)
     kinds = [(name, parameter.kind) for name, parameter in signature.parameters.items()]
-    own = [
+    parameters = [
         name
         for name, kind in kinds
         if kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         and name not in ("self", "cls")
     ]
     qualified = function.__qualname__.removesuffix(".__init__")
-    known = frozenset(own)
-    classes = {name: _accepted_classes(signature.parameters[name]) for name in own}
+    known = frozenset(parameters)
+    classes = {name: _accepted_classes(signature.parameters[name]) for name in parameters}
     classes = {name: accepted for name, accepted in classes.items() if accepted}
     flags = [name for name, accepted in classes.items() if accepted == (bool,)]
     has_var_keyword = any(kind is inspect.Parameter.VAR_KEYWORD for _, kind in kinds)
@@ -173,27 +173,27 @@ def names_checked(
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not known.issuperset(kwargs):
-            names = [*own, *(also() if callable(also) else also)]
+            names = [*parameters, *(also() if callable(also) else also)]
             accepts_any = has_var_keyword and not also
             for name in kwargs:
                 if name not in names and not accepts_any:
                     raise unknown_argument(f"{qualified}()", name, names)
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise UnknownArgumentError(_binding_error(qualified, own, error)) from None
+            raise UnknownArgumentError(_binding_error(qualified, parameters, error)) from None
         for name in flags:
-            if name in given and not _is_flag(given[name]):
-                raise _wrong_type(name, classes[name], given[name])
+            if name in bound and not _is_flag(bound[name]):
+                raise _wrong_type(name, classes[name], bound[name])
         try:
             return function(*args, **kwargs)
         except FinetuneError:
             raise
         except Exception as error:
-            wrong = [n for n in classes if n in given and not _is_instance(given[n], classes[n])]
+            wrong = [n for n in classes if n in bound and not _is_instance(bound[n], classes[n])]
             if not wrong:
                 raise
-            raise _wrong_type(wrong[0], classes[wrong[0]], given[wrong[0]]) from error
+            raise _wrong_type(wrong[0], classes[wrong[0]], bound[wrong[0]]) from error
 
     return checked
 
@@ -283,15 +283,17 @@ def _names_here(name: str) -> list[str]:
     return [known for known, others in SYNONYMS.items() if plain in others.split()]
 
 
-def _binding_error(function: str, own: list[str], error: TypeError) -> str:
+def _binding_error(function: str, parameters: list[str], error: TypeError) -> str:
     """Explains why a call does not match the signature, in place of Python's message."""
     text = str(error)
     if text.startswith("missing a required"):
         missing = text.rpartition(": ")[2]
-        return f"{function}() needs the argument {missing}. Its arguments are {', '.join(own)}."
+        return (
+            f"{function}() needs the argument {missing}. Its arguments are {', '.join(parameters)}."
+        )
     if text.startswith("too many positional"):
         return (
             f"{function}() got too many positional arguments. Pass them by name; its arguments "
-            f"are {', '.join(own)}."
+            f"are {', '.join(parameters)}."
         )
     return f"{function}(): {text}."

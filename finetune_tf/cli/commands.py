@@ -118,8 +118,8 @@ def train(
     store_features: Annotated[
         str,
         typer.Option(
-            help="Cache the outputs of frozen blocks in memory or in a folder (give its path), or "
-            "turn caching off."
+            help="Choose where to cache the outputs of frozen blocks: memory, the path of a "
+            "folder, or off."
         ),
     ] = "memory",
     verbose: Annotated[
@@ -142,13 +142,15 @@ def train(
         quotechar=quotechar, on_invalid=on_invalid,
     )  # fmt: skip
     train_set, default_validation, default_test = splits(data, columns)
-    given = columns | {"labels": train_set.labels}
+    columns_with_labels = columns | {"labels": train_set.labels}
     try:
         result = ft.finetune(
             checkpoint,
             train_set,
-            examples(validation, "validation", given) if validation else default_validation,
-            examples(test, "test", given) if test else default_test,
+            examples(validation, "validation", columns_with_labels)
+            if validation
+            else default_validation,
+            examples(test, "test", columns_with_labels) if test else default_test,
             task=task,
             policy=policy,
             epochs=epochs,

@@ -74,13 +74,13 @@ class _OldTokenizerMethods:
     def _is_word_piece(self) -> bool:
         return type(self.backend_tokenizer.model).__name__ == "WordPiece"
 
-    def _to_text(self, given: Any) -> Any:
-        if not isinstance(given, list) or not given:
-            return given
-        if isinstance(given[0], str):
-            given = self.convert_tokens_to_ids(given)
-        text = self.decode(given)
-        if self(text, add_special_tokens=False)["input_ids"] != given:
+    def _to_text(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value:
+            return value
+        if isinstance(value[0], str):
+            value = self.convert_tokens_to_ids(value)
+        text = self.decode(value)
+        if self(text, add_special_tokens=False)["input_ids"] != value:
             raise DataError(
                 f"encode accepts texts, and the text of these tokens, {text!r}, has other tokens. "
                 "Use [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."

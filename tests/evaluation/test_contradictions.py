@@ -1,4 +1,4 @@
-"""Texts of a test that stand with different labels are counted in its report."""
+"""Reports count test texts that occur with different labels."""
 
 import finetune_tf as ft
 

@@ -1,4 +1,4 @@
-"""Arguments by the names that they have elsewhere."""
+"""Errors about argument names of other libraries suggest the name that is used here."""
 
 import inspect
 
@@ -71,7 +71,7 @@ def message(function, *args, **names) -> str:
         (ft.predict, "questions", "question"),
     ],
 )
-def test_the_right_name_is_told(function, wrong, right):
+def test_the_intended_name_is_suggested(function, wrong, right):
     told = message(function, **{wrong: 3})
     assert told.endswith(f"has no argument {wrong!r}. Did you mean {right}=?")
 
@@ -92,11 +92,11 @@ def test_the_right_name_is_told(function, wrong, right):
         (ft.data.from_csv, "batch_size", "examples.batches(model, batch_size=32)"),
     ],
 )
-def test_the_right_place_is_told(function, name, place):
+def test_the_intended_function_is_suggested(function, name, place):
     assert place in message(function, **{name: 3})
 
 
-def test_names_that_mean_nothing():
+def test_unknown_names_without_a_suggestion():
     assert message(EXAMPLES.take, zzz=1) == "Examples.take() has no argument 'zzz'. It has n."
     assert message(ft.data.from_csv, "a.csv", zzz=1).endswith(
         "It has path, text, text_pair, label, labels, problem_type, delimiter, encoding, "
@@ -104,7 +104,7 @@ def test_names_that_mean_nothing():
     )
 
 
-def test_values_without_a_name():
+def test_wrong_positional_arguments():
     assert "load() got too many positional arguments. Pass them by name" in message(
         ft.load, "bert", "text-classification", ["neg", "pos"]
     )
@@ -119,7 +119,7 @@ def test_values_without_a_name():
         ft.load("bert", 3)
 
 
-def test_it_is_a_type_error_too():
+def test_the_error_is_a_type_error():
     with pytest.raises(TypeError, match="has no argument 'zzz'"):
         EXAMPLES.shuffle(zzz=1)
     assert issubclass(UnknownArgumentError, ArgumentError)
@@ -130,7 +130,7 @@ def _takes_arguments(function):
 
 
 def public_functions():
-    """Every function that users call, and the methods of Examples."""
+    """Yields every public function, and the methods of Examples."""
     for place in (ft, ft.data):
         for name in place.__all__:
             if inspect.isfunction(found := getattr(place, name)):
@@ -149,11 +149,11 @@ def public_functions():
 @pytest.mark.parametrize(
     "function", [pytest.param(found, id=name) for name, found in public_functions()]
 )
-def test_no_public_function_answers_with_a_bare_type_error(function):
+def test_every_public_function_explains_unknown_names(function):
     assert "has no argument 'no_such_name'" in message(function, no_such_name=1)
 
 
-def test_what_is_passed_on_is_as_it_was():
+def test_decorated_functions_keep_their_signature():
     @names_checked(also=lambda: ["more"])
     def function(a, b=2, **options):
         """Adds."""
