@@ -55,10 +55,10 @@ def train(
         Path, typer.Option(help="Write settings, history, report and checkpoint to this folder.")
     ],
     validation: Annotated[
-        str | None, typer.Option(help="Validation data; by default a tenth of DATA.")
+        str | None, typer.Option(help="Use this validation data; by default a tenth of DATA.")
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help="Test data for the report; by default there is no report.")
+        str | None, typer.Option(help="Write a report on this test data; by default there is none.")
     ] = None,
     overwrite: options.Overwrite = False,
     text: options.Text = None,

@@ -75,6 +75,7 @@ class _OldTokenizerMethods:
         return type(self.backend_tokenizer.model).__name__ == "WordPiece"
 
     def _to_text(self, value: Any) -> Any:
+        """Decodes a list of tokens or ids, which encoding the text must reproduce."""
         if not isinstance(value, list) or not value:
             return value
         if isinstance(value[0], str):
@@ -82,8 +83,8 @@ class _OldTokenizerMethods:
         text = self.decode(value)
         if self(text, add_special_tokens=False)["input_ids"] != value:
             raise DataError(
-                f"encode accepts texts, and the text of these tokens, {text!r}, has other tokens. "
-                "Use [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."
+                f"encode expects a text, but the text of these tokens, {text!r}, yields other "
+                "tokens. Use [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."
             )
         return text
 

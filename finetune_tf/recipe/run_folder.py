@@ -52,6 +52,9 @@ class FinetuneResult:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes the run: settings.json, history.json, checkpoint/, report.* and figures.
 
+        The checkpoint includes a model card with the data and the results (Mitchell et al., Model
+        Cards for Model Reporting, FAT* 2019).
+
         Args:
             folder: The folder, which is created if it does not exist. It is written atomically;
                 other files in it are kept.

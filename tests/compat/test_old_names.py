@@ -70,7 +70,7 @@ def test_options_of_tokenizers(tiny_bert, tmp_path):
         file.write("##s\n")
     wider = compat.BertTokenizer(str(tmp_path / "vocab.txt"))
     assert wider.encode(["film", "##s"]) == wider.encode("films")
-    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', would become others. Write"):
+    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', yields other tokens. Use"):
         wider.encode(["[MASK]", "##s"])
 
 

@@ -124,7 +124,7 @@ def test_a_selector_is_a_policy(tiny_bert, reviews):
 
 
 def test_an_unknown_policy_raises_an_error_with_the_known_ones(tiny_bert, reviews):
-    with pytest.raises(ft.errors.ModelError, match="one of full, head, head-first or a selector"):
+    with pytest.raises(ft.errors.ModelError, match="one of full, head, head-first, a selector"):
         ft.finetune(tiny_bert, reviews, policy="everything")
 
 
