@@ -69,7 +69,10 @@ def test_sizes_beyond_the_tensors_are_refused_before_anything_is_allocated(famil
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"vocab_size": 60_000_000}, "'vocab_size' has the value 60000000, but has to be a whole "),
+        (
+            {"vocab_size": 60_000_000},
+            "'vocab_size' has the value 60000000, but has to be an integer",
+        ),
         ({"num_hidden_layers": 10**8}, "but has to be an integer >= 1 and <= 256. Correct it"),
         ({"num_hidden_layers": 0}, "'num_hidden_layers' has the value 0"),
         ({"hidden_size": "24"}, "'hidden_size' has the value '24', but has to be an integer"),

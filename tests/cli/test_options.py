@@ -198,7 +198,7 @@ def test_results_are_not_overwritten_without_the_option(
     assert run(monkeypatch, *command) == 2
     printed = capsys.readouterr()
     assert "/out already contains " in printed.err
-    assert "or replace what is there with --overwrite." in printed.err
+    assert "or replace these files with --overwrite." in printed.err
     assert printed.out == ""  # told before anything was loaded
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
@@ -222,7 +222,7 @@ def test_an_untrained_head_raises_an_error(command, base, table, tmp_path, monke
     assert run(monkeypatch, command, base, *given[command]) == 2
     printed = capsys.readouterr()
     assert "finetune-tf: Nobody has trained the head of this model (classifier)" in printed.err
-    assert "or train this one first: finetune-tf train." in printed.err
+    assert "or train this one first with finetune-tf train." in printed.err
     assert not (tmp_path / "served").exists()
 
 

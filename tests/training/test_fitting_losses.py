@@ -168,7 +168,7 @@ class TestLabelSmoothing:
 
     @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error", "similarity"])
     def test_in_presets_without_it(self, name):
-        message = "Label smoothing is for classes of which one is right: ft.presets.cross_entropy("
+        message = "Label smoothing applies to single-label classification only: ft.presets"
         with pytest.raises(ArgumentError, match=re.escape(message)):
             getattr(presets, name)(label_smoothing=0.1)
 
