@@ -124,7 +124,7 @@ def test_a_second_signal_ends_the_process_at_once():
     process = started("-c", code)
     read_until(process.stdout, "ready")
     process.send_signal(signal.SIGINT)
-    read_until(process.stderr, "Stopping as soon as")
+    read_until(process.stderr, "Stopping once results")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
 
