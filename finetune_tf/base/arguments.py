@@ -259,8 +259,7 @@ def by_name(call: str, names: Sequence[str], args: tuple, kwargs: dict) -> dict[
         kwargs: The keyword arguments.
 
     Raises:
-        TypeError: If there are too many positional arguments, or one is passed by keyword as well,
-            as in a Python call.
+        TypeError: If there are too many positional arguments, or an argument is passed twice.
 
     Example:
         >>> from finetune_tf.base.arguments import by_name

@@ -167,7 +167,7 @@ def test_fields_that_were_not_computed(classifier):
     output = classifier(IDS)
     assert list(output) == ["logits"]
     assert output.loss is output.hidden_states is output.attentions is None
-    with pytest.raises(AttributeError, match="output has no 'logit'; it has logits"):
+    with pytest.raises(AttributeError, match="output has no 'logit'. It has logits"):
         _ = output.logit
 
 

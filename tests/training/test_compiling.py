@@ -229,7 +229,10 @@ def test_each_fit_is_noted_for_the_model_card(model):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda: keras.optimizers.Adam(1e-5, global_clipnorm=-1.0), "global_clipnorm is a number"),
+        (
+            lambda: keras.optimizers.Adam(1e-5, global_clipnorm=-1.0),
+            "global_clipnorm must be a number",
+        ),
         (lambda: keras.optimizers.SGD(1e-5, clipnorm=-1.0), "clipnorm must be a number > 0"),
         (lambda: keras.optimizers.Lion(1e-5, clipvalue=-0.5), "clipvalue must be a number > 0"),
         (lambda: keras.optimizers.Adam(-1e-5), "learning_rate must be a number >= 0"),
