@@ -26,7 +26,7 @@ TF4 = Path(__file__).parents[1] / "fixtures" / "tf4" / "bert" / "text-classifica
 # Saves two versions in turn, as `save_pretrained` does, but without a model.
 WRITER = """
 import shutil, time
-from finetune_tf import files
+from finetune_tf.base import files
 
 files._sync_to_disk = lambda path: None  # saves more often than a disk could take
 versions, folder = [Path(name) for name in sys.argv[2:4]], Path(sys.argv[4])
