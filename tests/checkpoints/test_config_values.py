@@ -69,13 +69,16 @@ def test_sizes_beyond_the_tensors_are_refused_before_anything_is_allocated(famil
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"vocab_size": 60_000_000}, "'vocab_size' has the value 60000000, but has to be a whole "),
-        ({"num_hidden_layers": 10**8}, "but has to be a whole number from 1 to 256. Correct it"),
+        (
+            {"vocab_size": 60_000_000},
+            "'vocab_size' has the value 60000000, but has to be an integer",
+        ),
+        ({"num_hidden_layers": 10**8}, "but has to be an integer >= 1 and <= 256. Correct it"),
         ({"num_hidden_layers": 0}, "'num_hidden_layers' has the value 0"),
-        ({"hidden_size": "24"}, "'hidden_size' has the value '24', but has to be a whole number"),
-        ({"hidden_size": 24.5}, "'hidden_size' has the value 24.5, but has to be a whole number"),
+        ({"hidden_size": "24"}, "'hidden_size' has the value '24', but has to be an integer"),
+        ({"hidden_size": 24.5}, "'hidden_size' has the value 24.5, but has to be an integer"),
         ({"num_attention_heads": True}, "'num_attention_heads' has the value True"),
-        ({"hidden_dropout_prob": 1.5}, "has the value 1.5, but has to be a number from 0 to below"),
+        ({"hidden_dropout_prob": 1.5}, "has the value 1.5, but has to be a number >= 0 and <"),
         ({"layer_norm_eps": math.nan}, "'layer_norm_eps' has the value nan"),
         ({"layer_norm_eps": None}, "'layer_norm_eps' has the value None, but has to be a number"),
         ({"vocab_size": 10**5000}, "'vocab_size' has the value an unprintable int"),
@@ -87,7 +90,7 @@ def test_sizes_beyond_the_tensors_are_refused_before_anything_is_allocated(famil
         ({"id2label": {"0": "no", "1": None}}, "'id2label' .* names by number from \"0\" on"),
         ({"id2label": {"zero": "no"}}, "'id2label' .* names by number from \"0\" on"),
         ({"label2id": [0, 1]}, "'label2id' .* has to be numbers by name"),
-        ({"num_labels": 10**9}, "'num_labels' .* whole number from 1 to 1,000,000 or None"),
+        ({"num_labels": 10**9}, "'num_labels' .* integer >= 1 and <= 1,000,000, or None"),
         ({"problem_type": 3}, "'problem_type' .* has to be \"single_label_classification\" or"),
         ({"is_decoder": 1}, "'is_decoder' has the value 1, which bert models do not support"),
         (

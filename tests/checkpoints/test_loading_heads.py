@@ -140,7 +140,7 @@ def test_dropout_rates(tmp_path):
     assert model.config["attention_probs_dropout_prob"] == 0.25
     assert ft.load(UNNAMED).get_layer("classifier").dropout.rate == 0.3  # classifier_dropout
     with pytest.raises(
-        ArgumentError, match="dropout is a number from 0 to below 1 or None, found 1.5"
+        ArgumentError, match="dropout must be a number >= 0 and < 1, or None, found 1.5"
     ):
         ft.load(folder, dropout=1.5)
 

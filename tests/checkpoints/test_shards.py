@@ -42,11 +42,11 @@ def weight_map(folder):
 def test_a_shard_outside_of_the_folder(sharded, name):
     (sharded.parent / "secret.safetensors").write_bytes((sharded / SHARDS[0]).read_bytes())
     write_index(sharded, {"weight_map": weight_map(sharded) | {FIRST: name}})
-    with pytest.raises(CheckpointError, match="may lie outside of .* do not trust this checkpoint"):
+    with pytest.raises(CheckpointError, match="may be outside of .* do not trust this checkpoint"):
         ft.load(sharded)
     absolute = str(sharded.parent / "secret.safetensors")
     write_index(sharded, {"weight_map": weight_map(sharded) | {FIRST: absolute}})
-    with pytest.raises(CheckpointError, match="secret.safetensors', which may lie outside of"):
+    with pytest.raises(CheckpointError, match="secret.safetensors', which may be outside of"):
         ft.load(sharded)
 
 
@@ -110,13 +110,13 @@ def write_shard(folder, name, tensors):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "index.json is not a JSON object but a list"),
+        ([], "index.json must be a JSON object, found an array"),
         ({}, "index.json has no key 'weight_map'"),
         ({"weight_map": None}, "has no key 'weight_map'"),
-        ({"weight_map": ["a"]}, "'weight_map' of .* is not a JSON object but a list"),
+        ({"weight_map": ["a"]}, "'weight_map' of .* must be a JSON object, found an array"),
         ({"weight_map": {}}, "names shards that are not there"),
-        ({"weight_map": {"a": 1}}, "The shard of 'a' in .* is not a JSON text but a number"),
-        ({"weight_map": {"a": None}}, "The shard of 'a' in .* is not a JSON text but null"),
+        ({"weight_map": {"a": 1}}, "The shard of 'a' in .* must be a JSON string, found a number"),
+        ({"weight_map": {"a": None}}, "The shard of 'a' in .* must be a JSON string, found null"),
         ({"weight_map": {"a": "config.json"}}, r"are not there: \['config.json'\]"),
         ({"weight_map": {"a": "b" * 5000 + ".safetensors"}}, "names shards that are not there"),
     ],

@@ -155,7 +155,7 @@ def test_a_tokenizer_that_knows_no_word_of_its_own(model_type, files, tmp_path):
 def test_a_broken_tokenizer_json(content, kind, tmp_path):
     settings = {"tokenizer_class": kind}
     where = folder(tmp_path / "c", tokenizer__json=content, tokenizer_config__json=settings)
-    with pytest.raises(CheckpointError, match=r"(is not (valid|a) JSON|cannot be read)"):
+    with pytest.raises(CheckpointError, match=r"(is not valid JSON|must be a JSON|cannot be read)"):
         load_tokenizer(where)
 
 

@@ -92,7 +92,7 @@ def test_examples_where_batches_are_meant(model, method):
 def test_a_label_outside_of_the_outputs(model, method):
     labels = ANSWERS.copy()
     labels[2] = 7
-    message = "A label is 7, but the model has 2 outputs, for the class numbers from 0 to 1."
+    message = "A label is 7, but the model has 2 outputs, for the class numbers 0 to 1."
     with pytest.raises(DataError, match=re.escape(message)):
         getattr(model, method)(TOKENS, labels, **QUIET.get(method, {}))
 

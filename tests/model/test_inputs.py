@@ -159,7 +159,7 @@ class TestRefused:
     @pytest.mark.parametrize("label", [2, -1])
     def test_a_label_beyond_the_outputs(self, label):
         message = (
-            f"A label is {label}, but the model has 2 outputs, for the class numbers from 0 to 1. "
+            f"A label is {label}, but the model has 2 outputs, for the class numbers 0 to 1. "
             "Correct the data, or load the model with as many labels as the data have: "
             "ft.load(…, labels=train.labels)."
         )

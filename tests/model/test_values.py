@@ -202,10 +202,14 @@ class TestTokenized:
     def test_labels(self, models):
         rows = {"input_ids": list(IDS)}
         for case, wrong, message in (
-            ("one label", [0, 1.5, 2, 1], "A label is 1.5, but class numbers are whole."),
+            ("one label", [0, 1.5, 2, 1], "A label is 1.5, but class numbers must be integers."),
             ("one label", [0, 3, 2, 1], "A label is 3, but the model has 3 outputs"),
             ("tokens", [[0, 1, 2, 3]] * ROWS, "A label is 3, but the model has 3 outputs"),
-            ("tokens", [[0.5, 1, 2, 2]] * ROWS, "A label is 0.5, but class numbers are whole."),
+            (
+                "tokens",
+                [[0.5, 1, 2, 2]] * ROWS,
+                "A label is 0.5, but class numbers must be integers.",
+            ),
             ("number", [0.5, np.nan, 1.0, 2.0], "Targets must be finite numbers, found nan."),
             ("several labels", [[0, 1, 2]] * ROWS, "must be numbers between 0 and 1, one for each"),
         ):

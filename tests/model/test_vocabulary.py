@@ -86,7 +86,7 @@ def test_a_tokenizer_where_there_was_none(tiny_bert):
 def test_sizes_that_are_none(tiny_bert, size):
     with quiet():
         model = ft.load(tiny_bert)
-    with pytest.raises(ModelError, match=f"size is a whole number from 1 on, found {size!r}"):
+    with pytest.raises(ModelError, match=f"size must be an integer >= 1, found {size!r}"):
         model.resize_token_embeddings(size)
 
 

@@ -189,7 +189,9 @@ def test_settings_of_a_transformer_that_are_called_after_its_family(tmp_path):
 def test_pooling_and_prompts_that_are_damaged(tmp_path):
     folder = write_modules(write_checkpoint(tmp_path / "st"))
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": 1}')
-    with pytest.raises(CheckpointError, match="'pooling_mode_cls_token' of .* is not a JSON true"):
+    with pytest.raises(
+        CheckpointError, match="'pooling_mode_cls_token' of .* must be a JSON boolean"
+    ):
         ft.load(folder)
     write_modules(folder)
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "document"}
@@ -237,7 +239,7 @@ def test_losses_are_those_of_their_papers():
     chances = np.diag(table) - np.log(np.exp(table).sum(axis=1))
     none = np.zeros((5, 0), "float32")
     assert float(loss(none, vectors)) == pytest.approx(-chances.mean(), rel=1e-5)
-    with pytest.raises(ModelError, match="scale is a number above 0, found 0"):
+    with pytest.raises(ModelError, match="scale must be a number > 0, found 0"):
         PairSimilarity(0)
 
 

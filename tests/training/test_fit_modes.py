@@ -73,7 +73,7 @@ def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates
 
 def test_accumulation_counts_batches():
     for wrong in (0, 1.5, "two"):
-        with pytest.raises(ft.errors.ModelError, match="accumulate is a whole number from 1 on"):
+        with pytest.raises(ft.errors.ModelError, match="accumulate must be an integer >= 1"):
             ft.presets.cross_entropy(accumulate=wrong)
 
 

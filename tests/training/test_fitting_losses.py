@@ -166,13 +166,13 @@ class TestLabelSmoothing:
 
     @pytest.mark.parametrize("given", [-0.1, 1, 1.5, float("nan"), True, "0.1"])
     def test_outside_of_its_range(self, given):
-        message = f"label_smoothing is a number from 0 to below 1, found {given!r}."
+        message = f"label_smoothing must be a number >= 0 and < 1, found {given!r}."
         with pytest.raises(ArgumentError, match=re.escape(message)):
             presets.cross_entropy(label_smoothing=given)
 
     @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error", "similarity"])
     def test_in_presets_without_it(self, name):
-        message = "Label smoothing is for classes of which one is right: ft.presets.cross_entropy("
+        message = "Label smoothing applies to single-label classification only: ft.presets"
         with pytest.raises(ArgumentError, match=re.escape(message)):
             getattr(presets, name)(label_smoothing=0.1)
 

@@ -97,7 +97,7 @@ def test_mistakes_are_named():
         ModelError, match="The schedule must be 'linear' or 'constant', found 'cosi"
     ):
         presets.cross_entropy(schedule="cosine")
-    with pytest.raises(ModelError, match="warmup_ratio is a number from 0 to below 1, found 1"):
+    with pytest.raises(ModelError, match="warmup_ratio must be a number >= 0 and < 1, found 1"):
         presets.cross_entropy(warmup_ratio=1)
 
 
@@ -105,7 +105,7 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize("rate", ["fast", 0, -1, None])
 def test_a_rate_is_a_number_above_zero(schedule, rate):
     with pytest.raises(
-        ModelError, match=f"learning_rate is a number above 0 or 'auto', found {rate!r}"
+        ModelError, match=f"learning_rate must be a number > 0 or 'auto', found {rate!r}"
     ):
         presets.cross_entropy(learning_rate=rate, schedule=schedule)
 

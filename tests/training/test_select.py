@@ -207,7 +207,7 @@ def test_a_config_that_describes_no_selector(config):
 
 
 def test_a_config_with_a_number_out_of_range():
-    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
+    with pytest.raises(ModelError, match=re.escape("n must be an integer >= 1, found 0.")):
         select.from_config({"select": "bottom", "n": 0})
 
 
@@ -215,7 +215,7 @@ def test_more_blocks_than_there_are(bert):
     message = "The selector bottom(99) selects blocks beyond the 2 blocks of the model."
     with pytest.raises(ModelError, match=re.escape(message)):
         ft.freeze(bert, select.bottom(99))
-    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
+    with pytest.raises(ModelError, match=re.escape("n must be an integer >= 1, found 0.")):
         select.bottom(0)
 
 

@@ -124,7 +124,7 @@ def test_a_rate_set_before_the_fit_holds_in_it_and_after_a_reload(tmp_path):
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none(wrong):
-    with pytest.raises(ArgumentError, match="learning_rate is a number from 0 on, found"):
+    with pytest.raises(ArgumentError, match="learning_rate must be a number >= 0, found"):
         compiled().optimizer.learning_rate = wrong
 
 

@@ -194,7 +194,7 @@ def test_arguments_by_their_place(models):
     assert callback.epoch == [0, 1]
     with pytest.raises(DataError, match="Weights must be finite numbers of at least 0, found -2"):
         model.evaluate(ids, targets, ROWS, 0, -TEXTS)
-    with pytest.raises(TypeError, match="got batch_size twice, by place and by name"):
+    with pytest.raises(TypeError, match="got batch_size twice, by position and by keyword"):
         model.evaluate(ids, targets, ROWS, batch_size=ROWS)
 
 
