@@ -62,7 +62,7 @@ def test_sizes_beyond_the_tensors_are_refused_before_anything_is_allocated(famil
             try:
                 ft.load(folder_of(family), config={key: rule.high})
             except CheckpointError as error:
-                assert re.search(f"{key!r}|the config asks for|lacks", str(error))
+                assert re.search(f"{key!r}|the config requires|lacks", str(error))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 

@@ -40,10 +40,10 @@ def copied(tmp_path):
 def test_headers_of_safetensors(copied, header):
     weights = copied / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         ft.load(copied)
     weights.write_bytes(struct.pack("<Q", 2**60) + header)
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         ft.load(copied)
 
 
@@ -72,20 +72,20 @@ def with_kernel(tmp_path, change):
     [
         (lambda file: None, "lacks 1 tensors .* block_0/attention/query/kernel"),
         (lambda file: file.create_group(KERNEL), "lacks 1 tensors .* block_0/attention/query/ker"),
-        (lambda file: file.update({KERNEL: "text"}), "holds values of the type object"),
-        (lambda file: file.update({KERNEL: 3.0}), r"has the shape \(\), but the config asks for"),
+        (lambda file: file.update({KERNEL: "text"}), "has the dtype object"),
+        (lambda file: file.update({KERNEL: 3.0}), r"has the shape \(\), but the config requires"),
         (lambda file: file.update({KERNEL: h5py.Empty("f4")}), r"has the shape \(\), but"),
         (
             lambda file: file.create_dataset(
                 KERNEL, (24, 24), "f4", external=[("/etc/hostname", 0, 2304)]
             ),
-            "query/kernel:0 of .* lies in another file. .* do not trust this checkpoint",
+            "query/kernel:0 of .* is stored in another file. .* do not trust this checkpoint",
         ),
         (
             lambda file: file.update({KERNEL: h5py.ExternalLink("/tmp/other.h5", "/x")}),
             "lacks 1 tensors .* block_0/attention/query/kernel",
         ),
-        (lambda file: [file.pop(name) for name in list(file)], "tf_model.h5 has no tensors"),
+        (lambda file: [file.pop(name) for name in list(file)], "tf_model.h5 contains no tensors"),
     ],
 )
 def test_hdf5_with_other_things_inside(tmp_path, change, message):
@@ -179,20 +179,20 @@ def test_what_a_pickle_may_hold(copied):
     ):
         torch.save(content, file)
         assert ft.load(copied).labels == ("no", "maybe", "yes")
-    table = "is no table of tensors by name, as torch.save.model.state_dict.., path. writes it"
+    wanted = "not a state dict, .* Save the model with torch.save.model.state_dict.., path.[.]"
     for content, message in [
-        ([1], f"holds a list that {table}"),
-        ({"model": tensors, "ema": tensors}, f"holds a dict that {table}"),
-        ({"a": {"b": tensors}}, f"holds a dict that {table}"),
-        ({**tensors, "epoch": 3}, f"holds a dict that {table}"),
-        ({1: torch.ones(2)}, f"holds a dict that {table}"),
-        ({}, "pytorch_model.bin has no tensors"),
-        (torch.nn.Linear(2, 2), "by PyTorch: Weights only load failed. It is damaged, or holds"),
+        ([1], f"contains a list that is {wanted}"),
+        ({"model": tensors, "ema": tensors}, f"contains a dict that is {wanted}"),
+        ({"a": {"b": tensors}}, f"contains a dict that is {wanted}"),
+        ({**tensors, "epoch": 3}, f"contains a dict that is {wanted}"),
+        ({1: torch.ones(2)}, f"contains a dict that is {wanted}"),
+        ({}, "pytorch_model.bin contains no tensors"),
+        (torch.nn.Linear(2, 2), "by PyTorch: Weights only load failed. It is damaged, or con"),
         ({**tensors, query: tensors[query] * np.nan}, "too large for the model's dtype: .*query"),
         ({**tensors, query: tensors[query].double() + 1e300}, "too large for the model's dtype"),
-        ({**tensors, query: tensors[query].to(torch.int8)}, "holds values of the type int8"),
-        ({**tensors, query: tensors[query].to(torch.float8_e4m3fn)}, "of the type float8_e4m3fn"),
-        ({**tensors, query: tensors[query] > 0}, "holds values of the type bool"),
+        ({**tensors, query: tensors[query].to(torch.int8)}, "has the dtype int8"),
+        ({**tensors, query: tensors[query].to(torch.float8_e4m3fn)}, "has the dtype float8_e4m3fn"),
+        ({**tensors, query: tensors[query] > 0}, "has the dtype bool"),
     ]:
         torch.save(content, file)
         with pytest.raises(CheckpointError, match=message):
@@ -200,5 +200,7 @@ def test_what_a_pickle_may_hold(copied):
     whole = file.read_bytes()
     for damaged in (b"", b"junk", whole[: len(whole) // 2]):
         file.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="cannot be opened by PyTorch: .*Get it again"):
+        with pytest.raises(
+            CheckpointError, match="cannot be opened by PyTorch: .*Download it again"
+        ):
             ft.load(copied)

@@ -25,7 +25,7 @@ def changed(tmp_path, change, source=FOLDER, **config):
 
 def test_no_tensors(tmp_path):
     folder = changed(tmp_path, dict.clear)
-    with pytest.raises(CheckpointError, match="model.safetensors has no tensors, so a model would"):
+    with pytest.raises(CheckpointError, match="model.safetensors contains no tensors, so the mo"):
         ft.load(folder)
 
 
@@ -75,7 +75,7 @@ def test_two_names_of_one_tensor(tmp_path, known, copy):
     assert ft.load(folder).labels == ("no", "maybe", "yes")
     tensors = read_weights(folder)
     write_weights(folder, tensors | {copy: tensors[known] + 1})
-    message = "both stand for .*, but hold different values, so that one of them is wrong"
+    message = "both store .*, but have different values, so one of them is wrong"
     with pytest.raises(CheckpointError, match=message) as error:
         ft.load(folder)
     assert known in str(error.value)
@@ -95,7 +95,7 @@ def test_tied_tensors(tmp_path, known, copy, variable, capsys):
     assert "42 of 42 variables filled; saves" in capsys.readouterr().out
     tensors = read_weights(folder)
     write_weights(folder, tensors | {copy: tensors[known] + 1})
-    message = f"{known} in .* and {copy} in .* both stand for the variable .*{variable}"
+    message = f"{known} in .* and {copy} in .* both store the variable .*{variable}"
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder, "fill-mask")
 

@@ -49,9 +49,9 @@ KINDS = pytest.mark.parametrize("write", [safetensors_with, hdf5_with])
 def test_other_numbers_than_floats(tmp_path, write, dtype):
     folder = write(tmp_path / "changed", lambda array: array.astype(dtype))
     message = (
-        "The tensor .*query.* in .* holds values of the type (C64|complex64|"
-        f"{dtype}). Weights have to be float64, float32, float16, bfloat16; other types are those "
-        "of a quantized checkpoint, .* Get the checkpoint that is not quantized."
+        f"The tensor .*query.* in .* has the dtype (C64|complex64|{dtype}), but weights have to be "
+        "one of float64, float32, float16, bfloat16. Other dtypes are typical of quantized "
+        "checkpoints, .* use the checkpoint that is not quantized."
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
@@ -59,7 +59,7 @@ def test_other_numbers_than_floats(tmp_path, write, dtype):
 
 def test_eight_bit_floats(tmp_path):
     folder = safetensors_with(tmp_path / "f8", lambda array: array.astype(ml_dtypes.float8_e4m3fn))
-    with pytest.raises(CheckpointError, match="query.weight in .* of the type F8_E4M3"):
+    with pytest.raises(CheckpointError, match="query.weight in .* has the dtype F8_E4M3"):
         ft.load(folder)
 
 
@@ -72,8 +72,8 @@ def test_values_that_are_not_finite_are_named(tmp_path, write, value):
 
     folder = write(tmp_path / "changed", spoil)
     message = (
-        "These tensors hold NaN, infinity, or numbers that are too large for the model's dtype: "
-        ".*query.* in .*(safetensors|h5). They are damaged, or come from a training that diverged"
+        "These tensors contain NaN, infinity, or values that are too large for the model's dtype: "
+        ".*query.* in .*(safetensors|h5). They are damaged, or come from a training run that div"
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)

@@ -69,7 +69,7 @@ def test_a_subfolder_and_a_link_as_in_the_cache_of_the_hub(sharded):
 
 def test_an_index_that_names_a_tensor_too_many(sharded):
     write_index(sharded, {"weight_map": weight_map(sharded) | {"lost.weight": SHARDS[0]}})
-    message = r"names tensors that their shards lack: \['lost.weight'\] \(1 in all\). Index and sh"
+    message = r"lists tensors that their shards lack: \['lost.weight'\] \(1 in all\). The index a"
     with pytest.raises(CheckpointError, match=message):
         ft.load(sharded)
 
@@ -78,7 +78,7 @@ def test_an_index_that_does_not_name_a_tensor(sharded):
     named = weight_map(sharded)
     del named[FIRST]
     write_index(sharded, {"weight_map": named})
-    message = rf"does not name tensors that its shards hold: \['{FIRST}'\] \(1 in all\)"
+    message = rf"does not list tensors that its shards contain: \['{FIRST}'\] \(1 in all\)"
     with pytest.raises(CheckpointError, match=message):
         ft.load(sharded)
 
@@ -90,7 +90,7 @@ def test_a_tensor_in_two_shards(sharded):
     write_shard(sharded, SHARDS[1], second | {FIRST: first[FIRST]})
     ft.load(sharded)
     write_shard(sharded, SHARDS[1], second | {FIRST: first[FIRST] + 1})
-    message = f"{FIRST} in .*{SHARDS[0]} and {FIRST} in .*{SHARDS[1]} both stand for"
+    message = f"{FIRST} in .*{SHARDS[0]} and {FIRST} in .*{SHARDS[1]} both store"
     with pytest.raises(CheckpointError, match=message):
         ft.load(sharded)
 
@@ -114,11 +114,11 @@ def write_shard(folder, name, tensors):
         ({}, "index.json has no key 'weight_map'"),
         ({"weight_map": None}, "has no key 'weight_map'"),
         ({"weight_map": ["a"]}, "'weight_map' of .* is not a JSON object but a list"),
-        ({"weight_map": {}}, "names shards that are not there"),
+        ({"weight_map": {}}, "lists shards that do not exist"),
         ({"weight_map": {"a": 1}}, "The shard of 'a' in .* is not a JSON text but a number"),
         ({"weight_map": {"a": None}}, "The shard of 'a' in .* is not a JSON text but null"),
-        ({"weight_map": {"a": "config.json"}}, r"are not there: \['config.json'\]"),
-        ({"weight_map": {"a": "b" * 5000 + ".safetensors"}}, "names shards that are not there"),
+        ({"weight_map": {"a": "config.json"}}, r"do not exist: \['config.json'\]"),
+        ({"weight_map": {"a": "b" * 5000 + ".safetensors"}}, "lists shards that do not exist"),
     ],
 )
 def test_an_index_of_another_shape(sharded, content, message):

@@ -147,5 +147,7 @@ def test_a_file_cut_off(tmp_path):
     folder = copy_checkpoint(BERT, tmp_path / "cut")
     weights = folder / "tf_model.h5"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"tf_model.h5 is not a whole HDF5 file .*get it"):
+    with pytest.raises(
+        CheckpointError, match=r"tf_model.h5 is not a complete HDF5 file .*download it"
+    ):
         ft.load(folder)

@@ -54,7 +54,7 @@ def test_shards(copied):
 
 def test_a_missing_shard_is_named(copied):
     split(copied).unlink()
-    message = r"names shards that are not there: \['model-00002-of-00002.safetensors'\]. Download"
+    message = r"lists shards that do not exist: \['model-00002-of-00002.safetensors'\]. Download"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
@@ -103,7 +103,7 @@ def test_bfloat16_weights(tmp_path):
 def test_a_file_cut_off_while_copying(copied, kept):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
-    message = "model.safetensors is not a whole safetensors file .*cut off .*get it again"
+    message = "model.safetensors is not a complete safetensors file .*truncated .*download it again"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
@@ -112,7 +112,7 @@ def test_a_shape_that_the_config_does_not_ask_for(tmp_path):
     folder = copy_checkpoint(FOLDER, tmp_path / "wrong", intermediate_size=21)
     message = (
         r"The tensor bert.encoder.layer.0.intermediate.dense.weight in .*model.safetensors has the "
-        r"shape \(20, 24\), but the config asks for \(21, 24\) "
+        r"shape \(20, 24\), but the config requires \(21, 24\) "
         r"\(variable block_0/feed_forward/intermediate/kernel\)."
     )
     with pytest.raises(CheckpointError, match=message):

@@ -144,7 +144,7 @@ def test_some_of_the_tensors_of_a_variable_are_missing():
     del arrays[f"{K}.bias"]
     message = (
         r"The variable qkv/bias is made of the tensors attention.q_proj.bias, .*, but "
-        r"model.safetensors lacks attention.k_proj.bias. Get the whole checkpoint."
+        r"model.safetensors lacks attention.k_proj.bias. Download the complete checkpoint."
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)
@@ -155,7 +155,7 @@ def test_one_of_several_tensors_has_another_shape():
     arrays[f"{V}.weight"] = arrays[f"{V}.weight"][:4]
     message = (
         r"The tensor attention.v_proj.weight in model.safetensors has the shape \(4, 7\), but the "
-        r"config asks for \(5, 7\) \(variable qkv/kernel\)"
+        r"config requires \(5, 7\) \(variable qkv/kernel\)"
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)
@@ -163,7 +163,7 @@ def test_one_of_several_tensors_has_another_shape():
 
 def test_a_tensor_of_three_variables_has_another_shape():
     arrays = random({"c_attn.weight": (7, 14), "c_attn.bias": (15,)})
-    message = r"\(7, 14\), but the config asks for \(7, 15\) \(variable q/kernel, k/kernel, v/kern"
+    message = r"\(7, 14\), but the config requires \(7, 15\) \(variable q/kernel, k/kernel, v/kern"
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(5, name=name) for name in "qkv"], APART, arrays)
 
@@ -186,7 +186,7 @@ def test_a_file_may_hold_a_projection_fused_or_apart(tmp_path):
     fused["in_proj.bias"] = fused["in_proj.bias"] + 1
     message = (
         f"The tensors {Q}.bias, {K}.bias, {V}.bias in model.safetensors and in_proj.bias in "
-        "model.safetensors both stand for the variable qkv/bias, but hold different values"
+        "model.safetensors both store the variable qkv/bias, but have different values"
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], table, arrays | fused)
@@ -219,5 +219,5 @@ def test_numbers_that_are_not_finite_are_named_once():
 def test_integers_are_refused_in_every_place_of_a_row():
     arrays = fused_arrays()
     arrays[f"{K}.weight"] = arrays[f"{K}.weight"].astype("int8")
-    with pytest.raises(CheckpointError, match="k_proj.weight in .* values of the type int8"):
+    with pytest.raises(CheckpointError, match="k_proj.weight in .* has the dtype int8"):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)

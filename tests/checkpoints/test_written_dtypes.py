@@ -1,4 +1,4 @@
-"""A model is saved in the type of numbers that its checkpoint's file had, or in the one chosen."""
+"""A model is saved in the dtype of its checkpoint's own file, or in the one chosen."""
 
 import json
 
@@ -146,8 +146,8 @@ def test_numbers_too_large_for_the_type_are_an_error(halves, tmp_path, dtype):
     kernel = model.get_layer("block_0").attention.query.kernel
     kernel.assign(np.pad([[largest]], (0, 23)))
     message = (
-        rf"Saving wrote nothing: the tensor {QUERY} holds numbers up to {largest:.3g}, which are "
-        rf"too large for the file's type {dtype}. Choose another one, as in save_pretrained\("
+        rf"Nothing was saved: the tensor {QUERY} contains values up to {largest:.3g}, which are "
+        rf"too large for the file's dtype {dtype}. Choose another dtype, as in save_pretrained\("
     ).replace("+", r"\+")
     with pytest.raises(ModelError, match=message):
         model.save_pretrained(out)
@@ -189,7 +189,9 @@ def test_what_a_model_computes_in_does_not_count(halves, tmp_path, policy):
 
 @pytest.mark.parametrize("dtype", ["int8", "float64", "half", 16, "mixed_bfloat16", ""])
 def test_there_is_no_such_type(halves, tmp_path, dtype):
-    message = "dtype is the type of numbers of the file, one of float32, float16, bfloat16, or None"
+    message = (
+        "dtype is the dtype of the written weights, one of float32, float16, bfloat16, or None"
+    )
     with pytest.raises(ArgumentError, match=message):
         ft.load(halves["float16"]).save_pretrained(tmp_path / "out", dtype=dtype)
     assert not (tmp_path / "out").exists()
