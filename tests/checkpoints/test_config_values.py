@@ -79,21 +79,21 @@ def test_sizes_beyond_the_tensors_are_refused_before_anything_is_allocated(famil
         ({"layer_norm_eps": math.nan}, "'layer_norm_eps' has the value nan"),
         ({"layer_norm_eps": None}, "'layer_norm_eps' has the value None, but has to be a number"),
         ({"vocab_size": 10**5000}, "'vocab_size' has the value an unprintable int"),
-        ({"hidden_act": ["gelu"]}, r"'hidden_act' has the value \['gelu'\], but has to be a text"),
+        ({"hidden_act": ["gelu"]}, r"'hidden_act' has the value \['gelu'\], but has to be a strin"),
         ({"pad_token_id": 31}, "'pad_token_id' has the value 31, .* ids below the vocab_size, 31"),
         ({"architectures": "Bert"}, "'architectures' has the value 'Bert', but has to be a list"),
-        ({"id2label": ["no", "yes"]}, "'id2label' .* has to be names by number from \"0\" on"),
-        ({"id2label": {"1": "no", "2": "yes"}}, "'id2label' .* names by number from \"0\" on"),
-        ({"id2label": {"0": "no", "1": None}}, "'id2label' .* names by number from \"0\" on"),
-        ({"id2label": {"zero": "no"}}, "'id2label' .* names by number from \"0\" on"),
-        ({"label2id": [0, 1]}, "'label2id' .* has to be numbers by name"),
+        ({"id2label": ["no", "yes"]}, "'id2label' .* has to be a mapping from ids to names"),
+        ({"id2label": {"1": "no", "2": "yes"}}, "'id2label' .* a mapping from ids to names"),
+        ({"id2label": {"0": "no", "1": None}}, "'id2label' .* a mapping from ids to names"),
+        ({"id2label": {"zero": "no"}}, "'id2label' .* a mapping from ids to names"),
+        ({"label2id": [0, 1]}, "'label2id' .* has to be a mapping from names to"),
         ({"num_labels": 10**9}, "'num_labels' .* whole number from 1 to 1,000,000 or None"),
         ({"problem_type": 3}, "'problem_type' .* has to be \"single_label_classification\" or"),
         ({"is_decoder": 1}, "'is_decoder' has the value 1, which bert models do not support"),
         (
             {"quantization_config": {"load_in_8bit": True}},
-            "'quantization_config' says that the weights are quantized: .*load_in_8bit.* get the "
-            "checkpoint that was not quantized",
+            "'quantization_config' states that the weights are quantized: .*load_in_8bit.* use the "
+            "checkpoint that is not quantized",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_messages_name_where_the_value_stands(config, message):
         ("modernbert", {"global_attn_every_n_layers": 0}, "'global_attn_every_n_layers' .* 0, but"),
         ("modernbert", {"rope_parameters": {"rope_theta": 3.0}}, "settings by layer type"),
         ("modernbert", {"rope_scaling": {"rope_theta": "x"}}, "settings of rotary positions"),
-        ("modernbert", {"layer_types": [None]}, "'layer_types' .* a list of texts, or null"),
+        ("modernbert", {"layer_types": [None]}, "'layer_types' .* a list of strings, or null"),
         ("modernbert", {"hidden_size": 9, "num_attention_heads": 3}, "heads of an even size"),
     ],
 )

@@ -140,8 +140,8 @@ def test_layers_that_the_config_does_not_ask_for_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "zebra", "has the model_type 'zebra', which finetune_tf does not know; "),
-        ("model_type", None, "has the model_type None, which finetune_tf does not know; known are"),
+        ("model_type", "zebra", "has the model_type 'zebra', which finetune_tf does not support; "),
+        ("model_type", None, "has the model_type None, which finetune_tf does not support; s"),
         (
             "position_embedding_type",
             "relative_key",

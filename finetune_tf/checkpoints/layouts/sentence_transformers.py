@@ -13,7 +13,7 @@ from finetune_tf.base.json_files import checked, file_inside, member, read_json,
 from finetune_tf.base.paths import has_file
 from finetune_tf.checkpoints.layouts.layout import Layout, Modules
 from finetune_tf.errors import CheckpointError
-from finetune_tf.families.config_values import OneOf, read_values, size
+from finetune_tf.families.config_values import OneOf, integer, read_values
 from finetune_tf.families.family import Family, Head
 from finetune_tf.weights.files import read_tensors
 from finetune_tf.weights.table import Weight, linear, prefixed
@@ -30,7 +30,7 @@ _SETTINGS_FILES = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 )
 _SETTINGS = {
-    "max_seq_length": size(2**31 - 1, also=(None,)),
+    "max_seq_length": integer(2**31 - 1, nullable=True),
     "do_lower_case": OneOf((True, False, None)),
 }
 
