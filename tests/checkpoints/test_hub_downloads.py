@@ -91,7 +91,7 @@ def test_nothing_downloaded_and_no_network(runs):
     assert runs.offline["owner/never"] == (
         "CheckpointError The checkpoint 'owner/never' is neither a folder nor in the local cache, "
         "and HF_HUB_OFFLINE is set. Download it on a machine with access "
-        "(`hf download owner/never --local-dir FOLDER`), copy the folder, and give its path."
+        "(`hf download owner/never --local-dir FOLDER`), copy the folder, and pass its path."
     )
     assert runs.unreachable["owner/never"].startswith(
         "CheckpointError The checkpoint 'owner/never' is neither a folder nor in the local cache, "
@@ -112,6 +112,6 @@ def test_what_the_hub_refuses(runs):
         "CheckpointError The checkpoint 'owner/tiny' has no revision 'v9'."
     )
     assert runs.online["owner/empty"] == (
-        "CheckpointError The Hub's 'owner/empty' has no config.json, so it is no Hugging Face "
+        "CheckpointError The Hub's 'owner/empty' has no config.json, so it is not a Hugging Face "
         "checkpoint; found []."
     )

@@ -36,14 +36,14 @@ def test_what_stands_for_id2label(config, names):
 
 @pytest.mark.parametrize("numbers", [{"a": 0, "b": 0}, {"a": 1, "b": 2}, {"a": 0.5}, {"a": None}])
 def test_numbers_that_number_no_outputs(numbers):
-    with pytest.raises(CheckpointError, match="'label2id' numbers labels from 0 on without gaps"):
+    with pytest.raises(CheckpointError, match="'label2id' has to number the labels from 0 on"):
         with_labels({"label2id": numbers})
 
 
 def test_two_keys_that_contradict_each_other(capsys):
     config = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"good": 0, "bad": 1}}
     assert with_labels(config) == config
-    assert "contradict each other; id2label counts" in capsys.readouterr().out
+    assert "contradict each other; id2label is used" in capsys.readouterr().out
     with_labels({"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}})
     assert capsys.readouterr().out == ""
 

@@ -90,9 +90,8 @@ def test_a_default_is_said_in_one_line(tmp_path, capsys):
     where = folder(tmp_path / "c", vocab__txt=lines(UNCASED))
     load_tokenizer(where)
     assert capsys.readouterr().out == (
-        f"The files of the tokenizer in {where} leave do_lower_case=True, "
-        "tokenize_chinese_chars=True to the defaults of transformers' BertTokenizer; "
-        "tokenizer_config.json can say otherwise.\n"
+        f"The tokenizer in {where} uses do_lower_case=True, tokenize_chinese_chars=True, defaults "
+        "of transformers' BertTokenizer; tokenizer_config.json can override them.\n"
     )
     explicit = {"do_lower_case": True, "tokenize_chinese_chars": True}
     load_tokenizer(
@@ -106,7 +105,7 @@ def test_tokenizer_json_counts_more_than_a_default(model_type, tmp_path, capsys)
     where = folder(tmp_path / "c", model_type, tokenizer__json=word_pieces(lower=False))
     tokenizer = load_tokenizer(where)
     assert tokenizer.tokenize("the Berlin film") == ["the", "Berlin", "film"]
-    assert "takes do_lower_case=False from tokenizer.json" in capsys.readouterr().out
+    assert "uses do_lower_case=False of tokenizer.json" in capsys.readouterr().out
     tokenizer.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": model_type}))
     assert load_tokenizer(tmp_path / "saved").tokenize("Berlin") == ["Berlin"]
@@ -116,14 +115,14 @@ def test_tokenizer_json_counts_more_than_a_default(model_type, tmp_path, capsys)
 def test_the_prefix_space_of_tokenizer_json(tmp_path, capsys):
     tokenizer = load_tokenizer(folder(tmp_path / "c", "roberta", tokenizer__json=byte_level()))
     assert tokenizer.tokenize("a") == ["Ġ", "a"]
-    assert "takes add_prefix_space=True from tokenizer.json" in capsys.readouterr().out
+    assert "uses add_prefix_space=True of tokenizer.json" in capsys.readouterr().out
 
 
 def test_what_tokenizer_config_says_is_done_and_doubted(tmp_path):
     where = folder(
         tmp_path / "c", vocab__txt=lines(CASED), tokenizer_config__json={"do_lower_case": True}
     )
-    with pytest.warns(UserWarning, match="Its own files ask for that; check do_lower_case=False"):
+    with pytest.warns(UserWarning, match="files specify that; consider do_lower_case=False"):
         tokenizer = load_tokenizer(where)
     assert tokenizer.tokenize("the Berlin") == ["the", "[UNK]"]
 
@@ -141,7 +140,7 @@ def test_what_tokenizer_config_says_is_done_and_doubted(tmp_path):
     ],
 )
 def test_a_tokenizer_that_knows_no_word_of_its_own(model_type, files, tmp_path):
-    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
+    with pytest.raises(CheckpointError, match="words of its own vocabulary to their token"):
         load_tokenizer(folder(tmp_path / "c", model_type, **files))
 
 
@@ -204,12 +203,12 @@ def test_another_padding_token_than_the_config_has(tmp_path, capsys):
     where = folder(tmp_path / "c", "roberta", tokenizer__json=byte_level())
     config = {"model_type": "roberta", "max_position_embeddings": 40, "pad_token_id": 1}
     load_tokenizer(where, config=config)
-    with pytest.raises(CheckpointError, match="pads with '<pad>', number 1, but config.json has"):
+    with pytest.raises(CheckpointError, match="pads with '<pad>', id 1, but config.json has"):
         load_tokenizer(where, config=config | {"pad_token_id": 0})
     where = folder(tmp_path / "b", vocab__txt=lines(UNCASED))
     config = {"model_type": "bert", "max_position_embeddings": 40, "pad_token_id": 5}
     load_tokenizer(where, config=config)
-    assert "results are the same, but row 5 never learns" in capsys.readouterr().out
+    assert "but row 5 of the token embeddings is never trained" in capsys.readouterr().out
 
 
 def test_a_tokenizer_that_cannot_be_read_is_not_called_missing(tmp_path, capsys):
@@ -242,7 +241,7 @@ def test_ids_beyond_the_word_table(where, tmp_path):
 
 def test_half_a_character_has_no_tokens(tiny_bert):
     model = ft.load(tiny_bert, labels=["bad", "good"])
-    with pytest.raises(FinetuneError, match=r"no valid Unicode.*lone surrogate"):
+    with pytest.raises(FinetuneError, match=r"not valid Unicode.*lone surrogate"):
         model.tokenizer(["film", "a \ud800 film"])
     with pytest.raises(FinetuneError):
         ft.predict(model, ["a \ud800 film"])
@@ -258,7 +257,7 @@ def test_sentencepiece_without_its_package_or_damaged(model_type, name, tmp_path
     if importlib.util.find_spec("sentencepiece") is None:
         error, told = MissingExtraError, r"pip install 'finetune-tf\[sentencepiece\]'"
     else:
-        error, told = CheckpointError, "is no SentencePiece model"
+        error, told = CheckpointError, "is not a valid SentencePiece model"
     with pytest.raises(error, match=told) as caught:
         load_tokenizer(where)
     assert "tiktoken" not in str(caught.value)
@@ -298,7 +297,7 @@ def test_a_sentencepiece_model_without_tokenizer_json(tmp_path):
 
 def test_a_sentencepiece_model_of_another_kind(tmp_path):
     where = sentencepiece_folder(tmp_path / "c", model_type="bpe", vocab_size=90)
-    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
+    with pytest.raises(CheckpointError, match="words of its own vocabulary to their token"):
         load_tokenizer(where)
 
 
@@ -324,7 +323,7 @@ def test_defaults_that_a_tokenizer_does_not_keep(tmp_path, capsys):
     words = ["<s>", "<pad>", "</s>", *UNCASED, "<mask>"]
     tokenizer = load_tokenizer(folder(tmp_path / "c", "mpnet", vocab__txt=lines(words)))
     assert tokenizer("The FILM")["input_ids"] == [0, words.index("the"), words.index("film"), 2]
-    assert "leave do_lower_case=True, tokenize_chinese_chars=True to" in capsys.readouterr().out
+    assert "uses do_lower_case=True, tokenize_chinese_chars=True, def" in capsys.readouterr().out
 
 
 def test_words_that_recur_in_a_large_vocabulary_are_among_those_tried(tmp_path):

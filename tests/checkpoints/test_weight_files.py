@@ -175,7 +175,7 @@ def test_what_is_no_checkpoint_folder(copied, monkeypatch):
     with pytest.raises(CheckpointError, match="no folder '.*/none', and a Hub id has the form"):
         ft.load(copied / "none")
     (copied / "config.json").unlink()
-    message = r"has no config.json, so it is no Hugging Face.*found \['model.safetensors'\]"
+    message = r"has no config.json, so it is not a Hugging Face.*found \['model.safetensors'\]"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
@@ -192,7 +192,7 @@ def test_a_file_with_weights_of_any_name(copied):
         ft.load("none.safetensors")
     with pytest.raises(CheckpointError, match=r"config= has the model_type 'gpt2', which"):
         ft.load(file, config={"model_type": "gpt2"})
-    with pytest.raises(CheckpointError, match=r"holds weights alone, and .* load\(…, config=…\)"):
+    with pytest.raises(CheckpointError, match=r"contains only weights, and .* load\(…, config=…\)"):
         ft.load(file)
 
 
