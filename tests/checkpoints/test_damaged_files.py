@@ -1,4 +1,4 @@
-"""Files of a checkpoint that hold something else, or are damaged: always a CheckpointError."""
+"""Damaged files and files with unexpected content raise a CheckpointError."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def copied(tmp_path):
         json.dumps({"a": {"dtype": "F32", "shape": [1]}}).encode(),
     ],
 )
-def test_headers_of_safetensors(copied, header):
+def test_damaged_safetensors_headers(copied, header):
     weights = copied / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
@@ -48,7 +48,7 @@ def test_headers_of_safetensors(copied, header):
 
 
 @pytest.mark.parametrize("name", ["", "n" * 100_000, "\n\0\x1b[31m", "bert."])
-def test_names_that_no_tensor_has(copied, name):
+def test_odd_tensor_names(copied, name):
     header = json.dumps({name: TENSOR}).encode()
     weights = copied / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
@@ -59,7 +59,7 @@ def test_names_that_no_tensor_has(copied, name):
 
 
 def with_kernel(tmp_path, change):
-    """A copy of transformers 4's checkpoint, with one of its arrays replaced."""
+    """Copies the checkpoint of transformers 4 and replaces one of its arrays."""
     folder = copy_checkpoint(TF4, tmp_path / "h5")
     with h5py.File(folder / "tf_model.h5", "a") as file:
         del file[KERNEL]
@@ -88,12 +88,12 @@ def with_kernel(tmp_path, change):
         (lambda file: [file.pop(name) for name in list(file)], "tf_model.h5 contains no tensors"),
     ],
 )
-def test_hdf5_with_other_things_inside(tmp_path, change, message):
+def test_hdf5_with_unexpected_content(tmp_path, change, message):
     with pytest.raises(CheckpointError, match=message):
         ft.load(with_kernel(tmp_path, change))
 
 
-def test_hdf5_that_says_nothing_of_its_layers(tmp_path):
+def test_hdf5_without_attributes_of_layers(tmp_path):
     folder = copy_checkpoint(TF4, tmp_path / "h5")
     with h5py.File(folder / "tf_model.h5", "a") as file:
         for group in file.values():
@@ -104,8 +104,8 @@ def test_hdf5_that_says_nothing_of_its_layers(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["tf_model.h5", "model.safetensors"])
-def test_random_bytes_inside(tmp_path, file):
-    """Where the numbers themselves are hit, nothing can be noticed, and nothing crashes either."""
+def test_randomly_overwritten_bytes(tmp_path, file):
+    """Damage within the values cannot be detected, but must not crash either."""
     source = TF4 if file == "tf_model.h5" else FOLDER
     folder = copy_checkpoint(source, tmp_path / "damaged")
     whole = (folder / file).read_bytes()
@@ -147,14 +147,14 @@ def test_random_bytes_inside(tmp_path, file):
         ("config_sentence_transformers.json", '{"default_prompt_name": []}', "but a list"),
     ],
 )
-def test_json_of_another_shape(copied, file, content, message):
+def test_json_files_with_unexpected_content(copied, file, content, message):
     (copied / file).parent.mkdir(exist_ok=True)
     (copied / file).write_text(content)
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
 
-def test_a_pooling_folder_of_another_name(copied):
+def test_a_pooling_folder_with_another_name(copied):
     (copied / "9_Pooling").mkdir()
     (copied / "9_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     modules = [
@@ -166,7 +166,7 @@ def test_a_pooling_folder_of_another_name(copied):
 
 
 @pytest.mark.slow
-def test_what_a_pickle_may_hold(copied):
+def test_content_of_a_pickle(copied):
     torch = pytest.importorskip("torch")
     tensors = {name: torch.from_numpy(array) for name, array in read_weights(copied).items()}
     query = "bert.encoder.layer.0.attention.self.query.weight"

@@ -1,4 +1,4 @@
-"""An index and its shards say the same, and name nothing outside of their folder."""
+"""An index has to agree with its shards, and may list only files inside its folder."""
 
 import json
 
@@ -15,7 +15,7 @@ SHARDS = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
 
 @pytest.fixture
 def sharded(tmp_path):
-    """A checkpoint in two shards."""
+    """Returns a checkpoint in two shards."""
     folder = copy_checkpoint(FOLDER, tmp_path / "sharded")
     tensors = read_weights(folder)
     names = sorted(tensors)
@@ -39,7 +39,7 @@ def weight_map(folder):
 @pytest.mark.parametrize(
     "name", ["../secret.safetensors", "a/../../secret.safetensors", "..\\secret", "C:\\x", "\0"]
 )
-def test_a_shard_outside_of_the_folder(sharded, name):
+def test_a_shard_outside_of_the_folder_is_refused(sharded, name):
     (sharded.parent / "secret.safetensors").write_bytes((sharded / SHARDS[0]).read_bytes())
     write_index(sharded, {"weight_map": weight_map(sharded) | {FIRST: name}})
     with pytest.raises(CheckpointError, match="may lie outside of .* do not trust this checkpoint"):
@@ -50,7 +50,7 @@ def test_a_shard_outside_of_the_folder(sharded, name):
         ft.load(sharded)
 
 
-def test_a_subfolder_and_a_link_as_in_the_cache_of_the_hub(sharded):
+def test_shards_in_a_subfolder_and_as_links(sharded):
     (sharded / "part").mkdir()
     (sharded / SHARDS[0]).rename(sharded / "part" / SHARDS[0])
     write_index(
@@ -67,14 +67,14 @@ def test_a_subfolder_and_a_link_as_in_the_cache_of_the_hub(sharded):
     assert ft.load(sharded).labels == ("no", "maybe", "yes")
 
 
-def test_an_index_that_names_a_tensor_too_many(sharded):
+def test_an_index_with_a_tensor_that_does_not_exist(sharded):
     write_index(sharded, {"weight_map": weight_map(sharded) | {"lost.weight": SHARDS[0]}})
     message = r"lists tensors that their shards lack: \['lost.weight'\] \(1 in all\). The index a"
     with pytest.raises(CheckpointError, match=message):
         ft.load(sharded)
 
 
-def test_an_index_that_does_not_name_a_tensor(sharded):
+def test_an_index_that_lacks_a_tensor(sharded):
     named = weight_map(sharded)
     del named[FIRST]
     write_index(sharded, {"weight_map": named})
@@ -121,7 +121,7 @@ def write_shard(folder, name, tensors):
         ({"weight_map": {"a": "b" * 5000 + ".safetensors"}}, "lists shards that do not exist"),
     ],
 )
-def test_an_index_of_another_shape(sharded, content, message):
+def test_an_index_with_unexpected_content(sharded, content, message):
     write_index(sharded, content)
     with pytest.raises(CheckpointError, match=message) as error:
         ft.load(sharded)
