@@ -62,7 +62,7 @@ def test_classifier(family, loaded):
 
 
 def test_key_biases_are_loaded(family, loaded):
-    """Outputs do not depend on the key biases, which softmax cancels, so they are compared directly."""
+    """Compares variables, because softmax cancels the key biases in the outputs."""
     _, scope, block = FAMILIES[family]
     with h5py.File(TF4 / family / "text-classification" / "tf_model.h5") as file:
         (nested,) = file[family].values()
