@@ -1,7 +1,7 @@
 """Readers of weight files: safetensors, HDF5 and PyTorch's pickles, in one file or in shards.
 
-All readers return tensors by their PyTorch names. They read only headers; values are read when
-they are needed. Pickles are opened only with PyTorch's `weights_only=True`.
+All readers return lazy tensors by their PyTorch names: of safetensors and HDF5 files, only headers
+are read at first. Pickles are opened only with PyTorch's `weights_only=True`.
 """
 
 import os
