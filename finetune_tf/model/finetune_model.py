@@ -13,7 +13,7 @@ from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.checkpoints.return_tensors import own
+from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
@@ -104,7 +104,7 @@ class FineTuneModel(ExplainedModel):
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = own(tokenizer)
+        self._tokenizer = add_tensorflow_support(tokenizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute, with special cases for `trainable`, `optimizer` and `tokenizer`.

@@ -158,7 +158,7 @@ ST = "sentence_transformers.models."
         ([("Transformer", ""), ("Pooling", "9_Pooling")], "there is no .*9_Pooling/config.json"),
         ([("Transformer", ""), ("Pooling", "1_pooling")], "there is no .*1_pooling/config.json"),
         ([("Transformer", ""), ("Dense", "2_Dense")], "there is no .*2_Dense/config.json"),
-        ([("Transformer", "0_T"), ("Pooling", "1_Pooling")], "the transformer lies in .*0_T"),
+        ([("Transformer", "0_T"), ("Pooling", "1_Pooling")], "the transformer is in .*0_T"),
         (
             [("Transformer", ""), ("Normalize", "n"), ("Pooling", "1_Pooling")],
             "in this order alone",

@@ -96,7 +96,7 @@ def test_a_tokenizer_that_moved_is_asked_for_when_it_is_needed(tmp_path, tiny_be
     model = small_model(checkpoint=tmp_path / "gone")
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
-    message = f"The folder {tmp_path / 'gone'}, which the tokenizer is loaded from, is not there."
+    message = f"The folder {tmp_path / 'gone'}, from which the tokenizer is loaded, does not exist."
     with pytest.raises(CheckpointError, match=re.escape(message)):
         ft.predict(reloaded, "good")
     reloaded.info.tokenizer = str(tiny_bert)
