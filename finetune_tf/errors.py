@@ -1,7 +1,8 @@
-"""Errors a user can act on: each says what was expected, what was found and what to do.
+"""The exceptions of finetune_tf.
 
-They derive from the built-in error a Python user would expect as well, so that
-`except ValueError` keeps working; the command line turns any of them into one line.
+Each message states what was expected, what was found and what to do. The classes also derive from
+the built-in exception that fits, so `except ValueError` works. The command line prints any of them
+as one line.
 """
 
 from collections.abc import Sequence
@@ -11,23 +12,30 @@ from finetune_tf.messages import printable
 
 
 class FinetuneError(Exception):
-    """Base of all errors that finetune_tf raises on purpose.
+    """The base class of all errors that finetune_tf raises deliberately.
 
-    What a message quotes can come from data, so it is written without control characters, which a
-    terminal would obey.
+    Messages can quote data, so control characters are escaped: a terminal would interpret them.
+
+    Example:
+        >>> try:
+        ...     ft.load(checkpoint, labels=["only one", "only one"])
+        ... except ft.errors.FinetuneError as error:
+        ...     print(error)
+        Label names must be unique; these occur twice: ['only one'].
     """
 
     def __str__(self) -> str:
-        """The message."""
+        """Returns the message with control characters escaped."""
         return printable(super().__str__())
 
 
 class DataError(FinetuneError, ValueError):
-    """The data cannot be used as it is: a column, a text, a label or a file is wrong.
+    """The data is invalid: a column, a text, a label or a file.
 
     Attributes:
-        rows: Numbers of the rows at fault, counted from 0; empty where it is not single rows.
-        reason: What is wrong with these rows, in few words.
+        rows: The indices of the invalid rows, counted from 0; empty if the error does not concern
+            individual rows.
+        reason: A short description of what is wrong with these rows.
     """
 
     rows: Sequence[int] = ()
@@ -35,15 +43,15 @@ class DataError(FinetuneError, ValueError):
 
 
 class MissingRowError(DataError, IndexError):
-    """There is no row of that number."""
+    """A row index is out of range."""
 
 
 class DataTypeError(FinetuneError, TypeError):
-    """A value of another type was meant, such as text where a number was given.
+    """The data has the wrong type, such as a number in place of a text.
 
     Attributes:
-        rows: As for `DataError`.
-        reason: As for `DataError`.
+        rows: As in `DataError`.
+        reason: As in `DataError`.
     """
 
     rows: Sequence[int] = ()
@@ -51,45 +59,46 @@ class DataTypeError(FinetuneError, TypeError):
 
 
 class CheckpointError(FinetuneError, ValueError):
-    """A checkpoint is missing, damaged, unsupported, or does not fit what was asked of it."""
+    """A checkpoint is missing, damaged or unsupported, or cannot be used as requested."""
 
 
 class ModelError(FinetuneError, ValueError):
-    """A model was asked for something it cannot do: an unknown input, selector or preset."""
+    """A model does not support a request, such as an unknown input, selector or preset."""
 
 
 class ArgumentError(ModelError):
-    """An argument is outside of its range: a batch size of 0, a negative weight decay."""
+    """An argument is out of range, such as a batch size of 0 or a negative weight decay."""
 
 
 class UnknownArgumentError(ArgumentError, TypeError):
-    """A function has no argument of that name, or lacks one that it needs."""
+    """A call has an unknown argument, or a required argument is missing."""
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument is of another type than it has to be: a number where a text is meant."""
+    """An argument has the wrong type, such as a number in place of a string."""
 
 
 class UnknownModelError(ModelError, AttributeError):
-    """A model that does not know its task and labels, such as a clone of its graph, was asked."""
+    """The model has no task and labels, as is the case for a clone of its graph."""
 
 
 class CacheError(ModelError):
-    """Features cannot be stored: nothing is frozen, rows change each epoch, or room is short."""
+    """Features cannot be cached: nothing is frozen, rows change per epoch, or space is short."""
 
 
 class MissingExtraError(FinetuneError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended `finetune` after its first step; what was learnt so far is in `result`.
+    """Ctrl-C stopped `finetune` after its first step; `result` has the model so far.
 
-    It is no `FinetuneError`, so that nothing which handles errors swallows it.
+    It derives from KeyboardInterrupt and not from `FinetuneError`, so that `except Exception`
+    does not catch it.
 
     Attributes:
         result: A `FinetuneResult` without a report, which can be saved.
-        signum: The signal that asked for the end.
+        signum: The number of the signal that stopped training.
     """
 
     def __init__(self, message: str, result: Any, signum: int) -> None:

@@ -1,4 +1,4 @@
-"""The one voice of the library: short lines that say what it decided for the user."""
+"""Messages to the user: printed lines about automatic decisions, and warnings."""
 
 import contextlib
 import contextvars
@@ -8,58 +8,68 @@ import warnings
 from collections.abc import Iterator
 
 _quiet = contextvars.ContextVar("finetune_tf_quiet", default=False)
-# Whose frames lie between a user's line and the place that warns about it.
-_INSIDE = {"finetune_tf", "keras", "tensorflow"}
+# Packages whose stack frames are skipped to find the user's line for a warning.
+_LIBRARIES = {"finetune_tf", "keras", "tensorflow"}
 
 
 def printable(text: str) -> str:
-    """A text that does nothing to a terminal: control characters are written as escapes.
+    r"""Escapes control characters in a text, except line breaks and tabs.
 
-    Names and texts come from data; one with an escape sequence could move the cursor or recolour
-    the lines after it. Line ends and tabs stay.
+    Names and texts come from data. In a terminal, an escape sequence in them could move the cursor
+    or change colors.
+
+    Example:
+        >>> from finetune_tf.messages import printable
+        >>> print(printable("a \x1b[31mred\x1b[0m word"))
+        a \x1b[31mred\x1b[0m word
     """
     if text.isprintable():
         return text
-    return "".join(map(_shown, text))
+    return "".join(map(_escape, text))
 
 
 def one_line(text: str) -> str:
-    """A printable text in one line: line ends and tabs are written as escapes, too."""
+    """Escapes control characters in a text, including line breaks and tabs."""
     return "".join(
         character.encode("unicode_escape").decode() if character in "\n\t" else character
         for character in printable(text)
     )
 
 
-def _shown(character: str) -> str:
-    # The two joiners are parts of words and of emoji.
-    harmless = character.isprintable() or character in "\n\t\u200c\u200d"
-    # Lone surrogates and marks that turn the direction of writing are not printable either.
-    if harmless or unicodedata.category(character) == "Zs":
+def _escape(character: str) -> str:
+    # U+200C and U+200D (zero-width non-joiner and joiner) occur in words and emoji.
+    is_harmless = character.isprintable() or character in "\n\t\u200c\u200d"
+    # Lone surrogates and bidirectional control characters are not printable, so they are escaped.
+    if is_harmless or unicodedata.category(character) == "Zs":
         return character
     return character.encode("unicode_escape", "backslashreplace").decode()
 
 
 def say(text: str) -> None:
-    """Prints one line, unless inside `quiet()`."""
+    """Prints a line, unless inside `quiet()`."""
     if not _quiet.get():
         print(printable(text), flush=True)
 
 
 def warn(text: str) -> None:
-    """Warns at the user's line: the first one outside of finetune_tf, Keras and TensorFlow.
+    """Issues a warning for the user's line: the first frame outside of the libraries.
 
-    A fixed stack level would not do, because Keras wraps methods differently from case to case.
+    A fixed stack level would not work, because Keras wraps methods in a varying number of frames.
     """
     frame, level = sys._getframe(1), 2
-    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
         frame, level = frame.f_back, level + 1
     warnings.warn(printable(text), stacklevel=level)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences `say` for the block; warnings and errors still come through."""
+    """Suppresses printed messages inside the block; warnings and errors are not affected.
+
+    Example:
+        >>> with ft.messages.quiet():
+        ...     model = ft.load(checkpoint, labels=["bad", "good"])
+    """
     token = _quiet.set(True)
     try:
         yield

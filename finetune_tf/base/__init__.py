@@ -1,1 +1,1 @@
-"""What every room above needs: arguments, paths, files, labels, checks of numbers."""
+"""Shared utilities: argument checks, paths, atomic file writes, labels and value checks."""

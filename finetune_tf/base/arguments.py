@@ -1,7 +1,8 @@
-"""What the numbers among the arguments of public functions may be: one table, one check.
+"""Range checks of numeric arguments of public functions.
 
-The same name means the same thing everywhere (`batch_size`, `seed`, `max_length`), so its type and
-range are written once, in `RULES`, and every public function that takes it calls `check`.
+An argument name such as `batch_size`, `seed` or `max_length` means the same everywhere. Its type
+and range are therefore defined once, in `RULES`, and every public function that accepts it calls
+`check`.
 """
 
 import inspect
@@ -14,7 +15,7 @@ from typing import Any
 
 from finetune_tf.errors import ArgumentError
 
-# Backends count rows and steps in int32.
+# Backends represent numbers of rows and steps as int32.
 _LARGEST = 2**31 - 1
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", re.IGNORECASE | re.ASCII)
@@ -25,12 +26,20 @@ class Number:
     """A range of finite numbers.
 
     Attributes:
-        low: The lowest number of the range.
-        high: The highest number of the range; None for no limit.
-        whole: Whether only whole numbers are allowed.
+        low: The lower bound.
+        high: The upper bound; None for no upper bound.
+        whole: Whether only integers are valid.
         above_low: Whether `low` itself is excluded.
         below_high: Whether `high` itself is excluded.
-        also: Values that are allowed besides numbers, such as None or "auto".
+        also: Valid values besides numbers, such as None or "auto".
+
+    Example:
+        >>> from finetune_tf.base.arguments import Number
+        >>> rate = Number(0, 1, below_high=True, also=(None,))
+        >>> print(rate)
+        a number >= 0 and < 1, or None
+        >>> rate.accepts(0.1), rate.accepts(1.0), rate.accepts(None)
+        (True, False, True)
     """
 
     low: float
@@ -41,7 +50,7 @@ class Number:
     also: Collection[Any] = ()
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is in the range. A bool is no number; a NumPy scalar is one."""
+        """Whether a value is in the range. A NumPy scalar counts as a number, a bool does not."""
         if any(
             value is other or (isinstance(value, str) and value == other) for other in self.also
         ):
@@ -49,64 +58,72 @@ class Number:
         kind = numbers.Integral if self.whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        # A whole number is finite, and may be too large for the float that isfinite makes of it.
+        # An integer is always finite, and math.isfinite overflows if it is too large for a float.
         if not isinstance(value, numbers.Integral) and not math.isfinite(value):
             return False
-        low = value > self.low if self.above_low else value >= self.low
+        is_above = value > self.low if self.above_low else value >= self.low
         if self.high is None:
-            return low
-        return low and (value < self.high if self.below_high else value <= self.high)
+            return is_above
+        return is_above and (value < self.high if self.below_high else value <= self.high)
 
-    def told(self, value: Any) -> str:
-        """The range in words, for the message about a value; the limit of all counts only above."""
-        within = not isinstance(value, numbers.Integral) or value <= _LARGEST
-        return str(replace(self, high=None) if self.high == _LARGEST and within else self)
+    def describe_for(self, value: Any) -> str:
+        """Describes the range for a message; the int32 limit only if the value exceeds it."""
+        is_below = not isinstance(value, numbers.Integral) or value <= _LARGEST
+        return str(replace(self, high=None) if self.high == _LARGEST and is_below else self)
 
     def __str__(self) -> str:
-        """The range in words."""
-        words = "a whole number" if self.whole else "a number"
+        """Describes the range."""
+        bounds = []
         if self.low > -math.inf:
-            low = _text(self.low)
-            words += f" above {low}" if self.above_low else f" from {low} on"
+            bounds.append(f"{'>' if self.above_low else '>='} {_format_bound(self.low)}")
         if self.high is not None:
-            words = words.removesuffix(" on")
-            high = f"{self.high:,}" if self.whole else _text(self.high)
-            words += f" to below {high}" if self.below_high else f" to {high}"
-        return " or ".join([words, *(repr(other) for other in self.also)])
+            high = f"{self.high:,}" if self.whole else _format_bound(self.high)
+            bounds.append(f"{'<' if self.below_high else '<='} {high}")
+        text = " ".join(["an integer" if self.whole else "a number", " and ".join(bounds)]).strip()
+        if not self.also:
+            return text
+        comma = "," if len(bounds) > 1 else ""
+        return f"{text}{comma} or {' or '.join(repr(other) for other in self.also)}"
 
 
 @dataclass(frozen=True)
 class Bytes(Number):
-    """An amount of bytes: a whole number, or a text with a unit."""
+    """A number of bytes: an integer, or a string with a unit."""
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is such an amount, of at least a byte."""
+        """Whether a value is a valid size of at least one byte."""
         text = _BYTES.fullmatch(value) if isinstance(value, str) else None
         return bytes_of(value) >= self.low if text else super().accepts(value)
 
     def __str__(self) -> str:
-        """The range in words."""
-        return f'{super().__str__()}, in bytes, or a text such as "5GB" or "500MB"'
+        """Describes the valid values."""
+        return f'{super().__str__()} (bytes), or a string such as "5GB" or "500MB"'
 
 
 def bytes_of(amount: int | str) -> int:
-    """The bytes of an amount that `Bytes` accepts, such as 5_000_000_000 or "5GB"."""
+    """Returns the number of bytes of a size that `Bytes` accepts.
+
+    Example:
+        >>> from finetune_tf.base.arguments import bytes_of
+        >>> bytes_of("1.5 GB"), bytes_of(300)
+        (1500000000, 300)
+    """
     if not isinstance(amount, str):
         return int(amount)
     number, unit = _BYTES.fullmatch(amount).groups()
     return int(float(number) * _UNITS[unit.upper()])
 
 
-def _text(bound: float) -> str:
-    """A bound of a range, with all digits of a large whole number: 10,000,000."""
+def _format_bound(bound: float) -> str:
+    """Formats a bound, with all digits of a large integer: 10,000,000."""
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def shown(value: Any, length: int = 80) -> str:
-    """A value as it is told in a message, cut to a length that can be read."""
+    """Returns the repr of a value for a message, truncated to a readable length."""
     try:
         text = repr(value)
-    except Exception:  # a number of too many digits, or an object that fails to describe itself
+    except Exception:  # an integer with too many digits, or an object whose __repr__ fails
         return f"an unprintable {type(value).__name__}"
     return text if len(text) <= length else f"{text[: length - 2]} …"
 
@@ -120,14 +137,14 @@ def _positive(also: Collection[Any] = ()) -> Number:
 
 
 def _share(also: Collection[Any] = ()) -> Number:
-    """From 0 to below 1."""
+    """A fraction >= 0 and < 1."""
     return Number(0, 1, below_high=True, also=also)
 
 
 _NO_LIMIT = (None,)
 
-#: The range of every argument that is a number, by the argument's name. Where the same name means
-#: something else in one class, that class stands before it.
+#: The range of every numeric argument, by its name. A rule for one class only has the class name
+#: in front: "AdamW.learning_rate".
 RULES: dict[str, Number] = {
     # Rows and tokens
     "batch_size": _count(),
@@ -176,7 +193,7 @@ RULES: dict[str, Number] = {
     "gradient_accumulation_steps": Number(2, whole=True, also=(None,)),
     "loss_scale_factor": _positive(also=(None,)),
     "weight_decay": Number(0),
-    # Rates; an optimizer may be at the rate 0, as at the end of a decay
+    # Learning rates. The current rate of an optimizer may be 0, as at the end of a decay.
     "AdamW.learning_rate": Number(0),
     "Warmup.peak": _positive(),
     "head_rate": _positive(),
@@ -200,7 +217,7 @@ RULES: dict[str, Number] = {
     "keras.validation_freq": _count(),
     "keras.validation_split": _share(also=(None,)),
     "keras.validation_steps": _count(also=(None,)),
-    # Names of transformers 4
+    # Arguments of transformers 4
     "adam_beta1": _share(),
     "adam_beta2": _share(),
     "adam_clipnorm": _positive(also=(None,)),
@@ -217,67 +234,78 @@ RULES: dict[str, Number] = {
 
 
 def check(**arguments: Any) -> None:
-    """Checks arguments by the rules of their names.
-
-        check(batch_size=batch_size, seed=seed)
+    """Checks that numeric arguments are in the ranges of `RULES`.
 
     Args:
-        **arguments: Values by the names that the user knows them by, or such a name after its class
-            and a dot.
+        **arguments: The values by the names of the public arguments, or by "Class.name".
 
     Raises:
-        ArgumentError: If a value is outside of its range.
+        ArgumentError: If a value is out of range.
+
+    Example:
+        >>> from finetune_tf.base.arguments import check
+        >>> check(batch_size=32, seed=0)
+        >>> check(batch_size=0)
+        Traceback (most recent call last):
+            ...
+        finetune_tf.errors.ArgumentError: batch_size must be an integer >= 1, found 0.
     """
     for name, value in arguments.items():
         if not RULES[name].accepts(value):
-            known_as = name.rpartition(".")[2]
-            raise ArgumentError(f"{known_as} is {RULES[name].told(value)}, found {shown(value)}.")
+            public_name, expected = name.rpartition(".")[2], RULES[name].describe_for(value)
+            raise ArgumentError(f"{public_name} must be {expected}, found {shown(value)}.")
 
 
 def check_known(**arguments: Any) -> None:
-    """Checks those of some arguments that have a rule."""
+    """Checks the arguments that have a rule, and ignores the others."""
     check(**{name: value for name, value in arguments.items() if name in RULES})
 
 
 def by_name(call: str, names: Sequence[str], args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The arguments of a call, all of them by name.
+    """Returns all arguments of a call by name.
 
     Args:
-        call: The method, for messages.
-        names: Of the parameters that `args` are for, in order.
+        call: The name of the method, for messages.
+        names: The names of the positional parameters, in order.
         args: The positional arguments.
-        kwargs: The others.
+        kwargs: The keyword arguments.
 
     Raises:
-        TypeError: If there are too many, or one is given twice, as Python has it.
+        TypeError: If there are too many positional arguments, or an argument is passed twice.
+
+    Example:
+        >>> from finetune_tf.base.arguments import by_name
+        >>> by_name("fit", ["x", "y"], (1, 2), {"epochs": 3})
+        {'x': 1, 'y': 2, 'epochs': 3}
     """
     if len(args) > len(names):
         raise TypeError(
-            f"{call}() takes {len(names)} more arguments by their place ({', '.join(names)}), "
+            f"{call}() takes {len(names)} more positional arguments ({', '.join(names)}), "
             f"found {len(args)}."
         )
-    given = dict(zip(names, args, strict=False))
-    if twice := given.keys() & kwargs.keys():
-        raise TypeError(f"{call}() got {sorted(twice)[0]} twice, by place and by name.")
-    return given | kwargs
+    positional = dict(zip(names, args, strict=False))
+    if twice := positional.keys() & kwargs.keys():
+        raise TypeError(f"{call}() got {sorted(twice)[0]} twice, by position and by keyword.")
+    return positional | kwargs
 
 
 def check_call(method: Any, *args: Any, **kwargs: Any) -> None:
-    """Checks the numbers in a call of one of Keras's methods.
+    """Checks the numeric arguments in a call of a Keras method.
 
     Args:
-        method: Whose signature names the positional arguments, without `self`.
-        *args: As given to it.
-        **kwargs: As given to it.
+        method: The method, whose signature has the names of the positional arguments.
+        *args: The positional arguments of the call, without `self`.
+        **kwargs: The keyword arguments of the call.
 
     Raises:
-        ArgumentError: If a number is outside of its range.
+        ArgumentError: If a number is out of range.
     """
     names = list(inspect.signature(method).parameters)[1:]
     for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
         for rule in (f"keras.{name}", name):
             if rule in RULES:
-                several = name == "validation_freq" and isinstance(value, Collection)
-                for number in value if several else [value]:  # it may be a list of epochs
+                # validation_freq may be a list of epochs
+                is_list = name == "validation_freq" and isinstance(value, Collection)
+                for number in value if is_list else [value]:
                     check(**{rule: number})
                 break

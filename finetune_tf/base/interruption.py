@@ -1,4 +1,4 @@
-"""Ctrl-C during a fit: the step is finished, and what was learnt so far is kept."""
+"""Handling of Ctrl-C during a fit: the current step finishes and the weights are kept."""
 
 import contextlib
 import os
@@ -16,13 +16,18 @@ from finetune_tf.base.keras_internals import sync_state
 
 @dataclass
 class Progress:
-    """How far training came.
+    """The progress of training.
 
     Attributes:
-        phase: The phase that runs, from 1 on.
-        epoch: The epoch that runs, from 1 on.
-        step: How many steps of it are done.
-        steps: How many steps are done in all.
+        phase: The current phase, counted from 1.
+        epoch: The current epoch, counted from 1.
+        step: The number of finished steps in this epoch.
+        steps: The number of finished steps in total.
+
+    Example:
+        >>> from finetune_tf.base.interruption import Progress
+        >>> print(Progress(phase=2, epoch=1, step=30, steps=130))
+        phase 2, epoch 1, step 30
     """
 
     phase: int = 0
@@ -37,11 +42,11 @@ class Progress:
 
 @dataclass
 class StopRequest:
-    """Whether a signal asked for the end.
+    """Whether a signal requested that training stops.
 
     Attributes:
-        signum: The signal, or None as long as there was none.
-        is_obeyed: Whether training stopped for it.
+        signum: The number of the signal; None if there was none.
+        is_obeyed: Whether training stopped because of it.
     """
 
     signum: int | None = None
@@ -49,11 +54,11 @@ class StopRequest:
 
 
 class StopWhenAsked(keras.callbacks.Callback):
-    """Counts the steps of a fit, and ends it behind the step in which it was asked to.
+    """Counts the steps of a fit, and stops it after the step in which a signal arrived.
 
     Args:
-        request: Of `finishing_steps`.
-        progress: Where to count.
+        request: The request that `finishing_steps` yields.
+        progress: The counters to update.
     """
 
     def __init__(self, request: StopRequest, progress: Progress) -> None:
@@ -61,22 +66,22 @@ class StopWhenAsked(keras.callbacks.Callback):
         self._request, self._progress = request, progress
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Records the epoch."""
         self._progress.epoch, self._progress.step = epoch + 1, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the step, and ends the fit if that was asked for."""
+        """Records the step, and stops the fit if requested."""
         done = batch + 1
         self._progress.steps += done - self._progress.step
         self._progress.step = done
         self._stop_if_asked()
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the validation if that was asked for."""
+        """Stops the validation if requested."""
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the fit if that was asked for; callbacks before this one have seen the epoch."""
+        """Stops the fit if requested, after the callbacks before this one."""
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
@@ -88,17 +93,20 @@ class StopWhenAsked(keras.callbacks.Callback):
 
 
 def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """The signal handler of the command line: ends what runs, so that it can be told and saved."""
+    """Raises KeyboardInterrupt with the signal number; the command line's signal handler."""
     raise KeyboardInterrupt(signum)
 
 
 @contextlib.contextmanager
 def finishing_steps() -> Iterator[StopRequest]:
-    """Lets a signal ask for the end, and a second one end the process or the call at once.
+    """Turns the first signal into a request to stop; a second one has its usual effect at once.
 
-    Takes over the signals that would raise KeyboardInterrupt: SIGINT, and SIGTERM where the
-    command line asked for that. Handlers of the user's own stay; so does everything in other
-    threads than the main one, where Python delivers no signals.
+    This replaces the handlers that raise KeyboardInterrupt: that of SIGINT, and on the command line
+    that of SIGTERM as well. Custom handlers of the user stay. Outside of the main thread nothing
+    changes, because Python delivers signals to the main thread only.
+
+    Yields:
+        The request, whose `signum` is set when a signal arrives.
     """
     request = StopRequest()
     handlers = {
@@ -112,11 +120,11 @@ def finishing_steps() -> Iterator[StopRequest]:
     def ask(signum: int, frame: FrameType | None) -> None:
         request.signum = signum
         for each, handler in handlers.items():
-            # Python's handlers wait for the end of a step; the system's ends the process at once.
+            # A Python handler runs after the current step; the system's ends the process at once.
             signal.signal(each, signal.SIG_DFL if handler is interrupt else handler)
         if handlers[signum] is interrupt:
-            # Not print: what is interrupted may be another print.
-            os.write(2, b"\nStopping as soon as results are safe; a second Ctrl-C ends at once.\n")
+            # Not print(), which is not reentrant: the signal may have interrupted another print.
+            os.write(2, b"\nStopping once results are saved; press Ctrl-C again to stop at once.\n")
 
     for signum in handlers:
         signal.signal(signum, ask)

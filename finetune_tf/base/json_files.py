@@ -1,4 +1,4 @@
-"""Reading and writing JSON files: one that cannot be used is an error of the library."""
+"""Reading and writing JSON files, with errors that name the file."""
 
 import json
 from pathlib import Path, PureWindowsPath
@@ -8,8 +8,8 @@ from finetune_tf.base.paths import has_file
 from finetune_tf.errors import CheckpointError, FinetuneError
 
 _REQUIRED = object()
-_NAMES = {dict: "object", list: "list", str: "text", int: "whole number", bool: "true or false"}
-_FOUND = {dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+_TYPE_NAMES = {dict: "object", list: "array", str: "string", int: "integer", bool: "boolean"}
+_FOUND_NAMES = {dict: "an object", str: "a string", bool: "a boolean", type(None): "null"}
 
 
 def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = CheckpointError) -> Any:
@@ -20,18 +20,21 @@ def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = Checkp
         kind: The type of its outermost value: dict or list.
         error: The class of the error to raise.
 
+    Returns:
+        The content as Python objects.
+
     Raises:
-        FinetuneError: An `error`, if the file cannot be read, is no valid JSON, or holds a value
-            of another type.
+        FinetuneError: An `error`, if the file cannot be read, is not valid JSON, or contains a
+            value of another type.
     """
-    has_file(path, error)  # opening a pipe would wait for somebody to write
+    has_file(path, error)  # opening a pipe would block
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as reason:
         raise error(f"{path} cannot be read ({reason.strerror}).") from None
     except RecursionError:
         raise error(f"{path} is not valid JSON: its values are nested too deeply.") from None
-    except ValueError as reason:  # of the encoding, of the syntax, or of a number's length
+    except ValueError as reason:  # invalid encoding or syntax, or a number with too many digits
         raise error(f"{path} is not valid JSON: {reason}.") from None
     return checked(content, kind, str(path), error)
 
@@ -44,74 +47,81 @@ def member(
     default: Any = _REQUIRED,
     error: type[FinetuneError] = CheckpointError,
 ) -> Any:
-    """The value of a key in what `read_json` gave, checked for its type.
+    """Returns the value of a key of a JSON object after a type check.
 
     Args:
-        content: The object.
-        key: Its key.
-        kind: The type, or types, that the value may have. A bool is no int.
+        content: The object, as `read_json` returns it.
+        key: The key.
+        kind: The valid type or types of the value. A bool does not count as an int.
         path: The file, for messages.
-        default: The value if the key is missing or null; by default that is an error.
+        default: The value to return if the key is missing or null; by default that is an error.
         error: The class of the error to raise.
 
     Raises:
         FinetuneError: An `error`, if the key is missing or its value has another type.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from finetune_tf.base.json_files import member
+        >>> member({"hidden_size": 24}, "hidden_size", int, Path("config.json"))
+        24
     """
     value = content.get(key)
     if value is None:
         if default is _REQUIRED:
-            raise error(f"{path} has no key {key!r}: get the file again.")
+            raise error(f"{path} has no key {key!r}. Get the file again.")
         return default
     return checked(value, kind, f"The key {key!r} of {path}", error)
 
 
 def file_inside(folder: Path, name: str, source: Path) -> Path:
-    """The path of a file or subfolder that a JSON file names, which may not leave a folder.
+    """Returns the path of a file that a JSON file refers to, which must be inside of a folder.
 
-    A link inside of the folder may lead elsewhere: the snapshots of the Hub's cache are such links.
+    Symbolic links in the folder may point outside of it, as they do in the Hub's cache.
 
     Args:
-        folder: The folder that the name belongs to.
-        name: The name, relative to the folder; empty for the folder itself.
+        folder: The folder.
+        name: The path relative to the folder; empty for the folder itself.
         source: The JSON file, for messages.
 
     Raises:
-        CheckpointError: If the name is an absolute path, or has a part "..".
+        CheckpointError: If the name is an absolute path or contains "..".
     """
-    parts = PureWindowsPath(name)  # knows "/", "\\" and drives, on every system
+    parts = PureWindowsPath(name)  # parses "/", "\\" and drive letters on every system
     if parts.anchor or parts.drive or ".." in parts.parts or "\0" in name:
         raise CheckpointError(
-            f"{source} names the file {name[:200]!r}, which may lie outside of {folder}. Only what "
-            "is inside of the folder is read: correct the name, or do not trust this checkpoint."
+            f"{source} refers to the file {name[:200]!r}, which may be outside of {folder}. Only "
+            "files inside of the folder are read: correct the name, or do not trust this "
+            "checkpoint."
         )
     return folder / name
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no JSON value")
+    raise ValueError(f"it contains {name}, which is not a JSON value")
 
 
 def checked(
     value: Any, kind: type | tuple[type, ...], name: str, error: type[FinetuneError]
 ) -> Any:
-    """Returns a value that has the right JSON type; raises `error` for any other."""
+    """Returns a value if it has the expected JSON type, and raises `error` otherwise."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     is_flag = isinstance(value, bool) and bool not in kinds
     if isinstance(value, kinds) and not is_flag:
         return value
-    expected = " or ".join(_NAMES.get(each, each.__name__) for each in kinds)
-    found = _FOUND.get(type(value), "a list" if isinstance(value, list) else "a number")
-    raise error(f"{name} is not a JSON {expected} but {found}: get the file again.")
+    expected = " or ".join(_TYPE_NAMES.get(each, each.__name__) for each in kinds)
+    found = _FOUND_NAMES.get(type(value), "an array" if isinstance(value, list) else "a number")
+    raise error(f"{name} must be a JSON {expected}, found {found}. Get the file again.")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file into a folder that somebody else makes whole.
+    """Writes a JSON file to a temporary folder, which the caller renames when it is complete.
 
     Args:
-        path: The file; its folder is made if it is not there.
-        content: What JSON can hold.
+        path: The file; its folder is created if it does not exist.
+        content: A value that JSON can represent.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     path.parent.mkdir(exist_ok=True)
-    # Half a character (a lone surrogate) is written as JSON's own escape for it.
+    # A lone surrogate, which UTF-8 cannot encode, is written as a JSON escape.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

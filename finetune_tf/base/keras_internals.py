@@ -1,8 +1,8 @@
-"""What Keras has no public name for, in one place.
+"""Access to private attributes of Keras, in one place.
 
-Everything here is read from attributes that Keras may rename. No other file of the library uses
-them, so a new version of Keras is supported by changing this one;
-`tests/package/test_keras_internals.py` checks every function against the installed version.
+Keras may rename these attributes in any release. No other module of the library uses them, so only
+this module has to change for a new version of Keras. `tests/package/test_keras_internals.py` tests
+every function with the installed version.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-# Keras defers the values of variables for JAX, where a StatelessScope holds them back until its
-# end. When that is depends on a global list alone.
+# Under JAX, Keras delays the initialization of variables that are created in a StatelessScope until
+# the scope ends. It stores them in a global list, which these functions use as well.
 from keras.src.backend.common import global_state
 
 _WAITING_VARIABLES = "uninitialized_variables"
@@ -20,51 +20,51 @@ _WAITING_VARIABLES = "uninitialized_variables"
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer inside a LossScaleOptimizer, or the optimizer itself."""
+    """Returns the optimizer inside a LossScaleOptimizer, or the optimizer itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def wrapped_optimizers(optimizer: Any) -> list[Any]:
-    """The optimizers directly inside a LossScaleOptimizer or a MultiOptimizer; [] of any other."""
+    """Returns the optimizers directly inside a LossScaleOptimizer or MultiOptimizer, else []."""
     inner = getattr(optimizer, "inner_optimizer", None)
     return [inner] if inner is not None else list(getattr(optimizer, "_inner_optimizers", ()))
 
 
 def optimized_variables(optimizer: Any) -> list[keras.Variable]:
-    """The variables that an optimizer was built for, in its order."""
+    """Returns the variables that an optimizer was built for, in its order."""
     return inner_optimizer(optimizer)._trainable_variables
 
 
 def rate_of(optimizer: Any) -> Any:
-    """The learning rate as it is stored: a schedule, a callable or a variable; None without one."""
+    """Returns the stored learning rate: a schedule, a callable, a variable, or None."""
     return getattr(inner_optimizer(optimizer), "_learning_rate", None)
 
 
 def set_rate(optimizer: Any, rate: Any) -> None:
-    """Stores a schedule or a callable as the learning rate, as the very same object."""
+    """Stores a schedule or a callable as the learning rate, without a copy."""
     inner_optimizer(optimizer)._learning_rate = rate
 
 
 def step_counter(optimizer: Any) -> keras.Variable:
-    """The counter of calls, which counts each batch where gradients are accumulated.
+    """Returns the counter of `apply` calls, which counts every batch of accumulated gradients.
 
-    The public `iterations` counts updates of the weights.
+    The public `iterations` counts the weight updates.
     """
     return inner_optimizer(optimizer)._iterations
 
 
 def accumulated_gradients(optimizer: Any) -> list[keras.Variable]:
-    """The sums of gradients that wait for the step that is due."""
+    """Returns the accumulated gradients, which the next weight update applies."""
     return inner_optimizer(optimizer)._accumulated_gradients
 
 
 def moving_averages(optimizer: Any) -> list[keras.Variable]:
-    """The running averages of weights of an optimizer with `use_ema`."""
+    """Returns the moving averages of the weights of an optimizer with `use_ema`."""
     return inner_optimizer(optimizer)._model_variables_moving_average
 
 
 def take_summed_gradients(optimizer: Any) -> None:
-    """Tells an optimizer that its gradients are sums over all devices already."""
+    """Makes an optimizer expect gradients that are already summed over all devices."""
     optimizer._all_reduce_sum_gradients = list
 
 
@@ -72,32 +72,33 @@ def take_summed_gradients(optimizer: Any) -> None:
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers directly inside a layer."""
+    """Returns the direct sublayers of a layer."""
     return layer._layers
 
 
 def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layer and all layers inside it, outer ones first."""
+    """Yields the layer and all its nested layers, outer ones first."""
     yield layer
     for child in sublayers(layer):
         yield from all_layers(child)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a layer itself that were made to learn, whether or not they are frozen now.
+    """Returns a layer's own variables that were created as trainable, including frozen ones.
 
-    A list that may be changed. The public `trainable_variables` is what freezing changes.
+    The list is the layer's own and can be modified. The public `trainable_variables` omits frozen
+    variables.
     """
     return layer._trainable_variables
 
 
 def trainable_flag(layer: keras.layers.Layer) -> bool:
-    """What was set as `layer.trainable`, whatever the layers around it say."""
+    """Returns `layer.trainable` as it was set, independent of the enclosing layers."""
     return layer._trainable
 
 
 def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
-    """Sets `layer.trainable` of this layer alone."""
+    """Sets `layer.trainable` of this layer only, and not of its sublayers."""
     layer._trainable = bool(value)
 
 
@@ -105,7 +106,7 @@ def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
 
 
 def graph_of(model: keras.Model) -> Any:
-    """The Functional graph of a model, or None where it has none."""
+    """Returns the Functional graph of a model, or None if it has none."""
     if isinstance(model, keras.Sequential):
         return model._functional
     return model if hasattr(model, "_nodes_by_depth") else None
@@ -123,28 +124,28 @@ def run_graph(graph: keras.Model, inputs: list, operation_of: Any) -> Any:
 
 
 def nodes_by_depth(graph: keras.Model) -> dict[int, list[Any]]:
-    """The calls that a Functional graph consists of, by their distance to the outputs."""
+    """Returns the nodes (layer calls) of a Functional graph by their distance to the outputs."""
     return graph._nodes_by_depth
 
 
 def inputs_struct(model: keras.Model) -> Any:
-    """The symbolic inputs of a Functional model in the structure that it was made with."""
+    """Returns the symbolic inputs of a Functional model in the structure it was created with."""
     return model._inputs_struct
 
 
 def first_epoch(model: keras.Model) -> int:
-    """The epoch that a running fit began with, where a callback such as BackupAndRestore set it."""
+    """Returns the epoch at which a running fit resumed, as BackupAndRestore sets it, or 0."""
     return model._initial_epoch or 0
 
 
 def set_compiled_optimizer(model: keras.Model, optimizer: Any) -> None:
-    """Puts another optimizer in the place of the compiled one, also in what a save writes."""
+    """Replaces the compiled optimizer, also in the config that is saved with the model."""
     model.optimizer = optimizer
     model._compile_config.config["optimizer"] = optimizer
 
 
 def sync_state(model: keras.Model) -> None:
-    """Writes the numbers of a running fit to the model's variables; JAX keeps them elsewhere."""
+    """Copies the state of a running JAX fit to the model's variables; does nothing elsewhere."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
@@ -153,18 +154,18 @@ def sync_state(model: keras.Model) -> None:
 
 
 def function_of(metric: keras.metrics.MeanMetricWrapper) -> Any:
-    """The function whose mean a metric is."""
+    """Returns the function whose mean a metric computes."""
     return getattr(metric, "_fn", None)
 
 
 def copy_direction(metric: keras.metrics.Metric, of: keras.metrics.Metric) -> None:
-    """Has EarlyStopping take a metric as better in the same direction as another one."""
+    """Copies the direction of improvement, which EarlyStopping reads, from another metric."""
     if hasattr(of, "_direction"):
         metric._direction = of._direction
 
 
 def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
-    """Tells EarlyStopping that a metric is better where it is higher ("up") or lower ("down")."""
+    """Sets whether a higher ("up") or lower ("down") metric is better, for EarlyStopping."""
     metric._direction = direction
 
 
@@ -172,17 +173,17 @@ def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
 
 
 def deferred_variables() -> Any:
-    """The list of variables that wait for their values; see `checkpoints.deferred`."""
+    """Returns the variables that are not initialized yet; see `weights.deferred`."""
     return global_state.get_global_attribute(_WAITING_VARIABLES) or []
 
 
 def set_deferred_variables(waiting: list[keras.Variable]) -> None:
-    """Has variables without a value wait in another list."""
+    """Replaces the list of variables that are not initialized yet."""
     global_state.set_global_attribute(_WAITING_VARIABLES, waiting)
 
 
 def give_value(variable: keras.Variable, value: Any = None) -> None:
-    """Gives a deferred variable its value: an array, or what its own initializer draws."""
+    """Initializes a deferred variable with an array, or with its own initializer if None."""
     if value is not None:
         variable._initializer = lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype)
     variable._deferred_initialize()

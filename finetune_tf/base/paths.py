@@ -1,4 +1,4 @@
-"""What is asked of paths before something is read or written there."""
+"""Checks of paths before files are read or written."""
 
 import contextlib
 import os
@@ -13,33 +13,39 @@ from finetune_tf.errors import CheckpointError, FinetuneError
 
 T = TypeVar("T")
 
-_MOST_READS = 50  # of a folder that is replaced each time
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
+_MAX_READS = 50  # attempts to read a folder that another process keeps replacing
+_SPECIAL_FILES = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
 
 
 def absolute(path: str | os.PathLike, error: type[FinetuneError] = CheckpointError) -> Path:
-    """An absolute path, of what a link points to and not of the link.
+    """Returns the absolute path, with "~" expanded and symbolic links resolved.
 
     Args:
-        path: As a user gave it; "~" stands for the home folder.
+        path: A path as the user wrote it.
         error: The class of the error to raise.
 
     Raises:
-        FinetuneError: An `error`, if it cannot be a path at all.
+        FinetuneError: An `error`, if `path` is not a valid path.
+
+    Example:
+        >>> from finetune_tf.base.paths import absolute
+        >>> absolute("runs/../models").name
+        'models'
     """
     if not isinstance(path, str | os.PathLike):
-        raise error(f"A path is a text or a Path, found {path!r}.")
+        raise error(f"A path must be a string or a Path, found {path!r}.")
     try:
         return Path(path).expanduser().resolve()
     except (OSError, ValueError, RuntimeError) as reason:
-        raise error(f"{os.fspath(path)!r} cannot be a path: {reason}.") from None
+        raise error(f"{os.fspath(path)!r} is not a valid path: {reason}.") from None
 
 
 def special_kind(path: Path) -> str | None:
-    """What a path is if it is neither a file, a folder nor a link: reading it could wait for ever.
+    """Names the kind of a special file, such as a pipe, which could block a reader forever.
 
     Returns:
-        Such as "a pipe"; None for what can be read or is not there.
+        A description such as "a pipe"; None for a regular file, a folder, a link or a path that
+        does not exist.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -47,48 +53,49 @@ def special_kind(path: Path) -> str | None:
         return None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
         return None
-    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+    return _SPECIAL_FILES.get(stat.S_IFMT(mode), "a special file")
 
 
 def has_file(path: Path, error: type[FinetuneError] = CheckpointError) -> bool:
-    """Whether there is a file to read.
+    """Whether a file exists.
 
-    What stands there and cannot be read must not count as missing: its settings would be left to
-    defaults without a word.
+    A path that exists but cannot be read is an error and does not count as missing. Otherwise the
+    settings in it would silently be replaced by defaults.
 
     Args:
-        path: Where the file would be.
+        path: The path of the file.
         error: The class of the error to raise.
 
     Raises:
-        FinetuneError: An `error`, if a folder, a pipe or a link to nothing stands there.
+        FinetuneError: An `error`, if the path is a folder, a pipe or a broken link.
     """
     if os.path.isfile(path):
         return True
     if not os.path.lexists(path):
         return False
     if not os.path.exists(path):
-        what = "a link to nothing"
+        what = "a broken link"
     else:
         what = "a folder" if os.path.isdir(path) else special_kind(Path(os.path.realpath(path)))
-    raise error(f"{path} is {what}, not a file: it cannot be read. Get the file again.")
+    raise error(f"{path} is {what}, not a file, and cannot be read. Get the file again.")
 
 
 def read_whole(folder: Path, read: Callable[[], T]) -> T:
-    """Reads several files of a folder so that all are of one version of it.
+    """Reads several files of a folder consistently: all of them from the same save.
 
-    A save exchanges a whole folder for a new one. If that happens while `read` is at work, the
-    result could be one save's config with another one's weights, so `read` is called again.
+    A save replaces the whole folder. If that happens while `read` runs, the result could combine
+    the config of one save with the weights of another one, so `read` is called again.
 
     Args:
         folder: The folder.
-        read: Reads it; what is read later has to be open by its end.
+        read: The function that reads the files. Files that are read lazily must be open when it
+            returns.
 
     Raises:
-        CheckpointError: If the folder is replaced again and again.
+        CheckpointError: If the folder is replaced during each of many attempts.
     """
-    for _ in range(_MOST_READS):
-        with _held(folder):  # no new folder gets the number of this one meanwhile
+    for _ in range(_MAX_READS):
+        with _open_folder(folder):  # keeps its inode number from being reused meanwhile
             before = version_of(folder)
             try:
                 result = read()
@@ -100,13 +107,18 @@ def read_whole(folder: Path, read: Callable[[], T]) -> T:
                     return result
         time.sleep(random.uniform(0.001, 0.02))
     raise CheckpointError(
-        f"{folder} was replaced {_MOST_READS} times while it was read. Load from a folder that is "
-        "not written to at the same time."
+        f"{folder} was replaced {_MAX_READS} times while it was read. Load from a folder to which "
+        "no other process is writing."
     )
 
 
 def version_of(folder: Path) -> tuple[int, ...] | None:
-    """Numbers that change when a folder is replaced, or a file in it; None if it is not there."""
+    """Identifies the state of a folder: device, inode and modification time.
+
+    Returns:
+        A tuple that changes when the folder or a file in it is replaced; None if the folder does
+        not exist.
+    """
     try:
         found = os.stat(folder)
     except (OSError, ValueError):
@@ -115,10 +127,10 @@ def version_of(folder: Path) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _open_folder(folder: Path) -> Iterator[None]:
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except (OSError, ValueError):  # not there, or a system that opens no folders
+    except (OSError, ValueError):  # the folder is missing, or the system cannot open folders
         yield
         return
     try:

@@ -1,11 +1,11 @@
-"""Names and types of arguments: a wrong one is an error of the library that says what is right.
+"""Checks of the names and types of arguments.
 
-`names_checked` stands above every public function. It compares the names of a call with those of
-the function before that runs, so that a misspelt or foreign name (pandas' `sep`, Keras's
-`num_classes`, transformers' `num_labels`) is told with what it is called here. A flag that is
-neither true nor false is refused. Where a function fails and an argument is not of the class that
-its annotation names, that is what the error says. For numbers there are ranges, in
-`arguments`.
+`names_checked` decorates every public function. Before the function runs, it compares the keyword
+arguments of the call with the signature. If a name is misspelled or belongs to another library
+(`sep` of pandas, `num_classes` of Keras, `num_labels` of transformers), the error suggests the name
+that is used here. A flag must be true or false. If the function raises an exception and an argument
+is not an instance of its annotated class, the error reports that argument. The ranges of numbers
+are checked in `arguments`.
 """
 
 import difflib
@@ -22,8 +22,8 @@ from finetune_tf.errors import ArgumentTypeError, FinetuneError, UnknownArgument
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: What arguments are called elsewhere, by what they are called here. A name may stand for several
-#: arguments; the first one that a function has is meant.
+#: The names that other libraries use, by the name that is used here. A name may be listed for
+#: several arguments; the first one that the function has is suggested.
 SYNONYMS: dict[str, str] = {
     "text": "texts sentence sentences text_column text_col x inputs input content body document "
     "documents review reviews sentence1 data",
@@ -93,42 +93,43 @@ SYNONYMS: dict[str, str] = {
     "n": "count number rows size",
 }
 
-#: What is said elsewhere, for a function that has no such argument.
+#: Where to set something, for functions that do not have the argument.
 PLACES: dict[str, str] = {
-    "padding": "Batches pad each row to the length of its batch by themselves",
-    "truncation": "Texts are cut to max_length= by themselves",
-    "learning_rate": "A learning rate is given to a preset: "
+    "padding": "Batches are padded automatically, each one to the length of its longest row",
+    "truncation": "Texts are truncated to max_length= automatically",
+    "learning_rate": "Pass the learning rate to a preset: "
     "model.compile(**ft.presets.cross_entropy(learning_rate=2e-5))",
-    "weight_decay": "Weight decay is given to a preset: "
+    "weight_decay": "Pass the weight decay to a preset: "
     "model.compile(**ft.presets.cross_entropy(weight_decay=0.01))",
-    "warmup_ratio": "Warm-up is given to a preset: "
+    "warmup_ratio": "Pass the warm-up ratio to a preset: "
     "model.compile(**ft.presets.cross_entropy(warmup_ratio=0.1))",
-    "label_smoothing": "Label smoothing is for classes of which one is right: "
+    "label_smoothing": "Label smoothing applies to single-label classification only: "
     "ft.presets.cross_entropy(label_smoothing=0.1)",
-    "epochs": "Epochs are given to model.fit(batches, epochs=3) or to ft.finetune",
-    "batch_size": "A batch size is given where batches are made: "
+    "epochs": "Pass the epochs to model.fit(batches, epochs=3) or to ft.finetune",
+    "batch_size": "Set the batch size when you make batches: "
     "examples.batches(model, batch_size=32)",
-    "max_length": "Texts are cut where batches are made: examples.batches(model, max_length=128)",
-    "shuffle": "Rows are shuffled where batches are made: examples.batches(model, shuffle=True)",
-    "labels": "Labels are given to ft.load(checkpoint, labels=train.labels)",
-    "label": "The column of the labels is named when data are read: "
-    'ft.data.from_csv(path, label="stars")',
-    "text": 'The column of the texts is named when data are read: ft.data.from_csv(path, text="…")',
-    "task": "The task is given to ft.load(checkpoint, task)",
-    "seed": "A seed is given to examples.batches, examples.split and ft.finetune",
-    "columns": 'Columns are named one by one: text="…", text_pair="…", label="…"',
-    "metrics": "Presets come with loss and metrics; give others to compile: "
+    "max_length": "Texts are truncated when you make batches: "
+    "examples.batches(model, max_length=128)",
+    "shuffle": "Shuffle when you make batches: examples.batches(model, shuffle=True)",
+    "labels": "Pass the labels to ft.load(checkpoint, labels=train.labels)",
+    "label": 'Name the label column when you read the data: ft.data.from_csv(path, label="stars")',
+    "text": 'Name the text column when you read the data: ft.data.from_csv(path, text="…")',
+    "task": "Pass the task to ft.load(checkpoint, task)",
+    "seed": "Pass the seed to examples.batches, examples.split or ft.finetune",
+    "columns": 'Name each column by its own argument: text="…", text_pair="…", label="…"',
+    "metrics": "Presets include a loss and metrics. Pass other metrics to compile: "
     "model.compile(**(preset | {'metrics': […]}))",
-    "loss": "Presets come with their loss; choose the preset that has it",
-    "class_weight": "Class weights are given to model.fit(batches, class_weight={…})",
-    "device": 'TensorFlow chooses the device; say with tf.device("/CPU:0"): to choose another',
+    "loss": "Each preset has its loss; choose the preset that has the loss you need",
+    "class_weight": "Pass class weights to model.fit(batches, class_weight={…})",
+    "device": 'TensorFlow chooses the device; use a block `with tf.device("/CPU:0"):` to choose '
+    "another one",
 }
 
 
 def names_checked(
     function: Function | None = None, *, also: Iterable[str] | Callable[[], Iterable[str]] = ()
 ) -> Function:
-    """Decorates a function: a call with a wrong name of an argument is explained.
+    """Decorates a function so that unknown argument names raise a helpful error.
 
         @names_checked
         def load(checkpoint, task="text-classification", *, labels=None): ...
@@ -137,58 +138,69 @@ def names_checked(
         def from_csv(path, text="text", **columns): ...
 
     Args:
-        function: The function.
-        also: Names that it takes in its `**` argument; a function that gives them, where they are
-            not known yet.
+        function: The function to decorate.
+        also: Names that the function accepts in its `**` argument, or a function that returns
+            them if they are not known at import time.
+
+    Example:
+        >>> from finetune_tf.base.spelling import names_checked
+        >>> @names_checked
+        ... def load(checkpoint, labels=None):
+        ...     return labels
+        >>> load("bert", num_labels=2)
+        Traceback (most recent call last):
+            ...
+        finetune_tf.errors.UnknownArgumentError: load() has no argument 'num_labels'. Did you mean
+        labels=?
     """
     if function is None:
         return functools.partial(names_checked, also=also)
     signature = inspect.signature(function)
     kinds = [(name, parameter.kind) for name, parameter in signature.parameters.items()]
-    own = [
+    parameters = [
         name
         for name, kind in kinds
         if kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         and name not in ("self", "cls")
     ]
     qualified = function.__qualname__.removesuffix(".__init__")
-    known = frozenset(own)
-    plain = {name: _plain_types(signature.parameters[name]) for name in own}
-    plain = {name: allowed for name, allowed in plain.items() if allowed}
-    flags = [name for name, allowed in plain.items() if allowed == (bool,)]
-    takes_more = any(kind is inspect.Parameter.VAR_KEYWORD for _, kind in kinds)
+    known = frozenset(parameters)
+    classes = {name: _accepted_classes(signature.parameters[name]) for name in parameters}
+    classes = {name: accepted for name, accepted in classes.items() if accepted}
+    flags = [name for name, accepted in classes.items() if accepted == (bool,)]
+    has_var_keyword = any(kind is inspect.Parameter.VAR_KEYWORD for _, kind in kinds)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not known.issuperset(kwargs):
-            names = [*own, *(also() if callable(also) else also)]
-            open_ended = takes_more and not also
+            names = [*parameters, *(also() if callable(also) else also)]
+            accepts_any = has_var_keyword and not also
             for name in kwargs:
-                if name not in names and not open_ended:
+                if name not in names and not accepts_any:
                     raise unknown_argument(f"{qualified}()", name, names)
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise UnknownArgumentError(_misfit(qualified, own, error)) from None
+            raise UnknownArgumentError(_binding_error(qualified, parameters, error)) from None
         for name in flags:
-            if name in given and not _is_flag(given[name]):
-                raise _wrong_type(name, plain[name], given[name])
+            if name in bound and not _is_flag(bound[name]):
+                raise _wrong_type(name, classes[name], bound[name])
         try:
             return function(*args, **kwargs)
         except FinetuneError:
             raise
         except Exception as error:
-            wrong = [n for n in plain if n in given and not _is_of(given[n], plain[n])]
+            wrong = [n for n in classes if n in bound and not _is_instance(bound[n], classes[n])]
             if not wrong:
                 raise
-            raise _wrong_type(wrong[0], plain[wrong[0]], given[wrong[0]]) from error
+            raise _wrong_type(wrong[0], classes[wrong[0]], bound[wrong[0]]) from error
 
     return checked
 
 
-# How types are told; another class is told by its name.
-_WORDS: dict[type, str] = {
-    str: "a text",
+# How messages call these classes; any other class is called by its own name.
+_CLASS_NAMES: dict[type, str] = {
+    str: "a string",
     bool: "True or False",
     Path: "a path",
     type(None): "None",
@@ -198,8 +210,8 @@ _WORDS: dict[type, str] = {
 }
 
 
-def _plain_types(parameter: inspect.Parameter) -> tuple[type, ...]:
-    """The classes that an argument may be of; none if its annotation says more, or a number."""
+def _accepted_classes(parameter: inspect.Parameter) -> tuple[type, ...]:
+    """Returns the accepted classes; empty for numbers and for annotations that are no classes."""
     annotation = parameter.annotation
     members = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     if any(get_origin(member) is Literal for member in members):
@@ -207,72 +219,81 @@ def _plain_types(parameter: inspect.Parameter) -> tuple[type, ...]:
         members = [m for m in members if m not in literals]
         members += [type(value) for literal in literals for value in get_args(literal)]
     members = [get_origin(member) or member for member in members]
-    open_ended = (int, float, Any, object, inspect.Parameter.empty)
-    if any(not isinstance(member, type) or member in open_ended for member in members):
+    not_checked = (int, float, Any, object, inspect.Parameter.empty)
+    if any(not isinstance(member, type) or member in not_checked for member in members):
         return ()
     return tuple(members)
 
 
-def _is_of(value: Any, allowed: tuple[type, ...]) -> bool:
-    return isinstance(value, allowed) or (Path in allowed and isinstance(value, os.PathLike))
+def _is_instance(value: Any, accepted: tuple[type, ...]) -> bool:
+    return isinstance(value, accepted) or (Path in accepted and isinstance(value, os.PathLike))
 
 
 def _is_flag(value: Any) -> bool:
-    """Whether a value is true or false, as Python, NumPy or C has it; "no" is not."""
+    """Whether a value is a Python or NumPy bool, 0 or 1; a string such as "no" is not."""
     return not isinstance(value, str) and getattr(value, "ndim", 0) == 0 and value in (0, 1)
 
 
-def _wrong_type(name: str, allowed: tuple[type, ...], value: Any) -> ArgumentTypeError:
-    words = " or ".join(_WORDS.get(each, f"a {each.__name__}") for each in allowed)
-    return ArgumentTypeError(f"{name} is {words}, found {shown(value)}.")
+def _wrong_type(name: str, accepted: tuple[type, ...], value: Any) -> ArgumentTypeError:
+    expected = " or ".join(_CLASS_NAMES.get(each, f"a {each.__name__}") for each in accepted)
+    return ArgumentTypeError(f"{name} must be {expected}, found {shown(value)}.")
 
 
 def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentError:
-    """The error for an argument that does not exist, with the one that is probably meant.
+    """Creates the error for an unknown argument, which suggests the intended one.
 
     Args:
-        who: What was called.
-        name: The name that it does not know.
-        names: Those that it knows.
+        who: The function, for the message: "load()".
+        name: The unknown name.
+        names: The names that the function accepts.
     """
-    told = f"{who} has no argument {name!r}."
+    message = f"{who} has no argument {name!r}."
     meant = meant_by(name, names)
-    elsewhere = PLACES.get(name) or next(
-        (PLACES[right] for right in _rights(name) if right in PLACES), None
+    advice = PLACES.get(name) or next(
+        (PLACES[known] for known in _names_here(name) if known in PLACES), None
     )
     if meant:
-        return UnknownArgumentError(f"{told} Did you mean {meant}=?")
-    if elsewhere:
-        return UnknownArgumentError(f"{told} {elsewhere}.")
-    return UnknownArgumentError(f"{told} It has {', '.join(names) or 'none'}.")
+        return UnknownArgumentError(f"{message} Did you mean {meant}=?")
+    if advice:
+        return UnknownArgumentError(f"{message} {advice}.")
+    return UnknownArgumentError(f"{message} It has {', '.join(names) or 'none'}.")
 
 
 def meant_by(name: str, names: Iterable[str]) -> str | None:
-    """The one of the names that a wrong name probably means, or None."""
+    """Returns the accepted name that an unknown name most likely refers to, or None.
+
+    Example:
+        >>> from finetune_tf.base.spelling import meant_by
+        >>> meant_by("lr", ["epochs", "learning_rate"]), meant_by("epoch", ["epochs"])
+        ('learning_rate', 'epochs')
+    """
     names = list(names)
-    for right in _rights(name):
-        if right in names:
-            return right
+    for known in _names_here(name):
+        if known in names:
+            return known
     if name.lower() in PLACES:
         return None
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
     return close[0] if close else None
 
 
-def _rights(name: str) -> list[str]:
-    """What a name from elsewhere may be called here."""
+def _names_here(name: str) -> list[str]:
+    """Returns the arguments of this library that other libraries call by this name."""
     plain = name.lower().replace("-", "_").strip("_")
-    return [right for right, others in SYNONYMS.items() if plain in others.split()]
+    return [known for known, others in SYNONYMS.items() if plain in others.split()]
 
 
-def _misfit(function: str, own: list[str], error: TypeError) -> str:
+def _binding_error(function: str, parameters: list[str], error: TypeError) -> str:
+    """Explains why a call does not match the signature, in place of Python's message."""
     text = str(error)
     if text.startswith("missing a required"):
         missing = text.rpartition(": ")[2]
-        return f"{function}() needs the argument {missing}. Its arguments are {', '.join(own)}."
+        return (
+            f"{function}() needs the argument {missing}. Its arguments are {', '.join(parameters)}."
+        )
     if text.startswith("too many positional"):
         return (
-            f"{function}() got too many values without a name. Give them by name; its arguments "
-            f"are {', '.join(own)}."
+            f"{function}() got too many positional arguments. Pass them by name; its arguments "
+            f"are {', '.join(parameters)}."
         )
     return f"{function}(): {text}."

@@ -1,9 +1,9 @@
-"""Checks of the numbers that enter a model: whole, within their range, finite.
+"""Checks of the values that enter a model: integers, in their range, finite.
 
-Arrays, and tensors outside of a traced step, are looked at where they stand. Of a symbolic tensor
-nothing but the type is known, so inside of `asserting` a traced step of TensorFlow gets assertions,
-which fail at the first batch that is wrong, with the same message, before it changes the model.
-Steps that XLA compiles go without: it leaves assertions out.
+Arrays and eager tensors are checked immediately. Only the dtype of a symbolic tensor is known, so
+inside `asserting` a traced TensorFlow step gets assertion ops instead. They fail on the first
+invalid batch, with the same message, before that batch updates a weight. Steps compiled by XLA
+have no such checks, because XLA drops assertion ops.
 """
 
 import contextlib
@@ -18,19 +18,24 @@ from keras import ops
 
 from finetune_tf.errors import DataError, FinetuneError, ModelError
 
-# By this the message of an assertion is known; the name of the error's class follows.
-_ASSERTED = "finetune_tf asserts"
-# Those of the step that is being traced.
-_ASSERTIONS: contextvars.ContextVar[list | None] = contextvars.ContextVar(
+# Marks the message of an assertion op as one of ours; the name of the error class follows.
+_ASSERTION_MARK = "finetune_tf asserts"
+# The assertion ops of the step that is being traced; None outside of `asserting`.
+_TRACED_ASSERTIONS: contextvars.ContextVar[list | None] = contextvars.ContextVar(
     "assertions", default=None
 )
 
 
 def dtype_of(value: Any) -> str | None:
-    """The name of an array's or tensor's type, such as "int32"; None where it has none of Keras's.
+    """Returns the name of the dtype, such as "int32"; None if Keras does not know the dtype.
 
     Args:
         value: An array, a tensor, a symbolic tensor, or a list of numbers.
+
+    Example:
+        >>> from finetune_tf.base.values import dtype_of
+        >>> dtype_of(np.zeros(3, "float16")), dtype_of([1, 2])
+        ('float16', 'int64')
     """
     try:
         dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
@@ -40,7 +45,7 @@ def dtype_of(value: Any) -> str | None:
 
 
 def concrete(value: Any) -> np.ndarray | None:
-    """The numbers of an array or an eager tensor; None of what has no numbers yet."""
+    """Returns an array or an eager tensor as an array; None for a symbolic tensor."""
     if isinstance(value, np.ndarray):
         return value
     if keras.utils.is_keras_tensor(value) or not hasattr(value, "shape"):
@@ -52,30 +57,33 @@ def concrete(value: Any) -> np.ndarray | None:
 
 
 def is_float(value: Any) -> bool:
-    """Whether an array or tensor has a floating-point type."""
+    """Whether an array or tensor has a floating-point dtype."""
     return "float" in (dtype_of(value) or "")
 
 
 @contextlib.contextmanager
 def asserting() -> Iterator[list]:
-    """Inside of the block the checks of symbolic tensors are assertions.
+    """Inside the block, checks of symbolic tensors create assertion ops.
 
     Yields:
-        The list of these, for `after`.
+        The list of these ops, for `after`.
     """
-    token = _ASSERTIONS.set([])
+    token = _TRACED_ASSERTIONS.set([])
     try:
-        yield _ASSERTIONS.get()
+        yield _TRACED_ASSERTIONS.get()
     finally:
-        _ASSERTIONS.reset(token)
+        _TRACED_ASSERTIONS.reset(token)
 
 
 def after(assertions: list, data: Any) -> Any:
-    """A batch that is there once assertions have held, so that a wrong one changes no weight.
+    """Makes the data of a step depend on assertions, so that an invalid batch updates no weight.
 
     Args:
-        assertions: From `asserting`.
-        data: Of a step.
+        assertions: The list that `asserting` yielded.
+        data: The nested tensors of a batch.
+
+    Returns:
+        The same data, which TensorFlow computes only after the assertions have passed.
     """
     if not assertions:
         return data
@@ -86,13 +94,14 @@ def after(assertions: list, data: Any) -> Any:
 
 
 def rows_of(value: Any) -> Any:
-    """How many rows a part of a batch has: a number, or a tensor that assertions can be made of.
+    """Returns the batch size of a tensor as an int, or as a tensor for use in assertions.
 
-    TensorFlow's optimizer concludes from what a loss does with two tensors that their sizes are
-    equal, and takes an assertion that they are for proven. So rows are counted by what they hold.
+    If a loss combines two tensors, TensorFlow's graph optimizer infers that their sizes are equal,
+    and removes an assertion of that as redundant. Therefore the rows are counted by their values
+    and not by the shape.
 
     Args:
-        value: (batch, …).
+        value: An array or tensor (batch, …).
     """
     kind = dtype_of(value) or ""
     if value.shape[0] is not None or keras.backend.backend() != "tensorflow" or kind == "string":
@@ -103,8 +112,8 @@ def rows_of(value: Any) -> Any:
     while len(first.shape) > 1:
         first = first[:, 0]
     first = tf.cast(first, "float32")
-    every = (first >= -np.inf) | tf.math.is_nan(first)  # true, which no optimizer can know
-    return tf.reduce_sum(tf.cast(every, "int32"))
+    always_true = (first >= -np.inf) | tf.math.is_nan(first)  # the graph optimizer cannot infer it
+    return tf.reduce_sum(tf.cast(always_true, "int32"))
 
 
 def check_range(
@@ -115,36 +124,47 @@ def check_range(
     error: type[FinetuneError] = DataError,
     ignored: int | None = None,
 ) -> None:
-    """Checks that numbers are finite and within a range; inside of `asserting` it asserts so.
+    """Checks that all values are finite and in a range.
+
+    Symbolic tensors get an assertion op inside `asserting`, and are not checked elsewhere.
 
     Args:
-        value: A number, an array or a tensor; a symbolic one passes elsewhere.
-        low: The lowest that may be, a tensor too; None for no bound.
-        high: The highest that may be, a tensor too; None for no bound.
-        message: Of the error; "{found}", "{high}" and "{size}", which is one more, are filled in.
-        error: The error's class.
-        ignored: A number outside of the range that may be, too.
+        value: A number, an array or a tensor.
+        low: The lowest valid value, which may be a tensor; None for no lower bound.
+        high: The highest valid value, which may be a tensor; None for no upper bound.
+        message: The error message; the placeholders "{found}", "{high}" and "{size}" (`high` + 1)
+            are filled in.
+        error: The class of the error to raise.
+        ignored: A value outside of the range that is valid as well, such as -100.
 
     Raises:
-        FinetuneError: If a number is not; of the class `error`.
+        FinetuneError: An `error`, if a value is invalid.
+
+    Example:
+        >>> from finetune_tf.base.values import check_range
+        >>> check_range(np.array([0, 1, -100]), 0, 1, "found {found}", ignored=-100)
+        >>> check_range(np.array([0, 2]), 0, 1, "{found} is not in 0 to {high}")
+        Traceback (most recent call last):
+            ...
+        finetune_tf.errors.DataError: 2 is not in 0 to 1
     """
-    numbers = np.asarray(value) if isinstance(value, int) else concrete(value)
-    if numbers is None or any(_is_symbolic(bound) for bound in (low, high)):
-        assertions = _ASSERTIONS.get()
+    array = np.asarray(value) if isinstance(value, int) else concrete(value)
+    if array is None or any(_is_symbolic(bound) for bound in (low, high)):
+        assertions = _TRACED_ASSERTIONS.get()
         if assertions is not None and keras.backend.backend() == "tensorflow":
             assertions += _assert_range(value, low, high, message, error, ignored)
         return
-    if numbers.dtype.kind not in "iufb" or not numbers.size:
+    if array.dtype.kind not in "iufb" or not array.size:
         return
-    wrong = ~np.isfinite(numbers)
+    invalid = ~np.isfinite(array)
     if low is not None:
-        wrong |= numbers < low
+        invalid |= array < low
     if high is not None:
-        wrong |= numbers > high
+        invalid |= array > high
     if ignored is not None:
-        wrong &= numbers != ignored
-    if wrong.any():
-        raise error(_filled(message, numbers[wrong].flat[0], high))
+        invalid &= array != ignored
+    if invalid.any():
+        raise error(_format_message(message, array[invalid].flat[0], high))
 
 
 def _is_symbolic(bound: Any) -> bool:
@@ -161,95 +181,101 @@ def _assert_range(
         return []
     if value.dtype.is_integer:
         value = tf.cast(value, tf.int64)
-    number = value.dtype
+    dtype = value.dtype
     if ignored is not None:
-        # A scalar: TensorFlow takes the shape of zeros_like from what the loss wants later.
-        value = tf.where(value == tf.cast(ignored, number), tf.zeros((), number), value)
+        # A scalar and not zeros_like, whose shape TensorFlow would infer from the loss.
+        value = tf.where(value == tf.cast(ignored, dtype), tf.zeros((), dtype), value)
     lowest, highest = tf.reduce_min(value), tf.reduce_max(value)
-    found, right = highest, tf.constant(True)
+    found, is_valid = highest, tf.constant(True)
     if high is not None:
-        right = highest <= tf.cast(high, number)
+        is_valid = highest <= tf.cast(high, dtype)
     if low is not None:
-        above = lowest >= tf.cast(low, number)
-        found, right = tf.where(above, found, lowest), right & above
-    if number.is_floating:
-        finite = tf.reduce_all(tf.math.is_finite(value))
-        # A sum is NaN or infinite if a term is.
-        found, right = tf.where(finite, found, tf.reduce_sum(value)), right & finite
-    # A batch without rows has the lowest number above the highest one.
-    right |= tf.equal(tf.size(value), 0)
-    end = tf.constant(0) if high is None else high
-    told = [f"{_ASSERTED} {error.__name__}", message, found, end]
-    return [tf.raw_ops.Assert(condition=right, data=[tf.convert_to_tensor(v) for v in told])]
+        is_above = lowest >= tf.cast(low, dtype)
+        found, is_valid = tf.where(is_above, found, lowest), is_valid & is_above
+    if dtype.is_floating:
+        is_finite = tf.reduce_all(tf.math.is_finite(value))
+        # If a value is NaN or infinite, so is the sum, which the message then shows.
+        found = tf.where(is_finite, found, tf.reduce_sum(value))
+        is_valid &= is_finite
+    # The minimum of an empty batch is greater than its maximum, but an empty batch is valid.
+    is_valid |= tf.equal(tf.size(value), 0)
+    limit = tf.constant(0) if high is None else high
+    parts = [f"{_ASSERTION_MARK} {error.__name__}", message, found, limit]
+    return [tf.raw_ops.Assert(condition=is_valid, data=[tf.convert_to_tensor(v) for v in parts])]
 
 
 def asserted(error: Exception) -> FinetuneError | None:
-    """The error that an assertion of `check_range` stands for; None for any other error.
+    """Converts the failure of an assertion of `check_range` to the error that it represents.
 
     Args:
-        error: Raised by a traced step.
+        error: An exception raised by a traced step.
+
+    Returns:
+        The error to raise; None for any other exception.
     """
-    told = re.search(rf"\[{_ASSERTED} (\w+)\] \[(.*?)\] \[(\S+)\] \[(\S+)\]", str(error), re.DOTALL)
-    if told is None:
+    pattern = rf"\[{_ASSERTION_MARK} (\w+)\] \[(.*?)\] \[(\S+)\] \[(\S+)\]"
+    match = re.search(pattern, str(error), re.DOTALL)
+    if match is None:
         return None
-    name, message, found, high = told.groups()
+    name, message, found, high = match.groups()
     message = re.sub(r"\\(['\"\\])", r"\1", message)  # TensorFlow escapes quotes
     found = float(found) if re.search(r"[.e\D]", found.lstrip("-")) else int(found)
     kind = next(kind for kind in (DataError, ModelError) if kind.__name__ == name)
-    return kind(_filled(message, found, int(float(high))))
+    return kind(_format_message(message, found, int(float(high))))
 
 
-def _filled(message: str, found: Any, high: Any) -> str:
+def _format_message(message: str, found: Any, high: Any) -> str:
     shown = f"{found:g}" if isinstance(found, float | np.floating) else str(found)
     return message.format(found=shown, high=high, size=None if high is None else high + 1)
 
 
 def check_class_numbers(name: str, value: Any, classes: Any, ignored: int, advice: str) -> Any:
-    """Checks class numbers, and makes int32 of those that are there already.
+    """Checks class indices, and casts those of arrays and eager tensors to int32.
 
-    Floats without a fraction are taken, since a column of a table with a gap has such a type.
+    Floats without a fractional part are accepted, because pandas stores an integer column with
+    missing values as floats.
 
     Args:
-        name: What they are, for the message: "A label".
-        value: An array or a tensor; whatever is symbolic is given back.
-        classes: How many there are; a tensor too.
-        ignored: The number that counts for nothing.
-        advice: What to do about a number outside of the classes.
+        name: What the values are, for the message: "A label".
+        value: An array or a tensor.
+        classes: The number of classes, which may be a tensor.
+        ignored: The index of targets that do not count, such as -100.
+        advice: What to do about an index that is out of range, for the message.
 
     Returns:
-        The numbers as int32.
+        The indices as int32; a symbolic tensor unchanged.
 
     Raises:
-        DataError: If one of them is no whole number, or outside of the classes.
+        DataError: If a value is not an integer or is out of range.
     """
-    numbers = concrete(value)
-    if numbers is not None and numbers.dtype.kind not in "iufb":
-        found = repr(numbers.flat[0]) if numbers.size else "none"
-        raise DataError(f"{name} is a class number from 0 to {classes - 1}, found {found}.")
-    if numbers is not None and numbers.dtype.kind == "f":
-        wrong = ~np.isfinite(numbers) | (numbers != np.round(numbers))
-        if wrong.any():
+    array = concrete(value)
+    if array is not None and array.dtype.kind not in "iufb":
+        found = repr(array.flat[0]) if array.size else "none"
+        raise DataError(f"{name} must be a class number from 0 to {classes - 1}, found {found}.")
+    if array is not None and array.dtype.kind == "f":
+        invalid = ~np.isfinite(array) | (array != np.round(array))
+        if invalid.any():
             raise DataError(
-                f"{name} is {numbers[wrong].flat[0]}, but class numbers are whole. Correct the "
-                "data; for numbers that are no classes, load the model with one label, which is "
-                "a regression."
+                f"{name} is {array[invalid].flat[0]}, but class numbers must be integers. Correct "
+                "the data. If the labels are scores and not classes, load the model with a single "
+                "label, which makes it a regression."
             )
     message = outside("{found}", "{size}", name, advice)
     check_range(value, 0, classes - 1, message, ignored=ignored)
-    return value if numbers is None else numbers.astype("int32")
+    return value if array is None else array.astype("int32")
 
 
 def outside(number: Any, classes: Any, name: str, advice: str) -> str:
-    """The message about a class number that the model has no output for.
+    """Formats the message about a class index for which the model has no output.
 
     Args:
-        number: The class number.
-        classes: How many outputs there are.
-        name: What it is.
-        advice: What to do.
+        number: The class index.
+        classes: The number of outputs.
+        name: What the value is: "A label".
+        advice: What to do about it.
     """
     last = classes - 1 if isinstance(classes, int) else "{high}"
     return (
-        f"{name} is {number}, but the model has {classes} outputs, for the class numbers from 0 "
+        f"{name} is {number}, but the model has {classes} outputs, for the class numbers 0 "
         f"to {last}. {advice}"
     )

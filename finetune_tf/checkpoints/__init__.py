@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints: finding, opening and describing folders, with their tokenizers."""
+"""Hugging Face checkpoint folders: locating, opening and describing them, and their tokenizers."""
 
 from finetune_tf.checkpoints.checkpoint import Checkpoint, open_checkpoint
 

@@ -1,4 +1,4 @@
-"""A checkpoint folder, read: family, config, tensors, and how it was used so far."""
+"""Opens a checkpoint: its family, config, tensors, modules and tokenizer files."""
 
 import os
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `open_checkpoint` found.
+    """An opened checkpoint, whose weights are not read yet.
 
     Attributes:
-        folder: Where it lies.
-        family: By its model_type.
-        config: Complete.
-        tensors: All, without task prefix; those of a Dense module of sentence-transformers
-            under the name of the module.
-        modules: What stands behind the transformer.
-        generation: The content of its generation_config.json; empty without one.
-        tokenizer_files: The tokenizer's files of the same version; None without a folder.
+        folder: The local folder.
+        family: The family of its `model_type`.
+        config: The complete config, including defaults.
+        tensors: All tensors by name, without the prefix of task models. Tensors of a Dense module
+            of sentence-transformers have the prefix "2_Dense".
+        modules: The modules of sentence-transformers that follow the transformer.
+        tokenizer_files: The tokenizer files of the same version; None if there is no folder.
+        generation: The content of generation_config.json; empty if there is no such file.
     """
 
     folder: Path
@@ -52,18 +52,23 @@ def open_checkpoint(
     cache_dir: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Finds a checkpoint and reads all of it but the weights' values.
+    """Locates a checkpoint, downloads it if necessary, and reads everything but the weights.
 
     Args:
-        name: A folder, a Hub id, a file with weights, or the content of a config.json: a
-            checkpoint without weights.
-        revision: On the Hub.
-        cache_dir: Where downloads are kept.
-        config: Keys that replace those of config.json.
+        name: A folder, a Hub id, a weight file, or the content of a config.json for a checkpoint
+            without weights.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Folder for downloads; by default that of huggingface_hub.
+        config: Values that override those of config.json.
 
     Raises:
-        CheckpointError: If it cannot be had, is damaged, or is of an unsupported kind.
-        DataTypeError: If `name` or `config` is of another type.
+        CheckpointError: If the checkpoint is not found, is damaged, or is not supported.
+        DataTypeError: If `name` or `config` has another type.
+
+    Example:
+        >>> from finetune_tf.checkpoints import open_checkpoint
+        >>> open_checkpoint(checkpoint).family.model_type
+        'bert'
     """
     if not isinstance(name, str | Path | Mapping):
         raise DataTypeError(
@@ -72,32 +77,32 @@ def open_checkpoint(
         )
     if config is not None and not isinstance(config, Mapping):
         raise DataTypeError(f"config is a dict of keys of config.json, found {shown(config)}.")
-    replaced = dict(config or {})
+    overrides = dict(config or {})
     if isinstance(name, Mapping):
-        config = {**name, **replaced}
+        config = {**name, **overrides}
         family = family_of(config, "The config")
-        nowhere = Path(f"a new {family.model_type} model")
+        label = Path(f"a new {family.model_type} model")  # shown in messages as the folder
         complete = with_labels(family.complete(config))
-        return Checkpoint(nowhere, family, complete, {}, Modules())
+        return Checkpoint(label, family, complete, {}, Modules())
     file = local_path(name)
     is_file = file.suffix in READERS and os.path.isfile(file)
     folder = file.parent if is_file else resolve(name, revision, cache_dir)
-    return read_whole(folder, lambda: _open(folder, file if is_file else None, replaced))
+    return read_whole(folder, lambda: _open(folder, file if is_file else None, overrides))
 
 
-def _open(folder: Path, file: Path | None, replaced: dict[str, Any]) -> Checkpoint:
-    """Reads a folder, or one file with weights and what stands beside it."""
+def _open(folder: Path, file: Path | None, overrides: dict[str, Any]) -> Checkpoint:
+    """Opens a folder; if `file` is given, the weights are read from that file."""
     found = read_tensors(folder) if file is None else read_file(file)
     has_config = has_file(folder / "config.json")
-    if file is not None and not replaced and not has_config:
+    if file is not None and not overrides and not has_config:
         raise CheckpointError(
-            f"{file} holds weights alone, and there is no config.json beside it: give its "
+            f"{file} contains only weights, and there is no config.json next to it: pass its "
             "content as load(…, config=…)."
         )
     stored = read_json(folder / "config.json") if has_config else {}
-    config = {**stored, **replaced}
-    family = family_of(config, "config=" if "model_type" in replaced else folder / "config.json")
-    where = [str(folder / "config.json")] * bool(stored) + ["config="] * bool(replaced)
+    config = {**stored, **overrides}
+    family = family_of(config, "config=" if "model_type" in overrides else folder / "config.json")
+    where = [str(folder / "config.json")] * bool(stored) + ["config="] * bool(overrides)
     complete = with_labels(family.complete(config, " with ".join(where)))
     prefix = f"{family.tensor_prefix}."
     modules = read_modules(folder)
@@ -105,18 +110,23 @@ def _open(folder: Path, file: Path | None, replaced: dict[str, Any]) -> Checkpoi
     tensors = by_name([*named, *modules.dense.items()])
     path = folder / GENERATION
     generation = read_json(path) if has_file(path) else {}
-    files = TokenizerFiles.of(folder)
+    files = TokenizerFiles.read(folder)
     return Checkpoint(folder, family, complete, tensors, modules, files, generation)
 
 
 def with_labels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config whose id2label says what transformers reads from label2id or num_labels alone.
+    """Derives a missing id2label from label2id or num_labels, as transformers does.
 
     Args:
         config: The content of config.json.
 
     Raises:
-        CheckpointError: If label2id does not number its labels from 0 on.
+        CheckpointError: If label2id does not number its labels from 0 on without gaps.
+
+    Example:
+        >>> from finetune_tf.checkpoints.checkpoint import with_labels
+        >>> with_labels({"label2id": {"no": 0, "yes": 1}})["id2label"]
+        {'0': 'no', '1': 'yes'}
     """
     config = dict(config)
     numbers, count = config.get("label2id"), config.get("num_labels")
@@ -124,17 +134,17 @@ def with_labels(config: Mapping[str, Any]) -> dict[str, Any]:
     if not names and isinstance(numbers, dict) and numbers:
         if sorted(map(str, numbers.values())) != sorted(map(str, range(len(numbers)))):
             raise CheckpointError(
-                "The config key 'label2id' numbers labels from 0 on without gaps, found "
-                f"{list(numbers.values())}; or name them in 'id2label'."
+                "The config key 'label2id' has to number the labels from 0 on without gaps, found "
+                f"{list(numbers.values())}. Correct it, or define 'id2label' instead."
             )
         config["id2label"] = {str(number): name for name, number in numbers.items()}
     elif not names and isinstance(count, int) and not isinstance(count, bool) and count > 0:
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
     elif isinstance(names, dict) and isinstance(numbers, dict) and numbers:
-        told = {str(number): name for name, number in numbers.items()}
-        if told != {str(number): name for number, name in names.items()}:
+        inverted = {str(number): name for name, number in numbers.items()}
+        if inverted != {str(number): name for number, name in names.items()}:
             say(
-                "The config keys 'id2label' and 'label2id' contradict each other; id2label counts, "
-                "as in transformers."
+                "The config keys 'id2label' and 'label2id' contradict each other; id2label is "
+                "used, as in transformers."
             )
     return config

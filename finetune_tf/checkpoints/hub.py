@@ -1,4 +1,4 @@
-"""From what a user calls a checkpoint to a folder on this machine."""
+"""Resolves a path or a Hub id to a local folder, and downloads checkpoints."""
 
 import os
 import re
@@ -9,25 +9,25 @@ from finetune_tf.base.paths import has_file
 from finetune_tf.errors import CheckpointError
 from finetune_tf.weights.files import READERS, WEIGHT_FILES
 
-# What a checkpoint needs besides its weights; modules of sentence-transformers included.
+# Files that a checkpoint needs besides its weights, including modules of sentence-transformers.
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/model.safetensors")
-_TIMEOUT = 5.0  # seconds for the first answer, so that a dead network is noticed quickly
+_TIMEOUT = 5.0  # seconds to wait for the first response, so that no network is noticed quickly
 
 
 def resolve(
     checkpoint: str | Path, revision: str | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """The local folder of a checkpoint, downloaded first if it is a Hub id.
+    """Returns the local folder of a checkpoint, and downloads it first if it is a Hub id.
 
-    Honours `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` as huggingface_hub does.
+    Respects `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` as huggingface_hub does.
 
     Args:
         checkpoint: A folder, or a Hub id such as "bert-base-uncased" or "owner/name".
         revision: Branch, tag or commit on the Hub; by default the main branch.
-        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+        cache_dir: Folder for downloads; by default that of huggingface_hub.
 
     Raises:
-        CheckpointError: If it is neither, or cannot be had; the message says what to do.
+        CheckpointError: If it is neither, or cannot be downloaded. The message says what to do.
     """
     path = local_path(checkpoint)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -41,17 +41,17 @@ def resolve(
         called = f"The Hub's {str(checkpoint)!r}"
     if not has_file(folder / "config.json"):
         raise CheckpointError(
-            f"{called} has no config.json, so it is no Hugging Face checkpoint; "
+            f"{called} has no config.json, so it is not a Hugging Face checkpoint; "
             f"found {sorted(item.name for item in folder.glob('*'))[:10]}."
         )
     return folder
 
 
 def local_path(checkpoint: str | Path) -> Path:
-    """The path that a checkpoint would have on this machine, whether or not it is there."""
+    """Returns the name of a checkpoint as a path, whether or not it exists."""
     try:
         return Path(checkpoint).expanduser()
-    except RuntimeError:  # "~name" of nobody
+    except RuntimeError:  # "~name" for an unknown user
         return Path(checkpoint)
 
 
@@ -61,7 +61,7 @@ def _from_hub(name: str, revision: str | None, cache_dir: str | Path | None) -> 
             f"There is no folder {shown(name, 300)}, and a Hub id has the form 'name' or "
             "'owner/name'."
         )
-    # A misspelt file of a checkpoint is no Hub id, though it looks like owner/name.
+    # The misspelled path of a checkpoint's file may have the form of a Hub id, "owner/name".
     in_checkpoint = "/" in name and os.path.isfile(Path(name).parent / "config.json")
     if in_checkpoint or name.endswith(tuple(READERS)):
         raise CheckpointError(f"There is no file {name!r}.")
@@ -73,17 +73,20 @@ def _download(name: str, revision: str | None, cache_dir: str | Path | None) -> 
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
-        return _cached(name, revision, cache_dir, "HF_HUB_OFFLINE is set")
+        return _find_in_cache(name, revision, cache_dir, "HF_HUB_OFFLINE is set")
     try:
         listing = hub.HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
         files = {sibling.rfilename for sibling in listing.siblings or []}
         weights = next(
             (file for file in WEIGHT_FILES if files & {file, f"{file}.index.json"}), WEIGHT_FILES[0]
         )
-        # By the revision's name, not its commit: only a name is found again without a network.
+        # Download by the name of the revision: offline, the cache is searched by name only.
         return Path(
             hub.snapshot_download(
-                name, revision=revision, cache_dir=cache_dir, allow_patterns=_needed(weights)
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=_download_patterns(weights),
             )
         )
     except errors.GatedRepoError:
@@ -98,17 +101,18 @@ def _download(name: str, revision: str | None, cache_dir: str | Path | None) -> 
             f"There is no folder and no Hub checkpoint {name!r}. Check the spelling; if it is "
             "private, log in with `hf auth login` or set HF_TOKEN."
         ) from None
-    except Exception as error:  # the HTTP client's own errors differ between its releases
+    except Exception as error:  # the exceptions of the HTTP client differ between releases
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         why = f"the Hub at {constants.ENDPOINT} gave no answer ({reason})"
-        return _cached(name, revision, cache_dir, why)
+        return _find_in_cache(name, revision, cache_dir, why)
 
 
-def _cached(name: str, revision: str | None, cache_dir: str | Path | None, why: str) -> Path:
+def _find_in_cache(name: str, revision: str | None, cache_dir: str | Path | None, why: str) -> Path:
+    """Returns the cached folder; `why` explains in the error why nothing can be downloaded."""
     import huggingface_hub as hub
 
-    # A cached snapshot counts as whole if it has the files that would have been downloaded.
-    needed = _needed(WEIGHT_FILES[0])
+    # A cached snapshot is complete if it has the files that would have been downloaded.
+    needed = _download_patterns(WEIGHT_FILES[0])
     try:
         return Path(
             hub.snapshot_download(
@@ -119,15 +123,20 @@ def _cached(name: str, revision: str | None, cache_dir: str | Path | None, why: 
                 local_files_only=True,
             )
         )
-    except Exception:  # whatever is missing, the way out is the same
+    except Exception:  # the advice is the same for every error
         raise CheckpointError(
             f"The checkpoint {shown(name, 200)} is neither a folder nor in the local cache, and "
             f"{why}. Download it on a machine with access (`hf download "
-            f"{name[:200]} --local-dir FOLDER`), copy the folder, and give its path."
+            f"{name[:200]} --local-dir FOLDER`), copy the folder, and pass its path."
         ) from None
 
 
-def _needed(weights: str) -> list[str]:
-    """Patterns of the files to download, with the weights in one file or in shards."""
+def _download_patterns(weights: str) -> list[str]:
+    """Returns glob patterns of the files to download; the weights may be in shards.
+
+    Example:
+        >>> _download_patterns("model.safetensors")[-2:]
+        ['model.safetensors', 'model-*.safetensors']
+    """
     stem, suffix = weights.split(".")
     return [*_SMALL_FILES, weights, f"{stem}-*.{suffix}"]

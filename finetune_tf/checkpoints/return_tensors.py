@@ -1,4 +1,4 @@
-"""Tokenizers and data collators of transformers with `return_tensors="tf"`, which 5 left out."""
+"""Tokenizers and collators with `return_tensors="tf"`, which transformers 5 no longer supports."""
 
 import contextlib
 import errno
@@ -14,13 +14,14 @@ from finetune_tf.base.files import unfinished_files
 from finetune_tf.base.paths import absolute
 from finetune_tf.errors import DataError, FinetuneError, ModelError
 
-# One lock for all tokenizers: copies of a tokenizer can share its Rust object, and a lock inside a
-# tokenizer could be neither copied nor pickled. The Rust code uses all cores for one call.
+# All tokenizers share one lock: copies of a tokenizer may share its Rust object, and a lock inside
+# a tokenizer could be neither copied nor pickled. This costs little, since the Rust code uses all
+# cores for a single call.
 _lock = threading.RLock()
 
 
 def _renew_lock() -> None:
-    """In a forked process: another thread may have held the lock, and is not there any more."""
+    """Replaces the lock after a fork, because the thread that held it does not exist there."""
     global _lock
     _lock = threading.RLock()
 
@@ -31,11 +32,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def without_shared_state(tokenizer: Any) -> Iterator[None]:
-    """For one call of a fast tokenizer: no other thread calls one, and no setting outlives it.
+    """Locks all tokenizers during one call, and restores the tokenizer's settings afterwards.
 
     transformers sets truncation and padding on the Rust object before each call. Without the lock,
-    a second thread could change them before the first one encodes; without the restoring, the
-    length of the last call would be saved with the tokenizer.
+    another thread could change them before the first one encodes. Without restoring them, the
+    maximum length of the last call would be saved with the tokenizer.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -46,7 +47,7 @@ def without_shared_state(tokenizer: Any) -> Iterator[None]:
             yield
             return
         truncation, padding = backend.truncation, backend.padding
-        special = backend.encode_special_tokens
+        encode_special_tokens = backend.encode_special_tokens
         try:
             yield
         finally:
@@ -54,45 +55,56 @@ def without_shared_state(tokenizer: Any) -> Iterator[None]:
                 backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
             if backend.padding != padding:
                 backend.enable_padding(**padding) if padding else backend.no_padding()
-            backend.encode_special_tokens = special
+            backend.encode_special_tokens = encode_special_tokens
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether an error is that of Rust code that gave up; it is no subclass of Exception."""
+    """Returns whether an error is a panic of Rust code, which is no subclass of Exception."""
     return type(error).__name__ == "PanicException"
 
 
-def _explained(error: BaseException, args: tuple, kwargs: dict) -> FinetuneError | None:
-    """An error of the library for one of the Rust tokenizer; None for all others."""
+def _explain(error: BaseException, args: tuple, kwargs: dict) -> FinetuneError | None:
+    """Returns an error of this library for an error of the Rust tokenizer; None for others."""
     texts = [*args[:2], kwargs.get("text"), kwargs.get("text_pair")]
-    if (broken := next(filter(None, map(_broken_text, texts)), None)) is not None:
+    if (invalid := next(filter(None, map(_find_invalid_text, texts)), None)) is not None:
         return DataError(
-            f"A text is no valid Unicode, so it has no tokens: {broken[:60]!r} contains half of a "
-            "character (a lone surrogate). Read the file in its own encoding, or replace such "
-            "characters: text.encode('utf-8', 'replace').decode()."
+            f"A text is not valid Unicode and cannot be tokenized: {invalid[:60]!r} contains a "
+            "lone surrogate, half of a character. Read the file in its own encoding, or replace "
+            "such characters: text.encode('utf-8', 'replace').decode()."
         )
-    if is_panic(error) or type(error) is Exception:  # whatever Rust had no other name for
-        return ModelError(f"The tokenizer cannot do what was asked of it: {error}.")
+    if is_panic(error) or type(error) is Exception:  # the class of all other Rust errors
+        return ModelError(f"The tokenizer failed: {error}.")
     return None
 
 
-def _broken_text(given: Any) -> str | None:
-    """The first text that cannot be written as UTF-8."""
-    if isinstance(given, str):
+def _find_invalid_text(texts: Any) -> str | None:
+    """Returns the first text in nested lists that cannot be encoded as UTF-8."""
+    if isinstance(texts, str):
         try:
-            given.encode()
+            texts.encode()
         except UnicodeEncodeError:
-            return given
-    elif isinstance(given, list | tuple):
-        return next(filter(None, map(_broken_text, given)), None)
+            return texts
+    elif isinstance(texts, list | tuple):
+        return next(filter(None, map(_find_invalid_text, texts)), None)
     return None
 
 
 def to_tensorflow(encoding: Any) -> Any:
-    """An encoding whose arrays are TensorFlow tensors, whole numbers as int32.
+    """Converts the values of an encoding to TensorFlow tensors, integers and booleans to int32.
+
+    Args:
+        encoding: A dict of arrays or lists; it is changed in place.
+
+    Returns:
+        The same object.
 
     Raises:
-        DataError: If its rows have different lengths.
+        DataError: If the rows have different lengths.
+
+    Example:
+        >>> from finetune_tf.checkpoints.return_tensors import to_tensorflow
+        >>> to_tensorflow({"input_ids": [[2, 7, 3]]})["input_ids"].shape
+        TensorShape([1, 3])
     """
     import tensorflow as tf
 
@@ -107,114 +119,116 @@ def to_tensorflow(encoding: Any) -> Any:
     return encoding
 
 
-def _with_tensors(call: Any, *args: Any, **kwargs: Any) -> Any:
+def _call_with_tensors(call: Any, *args: Any, **kwargs: Any) -> Any:
     if kwargs.get("return_tensors") != "tf":
         return call(*args, **kwargs)
     return to_tensorflow(call(*args, **{**kwargs, "return_tensors": "np"}))
 
 
-def _listed(ids: Any) -> Any:
+def _to_list(ids: Any) -> Any:
     return np.asarray(ids).tolist() if hasattr(ids, "shape") else ids
 
 
-class Tokenizing:
-    """For a tokenizer: gives tensors, and decodes them."""
+class TensorFlowTokenizerMixin:
+    """Mixin for tokenizers: returns TensorFlow tensors, and decodes them."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As there: transformers reads files in another way for classes that it does not know."""
+        """Loads with the original class, since transformers treats unknown classes differently."""
         tokenizer = cls.__bases__[-1].from_pretrained(*args, **kwargs)
         tokenizer.__class__ = cls
         return tokenizer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Texts to ids."""
-        return _with_tensors(super().__call__, *args, **kwargs)
+        """Tokenizes texts."""
+        return _call_with_tensors(super().__call__, *args, **kwargs)
 
     def _encode_plus(self, *args: Any, **kwargs: Any) -> Any:
-        """What every call of a fast tokenizer comes to."""
+        """Encodes texts; all methods of fast tokenizers call it."""
         with without_shared_state(self):
             try:
                 return super()._encode_plus(*args, **kwargs)
             except BaseException as error:
-                explained = _explained(error, args, kwargs)
+                explained = _explain(error, args, kwargs)
                 if explained is None:
                     raise
                 raise explained from None
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Writes the tokenizer's files, all of them or none.
+        """Writes the tokenizer files atomically: all of them or none.
 
         Raises:
             CheckpointError: If they cannot be written.
         """
-        if kwargs.get("push_to_hub"):  # the folder's name is that of the repository
+        if kwargs.get("push_to_hub"):  # the name of the folder is that of the repository
             return super().save_pretrained(save_directory, *args, **kwargs)
         folder = absolute(save_directory)
-        with _lock, unfinished_files(folder) as beside:
+        with _lock, unfinished_files(folder) as temporary:
             try:
-                written = super().save_pretrained(beside, *args, **kwargs)
+                written = super().save_pretrained(temporary, *args, **kwargs)
             except Exception as error:
                 if type(error) is not Exception:
                     raise
-                raise OSError(errno.EIO, str(error)) from None  # how Rust names a full disk
-        return tuple(path.replace(str(beside), str(folder)) for path in written or ())
+                raise OSError(errno.EIO, str(error)) from None  # raised by Rust for a full disk
+        return tuple(path.replace(str(temporary), str(folder)) for path in written or ())
 
     def pad(self, *args: Any, **kwargs: Any) -> Any:
-        """Rows of ids to one length."""
-        return _with_tensors(super().pad, *args, **kwargs)
+        """Pads rows of ids to one length."""
+        return _call_with_tensors(super().pad, *args, **kwargs)
 
     def decode(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """Ids to text."""
-        return super().decode(_listed(token_ids), *args, **kwargs)
+        """Decodes ids to a text."""
+        return super().decode(_to_list(token_ids), *args, **kwargs)
 
     def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """Several rows of ids to texts."""
-        return super().batch_decode([_listed(row) for row in sequences], *args, **kwargs)
+        """Decodes rows of ids to texts."""
+        return super().batch_decode([_to_list(row) for row in sequences], *args, **kwargs)
 
 
-class Collating:
-    """For a data collator: makes arrays, then tensors."""
+class TensorFlowCollatorMixin:
+    """Mixin for data collators: converts the NumPy arrays of a batch to TensorFlow tensors."""
 
     def __call__(self, features: Any, return_tensors: str | None = None) -> Any:
-        """Rows to a batch."""
+        """Combines rows to a batch."""
         if (return_tensors or self.return_tensors) != "tf":
             return super().__call__(features, return_tensors)
-        with _lock:  # the collator's own setting is changed for the call
-            wanted, self.return_tensors = self.return_tensors, "np"
+        with _lock:  # because the collator's own setting is changed during the call
+            previous, self.return_tensors = self.return_tensors, "np"
             try:
                 return to_tensorflow(super().__call__(features))
             finally:
-                self.return_tensors = wanted
+                self.return_tensors = previous
 
 
 @functools.cache
 def with_tensorflow(cls: type, *mixins: type, module: str = __name__) -> type:
-    """A tokenizer or collator class of transformers that knows `return_tensors="tf"`.
+    """Returns a subclass of a tokenizer or collator class that supports `return_tensors="tf"`.
 
     Args:
         cls: The class of transformers.
-        *mixins: What it is to know besides.
-        module: Where pickle finds the class by its name.
+        *mixins: Further base classes.
+        module: The module in which pickle finds the class by its name.
     """
-    ours = Tokenizing if hasattr(cls, "from_pretrained") else Collating
-    return type(cls.__name__, (*mixins, ours, cls), {"__module__": module})
+    is_tokenizer = hasattr(cls, "from_pretrained")
+    mixin = TensorFlowTokenizerMixin if is_tokenizer else TensorFlowCollatorMixin
+    return type(cls.__name__, (*mixins, mixin, cls), {"__module__": module})
 
 
-def own(tokenizer: Any) -> Any:
-    """Gives a fast tokenizer of transformers, and no other, the class that `Tokenizing` makes.
+def add_tensorflow_support(tokenizer: Any) -> Any:
+    """Changes the class of a fast tokenizer of transformers to that of `with_tensorflow`.
 
-    So its calls know `return_tensors="tf"` and do not meet in several threads.
+    Its calls then support `return_tensors="tf"` and are safe in several threads. Any other object
+    is returned unchanged.
     """
     cls = type(tokenizer)
-    is_theirs = cls.__module__.partition(".")[0] == "transformers"
-    if is_theirs and getattr(tokenizer, "is_fast", False):
+    is_from_transformers = cls.__module__.partition(".")[0] == "transformers"
+    if is_from_transformers and getattr(tokenizer, "is_fast", False):
         tokenizer.__class__ = with_tensorflow(cls)
     return tokenizer
 
 
 def __getattr__(name: str) -> Any:
-    """A class by its name, for pickle."""
+    """Returns a class by its name, for pickle."""
     if name.startswith("_"):
         raise AttributeError(name)
     import transformers

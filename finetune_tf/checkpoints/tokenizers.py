@@ -1,4 +1,4 @@
-"""The checkpoint's own tokenizer, in its fast version."""
+"""Loads the fast tokenizer of a checkpoint and checks its files."""
 
 import contextlib
 import importlib.util
@@ -17,30 +17,31 @@ from finetune_tf.checkpoints.vocabularies import (
     check_special_tokens,
     check_vocabulary,
     corrections,
-    tell_defaults,
+    report_defaults,
 )
 from finetune_tf.errors import CheckpointError, FinetuneError, MissingExtraError
 
-_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them holds a vocabulary
-# What transformers reads for a tokenizer; config.json says which class it is.
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them contains a vocabulary
+# Files that transformers reads for a tokenizer; config.json determines its class.
 _FILES = (*_VOCABULARIES, "*token*.json", "merges.txt", "config.json")
-_MOST_BYTES = 200_000_000  # of files that are kept until the tokenizer is used
+_MAX_BYTES = 200_000_000  # of files that are kept in memory until the tokenizer is used
 _JSON_OBJECTS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _JSON_OBJECTS += ("added_tokens.json", "vocab.json")
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The tokenizer's files as they were when a checkpoint was opened.
+    """A snapshot of the tokenizer files at the time when a checkpoint was opened.
 
-    A tokenizer is loaded when it is first used. If another process has saved into the folder by
-    then, its files are those of another version than the weights, so these are used.
+    A tokenizer is loaded when it is first used. Another process may have saved a new version into
+    the folder by then, whose tokenizer does not belong to the weights in memory. In that case the
+    snapshot is used.
 
     Attributes:
-        folder: Where they stand.
-        version: Of the folder; see `version_of`.
-        contents: Name to bytes; empty if the folder holds no vocabulary, or files far too large
-            for one, so that the folder itself is read later.
+        folder: The folder of the files.
+        version: The version of the folder; see `version_of`.
+        contents: Maps file names to bytes. It is empty if the folder contains no vocabulary, or
+            files that are too large for one; the folder itself is then read later.
     """
 
     folder: Path
@@ -48,19 +49,19 @@ class TokenizerFiles:
     contents: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, folder: Path) -> "TokenizerFiles":
-        """Reads them; what cannot be read is left to the error of `load_tokenizer`."""
+    def read(cls, folder: Path) -> "TokenizerFiles":
+        """Reads the files; if one is unreadable, `load_tokenizer` raises the error later."""
         contents = {}
-        found = _found(folder, _FILES) if has_vocabulary(folder) else []
+        found = _find_files(folder, _FILES) if has_vocabulary(folder) else []
         with contextlib.suppress(OSError):
-            if sum(path.stat().st_size for path in found) <= _MOST_BYTES:
+            if sum(path.stat().st_size for path in found) <= _MAX_BYTES:
                 contents = {path.name: path.read_bytes() for path in found}
         return cls(folder, version_of(folder), contents)
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer, readable or not."""
-    return bool(_found(folder, _VOCABULARIES))
+    """Returns whether a folder contains the files of a tokenizer, readable or not."""
+    return bool(_find_files(folder, _VOCABULARIES))
 
 
 def load_tokenizer(
@@ -68,19 +69,25 @@ def load_tokenizer(
     files: TokenizerFiles | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The fast tokenizer of a checkpoint folder; it knows `return_tensors="tf"`.
+    """Loads the fast tokenizer of a checkpoint folder, with support of `return_tensors="tf"`.
 
-    What the folder leaves open and transformers' defaults decide is said in one line.
+    Prints one line if the folder does not define a setting that affects tokens, so that a default
+    of transformers is used.
 
     Args:
-        source: The folder.
-        files: Those that stood there when the model was loaded.
-        config: The model's, to compare special tokens with.
+        source: The checkpoint folder.
+        files: The tokenizer files at the time when the model was loaded.
+        config: The config of the model, to check the special tokens against it.
 
     Raises:
-        CheckpointError: If the folder is gone, or holds no tokenizer, only one in Python, or one
-            that does not know its own vocabulary.
+        CheckpointError: If the folder does not exist, or has no tokenizer, no fast tokenizer, or
+            one that cannot tokenize the words of its own vocabulary.
         MissingExtraError: If it is a SentencePiece model and the package is not installed.
+
+    Example:
+        >>> from finetune_tf.checkpoints.tokenizers import load_tokenizer
+        >>> load_tokenizer(checkpoint)("a film")["attention_mask"]
+        [1, 1, 1, 1]
     """
     folder = Path(source)
     if files is None or not files.contents or files.folder != folder:
@@ -94,90 +101,91 @@ def load_tokenizer(
         else:
             if not _has_changed(files):
                 return tokenizer
-    with tempfile.TemporaryDirectory() as between:
+    with tempfile.TemporaryDirectory() as temporary:
         for name, content in files.contents.items():
-            (Path(between) / name).write_bytes(content)
-        tokenizer = _load(Path(between), str(source), config)
+            (Path(temporary) / name).write_bytes(content)
+        tokenizer = _load(Path(temporary), str(source), config)
     tokenizer.name_or_path = str(source)
     return tokenizer
 
 
 def _has_changed(files: TokenizerFiles) -> bool:
-    """Whether the folder is another one by now, or has other files in it."""
+    """Returns whether the folder or its files have been replaced since."""
     return version_of(files.folder) != files.version
 
 
-def _load(folder: Path, called: str, config: Mapping[str, Any] | None) -> Any:
-    _check_files(folder, called)
-    settings = _read_if_there(folder / "tokenizer_config.json")
-    stored = _read_if_there(folder / "tokenizer.json")
+def _load(folder: Path, name: str, config: Mapping[str, Any] | None) -> Any:
+    """Loads a tokenizer from a folder; `name` is the name of the folder in messages."""
+    _check_files(folder, name)
+    settings = _read_json_if_exists(folder / "tokenizer_config.json")
+    stored = _read_json_if_exists(folder / "tokenizer.json")
     try:
         tokenizer = _from_transformers(folder)
         if corrected := corrections(tokenizer, settings, stored):
             tokenizer = _from_transformers(folder, **corrected)
         if not tokenizer.is_fast:
             raise CheckpointError(
-                f"The tokenizer in {called} is {type(tokenizer).__name__}, which has no fast "
-                "version; save one with tokenizer.json."
+                f"The tokenizer in {name} is a {type(tokenizer).__name__}, which is not a fast "
+                "tokenizer. Save a fast one, which writes tokenizer.json."
             )
-        tell_defaults(tokenizer, called, settings, stored, corrected)
-        check_vocabulary(tokenizer, called, settings, stored)
-        check_special_tokens(tokenizer, called, config)
+        report_defaults(tokenizer, name, settings, stored, corrected)
+        check_vocabulary(tokenizer, name, settings, stored)
+        check_special_tokens(tokenizer, name, config)
     except FinetuneError:
         raise
-    except BaseException as error:  # Rust's are bare Exceptions, and panics not even that
+    except BaseException as error:  # Rust raises bare Exceptions, and panics are not Exceptions
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split())[:300]
-        if "instantiate the backend tokenizer" in reason:  # it goes on with packages to install
+        if "instantiate the backend tokenizer" in reason:  # the rest lists packages to install
             reason = "transformers reads no other file than tokenizer.json for this kind of model"
         raise CheckpointError(
-            f"The tokenizer in {called} cannot be read: {reason}. A checkpoint for texts holds "
-            "tokenizer.json or vocab.txt; get these files again."
+            f"The tokenizer in {name} cannot be read: {reason}. A checkpoint for texts needs a "
+            "valid tokenizer.json or vocab.txt: download these files again."
         ) from None
     tokenizer.__class__ = with_tensorflow(type(tokenizer))
     return tokenizer
 
 
 def _from_transformers(folder: Path, **settings: Any) -> Any:
-    with _without_notice():
+    with _pytorch_notice_disabled():
         from transformers import AutoTokenizer
-    with _without_guesses():
+    with _warnings_disabled():
         return AutoTokenizer.from_pretrained(str(folder), **settings)
 
 
-def _found(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+def _find_files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return sorted({path for name in patterns for path in folder.glob(name) if path.is_file()})
 
 
-def _check_files(folder: Path, called: str) -> None:
+def _check_files(folder: Path, name: str) -> None:
     if not folder.is_dir():
-        # transformers would take the path for a Hub id and wait for an answer.
+        # transformers would treat the path as a Hub id and wait for a response.
         raise CheckpointError(
-            f"The folder {called}, which the tokenizer is loaded from, is not there. Put it back, "
-            "or name another one: model.info.tokenizer = 'folder'."
+            f"The folder {name}, from which the tokenizer is loaded, does not exist. Restore it, "
+            "or set another one: model.info.tokenizer = 'folder'."
         )
     for pattern in _FILES:
         for path in folder.glob(pattern):
-            if not path.is_dir():  # a subfolder is read by nobody
+            if not path.is_dir():  # transformers does not read subfolders
                 has_file(path)
-    if not (vocabularies := _found(folder, _VOCABULARIES)):
-        # transformers would make up a tokenizer that knows no word.
+    if not (vocabularies := _find_files(folder, _VOCABULARIES)):
+        # transformers would create a tokenizer with an empty vocabulary.
         raise CheckpointError(
-            f"There is no tokenizer in {called}: expected tokenizer.json or vocab.txt. Copy the "
+            f"There is no tokenizer in {name}: expected tokenizer.json or vocab.txt. Copy the "
             "tokenizer files of the checkpoint there."
         )
-    for name in _JSON_OBJECTS:
-        _read_if_there(folder / name)
+    for file in _JSON_OBJECTS:
+        _read_json_if_exists(folder / file)
     if all(path.suffix == ".model" for path in vocabularies):
-        _check_sentencepiece(vocabularies[0], called)
+        _check_sentencepiece(vocabularies[0], name)
 
 
-def _check_sentencepiece(path: Path, called: str) -> None:
-    """Without the package, or with a broken file, transformers would ask for tiktoken."""
+def _check_sentencepiece(path: Path, name: str) -> None:
+    """Raises the right error; transformers would recommend to install tiktoken instead."""
     if importlib.util.find_spec("sentencepiece") is None:
         raise MissingExtraError(
-            f"The tokenizer in {called} is the SentencePiece model {path.name}, without a "
+            f"The tokenizer in {name} is the SentencePiece model {path.name}, without a "
             "tokenizer.json, and reading it needs a package: pip install "
             "'finetune-tf[sentencepiece]' (pip install sentencepiece)."
         )
@@ -187,36 +195,37 @@ def _check_sentencepiece(path: Path, called: str) -> None:
         sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
         raise CheckpointError(
-            f"{path.name} in {called} is no SentencePiece model ({error}): get the file again."
+            f"{path.name} in {name} is not a valid SentencePiece model ({error}): download the "
+            "file again."
         ) from None
 
 
-def _read_if_there(path: Path) -> dict:
+def _read_json_if_exists(path: Path) -> dict:
     return read_json(path) if has_file(path) else {}
 
 
 @contextlib.contextmanager
-def _without_guesses() -> Iterator[None]:
-    """Transformers warns of what it tries next; what comes of it is checked and said here."""
+def _warnings_disabled() -> Iterator[None]:
+    """Disables warnings of transformers about its fallbacks; their results are checked here."""
     logger = logging.getLogger("transformers")
-    before = logger.level
+    previous = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(previous)
 
 
 @contextlib.contextmanager
-def _without_notice() -> Iterator[None]:
-    """Transformers announces on import that PyTorch is missing, which is how it is meant here."""
+def _pytorch_notice_disabled() -> Iterator[None]:
+    """Disables the notice of transformers that PyTorch is missing, which is not needed here."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(name)
+    previous = os.environ.get(name)
     os.environ[name] = "1"
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ[name]
         else:
-            os.environ[name] = before
+            os.environ[name] = previous

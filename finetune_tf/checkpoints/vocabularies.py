@@ -1,8 +1,8 @@
-"""What a tokenizer's settings are, who decided them, and whether its vocabulary agrees.
+"""Checks of a tokenizer's settings against its files and its vocabulary.
 
-Files of a checkpoint can leave settings open, such as whether texts are put into lower case.
-transformers fills these in with defaults of the tokenizer class that the config's model_type names,
-even where tokenizer.json says something else. A wrong one changes every token without an error.
+The files of a checkpoint may not define a setting, such as whether texts are lower-cased.
+transformers then uses the default of the tokenizer class for the config's model_type, even if
+tokenizer.json defines another value. A wrong setting changes tokens without any error.
 """
 
 import inspect
@@ -15,23 +15,28 @@ from typing import Any
 from finetune_tf.errors import CheckpointError
 from finetune_tf.messages import say, warn
 
-# Arguments of transformers' tokenizer classes that change tokens.
+# Arguments of transformers' tokenizer classes that affect tokens.
 _SETTINGS = (
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars"),
     *("keep_accents", "split_by_punct", "add_prefix_space"),
 )
-_SAMPLE = 600  # tokens of a vocabulary that are tried
-_LEAST_RIGHT = 0.8  # a healthy tokenizer has all of them right
-_MOST_ALTERED = 0.05
-_UNHEARD_OF = "\U00010380"  # a letter of Ugaritic
-_RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused7], <extra_id_0>: no words
+_SAMPLE_SIZE = 600  # words of a vocabulary that are tokenized
+_MIN_CORRECT = 0.8  # share of words; an intact tokenizer maps all of them to their tokens
+_MAX_ALTERED = 0.05  # share of words
+_UNKNOWN_WORD = "\U00010380"  # an Ugaritic letter, which vocabularies do not contain
+_RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused7] and <extra_id_0> are not words
 
 
 def stored_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a tokenizer.json says.
+    """Returns the settings that tokenizer.json defines, as arguments of transformers' classes.
 
     Args:
-        stored: Its content; empty if there is none.
+        stored: The content of tokenizer.json; empty if there is none.
+
+    Example:
+        >>> from finetune_tf.checkpoints.vocabularies import stored_settings
+        >>> stored_settings({"normalizer": {"type": "Lowercase"}})["do_lower_case"]
+        True
     """
     if not stored:
         return {}
@@ -54,14 +59,14 @@ def stored_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def corrections(tokenizer: Any, settings: Mapping, stored: Mapping) -> dict[str, Any]:
-    """Settings that transformers took from its defaults although tokenizer.json says others.
+    """Returns settings of tokenizer.json that transformers replaced by its own defaults.
 
     Args:
-        tokenizer: As transformers loaded it.
-        settings: The content of tokenizer_config.json, which it follows; empty for none.
-        stored: The content of tokenizer.json; empty for none.
+        tokenizer: The tokenizer as transformers loaded it.
+        settings: The content of tokenizer_config.json, which transformers respects; may be empty.
+        stored: The content of tokenizer.json; may be empty.
     """
-    if type(tokenizer).__name__ == "TokenizersBackend":  # takes tokenizer.json as it is
+    if type(tokenizer).__name__ == "TokenizersBackend":  # uses tokenizer.json unchanged
         return {}
     return {
         name: value
@@ -70,160 +75,173 @@ def corrections(tokenizer: Any, settings: Mapping, stored: Mapping) -> dict[str,
     }
 
 
-def tell_defaults(
-    tokenizer: Any, called: str, settings: Mapping, stored: Mapping, corrected: Mapping
+def report_defaults(
+    tokenizer: Any, name: str, settings: Mapping, stored: Mapping, corrected: Mapping
 ) -> None:
-    """Says in one line each what was corrected, and what a default decides."""
+    """Prints the settings that were corrected, and those that are defaults of transformers.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: Name of its folder in messages.
+        settings: The content of tokenizer_config.json; may be empty.
+        stored: The content of tokenizer.json; may be empty.
+        corrected: The result of `corrections`.
+    """
     kind = type(tokenizer).__name__
     if corrected:
         say(
-            f"The tokenizer in {called} takes {_listed(corrected)} from tokenizer.json; "
-            f"transformers' {kind} has another default, and tokenizer_config.json says nothing."
+            f"The tokenizer in {name} uses {_format_settings(corrected)} of tokenizer.json instead "
+            f"of the default of transformers' {kind}; tokenizer_config.json does not define it."
         )
     if stored:
         return
-    # Not every class keeps its arguments: MPNet's has no attribute tokenize_chinese_chars.
+    # Not every class stores its arguments: MPNet's has no attribute tokenize_chinese_chars.
     defaults = {
-        name: getattr(tokenizer, name, parameter.default)
-        for name, parameter in inspect.signature(type(tokenizer).__init__).parameters.items()
-        if name in _SETTINGS and name not in settings
+        key: getattr(tokenizer, key, parameter.default)
+        for key, parameter in inspect.signature(type(tokenizer).__init__).parameters.items()
+        if key in _SETTINGS and key not in settings
     }
-    defaults = {name: value for name, value in defaults.items() if value is not None}
+    defaults = {key: value for key, value in defaults.items() if value is not None}
     if defaults:
         say(
-            f"The files of the tokenizer in {called} leave {_listed(defaults)} to the defaults of "
-            f"transformers' {kind}; tokenizer_config.json can say otherwise."
+            f"The tokenizer in {name} uses {_format_settings(defaults)}, defaults of transformers' "
+            f"{kind}; tokenizer_config.json can override them."
         )
 
 
-def check_vocabulary(tokenizer: Any, called: str, settings: Mapping, stored: Mapping) -> None:
-    """Makes sure that words of the vocabulary get the tokens that they are.
+def check_vocabulary(tokenizer: Any, name: str, settings: Mapping, stored: Mapping) -> None:
+    """Checks that words of the vocabulary are mapped to their own tokens.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        called: What to call its folder in messages.
-        settings: The content of tokenizer_config.json; empty for none.
-        stored: The content of tokenizer.json; empty for none.
+        name: Name of its folder in messages.
+        settings: The content of tokenizer_config.json; may be empty.
+        stored: The content of tokenizer.json; may be empty.
 
     Raises:
-        CheckpointError: If the tokenizer does not know most of its own words, or a default
-            alters words so that no text ever gets their tokens.
+        CheckpointError: If the tokenizer does not map most of its words to their tokens, or if a
+            default alters words so that their tokens are never used.
     """
     backend = tokenizer.backend_tokenizer
-    backend.encode(_UNHEARD_OF)  # an error of Rust where there is no token for unknown words
-    sample = _sample(tokenizer)  # token number to word
-    rows = backend.encode_batch(list(sample.values()), add_special_tokens=False)
-    numbers = zip(sample.items(), (row.ids for row in rows), strict=True)
-    wrong = [word for (number, word), ids in numbers if number not in ids]
+    backend.encode(_UNKNOWN_WORD)  # Rust raises an error if there is no token for unknown words
+    sample = _sample_words(tokenizer)  # token id to word
+    encodings = backend.encode_batch(list(sample.values()), add_special_tokens=False)
+    pairs = zip(sample.items(), (encoding.ids for encoding in encodings), strict=True)
+    wrong = [word for (token_id, word), ids in pairs if token_id not in ids]
     normalizer = backend.normalizer
     altered = {
         word: changed
         for word in wrong
         if normalizer is not None and (changed := normalizer.normalize_str(word)) != word
     }
-    if len(altered) > _MOST_ALTERED * len(sample):
-        _refuse_altered(altered, len(sample), tokenizer, called, settings, stored)
+    if len(altered) > _MAX_ALTERED * len(sample):
+        _refuse_altered(altered, len(sample), tokenizer, name, settings, stored)
     if not stored and "do_lower_case" not in settings and _is_uncased(tokenizer, sample):
         raise CheckpointError(
-            f"No word in the vocabulary of {called} has a capital letter, but the default of "
-            f"transformers' {type(tokenizer).__name__} leaves capitals in texts as they are, so "
-            "that words with one are unknown, and tokenizer_config.json says nothing. Write into "
-            f'{called}/tokenizer_config.json: {{"do_lower_case": true}}'
+            f"No word in the vocabulary of {name} has a capital letter, but transformers' "
+            f"{type(tokenizer).__name__} does not lower-case texts by default, so words with "
+            "capital letters would be unknown. tokenizer_config.json does not define this setting. "
+            f'Write into {name}/tokenizer_config.json: {{"do_lower_case": true}}'
         )
-    others = len(sample) - len(altered)
-    right = len(sample) - len(wrong)
-    if not sample or right < _LEAST_RIGHT * others:
+    unaltered = len(sample) - len(altered)
+    correct = len(sample) - len(wrong)
+    if not sample or correct < _MIN_CORRECT * unaltered:
         raise CheckpointError(
-            f"The tokenizer in {called}, read as transformers' {type(tokenizer).__name__}, gives "
-            f"{right} of {others} words of its own vocabulary their token, so texts would "
-            "become others or unknown ones. Its files are damaged, or are those of another kind of "
-            "model than config.json says: get tokenizer.json of the checkpoint."
+            f"The tokenizer in {name}, loaded as transformers' {type(tokenizer).__name__}, maps "
+            f"{correct} of {unaltered} words of its own vocabulary to their token; the others "
+            "would become wrong or unknown tokens. Its files are damaged, or belong to another "
+            "model type than config.json specifies: download tokenizer.json of the checkpoint."
         )
 
 
 def _is_uncased(tokenizer: Any, sample: Mapping[int, str]) -> bool:
-    """Whether a vocabulary has letters, no capital among them, and texts keep their capitals."""
+    """Returns whether a vocabulary has only lower-case letters, but texts are not lower-cased."""
     text = "".join(sample.values())
-    keeps = getattr(tokenizer, "do_lower_case", None) is False
-    return keeps and text == text.lower() != text.upper()
+    keeps_case = getattr(tokenizer, "do_lower_case", None) is False
+    return keeps_case and text == text.lower() != text.upper()
 
 
 def _refuse_altered(
     altered: Mapping[str, str],
     count: int,
     tokenizer: Any,
-    called: str,
+    name: str,
     settings: Mapping,
     stored: Mapping,
 ) -> None:
-    """An error if a default alters words, a warning if the checkpoint's own files say so."""
-    wanted = _what_would_keep(altered, tokenizer)
+    """Raises an error if a default alters words; warns if the checkpoint's own files do."""
+    needed = _settings_without_change(altered, tokenizer)
     shown = ", ".join(f"{text!r} becomes {new!r}" for text, new in list(altered.items())[:3])
-    share = (
-        f"{len(altered) / count:.0%} of the words in the vocabulary of {called} are changed "
-        f"before the tokenizer looks them up ({shown}), so that no text ever gets their tokens"
+    problem = (
+        f"{len(altered) / count:.0%} of the words in the vocabulary of {name} are changed "
+        f"before the tokenizer looks them up ({shown}), so their tokens are never used"
     )
-    if stored or any(name in settings for name in wanted):
-        warn(f"{share}. Its own files ask for that; check {_listed(wanted) or 'them'}.")
+    if stored or any(key in settings for key in needed):
+        advice = f"consider {_format_settings(needed)}" if needed else "check them"
+        warn(f"{problem}. The tokenizer's own files specify that; {advice}.")
         return
     raise CheckpointError(
-        f"{share}. tokenizer_config.json does not say how texts are to be prepared, and the "
+        f"{problem}. tokenizer_config.json does not define how texts are normalized, and the "
         f"default of transformers' {type(tokenizer).__name__} contradicts the vocabulary. Write "
-        f"into {called}/tokenizer_config.json: {json.dumps(wanted or {'do_lower_case': False})}"
+        f"into {name}/tokenizer_config.json: {json.dumps(needed or {'do_lower_case': False})}"
     )
 
 
 def check_special_tokens(
-    tokenizer: Any, called: str, config: Mapping[str, Any] | None = None
+    tokenizer: Any, name: str, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Checks limits and the padding token, which config and tokenizer both name.
+    """Checks the maximum length, the padding side, and the padding token against the config.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        called: What to call its folder in messages.
+        name: Name of its folder in messages.
         config: The model's complete config; None if it is not known.
 
     Raises:
-        CheckpointError: If they contradict each other in what changes the numbers.
+        CheckpointError: If the maximum length is not valid, or if the padding token contradicts
+            the config in a way that changes results.
     """
     limit = tokenizer.model_max_length
     is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
     if not is_number or not 1 <= limit < float("inf"):
         raise CheckpointError(
-            f"model_max_length in {called}/tokenizer_config.json is a number of tokens from 1 on, "
-            f"found {limit!r}."
+            f"model_max_length in {name}/tokenizer_config.json has to be a number of tokens from 1 "
+            f"on, found {limit!r}."
         )
     tokenizer.model_max_length = int(limit)
     if tokenizer.padding_side != "right":
         say(
-            f"The tokenizer in {called} pads on the {tokenizer.padding_side}; batches of "
+            f"The tokenizer in {name} pads on the {tokenizer.padding_side}; batches of "
             "finetune_tf are padded on the right."
         )
     pad, expected = tokenizer.pad_token_id, (config or {}).get("pad_token_id")
     if pad is None or expected is None or pad == expected:
         return
     differ = (
-        f"The tokenizer in {called} pads with {tokenizer.pad_token!r}, number {pad}, but "
+        f"The tokenizer in {name} pads with {tokenizer.pad_token!r}, id {pad}, but "
         f"config.json has pad_token_id {expected}"
     )
     if _positions_depend_on_padding(config):
         raise CheckpointError(
-            f"{differ}, and this family counts positions from there. They do not belong together: "
-            "get the tokenizer's files of this checkpoint."
+            f"{differ}, and this family derives positions from that id. Tokenizer and config do "
+            "not belong together: use the tokenizer files of this checkpoint."
         )
-    say(f"{differ}; padding is masked, so results are the same, but row {expected} never learns.")
+    say(
+        f"{differ}; padding is masked, so results are the same, but row {expected} of the token "
+        "embeddings is never trained."
+    )
 
 
 def _positions_depend_on_padding(config: Mapping[str, Any]) -> bool:
     from finetune_tf.families.registry import FAMILIES
 
     family = FAMILIES.get(config.get("model_type"))
-    # Such a family has more rows in its position table than it has positions.
+    # Such a family has more position embeddings than a text may have tokens.
     return family is not None and family.max_length(config) != config["max_position_embeddings"]
 
 
 def _parts(stored: Mapping, key: str, nested: str) -> list[dict]:
-    """The steps of a part of tokenizer.json, which can be one or a sequence."""
+    """Returns the steps of a part of tokenizer.json, which is one step or a sequence."""
     part = stored.get(key)
     if not isinstance(part, dict):
         return []
@@ -231,46 +249,46 @@ def _parts(stored: Mapping, key: str, nested: str) -> list[dict]:
     return [step for step in steps or [] if isinstance(step, dict)]
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
+def _format_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
-def _sample(tokenizer: Any) -> dict[int, str]:
-    """Numbers and texts of words that stand in the vocabulary, drawn from all of it.
+def _sample_words(tokenizer: Any) -> dict[int, str]:
+    """Samples words of the vocabulary at random, with a fixed seed; maps token ids to words.
 
-    They are the same ones each time. Every fiftieth one could miss what recurs in the vocabulary.
+    A sample at regular intervals could miss patterns that recur in the vocabulary.
     """
     backend = tokenizer.backend_tokenizer
     size = backend.get_vocab_size()
     added = tokenizer.added_tokens_decoder
     tokens = {
-        number: token
-        for number in sorted(random.Random(0).sample(range(size), min(size, _SAMPLE)))
-        if number not in added and (token := backend.id_to_token(number)) is not None
+        token_id: token
+        for token_id in sorted(random.Random(0).sample(range(size), min(size, _SAMPLE_SIZE)))
+        if token_id not in added and (token := backend.id_to_token(token_id)) is not None
     }
     prefix = getattr(backend.model, "continuing_subword_prefix", None)
-    begins = "▁" if any(token.startswith("▁") for token in tokens.values()) else ""
-    found = {}
-    for number, token in tokens.items():
-        if (prefix and token.startswith(prefix)) or not token.startswith(begins):
-            continue  # the inside of a word
+    word_start = "▁" if any(token.startswith("▁") for token in tokens.values()) else ""
+    words = {}
+    for token_id, token in tokens.items():
+        if (prefix and token.startswith(prefix)) or not token.startswith(word_start):
+            continue  # not the start of a word
         text = backend.decoder.decode([token]) if backend.decoder else token.removeprefix("▁")
         if text.strip() and "\ufffd" not in text and not _RESERVED.fullmatch(text.strip()):
-            found[number] = text
-    return found
+            words[token_id] = text
+    return words
 
 
-def _what_would_keep(altered: Mapping[str, str], tokenizer: Any) -> dict[str, bool]:
-    """The settings with which these words would stay as they are."""
-    wanted = {}
+def _settings_without_change(altered: Mapping[str, str], tokenizer: Any) -> dict[str, bool]:
+    """Returns the settings with which the normalizer would not change these words."""
+    settings = {}
     if any(text.lower() != text and new != text for text, new in altered.items()):
-        wanted["do_lower_case"] = False
+        settings["do_lower_case"] = False
     joined = {text: new.replace(" ", "") for text, new in altered.items()}
     if any(text.lower() != new.lower() for text, new in joined.items()):
         if hasattr(tokenizer, "keep_accents"):
-            wanted["keep_accents"] = True
+            settings["keep_accents"] = True
         else:
-            wanted["strip_accents"] = False
+            settings["strip_accents"] = False
     if any(text.lower() == new.lower() for text, new in joined.items() if altered[text] != new):
-        wanted["tokenize_chinese_chars"] = False
-    return wanted
+        settings["tokenize_chinese_chars"] = False
+    return settings

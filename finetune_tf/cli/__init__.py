@@ -1,4 +1,4 @@
-"""The command line: each command is a few calls of the library's public functions."""
+"""The command line: each command calls a few public functions of the library."""
 
 import sys
 
@@ -9,7 +9,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Runs the command line; mistakes of the caller are one line and exit code 2."""
+    """Runs the command line; an error of the library prints one line and exits with code 2."""
     try:
         app()
     except FinetuneError as error:

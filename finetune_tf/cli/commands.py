@@ -1,4 +1,4 @@
-"""The commands."""
+"""The commands of the command line."""
 
 import contextlib
 import json
@@ -25,13 +25,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_HOW = "--overwrite"
-_EXPORTED = ("config.json", "saved_model.pb", "openvino_model.")
-# What `predict` prints a list of things, or an array, under.
+_OVERWRITE_OPTION = "--overwrite"
+_EXPORTED_FILES = ("config.json", "saved_model.pb", "openvino_model.")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(f"finetune-tf {ft.__version__}")
         raise typer.Exit
 
@@ -41,7 +40,7 @@ def of_all_commands(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Say the version and exit."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -52,13 +51,15 @@ def of_all_commands(
 def train(
     checkpoint: options.Checkpoint,
     data: options.Data,
-    output: Annotated[Path, typer.Option(help="Folder for config, history, report, checkpoint.")],
+    output: Annotated[
+        Path, typer.Option(help="Write settings, history, report and checkpoint to this folder.")
+    ],
     validation: Annotated[
-        str | None, typer.Option(help="Data that tell how good an epoch is; else a tenth of DATA.")
+        str | None, typer.Option(help="Use this validation data; by default a tenth of DATA.")
     ] = None,
-    test: Annotated[str | None, typer.Option(help="Data for the report; else there is none.")] = (
-        None
-    ),
+    test: Annotated[
+        str | None, typer.Option(help="Write a report on this test data; by default there is none.")
+    ] = None,
     overwrite: options.Overwrite = False,
     text: options.Text = None,
     text_pair: options.TextPair = None,
@@ -71,8 +72,8 @@ def train(
     problem_type: Annotated[
         str | None,
         typer.Option(
-            help="single_label_classification, multi_label_classification or regression; by "
-            "default read off the labels. Whole numbers as scores need it."
+            help="Choose single_label_classification, multi_label_classification or regression; "
+            "by default inferred from the labels. Set regression if your scores are integers."
         ),
     ] = None,
     encoding: options.Encoding = None,
@@ -80,62 +81,76 @@ def train(
     quotechar: options.Quotechar = None,
     on_invalid: options.OnInvalid = None,
     task: options.Task = None,
-    policy: Annotated[str, typer.Option(help="What learns: full, head or head-first.")] = "full",
-    epochs: Annotated[int, typer.Option(min=1, help="Rounds through the data.")] = 3,
+    policy: Annotated[
+        str, typer.Option(help="Choose what to train: full, head or head-first.")
+    ] = "full",
+    epochs: Annotated[int, typer.Option(min=1, help="Set the number of epochs.")] = 3,
     batch_size: options.BatchSize = 32,
     learning_rate: Annotated[
-        float | None, typer.Option(help="By default one that fits what learns.")
+        float | None,
+        typer.Option(help="Set the peak learning rate; by default chosen by what is trained."),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="adamw, sgd, or another Keras optimizer's name.")
+        str, typer.Option(help="Choose adamw, sgd, or the name of another Keras optimizer.")
     ] = "adamw",
     label_smoothing: Annotated[
-        float, typer.Option(help="Share of the probability spread over all labels, such as 0.1.")
+        float, typer.Option(help="Spread this share of the probability over all labels, e.g. 0.1.")
     ] = 0.0,
     class_weight: options.ClassWeight = None,
     keep: Annotated[
-        str, typer.Option(help="best or last: the epoch whose weights are kept.")
+        str, typer.Option(help="Keep the weights of the best or the last epoch: best or last.")
     ] = "best",
-    pooling: Annotated[str, typer.Option(help="auto, pooler, cls or mean.")] = "auto",
+    pooling: Annotated[
+        str, typer.Option(help="Choose the pooling: auto, pooler, cls or mean.")
+    ] = "auto",
     dropout: Annotated[
-        float | None, typer.Option(help="Replaces every dropout rate of the checkpoint.")
+        float | None, typer.Option(help="Replace every dropout rate of the checkpoint.")
     ] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens a text may have.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or mixed_bfloat16.")] = "auto",
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Truncate texts to this number of tokens.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Choose the precision: auto, float32 or mixed_bfloat16.")
+    ] = "auto",
     baseline: Annotated[
-        str, typer.Option(help="What the test is compared with: auto, a baseline's name, or none.")
+        str, typer.Option(help="Compare with a baseline: auto, the name of a baseline, or none.")
     ] = "auto",
     store_features: Annotated[
         str,
         typer.Option(
-            help="Where to keep what frozen blocks compute: memory, a folder, or off to compute "
-            "it in each epoch."
+            help="Choose where to cache the outputs of frozen blocks: memory, the path of a "
+            "folder, or off."
         ),
     ] = "memory",
     verbose: Annotated[
         int | None,
-        typer.Option(min=0, max=2, help="0 no progress bar, 1 a bar, 2 a line an epoch."),
+        typer.Option(
+            min=0, max=2, help="Show no progress (0), a progress bar (1), or a line per epoch (2)."
+        ),
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Fine-tune CHECKPOINT on DATA, measure it against a baseline, save it.
+    """Fine-tune CHECKPOINT on DATA, compare it with a baseline and save it.
 
-    Ctrl-C finishes the step and saves the best weights so far; a second one ends at once.
+    Ctrl-C finishes the current step and saves the best weights so far. A second Ctrl-C stops at
+    once and saves nothing.
     """
-    check_run(output, overwrite, _HOW)
+    check_run(output, overwrite, _OVERWRITE_OPTION)
     columns = options.columns(
         text, text_pair, label, question=question, context=context, answers=answers, tokens=tokens,
         tags=tags, problem_type=problem_type, encoding=encoding, delimiter=delimiter,
         quotechar=quotechar, on_invalid=on_invalid,
     )  # fmt: skip
     train_set, default_validation, default_test = splits(data, columns)
-    given = columns | {"labels": train_set.labels}
+    columns_with_labels = columns | {"labels": train_set.labels}
     try:
         result = ft.finetune(
             checkpoint,
             train_set,
-            examples(validation, "validation", given) if validation else default_validation,
-            examples(test, "test", given) if test else default_test,
+            examples(validation, "validation", columns_with_labels)
+            if validation
+            else default_validation,
+            examples(test, "test", columns_with_labels) if test else default_test,
             task=task,
             policy=policy,
             epochs=epochs,
@@ -158,7 +173,7 @@ def train(
         save_interrupted(stop, output, overwrite)
     if result.report is not None:
         print(f"\n{result.report}\n")
-    print(f"Everything of this run is in {save(result, output, overwrite)}.")
+    print(f"The run is saved in {save(result, output, overwrite)}.")
 
 
 @app.command()
@@ -168,11 +183,13 @@ def evaluate(
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="auto, or one of the task: tfidf, majority, ridge, mean, dictionary, overlap, "
-            "first, unigram; needs --train."
+            help="Compare with a baseline: auto, or one that fits the task (tfidf, majority, "
+            "ridge, mean, dictionary, overlap, first, unigram). Requires --train."
         ),
     ] = None,
-    train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Fit the baseline to this training data.")
+    ] = None,
     text: options.Text = None,
     text_pair: options.TextPair = None,
     label: options.Label = ["label"],  # noqa: B006  (typer copies it)
@@ -188,14 +205,14 @@ def evaluate(
     on_invalid: options.OnInvalid = None,
     batch_size: options.BatchSize = 64,
     seed: options.Seed = 0,
-    output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report to this folder.")] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Measure CHECKPOINT on the labelled texts of DATA."""
+    """Evaluate CHECKPOINT on the labelled examples of DATA."""
     if output:
-        check_output(output, REPORT, overwrite, _HOW)
+        check_output(output, REPORT, overwrite, _OVERWRITE_OPTION)
     print(device_line())
-    model = _trained(checkpoint, task)
+    model = _load_trained(checkpoint, task)
     columns = options.columns(
         text, text_pair, label, labels=model.labels, tokens=tokens, tags=tags, question=question,
         context=context, answers=answers, encoding=encoding, delimiter=delimiter,
@@ -211,108 +228,120 @@ def evaluate(
     )
     print(report)
     if output:
-        print(f"The report is in {report.save(output)}.")
+        print(f"The report is saved in {report.save(output)}.")
 
 
 @app.command()
 def predict(
     checkpoint: options.Checkpoint,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; without any, one a line is read from stdin.")
+        list[str] | None,
+        typer.Argument(help="The texts; by default they are read from stdin, one per line."),
     ] = None,
     text_pair: Annotated[
-        list[str] | None, typer.Option(help="The second text, once for each of TEXTS.")
+        list[str] | None, typer.Option(help="Add the second text; give it once for each text.")
     ] = None,
     task: options.Task = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="Instead of TEXTS: a question, once for each context.")
+        list[str] | None,
+        typer.Option(help="Ask a question in place of TEXTS; give it once for each --context."),
     ] = None,
     context: Annotated[
-        list[str] | None, typer.Option(help="The text in which the answer stands.")
+        list[str] | None, typer.Option(help="Give the text that contains the answer.")
     ] = None,
     encoding: options.Encoding = None,
     batch_size: options.BatchSize = 64,
 ) -> None:
-    """Label TEXTS, or answer questions; prints one JSON object a line.
+    """Predict the labels of TEXTS, or answer questions. Print one JSON object per line.
 
-    An empty line gives an object without a prediction, so that lines of input and output match.
+    For an empty line of input, print an object without a prediction, so that the lines of input
+    and output match.
     """
     if question or context:
-        asked: dict[str, Any] = {"question": question, "context": context}
-        asked |= {"texts": texts} if texts else {}
+        columns: dict[str, Any] = {"question": question, "context": context}
+        columns |= {"texts": texts} if texts else {}
     else:
-        asked = {"texts": texts or lines(encoding)}
-        asked |= {"text_pair": text_pair} if text_pair else {}
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the predictions alone
+        columns = {"texts": texts or lines(encoding)}
+        columns |= {"text_pair": text_pair} if text_pair else {}
+    with contextlib.redirect_stdout(sys.stderr):  # only predictions go to standard output
         print(device_line())
-        model = _trained(checkpoint, task)
-        rows, kept = asked, None
-        if "texts" in asked and len(set(map(len, asked.values()))) == 1:
-            kept = _not_empty(asked)
-            rows = {name: [values[i] for i in kept] for name, values in asked.items()}
-        predictions = iter(ft.predict(model, **rows, batch_size=batch_size))
-    named = {"text" if name == "texts" else name: values for name, values in asked.items()}
+        model = _load_trained(checkpoint, task)
+        inputs, complete = columns, None
+        if "texts" in columns and len(set(map(len, columns.values()))) == 1:
+            complete = _complete_rows(columns)
+            inputs = {name: [values[i] for i in complete] for name, values in columns.items()}
+        predictions = iter(ft.predict(model, **inputs, batch_size=batch_size))
+    named = {"text" if name == "texts" else name: values for name, values in columns.items()}
     for i in range(len(next(iter(named.values())))):
-        told = {name: values[i] for name, values in named.items()}
-        if kept is None or i in kept:
-            told |= model.task.as_json(next(predictions))
-        print(json.dumps(told, ensure_ascii=False))
+        record = {name: values[i] for name, values in named.items()}
+        if complete is None or i in complete:
+            record |= model.task.as_json(next(predictions))
+        print(json.dumps(record, ensure_ascii=False))
 
 
 @app.command()
 def export(
     checkpoint: options.Checkpoint,
-    output: Annotated[Path, typer.Argument(help="Folder; other files in it are kept.")],
+    output: Annotated[
+        Path, typer.Argument(help="The folder to write to; other files in it are kept.")
+    ],
     format: Annotated[
-        str, typer.Option(help="tf_saved_model, or openvino (the extra of that name).")
+        str,
+        typer.Option(
+            help="Choose the format: tf_saved_model, or openvino (requires the extra openvino)."
+        ),
     ] = "tf_saved_model",
     task: options.Task = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write CHECKPOINT's forward pass for serving."""
-    # Beside its own checkpoint a graph belongs; beside another one their configs would be mixed.
-    beside_checkpoint = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
-    check_output(output, _EXPORTED[1:] if beside_checkpoint else _EXPORTED, overwrite, _HOW)
-    _trained(checkpoint, task).export(output, format)
+    """Export CHECKPOINT for serving."""
+    # A graph may be written into the folder of its own checkpoint, whose config.json it shares. In
+    # the folder of another checkpoint, the two config.json files would be mixed up.
+    is_own_folder = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
+    names = _EXPORTED_FILES[1:] if is_own_folder else _EXPORTED_FILES
+    check_output(output, names, overwrite, _OVERWRITE_OPTION)
+    _load_trained(checkpoint, task).export(output, format)
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("finetune_tf_demo"),
+    output: Annotated[Path, typer.Option(help="Write the run to this folder.")] = Path(
+        "finetune_tf_demo"
+    ),
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Fine-tune a real BERT on the included reviews: a few minutes on two cores."""
+    """Fine-tune MiniLM on the included reviews, which takes a few minutes on two cores."""
     from finetune_tf.demo import run
 
-    check_run(output, overwrite, _HOW)
+    check_run(output, overwrite, _OVERWRITE_OPTION)
     try:
         run(output, overwrite)
     except TrainingInterrupted as stop:
         save_interrupted(stop, output, overwrite)
 
 
-def _trained(checkpoint: str, task: str | None) -> Any:
-    """A model whose head is not random.
+def _load_trained(checkpoint: str, task: str | None) -> Any:
+    """Loads a checkpoint whose head is trained.
 
     Raises:
-        ModelError: If it is.
+        ModelError: If the head has random weights.
     """
     model = ft.load(checkpoint, task)
     if message := untrained_message(model):
         raise ModelError(
-            f"{message} Give a checkpoint that was fine-tuned for {model.task.name}, or train this "
-            "one first: finetune-tf train."
+            f"{message} Pass a checkpoint that was fine-tuned for {model.task.name}, or train this "
+            "one first with finetune-tf train."
         )
     return model
 
 
-def _not_empty(asked: dict[str, list[str]]) -> list[int]:
-    """The numbers of the rows in which nothing is empty."""
-    rows = list(zip(*asked.values(), strict=True))
-    kept = [i for i, row in enumerate(rows) if all(value.strip() for value in row)]
-    if len(kept) < len(rows):
+def _complete_rows(columns: dict[str, list[str]]) -> list[int]:
+    """Returns the indices of the rows in which no text is empty, and reports the others."""
+    rows = list(zip(*columns.values(), strict=True))
+    complete = [i for i, row in enumerate(rows) if all(value.strip() for value in row)]
+    if len(complete) < len(rows):
         say(
-            f"{len(rows) - len(kept):,} of {len(rows):,} texts are empty: what is printed for them "
-            "has no prediction."
+            f"{len(rows) - len(complete):,} of {len(rows):,} texts are empty and are printed "
+            "without a prediction."
         )
-    return kept
+    return complete

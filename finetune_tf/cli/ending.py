@@ -1,4 +1,4 @@
-"""How a command ends that is interrupted: with what there is, one line, and the usual exit code."""
+"""The end of an interrupted command: save the results, print one line, set the exit code."""
 
 import signal
 import sys
@@ -13,7 +13,7 @@ from finetune_tf.recipe.run_folder import FinetuneResult
 
 
 class Commands(TyperGroup):
-    """All commands; Ctrl-C and SIGTERM end them alike, with exit code 130 or 143."""
+    """The group of all commands, which Ctrl-C and SIGTERM end with exit code 130 or 143."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
@@ -22,7 +22,7 @@ class Commands(TyperGroup):
             (signal.SIGINT, signal.default_int_handler),
             (signal.SIGTERM, signal.SIG_DFL),
         ):
-            if signal.getsignal(signum) == usual:  # not where it is ignored, as behind nohup
+            if signal.getsignal(signum) == usual:  # under nohup, for example, it is ignored
                 before[signum] = signal.signal(signum, interrupt)
         try:
             return super().invoke(ctx)
@@ -34,11 +34,11 @@ class Commands(TyperGroup):
 
 
 def end(stop: KeyboardInterrupt, message: str) -> NoReturn:
-    """Ends the process as the shell expects of one that a signal ended.
+    """Ends the process with the exit code that shells expect after a signal: 128 + signal.
 
     Args:
-        stop: What the signal raised.
-        message: What to say on standard error.
+        stop: The exception that the signal raised.
+        message: The line to print on standard error.
     """
     if isinstance(stop, TrainingInterrupted):
         signum = stop.signum
@@ -49,19 +49,19 @@ def end(stop: KeyboardInterrupt, message: str) -> NoReturn:
 
 
 def save(result: FinetuneResult, output: Path, overwrite: bool) -> Path:
-    """Saves a run; a signal meanwhile waits until it is saved, a second one ends the process."""
+    """Saves a run. A signal takes effect after the save; a second one ends the process at once."""
     with finishing_steps() as request:
         folder = result.save(output, overwrite)
     if request.signum is not None:
-        end(KeyboardInterrupt(request.signum), f"Interrupted; the whole run is in {folder}.")
+        end(KeyboardInterrupt(request.signum), f"Interrupted; the complete run is in {folder}.")
     return folder
 
 
 def save_interrupted(stop: TrainingInterrupted, output: Path, overwrite: bool) -> NoReturn:
-    """Saves what an interrupted training has learnt, says what is there, and ends."""
+    """Saves the result of an interrupted training, prints what was saved, and ends the process."""
     try:
         folder = stop.result.save(output, overwrite)
     except KeyboardInterrupt as again:
         end(again, "Interrupted again; nothing was saved.")
-    there = ", ".join(sorted(item.name for item in folder.iterdir()))
-    end(stop, f"{stop} {folder} holds {there}; there is no report.")
+    saved = ", ".join(sorted(item.name for item in folder.iterdir()))
+    end(stop, f"{stop} {folder} contains {saved}; there is no report.")

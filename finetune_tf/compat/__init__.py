@@ -1,8 +1,14 @@
-"""Names of transformers 4's TensorFlow side, for scripts that still use them.
+"""The TensorFlow API of transformers 4, for scripts that still use it.
 
-`from transformers import …` becomes `from finetune_tf.compat import …`. Models are thin subclasses
-of `FineTuneModel`; tokenizers, configs and collators are those of transformers. A thin layer: the
-rest of the library does not know of it.
+Replace `from transformers import …` by `from finetune_tf.compat import …`. Models are thin
+subclasses of `FineTuneModel`; tokenizers, configs and collators are those of transformers. No other
+module of the library imports this package.
+
+Example:
+    >>> from finetune_tf.compat import TFAutoModelForSequenceClassification
+    >>> old_style = TFAutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=3)
+    >>> tuple(old_style(np.array([[2, 5, 6, 3]])).logits.shape)
+    (1, 3)
 """
 
 import sys
@@ -14,11 +20,11 @@ from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.tokenizers import InputExample, InputFeatures, old_style  # noqa: F401
 from finetune_tf.families import FAMILIES
 
-# `from transformers.keras_callbacks import …` and its kin.
+# Supports imports from submodules, such as `from transformers.keras_callbacks import …`.
 for _module in ("keras_callbacks", "modeling_tf_utils", "modeling_tf_outputs", "optimization_tf"):
     sys.modules[f"{__name__}.{_module}"] = sys.modules[__name__]
 
-_TRAINING = (
+_TRAINING_NAMES = (
     "AdamWeightDecay",
     "KerasMetricCallback",
     "PushToHubCallback",
@@ -26,7 +32,7 @@ _TRAINING = (
     "create_optimizer",
     "prepare_tf_dataset",
 )
-_INSTEAD = {
+_REPLACEMENTS = {
     "TFTrainer": "model.compile() and model.fit(…), or ft.finetune(…)",
     "TFTrainingArguments": "the arguments of ft.finetune, ft.presets and model.fit",
     "pipeline": "ft.predict(model, texts)",
@@ -41,41 +47,43 @@ _INSTEAD = {
     ),
     "glue_compute_metrics": "ft.evaluate(model, examples)",
 }
-_OURS = (*CLASSES, *_TRAINING, "InputExample", "InputFeatures", "TFPreTrainedModel")
+_OWN_NAMES = (*CLASSES, *_TRAINING_NAMES, "InputExample", "InputFeatures", "TFPreTrainedModel")
 
 
-def _everything() -> list[str]:
-    """For `import *`, in which the courses got their configs and tokenizers."""
+def _all_names() -> list[str]:
+    """Returns the names for `import *`, including configs and tokenizers of transformers."""
     import transformers
 
     kinds = ("Config", "Tokenizer", "TokenizerFast")
     prefixes = ("Auto", *(family.class_prefix for family in FAMILIES.values()))
-    theirs = {prefix + kind for prefix in prefixes for kind in kinds} | {
+    candidates = {prefix + kind for prefix in prefixes for kind in kinds} | {
         name for name in dir(transformers) if name.startswith("DataCollator")
     }
-    return [*_OURS, *sorted(name for name in theirs if hasattr(transformers, name))]
+    return [*_OWN_NAMES, *sorted(name for name in candidates if hasattr(transformers, name))]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":
-        return _everything()
+        return _all_names()
     if name.startswith("__"):
         raise AttributeError(name)
-    # Below an ImportError, as Python puts a sentence of its own in the place of an AttributeError.
+    # Raise ImportError: Python would replace the message of an AttributeError by its own.
     if name in CLASSES:
         return CLASSES[name]
-    if name in _TRAINING:
+    if name in _TRAINING_NAMES:
         return getattr(training, name)
-    if name in _INSTEAD:
-        raise ImportError(f"{name} is gone. Write instead: {_INSTEAD[name]}.")
+    if name in _REPLACEMENTS:
+        raise ImportError(f"{name} is not supported. Use instead: {_REPLACEMENTS[name]}.")
     if name.startswith("TF") and name.endswith("PreTrainedModel"):
         return TFPreTrainedModel
     if name.startswith("TF") and name.endswith("MainLayer"):
         model = name.replace("MainLayer", "Model")
-        raise ImportError(f"{name} is gone. Write instead: {model}(config), which is called alike.")
+        raise ImportError(
+            f"{name} is not supported. Use instead: {model}(config), which has the same call."
+        )
     if name.startswith("TF"):
         raise ImportError(
-            f"finetune_tf has no class {name!r}; there are: {', '.join(sorted(CLASSES))}."
+            f"finetune_tf has no class {name!r}. It has: {', '.join(sorted(CLASSES))}."
         )
     if name in ("default_data_collator", "tf_default_data_collator"):
         return __getattr__("DefaultDataCollator")(return_tensors="tf")

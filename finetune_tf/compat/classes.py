@@ -1,4 +1,4 @@
-"""One old class a family and task, made from the registries, and the TFAuto… ones."""
+"""The model classes of transformers 4: one per family and task, and the TFAuto… classes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from finetune_tf.families import FAMILIES
 from finetune_tf.tasks import TASKS
 
 
-def _class(family: str, task: str) -> type[TFPreTrainedModel]:
+def _model_class(family: str, task: str) -> type[TFPreTrainedModel]:
     name = f"TF{FAMILIES[family].class_prefix}{TASKS[task].class_suffix}"
     body: dict[str, Any] = {
         "family": family,
@@ -25,38 +25,42 @@ def _class(family: str, task: str) -> type[TFPreTrainedModel]:
     return keras.saving.register_keras_serializable("finetune_tf")(made)
 
 
-def _auto(task: str) -> type:
+def _auto_class(task: str) -> type:
     name = f"TFAutoModel{TASKS[task].class_suffix.removeprefix('Model')}"
 
     class Auto:
-        """Finds the class for a checkpoint's family."""
+        """Selects the model class by the family of a checkpoint."""
 
         @classmethod
         def from_pretrained(cls, checkpoint: str | Path, *args: Any, **options: Any) -> Any:
-            """As the class's own; arguments as there."""
-            found = family_of_checkpoint(checkpoint, options)
-            return _of_family(found, task).from_pretrained(checkpoint, *args, **options)
+            """Loads a checkpoint, with the arguments of the selected class."""
+            family = family_of_checkpoint(checkpoint, options)
+            return _find_class(family, task).from_pretrained(checkpoint, *args, **options)
 
         @classmethod
         def from_config(cls, config: Any, **options: Any) -> Any:
-            """A model with random weights."""
-            return _of_family(config.model_type, task).from_config(config, **options)
+            """Creates a model with random weights."""
+            return _find_class(config.model_type, task).from_config(config, **options)
 
     Auto.__name__ = Auto.__qualname__ = name
     return Auto
 
 
-def _of_family(model_type: str, task: str) -> type[TFPreTrainedModel]:
+def _find_class(model_type: str, task: str) -> type[TFPreTrainedModel]:
     if model_type not in FAMILIES:
         raise ModelError(
-            f"There is no {model_type!r} model here; families are: {', '.join(FAMILIES)}."
+            f"finetune_tf has no {model_type!r} models. It has these families: "
+            f"{', '.join(FAMILIES)}."
         )
     return CLASSES[f"TF{FAMILIES[model_type].class_prefix}{TASKS[task].class_suffix}"]
 
 
-#: Every old class, by name.
+#: All model classes of transformers 4 by name.
 CLASSES: dict[str, type] = {
-    made.__name__: made for family in FAMILIES for task in TASKS for made in (_class(family, task),)
+    made.__name__: made
+    for family in FAMILIES
+    for task in TASKS
+    for made in (_model_class(family, task),)
 }
-CLASSES |= {made.__name__: made for task in TASKS for made in (_auto(task),)}
-globals().update(CLASSES)  # where Keras looks when it revives a saved model
+CLASSES |= {made.__name__: made for task in TASKS for made in (_auto_class(task),)}
+globals().update(CLASSES)  # Keras looks up the class here when it loads a saved model

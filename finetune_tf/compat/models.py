@@ -1,7 +1,7 @@
-"""The old model classes: `FineTuneModel`s with the calls and outputs of transformers 4.
+"""The base class of the old model classes: a `FineTuneModel` with the API of transformers 4.
 
-One class a family and task, made from the registries. A class adds ways of calling; stages,
-weights, freezing, training and saving are those of `finetune_tf.load`.
+`classes` creates one subclass per family and task. A class adds the call signatures and outputs of
+transformers 4; stages, weights, freezing, training and saving are those of `FineTuneModel`.
 """
 
 import re
@@ -34,34 +34,41 @@ from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training.outputs import kind_of
 from finetune_tf.training.presets import LOSSES
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_HOLD = "write a keras.Model that holds TF…Model.from_pretrained(…) and puts layers on its outputs"
-_NOT_TO_OVERRIDE = {
-    "__init__": _HOLD,
-    "call": _HOLD,
-    "compute_loss": "call it hf_compute_loss(self, labels, logits)",
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WRAP_ADVICE = (
+    "write a keras.Model that contains TF…Model.from_pretrained(…) and adds layers to its outputs"
+)
+_FORBIDDEN_OVERRIDES = {
+    "__init__": _WRAP_ADVICE,
+    "call": _WRAP_ADVICE,
+    "compute_loss": "name it hf_compute_loss(self, labels, logits)",
 }
 
 
 class TFPreTrainedModel(FineTuneModel):
-    """What all old classes have in common."""
+    """The base class of all model classes of transformers 4, such as TFBertModel.
+
+    Attributes:
+        family: The `model_type` of the family.
+        task_name: The name of the task.
+    """
 
     family: ClassVar[str]
     task_name: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuses what would never be called.
+        """Rejects overrides that would never be called.
 
         Raises:
-            ModelError: If a subclass has a constructor, a forward pass or a loss of its own.
+            ModelError: If a subclass overrides the constructor, the forward pass or compute_loss.
         """
         super().__init_subclass__(**kwargs)
-        for name, instead in _NOT_TO_OVERRIDE.items():
+        for name, instead in _FORBIDDEN_OVERRIDES.items():
             if name in cls.__dict__:
-                raise ModelError(f"{cls.__name__} cannot have a {name} of its own: {instead}.")
+                raise ModelError(f"{cls.__name__} cannot override {name}: {instead}.")
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> "TFPreTrainedModel":
-        """`TFBertModel(config)`: a model with random weights."""
+        """Creates a model with random weights: `TFBertModel(config)`."""
         if hasattr(config, "to_dict"):
             return cls.from_config(config, **kwargs)
         return super().__new__(cls, *(() if config is None else (config,)), *args, **kwargs)
@@ -72,32 +79,38 @@ class TFPreTrainedModel(FineTuneModel):
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | Path, *args: Any, **options: Any) -> Any:
-        """`finetune_tf.load` with the old options.
+        """Loads a checkpoint with `finetune_tf.load`, with the options of transformers 4.
 
-        These are `num_labels`, `id2label`, `config` and keys of it, `problem_type`, `cache_dir`,
-        `revision`, `ignore_mismatched_sizes`, `output_hidden_states`, `output_attentions`.
+        Args:
+            checkpoint: A folder or a Hub id.
+            *args: Ignored.
+            **options: `num_labels`, `id2label`, `config` and keys of the config, `problem_type`,
+                `cache_dir`, `revision`, `ignore_mismatched_sizes`, `output_hidden_states` and
+                `output_attentions`.
 
         Raises:
-            CheckpointError: As `load` does.
-            ModelError: If the checkpoint is of another family.
+            CheckpointError: As in `load`.
+            ModelError: If the checkpoint belongs to another family.
         """
-        found = family_of_checkpoint(checkpoint, options)
-        if found != cls.family:
+        family = family_of_checkpoint(checkpoint, options)
+        if family != cls.family:
             raise ModelError(
-                f"{checkpoint} is a {found} model and {cls.__name__} is for {cls.family} models: "
-                "take the class of its family, or one that finds it, TFAutoModel…"
+                f"{checkpoint} is a {family} model, but {cls.__name__} is for {cls.family} models. "
+                "Use the class of its family, or a TFAutoModel… class, which selects it."
             )
-        return cls._loaded(checkpoint, **options)
+        return cls._load_checkpoint(checkpoint, **options)
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None, **options: Any) -> Any:
-        """A model with random weights of a transformers config; or Keras's method of that name."""
+        """Creates a model with random weights from a transformers config or a Keras config."""
         if not hasattr(config, "to_dict"):
             return super().from_config(config, custom_objects=custom_objects)
-        return cls._loaded(config.to_dict(), config=config, **options)
+        return cls._load_checkpoint(config.to_dict(), config=config, **options)
 
     @classmethod
-    def _loaded(cls, checkpoint: Any, config: Any = None, **options: Any) -> "TFPreTrainedModel":
+    def _load_checkpoint(
+        cls, checkpoint: Any, config: Any = None, **options: Any
+    ) -> "TFPreTrainedModel":
         family, task = FAMILIES[cls.family], TASKS[cls.task_name]
         try:
             options = options_of(options, config, family, task)
@@ -106,11 +119,12 @@ class TFPreTrainedModel(FineTuneModel):
         return load(checkpoint, task.name, model_class=cls, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`model(ids, attention_mask=mask)`, `model(**encoding)` or `model(encoding)`.
+        """Calls `model(ids, attention_mask=mask)`, `model(**encoding)` or `model(encoding)`.
 
         Returns:
-            A `ModelOutput`; with `return_dict=False` a tuple. `loss`, where labels are given, is
-            a number a text, or (1,) for tasks about tokens, as it was.
+            A `ModelOutput`; a tuple with `return_dict=False`. If there are labels, it includes
+            `loss`, which has the shape (batch,), or (1,) for token-level tasks, as in
+            transformers 4.
 
         Raises:
             ModelError: If an input is unknown or not supported.
@@ -120,7 +134,9 @@ class TFPreTrainedModel(FineTuneModel):
             return super().__call__(inputs, **kwargs)
         targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
         out, as_dict = self._run(inputs, kwargs, None)
-        fields = self._fields(out["output"], out["last_hidden_state"]) | _states(out)
+        fields = self._output_fields(
+            out["output"], out["last_hidden_state"]
+        ) | _hidden_states_and_attentions(out)
         labels = targets_in(targets)
         if labels is not None:
             fields["loss"] = self.hf_compute_loss(labels, out["output"])
@@ -128,60 +144,62 @@ class TFPreTrainedModel(FineTuneModel):
         return output if as_dict else output.to_tuple()
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
-        """What `model.bert(…)` gave: last hidden state and, if it has a pooler, its output."""
+        """Returns what `model.bert(…)` returned: last hidden state and pooler output, if any."""
         inputs, kwargs = inputs_of(args, kwargs)
         out, as_dict = self._run(inputs, kwargs, Encoder(self).pooler)
         names = ("last_hidden_state", "pooler_output")
-        output = output_of(**{name: out.get(name) for name in names}, **_states(out))
+        output = output_of(
+            **{name: out.get(name) for name in names}, **_hidden_states_and_attentions(out)
+        )
         return output if as_dict else output.to_tuple()
 
     def _run(self, inputs: dict, kwargs: dict, pooler: Any) -> tuple[dict, bool]:
-        """What a model on the same layers gives, and whether it is wanted as a record."""
-        asked = {name: kwargs.pop(name, None) for name in FLAGS}
+        """Returns the outputs, and whether the caller wants them as a `ModelOutput`."""
+        flags = {name: kwargs.pop(name, None) for name in FLAGS}
         states, attentions, as_dict = (
             bool(self.config.get(name, FLAGS[name]) if value is None else value)
-            for name, value in asked.items()
+            for name, value in flags.items()
         )
         unknown = kwargs.keys() - {"training", "mask"}
         if unknown:
-            raise TypeError(f"A call of {type(self).__name__} does not take {sorted(unknown)}.")
-        # In a functional model of the user's: tf_bert_model, as Keras called the old class.
-        name = None if pooler else _WORDS.sub("_", type(self).__name__).lower()
+            raise TypeError(f"{type(self).__name__} does not accept {sorted(unknown)} in a call.")
+        # The layer name in a functional model of the user: tf_bert_model, as with the old class.
+        name = None if pooler else _WORD_BOUNDARY.sub("_", type(self).__name__).lower()
         model = with_states(self, states, attentions, pooler, name)
         return model(self._complete_inputs(inputs), **kwargs), as_dict
 
-    def _fields(self, output: Any, last_hidden_state: Any) -> dict:
+    def _output_fields(self, output: Any, last_hidden_state: Any) -> dict:
         if self.task.name == "feature-extraction":
             pooled = output if self.info.pooling == "pooler" else None
             return {"last_hidden_state": last_hidden_state, "pooler_output": pooled}
         return self.task.named(output)
 
-    # Training: the steps are Keras's; only labels and outputs are unwrapped.
+    # Training uses Keras's train step. Only labels and outputs are converted.
 
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
-        """As `FineTuneModel.compile`; `loss=model.compute_loss` means the task's."""
+        """Compiles as `FineTuneModel.compile`; `loss=model.compute_loss` means the task's loss."""
         if isinstance(loss, list | tuple):
-            loss = loss[0]  # one for start and one for end; both are the same
+            loss = loss[0]  # the same loss for start and end positions
         if loss in (self.compute_loss, self.hf_compute_loss, "passthrough", "auto_with_warning"):
             loss = None
         if loss is None and type(self).hf_compute_loss is not TFPreTrainedModel.hf_compute_loss:
-            loss = self.hf_compute_loss  # a subclass's own
+            loss = self.hf_compute_loss  # overridden by a subclass
         if loss is None and metrics is None:
             loss = LOSSES[self.task.output_kind]()  # without the preset's metrics
         super().compile(optimizer, loss, metrics, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
-        """Keras's predict: arrays of all rows, as `.logits` or `["logits"]`."""
+        """Predicts as Keras's predict; the arrays are available as `.logits` or `["logits"]`."""
         return output_of(**super().predict(x, *args, **kwargs))
 
     def predict_on_batch(self, x: Any) -> ModelOutput:
-        """Keras's predict_on_batch, as a record like that of `predict`."""
+        """Predicts as Keras's predict_on_batch, with the output type of `predict`."""
         return output_of(**super().predict_on_batch(x))
 
     def predict_step(self, data: Any) -> dict:
-        """Keras's hook."""
+        """Computes the outputs of a batch; overrides the Keras method."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         (x,) = self.checked_batch((x,))
         output = self(x, training=False, return_dict=True)
@@ -195,17 +213,17 @@ class TFPreTrainedModel(FineTuneModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Keras's hook; called with (labels, logits), what `hf_compute_loss` gives."""
+        """Computes the loss for Keras; called with (labels, logits), that of `hf_compute_loss`."""
         if y_pred is None:
             return self.hf_compute_loss(x, y)
         return super().compute_loss(x, y, logits_in(y_pred), sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Keras's hook."""
+        """Updates the metrics; overrides the Keras method."""
         return super().compute_metrics(x, y, logits_in(y_pred), sample_weight)
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> Any:
-        """The loss a text, or (1,) for tasks about tokens, of labels and logits."""
+        """Computes the loss (batch,), or (1,) for token-level tasks, of labels and logits."""
         labels, logits = targets_in(labels), logits_in(logits)
         kind = kind_of(self.task)
         if hasattr(labels, "shape"):
@@ -225,64 +243,64 @@ class TFPreTrainedModel(FineTuneModel):
         """See `finetune_tf.compat.prepare_tf_dataset`."""
         return prepare_tf_dataset(self, dataset, **options)
 
-    # Names of the old classes for what a model is made of.
+    # The parts of a model under the names of transformers 4.
 
     @property
     def layers(self) -> list:
-        """The encoder as one and what is above it, as scripts know it; Keras sees all layers."""
+        """The encoder as one layer, and the layers of the head; Keras itself gets all layers."""
         layers = super().layers
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        if asking.startswith(("keras.", "finetune_tf.")):
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller.startswith(("keras.", "finetune_tf.")):
             return layers
         return parts_of(self, layers)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
-        """Keras's, and the encoder under its name."""
+        """Returns a layer as Keras's method does, or the encoder by its name."""
         if name == FAMILIES[self.family].tensor_prefix:
             return Encoder(self)
         return super().get_layer(name, index)
 
     @property
     def base_model(self) -> Encoder:
-        """The encoder, to freeze or to call; `model.bert` of a BERT."""
+        """The encoder, which can be frozen and called; of a BERT model, `model.bert`."""
         return Encoder(self)
 
     @property
     def classifier(self) -> keras.layers.Layer:
-        """What PyTorch calls so: the output layer, of RoBERTa and its kin with what is below."""
+        """PyTorch's `classifier`: the output layer, in RoBERTa with the layer below it."""
         head = parts_of(self, super().layers)[-1]
         return head if head.name == "classifier" else self.get_layer("classifier")
 
     @classifier.setter
     def classifier(self, layer: Any) -> None:
         raise ModelError(
-            "A head that is assigned would be in no model. Write from_pretrained(…, num_labels=n) "
-            "for another number of labels, or put layers on the outputs of a bare model, such as "
-            "TFBertModel, in a keras.Model."
+            "A head cannot be replaced by assignment. Use from_pretrained(…, num_labels=n) for "
+            "another number of labels, or a keras.Model that adds layers to the outputs of a model "
+            "without a head, such as TFBertModel."
         )
 
     @property
     def num_labels(self) -> int:
-        """How many outputs have a name."""
+        """The number of labels."""
         return len(self.labels or ())
 
     def get_input_embeddings(self) -> keras.layers.Layer:
-        """The word table."""
+        """Returns the token embedding layer."""
         return self.get_layer("embeddings").word
 
     def resize_token_embeddings(self, size: int | None = None) -> keras.layers.Layer:
-        """As `FineTuneModel.resize_token_embeddings`; returns the word table."""
+        """Resizes as `FineTuneModel.resize_token_embeddings`; returns the token embeddings."""
         super().resize_token_embeddings(self.config["vocab_size"] if size is None else size)
         return self.get_input_embeddings()
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the model has, or learns."""
+        """Returns the number of parameters, or of trainable parameters."""
         return int(self._parameters()[0 if only_trainable else 1])
 
     def save_pretrained(self, folder: str | Path, *args: Any, **options: Any) -> Path:
-        """As `FineTuneModel.save_pretrained`; with `push_to_hub=True` uploads it, too."""
-        kept = {key: options[key] for key in ("max_shard_size",) if key in options}
-        path = super().save_pretrained(folder, **kept)
+        """Saves as `FineTuneModel.save_pretrained`, and uploads with `push_to_hub=True`."""
+        supported = {key: options[key] for key in ("max_shard_size",) if key in options}
+        path = super().save_pretrained(folder, **supported)
         if options.get("saved_model"):
             self.export(path / "saved_model" / "1")
         if options.get("push_to_hub"):
@@ -290,25 +308,31 @@ class TFPreTrainedModel(FineTuneModel):
         return path
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """Keras's save to a .keras file."""
+        """Saves the model as a .keras or .h5 file.
+
+        Raises:
+            ModelError: If the path has another suffix.
+        """
         if Path(filepath).suffix not in (".keras", ".h5"):
             raise ModelError(
-                f"save({str(filepath)!r}) wrote a SavedModel once. Write model.export(folder) to "
-                "serve the model, model.save_pretrained(folder) to load it again, or "
+                f"save({str(filepath)!r}) no longer writes a SavedModel. Use model.export(folder) "
+                "to serve the model, model.save_pretrained(folder) to load it again, or "
                 "model.save('model.keras')."
             )
         return super().save(filepath, *args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As `FineTuneModel.fit`; what Keras 3 no longer needs is left out."""
+        """Fits as `FineTuneModel.fit`; ignores arguments that Keras 3 has removed."""
         for name in ("workers", "use_multiprocessing", "max_queue_size"):
             kwargs.pop(name, None)
         return super().fit(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Not here yet."""
-        raise ModelError(f"{type(self).__name__} does not generate text; no family here does yet.")
+        """Raises an error: text generation is not supported yet."""
+        raise ModelError(
+            f"{type(self).__name__} does not generate text: finetune_tf has no decoder models yet."
+        )
 
 
-def _states(out: dict) -> dict:
+def _hidden_states_and_attentions(out: dict) -> dict:
     return {n: tuple(out[n]) for n in ("hidden_states", "attentions") if n in out}

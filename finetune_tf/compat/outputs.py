@@ -1,4 +1,4 @@
-"""What the old models returned."""
+"""The outputs of the old model classes."""
 
 from typing import Any
 
@@ -15,26 +15,32 @@ _FIELDS = (
 
 
 class ModelOutput(dict):
-    """Named outputs of a model, as `output.logits`, `output["logits"]` or `output[0]`.
+    """The named outputs of a model: `output.logits`, `output["logits"]` or `output[0]`.
 
-    A field that the model did not compute is missing as a key and None as an attribute.
+    A field that the model did not compute has no key, and its attribute is None.
+
+    Example:
+        >>> from finetune_tf.compat.outputs import output_of
+        >>> output = output_of(logits=[0.2, 0.8])
+        >>> output.logits, output[0], output.loss
+        ([0.2, 0.8], [0.2, 0.8], None)
     """
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        """By name, or by place."""
+        """Returns a field by its name or position."""
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def __getattr__(self, name: str) -> Any:
-        """A field, None where it was not computed."""
+        """Returns a field, or None if it was not computed."""
         if name in _FIELDS:
             return self.get(name)
-        raise AttributeError(f"A model's output has no {name!r}; it has {', '.join(self)}.")
+        raise AttributeError(f"This model output has no {name!r}. It has {', '.join(self)}.")
 
     def to_tuple(self) -> tuple:
-        """The fields in order."""
+        """Returns the fields in order."""
         return tuple(self.values())
 
 
 def output_of(**fields: Any) -> ModelOutput:
-    """An output of the fields that are not None, in the order of the old classes."""
+    """Creates an output of the fields that are not None, in the order of transformers 4."""
     return ModelOutput((n, fields[n]) for n in _FIELDS if fields.get(n) is not None)

@@ -1,4 +1,4 @@
-"""Tokenizers and data collators of transformers, with what they knew in transformers 4."""
+"""Tokenizers and data collators of transformers with the methods of transformers 4."""
 
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from finetune_tf.checkpoints import return_tensors
 from finetune_tf.errors import DataError
 
-# Records that tutorials of 2020 put texts, and then ids, into.
+# Records for texts and token ids that tutorials of 2020 used.
 InputExample = make_dataclass(
     "InputExample", ["guid", "text_a", ("text_b", Any, None), ("label", Any, None)]
 )
@@ -17,18 +17,18 @@ InputFeatures = make_dataclass(
 )
 
 
-class _OldCalls:
-    """Takes the calls and arguments that tokenizers had in transformers 4."""
+class _OldTokenizerMethods:
+    """A mixin with the methods and arguments that tokenizers had in transformers 4."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         for old, new in (("vocab_file", "vocab"), ("merges_file", "merges")):
             if old in kwargs:
-                kwargs[new] = kwargs.pop(old)  # else transformers makes up a vocabulary
+                kwargs[new] = kwargs.pop(old)  # without it, transformers creates a new vocabulary
         super().__init__(*args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As there; what belongs into a call is left out."""
+        """Loads a tokenizer; ignores arguments that are meant for its call."""
         for name in ("add_special_tokens", "pad_to_max_length"):
             kwargs.pop(name, None)
         return super().from_pretrained(*args, **kwargs)
@@ -41,25 +41,25 @@ class _OldCalls:
         return super().__call__(*args, **kwargs)
 
     def encode(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
-        """Only the ids."""
+        """Returns the token ids of a text or a pair."""
         return self.encode_plus(text, text_pair, **kwargs)["input_ids"]
 
     def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
-        """One text, or a pair; as a string, as its tokens or as their ids."""
+        """Encodes a text or a pair, each as a string, a list of tokens or a list of ids."""
         if not kwargs.get("is_split_into_words"):
-            text, text_pair = self._text(text), self._text(text_pair)
+            text, text_pair = self._to_text(text), self._to_text(text_pair)
         return self(text, text_pair, **kwargs)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> Any:
-        """Several texts, or a list of pairs."""
+        """Encodes a list of texts or of pairs."""
         texts = list(batch_text_or_text_pairs)
         if texts and isinstance(texts[0], tuple):
             return self(*map(list, zip(*texts, strict=True)), **kwargs)
         return self(texts, **kwargs)
 
     def save_vocabulary(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
-        """Writes vocab.txt, as the slow tokenizers of WordPieces did."""
-        if not self._has_word_pieces():
+        """Writes vocab.txt, as the slow WordPiece tokenizers did."""
+        if not self._is_word_piece():
             return super().save_vocabulary(folder, *args, **kwargs)
         path, vocabulary = Path(folder) / "vocab.txt", self.get_vocab()
         lines = sorted(vocabulary, key=vocabulary.get)
@@ -67,36 +67,37 @@ class _OldCalls:
         return (str(path),)
 
     def save_pretrained(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
-        """As there, and vocab.txt."""
+        """Saves the tokenizer, and vocab.txt of a WordPiece tokenizer."""
         written = super().save_pretrained(folder, *args, **kwargs)
-        return (*written, *self.save_vocabulary(folder)) if self._has_word_pieces() else written
+        return (*written, *self.save_vocabulary(folder)) if self._is_word_piece() else written
 
-    def _has_word_pieces(self) -> bool:
+    def _is_word_piece(self) -> bool:
         return type(self.backend_tokenizer.model).__name__ == "WordPiece"
 
-    def _text(self, given: Any) -> Any:
-        if not isinstance(given, list) or not given:
-            return given
-        if isinstance(given[0], str):
-            given = self.convert_tokens_to_ids(given)
-        text = self.decode(given)
-        if self(text, add_special_tokens=False)["input_ids"] != given:
+    def _to_text(self, value: Any) -> Any:
+        """Decodes a list of tokens or ids, which encoding the text must reproduce."""
+        if not isinstance(value, list) or not value:
+            return value
+        if isinstance(value[0], str):
+            value = self.convert_tokens_to_ids(value)
+        text = self.decode(value)
+        if self(text, add_special_tokens=False)["input_ids"] != value:
             raise DataError(
-                f"encode takes texts, and as a text these tokens, {text!r}, would become others. "
-                "Write [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."
+                f"encode expects a text, but the text of these tokens, {text!r}, yields other "
+                "tokens. Use [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]."
             )
         return text
 
 
 def old_style(cls: type) -> type:
-    """A tokenizer or collator class of transformers that takes what it took in transformers 4."""
+    """Returns a tokenizer or collator class of transformers with the API of transformers 4."""
     if cls.__name__.startswith("Auto"):
-        return type(cls.__name__, (), {"from_pretrained": staticmethod(_automatic(cls))})
-    mixins = (_OldCalls,) if hasattr(cls, "from_pretrained") else ()
+        return type(cls.__name__, (), {"from_pretrained": staticmethod(_auto_loader(cls))})
+    mixins = (_OldTokenizerMethods,) if hasattr(cls, "from_pretrained") else ()
     return return_tensors.with_tensorflow(cls, *mixins, module="finetune_tf.compat")
 
 
-def _automatic(cls: type) -> Any:
+def _auto_loader(cls: type) -> Any:
     def from_pretrained(*args: Any, **kwargs: Any) -> Any:
         tokenizer = cls.from_pretrained(*args, **kwargs)
         tokenizer.__class__ = old_style(type(tokenizer))

@@ -1,4 +1,4 @@
-"""What transformers 4 had for training in Keras: optimizers, datasets, callbacks."""
+"""Optimizers, datasets and callbacks of transformers 4 for training with Keras."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.schedules import Warmup
 
 # Collators that only pad.
-_PADDING = (
+_PADDING_COLLATORS = (
     "DataCollatorWithPadding",
     "DataCollatorForTokenClassification",
     "DefaultDataCollator",
@@ -27,7 +27,7 @@ def WarmUp(
     power: float = 1.0,
     name: str | None = None,
 ) -> Warmup:
-    """`finetune_tf.training.Warmup`."""
+    """Creates a `finetune_tf.training.Warmup` schedule."""
     check(initial_learning_rate=initial_learning_rate, warmup_steps=warmup_steps, power=power)
     return Warmup(initial_learning_rate, decay_schedule_fn, warmup_steps, power)
 
@@ -40,12 +40,12 @@ def AdamWeightDecay(
     epsilon: float = 1e-7,
     **kwargs: Any,
 ) -> AdamW:
-    """finetune_tf's AdamW; `exclude_from_weight_decay` are patterns of names, as they were."""
+    """Creates finetune_tf's AdamW; `exclude_from_weight_decay` has patterns of variable names."""
     check(weight_decay_rate=weight_decay_rate, epsilon=epsilon)
-    ours = {"bias": NO_DECAY[0], "LayerNorm": NO_DECAY[1], "layer_norm": NO_DECAY[1]}
-    spared = [ours.get(pattern, pattern) for pattern in exclude_from_weight_decay or ()]
+    patterns = {"bias": NO_DECAY[0], "LayerNorm": NO_DECAY[1], "layer_norm": NO_DECAY[1]}
+    no_decay = [patterns.get(pattern, pattern) for pattern in exclude_from_weight_decay or ()]
     return AdamW(
-        learning_rate, weight_decay_rate, *args, epsilon=epsilon, no_decay=spared, **kwargs
+        learning_rate, weight_decay_rate, *args, epsilon=epsilon, no_decay=no_decay, **kwargs
     )
 
 
@@ -62,7 +62,17 @@ def create_optimizer(
     weight_decay_rate: float = 0.0,
     power: float = 1.0,
 ) -> tuple:
-    """AdamW with warm-up and polynomial decay, and its schedule."""
+    """Creates AdamW with linear warm-up and polynomial decay.
+
+    Returns:
+        The optimizer and its learning rate schedule.
+
+    Example:
+        >>> from finetune_tf.compat import create_optimizer
+        >>> optimizer, schedule = create_optimizer(2e-5, num_train_steps=100)
+        >>> float(schedule(50))
+        9.999999747378752e-06
+    """
     check(
         init_lr=init_lr,
         num_train_steps=num_train_steps,
@@ -81,9 +91,9 @@ def create_optimizer(
     )
     if num_warmup_steps:
         schedule = Warmup(init_lr, schedule, num_warmup_steps)
-    numbers = (weight_decay_rate, adam_beta1, adam_beta2, adam_epsilon)
+    settings = (weight_decay_rate, adam_beta1, adam_beta2, adam_epsilon)
     clipping = {"clipnorm": adam_clipnorm, "global_clipnorm": adam_global_clipnorm}
-    return AdamW(schedule, *numbers, **clipping), schedule
+    return AdamW(schedule, *settings, **clipping), schedule
 
 
 def prepare_tf_dataset(
@@ -96,10 +106,20 @@ def prepare_tf_dataset(
     drop_remainder: bool = False,
     **prefetching: Any,
 ) -> Any:
-    """Batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`.
+    """Makes batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`.
+
+    Args:
+        model: The model to train.
+        dataset: A Hugging Face dataset with token ids.
+        batch_size: The number of rows per batch.
+        shuffle: Whether to shuffle the rows.
+        tokenizer: The tokenizer, whose padding token is used.
+        collate_fn: A collator of transformers that pads or masks tokens.
+        drop_remainder: Whether to drop an incomplete last batch.
+        **prefetching: Ignored.
 
     Raises:
-        ModelError: If `collate_fn` does more than to pad or to hide tokens.
+        ModelError: If `collate_fn` does more than padding or masking.
     """
     check(batch_size=batch_size)
     options: dict[str, Any] = {"drop_remainder": bool(drop_remainder)}
@@ -107,10 +127,10 @@ def prepare_tf_dataset(
     if collator == "DataCollatorForLanguageModeling" and collate_fn.mlm:
         tokenizer = model.tokenizer = collate_fn.tokenizer
         options["mask_rate"] = collate_fn.mlm_probability
-    elif collate_fn is not None and collator not in _PADDING:
+    elif collate_fn is not None and collator not in _PADDING_COLLATORS:
         raise ModelError(
-            f"prepare_tf_dataset pads by itself and would leave out what {collate_fn!r:.80} does. "
-            "Collate batches and fit on them."
+            f"prepare_tf_dataset pads the rows itself and would not call {collate_fn!r:.80}. "
+            "Collate the batches yourself and pass them to fit."
         )
     padding = getattr(tokenizer, "pad_token_id", None)
     return tokenized_batches(dataset, model, batch_size, shuffle, padding, **options)
@@ -119,10 +139,12 @@ def prepare_tf_dataset(
 def KerasMetricCallback(
     metric_fn: Callable, eval_dataset: Any, batch_size: int = 32, **unused: Any
 ) -> Measure:
-    """`finetune_tf.callbacks.Measure`; the function gets a pair (predictions, labels)."""
+    """Creates a `finetune_tf.callbacks.Measure`; `metric_fn` gets a pair (predictions, labels)."""
     check(batch_size=batch_size)
     if unused.get("predict_with_generate"):
-        raise ModelError("predict_with_generate: no family here generates text yet.")
+        raise ModelError(
+            "predict_with_generate is not supported: finetune_tf has no decoder models yet."
+        )
     return Measure(lambda *pair: metric_fn(pair), eval_dataset, batch_size)
 
 
@@ -134,11 +156,11 @@ def PushToHubCallback(
     hub_token: str | None = None,
     **unused: Any,
 ) -> SavePretrained:
-    """`finetune_tf.callbacks.SavePretrained`; uploads only where `hub_model_id` says where to.
+    """Creates a `finetune_tf.callbacks.SavePretrained`, which uploads only with `hub_model_id`.
 
     Raises:
-        ModelError: If it is to save every so many steps.
+        ModelError: If `save_strategy` is "steps".
     """
     if save_strategy not in ("epoch", "no"):
-        raise ModelError(f"save_strategy is 'epoch' or 'no', found {save_strategy!r}.")
+        raise ModelError(f"save_strategy must be 'epoch' or 'no', found {save_strategy!r}.")
     return SavePretrained(output_dir, save_strategy == "epoch", tokenizer, hub_model_id, hub_token)

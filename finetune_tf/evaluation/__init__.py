@@ -1,4 +1,4 @@
-"""Measuring what a fine-tuned model is worth: predictions, metrics, baselines, reports."""
+"""Evaluation of fine-tuned models: predictions, metrics, baselines and reports."""
 
 from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.evaluation.evaluate import compare, evaluate

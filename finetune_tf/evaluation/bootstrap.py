@@ -1,8 +1,11 @@
-"""How sure a difference between two models on one test is: the paired bootstrap.
+"""Confidence intervals for the difference between two models: the paired bootstrap.
 
-The test is drawn anew many times, with replacement, and both models are measured on each draw
-(Efron & Tibshirani, An Introduction to the Bootstrap, 1993; Koehn, Statistical Significance
-Tests for Machine Translation Evaluation, 2004).
+The test set is resampled many times with replacement, and both models are evaluated on each
+resample. The 2.5 % and 97.5 % quantiles of the differences are the ends of the interval.
+
+References:
+    Efron and Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993.
+    Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 
 from dataclasses import dataclass
@@ -12,20 +15,28 @@ import numpy as np
 
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 
-# Draws are made in pieces of this many counts, which bounds the memory for large tests.
-_COUNTS_AT_ONCE = 4_000_000
+# Resamples are drawn in chunks with at most this many counts, to limit memory on large test sets.
+_MAX_COUNTS_PER_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a model has over another one in one metric, with the 95 % interval.
+    """The difference between two models in one metric, with its 95 % confidence interval.
 
     Attributes:
-        metric: Name of the metric.
-        value: The difference on the test itself.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: How many times the test was drawn.
+        metric: The name of the metric.
+        value: The difference on the test set.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+        n: The number of bootstrap resamples.
+
+    Example:
+        >>> from finetune_tf.evaluation.bootstrap import Difference
+        >>> difference = Difference("accuracy", value=0.06, low=0.02, high=0.1, n=2000)
+        >>> print(difference)
+        +0.060 (95% interval +0.02 to +0.10)
+        >>> difference.is_clear
+        True
     """
 
     metric: str
@@ -36,7 +47,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -51,38 +62,51 @@ def paired_bootstrap(
     n: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """The difference of the main metric between two models, with its 95 % interval.
+    """Computes the difference of the main metric between two models with a 95 % interval.
 
     Args:
-        evaluator: How they are measured.
-        targets: What is right, as `evaluator` takes it.
+        evaluator: The evaluator of the task, which computes the metric.
+        targets: The ground truth in the form that `evaluator` expects.
         predictions: The predictions of the model.
-        other_predictions: The predictions that the model is compared with.
-        n: How many times the test is drawn.
-        seed: Seed of the draws.
+        other_predictions: The predictions of the model or baseline to compare with.
+        n: The number of bootstrap resamples.
+        seed: The seed of the resampling.
+
+    Returns:
+        The difference `predictions` minus `other_predictions`.
+
+    Example:
+        >>> from finetune_tf.evaluation.bootstrap import paired_bootstrap
+        >>> from finetune_tf.evaluation.evaluators.text import SingleLabel
+        >>> targets = np.array([0, 1, 0, 1] * 50)
+        >>> constant = np.zeros_like(targets)
+        >>> paired_bootstrap(SingleLabel(), targets, targets, constant, n=200).value
+        0.5
     """
     metric = evaluator.metric
-    ours = evaluator.statistics(targets, predictions)
-    theirs = evaluator.statistics(targets, other_predictions)
-    # Examples on which everything is equal are drawn as one, weighted by how many they are.
-    rows, counts = np.unique(np.hstack([ours, theirs]), axis=0, return_counts=True)
-    ours, theirs = np.ascontiguousarray(rows[:, : ours.shape[1]]), rows[:, ours.shape[1] :]
-    theirs = np.ascontiguousarray(theirs)
+    statistics = evaluator.statistics(targets, predictions)
+    other_statistics = evaluator.statistics(targets, other_predictions)
+    # Examples with equal statistics are grouped: a multinomial draw of the groups, weighted by
+    # their sizes, has the same distribution as a draw of the examples and is much faster.
+    groups, counts = np.unique(
+        np.hstack([statistics, other_statistics]), axis=0, return_counts=True
+    )
+    width = statistics.shape[1]
+    statistics = np.ascontiguousarray(groups[:, :width])
+    other_statistics = np.ascontiguousarray(groups[:, width:])
 
-    def difference(weights: np.ndarray) -> np.ndarray:  # (draws, rows) -> (draws,)
-        return metric(weights @ ours) - metric(weights @ theirs)
+    def difference(weights: np.ndarray) -> np.ndarray:  # (resamples, groups) -> (resamples,)
+        return metric(weights @ statistics) - metric(weights @ other_statistics)
 
     size, generator = len(targets), np.random.default_rng(seed)
-    at_once = max(1, _COUNTS_AT_ONCE // len(rows))
-    draws = np.concatenate(
+    chunk = max(1, _MAX_COUNTS_PER_CHUNK // len(groups))
+    resamples = np.concatenate(
         [
-            difference(
-                generator.multinomial(size, counts / size, size=min(at_once, n - done)) / size
-            )
-            for done in range(0, n, at_once)
+            difference(generator.multinomial(size, counts / size, size=min(chunk, n - done)) / size)
+            for done in range(0, n, chunk)
         ]
     )
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(resamples, [0.025, 0.975])
     return Difference(
         metric=evaluator.main_metric,
         value=float(difference(counts[None] / size)[0]),

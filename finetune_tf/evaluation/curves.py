@@ -1,4 +1,4 @@
-"""Learning curves: what a fit did, epoch by epoch."""
+"""Learning curves: loss and metrics by epoch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -15,16 +15,23 @@ if TYPE_CHECKING:
 
 @names_checked
 def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
-    """Draws loss and metrics over the epochs, training and validation together.
+    """Plots loss and metrics over the epochs, with training and validation in one plot.
 
     Args:
-        history: What `model.fit` returns, or its `.history`, or that of `finetune`.
+        history: The `History` that `model.fit` returns, its `.history`, or the `history` of a
+            `FinetuneResult`: a dict of metric names to one value per epoch.
 
     Returns:
-        A matplotlib figure, with one picture a metric.
+        A matplotlib figure with one plot per metric.
 
     Raises:
+        DataTypeError: If `history` has another form.
         MissingExtraError: If matplotlib is not installed.
+
+    Example:
+        >>> figure = ft.plot_history({"loss": [0.7, 0.4], "val_loss": [0.6, 0.5]})
+        >>> [axes.get_title() for axes in figure.axes]
+        ['loss']
     """
     require_matplotlib()
     from matplotlib.ticker import MaxNLocator
@@ -34,8 +41,8 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
     values = getattr(history, "history", history)
     if not isinstance(values, Mapping) or not values or not all(map(_is_curve, values.values())):
         raise DataTypeError(
-            "plot_history takes what model.fit returns, or a dict with a list of numbers for each "
-            f"metric; found {shown(history)}."
+            "plot_history expects what model.fit returns, or a dict with a list of numbers for "
+            f"each metric; found {shown(history)}."
         )
     names = sorted(
         {name.removeprefix("val_") for name in values}, key=lambda name: (name != "loss", name)

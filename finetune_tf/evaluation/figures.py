@@ -1,6 +1,6 @@
-"""Pictures of reports. Imported only when one is drawn, since it needs matplotlib.
+"""Figures of reports and comparisons. This module needs matplotlib and is imported lazily.
 
-Figures are made without pyplot, so that the caller's backend and open figures stay untouched.
+Figures are created without pyplot, so the caller's backend and open figures do not change.
 """
 
 import io
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from finetune_tf.evaluation.report import Comparison, Report
 
 _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
-_MOST_NUMBERED_CLASSES = 10
-_MOST_NAMED_CLASSES = 30
-_LONGEST_NAME = 20
-# Metrics without an upper end do not fit on one axis with the others.
+_MAX_NUMBERED_CLASSES = 10
+_MAX_NAMED_CLASSES = 30
+_MAX_NAME_LENGTH = 20
+# Metrics without an upper bound cannot share an axis with the others.
 _UNBOUNDED = ("mse", "mae", "perplexity")
 
 # Fonts with Chinese, Japanese or Korean characters on the usual systems.
-_WIDE_FONTS = (
+_CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "PingFang SC",
     "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
     "Arial Unicode MS",
@@ -37,7 +37,7 @@ _WIDE_FONTS = (
 
 
 class NotebookFigure(Figure):
-    """A figure that notebooks show although pyplot does not know it."""
+    """A figure that notebooks display although it was created without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -46,9 +46,9 @@ class NotebookFigure(Figure):
 
 
 def report_figure(report: "Report") -> Figure:
-    """What the model gets right and wrong on the left, its metrics and the baseline's right.
+    """Draws the predictions on the left, and the metrics of model and baseline on the right.
 
-    Where right and wrong cannot be drawn, the metrics have all the room.
+    If the kind of task has no plot of its predictions, the metrics fill the figure.
     """
     left = {
         "single_label_classification": _draw_confusion,
@@ -57,12 +57,12 @@ def report_figure(report: "Report") -> Figure:
         "similarity": _draw_scatter,
         "fill-mask": _draw_main_metric,
     }.get(report.kind, _draw_label_scores if report.per_class else None)
-    figure = _titled_figure(report, len(report.targets), height=5.2)
-    places = [["metrics"]] if report.difference is None else [["metrics"], ["difference"]]
+    figure = _create_figure(report, len(report.targets), height=5.2)
+    layout = [["metrics"]] if report.difference is None else [["metrics"], ["difference"]]
     if left is not None:
-        places = [["left", *row] for row in places]
+        layout = [["left", *row] for row in layout]
     axes = figure.subplot_mosaic(
-        places, width_ratios=(1.1, 1)[: len(places[0])], height_ratios=(3, 1)[: len(places)]
+        layout, width_ratios=(1.1, 1)[: len(layout[0])], height_ratios=(3, 1)[: len(layout)]
     )
     if report.difference is not None:
         _draw_differences(
@@ -76,21 +76,21 @@ def report_figure(report: "Report") -> Figure:
 
 
 def comparison_figure(comparison: "Comparison") -> Figure:
-    """The main metric of each model, and the differences to the first with their intervals."""
+    """Draws the main metric of each model, and the differences to the first with intervals."""
     rows, metric = comparison.rows, comparison.main_metric
-    figure = _titled_figure(comparison, comparison.texts, height=1.9 + 0.5 * len(rows))
+    figure = _create_figure(comparison, comparison.texts, height=1.9 + 0.5 * len(rows))
     bars, differences = figure.subplots(1, 2, width_ratios=(1.2, 1))
     values = [row.metrics[metric] for row in rows]
     colors = [_OTHER if row.trainable_parameters is None else _MODEL for row in rows]
     places = np.arange(len(rows))
     bars.barh(places, values, height=0.6, color=colors)
     for place, value in zip(places, values, strict=True):
-        _value_label(bars, place, value)
-    names = _drawable([_short(row.name) for row in rows], "model")
-    _name_ticks(bars.yaxis, names)
+        _label_value(bars, place, value)
+    names = _replace_undrawable([_truncate_name(row.name) for row in rows], "model")
+    _set_tick_names(bars.yaxis, names)
     bars.invert_yaxis()
-    _metric_limits(bars, values)
-    _plain(bars, f"{metric}{direction_note(comparison.kind, ' (', ')')}")
+    _set_metric_limits(bars, values)
+    _style_axes(bars, f"{metric}{direction_note(comparison.kind, ' (', ')')}")
     if len(rows) > 1:
         _draw_differences(differences, [row.difference for row in rows], f" to {names[0]}")
         differences.set_ylim(bars.get_ylim())
@@ -103,16 +103,16 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
     counts = report.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(counts) <= _MOST_NUMBERED_CLASSES:
+    if len(counts) <= _MAX_NUMBERED_CLASSES:
         for (row, column), count in np.ndenumerate(counts):
             axes.text(
                 column, row, f"{count:,}", ha="center", va="center", fontsize=10,
                 color="white" if shares[row, column] > 0.55 else _INK,
             )  # fmt: skip
-    if len(counts) <= _MOST_NAMED_CLASSES:
-        names = _drawable(report.labels, "class")
-        _name_ticks(axes.yaxis, names)
-        _name_ticks(axes.xaxis, names)
+    if len(counts) <= _MAX_NAMED_CLASSES:
+        names = _replace_undrawable(report.labels, "class")
+        _set_tick_names(axes.yaxis, names)
+        _set_tick_names(axes.xaxis, names)
         if len(counts) > 3:
             axes.tick_params(axis="x", labelrotation=90)
     axes.tick_params(length=0, colors=_INK)
@@ -126,18 +126,18 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
 
 def _draw_label_scores(axes: "Axes", report: "Report") -> None:
     labels = list(report.per_class)
-    names = dict(zip(labels, _drawable(labels, "label"), strict=True))
+    names = dict(zip(labels, _replace_undrawable(labels, "label"), strict=True))
     f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
-    weakest = sorted(f1, key=f1.get)[:_MOST_NAMED_CLASSES]
+    weakest = sorted(f1, key=f1.get)[:_MAX_NAMED_CLASSES]
     names, values = weakest[::-1], [f1[name] for name in weakest[::-1]]
     axes.barh(np.arange(len(names)), values, height=0.65, color=_MODEL)
-    if len(names) <= _MOST_NUMBERED_CLASSES:
+    if len(names) <= _MAX_NUMBERED_CLASSES:
         for place, value in enumerate(values):
-            _value_label(axes, place, value)
-    _name_ticks(axes.yaxis, names)
+            _label_value(axes, place, value)
+    _set_tick_names(axes.yaxis, names)
     axes.invert_yaxis()
-    _metric_limits(axes, values)
-    _plain(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
+    _set_metric_limits(axes, values)
+    _style_axes(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
 
 
 def _draw_scatter(axes: "Axes", report: "Report") -> None:
@@ -146,27 +146,27 @@ def _draw_scatter(axes: "Axes", report: "Report") -> None:
     if report.kind == "regression":
         ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
         axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
-        title += " (the line is where they are right)"
+        title += " (correct predictions lie on the line)"
     opacity = float(np.clip(60 / np.sqrt(len(targets)) / 10, 0.15, 0.8))
     axes.scatter(targets, predictions, s=14, color=_MODEL, alpha=opacity, linewidths=0, zorder=2)
     axes.set(xlabel="truth", ylabel="predicted")
-    _plain(axes, title)
+    _style_axes(axes, title)
 
 
 def _draw_main_metric(axes: "Axes", report: "Report") -> None:
-    """For a metric that has no upper end and therefore an axis of its own."""
-    metric, sides = report.main_metric, _sides(report)
+    """Draws a metric that has no upper bound and therefore needs its own axis."""
+    metric, sides = report.main_metric, _model_and_baseline(report)
     for place, (_, metrics, color) in enumerate(sides):
         axes.barh(place, metrics[metric], height=0.5, color=color)
-        _value_label(axes, place, metrics[metric])
-    _name_ticks(axes.yaxis, [name for name, *_ in sides])
+        _label_value(axes, place, metrics[metric])
+    _set_tick_names(axes.yaxis, [name for name, *_ in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_xlim(0, 1.2 * max(metrics[metric] for _, metrics, _ in sides))
-    _plain(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
+    _style_axes(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
 
 
-def _sides(report: "Report") -> list[tuple[str, dict[str, float], str]]:
-    """Names, metrics and colors of the model and of its baseline."""
+def _model_and_baseline(report: "Report") -> list[tuple[str, dict[str, float], str]]:
+    """Returns names, metrics and colors of the model and, if there is one, the baseline."""
     sides = [("fine-tuned", report.metrics, _MODEL)]
     if report.baseline is not None:
         sides.append((f"baseline {report.baseline.name}", report.baseline.metrics, _OTHER))
@@ -175,7 +175,7 @@ def _sides(report: "Report") -> list[tuple[str, dict[str, float], str]]:
 
 def _draw_metrics(axes: "Axes", report: "Report") -> None:
     names = [name for name in report.metrics if name not in _UNBOUNDED]
-    sides = _sides(report)
+    sides = _model_and_baseline(report)
     height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
     shown = []
     for i, (name, metrics, color) in enumerate(sides):
@@ -183,12 +183,12 @@ def _draw_metrics(axes: "Axes", report: "Report") -> None:
         values = [metrics[metric] for metric in names]
         axes.barh(offsets, values, height=height * 0.92, color=color, label=name)
         for place, value in zip(offsets, values, strict=True):
-            _value_label(axes, place, value)
+            _label_value(axes, place, value)
         shown += values
-    _name_ticks(axes.yaxis, names)
+    _set_tick_names(axes.yaxis, names)
     axes.invert_yaxis()
-    _metric_limits(axes, shown)
-    _plain(axes, "Metrics")
+    _set_metric_limits(axes, shown)
+    _style_axes(axes, "Metrics")
     if len(sides) > 1:
         axes.legend(
             frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.3,
@@ -199,11 +199,11 @@ def _draw_metrics(axes: "Axes", report: "Report") -> None:
 def _draw_differences(
     axes: "Axes", differences: Sequence[Difference | None], reference: str = ""
 ) -> None:
-    """Dots with 95 % intervals against a line at zero, one place each."""
+    """Draws differences as dots with 95 % intervals, and a line at zero."""
     axes.axvline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     farthest = 0.02
     for place, difference in enumerate(differences):
-        if difference is None:  # The reference itself.
+        if difference is None:  # the reference model itself
             continue
         axes.plot([difference.low, difference.high], [place, place], color=_MODEL, linewidth=2.5)
         axes.plot(difference.value, place, "o", color=_MODEL, markersize=7)
@@ -215,64 +215,65 @@ def _draw_differences(
         metric = difference.metric
     axes.set(xlim=(-1.15 * farthest, 1.15 * farthest), yticks=[])
     axes.locator_params(axis="x", nbins=6)
-    _plain(axes, f"Difference in {metric}{reference}, 95% interval")
+    _style_axes(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
-def _titled_figure(result: "Report | Comparison", size: int, height: float) -> NotebookFigure:
+def _create_figure(result: "Report | Comparison", size: int, height: float) -> NotebookFigure:
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    (name,) = _replace_undrawable([result.name], "test")
     figure.suptitle(
-        f"{_drawable([result.name], 'test')[0]}  ({size:,} {result.unit})", x=0.012, ha="left",
-        fontsize=13, fontweight="bold", color=_INK, fontfamily=_fonts(),
+        f"{name}  ({size:,} {result.unit})", x=0.012, ha="left",
+        fontsize=13, fontweight="bold", color=_INK, fontfamily=_font_families(),
     )  # fmt: skip
     return figure
 
 
-def _name_ticks(axis: "Axis", names: Sequence[str]) -> None:
-    axis.set_ticks(np.arange(len(names)), [_short(name) for name in names])
+def _set_tick_names(axis: "Axis", names: Sequence[str]) -> None:
+    axis.set_ticks(np.arange(len(names)), [_truncate_name(name) for name in names])
     for label in axis.get_ticklabels():
-        label.set(fontfamily=_fonts(), fontsize=10 if len(names) <= 12 else 8)
+        label.set(fontfamily=_font_families(), fontsize=10 if len(names) <= 12 else 8)
 
 
-def _value_label(axes: "Axes", place: float, value: float) -> None:
+def _label_value(axes: "Axes", place: float, value: float) -> None:
     axes.annotate(
         f"{value:.3f}", (max(value, 0), place), xytext=(4, 0), textcoords="offset points",
         va="center", fontsize=9, color=_INK,
     )  # fmt: skip
 
 
-def _metric_limits(axes: "Axes", values: Sequence[float]) -> None:
-    if max(values) > 1:  # of the unbounded ones
+def _set_metric_limits(axes: "Axes", values: Sequence[float]) -> None:
+    if max(values) > 1:  # an unbounded metric
         axes.set_xlim(0, max(values) * 1.2)
         return
-    # All others end at 1; only correlations can be below 0.
+    # All other metrics are at most 1; only correlations can be negative.
     axes.set_xlim(min(0, *values, 0) * 1.1, 1.12)
     axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1) if tick >= min(0, *values)])
 
 
-def _plain(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=_fonts())
+def _style_axes(axes: "Axes", title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=_font_families())
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(length=0, colors=_INK)
 
 
-def _short(name: str) -> str:
-    # In the middle: names of classes often differ at their ends only.
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
+def _truncate_name(name: str) -> str:
+    # Cut the middle out, because class names often differ at their ends only.
+    half = _MAX_NAME_LENGTH // 2
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _fonts() -> list[str]:
-    """Families to look a character up in, one after the other."""
+def _font_families() -> list[str]:
+    """Returns the font families in which matplotlib looks for a character, in this order."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
+    return ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
 
 
-def _drawable(names: Sequence[str], kind: str) -> list[str]:
-    """The names, or numbers in place of those that no installed font has the characters for."""
+def _replace_undrawable(names: Sequence[str], kind: str) -> list[str]:
+    """Replaces names with characters that no installed font has by a number: "class 3"."""
     known = set()
-    for family in _fonts():
+    for family in _font_families():
         known |= FT2Font(font_manager.findfont(family)).get_charmap().keys()
     return [
         name if known.issuperset(map(ord, name)) else f"{kind} {i}" for i, name in enumerate(names)

@@ -1,7 +1,8 @@
-"""Metrics of a test: from targets and scores to named numbers, by problem type.
+"""Metrics of text classification and regression, by problem type.
 
-Scores are what `TextClassification.probabilities` returns: (n, num_labels) probabilities, or (n,)
-numbers for a regression. `decide` turns them into predictions of the same form as the targets.
+`decide` converts scores to predictions of the same form as the targets. Scores are what
+`TextClassification.probabilities` returns: probabilities (n, num_labels), or for a regression
+numbers (n,).
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from finetune_tf.base.labels import Labels
 from finetune_tf.tasks.text_classification import decide as decide
 
-#: The metric that comparisons and confidence intervals are about.
+#: The metric for which differences and confidence intervals are computed.
 MAIN_METRIC = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "micro_f1",
@@ -20,19 +21,29 @@ MAIN_METRIC = {
 def compute_metrics(
     targets: np.ndarray, predictions: np.ndarray, labels: Labels
 ) -> dict[str, float]:
-    """The metrics of a problem type, the main one first.
+    """Computes the metrics of a problem type.
 
-    - single label: accuracy, macro_f1, mcc (Matthews correlation);
-    - multi-label: micro_f1, macro_f1, subset_accuracy (all labels of a text right);
-    - regression: pearson, spearman, mse, mae. A correlation with a constant is undefined and
-      counts as 0.0.
+    - single-label: accuracy, macro_f1, mcc (Matthews correlation coefficient);
+    - multi-label: micro_f1, macro_f1, subset_accuracy (the share of texts with all labels correct);
+    - regression: pearson, spearman, mse, mae. The correlation with a constant is undefined and
+      reported as 0.0.
 
-    A class that is neither in the targets nor in the predictions is left out of macro_f1.
+    macro_f1 omits classes that occur neither in the targets nor in the predictions.
 
     Args:
-        targets: What is right: class indices (n,), 0 and 1 (n, num_labels), or numbers (n,).
-        predictions: Predictions in the same form, as from `decide`.
+        targets: The ground truth: class indices (n,), 0 and 1 (n, num_labels), or numbers (n,).
+        predictions: Predictions in the same form, as `decide` returns them.
         labels: The labels in index order.
+
+    Returns:
+        The values by name, the main metric first.
+
+    Example:
+        >>> from finetune_tf.evaluation.metrics import compute_metrics
+        >>> targets, predictions = np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])
+        >>> metrics = compute_metrics(targets, predictions, ft.Labels(["bad", "good"]))
+        >>> {name: round(value, 3) for name, value in metrics.items()}
+        {'accuracy': 0.75, 'macro_f1': 0.733, 'mcc': 0.577}
     """
     if labels.problem_type == "single_label_classification":
         return _single_label(targets, predictions, labels)
@@ -44,9 +55,9 @@ def compute_metrics(
 def per_class(
     targets: np.ndarray, predictions: np.ndarray, labels: Labels
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, f1 and support of each label; empty for a regression.
+    """Computes precision, recall, f1 and support of each label; empty for a regression.
 
-    What is undefined (the recall of a class that is not in the test) counts as 0.0.
+    Undefined values, such as the recall of a class that is not in the test set, are 0.0.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -67,9 +78,11 @@ def per_class(
 
 
 def confusion(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> np.ndarray | None:
-    """Counts (num_labels, num_labels): rows are the truth, columns the prediction.
+    """Computes the confusion matrix (num_labels, num_labels) of counts.
 
-    None unless exactly one label is right per text.
+    Returns:
+        True labels in rows, predicted labels in columns; None unless the problem type is
+        single-label classification.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -81,7 +94,7 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> n
 def _single_label(targets: np.ndarray, predictions: np.ndarray, labels: Labels) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-    # scikit-learn warns when only one class occurs; the coefficient is 0 by convention then.
+    # With a single class, scikit-learn warns; the coefficient is 0 by convention.
     one_class = len(np.union1d(targets, predictions)) == 1
     macro_f1 = f1_score(
         targets, predictions, labels=range(len(labels)), average="macro", zero_division=np.nan
@@ -118,7 +131,7 @@ def _regression(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float
 
 
 def correlations(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """Pearson's and Spearman's correlation of numbers (n,); 0.0 where undefined."""
+    """Computes Pearson's and Spearman's correlation of numbers (n,); 0.0 if undefined."""
     from scipy.stats import pearsonr, spearmanr
 
     targets, predictions = np.float64(targets), np.float64(predictions)
@@ -131,5 +144,5 @@ def correlations(targets: np.ndarray, predictions: np.ndarray) -> dict[str, floa
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Whether all values (n,) are equal up to rounding, so that nothing correlates with them."""
+    """Whether all values (n,) are equal up to rounding, so that a correlation is undefined."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

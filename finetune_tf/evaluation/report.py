@@ -1,4 +1,4 @@
-"""Results of a test: `Report` of one model, `Comparison` of several."""
+"""Results on a test set: `Report` for one model, `Comparison` for several models."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,18 +9,18 @@ from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
 
-# A longer table of classes is cut to those that need attention.
-_MOST_CLASSES = 20
-_MOST_MISSED = 5
+# A longer table of classes is limited to those with the lowest F1.
+_MAX_CLASSES = 20
+_MAX_MISSED = 5
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a model was compared with.
+    """The baseline that a model was compared with.
 
     Attributes:
-        name: Name of the baseline.
-        metrics: Its metrics on the same test.
+        name: The name of the baseline.
+        metrics: Its metrics on the same test set.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Baseline:
 
 
 class _TestResult(Document):
-    """What `Report` and `Comparison` share: the kind of prediction, and how it is measured."""
+    """The common part of `Report` and `Comparison`: the kind of task and its main metric."""
 
     labels: Labels | None
     kind: str
@@ -38,36 +38,46 @@ class _TestResult(Document):
 
     @property
     def main_metric(self) -> str:
-        """Name of the metric that differences and their intervals are about."""
+        """The metric for which differences and confidence intervals are computed."""
         return EVALUATORS[self.kind].main_metric
 
     @property
     def unit(self) -> str:
-        """What an example is called."""
+        """What the examples are called in the plural, such as "texts" or "questions"."""
         return EVALUATORS[self.kind].unit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report(_TestResult):
-    """How good a model is on a test, printed as a short table.
+    """The results of a model on a test set; `print` shows them as a short table.
 
     Attributes:
-        name: Name of the test.
-        labels: The model's labels, or None where it has none.
-        metrics: Metric name to value, the main one first; see `EVALUATORS`.
-        per_class: Per label precision, recall, f1 and support; empty for a regression.
-        confusion: Counts (num_labels, num_labels), rows the truth, columns the prediction; None
-            unless one label is right per text.
-        targets: What is right, one for each example: class indices (n,), 0 and 1
-            (n, num_labels), or numbers (n,); for other tasks what `Task.targets` gives.
-        predictions: What the model says, in the same form.
-        baseline: Name and metrics of the baseline, or None.
-        difference: Model minus baseline in the main metric with its interval, or None.
-        duplicates: How many texts of the test also stand in the training examples; None if
-            these were not given.
-        kind: What was measured, a key of `EVALUATORS`; by default the labels' problem type.
-        contradictions: How many texts of the test also stand with another label in the test or
-            in the training examples; None if that was not counted.
+        name: The name of the test set.
+        labels: The model's labels; None for tasks without labels.
+        metrics: Metric values by name, the main metric first; see `EVALUATORS`.
+        per_class: Precision, recall, f1 and support by label; empty for a regression.
+        confusion: The confusion matrix (num_labels, num_labels) as counts: true labels in rows,
+            predicted labels in columns. None unless the task is single-label classification.
+        targets: The ground truth, one per example: class indices (n,), 0 and 1
+            (n, num_labels), or numbers (n,); for other tasks what `Task.targets` returns.
+        predictions: The model's predictions in the same form.
+        baseline: The name and metrics of the baseline, or None.
+        difference: The difference model minus baseline in the main metric with its confidence
+            interval, or None.
+        duplicates: The number of test texts that occur in the training examples as well; None if
+            no training examples were passed.
+        kind: The kind of task, a key of `EVALUATORS`; by default the problem type of the labels.
+        contradictions: The number of test texts that occur with a different label in the test set
+            or in the training examples; None if they were not counted.
+
+    Example:
+        >>> report = ft.evaluate(model, test)
+        >>> report.main_metric, list(report.metrics)
+        ('accuracy', ['accuracy', 'macro_f1', 'mcc'])
+        >>> report.confusion.shape
+        (2, 2)
+        >>> report.to_dict()["labels"]
+        ['bad', 'good']
     """
 
     name: str
@@ -91,7 +101,7 @@ class Report(_TestResult):
         return f"<Report on {self.name}: {self.main_metric} {value:.3f}, {size}>"
 
     def blocks(self) -> list[str | Table]:
-        """Lines and tables in reading order."""
+        """Returns the lines and tables of the report in reading order."""
         blocks = [f"{self.name}: {len(self.targets):,} {self.unit}", self._metrics_table()]
         if self.difference is not None:
             blocks.append(self._difference_line())
@@ -99,16 +109,16 @@ class Report(_TestResult):
             blocks.append(_duplicates_line(self.duplicates, len(self.targets)))
         if self.contradictions:
             blocks.append(
-                f"{self.contradictions:,} of {len(self.targets):,} texts of the test also stand "
-                "with another label in the test or the training examples: no model gets these "
-                "right, except by chance."
+                f"{self.contradictions:,} of {len(self.targets):,} test texts also occur with "
+                "another label in the test set or the training examples: a model can predict "
+                "these correctly only by chance."
             )
         if self.per_class:
             blocks += self._class_blocks()
         return blocks
 
     def to_dict(self) -> dict:
-        """Plain values for JSON; targets and predictions are left out."""
+        """Returns the report as values that JSON can represent, without targets and predictions."""
         return {
             "name": self.name,
             "texts": len(self.targets),
@@ -134,19 +144,19 @@ class Report(_TestResult):
 
     def _difference_line(self) -> str:
         metric = self.difference.metric
-        doubt = "" if self.difference.is_clear else "; the interval includes 0, no clear difference"
+        note = "" if self.difference.is_clear else "; the interval includes 0, no clear difference"
         return (
             f"{metric}: fine-tuned {self.metrics[metric]:.3f}, "
             f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
-            f"difference {self.difference}{doubt}{direction_note(self.kind, '; ')}"
+            f"difference {self.difference}{note}{direction_note(self.kind, '; ')}"
         )
 
     def _class_blocks(self) -> list[str | Table]:
         shown = list(self.per_class)
         note = []
-        if len(shown) > _MOST_CLASSES:
+        if len(shown) > _MAX_CLASSES:
             in_test = [name for name in shown if self.per_class[name]["support"]]
-            shown = sorted(in_test, key=lambda name: self.per_class[name]["f1"])[:_MOST_CLASSES]
+            shown = sorted(in_test, key=lambda name: self.per_class[name]["f1"])[:_MAX_CLASSES]
             note = [f"The {len(shown)} of {len(self.per_class)} classes with the lowest f1:"]
         rows = [
             [
@@ -160,7 +170,7 @@ class Report(_TestResult):
         return [*note, table, *self._missed_classes()]
 
     def _missed_classes(self) -> list[str]:
-        """A sentence about the classes of the test that the model never gets right."""
+        """Returns a sentence about classes of the test set without a correct prediction."""
         missed = {
             name: measures["support"]
             for name, measures in self.per_class.items()
@@ -169,11 +179,13 @@ class Report(_TestResult):
         if not missed:
             return []
         rarest = sorted(missed, key=missed.get)
-        told = ", ".join(f"{name} ({missed[name]:,} in the test)" for name in rarest[:_MOST_MISSED])
-        more = f" and {len(missed) - _MOST_MISSED} more" if len(missed) > _MOST_MISSED else ""
+        listed = ", ".join(
+            f"{name} ({missed[name]:,} in the test set)" for name in rarest[:_MAX_MISSED]
+        )
+        more = f" and {len(missed) - _MAX_MISSED} more" if len(missed) > _MAX_MISSED else ""
         return [
-            f"Never predicted right: {told}{more}. Of a class that is rare in training, collect "
-            "more examples, or let each count more: class_weight=."
+            f"Never predicted correctly: {listed}{more}. If a class is rare in the training data, "
+            "collect more examples of it, or increase its weight with class_weight=."
         ]
 
 
@@ -182,10 +194,11 @@ class Row:
     """One model of a comparison.
 
     Attributes:
-        name: Its name.
-        metrics: Its metrics on the test.
-        trainable_parameters: How many numbers learn in it; None for a baseline.
-        difference: Its difference to the first row with the interval; None in the first row.
+        name: The name of the model.
+        metrics: Its metrics on the test set.
+        trainable_parameters: The number of trainable parameters; None for a baseline.
+        difference: The difference to the first row with its confidence interval; None in the first
+            row.
     """
 
     name: str
@@ -196,15 +209,23 @@ class Row:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(_TestResult):
-    """Several models on one test, printed as a table.
+    """The results of several models on one test set; `print` shows them as a table.
 
     Attributes:
-        name: Name of the test.
-        texts: How many texts it has.
+        name: The name of the test set.
+        texts: The number of test examples.
         labels: The labels of the first model, or None.
-        rows: One `Row` a model in the order given, then the baseline if there is one.
+        rows: One `Row` per model in the order of the call, then one for the baseline if there is
+            one.
         duplicates: As in `Report`.
         kind: As in `Report`.
+
+    Example:
+        >>> comparison = ft.compare({"first": model, "second": model}, test)
+        >>> [row.name for row in comparison.rows]
+        ['first', 'second']
+        >>> comparison.rows[1].difference.value
+        0.0
     """
 
     name: str
@@ -221,10 +242,11 @@ class Comparison(_TestResult):
         return f"<Comparison on {self.name}: {self.main_metric} {values}>"
 
     def blocks(self) -> list[str | Table]:
-        """Lines and tables in reading order."""
+        """Returns the lines and tables of the comparison in reading order."""
         metrics = list(self.rows[0].metrics)
-        against = f"{self.main_metric} against {self.rows[0].name}{direction_note(self.kind, ', ')}"
-        header = ["model", *metrics, "trainable", against]
+        note = direction_note(self.kind, ", ")
+        header = ["model", *metrics, "trainable"]
+        header.append(f"{self.main_metric} against {self.rows[0].name}{note}")
         rows = [
             [
                 row.name,
@@ -240,7 +262,7 @@ class Comparison(_TestResult):
         return blocks
 
     def to_dict(self) -> dict:
-        """Plain values for JSON."""
+        """Returns the comparison as values that JSON can represent."""
         return {
             "name": self.name,
             "texts": self.texts,
@@ -254,8 +276,8 @@ class Comparison(_TestResult):
 
 def _duplicates_line(duplicates: int, texts: int) -> str:
     if not duplicates:
-        return "No text of the test stands in the training examples."
+        return "No test text occurs in the training examples."
     return (
-        f"{duplicates:,} of {texts:,} texts of the test also stand in the training examples: "
-        "new texts may turn out worse than the metrics say."
+        f"{duplicates:,} of {texts:,} test texts also occur in the training examples: "
+        "results on new texts may be worse than these metrics."
     )

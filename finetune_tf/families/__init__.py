@@ -1,4 +1,4 @@
-"""Families of models: a file each, from the config of a checkpoint to layers and weight tables."""
+"""Model families: one file each, which maps a checkpoint's config to layers and a weight table."""
 
 from finetune_tf.families.family import Family, Head
 from finetune_tf.families.registry import FAMILIES, family_of

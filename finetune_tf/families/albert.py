@@ -1,4 +1,7 @@
-"""ALBERT (Lan et al. 2020): small embeddings, and blocks that share their weights."""
+"""ALBERT (Lan et al. 2020, arXiv:1909.11942): factorized embeddings, and shared blocks.
+
+Equal to `transformers.AlbertModel`.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -42,7 +45,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
     inner, groups = config["inner_group_num"], config["num_hidden_groups"]
     shared = [bert_block(**arguments, name=f"block_{i}") for i in range(groups * inner)]
     depth = config["num_hidden_layers"]
-    # Layer i belongs to one of the groups, and goes through all blocks of that group.
+    # Layer i applies all blocks of its group, one after the other.
     order = [int(i / (depth / groups)) * inner + j for i in range(depth) for j in range(inner)]
     return encoder(embeddings, [shared[i] for i in order])
 
@@ -89,12 +92,12 @@ def _heads(config: dict) -> dict[str, Head]:
 
 def _check(config: dict) -> None:
     check_heads(config)
-    # Blocks are shared, so that no size of a tensor tells how often they are gone through.
+    # Blocks are shared, so the shapes of the tensors do not limit the number of layers.
     inner = config["inner_group_num"]
     for key in ("num_hidden_layers", "num_hidden_groups"):
         if config[key] * inner > values.MAX_DEPTH:
-            most = f"with inner_group_num {inner} at most {values.MAX_DEPTH // inner}"
-            raise unsupported(config, key, most)
+            supported = f"with inner_group_num {inner} at most {values.MAX_DEPTH // inner}"
+            raise unsupported(config, key, supported)
 
 
 ALBERT = replace(

@@ -1,4 +1,8 @@
-"""BERT (Devlin et al. 2019), MiniLM and others of its layout; and what its kin share with it."""
+"""BERT (Devlin et al. 2019, arXiv:1810.04805), and functions that related families share.
+
+Equal to `transformers.BertModel` and its task models. Checkpoints such as MiniLM (Wang et al. 2020)
+have the same architecture.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,7 +14,7 @@ from finetune_tf.families.family import Family, Head, first_of, require_divisor
 from finetune_tf.kernels import ACTIVATIONS
 from finetune_tf.weights.table import Weight, block, embedding, linear, norm
 
-WORDS = "embeddings/word/embeddings"  # the variable that decoders are tied to
+TOKEN_EMBEDDINGS = "embeddings/word/embeddings"  # decoders are tied to this variable
 BLOCK = {
     "attention/query": "attention.self.query",
     "attention/key": "attention.self.key",
@@ -44,15 +48,15 @@ RULES = {
     "num_hidden_layers": values.DEPTH,
     "num_attention_heads": values.FEATURES,
     "intermediate_size": values.INTERMEDIATE,
-    "hidden_act": values.TEXT,
+    "hidden_act": values.STRING,
     "hidden_dropout_prob": values.RATE,
     "attention_probs_dropout_prob": values.RATE,
     "classifier_dropout": values.RATE_OR_NULL,
     "max_position_embeddings": values.POSITIONS,
     "type_vocab_size": values.FEATURES,
-    "initializer_range": values.DEVIATION,
+    "initializer_range": values.STDDEV,
     "layer_norm_eps": values.EPSILON,
-    "pad_token_id": values.TOKEN_OR_NULL,
+    "pad_token_id": values.TOKEN_ID_OR_NULL,
 }
 
 SUPPORTED = {
@@ -67,12 +71,12 @@ DROPOUT_KEYS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifi
 
 
 def check_heads(config: dict) -> None:
-    """Refuses heads that do not divide the hidden size."""
+    """Checks that the number of heads divides the hidden size."""
     require_divisor(config, "hidden_size", "num_attention_heads")
 
 
 def bert_block_arguments(config: dict, dtype: Any) -> dict[str, Any]:
-    """What `bert_block` needs, read from a config with BERT's keys."""
+    """Returns the arguments of `bert_block` for a config with BERT's keys."""
     return {
         "hidden_size": config["hidden_size"],
         "num_heads": config["num_attention_heads"],
@@ -87,12 +91,12 @@ def bert_block_arguments(config: dict, dtype: Any) -> dict[str, Any]:
 
 
 def bert_embeddings(config: dict, dtype: Any, **options: Any) -> Embeddings:
-    """The first stage, read from a config with BERT's keys.
+    """Builds the embeddings from a config with BERT's keys.
 
     Args:
-        config: Complete.
+        config: Complete config.
         dtype: Keras dtype policy.
-        **options: For `Embeddings`, where a family differs from BERT.
+        **options: Arguments of `Embeddings` that differ from BERT's.
     """
     arguments = {
         "vocab_size": config["vocab_size"],
@@ -108,7 +112,7 @@ def bert_embeddings(config: dict, dtype: Any, **options: Any) -> Embeddings:
 
 
 def bert_backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
-    """Embeddings and blocks; `options` are for `Embeddings`."""
+    """Builds embeddings and blocks; `options` are arguments of `Embeddings`."""
     arguments = bert_block_arguments(config, dtype)
     blocks = [
         bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
@@ -117,9 +121,9 @@ def bert_backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
 
 
 def bert_weights(config: dict, parts: Mapping[str, str] = BLOCK) -> list[Weight]:
-    """The table of a backbone whose modules are called as BERT's are, apart from block parts."""
+    """Returns the weight table of a backbone with BERT's module names, except inside blocks."""
     table = [
-        Weight("embeddings.position_ids", None),  # 0, 1, 2 …, stored by old releases
+        Weight("embeddings.position_ids", None),  # a constant that old releases store
         *embedding("embeddings.word_embeddings", "embeddings/word"),
         *embedding("embeddings.position_embeddings", "embeddings/position"),
         *embedding("embeddings.token_type_embeddings", "embeddings/token_type"),
@@ -132,7 +136,7 @@ def bert_weights(config: dict, parts: Mapping[str, str] = BLOCK) -> list[Weight]
 
 
 def vocabulary_transform(config: dict, activation: str, size: int | None = None) -> partial:
-    """The layer between backbone and tied decoder of a masked-language head."""
+    """Returns a factory of the layer below the tied decoder of a masked-language-model head."""
     return partial(
         Transform,
         size or config["hidden_size"],
@@ -144,7 +148,7 @@ def vocabulary_transform(config: dict, activation: str, size: int | None = None)
 
 
 def vocabulary_weights(module: str, norm_name: str = "layer_norm") -> list[Weight]:
-    """Rows of a masked-language head that keeps all of its parts in one module."""
+    """Returns the rows of a masked-language-model head whose parts are in one module."""
     return [
         *linear(f"{module}.dense", "transform/dense"),
         *norm(f"{module}.{norm_name}", "transform/norm"),
@@ -153,11 +157,11 @@ def vocabulary_weights(module: str, norm_name: str = "layer_norm") -> list[Weigh
 
 
 def decoder_weights(module: str) -> list[Weight]:
-    """Rows of a decoder tied to the word table, whose bias may be stored under two names."""
+    """Returns the rows of a tied decoder, whose bias may be stored under two names."""
     return [
         Weight(f"{module}.bias", "vocabulary_bias/bias"),
         Weight(f"{module}.decoder.bias", "vocabulary_bias/bias"),
-        Weight(f"{module}.decoder.weight", None, tied_to=WORDS),
+        Weight(f"{module}.decoder.weight", None, tied_to=TOKEN_EMBEDDINGS),
     ]
 
 

@@ -1,14 +1,14 @@
-"""The one reader of values in a config.json: their types and ranges, declared with the keys.
+"""Rules for the values of a config.json, and the function that checks a config with them.
 
-A family declares a rule for each key that it reads, beside its defaults. A whole number may be
-written as 12.0, as some tools do, and becomes 12; nothing else is converted. Keys without a rule
-are ignored, as in transformers.
+Each family declares a rule for every key that it reads: a type and a range. An integer may be
+written as 12.0, as some tools do, and is converted to 12; no other value is converted. Keys
+without a rule are ignored, as in transformers.
 """
 
 import json
 import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,108 +17,113 @@ from finetune_tf.base.json_files import read_json
 from finetune_tf.base.paths import has_file
 from finetune_tf.errors import CheckpointError
 
-#: Layers and blocks that a model may have; the deepest one that is known has 48.
+#: Maximum number of layers; the deepest known model has 48.
 MAX_DEPTH = 256
 MAX_LABELS = 1_000_000
 
 
 class Rule(Protocol):
-    """What the value of a key may be; `str` says it in words."""
+    """The allowed values of a config key; `str(rule)` describes them in error messages."""
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is allowed."""
+        """Returns whether the value is allowed."""
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Some values, and no others of another type that are equal to them: 1 is not true."""
+    """A fixed set of values. Types are compared as well: 1 is not accepted for true."""
 
     values: tuple
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is one of them."""
+        """Returns whether the value is one of them."""
         return any(type(value) is type(each) and value == each for each in self.values)
 
     def __str__(self) -> str:
-        """The values as JSON writes them."""
+        """Formats the values as JSON."""
         return " or ".join(json.dumps(each) for each in self.values)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A value with parts, which a function looks through.
+class Predicate:
+    """Values for which a function returns True.
 
     Attributes:
-        words: What it has to be, for messages.
-        check: Whether a value is.
+        description: Describes the allowed values in error messages.
+        check: Returns whether a value is allowed.
     """
 
-    words: str
+    description: str
     check: Callable[[Any], bool]
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value has the shape."""
+        """Returns whether the function accepts the value."""
         return self.check(value)
 
     def __str__(self) -> str:
-        """The shape in words."""
-        return self.words
+        """Returns the description."""
+        return self.description
 
 
-def size(high: int, low: int = 1, also: tuple = ()) -> Number:
-    """A whole number of rows, features, layers."""
-    return Number(low, high, whole=True, also=also)
+def integer(high: int, low: int = 1, nullable: bool = False) -> Number:
+    """Returns a rule for integers from `low` to `high`, and for null if `nullable`."""
+    return Number(low, high, whole=True, also=(None,) if nullable else ())
 
 
-# Sizes far above those of any model that is known, at which nothing has been allocated yet.
-FEATURES = size(65_536)
-INTERMEDIATE = size(1_000_000)
-VOCABULARY = size(2_000_000)
-POSITIONS = size(1_000_000)
-DEPTH = size(MAX_DEPTH)
+# The limits of sizes are far above those of all known models.
+FEATURES = integer(65_536)
+FEATURES_OR_NULL = integer(65_536, nullable=True)
+INTERMEDIATE = integer(1_000_000)
+VOCABULARY = integer(2_000_000)
+POSITIONS = integer(1_000_000)
+DEPTH = integer(MAX_DEPTH)
 RATE = Number(0, 1, below_high=True)
-RATE_OR_NULL = Number(0, 1, below_high=True, also=(None,))
+RATE_OR_NULL = replace(RATE, also=(None,))
 EPSILON = Number(0, 1)
-DEVIATION = Number(0, 1)
+STDDEV = Number(0, 1)
 THETA = Number(0, 1e12, above_low=True)
-TOKEN = size(2_000_000, 0)
-TOKEN_OR_NULL = size(2_000_000, 0, (None,))
-FLAG = OneOf((True, False))
-TEXT = Shape("a text", lambda value: isinstance(value, str))
+THETA_OR_NULL = replace(THETA, also=(None,))
+TOKEN_ID = integer(2_000_000, 0)
+TOKEN_ID_OR_NULL = integer(2_000_000, 0, nullable=True)
+BOOLEAN = OneOf((True, False))
+STRING = Predicate("a string", lambda value: isinstance(value, str))
 
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | numbers.Real)
 
 
-def _names_by_number(value: Any) -> bool:
-    """Whether it is an id2label: {"0": "negative", "1": "positive"}, in any order."""
+def _is_id2label(value: Any) -> bool:
+    """Returns whether a value has the form {"0": "negative", "1": "positive"}, in any order."""
     if value is None:
         return True
     if not isinstance(value, Mapping) or len(value) > MAX_LABELS:
         return False
-    wanted = {str(number) for number in range(len(value))}
-    return {str(key) for key in value} == wanted and all(map(_is_scalar, value.values()))
+    ids = {str(i) for i in range(len(value))}
+    return {str(key) for key in value} == ids and all(map(_is_scalar, value.values()))
 
 
-def _numbers_by_name(value: Any) -> bool:
+def _is_label2id(value: Any) -> bool:
     return value is None or (isinstance(value, Mapping) and all(map(_is_scalar, value.values())))
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
 
-TEXTS = Shape("a list of texts", _texts)
+STRINGS = Predicate("a list of strings", _is_list_of_strings)
 #: Keys that all families read.
 COMMON: dict[str, Rule] = {
-    "architectures": Shape("a list of class names, or null", lambda v: v is None or _texts(v)),
-    "id2label": Shape(
-        f'names by number from "0" on, such as {{"0": "no", "1": "yes"}}, at most {MAX_LABELS:,}',
-        _names_by_number,
+    "architectures": Predicate(
+        "a list of class names, or null", lambda v: v is None or _is_list_of_strings(v)
     ),
-    "label2id": Shape('numbers by name, such as {"no": 0, "yes": 1}', _numbers_by_name),
-    "num_labels": size(MAX_LABELS, also=(None,)),
+    "id2label": Predicate(
+        'a mapping from ids to names such as {"0": "no", "1": "yes"}, with all ids from 0 on and '
+        f"at most {MAX_LABELS:,} names",
+        _is_id2label,
+    ),
+    "label2id": Predicate('a mapping from names to ids such as {"no": 0, "yes": 1}', _is_label2id),
+    "num_labels": integer(MAX_LABELS, nullable=True),
     "problem_type": OneOf(
         ("single_label_classification", "multi_label_classification", "regression", None)
     ),
@@ -129,16 +134,21 @@ COMMON: dict[str, Rule] = {
 def checked_values(
     config: Mapping[str, Any], rules: Mapping[str, Rule], defaults: Mapping[str, Any]
 ) -> dict:
-    """The keys of a config whose values count, checked.
+    """Checks the values of a config, and returns those that are not null.
 
     Args:
         config: The content of a config.json.
-        rules: By key.
-        defaults: By key. Null is kept where its rule allows it and it has a default, and counts as
-            a key that is not there anywhere else.
+        rules: Rules by key.
+        defaults: Default values by key. A null is retained only for a key that has a default and
+            whose rule allows null; any other null counts as a missing key.
 
     Raises:
-        CheckpointError: If a value is none that its rule allows; names key and value.
+        CheckpointError: If a value violates its rule. The message names key and value.
+
+    Example:
+        >>> from finetune_tf.families.config_values import FEATURES, checked_values
+        >>> checked_values({"hidden_size": 384.0, "dtype": None}, {"hidden_size": FEATURES}, {})
+        {'hidden_size': 384}
     """
     values = {}
     for key, value in config.items():
@@ -149,17 +159,20 @@ def checked_values(
                 "Correct it, or get the checkpoint's own config.json."
             )
         if value is not None or (rule is not None and key in defaults):
-            values[key] = _plain(value, rule)
+            values[key] = _to_python_number(value, rule)
     if isinstance(values.get("id2label"), Mapping):
         values["id2label"] = {str(key): str(name) for key, name in values["id2label"].items()}
     return values
 
 
 def read_values(path: Path, rules: Mapping[str, Rule]) -> dict:
-    """The values of another JSON file than config.json that count; empty if there is no file.
+    """Reads and checks the values of another JSON file than config.json.
+
+    Returns:
+        The values that are not null; empty if there is no such file.
 
     Raises:
-        CheckpointError: If the file is damaged, or a value is none that its rule allows.
+        CheckpointError: If the file is damaged, or a value violates its rule.
     """
     if not has_file(path):
         return {}
@@ -170,11 +183,11 @@ def read_values(path: Path, rules: Mapping[str, Rule]) -> dict:
 
 
 def _accepts(rule: Rule, value: Any) -> bool:
-    return rule.accepts(_plain(value, rule))
+    return rule.accepts(_to_python_number(value, rule))
 
 
-def _plain(value: Any, rule: Rule | None) -> Any:
-    """A number as Python's own, and as a whole one where that is meant: 12.0 becomes 12."""
+def _to_python_number(value: Any, rule: Rule | None) -> Any:
+    """Converts a number to int or float, and 12.0 to 12 where an integer is expected."""
     if not isinstance(rule, Number) or isinstance(value, bool):
         return value
     if isinstance(value, numbers.Integral):

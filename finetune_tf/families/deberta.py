@@ -1,4 +1,7 @@
-"""DeBERTa (He et al. 2021), and what its second and third version share with it."""
+"""DeBERTa (He et al. 2021, arXiv:2006.03654), and functions that all of its versions share.
+
+Equal to `transformers.DebertaModel`.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -31,7 +34,7 @@ from finetune_tf.weights.table import Weight, embedding, linear, norm, without
 
 _POSITIONS = "relative_positions"
 _BLOCK = {
-    **{ours: theirs for ours, theirs in BLOCK.items() if ".self." not in theirs},
+    **{layer: module for layer, module in BLOCK.items() if ".self." not in module},
     "attention/query_key_value": "attention.self.in_proj",
     "attention/position_key": "attention.self.pos_proj",
     "attention/position_query": "attention.self.pos_q_proj",
@@ -41,17 +44,17 @@ _BLOCK = {
 
 
 def position_terms(config: dict) -> list[str]:
-    """The terms of the scores that know of positions, as the config has them: "c2p", "p2c"."""
+    """Returns the position terms of the attention scores: "c2p", "p2c" (section 3.1)."""
     terms = config["pos_att_type"] or []
     return split_terms(terms) if isinstance(terms, str) else terms
 
 
 def split_terms(text: str) -> list[str]:
-    """The words of a value such as "c2p|p2c"."""
+    """Splits a config value such as "c2p|p2c"."""
     return [term.strip() for term in text.lower().split("|")]
 
 
-def _is_terms(value: Any) -> bool:
+def _is_pos_att_type(value: Any) -> bool:
     if isinstance(value, str):
         value = split_terms(value)
     known = ("c2p", "p2c", "p2p", "none", "")
@@ -59,7 +62,7 @@ def _is_terms(value: Any) -> bool:
 
 
 def position_range(config: dict) -> int:
-    """Distances to either side that are told apart."""
+    """Returns how many distances are distinguished in each direction (k in the paper)."""
     distance = config["max_relative_positions"]
     return distance if distance > 0 else config["max_position_embeddings"]
 
@@ -75,14 +78,14 @@ def deberta_backbone(
     positions: Mapping[str, Any] | None = None,
     first_block: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """Embeddings and blocks.
+    """Builds embeddings and blocks.
 
     Args:
-        config: Complete.
+        config: Complete config.
         dtype: Keras dtype policy.
-        attention: For `DisentangledAttention`, where versions differ.
-        positions: For `RelativePositions`, likewise.
-        first_block: For `bert_block`, if the first block is another than the others.
+        attention: Arguments of `DisentangledAttention` that differ between versions.
+        positions: Arguments of `RelativePositions` that differ between versions.
+        first_block: Arguments of `bert_block` that only the first block has.
     """
     size = config["hidden_size"]
     width = config.get("embedding_size", size)
@@ -120,28 +123,28 @@ def deberta_backbone(
             dtype=dtype,
             name="attention",
         )
-        other = first_block if first_block and i == 0 else {}
-        blocks.append(bert_block(**arguments, attention=disentangled, **other, name=f"block_{i}"))
+        extra = first_block if first_block and i == 0 else {}
+        blocks.append(bert_block(**arguments, attention=disentangled, **extra, name=f"block_{i}"))
     mask = AttentionMask(mask_queries=True, name="mask")
     return encoder(embeddings, blocks, [mask] * len(blocks), [table] * len(blocks))
 
 
 def deberta_weights(config: dict, parts: Mapping[str, str]) -> list[Weight]:
-    """The table of a backbone; `parts` are those of a block."""
+    """Returns the weight table of a backbone; `parts` maps layers of a block to modules."""
     table = without(bert_weights(config, parts), "pooler")
     table += linear("embeddings.embed_proj", "embeddings/projection")
     if not config["position_biased_input"]:
-        # Later releases of DeBERTa store tables that nothing reads.
+        # Later versions store position embeddings that the model does not use.
         table.append(Weight("embeddings.position_embeddings.weight", None))
     if _uses_positions(config):
         table += embedding("encoder.rel_embeddings", f"{_POSITIONS}/table")
         return table + norm("encoder.LayerNorm", f"{_POSITIONS}/norm")
-    unread = ("rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
-    return table + [Weight(f"encoder.{name}", None) for name in unread]
+    unused = ("rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
+    return table + [Weight(f"encoder.{name}", None) for name in unused]
 
 
 def deberta_heads(config: dict) -> dict[str, Head]:
-    """Heads, the same in all versions."""
+    """Returns the heads, which are the same in all versions."""
     size = config["hidden_size"]
     pooler = partial(
         Transform,
@@ -154,13 +157,13 @@ def deberta_heads(config: dict) -> dict[str, Head]:
     classifier = linear("classifier", "classifier/dense")
     if config["legacy"]:
         masked, width = "cls.predictions", config.get("embedding_size", size)
-        below = f"{masked}.transform"
+        below = f"{masked}.transform"  # the module below the decoder
     else:
         masked = below = "lm_predictions.lm_head"
         width = size
     transform = vocabulary_transform(config, config["hidden_act"], width)
     if width != config.get("embedding_size", size):
-        transform = partial(_refuse_decoder, config)
+        transform = partial(_refuse_untied_decoder, config)
     return {
         "text-classification": Head(
             [*linear("pooler.dense", "pooler/dense"), *classifier],
@@ -181,7 +184,7 @@ def deberta_heads(config: dict) -> dict[str, Head]:
     }
 
 
-def _refuse_decoder(config: dict, dtype: Any) -> NoReturn:
+def _refuse_untied_decoder(config: dict, dtype: Any) -> NoReturn:
     raise unsupported(
         config, "legacy", "true for fill-mask where the embedding_size differs from the hidden_size"
     )
@@ -202,14 +205,14 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 def _weights(config: dict) -> list[Weight]:
     table = deberta_weights(config, _BLOCK)
     for i in range(config["num_hidden_layers"]):
-        for ours, theirs in (("query_bias", "q_bias"), ("value_bias", "v_bias")):
-            tensor = f"encoder.layer.{i}.attention.self.{theirs}"
-            table.append(Weight(tensor, f"block_{i}/attention/{ours}"))
+        for variable, name in (("query_bias", "q_bias"), ("value_bias", "v_bias")):
+            tensor = f"encoder.layer.{i}.attention.self.{name}"
+            table.append(Weight(tensor, f"block_{i}/attention/{variable}"))
     return table
 
 
 def check_sizes(config: dict) -> None:
-    """Refuses sizes that contradict each other."""
+    """Checks that sizes do not contradict each other."""
     check_heads(config)
     size = config["hidden_size"]
     if config.get("pooler_hidden_size", size) != size:
@@ -236,20 +239,21 @@ DEBERTA = Family(
     },
     rules={
         **RULES,
-        "embedding_size": values.size(65_536, also=(None,)),
-        "type_vocab_size": values.size(65_536, 0),
-        "relative_attention": values.FLAG,
-        "max_relative_positions": values.size(1_000_000, -1),
-        "position_biased_input": values.FLAG,
-        "pos_att_type": values.Shape(
-            'a list of "c2p", "p2c" and "p2p", a text such as "c2p|p2c", or null', _is_terms
+        "embedding_size": values.FEATURES_OR_NULL,
+        "type_vocab_size": values.integer(65_536, 0),
+        "relative_attention": values.BOOLEAN,
+        "max_relative_positions": values.integer(1_000_000, -1),
+        "position_biased_input": values.BOOLEAN,
+        "pos_att_type": values.Predicate(
+            'a list of "c2p", "p2c" and "p2p", a string such as "c2p|p2c", or null',
+            _is_pos_att_type,
         ),
-        "talking_head": values.FLAG,
+        "talking_head": values.BOOLEAN,
         "pooler_dropout": values.RATE,
-        "pooler_hidden_act": values.TEXT,
-        "pooler_hidden_size": values.size(65_536, also=(None,)),
+        "pooler_hidden_act": values.STRING,
+        "pooler_hidden_size": values.FEATURES_OR_NULL,
         "cls_dropout": values.RATE_OR_NULL,
-        "legacy": values.FLAG,
+        "legacy": values.BOOLEAN,
     },
     supported={
         "hidden_act": tuple(sorted(ACTIVATIONS)),

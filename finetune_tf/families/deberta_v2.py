@@ -1,4 +1,7 @@
-"""DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023)."""
+"""DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023, arXiv:2111.09543).
+
+Equal to `transformers.DebertaV2Model`.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -31,7 +34,7 @@ _BLOCK = {
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
     terms = set(position_terms(config)) & {"c2p", "p2c"}
-    normed = "layer_norm" in split_terms(config["norm_rel_ebd"])
+    has_norm = "layer_norm" in split_terms(config["norm_rel_ebd"])
     convolution = {
         "block_class": ConvolutionBlock,
         "kernel_size": config["conv_kernel_size"],
@@ -45,14 +48,14 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
         {"score_parts": 1 + len(terms), "share_projections": config["share_att_key"]},
         {
             "num_buckets": config["position_buckets"] if config["position_buckets"] > 0 else None,
-            "layer_norm_eps": config["layer_norm_eps"] if normed else None,
+            "layer_norm_eps": config["layer_norm_eps"] if has_norm else None,
         },
         convolution if config["conv_kernel_size"] > 0 else None,
     )
 
 
 def _check(config: dict) -> None:
-    """Refuses sizes that PyTorch takes and then cannot compute with, or only nonsense."""
+    """Refuses sizes that transformers accepts although it fails or returns wrong results."""
     check_sizes(config)
     size, heads = config["hidden_size"], config["num_attention_heads"]
     if config["conv_kernel_size"] > 0:
@@ -63,11 +66,11 @@ def _check(config: dict) -> None:
         raise unsupported(config, "conv_kernel_size", "odd numbers, and 0 for no convolution")
     half, distance = config["position_buckets"] // 2, position_range(config)
     if config["position_buckets"] > 0 and not 0 < half < distance - 1:
-        most = f"from 2 to below twice the largest distance {distance - 1}, and -1 for no buckets"
-        raise unsupported(config, "position_buckets", most)
+        ranges = f"from 2 to below twice the largest distance {distance - 1}, and -1 for no buckets"
+        raise unsupported(config, "position_buckets", ranges)
 
 
-def _is_norm(value: Any) -> bool:
+def _is_norm_rel_ebd(value: Any) -> bool:
     return isinstance(value, str) and set(split_terms(value)) <= {"none", "layer_norm", ""}
 
 
@@ -99,13 +102,13 @@ DEBERTA_V2 = replace(
     },
     rules={
         **DEBERTA.rules,
-        "attention_head_size": values.size(65_536, also=(None,)),
-        "position_buckets": values.size(1_000_000, -1),
-        "norm_rel_ebd": values.Shape('"none" or "layer_norm"', _is_norm),
-        "share_att_key": values.FLAG,
-        "conv_kernel_size": values.size(65_536, 0),
+        "attention_head_size": values.FEATURES_OR_NULL,
+        "position_buckets": values.integer(1_000_000, -1),
+        "norm_rel_ebd": values.Predicate('"none" or "layer_norm"', _is_norm_rel_ebd),
+        "share_att_key": values.BOOLEAN,
+        "conv_kernel_size": values.integer(65_536, 0),
         "conv_groups": values.FEATURES,
-        "conv_act": values.TEXT,
+        "conv_act": values.STRING,
     },
     supported={**DEBERTA.supported, "conv_act": tuple(sorted(ACTIVATIONS))},
     backbone=_backbone,

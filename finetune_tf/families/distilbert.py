@@ -1,16 +1,19 @@
-"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler, and with names of its own."""
+"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108): BERT without token types and pooler.
+
+Equal to `transformers.DistilBertModel`, which has its own names of config keys and tensors.
+"""
 
 from functools import partial
 from typing import Any
 
 from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
 from finetune_tf.families import config_values as values
-from finetune_tf.families.bert import WORDS, vocabulary_transform
+from finetune_tf.families.bert import TOKEN_EMBEDDINGS, vocabulary_transform
 from finetune_tf.families.family import Family, Head, require_divisor
 from finetune_tf.kernels import ACTIVATIONS
 from finetune_tf.weights.table import Weight, block, embedding, linear, norm
 
-_EPSILON = 1e-12  # of every normalisation; no config key tells it
+_EPSILON = 1e-12  # of every layer normalization; there is no config key for it
 _BLOCK = {
     "attention/query": "attention.q_lin",
     "attention/key": "attention.k_lin",
@@ -90,7 +93,7 @@ def _heads(config: dict) -> dict[str, Head]:
                 *linear("vocab_transform", "transform/dense"),
                 *norm("vocab_layer_norm", "transform/norm"),
                 Weight("vocab_projector.bias", "vocabulary_bias/bias"),
-                Weight("vocab_projector.weight", None, tied_to=WORDS),
+                Weight("vocab_projector.weight", None, tied_to=TOKEN_EMBEDDINGS),
             ],
             transform=vocabulary_transform(masked, config["activation"]),
         ),
@@ -126,11 +129,11 @@ DISTILBERT = Family(
         "hidden_dim": values.INTERMEDIATE,
         "dropout": values.RATE,
         "attention_dropout": values.RATE,
-        "activation": values.TEXT,
-        "initializer_range": values.DEVIATION,
+        "activation": values.STRING,
+        "initializer_range": values.STDDEV,
         "qa_dropout": values.RATE,
         "seq_classif_dropout": values.RATE,
-        "pad_token_id": values.TOKEN_OR_NULL,
+        "pad_token_id": values.TOKEN_ID_OR_NULL,
     },
     supported={"activation": tuple(sorted(ACTIVATIONS)), "pruned_heads": ({}, [])},
     dropout_keys=("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"),

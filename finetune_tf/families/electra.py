@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020): discriminators and generators."""
+"""ELECTRA (Clark et al. 2020, arXiv:2003.10555): equal to `transformers.ElectraModel`."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from finetune_tf.families.bert import (
     BERT,
     DEFAULTS,
     RULES,
-    WORDS,
+    TOKEN_EMBEDDINGS,
     bert_backbone,
     bert_weights,
     vocabulary_transform,
@@ -35,12 +35,13 @@ def _heads(config: dict) -> dict[str, Head]:
             *linear("generator_predictions.dense", "transform/dense"),
             *norm("generator_predictions.LayerNorm", "transform/norm"),
             Weight("generator_lm_head.bias", "vocabulary_bias/bias"),
-            Weight("generator_lm_head.weight", None, tied_to=WORDS),
+            Weight("generator_lm_head.weight", None, tied_to=TOKEN_EMBEDDINGS),
         ],
         transform=vocabulary_transform(config, "gelu", config["embedding_size"]),
     )
-    bare = {"feature-extraction": Head()}  # has no pooler
-    return {**roberta_heads(config, activation="gelu"), **bare, "fill-mask": masked}
+    heads = roberta_heads(config, activation="gelu")
+    # The bare model has no pooler, and only the generator has a masked-language-model head.
+    return {**heads, "feature-extraction": Head(), "fill-mask": masked}
 
 
 ELECTRA = replace(

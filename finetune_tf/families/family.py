@@ -1,4 +1,4 @@
-"""What a model family has to say of itself."""
+"""The record that describes a model family, and checks of configs that families share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +15,20 @@ from finetune_tf.weights.table import Weight
 
 @dataclass(frozen=True)
 class Head:
-    """What PyTorch's model for a task has on top of the family's backbone.
+    """The layers that the PyTorch model for a task puts on top of the family's backbone.
 
     Attributes:
-        weights: Rows of the tensors outside of the backbone, by their full names. Those of the
-            output layer, "classifier" or "vocabulary_bias", are loaded only from a head that
-            was trained for the labels asked for, the others from any checkpoint that has them.
-        dropout: Rate before the output layer.
-        transform: Makes the layer below the output layer, given `dtype=`; None for none. On
-            pooled features it is the family's own pooler and named "pooler".
-        pooling: The token or tokens that the family's own pooler sees.
+        weights: Weight table of the tensors outside of the backbone, with their full names. The
+            output layer ("classifier", "vocabulary_bias", "lm_head") is loaded only from a head
+            that was trained for the requested labels; other layers from any checkpoint that has
+            them.
+        dropout: Dropout rate before the output layer.
+        transform: Builds the layer below the output layer when called with `dtype=`; None if there
+            is no such layer. On pooled features it is the family's own pooler, named "pooler".
+        pooling: Input of the family's own pooler: the first token, the mean over tokens, or the
+            last token.
         output_bias: Whether the output layer of a classifier has a bias.
-        tied: Whether the head of a language model is the token embedding table itself.
+        tied: Whether the head of a language model is the token embedding table.
     """
 
     weights: Sequence[Weight] = ()
@@ -39,21 +41,24 @@ class Head:
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the registry: how configs and weights of one `model_type` are read and written.
+    """How configs and weights of one `model_type` are read and written.
+
+    A complete config has a value for every key of `defaults`; `complete` returns it.
 
     Attributes:
-        model_type: As in config.json.
-        class_prefix: Of the PyTorch classes: "Bert" as in `BertModel`.
-        tensor_prefix: Of the backbone's tensors inside task models: "bert".
-        defaults: The value of each config key that the numbers depend on and that config.json
-            may leave out.
-        rules: What the value of each config key may be that the family reads.
+        model_type: The `model_type` of config.json.
+        class_prefix: Prefix of the classes of transformers: "Bert" as in `BertModel`.
+        tensor_prefix: Prefix of the backbone's tensors in task models: "bert".
+        defaults: Default values of the config keys that affect results and that config.json may
+            omit.
+        rules: Type and range of every config key that the family reads.
         supported: Config keys of which only some values are supported, with these values.
-        dropout_keys: Config keys that hold dropout rates.
-        backbone: (complete config, dtype) to the chain of stages below pooling and head.
-        weights: Complete config to the weight table of the backbone, and of a pooler inside it.
-        heads: Complete config to the head of each task that the family has.
-        max_length: Complete config to the tokens that a text may have.
+        dropout_keys: Config keys that contain dropout rates.
+        backbone: Builds the embeddings and blocks from a complete config and a dtype policy.
+        weights: Returns the weight table of the backbone, including a pooler inside it, for a
+            complete config.
+        heads: Returns the head of each supported task for a complete config.
+        max_length: Returns the maximum length of a text in tokens for a complete config.
         check: Raises CheckpointError if keys of a complete config contradict each other.
         class_names: Names of PyTorch classes that are not `class_prefix` with the task's suffix,
             by that suffix.
@@ -82,15 +87,20 @@ class Family:
         return self.class_names.get(suffix, f"{self.class_prefix}{suffix}")
 
     def complete(self, config: Mapping[str, Any], where: str = "") -> dict:
-        """The config with every key that counts, each of a type and in a range that it may have.
+        """Adds the defaults to a config, and checks all values.
 
         Args:
             config: The content of config.json.
-            where: Where the values come from, for messages: the path of the file.
+            where: Source of the values for error messages: the path of the file.
 
         Raises:
-            CheckpointError: If a key has a value that it may not have, that this family does not
-                support, or that contradicts another key.
+            CheckpointError: If a value has a wrong type, is out of range, is not supported by this
+                family, or contradicts another key.
+
+        Example:
+            >>> from finetune_tf.families import FAMILIES
+            >>> FAMILIES["bert"].complete({"hidden_size": 384})["num_hidden_layers"]
+            12
         """
         try:
             complete = {
@@ -106,14 +116,14 @@ class Family:
         config = {"model_type": self.model_type, **complete}
         if config.get("quantization_config"):
             raise CheckpointError(
-                "The config key 'quantization_config' says that the weights are quantized: "
-                f"{shown(config['quantization_config'])}. Only plain float weights can be trained "
-                "here: get the checkpoint that was not quantized."
+                "The config key 'quantization_config' states that the weights are quantized: "
+                f"{shown(config['quantization_config'])}. finetune_tf trains only float weights: "
+                "use the checkpoint that is not quantized."
             )
         for key, values in self.supported.items():
             if key in config and not OneOf(values).accepts(config[key]):
                 raise unsupported(config, key, ", ".join(map(repr, values)))
-        # A default is no mistake of the config: with a small vocabulary it is the id of no token.
+        # Only an explicit id is checked. A default beyond a small vocabulary is harmless.
         padding = config["pad_token_id"] if "pad_token_id" in given else None
         if padding is not None and padding >= config["vocab_size"]:
             raise unsupported(
@@ -122,10 +132,10 @@ class Family:
         self.check(config)
 
     def head(self, task: str, config: dict) -> Head:
-        """The head for a task.
+        """Returns the head for a task.
 
         Raises:
-            CheckpointError: If the family has none.
+            CheckpointError: If the family does not support the task.
         """
         heads = self.heads(config)
         if task not in heads:
@@ -137,12 +147,12 @@ class Family:
 
 
 def unsupported(config: Mapping[str, Any], key: str, supported: str) -> CheckpointError:
-    """What to raise where a config key has a value that cannot be had here.
+    """Returns the error for a config value that is not supported.
 
     Args:
-        config: With the key.
-        key: The one in question.
-        supported: What would be supported, in words.
+        config: A config with the key and with `model_type`.
+        key: The config key.
+        supported: Description of the supported values.
     """
     return CheckpointError(
         f"The config key {key!r} has the value {shown(config[key])}, which {config['model_type']} "
@@ -151,7 +161,7 @@ def unsupported(config: Mapping[str, Any], key: str, supported: str) -> Checkpoi
 
 
 def require_divisor(config: Mapping[str, Any], size_key: str, heads_key: str) -> None:
-    """Refuses a number of heads, or of groups, that does not divide the size.
+    """Checks that a number of heads or groups divides a size.
 
     Raises:
         CheckpointError: If it does not.
@@ -164,5 +174,5 @@ def require_divisor(config: Mapping[str, Any], size_key: str, heads_key: str) ->
 
 
 def first_of(config: Mapping[str, Any], *keys: str) -> Any:
-    """The value of the first key that the config has."""
+    """Returns the value of the first key that is present and not None."""
     return next(config[key] for key in keys if config.get(key) is not None)

@@ -5,7 +5,7 @@ from typing import Any
 from finetune_tf.architectures import AttentionMask, Backbone, Embeddings, bert_block, encoder
 from finetune_tf.architectures.layers import LayerNorm
 from finetune_tf.families import config_values as values
-from finetune_tf.families.bert import WORDS
+from finetune_tf.families.bert import TOKEN_EMBEDDINGS
 from finetune_tf.families.family import Family, Head, require_divisor
 from finetune_tf.kernels import ACTIVATIONS
 from finetune_tf.weights.conversions import KERNEL
@@ -78,7 +78,7 @@ def _weights(config: dict) -> list[Weight]:
 def language_model_head(config: dict) -> Head:
     """The head of a causal language model, tied to the token embeddings or not."""
     if config["tie_word_embeddings"]:
-        return Head([Weight("lm_head.weight", None, tied_to=WORDS)])
+        return Head([Weight("lm_head.weight", None, tied_to=TOKEN_EMBEDDINGS)])
     return Head([Weight("lm_head.weight", "lm_head/dense/kernel", KERNEL)], tied=False)
 
 
@@ -122,17 +122,16 @@ GPT2 = Family(
         "n_embd": values.FEATURES,
         "n_layer": values.DEPTH,
         "n_head": values.FEATURES,
-        "n_inner": values.size(1_000_000, also=(None,)),
-        "activation_function": values.TEXT,
+        "n_inner": values.integer(1_000_000, nullable=True),
+        "activation_function": values.STRING,
         "resid_pdrop": values.RATE,
         "embd_pdrop": values.RATE,
         "attn_pdrop": values.RATE,
         "classifier_dropout": values.RATE_OR_NULL,
         "hidden_dropout": values.RATE,
         "layer_norm_epsilon": values.EPSILON,
-        "initializer_range": values.DEVIATION,
-        "pad_token_id": values.TOKEN_OR_NULL,
-        "tie_word_embeddings": values.FLAG,
+        "initializer_range": values.STDDEV,
+        "pad_token_id": values.TOKEN_ID_OR_NULL,
     },
     supported={
         "activation_function": tuple(sorted(ACTIVATIONS)),

@@ -1,11 +1,14 @@
-"""GTE (Zhang et al. 2024, mGTE): like Nomic BERT, with biases in the attention."""
+"""GTE (mGTE, Zhang et al. 2024, arXiv:2407.19669): equal to `transformers.GteModel`.
+
+It differs from Nomic BERT in the biases of its attention.
+"""
 
 from dataclasses import replace
 from typing import Any
 
 from finetune_tf.architectures import Backbone
 from finetune_tf.families import config_values as values
-from finetune_tf.families.bert import BERT, DEFAULTS, RULES, WORDS
+from finetune_tf.families.bert import BERT, DEFAULTS, RULES, TOKEN_EMBEDDINGS
 from finetune_tf.families.family import Head
 from finetune_tf.families.nomic_bert import check_rotary, rotary_backbone, rotary_heads
 from finetune_tf.families.rotary import ROPE
@@ -47,7 +50,7 @@ def _heads(config: dict) -> dict[str, Head]:
         *linear("lm_head.dense", "transform/dense"),
         *norm("lm_head.norm", "transform/norm"),
         Weight("lm_head.decoder.bias", "vocabulary_bias/bias"),
-        Weight("lm_head.decoder.weight", None, tied_to=WORDS),
+        Weight("lm_head.decoder.weight", None, tied_to=TOKEN_EMBEDDINGS),
     ]
     return rotary_heads(config, rows, "gelu")
 
@@ -65,7 +68,7 @@ GTE = replace(
         "type_vocab_size": 1,
         "pad_token_id": 1,
     },
-    rules={**RULES, "rope_parameters": ROPE, "type_vocab_size": values.size(65_536, 0)},
+    rules={**RULES, "rope_parameters": ROPE, "type_vocab_size": values.integer(65_536, 0)},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

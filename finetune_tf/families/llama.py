@@ -35,8 +35,8 @@ _BLOCK = {
 }
 
 
-WINDOW = values.size(1_000_000, also=(None,))
-LAYER_TYPES = values.Shape(
+WINDOW = values.integer(1_000_000, nullable=True)
+LAYER_TYPES = values.Predicate(
     "a list of 'full_attention' and 'sliding_attention'",
     lambda kinds: isinstance(kinds, list) and set(kinds) <= {"full_attention", "sliding_attention"},
 )
@@ -206,22 +206,21 @@ LLAMA = Family(
         "intermediate_size": values.INTERMEDIATE,
         "num_hidden_layers": values.DEPTH,
         "num_attention_heads": values.FEATURES,
-        "num_key_value_heads": values.size(65_536, also=(None,)),
-        "head_dim": values.size(65_536, also=(None,)),
-        "hidden_act": values.TEXT,
+        "num_key_value_heads": values.FEATURES_OR_NULL,
+        "head_dim": values.FEATURES_OR_NULL,
+        "hidden_act": values.STRING,
         "max_position_embeddings": values.POSITIONS,
-        "initializer_range": values.DEVIATION,
+        "initializer_range": values.STDDEV,
         "rms_norm_eps": values.EPSILON,
-        "pad_token_id": values.TOKEN_OR_NULL,
-        "tie_word_embeddings": values.FLAG,
-        "attention_bias": values.FLAG,
+        "pad_token_id": values.TOKEN_ID_OR_NULL,
+        "attention_bias": values.BOOLEAN,
         "attention_dropout": values.RATE_OR_NULL,
-        "mlp_bias": values.FLAG,
+        "mlp_bias": values.BOOLEAN,
         "classifier_dropout": values.RATE_OR_NULL,
         "hidden_dropout": values.RATE,
         "rope_parameters": ROPE,
         "rope_scaling": ROPE,
-        "rope_theta": replace(values.THETA, also=(None,)),
+        "rope_theta": values.THETA_OR_NULL,
     },
     supported={"hidden_act": tuple(sorted(ACTIVATIONS)), "pretraining_tp": (1, None)},
     dropout_keys=("attention_dropout", "classifier_dropout"),
@@ -261,8 +260,8 @@ _QWEN = replace(
     rules={
         **LLAMA.rules,
         "sliding_window": WINDOW,
-        "use_sliding_window": values.FLAG,
-        "max_window_layers": values.size(values.MAX_DEPTH, 0),
+        "use_sliding_window": values.BOOLEAN,
+        "max_window_layers": values.integer(values.MAX_DEPTH, 0),
         "layer_types": LAYER_TYPES,
     },
 )

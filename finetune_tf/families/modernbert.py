@@ -1,7 +1,9 @@
-"""ModernBERT (Warner et al. 2024): rotary positions, and mostly attention in a window."""
+"""ModernBERT (Warner et al. 2024, arXiv:2412.13663): equal to `transformers.ModernBertModel`.
+
+It has rotary positions, gated feed-forward layers, and sliding-window attention in most blocks.
+"""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,7 @@ from finetune_tf.architectures import (
     encoder,
 )
 from finetune_tf.families import config_values as values
-from finetune_tf.families.bert import WORDS
+from finetune_tf.families.bert import TOKEN_EMBEDDINGS
 from finetune_tf.families.family import Family, Head, unsupported
 from finetune_tf.families.rotary import ROPE, check_rope_type, check_rotary_heads, is_rope
 from finetune_tf.kernels import ACTIVATIONS
@@ -36,7 +38,7 @@ _BLOCK = {
 
 
 def _layer_types(config: dict) -> list[str]:
-    """Which attention each block has; older configs say how often it is a full one."""
+    """Returns the attention type of each block; older configs define only the period."""
     layers, period = config["num_hidden_layers"], config["global_attn_every_n_layers"]
     types = config.get("layer_types") or [_SLIDING if i % period else _FULL for i in range(layers)]
     if len(types) != layers or not set(types) <= {_FULL, _SLIDING}:
@@ -45,12 +47,12 @@ def _layer_types(config: dict) -> list[str]:
 
 
 def _rope_theta(config: dict, layer_type: str) -> float:
-    """Base of the rotary positions; older configs have it in a key of its own."""
+    """Returns the base of the rotary positions, which older configs define in separate keys."""
     rope = (config.get("rope_parameters") or {}).get(layer_type) or {}
     rope = {**rope, **(config.get("rope_scaling") or {})}
     if (theta := rope.get("rope_theta")) is not None:
         return theta
-    # An older config may have no base of its own for windows.
+    # An older config may define no separate base for sliding windows.
     full, local = config["global_rope_theta"], config["local_rope_theta"]
     return full if layer_type == _FULL or local is None else local
 
@@ -71,7 +73,7 @@ def _check(config: dict) -> None:
 
 def _backbone(config: dict, dtype: Any) -> Backbone:
     size, heads = config["hidden_size"], config["num_attention_heads"]
-    start = {"initializer_range": config["initializer_range"], "dtype": dtype}
+    common = {"initializer_range": config["initializer_range"], "dtype": dtype}
     norms = {"layer_norm_eps": config["norm_eps"], "norm_bias": config["norm_bias"]}
     embeddings = Embeddings(
         config["vocab_size"],
@@ -81,7 +83,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
         dropout=config["embedding_dropout"],
         padding_idx=config["pad_token_id"],
         **norms,
-        **start,
+        **common,
         name="embeddings",
     )
     types = _layer_types(config)
@@ -100,7 +102,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             use_bias=config["attention_bias"],
             fused=True,
             rotary=True,
-            **start,
+            **common,
             name="attention",
         )
         feed_forward = FeedForward(
@@ -110,7 +112,7 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
             gated="second_half",
             use_bias=config["mlp_bias"],
             dropout=config["mlp_dropout"],
-            **start,
+            **common,
             name="feed_forward",
         )
         blocks.append(
@@ -126,13 +128,13 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
                 name=f"block_{i}",
             )
         )
-    last = LayerNorm(config["norm_eps"], config["norm_bias"], dtype=dtype, name="final_norm")
+    final_norm = LayerNorm(config["norm_eps"], config["norm_bias"], dtype=dtype, name="final_norm")
     return encoder(
         embeddings,
         blocks,
         [masks[kind] for kind in types],
         [positions[kind] for kind in types],
-        last,
+        final_norm,
     )
 
 
@@ -151,7 +153,7 @@ def _heads(config: dict) -> dict[str, Head]:
     dropout = config["classifier_dropout"]
 
     def transform(name: str) -> tuple[list[Weight], partial]:
-        """Every task has a layer of the same make and the same names below its output."""
+        """Returns rows and factory of the layer below the output layer, the same in all tasks."""
         rows = [*linear("head.dense", f"{name}/dense"), *norm("head.norm", f"{name}/norm")]
         return rows, partial(
             Transform,
@@ -167,16 +169,17 @@ def _heads(config: dict) -> dict[str, Head]:
     classifier = linear("classifier", "classifier/dense")
     pooler_rows, pooler = transform("pooler")
     rows, below = transform("transform")
-    of_tokens = Head([*rows, *classifier], dropout, below)
+    token_head = Head([*rows, *classifier], dropout, below)
     bias = [Weight("decoder.bias", "vocabulary_bias/bias")] if config["decoder_bias"] else []
     return {
         "text-classification": Head(
             [*pooler_rows, *classifier], dropout, pooler, config["classifier_pooling"]
         ),
-        "token-classification": of_tokens,
-        "question-answering": of_tokens,
+        "token-classification": token_head,
+        "question-answering": token_head,
         "fill-mask": Head(
-            [*rows, *bias, Weight("decoder.weight", None, tied_to=WORDS)], transform=below
+            [*rows, *bias, Weight("decoder.weight", None, tied_to=TOKEN_EMBEDDINGS)],
+            transform=below,
         ),
         "feature-extraction": Head(),
     }
@@ -219,36 +222,36 @@ MODERNBERT = Family(
         "intermediate_size": values.INTERMEDIATE,
         "num_hidden_layers": values.DEPTH,
         "num_attention_heads": values.FEATURES,
-        "hidden_activation": values.TEXT,
+        "hidden_activation": values.STRING,
         "max_position_embeddings": values.POSITIONS,
-        "initializer_range": values.DEVIATION,
+        "initializer_range": values.STDDEV,
         "norm_eps": values.EPSILON,
-        "norm_bias": values.FLAG,
-        "pad_token_id": values.TOKEN_OR_NULL,
-        "attention_bias": values.FLAG,
+        "norm_bias": values.BOOLEAN,
+        "pad_token_id": values.TOKEN_ID_OR_NULL,
+        "attention_bias": values.BOOLEAN,
         "attention_dropout": values.RATE,
         "global_attn_every_n_layers": values.POSITIONS,
         "global_rope_theta": values.THETA,
-        "local_rope_theta": replace(values.THETA, also=(None,)),
+        "local_rope_theta": values.THETA_OR_NULL,
         "local_attention": values.POSITIONS,
-        "sliding_window": values.size(1_000_000, 0, (None,)),
-        "layer_types": values.Shape(
-            "a list of texts, or null", lambda v: v is None or values.TEXTS.accepts(v)
+        "sliding_window": values.integer(1_000_000, 0, nullable=True),
+        "layer_types": values.Predicate(
+            "a list of strings, or null", lambda v: v is None or values.STRINGS.accepts(v)
         ),
-        "rope_parameters": values.Shape(
+        "rope_parameters": values.Predicate(
             f'settings by layer type, {{"{_FULL}": {{"rope_theta": 160000.0}}, "{_SLIDING}": …}}, '
             "or null",
             _is_rope_by_type,
         ),
         "rope_scaling": ROPE,
         "embedding_dropout": values.RATE,
-        "mlp_bias": values.FLAG,
+        "mlp_bias": values.BOOLEAN,
         "mlp_dropout": values.RATE,
-        "decoder_bias": values.FLAG,
-        "classifier_pooling": values.TEXT,
+        "decoder_bias": values.BOOLEAN,
+        "classifier_pooling": values.STRING,
         "classifier_dropout": values.RATE,
-        "classifier_bias": values.FLAG,
-        "classifier_activation": values.TEXT,
+        "classifier_bias": values.BOOLEAN,
+        "classifier_activation": values.STRING,
     },
     supported={
         "hidden_activation": tuple(sorted(ACTIVATIONS)),

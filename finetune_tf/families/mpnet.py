@@ -1,4 +1,7 @@
-"""MPNet (Song et al. 2020): RoBERTa with a relative position bias that all blocks share."""
+"""MPNet (Song et al. 2020, arXiv:2004.09297): equal to `transformers.MPNetModel`.
+
+It is RoBERTa with a relative position bias that all blocks share.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -19,8 +22,8 @@ from finetune_tf.families.family import unsupported
 from finetune_tf.families.roberta import ROBERTA, roberta_heads
 from finetune_tf.weights.table import Weight, embedding, without
 
-_BUCKETS = 32  # PyTorch's MPNet sorts distances into so many, whatever the config says
-_PADDING = 1  # likewise
+_BUCKETS = 32  # transformers hard-codes this, whatever the config contains
+_PADDING = 1  # hard-coded as well
 _BLOCK = {
     **BLOCK,
     "attention/query": "attention.attn.q",
@@ -57,7 +60,7 @@ def _weights(config: dict) -> list[Weight]:
     ]
 
 
-def _positions_left(config: dict) -> int:
+def _usable_positions(config: dict) -> int:
     return config["max_position_embeddings"] - _PADDING - 1
 
 
@@ -66,11 +69,11 @@ def _check(config: dict) -> None:
     rows = config["relative_attention_num_buckets"]
     if rows < _BUCKETS:
         raise CheckpointError(
-            f"The config key 'relative_attention_num_buckets' is {rows}, but MPNet sorts distances "
-            f"into {_BUCKETS} buckets, so that PyTorch's model fails too: it has to be {_BUCKETS} "
-            "or more."
+            f"The config key 'relative_attention_num_buckets' is {rows}, but MPNet always uses "
+            f"{_BUCKETS} buckets of distances, and transformers fails with fewer as well. Set "
+            f"it to {_BUCKETS} or more."
         )
-    if _positions_left(config) < 1:
+    if _usable_positions(config) < 1:
         raise unsupported(config, "max_position_embeddings", f"more than {_PADDING + 1}")
 
 
@@ -89,6 +92,6 @@ MPNET = replace(
     backbone=_backbone,
     weights=_weights,
     heads=lambda config: roberta_heads({**config, "classifier_dropout": None}),
-    max_length=_positions_left,
+    max_length=_usable_positions,
     check=_check,
 )

@@ -1,4 +1,4 @@
-"""Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions and gated feed-forward parts."""
+"""Nomic BERT (Nussbaum et al. 2024, arXiv:2402.01613): equal to `transformers.NomicBertModel`."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,14 +31,14 @@ _BLOCK = {
 def rotary_backbone(
     config: dict, dtype: Any, theta: float, attention: dict, feed_forward: dict
 ) -> Backbone:
-    """BERT's embeddings without positions, and blocks whose attention is rotary.
+    """Builds BERT's embeddings without positions, and blocks with rotary positions.
 
     Args:
-        config: Complete, with BERT's keys.
+        config: Complete config with BERT's keys.
         dtype: Keras dtype policy.
-        theta: Base of the rotary positions, unless the config has one.
-        attention: For `MultiHeadAttention`, where families differ.
-        feed_forward: For `FeedForward`, likewise.
+        theta: Base of the rotary positions if the config defines none.
+        attention: Arguments of `MultiHeadAttention` that differ between families.
+        feed_forward: Arguments of `FeedForward` that differ between families.
     """
     arguments = bert_block_arguments(config, dtype) | {
         "attention_options": {"rotary": True, "fused": True, **attention},
@@ -57,11 +57,11 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 
 def check_rotary(config: dict) -> None:
-    """Refuses heads of an odd size and rotary positions that are scaled."""
+    """Refuses an odd head size, and rotary positions that are scaled."""
     check_rotary_heads(config)
     size = config["hidden_size"] // config["num_attention_heads"]
     if config.get("head_dim") not in (None, size):
-        raise unsupported(config, "head_dim", f"the hidden_size over the heads, {size}")
+        raise unsupported(config, "head_dim", f"hidden_size / num_attention_heads, {size}")
     check_rope_type(config, "rope_parameters", config.get("rope_parameters"))
 
 
@@ -78,12 +78,12 @@ def _weights(config: dict) -> list[Weight]:
 
 
 def rotary_heads(config: dict, masked: list[Weight], activation: str) -> dict[str, Head]:
-    """BERT's heads without question answering, and without a pooler in a bare model.
+    """Returns BERT's heads without question answering, and without a pooler in the bare model.
 
     Args:
-        config: Complete.
-        masked: Rows of the masked-language head.
-        activation: Of that head.
+        config: Complete config.
+        masked: Rows of the masked-language-model head.
+        activation: Activation of that head.
     """
     heads = {**BERT.heads({**config, "hidden_act": activation}), "feature-extraction": Head()}
     heads["fill-mask"] = replace(heads["fill-mask"], weights=masked)
@@ -110,7 +110,7 @@ NOMIC_BERT = replace(
         "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": 2048,
     },
-    rules={**RULES, "rope_parameters": ROPE, "head_dim": replace(values.FEATURES, also=(None,))},
+    rules={**RULES, "rope_parameters": ROPE, "head_dim": values.FEATURES_OR_NULL},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

@@ -1,4 +1,4 @@
-"""The model families there are: one row each."""
+"""The registry of all model families, by `model_type`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,11 +46,11 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: Mapping[str, Any], where: object = "config.json") -> Family:
-    """The family that a config belongs to.
+    """Returns the family of a config.
 
     Args:
         config: The content of config.json.
-        where: What to call it in a message.
+        where: Name of the config in error messages.
 
     Raises:
         CheckpointError: If the model type is missing or unknown.
@@ -58,7 +58,7 @@ def family_of(config: Mapping[str, Any], where: object = "config.json") -> Famil
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
-            f"{where} has the model_type {shown(model_type)}, which finetune_tf does not know; "
-            f"known are: {', '.join(FAMILIES)}."
+            f"{where} has the model_type {shown(model_type)}, which finetune_tf does not "
+            f"support; supported are: {', '.join(FAMILIES)}."
         )
     return FAMILIES[model_type]

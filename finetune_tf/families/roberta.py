@@ -1,6 +1,7 @@
 """RoBERTa (Liu et al. 2019), XLM-RoBERTa (Conneau et al. 2020), CamemBERT (Martin et al. 2020).
 
-Positions count from behind the padding token, and the classifier brings its own pooler.
+Equal to `transformers.RobertaModel`, `XLMRobertaModel` and `CamembertModel` (arXiv:1907.11692,
+1911.02116, 1911.03894). Positions start at pad_token_id + 1; the classifier has its own pooler.
 """
 
 from dataclasses import replace
@@ -24,11 +25,11 @@ from finetune_tf.weights.table import Weight, linear, without
 
 
 def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
-    """The heads of RoBERTa and of what imitates it.
+    """Returns the heads of RoBERTa and of families with the same heads.
 
     Args:
-        config: Complete.
-        activation: Of the classifier's pooler.
+        config: Complete config.
+        activation: Activation of the classifier's pooler.
     """
     dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
     pooler = partial(
@@ -37,9 +38,9 @@ def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
         initializer_range=config["initializer_range"],
         name="pooler",
     )
-    of_classifiers = partial(pooler, activation=activation, dropout=dropout)
+    classifier_pooler = partial(pooler, activation=activation, dropout=dropout)
     return {
-        "text-classification": Head(classifier_weights(), dropout, of_classifiers),
+        "text-classification": Head(classifier_weights(), dropout, classifier_pooler),
         "token-classification": Head(linear("classifier", "classifier/dense"), dropout),
         "question-answering": Head(linear("qa_outputs", "classifier/dense")),
         "fill-mask": Head(
@@ -52,7 +53,7 @@ def roberta_heads(config: dict, activation: str = "tanh") -> dict[str, Head]:
 
 
 def classifier_weights() -> list[Weight]:
-    """Rows of a classifier that has its pooler inside."""
+    """Returns the rows of a classifier module that contains its own pooler."""
     return [
         *linear("classifier.dense", "pooler/dense"),
         *linear("classifier.out_proj", "classifier/dense"),
@@ -64,20 +65,20 @@ def _backbone(config: dict, dtype: Any) -> Backbone:
 
 
 def _weights(config: dict) -> list[Weight]:
-    """BERT's table; the pooler of a bare model is not the one that classifiers use."""
+    """Returns BERT's table without the pooler of the bare model, which classifiers do not use."""
     return without(bert_weights(config), "pooler")
 
 
-def positions_left(config: dict) -> int:
-    """Positions up to the padding token's are never used."""
+def usable_positions(config: dict) -> int:
+    """Returns the maximum length; position embeddings up to pad_token_id are never used."""
     return config["max_position_embeddings"] - config["pad_token_id"] - 1
 
 
 def _check(config: dict) -> None:
     check_heads(config)
-    if positions_left(config) < 1:
-        fitting = f"more than the pad_token_id + 1, {config['pad_token_id'] + 1}"
-        raise unsupported(config, "max_position_embeddings", fitting)
+    if usable_positions(config) < 1:
+        supported = f"more than the pad_token_id + 1, {config['pad_token_id'] + 1}"
+        raise unsupported(config, "max_position_embeddings", supported)
 
 
 ROBERTA = replace(
@@ -86,11 +87,11 @@ ROBERTA = replace(
     class_prefix="Roberta",
     tensor_prefix="roberta",
     defaults={**DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
-    rules={**RULES, "pad_token_id": values.TOKEN},  # positions are counted from it
+    rules={**RULES, "pad_token_id": values.TOKEN_ID},  # positions start behind it
     backbone=_backbone,
     weights=_weights,
     heads=roberta_heads,
-    max_length=positions_left,
+    max_length=usable_positions,
     check=_check,
 )
 XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_prefix="XLMRoberta")

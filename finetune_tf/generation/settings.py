@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from finetune_tf.base.arguments import Number, check, shown
 from finetune_tf.errors import ArgumentError, CheckpointError
-from finetune_tf.families.config_values import OneOf, Rule, Shape
+from finetune_tf.families.config_values import OneOf, Predicate, Rule
 
 Stopping = bool | Literal["never"]
 
@@ -108,7 +108,7 @@ def _token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
 
 _COUNT = Number(1, whole=True, also=(None,))
 _FROM_0 = Number(0, whole=True, also=(None,))
-_TOKENS = Shape(
+_TOKENS = Predicate(
     "a token id, a list of them, or null",
     lambda value: (
         value is None

@@ -1,4 +1,4 @@
-"""The model class, and what it is loaded, saved, exported and run with."""
+"""The model class, and loading, saving, exporting and running models."""
 
 from finetune_tf.model.finetune_model import FineTuneModel
 

@@ -1,4 +1,4 @@
-"""A model that looks at what it is given, and says what a clone of it lacks."""
+"""A model class that validates its inputs and targets before they are used."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,45 +16,47 @@ from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.weighted import WeightedModel
 from finetune_tf.training.similarity_loss import PairSimilarity
 
-# Attributes that read a model's record; a clone of the graph has none.
-_READ_INFO = ("task", "labels", "config", "tokenizer", "max_length", "kind")
+# Properties that read `info`, which a clone of the graph does not have.
+_INFO_PROPERTIES = ("task", "labels", "config", "tokenizer", "max_length", "kind")
 
 
 class CheckedModel(WeightedModel):
-    """Refuses inputs and targets whose numbers would be read as others."""
+    """Rejects inputs and targets with invalid values, such as ids outside of the vocabulary."""
 
     info: ModelInfo
 
     def __getattr__(self, name: str) -> Any:
-        """Python's hook for what is missing: `info`, and what reads it, of a clone.
+        """Explains why `info`, and properties that read it, are missing from a cloned model.
 
         Raises:
-            UnknownModelError: If the model was not made by this library.
+            UnknownModelError: If the model was created by `keras.models.clone_model`.
+            AttributeError: If any other attribute is missing.
         """
-        if "info" not in self.__dict__ and (name == "info" or name in _READ_INFO):
+        if "info" not in self.__dict__ and (name == "info" or name in _INFO_PROPERTIES):
             raise UnknownModelError(
-                f"The model has no {name}: keras.models.clone_model copies the layers alone, so "
-                "labels, config, task and what is frozen are lost. Copy it whole: copy = "
-                "type(model).from_config(model.get_config()); "
+                f"The model has no {name}: keras.models.clone_model copies only the layers, so "
+                "labels, config, task and frozen variables are lost. Copy the complete model "
+                "instead: copy = type(model).from_config(model.get_config()); "
                 "copy.set_weights(model.get_weights())."
             )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
-    def _positions(self) -> int:
+    def _max_positions(self) -> int:
         return FAMILIES[self.config["model_type"]].max_length(self.config)
 
     def _complete_inputs(self, inputs: Any) -> dict:
-        # A clone that Keras made of the graph alone knows nothing of itself.
-        known = hasattr(self, "info")
-        limit = self._positions if known else None
-        sizes = sizes_of(self.config) if known else None
+        # A clone of the graph has no `info`, so limits and sizes are unknown.
+        has_info = hasattr(self, "info")
+        limit = self._max_positions if has_info else None
+        sizes = sizes_of(self.config) if has_info else None
         return complete(inputs, inputs_struct(self), limit, sizes)
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras's hook; of several devices it is given the mean of their batches.
+        """Overrides the Keras hook that builds the model from the shapes of a batch.
 
-        The mean of whole numbers is float64, which only stands for their shape here.
+        With several devices, Keras passes the mean of their batches. The mean of integers has the
+        dtype float64; only its shape matters here, so it is cast back.
         """
         if data_batch is not None:
             data_batch = keras.tree.map_structure(
@@ -63,56 +65,57 @@ class CheckedModel(WeightedModel):
         super()._symbolic_build(iterator, data_batch)
 
     def train_step(self, *args: Any) -> Any:
-        """Keras's hook; with JAX the state comes first."""
+        """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
         return super().train_step(*state, self.checked_batch(data))
 
     def test_step(self, *args: Any) -> Any:
-        """Keras's hook; with JAX the state comes first."""
+        """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
         return super().test_step(*state, self.checked_batch(data))
 
     def predict_step(self, *args: Any) -> Any:
-        """Keras's hook; with JAX the state comes first."""
+        """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
         inputs = keras.utils.unpack_x_y_sample_weight(data)[0]
         return super().predict_step(*state, self.checked_batch((inputs,)))
 
     def checked_batch(self, data: Any) -> Any:
-        """A batch of a step, whose numbers the model and the loss take; see `values.asserting`.
+        """Returns the batch of a step with assertions on its values; see `values.asserting`.
 
         Args:
-            data: Inputs, and targets and weights beside them.
+            data: The inputs, or a tuple of inputs, targets and weights.
 
         Raises:
-            FinetuneError: If a number is wrong, and the step runs eagerly.
+            FinetuneError: If a value is invalid and the step runs eagerly.
         """
-        # Sizes first: TensorFlow takes it for granted that they fit where it simplifies the rest.
+        # Sizes first: TensorFlow's graph optimizer assumes that they match.
         if hasattr(self, "info"):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
             pairs = isinstance(self.loss, PairSimilarity)  # a pair is two rows
             with asserting() as assertions:
                 targets = None if pairs else targets_of(x, y)
-                check_sizes(x, targets, None if pairs else weights, self._positions)
+                check_sizes(x, targets, None if pairs else weights, self._max_positions)
             data = after(assertions, data)
         with asserting() as assertions:
-            self._checked(*keras.utils.unpack_x_y_sample_weight(data))
+            self._validated(*keras.utils.unpack_x_y_sample_weight(data))
         return after(assertions, data)
 
     def check_inputs(self, inputs: Any) -> None:
-        """Checks the numbers of inputs: whole, and such that the model has them.
+        """Checks that input values are integers within the range of their embedding tables.
 
         Args:
-            inputs: Ids, or a dict with them, `attention_mask` and `token_type_ids`.
+            inputs: Token ids, or a dict with `input_ids` and optionally `attention_mask` and
+                `token_type_ids`.
 
         Raises:
-            ModelError: If one is not.
+            ModelError: If a value is not an integer or outside of its range.
         """
-        if hasattr(self, "info"):  # a clone that Keras made of the graph alone knows no sizes
+        if hasattr(self, "info"):  # for a clone of the graph, the sizes are unknown
             check_values(inputs, sizes_of(self.config))
 
-    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Arrays are looked at before Keras traces a step, and in the step all batches are."""
+    def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Checks arrays before Keras traces a step; in the step, all batches are checked."""
         if isinstance(x, Mapping) or hasattr(x, "shape"):
             self.check_inputs(x)
-        return super()._checked(x, y, weights)
+        return super()._validated(x, y, weights)

@@ -1,4 +1,4 @@
-"""A Keras model whose errors say what is wrong with what it was given, in fit and elsewhere."""
+"""A Keras model with clear error messages for invalid data in all methods."""
 
 import inspect
 from typing import Any
@@ -11,61 +11,72 @@ from finetune_tf.model.checked import CheckedModel
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import renew_training
 
-# Keras's parameters, the first ones being self, x and y.
+# The parameters of Keras's `evaluate`; the first ones are self, x and y.
 _EVALUATE = tuple(inspect.signature(keras.Model.evaluate).parameters)
 
 
 class ExplainedModel(CheckedModel):
-    """Explains in `evaluate`, `predict` and the calls on one batch what `fit` explains, too.
+    """Adds to `evaluate`, `predict` and the methods on one batch the checks that `fit` has.
 
-    - `Examples` and texts are refused with the line that encodes them;
-    - labels outside of the outputs, and memory that runs out, are told as such;
+    - `Examples` and texts are rejected with a message that shows how to encode them;
+    - labels outside of the range of the outputs, and a lack of memory, raise clear errors;
     - a loss that is NaN or infinite is an error;
-    - a model that nobody compiled is compiled with its preset;
-    - `trainable` counts from the next call on.
+    - a model that is not compiled is compiled with its preset;
+    - changes of `trainable` take effect in the next call.
     """
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's evaluate; compiles with the preset first, where nobody has compiled.
+        """Computes loss and metrics, as Keras's `evaluate`.
+
+        A model that is not compiled is compiled with its preset first.
 
         Args:
-            x: As in Keras; usually what `Examples.batches` gives.
+            x: As in Keras; usually the result of `Examples.batches`.
             y: As in Keras.
             *args: As in Keras.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras; `class_weight` is accepted as in `fit`.
 
         Returns:
             Loss and metrics, as in Keras.
 
         Raises:
-            DataTypeError: If `x` are `Examples` or texts.
-            DataError: If there are no labels, or one is beyond the outputs.
+            DataTypeError: If `x` contains `Examples` or texts.
+            DataError: If there are no labels, or a label is outside of the range of the outputs.
             ModelError: If memory runs out, or the loss is NaN or infinite.
+
+        Example:
+            >>> results = model.evaluate(test.batches(model), verbose=0, return_dict=True)
+            >>> sorted(results)
+            ['accuracy', 'loss']
         """
-        if "_use_cached_eval_dataset" in kwargs:  # Keras's fit asks, which looks by itself
+        if "_use_cached_eval_dataset" in kwargs:  # called by Keras's `fit`, which checks the data
             return super().evaluate(x, y, *args, **kwargs)
         kwargs = by_name("evaluate", _EVALUATE[3:], args, kwargs)
         check_call(keras.Model.evaluate, x, y, **kwargs)
-        self._prepare("evaluate", x)
+        self._check_and_compile("evaluate", x)
         with fit_errors.explaining():
             logs = super().evaluate(x, y, **kwargs)
         fit_errors.check_loss(self, "evaluate", logs)
         return logs
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keras's predict.
+        """Computes the logits of batches, as Keras's `predict`; see `ft.predict` for texts.
 
         Args:
-            x: As in Keras; usually what `Examples.batches` gives. For texts there is `ft.predict`.
+            x: As in Keras; usually the result of `Examples.batches`.
             *args: As in Keras.
             **kwargs: As in Keras.
 
         Returns:
-            Logits of all rows.
+            The logits of all rows, a NumPy array in float32.
 
         Raises:
-            DataTypeError: If `x` are `Examples` or texts.
+            DataTypeError: If `x` contains `Examples` or texts.
             ModelError: If memory runs out.
+
+        Example:
+            >>> model.predict({"input_ids": np.array([[2, 5, 3], [2, 6, 3]])}, verbose=0).shape
+            (2, 2)
         """
         check_call(keras.Model.predict, x, *args, **kwargs)
         fit_errors.check_data("predict", x)
@@ -73,27 +84,27 @@ class ExplainedModel(CheckedModel):
             return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's train_on_batch: one step; arguments, result and errors as for `evaluate`."""
+        """Runs one training step; arguments, result and errors are as for `evaluate`."""
         return self._on_batch("train_on_batch", super().train_on_batch, x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's test_on_batch; arguments, result and errors as for `evaluate`."""
+        """Evaluates one batch; arguments, result and errors are as for `evaluate`."""
         return self._on_batch("test_on_batch", super().test_on_batch, x, y, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Keras's predict_on_batch; argument, result and errors as for `predict`."""
+        """Returns the logits of one batch; argument and errors are as for `predict`."""
         fit_errors.check_data("predict_on_batch", x)
         with fit_errors.explaining():
             return super().predict_on_batch(unwrapped(x))
 
     def _on_batch(self, call: str, run: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-        self._prepare(call, x)
+        self._check_and_compile(call, x)
         with fit_errors.explaining():
             logs = run(unwrapped(x), unwrapped(y), *args, **kwargs)
         fit_errors.check_loss(self, call, logs)
         return logs
 
-    def _prepare(self, call: str, x: Any) -> None:
+    def _check_and_compile(self, call: str, x: Any) -> None:
         fit_errors.check_data(call, x)
         if getattr(self, "optimizer", None) is None and not self.compiled:
             self.compile()

@@ -1,4 +1,4 @@
-"""`export`: a model as a graph that runs without finetune_tf and without Keras, for serving."""
+"""Export for serving: a graph that runs without finetune_tf and without Keras."""
 
 import errno
 import re
@@ -17,21 +17,21 @@ from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
 
 FORMATS = ("tf_saved_model", "openvino")
-# The name under which Hugging Face's serving classes (optimum) look for it.
+# The file name that Hugging Face's serving classes (optimum) expect.
 OPENVINO_FILE = "openvino_model.xml"
 _STALE = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino_model")
 
 
 def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Path:
-    """Writes a model's forward pass for serving, with config and tokenizer beside it.
+    """Writes a model's forward pass for serving, with its config and tokenizer.
 
-    The graph takes the model's inputs, int32 (batch, length) each, all of them needed, and gives
-    what `Task.named` calls its outputs, float32. It computes in float32 whatever the model was
-    trained in; engines choose a lower precision themselves.
+    The graph requires all inputs of the model, int32 (batch, length) each, and returns the outputs
+    by the names of `Task.named`, in float32. It computes in float32 regardless of the dtype of the
+    model; inference engines choose a lower precision themselves.
 
     Args:
         model: A FineTuneModel.
-        folder: Made or replaced as a whole; other files that stand in it, such as a checkpoint,
+        folder: The folder, created or replaced atomically; other files in it, such as a checkpoint,
             are kept.
         format: "tf_saved_model", for TensorFlow and TensorFlow Serving (signature
             "serving_default"); or "openvino", for CPUs (the extra `finetune-tf[openvino]`).
@@ -40,38 +40,38 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
         The folder, absolute.
 
     Raises:
-        ModelError: If there is no such format, its package is missing, Keras runs on another
-            backend than TensorFlow, or a weight is NaN or infinite.
+        ModelError: If the format is unknown, its package is missing, the Keras backend is not
+            TensorFlow, or a weight is NaN or infinite.
         CheckpointError: If the folder cannot be written.
     """
     if format not in FORMATS:
         raise ModelError(
-            f"A model is exported as one of {', '.join(FORMATS)}, found {format!r}. For ONNX, "
-            "save_pretrained and export the checkpoint with Hugging Face's optimum."
+            f"The format must be one of {', '.join(FORMATS)}, found {format!r}. For ONNX, write a "
+            "checkpoint with save_pretrained and export it with Hugging Face's optimum."
         )
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"export needs KERAS_BACKEND=tensorflow, found {keras.backend.backend()}. Save the "
-            "model with save_pretrained and load it on TensorFlow."
+            "model with save_pretrained and load it with the TensorFlow backend."
         )
     refuse_ruined(model, "Exporting")
     say_if_untrained(model)
     openvino = _openvino() if format == "openvino" else None
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)
-    with unfinished_folder(folder, _STALE) as beside:
-        write_config(model, beside)
+    with unfinished_folder(folder, _STALE) as unfinished:
+        write_config(model, unfinished)
         if tokenizer is not None:
-            tokenizer.save_pretrained(beside)
+            tokenizer.save_pretrained(unfinished)
         if openvino is None:
-            _write_saved_model(model, beside)
+            _write_saved_model(model, unfinished)
         else:
-            with tempfile.TemporaryDirectory() as between:
-                _write_saved_model(model, Path(between))
-                graph = openvino.convert_model(between)
+            with tempfile.TemporaryDirectory() as saved_model:
+                _write_saved_model(model, Path(saved_model))
+                graph = openvino.convert_model(saved_model)
             try:
-                openvino.save_model(graph, beside / OPENVINO_FILE, compress_to_fp16=False)
-            except RuntimeError as error:  # its name for a full disk, among others
+                openvino.save_model(graph, unfinished / OPENVINO_FILE, compress_to_fp16=False)
+            except RuntimeError as error:  # OpenVINO raises it for a full disk, among others
                 raise OSError(errno.EIO, str(error)) from None
     say(f"Exported {folder} as {format}.")
     return folder
@@ -103,12 +103,12 @@ def _write_saved_model(model: Any, folder: Path) -> None:
     archive.add_endpoint("serve", serve, input_signature=[signature])
     try:
         archive.write_out(folder, verbose=False)
-    except tf.errors.OpError as error:  # TensorFlow's names for a full disk, among others
+    except tf.errors.OpError as error:  # TensorFlow raises it for a full disk, among others
         raise OSError(errno.EIO, re.sub(r"{{.*?}} ", "", error.message)) from None
 
 
 def _in_float32(model: Any) -> Any:
-    """The model, or if it computes in another type a copy that does not."""
+    """Returns the model, or a float32 copy if it computes in another dtype."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     copy = type(model).from_config(_without_policies(model.get_config()))
@@ -117,7 +117,7 @@ def _in_float32(model: Any) -> Any:
 
 
 def _without_policies(config: Any) -> Any:
-    """A Keras config in which every dtype policy is float32."""
+    """Returns a Keras config with all dtype policies replaced by float32."""
     if isinstance(config, dict):
         if "Policy" in str(config.get("class_name")):
             return "float32"

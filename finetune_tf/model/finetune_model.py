@@ -1,4 +1,4 @@
-"""The one model class: a Functional Keras model that knows its stages, task and checkpoint."""
+"""The model class: a Functional Keras model with stages, a task, labels and a tokenizer."""
 
 import contextlib
 import inspect
@@ -13,7 +13,7 @@ from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.checkpoints.return_tensors import own
+from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
@@ -40,47 +40,54 @@ from finetune_tf.training.freezing import (
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
 from finetune_tf.training.schedules import schedule_of
 
-# Keras's parameters, the first ones being self and x.
+# The parameters of Keras's `fit`; the first ones are self and x.
 _FIT = tuple(inspect.signature(keras.Model.fit).parameters)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class FineTuneModel(ExplainedModel):
-    """A Keras model made of a checkpoint and a task; `ft.load` makes it.
+    """A Keras model of a checkpoint and a task, created by `ft.load`.
 
-    It is a Functional model with inputs `input_ids`, `token_type_ids` and `attention_mask`
-    (batch, length) and logits (batch, labels) in float32 as output, so everything Keras does
-    with models works. On top of that:
+    It is a Functional model with the inputs `input_ids`, `token_type_ids` and `attention_mask`
+    (batch, length) and with logits (batch, labels) in float32 as output, so all features of Keras
+    models are available. In addition:
 
-    - all inputs but `input_ids` may be left out, and unknown ones raise;
-    - encodings of tokenizers are taken as they are, and labels may stand among the inputs;
-    - `compile()` without arguments takes the preset of the task;
-    - freezing takes effect whenever it happens;
-    - `.keras` files bring labels, config, tokenizer and frozen variables back.
+    - all inputs except `input_ids` are optional, and unknown inputs raise an error;
+    - encodings of tokenizers are accepted, and labels may be among the inputs;
+    - `compile()` without arguments uses the preset of the task;
+    - freezing takes effect at any time, even during a fit;
+    - `.keras` files restore labels, config, tokenizer and frozen variables.
 
-    It has no constructor of its own because Keras revives it as a Functional model.
+    The class has no constructor of its own, because Keras deserializes it as a Functional model.
+
+    Example:
+        >>> model = ft.load(checkpoint, labels=train.labels)
+        >>> model.compile()
+        >>> history = model.fit(train.batches(model, batch_size=4), verbose=0)
+        >>> tuple(model({"input_ids": np.array([[2, 5, 3]])}).shape)
+        (1, 2)
     """
 
     info: ModelInfo
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages, from embeddings to head."""
+        """The stages of the model, from the embeddings to the head."""
         return stages_module.stages(self)
 
     @property
     def task(self) -> Task:
-        """What the model is for, with its labels."""
+        """The task of the model, with its labels."""
         return get_task(self.info.task, self.info.labels)
 
     @property
     def labels(self) -> Labels | None:
-        """Names of the outputs, in the order of the logits; None where they have none."""
+        """The names of the outputs, in the order of the logits, or None if they have no names."""
         return self.info.labels
 
     @property
     def config(self) -> Config:
-        """The Hugging Face config; its keys are attributes, too."""
+        """The Hugging Face config, a dict whose keys are also attributes."""
         return self.info.config
 
     @property
@@ -97,48 +104,52 @@ class FineTuneModel(ExplainedModel):
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = own(tokenizer)
+        self._tokenizer = add_tensorflow_support(tokenizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keras's, but `model.trainable = True` thaws what was frozen by itself, too.
+        """Sets an attribute, with special cases for `trainable`, `optimizer` and `tokenizer`.
 
-        An optimizer is given whole gradients, wherever it comes from.
+        `model.trainable = True` also unfreezes layers and variables that were frozen individually.
+        Any optimizer is made to sum gradients over devices and repeated tokens.
         """
         if name == "trainable":
             set_trainable(self, value)
             return
         if name == "optimizer" and isinstance(value, keras.optimizers.Optimizer):
             give_whole_gradients(value)
-        if name == "tokenizer":  # Keras would ask for the old one, and there may be none
+        if name == "tokenizer":  # Keras would read the old value, which may not exist
             FineTuneModel.tokenizer.fset(self, value)
             return
         super().__setattr__(name, value)
 
     @property
     def max_length(self) -> int:
-        """How many tokens a text may have, special ones included."""
-        limits = (self._positions, self.tokenizer.model_max_length, self.info.max_length)
+        """The maximum number of tokens of a text, including special tokens."""
+        limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Logits (batch, labels) in float32.
+        """Computes the logits.
 
         Args:
             inputs: `input_ids` (batch, length), or a dict with it and optionally
-                `attention_mask` (default: all ones) and `token_type_ids` (default: zeros).
+                `attention_mask` (by default all ones) and `token_type_ids` (by default zeros).
             *args: As in Keras.
-            **kwargs: As in Keras: `training` for example.
+            **kwargs: As in Keras, for example `training`.
+
+        Returns:
+            Logits (batch, labels) in float32.
 
         Raises:
-            ModelError: If an input is unknown, `input_ids` is missing, or too long.
+            ModelError: If an input is unknown, `input_ids` is missing, or a sequence is too long.
         """
         return super().__call__(self._complete_inputs(inputs), *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Keras's hook; stateless calls arrive here without passing `__call__`.
+        """Overrides the Keras hook; stateless calls of the model do not pass through `__call__`.
 
-        `training` has to stand in the signature: Keras's `fit` looks for it there, and trains
-        without dropout where it finds none.
+        `training` must be in the signature: Keras's `fit` inspects the signature, and trains
+        without dropout if the parameter is missing.
         """
         return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
@@ -146,21 +157,26 @@ class FineTuneModel(ExplainedModel):
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
-        """Keras's compile, with the task's preset for what is left out.
+        """Compiles the model as in Keras; missing arguments are taken from the task's preset.
 
-        Losses given by name are taken on logits; an optimizer given by name gets the rate
-        "auto". What is decided here is said in one line each.
+        A loss given by name is computed from logits, and an optimizer given by name gets the
+        learning rate "auto". Each such decision is printed.
 
         Args:
-            optimizer: Optimizer or name; by default AdamW with the rate "auto".
-            loss: Loss or name; by default the task's.
-            metrics: As in Keras; with no loss given, the task's.
-            **kwargs: As in Keras; but with TensorFlow `jit_compile` is False by default, on GPUs
-                too, because compiling the whole model takes most of a minute for each length of
-                batches. It pays in long trainings at one length.
+            optimizer: An optimizer or its name; by default AdamW with the learning rate "auto".
+            loss: A loss or its name; by default that of the task.
+            metrics: As in Keras; if no loss is given either, by default those of the task.
+            **kwargs: As in Keras, except that with TensorFlow `jit_compile` is False by default,
+                even on GPUs: XLA compilation of the model takes up to a minute for each sequence
+                length. It is worthwhile for long trainings with a single length.
 
         Raises:
             ModelError: If the loss or a metric does not fit the labels.
+
+        Example:
+            >>> model.compile(keras.optimizers.Adam(2e-5), metrics=["accuracy"])
+            >>> type(model.loss).__name__
+            'SparseCategoricalCrossentropy'
         """
         if "steps_per_execution" in kwargs:
             check(**{"keras.steps_per_execution": kwargs["steps_per_execution"]})
@@ -172,27 +188,36 @@ class FineTuneModel(ExplainedModel):
             kwargs.setdefault("jit_compile", False)
             devices = self.distribute_strategy.num_replicas_in_sync
             check_devices(resolved["optimizer"], devices, **kwargs)
-        # Keras keeps those of an earlier compile where it is given None.
+        # With None, Keras would keep the metrics of an earlier call of `compile`.
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
 
     @names_checked(also=inspect.signature(keras.Model.fit).parameters)
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
-        """Keras's fit; binds the preset's schedule and notes what was done.
+        """Trains the model as in Keras, binds the schedule of the preset, and records the fit.
+
+        A model that is not compiled is compiled with its preset first.
 
         Args:
-            x: As in Keras, or a tokenizer's encoding; usually what `Examples.batches` gives.
+            x: As in Keras, or an encoding of a tokenizer; usually the result of
+                `Examples.batches`.
             *args: As in Keras.
             callbacks: As in Keras.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras. The keys of `class_weight` may be label names.
 
         Returns:
-            Keras's History.
+            Keras's History object.
 
         Raises:
-            DataTypeError: If `x` are `Examples` or texts instead of batches.
-            DataError: If there are no labels, or one is beyond the model's outputs.
-            ModelError: If memory runs out; the message says what to reduce.
+            DataTypeError: If `x` contains `Examples` or texts instead of batches.
+            DataError: If there are no labels, or a label is outside of the range of the outputs.
+            ModelError: If memory runs out, or the loss is NaN or infinite.
+
+        Example:
+            >>> batches = train.batches(model, batch_size=4, shuffle=True)
+            >>> history = model.fit(batches, epochs=2, class_weight={"bad": 2.0}, verbose=0)
+            >>> len(history.history["loss"])
+            2
         """
         kwargs = by_name("fit", _FIT[2:], args, kwargs)
         y, callbacks = kwargs.pop("y", None), kwargs.pop("callbacks", callbacks)
@@ -201,21 +226,21 @@ class FineTuneModel(ExplainedModel):
         if getattr(self, "optimizer", None) is None:
             self.compile()
         fit_errors.check_rate_setters(self.optimizer, callbacks)
-        compiling.check_rate(self, self.optimizer)  # what learns may have changed since compile
+        # The trainable variables may have changed since `compile`.
+        compiling.check_rate(self, self.optimizer)
         renew_training(self)
         build_optimizer(self)
         kernels.keep_buffers()
         if hasattr(x, "element_spec") or hasattr(x, "__next__"):
-            kwargs.setdefault(
-                "shuffle", False
-            )  # datasets and generators have their order; Keras warns
+            # Keras cannot shuffle datasets and generators, and warns if asked to.
+            kwargs.setdefault("shuffle", False)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            mine = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-            mine = [callback for callback in mine if callback is not None]
-            callbacks = [*mine, *self._own_callbacks(mine, kwargs.get("initial_epoch", 0))]
+            given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+            given = [callback for callback in given if callback is not None]
+            callbacks = [*given, *self._own_callbacks(given, kwargs.get("initial_epoch", 0))]
         with fit_errors.explaining():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
-        self._note_fit(history)
+        self._record_fit(history)
         return history
 
     def save_pretrained(
@@ -226,24 +251,30 @@ class FineTuneModel(ExplainedModel):
         max_shard_size: int | str = "5GB",
         **card: str,
     ) -> Path:
-        """Writes the model as a Hugging Face checkpoint that PyTorch opens too.
+        """Writes the model as a Hugging Face checkpoint, which PyTorch can load as well.
 
         Args:
-            folder: Made or replaced as a whole; an interrupted save leaves what was there.
-            dtype: "float32", "float16" or "bfloat16": the type of numbers of the written weights.
-                By default the one that the checkpoint's own file had.
-            max_shard_size: Bytes above which the weights are written in several files with an
-                index, as transformers does; a number, or a text such as "500MB".
-            **card: More lines for the model card, such as `data="SST-2"`.
+            folder: The folder, created or replaced atomically: if saving is interrupted, its old
+                content remains.
+            dtype: The dtype of the written weights: "float32", "float16" or "bfloat16"; by default
+                that of the original checkpoint file.
+            max_shard_size: Maximum size of a weight file in bytes, as a number or a text such as
+                "500MB"; larger weights are split into several files with an index.
+            **card: Additional lines of the model card, such as `data="SST-2"`.
 
         Returns:
             The folder.
 
         Raises:
-            ArgumentError: If there is no such type of numbers, or no such size.
+            ArgumentError: If the dtype or the size is invalid.
             CheckpointError: If the folder cannot be written.
-            ModelError: If a weight is NaN or infinite, or too large for `dtype`; nothing is
-                written then.
+            ModelError: If a weight is NaN or infinite, or too large for `dtype`; then nothing is
+                written.
+
+        Example:
+            >>> folder = model.save_pretrained("my-model", dtype="bfloat16", data="reviews")
+            >>> ft.load(folder).labels == model.labels
+            True
         """
         return saving.save_pretrained(
             self, folder, dtype=dtype, max_shard_size=max_shard_size, **card
@@ -251,24 +282,37 @@ class FineTuneModel(ExplainedModel):
 
     @names_checked
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
-        """Saves the model and uploads it to the Hub; see `finetune_tf.model.saving.push_to_hub`.
+        """Saves the model and uploads it to the Hugging Face Hub.
 
         Args:
-            repo_id: "owner/name", made if it is not there.
-            private: Whether a new one is; by default as the owner's settings say.
-            token: As for huggingface_hub; by default that of the login.
+            repo_id: The repository, "owner/name", which is created if it does not exist.
+            private: Whether a new repository is private; by default as in the owner's settings.
+            token: The access token, as for huggingface_hub; by default that of the login.
+
+        Returns:
+            The commit information of huggingface_hub.
         """
         return saving.push_to_hub(self, repo_id, private, token)
 
     @names_checked
     def resize_token_embeddings(self, size: int) -> None:
-        """Makes room for tokens added to the tokenizer; see `finetune_tf.model.vocabulary.resize`.
+        """Changes the size of the vocabulary, for tokens that were added to the tokenizer.
 
         Args:
-            size: Of the vocabulary: `len(tokenizer)`.
+            size: The new size of the vocabulary, usually `len(model.tokenizer)`. New rows of the
+                embedding table are initialized randomly; surplus rows are removed at the end.
 
         Raises:
-            ModelError: If the model is compiled already.
+            ArgumentError: If the size is not a positive integer.
+            ModelError: If the model is already compiled.
+
+        Example:
+            >>> model = ft.load(checkpoint, labels=train.labels)
+            >>> model.tokenizer.add_tokens(["covid", "podcast"])
+            2
+            >>> model.resize_token_embeddings(len(model.tokenizer))
+            >>> model.config.vocab_size == len(model.tokenizer)
+            True
         """
         vocabulary.resize(self, size)
 
@@ -276,12 +320,12 @@ class FineTuneModel(ExplainedModel):
     def export(
         self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None
     ) -> Path:
-        """Writes the forward pass for serving; see `finetune_tf.model.exporting.export`.
+        """Writes the forward pass for serving, without finetune_tf and Keras.
 
         Args:
-            filepath: A folder, made or replaced as a whole; other files in it are kept.
-            format: "tf_saved_model" or "openvino".
-            verbose: As in Keras; with False nothing is said.
+            filepath: The folder, created or replaced atomically; other files in it are kept.
+            format: "tf_saved_model" for TensorFlow and TensorFlow Serving, or "openvino".
+            verbose: As in Keras; with False, nothing is printed.
 
         Returns:
             The folder.
@@ -289,18 +333,23 @@ class FineTuneModel(ExplainedModel):
         Raises:
             ModelError: If the format is unknown or its package is missing.
             CheckpointError: If the folder cannot be written.
+
+        Example:
+            >>> folder = model.export("serving")
+            >>> (folder / "saved_model.pb").exists()
+            True
         """
         with contextlib.nullcontext() if verbose in (None, True, 1) else messages.quiet():
             return exporting.export(self, filepath, format)
 
     def get_config(self) -> dict:
-        """Keras config, with `info` and the frozen variables."""
+        """Returns the Keras config, with `info` and the paths of the frozen variables."""
         frozen = [v.path for v in learnable_variables(self) if not v.trainable]
         return super().get_config() | {"info": self.info.to_dict(), "frozen": frozen}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FineTuneModel":
-        """Revives the model; Keras calls it before it builds the optimizer."""
+        """Creates the model from a config; Keras calls it before it builds the optimizer."""
         config = dict(config)
         info, frozen = config.pop("info"), set(config.pop("frozen"))
         model = super().from_config(config, custom_objects=custom_objects)
@@ -311,9 +360,9 @@ class FineTuneModel(ExplainedModel):
         return model
 
     def compile_from_config(self, config: dict) -> None:
-        """Keras's hook; a model with its own `compile` has to do it itself."""
+        """Overrides the Keras hook, as every model with a custom `compile` must."""
         if not hasattr(self, "info"):
-            _ = self.task  # says what a clone lacks
+            _ = self.task  # raises the error that explains what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
@@ -323,17 +372,17 @@ class FineTuneModel(ExplainedModel):
         return count_parameters(self)
 
     def _own_callbacks(self, given: list, initial_epoch: int) -> list:
-        """What a fit needs besides the callbacks that it was given."""
-        ours = [FollowTrainable(), BindSchedule(initial_epoch, given)]
+        """Returns the callbacks of this library that a fit needs, besides the given ones."""
+        own_callbacks = [FollowTrainable(), BindSchedule(initial_epoch, given)]
         if getattr(self.optimizer, "gradient_accumulation_steps", None):
-            ours.append(ApplyLeftover())
+            own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
-            ours.append(StopAtNonFiniteLoss())
-        return ours
+            own_callbacks.append(StopAtNonFiniteLoss())
+        return own_callbacks
 
-    def _note_fit(self, history: Any) -> None:
+    def _record_fit(self, history: Any) -> None:
         optimizer = inner_optimizer(self.optimizer)
-        learning, total = self._parameters()
+        trainable, total = self._parameters()
         self.info.record.setdefault("fits", []).append(
             {
                 "epochs": len(history.epoch),
@@ -342,7 +391,7 @@ class FineTuneModel(ExplainedModel):
                 "learning_rate": str(
                     schedule_of(optimizer) or optimizer.get_config().get("learning_rate")
                 ),
-                "trained": f"{learning:,} of {total:,} parameters",
+                "trained": f"{trainable:,} of {total:,} parameters",
                 "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},
             }
         )

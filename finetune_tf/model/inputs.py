@@ -1,4 +1,4 @@
-"""What a model is called with, made complete: one dict of int32 tensors for each of its inputs."""
+"""Validation and completion of model inputs: a dict with one int32 tensor for each input."""
 
 import numbers
 from typing import Any
@@ -12,8 +12,8 @@ from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 from finetune_tf.training import fit_errors
 
-# What tokenizers and collators may add to their output and no model wants.
-_DROPPED = {
+# Keys in the output of tokenizers and collators that are not model inputs.
+_IGNORED_KEYS = {
     *LABELS,
     *ENDS,
     "special_tokens_mask",
@@ -24,29 +24,37 @@ _DROPPED = {
 }
 
 
-#: What the numbers of each input are, for messages.
-_MEANING = {
+#: Description of the values of each input, and advice for invalid values, for messages.
+_DESCRIPTIONS = {
     "input_ids": (
-        "the rows of the word table",
-        "Encode the texts with the model's own tokenizer, model.tokenizer; after adding words to "
+        "rows of the token embedding table",
+        "Encode the texts with the model's own tokenizer, model.tokenizer; after adding tokens to "
         "it, call model.resize_token_embeddings(len(model.tokenizer)).",
     ),
     "token_type_ids": (
-        "the segments that the model knows",
-        "Give those that the model's own tokenizer makes, or leave them out.",
+        "segment numbers of the model",
+        "Use those of the model's own tokenizer, or leave them out.",
     ),
     "attention_mask": (
         "1 for a token and 0 for padding",
-        "Write (mask != 0).astype('int32') if that is what it means.",
+        "Write (mask != 0).astype('int32') if other values mean a token.",
     ),
 }
 
 
 def sizes_of(config: Any) -> dict[str, int | None]:
-    """How many numbers, from 0 on, each input may have; None where the config does not say.
+    """Returns the number of valid values of each input, which start at 0.
 
     Args:
         config: A Hugging Face config.
+
+    Returns:
+        A dict by input; None if the config does not specify the number.
+
+    Example:
+        >>> from finetune_tf.model.inputs import sizes_of
+        >>> sizes_of({"vocab_size": 30522, "type_vocab_size": 2})
+        {'input_ids': 30522, 'token_type_ids': 2, 'attention_mask': 2}
     """
     return {
         "input_ids": config.get("vocab_size"),
@@ -56,40 +64,40 @@ def sizes_of(config: Any) -> dict[str, int | None]:
 
 
 def check_values(inputs: Any, sizes: dict[str, int | None]) -> None:
-    """Checks the numbers of inputs; see `values.check_range` about those of a traced step.
+    """Checks the values of inputs; see `values.check_range` for symbolic tensors.
 
     Args:
-        inputs: Ids (batch, length), or a dict with them.
-        sizes: How many numbers each may have, from 0 on.
+        inputs: Token ids (batch, length), or a dict of inputs.
+        sizes: The result of `sizes_of`.
 
     Raises:
-        ModelError: If numbers are no whole ones, or outside of their range.
+        ModelError: If values are not integers, or outside of their range.
     """
     named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
     for name in sizes:
         if name in named and hasattr(named[name], "shape"):
-            _check(name, named[name], sizes[name])
+            _check_input(name, named[name], sizes[name])
 
 
 def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
-    """Checks that all parts of a batch have as many rows, and no more tokens than positions.
+    """Checks the batch size of all parts of a batch, and the length of its token sequences.
 
     Args:
-        inputs: Ids (batch, length), or a dict with them.
-        targets: (batch, …), or None.
-        weights: (batch, …), or None.
-        limit: Tokens that the model has positions for.
+        inputs: Token ids (batch, length), or a dict of inputs.
+        targets: Targets (batch, …), or None.
+        weights: Sample weights (batch, …), or None.
+        limit: The maximum number of tokens, for which the model has positions.
 
     Raises:
-        DataError: If numbers of rows differ.
-        ModelError: If the rows are too long.
+        DataError: If the parts have different numbers of rows.
+        ModelError: If the token sequences are too long.
     """
     named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
     ids = named.get("input_ids")
     if getattr(ids, "shape", None) is None or len(ids.shape) != 2 or _is_composite(ids):
-        return  # `check_values` or `complete` says what is wrong
+        return  # `check_values` or `complete` raises an error
     texts, length = rows_of(ids), ops.shape(ids)[1]
-    parts = {name: value for name, value in named.items() if name in _MEANING}
+    parts = {name: value for name, value in named.items() if name in _DESCRIPTIONS}
     for name, value in {**parts, "targets": targets, "weights": weights}.items():
         if hasattr(value, "shape") and len(value.shape) and not _is_composite(value):
             message = (
@@ -101,47 +109,47 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
 
 
 def too_long(length: Any, limit: int) -> str:
-    """The message about texts that have more tokens than a model has positions.
+    """Returns the message for texts with more tokens than the model has positions.
 
     Args:
-        length: Tokens of the texts.
-        limit: Positions.
+        length: The number of tokens.
+        limit: The number of positions.
     """
     return (
-        f"The texts have {length} tokens, but the model has positions for {limit}. Cut "
-        "them: Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
+        f"The texts have {length} tokens, but the model has positions for {limit}. Truncate them: "
+        "use Examples.batches(model) or tokenizer(…, truncation=True)."
     )
 
 
-def _check(name: str, value: Any, size: int | None) -> None:
-    meaning, advice = _MEANING[name]
+def _check_input(name: str, value: Any, size: int | None) -> None:
+    description, advice = _DESCRIPTIONS[name]
     if _is_composite(value):
         raise ModelError(
-            f"{name} are (batch, length), padded to one length, found a {type(value).__name__}. "
-            "Write ids.to_tensor() and an attention_mask that is 0 for the padding, or let "
-            "ft.data.from_arrays(texts, labels).batches(model) do it."
+            f"{name} must have the shape (batch, length), padded to one length, found a "
+            f"{type(value).__name__}. Write ids.to_tensor() and an attention_mask that is 0 for "
+            "the padding, or use ft.data.from_arrays(texts, labels).batches(model)."
         )
     dtype = dtype_of(value)
     if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):
         symbolic = keras.utils.is_keras_tensor(value)
         how = "keras.Input(…, dtype='int32')" if symbolic else "values.astype('int32')"
         raise ModelError(
-            f"{name} are whole numbers, {meaning}, found {dtype or 'no numbers'}: a fraction would "
-            f"be cut off unseen. Give integers: {how}."
+            f"{name} must be integers, {description}, found {dtype or 'no numbers'}. Fractions "
+            f"would be truncated silently, so convert the values explicitly: {how}."
         )
     highest = 2**31 - 1 if size is None else size - 1
-    until = f", which are from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
-    message = f"{name} are {meaning}{until}, found {{found}}. {advice}"
+    bounds = f", from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
+    message = f"{name} must be {description}{bounds}, found {{found}}. {advice}"
     check_range(value, 0, highest, message, ModelError)
 
 
 def _is_composite(value: Any) -> bool:
-    """Whether it is one of TensorFlow's ragged or sparse tensors."""
+    """Returns whether a value is a ragged or sparse tensor of TensorFlow."""
     return hasattr(value, "to_tensor") or hasattr(value, "dense_shape")
 
 
 def _as_int32(value: Any) -> Any:
-    """A tensor of int32; a number beyond it becomes the last one there is, and not another id."""
+    """Converts to int32; values out of its range are clipped instead of wrapping around."""
     if concrete(value) is None and dtype_of(value) in ("int64", "uint32", "uint64"):
         value = ops.clip(value, -(2**31), 2**31 - 1)
     return ops.convert_to_tensor(value, dtype="int32")
@@ -153,41 +161,51 @@ def complete(
     limit: int | None,
     sizes: dict[str, int | None] | None = None,
 ) -> dict:
-    """Adds the mask and the token types that were left out, and refuses what no model takes.
+    """Validates inputs and adds the attention mask and token types if they are missing.
 
     Args:
-        inputs: Ids (batch, length), or a dict with them.
+        inputs: Token ids (batch, length), or a dict of inputs.
         known: The model's symbolic inputs by name.
-        limit: Tokens that the model has positions for; None where nobody knows.
-        sizes: As for `check_values`; None where nobody knows.
+        limit: The maximum number of tokens, or None if it is unknown.
+        sizes: As for `check_values`, or None if they are unknown.
+
+    Returns:
+        A dict of int32 tensors with all inputs of the model.
 
     Raises:
-        ModelError: If an input is unknown, `input_ids` is missing, or too long; or if numbers are
-            no whole ones, or outside of their range.
+        ModelError: If an input is unknown, `input_ids` is missing, a sequence is too long, or a
+            value is not an integer or outside of its range.
+
+    Example:
+        >>> from finetune_tf.model.inputs import complete
+        >>> known = dict(zip(("input_ids", "token_type_ids", "attention_mask"), "abc"))
+        >>> inputs = complete(np.array([[2, 7, 3]]), known, limit=512)
+        >>> {name: keras.ops.convert_to_numpy(ids).tolist() for name, ids in inputs.items()}
+        {'input_ids': [[2, 7, 3]], 'token_type_ids': [[0, 0, 0]], 'attention_mask': [[1, 1, 1]]}
     """
-    named = hasattr(inputs, "keys")
-    ids = inputs.get("input_ids") if named else inputs
-    listed = not named and isinstance(ids, list | tuple)
-    if listed and any(hasattr(part, "shape") for part in ids):
+    is_dict = hasattr(inputs, "keys")
+    ids = inputs.get("input_ids") if is_dict else inputs
+    is_list = not is_dict and isinstance(ids, list | tuple)
+    if is_list and any(hasattr(part, "shape") for part in ids):
         raise ModelError(
-            "The model takes its inputs by name, found a list of tensors. Write model("
+            "The model expects its inputs by name, found a list of tensors. Write model("
             "{'input_ids': ids, 'attention_mask': mask}), or model.export(folder) to serve it."
         )
-    if fit_errors.is_text(ids) or listed or isinstance(ids, numbers.Number):
+    if fit_errors.is_text(ids) or is_list or isinstance(ids, numbers.Number):
         raise ModelError(
-            "The model takes input_ids (batch, length) or a dict of inputs, found a "
+            "The model expects input_ids (batch, length) or a dict of inputs, found a "
             f"{type(ids).__name__}. For plain texts use ft.predict(model, texts)."
         )
-    if not named:
+    if not is_dict:
         inputs = {"input_ids": inputs}
-    given = {name: inputs[name] for name in inputs if name not in _DROPPED}
+    given = {name: inputs[name] for name in inputs if name not in _IGNORED_KEYS}
     given = {name: value for name, value in given.items() if value is not None}
     if "token_type_ids" not in known:
-        given.pop("token_type_ids", None)  # tokenizers give them to models without as well
+        given.pop("token_type_ids", None)  # tokenizers may return them for models without them
     unknown = sorted(given.keys() - known.keys())
     if unknown or "input_ids" not in given:
         raise ModelError(
-            f"The model takes the inputs {', '.join(known)} (only input_ids is needed), "
+            f"The model expects the inputs {', '.join(known)} (only input_ids is required), "
             f"found {', '.join(map(str, inputs)) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
         )
@@ -195,13 +213,13 @@ def complete(
         arrays = {n: v if hasattr(v, "shape") else np.asarray(v) for n, v in given.items()}
         check_values(arrays, sizes)
     given = {
-        # Keras refuses a mix of arrays and tensors.
+        # Keras does not accept a mix of arrays and tensors.
         name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
         for name, value in given.items()
     }
     mask = given.get("attention_mask")
     if mask is not None and concrete(mask) is None and not keras.utils.is_keras_tensor(mask):
-        # Nobody sees the numbers of a traced step: what is not 0 there means a token.
+        # Values of a symbolic mask cannot be checked here; any value but 0 means a token.
         given["attention_mask"] = ops.cast(ops.not_equal(mask, 0), "int32")
     ids = given["input_ids"]
     for name, value in given.items():
@@ -210,12 +228,13 @@ def complete(
             for pair in zip(value.shape, ids.shape, strict=False)
         ):
             raise ModelError(
-                f"{name} has the shape {tuple(value.shape)}, but inputs are (batch, length), all "
-                f"of one length; input_ids has {tuple(ids.shape)}. Write ids[None] for one text."
+                f"{name} has the shape {tuple(value.shape)}, but inputs must be (batch, length) "
+                f"with the same length; input_ids has {tuple(ids.shape)}. Write ids[None] for a "
+                "single text."
             )
     length = ids.shape[-1]
     if limit is not None and length is not None and length > limit:
-        # Positions beyond the table fail late on a CPU and in silence on a GPU.
+        # Positions outside of the table raise a late error on a CPU and none on a GPU.
         raise ModelError(too_long(length, limit))
     if "attention_mask" not in given:
         given["attention_mask"] = ops.ones_like(ids, dtype="int32")

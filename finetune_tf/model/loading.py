@@ -1,4 +1,4 @@
-"""`load`: a checkpoint and a task make a Keras model."""
+"""`load`: creates a Keras model from a checkpoint and a task."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,48 +45,54 @@ def load(
 ) -> FineTuneModel:
     """Loads a Hugging Face checkpoint as a Keras model for a task.
 
-    Says in one line what was filled, what is new and what was left unused. A trained head is
-    loaded when the labels fit it.
+    Prints which variables were filled from the checkpoint, which ones are new, and which tensors
+    were not used. A trained head is loaded if it fits the labels.
 
     Args:
-        checkpoint: A folder, or a Hub id such as "bert-base-uncased"; a file with weights, which
-            needs `config` if no config.json stands beside it; or the content of a config.json, for
-            a model with random weights.
-        task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`. By default the one
-            that the checkpoint was trained for, which is said with the reason; a pretrained one
-            becomes a text classifier with a new head, above all where labels are given.
-        labels: Names of the outputs in order (`train.labels` of your data), by number as in a
-            config's id2label, or how many. By default those of the checkpoint. One label means a
-            number (regression).
-        problem_type: "single_label_classification", "multi_label_classification" or
-            "regression"; by default what the labels or the checkpoint say.
-        pooling: For tasks about whole texts, how a text becomes one vector. "pooler" is the
-            family's own, "cls" the first token, "mean" the average over tokens; "auto" is what
-            the checkpoint was trained with.
-        dropout: Replaces every dropout rate of the config.
-        dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 where
-            the device has units for it, else float32. By default the global one.
-            Logits are float32 always. A model in float32 turns TensorFloat-32 off in this process,
-            because PyTorch does without it.
+        checkpoint: A folder; a Hub id such as "bert-base-uncased"; a file with weights, which
+            requires `config` if there is no config.json next to it; or the content of a
+            config.json, for a model with random weights.
+        task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`. By default, the task
+            that the checkpoint was trained for, which is printed with the reason. For a pretrained
+            checkpoint, the default is text classification with a new head.
+        labels: The names of the outputs in order (such as `train.labels`), a dict from index to
+            name as `id2label` of a config, or the number of labels; by default those of the
+            checkpoint. A single label means regression.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression";
+            by default as defined by the labels or the checkpoint.
+        pooling: For tasks on whole texts, how a text becomes one vector: "pooler" is that of the
+            model family, "cls" the first token, "mean" the average over the tokens, and "auto"
+            that of the checkpoint.
+        dropout: Replaces all dropout rates of the config.
+        dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 on
+            hardware with native support for it, otherwise float32. By default, the global policy.
+            Logits are always float32. Loading a float32 model disables TensorFloat-32 in this
+            process, because PyTorch does not use it either.
         revision: Branch, tag or commit on the Hub.
-        cache_dir: Where downloads are kept; by default where huggingface_hub keeps them.
+        cache_dir: Folder for downloads; by default that of huggingface_hub.
         config: Keys that replace those of config.json.
-        new_head: Replaces a trained head instead of loading it.
-        gradient_checkpointing: Computes the inside of every block again for its gradient instead
-            of keeping it: about a third more time a step, and far less memory.
-        model_class: A subclass of FineTuneModel to make.
+        new_head: Whether to replace a trained head instead of loading it.
+        gradient_checkpointing: Whether to rematerialize the activations inside of blocks in the
+            backward pass (Chen et al. 2016): a step takes about a third longer, with far less
+            memory.
+        model_class: The class of the model, a subclass of FineTuneModel.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be had, is damaged or unsupported, has a
-            trained head for other labels, or does not say what task it is for.
-        ModelError: If there is no such task or dtype policy.
+        CheckpointError: If the checkpoint cannot be found or downloaded, is damaged or
+            unsupported, has a trained head for other labels, or does not specify its task.
+        ModelError: If the task or the dtype policy is unknown.
+
+    Example:
+        >>> model = ft.load(checkpoint, labels=["negative", "positive"])
+        >>> [stage.name for stage in model.stages]
+        ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
     check(dropout=dropout)
     if task is not None:
-        get_task(task)  # a misspelt one is told before a download
+        get_task(task)  # raises an error for an unknown task before the download
     policy = policy_of(dtype)
     if dtype == "auto":
         say(device_line(policy.name))
@@ -98,26 +104,26 @@ def load(
     task_, task = choice.task, choice.task.name
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
-    # A trained head is looked for where such a model is saved.
+    # The tensors of a trained head are those that saving such a model would write.
     rows = task_.layout(pooling).rows(head)
     trained = not new_head and _is_trained(rows, task_, source, pooling)
     labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
     task_ = get_task(task, labels)
-    complete = _adapted(source, task_, dropout)
+    complete = _final_config(source, task_, dropout)
     head = source.family.head(task, complete)
 
     with shapes_only() as variables:
-        model = _chain(model_class, source, task_, head, complete, pooling, dtype)
+        model = _build_model(model_class, source, task_, head, complete, pooling, dtype)
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
-    # Without rows for the output layer, a trained one that is not wanted is reported as unused.
+    # Without table rows for the output layer, an unwanted trained head is reported as unused.
     wanted = [row for row in rows if trained or not row.belongs_to(task_.output_layers)]
     table = source.family.weights(complete) + wanted
     matched = match(model.weights, table, source.tensors)
     report = matched.report
     if source.tensors:
-        _refuse_holes(report, source, task_)
+        _require_complete(report, source, task_)
     require_memory(variables, str(source.folder))
     fill(variables, matched)
     head_layers = _head_layers(model, report, source, task_)
@@ -140,7 +146,7 @@ def load(
     return model
 
 
-def _chain(
+def _build_model(
     model_class: type[FineTuneModel],
     source: Checkpoint,
     task: Task,
@@ -149,7 +155,7 @@ def _chain(
     pooling: str | None,
     dtype: Any,
 ) -> FineTuneModel:
-    """Backbone and head as one Functional model."""
+    """Builds a Functional model of the backbone and the head."""
     backbone = source.family.backbone(config, dtype)
     outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
     return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
@@ -159,7 +165,7 @@ def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
     known = ("auto", *task.poolings)
     if asked not in known:
         raise CheckpointError(
-            f"A pooling for {task.name} is one of {', '.join(known)}, found {asked!r}."
+            f"The pooling for {task.name} must be one of {', '.join(known)}, found {asked!r}."
         )
     if not task.poolings:
         return None
@@ -167,14 +173,14 @@ def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
     chosen = trained_with or task.poolings[0] if asked == "auto" else asked
     if chosen not in task.poolings:
         raise CheckpointError(
-            f"{source.folder} was trained with the pooling {chosen!r}, which is not supported; "
-            f"choose one: load(…, pooling='mean'), or another of {', '.join(task.poolings)}."
+            f"{source.folder} was trained with the pooling {chosen!r}, which is not supported. "
+            f"Choose another one: load(…, pooling=…) with one of {', '.join(task.poolings)}."
         )
     return chosen
 
 
 def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str | None) -> bool:
-    """Whether the checkpoint has an output layer for this task and pooling."""
+    """Returns whether the checkpoint has an output layer for this task and pooling."""
     output = [row for row in rows if row.belongs_to(task.output_layers)]
     if not any(row.is_in(source.tensors) for row in output):
         return False
@@ -184,11 +190,11 @@ def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str
     if in_dense and source.modules.activation != "Identity":
         raise CheckpointError(
             f"{source.folder} has a Dense module that ends in the activation "
-            f"{source.modules.activation!r}; a head that gives logits has Identity. Replace the "
-            "head with load(…, new_head=True)."
+            f"{source.modules.activation!r}; a head that returns logits needs Identity. Replace "
+            "the head with load(…, new_head=True)."
         )
-    own = not task.poolings or pooling == (source.modules.pooling or "pooler")
-    return own and not is_class_of_other_task(source, task)
+    has_same_pooling = not task.poolings or pooling == (source.modules.pooling or "pooler")
+    return has_same_pooling and not is_class_of_other_task(source, task)
 
 
 def _choose_labels(
@@ -198,7 +204,7 @@ def _choose_labels(
     source: Checkpoint,
     trained: list[Weight] | None,
 ) -> Labels | None:
-    """The names of the outputs; `trained` are the rows of a trained head, if there is one."""
+    """Returns the names of the outputs; `trained` is the weight table of a trained head, if any."""
     if not task.has_labels:
         if asked is not None or problem_type is not None:
             raise CheckpointError(f"A model for {task.name} has no labels, found {asked!r}.")
@@ -214,22 +220,22 @@ def _choose_labels(
         return asked
     generic = Labels.of(len(stored))
     if len(asked) == len(stored):
-        # The rows of a trained head keep their order; only names that say nothing give way.
+        # The outputs of a trained head keep their order; only generic names are replaced.
         if stored == generic or len(stored) == 1:
             return asked
         if asked == generic or set(asked) == set(stored):
             return Labels(stored, asked.problem_type)
     raise CheckpointError(
         f"{source.folder} has a head trained for the labels {list(stored)}, but {list(asked)} "
-        "were asked for. Leave labels out to keep that head, or replace it with "
-        f"load(…, new_head=True). It is a head for {task.name}; say task=… for another task."
+        "were requested. Leave labels out to keep that head, or replace it with "
+        f"load(…, new_head=True). It is a head for {task.name}; pass task=… for another task."
     )
 
 
 def _stored_labels(
     source: Checkpoint, problem_type: str | None, trained: list[Weight] | None
 ) -> Labels:
-    """What the config says; a trained head decides over a config that says nothing."""
+    """Returns the labels of the config, or generic ones, one for each output of the head."""
     names = source.config.get("id2label") or {}
     problem_type = problem_type or source.config.get("problem_type")
     stored = [names[key] for key in sorted(names, key=int)]
@@ -241,15 +247,15 @@ def _stored_labels(
         if stored and tuple(stored) != Labels.of(len(stored)):
             raise CheckpointError(
                 f"{source.folder} has a head trained for {count} labels, but its config.json names "
-                f"{len(stored)}: {stored[:10]}. Name them all, as in "
+                f"{len(stored)}: {stored[:10]}. Specify all of them, as in "
                 'load(…, config={"id2label": {"0": …}}), or replace the head with new_head=True.'
             )
         stored = Labels.of(count)
     return Labels(stored, problem_type)
 
 
-def _adapted(source: Checkpoint, task: Task, dropout: float | None) -> dict:
-    """The config with the user's wishes, as it will be saved."""
+def _final_config(source: Checkpoint, task: Task, dropout: float | None) -> dict:
+    """Returns the config with the changes of the task and the user, as it will be saved."""
     config = source.config | task.config_keys()
     if dropout is not None:
         config |= dict.fromkeys(source.family.dropout_keys, dropout)
@@ -259,7 +265,7 @@ def _adapted(source: Checkpoint, task: Task, dropout: float | None) -> dict:
 def _head_layers(
     model: keras.Model, report: LoadReport, source: Checkpoint, task: Task
 ) -> tuple[str, ...]:
-    """The output layer, and a pooler or transform that the checkpoint did not fill or train."""
+    """Returns the output layers, and a pooler or transform that is new or untrained."""
     head = set(task.output_layers)
     for name in ("pooler", "transform"):
         if any(path.startswith(f"{name}/") for path in report.untrained):
@@ -269,28 +275,27 @@ def _head_layers(
     return tuple(layer.name for layer in model.layers if layer.name in head)
 
 
-def _refuse_holes(report: LoadReport, source: Checkpoint, task: Task) -> None:
-    """Only a head may be new, and only the whole of it: a trained one has all of its tensors."""
+def _require_complete(report: LoadReport, source: Checkpoint, task: Task) -> None:
+    """Raises an error for missing tensors; only a complete head may be new."""
     optional = {*task.output_layers, "pooler", "transform"}
-    begun = {path.split("/")[0] for path in report.filled}
-    trained = not begun.isdisjoint(task.output_layers)
+    filled = {path.split("/")[0] for path in report.filled}
+    trained = not filled.isdisjoint(task.output_layers)
     if trained:
-        begun |= optional
+        filled |= optional
     layers = {path: path.split("/")[0] for path in report.new}
-    holes = [path for path, layer in layers.items() if layer in begun or layer not in optional]
-    if not holes:
+    missing = [path for path, layer in layers.items() if layer in filled or layer not in optional]
+    if not missing:
         return
-    found, what = list(report.unused), ""
+    found, note = list(report.unused), ""
     if quantized := [name for name in found if source.tensors[name].dtype not in FLOATS]:
         found = quantized
-        what = f" of the type {source.tensors[found[0]].dtype}, as quantized checkpoints have them"
-    replaceable = trained and optional.issuperset(layers[path] for path in holes)
+        note = f" with dtype {source.tensors[found[0]].dtype}, as in quantized checkpoints"
+    replaceable = trained and optional.issuperset(layers[path] for path in missing)
     replace = ", or replace the head with load(…, new_head=True)" if replaceable else ""
     raise CheckpointError(
-        f"{source.folder} lacks {len(holes)} tensors that its config asks for, the one for "
-        f"{holes[0]} among them; found but unused: {shown(found[:3], 300) if found else 'nothing'}"
-        f"{what}. "
-        "Training would start from noise there: get the whole checkpoint, or check "
+        f"{source.folder} lacks {len(missing)} tensors that its config requires, for example the "
+        f"one for {missing[0]}; found but unused: {shown(found[:3], 300) if found else 'nothing'}"
+        f"{note}. These variables would be random: get the complete checkpoint, or check "
         f"config.json{replace}."
     )
 

@@ -1,4 +1,4 @@
-"""What a model knows besides its weights."""
+"""Metadata of a model: checkpoint, task, labels, config and training record."""
 
 import dataclasses
 import json
@@ -13,11 +13,17 @@ from finetune_tf.base.paths import absolute
 class Config(dict):
     """A Hugging Face config, with `config.hidden_size` as well as `config["hidden_size"]`.
 
-    As attributes, classes of `id2label` are numbers, and `num_labels` says how many there are.
+    As an attribute, `id2label` has integer keys; `num_labels` is the number of labels.
+
+    Example:
+        >>> from finetune_tf.model.model_info import Config
+        >>> config = Config({"hidden_size": 384, "id2label": {"0": "bad", "1": "good"}})
+        >>> config.hidden_size, config.id2label[1], config.num_labels
+        (384, 'good', 2)
     """
 
     def __getattr__(self, name: str) -> Any:
-        """A key."""
+        """Returns the value of a key."""
         if name == "num_labels":
             return len(self.get("id2label", {}))
         if name not in self:
@@ -30,38 +36,38 @@ class Config(dict):
         self[name] = value
 
     def to_dict(self) -> dict:
-        """A copy."""
+        """Returns a copy as a plain dict."""
         return dict(self)
 
     def to_json_string(self) -> str:
-        """What stands in a config.json."""
+        """Returns the content of a config.json."""
         return json.dumps(self, indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json into a folder, which is made if need be."""
+        """Writes config.json into a folder, which is created if it does not exist."""
         write_text(absolute(folder) / "config.json", self.to_json_string())
 
 
 @dataclasses.dataclass
 class ModelInfo:
-    """What a model knows besides its weights; it travels in the Keras config.
+    """Metadata of a model, which is part of its Keras config.
 
     Attributes:
-        checkpoint: As the user called it.
-        tokenizer: Folder that the tokenizer is loaded from.
-        task: Name of the task.
-        labels: Names of the outputs, or None where they have none.
-        pooling: "pooler" (the family's own), "cls" or "mean"; None where nothing is pooled.
+        checkpoint: The name of the checkpoint as passed to `load`.
+        tokenizer: The folder that the tokenizer is loaded from.
+        task: The name of the task.
+        labels: The names of the outputs, or None if they have no names.
+        pooling: "pooler" (that of the model family), "cls" or "mean"; None without pooling.
         config: The complete Hugging Face config, as it will be saved.
-        head_layers: Names of the layers that no checkpoint has trained.
-        initial_weights: Of the variables in them that were drawn anew: path to shape and checksum
-            of the first values; see `finetune_tf.training.untrained`.
-        file_dtype: Type of numbers of the checkpoint's weights, in which the model is saved again.
-        max_length: Tokens that the checkpoint wants texts cut to, or None.
-        record: What was done with the model, for its card: data, fits, results.
-        pretrained: Paths of the variables that the load filled with trained tensors; what is not
-            among them (a new head, an adapter) is new, wherever it stands. None if that is not
-            known: files of older versions do not say it.
+        head_layers: The names of the layers that the checkpoint did not train.
+        initial_weights: For their randomly initialized variables, a dict from path to shape and
+            checksum of the initial values; see `finetune_tf.training.untrained`.
+        file_dtype: The dtype of the weights in the checkpoint, used for saving as well.
+        max_length: The number of tokens to which the checkpoint truncates texts, or None.
+        record: The history of the model for its model card: data, fits and results.
+        pretrained: The paths of the variables that `load` filled with trained tensors. All other
+            variables (a new head, an adapter) are new. None if unknown, as in files of older
+            versions.
         generation: The content of the checkpoint's generation_config.json.
     """
 
@@ -85,7 +91,7 @@ class ModelInfo:
         self.pretrained = None if self.pretrained is None else tuple(self.pretrained)
 
     def to_dict(self) -> dict:
-        """A JSON-safe copy."""
+        """Returns a JSON-serializable copy."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["config"] = dict(self.config)
         names = self.labels and {
@@ -97,6 +103,6 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelInfo":
-        """The inverse of `to_dict`."""
+        """Creates the metadata from the result of `to_dict`."""
         labels = values["labels"] and Labels(**values["labels"])
         return cls(**{**values, "labels": labels})

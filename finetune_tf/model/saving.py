@@ -1,4 +1,4 @@
-"""`save_pretrained`: a model as a Hugging Face folder, whole or not at all."""
+"""`save_pretrained`: writes a model as a Hugging Face checkpoint, atomically."""
 
 import tempfile
 from pathlib import Path
@@ -19,20 +19,20 @@ from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained, untrained_variables
 from finetune_tf.weights.writing import WeightWriter
 
-# Older weights, and modules that a model saved there before may have had.
+# Prefixes of weight files and modules that an earlier save may have written to the folder.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
 _STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION)
-# What transformers 4 wrote into one file at most.
+# The default maximum file size of transformers 4.
 _SHARD = "5GB"
 
 
 def opens_in(model: Any) -> str:
-    """The PyTorch class that opens what `save_pretrained` writes for this model."""
+    """Returns the PyTorch class that loads the checkpoints of this model."""
     return _layout(model).opens_in(_family(model), model.task.class_suffix)
 
 
 def in_dtype(dtype: str) -> str:
-    """What lines about a file add where its type of numbers is not float32."""
+    """Returns the suffix of messages about files whose dtype is not float32."""
     return "" if dtype == "float32" else f" in {dtype}"
 
 
@@ -46,47 +46,47 @@ def save_pretrained(
 ) -> Path:
     """Writes config, weights, tokenizer and model card.
 
-    A model that PyTorch's transformers has a class for is saved for it; a classifier on another
-    pooling than the family's own, and embeddings of texts, as modules of sentence-transformers,
-    whose `encode` then gives the logits or the embeddings.
+    The layout is that of transformers if it has a class for the model. A classifier with another
+    pooling than that of its family, and models for text embeddings, are written as modules of
+    sentence-transformers, whose `encode` returns the logits or the embeddings.
 
     Args:
         model: A FineTuneModel.
-        folder: Replaced as a whole, with one rename; it may be the one the model came from.
-            Other files that stand in it are kept. The current folder cannot be replaced.
-        dtype: Type of numbers of the written weights: "float32", "float16" or "bfloat16". By
-            default the one that the checkpoint's own file had, whatever the model computes in.
-        max_shard_size: Bytes above which the weights are written in several files, with an index;
-            a number, or a text such as "500MB".
-        **card: More lines for the model card.
+        folder: The folder, replaced atomically by a rename; it may be the one that the model was
+            loaded from. Other files in it are kept. The current folder cannot be replaced.
+        dtype: The dtype of the written weights: "float32", "float16" or "bfloat16"; by default that
+            of the original checkpoint file, regardless of the dtype of the model.
+        max_shard_size: Maximum size of a weight file in bytes, as a number or a text such as
+            "500MB"; larger weights are split into several files with an index.
+        **card: Additional lines of the model card.
 
     Returns:
-        The folder, absolute.
+        The absolute path of the folder.
 
     Raises:
-        ArgumentError: If there is no such type of numbers or no such size, or if another name has
-            a value that is no text, so that an option was meant.
-        CheckpointError: If the folder cannot be written, is a file, or is the current one.
+        ArgumentError: If the dtype or the size is invalid, or a line of the model card is not a
+            text, because then an option of another library was meant.
+        CheckpointError: If the folder cannot be written, is a file, or is the current folder.
         ModelError: If a weight is NaN or infinite, or too large for `dtype`.
     """
     _check_card(card)
-    weights = _writer(model, dtype, max_shard_size)
+    weights = _make_writer(model, dtype, max_shard_size)
     folder = absolute(folder)
     tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
-    with unfinished_folder(folder, _STALE) as beside:
-        _write(model, tokenizer, beside, weights, card)
+    with unfinished_folder(folder, _STALE) as unfinished:
+        _write_files(model, tokenizer, unfinished, weights, card)
     model.info.tokenizer = str(folder)
     say_saved(model, folder, weights.dtype)
     return folder
 
 
 def say_saved(model: Any, folder: Path, dtype: str | None = None) -> None:
-    """Says what was saved, and whether nobody has trained it.
+    """Prints what was saved, and whether its head is untrained.
 
     Args:
         model: A FineTuneModel.
-        folder: Where its checkpoint lies now.
-        dtype: Type of numbers of the written weights; by default that of the model's own file.
+        folder: The folder of the checkpoint.
+        dtype: The dtype of the written weights; by default that of the original checkpoint file.
     """
     written = in_dtype(dtype or model.info.file_dtype)
     say(f"Saved {folder}{written}; opens in {opens_in(model)}.")
@@ -94,27 +94,27 @@ def say_saved(model: Any, folder: Path, dtype: str | None = None) -> None:
 
 
 def write_checkpoint(model: Any, folder: Path) -> None:
-    """Writes what `save_pretrained` writes, into a folder that somebody else makes whole.
+    """Writes the files of `save_pretrained` without making the folder atomic.
 
     Args:
         model: A FineTuneModel.
-        folder: Made; nothing may be there yet.
+        folder: The folder, which is created and must not exist yet.
     """
     folder.mkdir()
-    _write(model, tokenizer_or_none(model), folder, _writer(model), {})
+    _write_files(model, tokenizer_or_none(model), folder, _make_writer(model), {})
 
 
 def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
-    """Saves a model and uploads it with huggingface_hub, whose errors pass through.
+    """Saves a model and uploads it with huggingface_hub, whose errors are not converted.
 
     Args:
         model: A FineTuneModel.
-        repo_id: "owner/name", made if it is not there.
-        private: Whether a new one is.
-        token: Of the Hub; None for that of the login.
+        repo_id: The repository, "owner/name", which is created if it does not exist.
+        private: Whether a new repository is private.
+        token: The access token; None for that of the login.
 
     Returns:
-        What huggingface_hub says of the commit.
+        The commit information of huggingface_hub.
     """
     import huggingface_hub
 
@@ -123,37 +123,37 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> A
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = model.info.tokenizer
         saved = save_pretrained(model, Path(folder) / "model")
-        model.info.tokenizer = tokenizer  # the folder is gone in a moment
+        model.info.tokenizer = tokenizer  # the temporary folder will be deleted
         return api.upload_folder(repo_id=repo, folder_path=saved)
 
 
 def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
-    """Writes config.json, with the PyTorch class that fits and the type of the weights' numbers.
+    """Writes config.json with the PyTorch class and the dtype of the weights.
 
     Args:
         model: A FineTuneModel.
-        folder: To write into.
-        dtype: Type of numbers; by default that of the model's own file.
+        folder: The folder.
+        dtype: The dtype of the weights; by default that of the original checkpoint file.
     """
     class_name = _layout(model).class_name(_family(model), model.task.class_suffix)
-    # transformers called the key torch_dtype before it was dtype, and reads both.
+    # Older versions of transformers named the key torch_dtype; current ones read both.
     keys = [key for key in ("dtype", "torch_dtype") if key in model.config] or ["dtype"]
     dtypes = dict.fromkeys(keys, dtype or model.info.file_dtype)
     write_json(folder / "config.json", model.config | {"architectures": [class_name]} | dtypes)
 
 
 def _check_card(card: dict[str, Any]) -> None:
-    """Refuses options of other libraries, which would become lines of the model card."""
+    """Rejects options of other libraries, which would become lines of the model card."""
     for name, line in card.items():
         if not isinstance(line, str) or "dtype" in name or "shard" in name:
             raise ArgumentError(
-                f"save_pretrained has no option {name!r}. It has dtype and max_shard_size; any "
-                f"other name is a line of the model card, such as data='SST-2'; found "
-                f"{name}={shown(line)}. model.push_to_hub('owner/name') uploads a model."
+                f"save_pretrained has no option {name!r}. It has dtype and max_shard_size; other "
+                "names are lines of the model card and must be texts, such as data='SST-2'; found "
+                f"{name}={shown(line)}. To upload a model, use model.push_to_hub('owner/name')."
             )
 
 
-def _writer(
+def _make_writer(
     model: Any, dtype: str | None = None, max_shard_size: int | str = _SHARD
 ) -> WeightWriter:
     check(max_shard_size=max_shard_size)
@@ -162,7 +162,7 @@ def _writer(
     return WeightWriter(dtype, bytes_of(max_shard_size), untrained)
 
 
-def _write(
+def _write_files(
     model: Any, tokenizer: Any, folder: Path, weights: WeightWriter, card: dict[str, str]
 ) -> None:
     family = _family(model)
@@ -179,13 +179,13 @@ def _write(
 
 
 def tokenizer_or_none(model: Any) -> Any:
-    """The tokenizer; or None, which is said, where there is none or it cannot be read."""
+    """Returns the tokenizer, or prints a message and returns None if it cannot be read."""
     try:
         return model.tokenizer
     except FinetuneError as error:
         has_none = not has_vocabulary(Path(model.info.tokenizer))
-        why = "The checkpoint has no tokenizer, so none is saved."
-        say(why if has_none else f"No tokenizer is saved: {error}")
+        message = "The checkpoint has no tokenizer, so none is saved."
+        say(message if has_none else f"No tokenizer is saved: {error}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Targets that fit what the model gives and what its loss takes."""
+"""Validation of targets against the outputs of the model and its loss."""
 
 from typing import Any
 
@@ -11,93 +11,96 @@ from finetune_tf.training.outputs import fit_of
 
 
 def check_type(targets: Any, kind: Kind, loss: Any) -> None:
-    """Checks the type of a batch's targets, once for each trace of a step, which sees no numbers.
+    """Checks the dtype of targets, which is known even while a step is traced.
 
     Args:
-        targets: Of a batch.
-        kind: What the outputs of the model are.
-        loss: Of the model; one that somebody wrote is trusted.
+        targets: The targets of a batch.
+        kind: The kind of the model's outputs.
+        loss: The loss of the model; for a custom loss, nothing is checked.
 
     Raises:
-        DataError: If class numbers are floats, of which a fraction would be cut off unseen.
+        DataError: If targets are texts, or class indices are floats, whose fractions would be
+            truncated silently.
     """
     fit = fit_of(loss, kind)
     if fit is not None and dtype_of(targets) == "string":
         raise DataError(
-            "Targets are numbers, found texts in the batches. Give the number of each label: "
-            "model.labels.index(name), or what ft.data.from_arrays(texts, labels).batches(model) "
-            "makes."
+            "Targets must be numbers, found texts in the batches. Convert each label to its index "
+            "with model.labels.index(name), or use "
+            "ft.data.from_arrays(texts, labels).batches(model)."
         )
     if kind == "classes" and fit is not None and not fit.rows and is_float(targets):
         raise DataError(
-            "Class numbers are whole numbers, found floats in the batches. Cast them: "
+            "Class indices must be integers, found floats in the batches. Cast them: "
             "dataset.map(lambda inputs, labels: (inputs, tf.cast(labels, 'int32')))."
         )
 
 
 def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
-    """Checks that the shape of targets fits that of the outputs.
-
-    A loss that somebody wrote is trusted.
+    """Checks the shape of the targets against that of the outputs.
 
     Args:
-        targets: Of a batch, or of all rows.
-        outputs: Of the model.
-        kind: What the outputs are.
-        loss: Of the model.
+        targets: The targets of a batch or of all rows.
+        outputs: The outputs of the model.
+        kind: The kind of the outputs.
+        loss: The loss of the model; for a custom loss, nothing is checked.
 
     Raises:
-        DataError: If they do not fit together.
+        DataError: If the shapes do not fit together.
     """
     fit = fit_of(loss, kind)
     shape, wanted = getattr(targets, "shape", None), outputs.shape
     if fit is None or shape is None or kind == "vectors":
         return
     rank = len(wanted)
-    if getattr(shape, "rank", 0) is None:  # TensorFlow has joined two traces of a step
+    if getattr(shape, "rank", 0) is None:  # TensorFlow has relaxed the shapes of two traces
         raise DataError(
-            "The targets have another number of axes than those of an earlier call, or no one "
-            "number of them. Give them all in one shape, or call model.compile(…) again."
+            "The rank of the targets is unknown or differs from that of an earlier call. Use "
+            "targets of the same rank, or call model.compile(…) again."
         )
     if kind == "classes":
         rows = len(shape) == rank and shape[-1] not in (None, 1)
         if rows and not fit.rows:
             raise DataError(
-                f"The loss takes class numbers, one a text, found rows of {shape[-1]} numbers. "
-                "Write labels.argmax(axis=-1) if one class each is right; if several may be, load "
-                "the model with problem_type='multi_label_classification'."
+                f"The loss expects class indices, one per text, found rows of {shape[-1]} numbers. "
+                "Write labels.argmax(axis=-1) if each text has one class; if texts can have "
+                "several, load the model with problem_type='multi_label_classification'."
             )
         if fit.rows and not (len(shape) == rank and shape[-1] in (None, wanted[-1])):
-            raise DataError(_wants_rows(shape, wanted[-1]))
+            raise DataError(_rows_expected(shape, wanted[-1]))
         if not fit.rows and len(shape) not in (rank - 1, rank):
             raise DataError(
-                f"The loss takes a class number for each output, (batch, …) of rank {rank - 1}, "
+                f"The loss expects a class index for each output, (batch, …) of rank {rank - 1}, "
                 f"found targets of shape {tuple(shape)}."
             )
     elif kind == "several":
         if len(shape) != rank or shape[-1] not in (None, wanted[-1]):
-            raise DataError(_wants_rows(shape, wanted[-1]))
+            raise DataError(_rows_expected(shape, wanted[-1]))
     elif len(shape) > rank or (len(shape) == rank and shape[-1] not in (None, 1)):
         raise DataError(
-            f"The model gives one number a text, so targets are (batch,), found {tuple(shape)}."
+            "The model returns one number per text, so targets must have the shape (batch,), found "
+            f"{tuple(shape)}."
         )
 
 
 def checked_targets(
     targets: Any, kind: Kind, task: Task, loss: Any, outputs: tuple, length: Any
 ) -> Any:
-    """Targets whose numbers are what the loss takes, class numbers as int32.
+    """Checks the values of targets and converts class indices to int32.
 
     Args:
-        targets: An array or a tensor; see `values.check_range` about those of a traced step.
-        kind: What the model's outputs are.
-        task: Of the model.
-        loss: Of the model; one that somebody wrote is trusted.
+        targets: An array or a tensor; see `values.check_range` for symbolic tensors.
+        kind: The kind of the model's outputs.
+        task: The task of the model.
+        loss: The loss of the model; for a custom loss, nothing is checked.
         outputs: The shape of the model's outputs.
-        length: Tokens of a row, a tensor too; None where nobody knows.
+        length: The number of tokens of a row, a number or a tensor; None if it is unknown.
+
+    Returns:
+        The targets.
 
     Raises:
-        DataError: If a number is none that the loss takes.
+        DataError: If a value is outside of the range that the loss accepts.
     """
     fit = fit_of(loss, kind)
     if fit is None:
@@ -105,29 +108,29 @@ def checked_targets(
     if kind == "classes" and not fit.rows:
         shape = targets.shape if hasattr(targets, "shape") else np.shape(targets)
         if len(shape) == len(outputs) and shape[-1] != 1:
-            return targets  # rows, which `check_shape` refuses
-        return _class_numbers(targets, task, outputs, length)
-    check_range(targets, None, None, "Targets are finite numbers, found {found}.")
+            return targets  # rows, which `check_shape` rejects
+        return _checked_class_indices(targets, task, outputs, length)
+    check_range(targets, None, None, "Targets must be finite numbers, found {found}.")
     if kind in ("classes", "several", "yes_no"):
-        what = "0 and 1, one for each label" if kind == "several" else "0 and 1"
-        lowest = -1 if fit.takes == "outputs" else 0  # a hinge takes -1 and 1, too
+        expected = "between 0 and 1, one for each label" if kind == "several" else "between 0 and 1"
+        lowest = -1 if fit.takes == "outputs" else 0  # hinge losses also accept -1 and 1
         message = (
-            f"Targets are {what}, or shares between, found {{found}}. "
-            "No target counts for nothing here: leave such rows out, or give them the weight 0."
+            f"Targets must be numbers {expected}, found {{found}}. This loss does not ignore any "
+            "target value: leave out such rows, or give them the weight 0."
         )
         check_range(targets, lowest, 1, message)
     return targets
 
 
-def _class_numbers(numbers: Any, task: Task, outputs: tuple, length: Any) -> Any:
+def _checked_class_indices(targets: Any, task: Task, outputs: tuple, length: Any) -> Any:
     classes = length if task.targets_are_positions else outputs[-1]
     if classes is None:
-        return numbers
-    return check_class_numbers(task.target_title, numbers, classes, IGNORED, task.target_advice)
+        return targets
+    return check_class_numbers(task.target_title, targets, classes, IGNORED, task.target_advice)
 
 
-def _wants_rows(shape: tuple, outputs: int | None) -> str:
+def _rows_expected(shape: tuple, outputs: int | None) -> str:
     return (
-        f"The loss takes a row of 0 and 1 for each of the {outputs} labels, found targets of shape "
-        f"{tuple(shape)}. Write np.eye({outputs})[labels] for class numbers."
+        f"The loss expects rows with 0 or 1 for each of the {outputs} labels, found targets of "
+        f"shape {tuple(shape)}. Write np.eye({outputs})[labels] to convert class indices."
     )

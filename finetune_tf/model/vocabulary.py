@@ -1,4 +1,4 @@
-"""A vocabulary of another size: rows for tokens that were added to the tokenizer."""
+"""Resizing the vocabulary of a model for tokens that were added to the tokenizer."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -14,21 +14,24 @@ from finetune_tf.graph.traces import forget_traces
 
 
 def resize(model: Any, size: int) -> None:
-    """Gives the word table, and the bias of a masked-language head, as many rows.
+    """Resizes the token embedding table and the bias of a masked-language-model head.
 
     Args:
-        model: From `load`, not compiled yet.
-        size: Rows; new ones are drawn as those of a new model, surplus ones cut off the end.
+        model: A model from `load` that is not compiled yet.
+        size: The new number of rows. New rows are initialized as in a new model; surplus rows are
+            removed at the end.
 
     Raises:
-        ArgumentError: If the size is not a whole number from 1 on.
-        ModelError: If the model is compiled: its optimizer knows the old one.
+        ArgumentError: If the size is not a positive integer.
+        ModelError: If the model is compiled, because its optimizer refers to the old variables.
     """
     check(size=size)
     if size == model.config["vocab_size"]:
         return
     if getattr(model, "optimizer", None) is not None:
-        raise ModelError("Resize the vocabulary before compile: the optimizer knows the old one.")
+        raise ModelError(
+            "Resize the vocabulary before compile: the optimizer refers to the old embedding table."
+        )
     embeddings = model.get_layer("embeddings")
     word = embeddings.word
     _replace(word, "_embeddings", word.embeddings_initializer, size)
@@ -41,7 +44,7 @@ def resize(model: Any, size: int) -> None:
 
 
 def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) -> None:
-    """Puts a variable with as many rows in the place of one that the layer has."""
+    """Replaces a variable of a layer by one with another number of rows."""
     old = getattr(layer, name)
     kept = ops.convert_to_numpy(old)[:rows]
     fresh = ops.convert_to_numpy(initializer((rows - len(kept), *old.shape[1:])))
@@ -52,4 +55,4 @@ def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) 
     new.trainable = old.trainable
     variables = own_variables(layer)
     variables[next(i for i, variable in enumerate(variables) if variable is old)] = new
-    object.__setattr__(layer, name, new)  # the layer lets nothing be added once it is built
+    object.__setattr__(layer, name, new)  # a built Keras layer does not accept new variables

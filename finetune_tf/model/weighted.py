@@ -1,4 +1,4 @@
-"""A model whose fit and evaluate weigh texts, targets and classes alike for every task."""
+"""A model class with sample weights and class weights for targets of any shape."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,47 +26,47 @@ from finetune_tf.training.similarity_loss import PairSimilarity
 
 
 class WeightedModel(EncodingModel):
-    """Weighs the terms of a loss in one way for all tasks.
+    """Applies sample weights and class weights in the same way for all tasks.
 
-    The loss of a batch is Σ weight · loss / n: the sum over all targets that count, where n is how
-    many of them there are (those of -100 are left out). A weight is the product of the weight of
-    the text, or of the target, and that of the target's class:
+    The loss of a batch is Σ weight · loss / n, summed over its n targets; targets of -100 are
+    ignored. The weight of a target is the product of its sample weight and its class weight:
 
-    - a weight per text is that of each of its targets, be these tokens or the ends of an answer;
-    - weights per target have the shape of the targets: (batch, length) for tokens;
-    - where several labels may be right, the weight of a label is that of its term in every text,
-      whether it is right there or not; n counts texts and labels;
-    - of one output with binary cross-entropy, the classes are 0 and 1;
-    - pairs of feature extraction have one weight each; see `PairSimilarity`.
+    - a sample weight per text applies to all its targets: its tokens, or start and end of an
+      answer;
+    - sample weights per target have the shape of the targets, (batch, length) for tokens;
+    - with several labels per text, the class weight of a label applies to the term of that label in
+      every text, whether the label is assigned or not; n is the number of texts times labels;
+    - with binary cross-entropy on a single output, the classes are 0 and 1;
+    - pairs of texts for feature extraction have one sample weight each; see `PairSimilarity`.
 
-    With weights of 1 this is the loss without weights. It is what Keras computes for targets
-    (batch,). PyTorch's `CrossEntropyLoss(weight=…)` divides by the sum of the class weights of a
-    batch instead of n, so its loss, and the step it takes, differ by that factor.
+    With weights of 1, this equals the loss without weights. For targets (batch,), it is the loss
+    that Keras computes. PyTorch's `CrossEntropyLoss(weight=…)` divides by the sum of the class
+    weights in the batch instead of n, so its loss and gradients differ by that factor.
     """
 
-    # Weights of classes (classes,) during a fit and an evaluation.
+    # Class weights (classes,) during a fit and an evaluation.
     _train_class_weights: np.ndarray | None = None
     _test_class_weights: np.ndarray | None = None
-    # What the steps were traced for, since a traced step holds its weights.
-    _train_traced: "_Traced | None" = None
-    _test_traced: "_Traced | None" = None
+    # Traced steps contain the class weights as constants, so they are traced again for others.
+    _train_signature: "_TraceSignature | None" = None
+    _test_signature: "_TraceSignature | None" = None
 
     @property
     def kind(self) -> Kind:
-        """What the outputs are; see `training.outputs`."""
+        """The kind of the outputs; see `training.outputs`."""
         return kind_of(self.task, self.loss)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's fit; `class_weight` by number or by name, and for targets of any shape."""
+        """Overrides Keras's `fit`: `class_weight` by index or name, for targets of any shape."""
         weights = kwargs.get("sample_weight")
-        with self._weighing("train", kwargs.pop("class_weight", None), x, y, weights):
+        with self._class_weighting("train", kwargs.pop("class_weight", None), x, y, weights):
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(
         self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any
     ) -> Any:
-        """Keras's evaluate; `class_weight` as for `fit`."""
-        with self._weighing("test", class_weight, x, y, kwargs.get("sample_weight")):
+        """Overrides Keras's `evaluate`; `class_weight` is as for `fit`."""
+        with self._class_weighting("test", class_weight, x, y, kwargs.get("sample_weight")):
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(
@@ -77,8 +77,8 @@ class WeightedModel(EncodingModel):
         class_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Keras's train_on_batch; `class_weight` as for `fit`."""
-        with self._weighing("train", class_weight, x, y, sample_weight):
+        """Overrides Keras's `train_on_batch`; `class_weight` is as for `fit`."""
+        with self._class_weighting("train", class_weight, x, y, sample_weight):
             return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def test_on_batch(
@@ -89,19 +89,19 @@ class WeightedModel(EncodingModel):
         return_dict: bool = False,
         class_weight: Any = None,
     ) -> Any:
-        """Keras's test_on_batch; `class_weight` as for `fit`."""
-        with self._weighing("test", class_weight, x, y, sample_weight):
+        """Overrides Keras's `test_on_batch`; `class_weight` is as for `fit`."""
+        with self._class_weighting("test", class_weight, x, y, sample_weight):
             return super().test_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def train_step(self, *args: Any) -> Any:
-        """Keras's hook; with JAX the state comes first."""
+        """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().train_step(*state, self._weighted(data, self._train_class_weights))
+        return super().train_step(*state, self._add_class_weights(data, self._train_class_weights))
 
     def test_step(self, *args: Any) -> Any:
-        """Keras's hook; with JAX the state comes first."""
+        """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().test_step(*state, self._weighted(data, self._test_class_weights))
+        return super().test_step(*state, self._add_class_weights(data, self._test_class_weights))
 
     def compute_loss(
         self,
@@ -111,37 +111,38 @@ class WeightedModel(EncodingModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Keras's hook.
+        """Overrides the Keras hook.
 
         Raises:
-            DataError: If weights and targets do not fit together.
-            ModelError: If labels are weighed and the loss is none that is known to add them up.
+            DataError: If the shapes of weights and targets do not fit together.
+            ModelError: If there are weights per label, but the loss does not treat labels
+                independently.
         """
         targets = targets_of(x, y)
         if targets is not None:
             check_shape(targets, y_pred, self.kind, self.loss)
             check_type(targets, self.kind, self.loss)
         if sample_weight is not None and targets is not None:
-            sample_weight = self._spread(sample_weight, targets, y_pred)
+            sample_weight = self._weights_per_term(sample_weight, targets, y_pred)
             if len(sample_weight.shape) == len(y_pred.shape):  # a weight for each label
                 fit = fit_of(self.loss, self.kind)
                 if fit is None or not fit.by_label:
                     raise ModelError(
-                        "Weights of labels need a loss that takes each label on its own, such as "
-                        "that of ft.presets.binary_cross_entropy()."
+                        "Weights per label need a loss that is computed for each label separately, "
+                        "such as that of ft.presets.binary_cross_entropy()."
                     )
                 y, y_pred = targets[..., None], y_pred[..., None]  # (batch, labels, 1)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Keras's hook."""
+        """Overrides the Keras hook."""
         targets = targets_of(x, y)
         if sample_weight is not None and targets is not None:
-            sample_weight = self._spread(sample_weight, targets, y_pred)
+            sample_weight = self._weights_per_term(sample_weight, targets, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def _checked(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Inputs and targets whose numbers are what they should be."""
+    def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Returns inputs and targets after checking the values of targets and weights."""
         targets = targets_of(x, y)
         if hasattr(targets, "shape"):
             check_shape(targets, self.outputs[0], self.kind, self.loss)
@@ -154,24 +155,27 @@ class WeightedModel(EncodingModel):
         return x, y
 
     def checked_targets(self, targets: Any, length: Any = None) -> Any:
-        """Targets whose numbers are what the loss takes, class numbers as int32.
+        """Checks the values of targets and converts class indices to int32.
 
         Args:
-            targets: An array or a tensor; one of a traced step gets an assertion.
-            length: Tokens of a row, a tensor too; None where nobody knows.
+            targets: An array or a tensor; for a symbolic tensor, an assertion is added.
+            length: The number of tokens of a row, a number or a tensor; None if it is unknown.
+
+        Returns:
+            The targets.
 
         Raises:
-            DataError: If a number is none that the loss takes.
+            DataError: If a value is outside of the range that the loss accepts.
         """
         shape = self.outputs[0].shape
         return checked_targets(targets, self.kind, self.task, self.loss, shape, length)
 
-    def _spread(self, weights: Any, targets: Any, outputs: Any) -> Any:
+    def _weights_per_term(self, weights: Any, targets: Any, outputs: Any) -> Any:
         pairs = isinstance(self.loss, PairSimilarity)
         return spread(weights, targets, outputs, self.kind, pairs)
 
-    def _weighted(self, data: Any, weights: np.ndarray | None) -> Any:
-        """A batch with the weights of its targets' classes."""
+    def _add_class_weights(self, data: Any, weights: np.ndarray | None) -> Any:
+        """Multiplies the sample weights of a batch by the class weights of its targets."""
         if weights is None:
             return data
         x, y, given = keras.utils.unpack_x_y_sample_weight(data)
@@ -179,15 +183,15 @@ class WeightedModel(EncodingModel):
         if targets is None:
             return data
         rank = len(self.outputs[0].shape) - 1
-        found = by_class(weights, targets, self.kind, rank)
-        found = found if given is None else times(given, found)
-        return x, targets, found
+        combined = by_class(weights, targets, self.kind, rank)
+        combined = combined if given is None else times(given, combined)
+        return x, targets, combined
 
     @contextlib.contextmanager
-    def _weighing(
+    def _class_weighting(
         self, step: str, given: Any, x: Any, y: Any, sample_weight: Any
     ) -> Iterator[None]:
-        """Weighs classes during a fit ("train") or an evaluation ("test")."""
+        """Sets the class weights during a fit ("train") or an evaluation ("test")."""
         weights = None
         if given is not None:
             weights = class_weights(
@@ -197,15 +201,15 @@ class WeightedModel(EncodingModel):
                 self.outputs[0].shape[-1],
                 lambda: self.tokenizer,
             )
-        before = getattr(self, f"_{step}_traced")
+        previous = getattr(self, f"_{step}_signature")
         ranks = _ranks(x, y, sample_weight)
-        if before is not None:  # a step without weights leaves what was traced with them
-            pairs = zip(ranks, before.ranks, strict=True)
+        if previous is not None:  # a call without sample weights keeps traces of calls with them
+            pairs = zip(ranks, previous.ranks, strict=True)
             ranks = tuple(old if new is None else new for new, old in pairs)
-        traced = _Traced(weights, ranks)
-        if before is not None and not before.fits(traced):
+        signature = _TraceSignature(weights, ranks)
+        if previous is not None and not previous.is_compatible_with(signature):
             setattr(self, f"{step}_function", None)
-        setattr(self, f"_{step}_traced", traced)
+        setattr(self, f"_{step}_signature", signature)
         setattr(self, f"_{step}_class_weights", weights)
         try:
             yield
@@ -214,26 +218,31 @@ class WeightedModel(EncodingModel):
 
 
 @dataclass(frozen=True, eq=False)
-class _Traced:
-    """What a step was traced for: class weights, and the ranks of a batch's targets and weights."""
+class _TraceSignature:
+    """The properties that a step was traced for.
+
+    Attributes:
+        class_weights: The class weights (classes,), or None.
+        ranks: The ranks of the targets and of the sample weights, or None if there are none.
+    """
 
     class_weights: np.ndarray | None
     ranks: tuple[int | None, ...]
 
-    def fits(self, other: "_Traced") -> bool:
-        """Whether a step for this one may be taken for another one.
+    def is_compatible_with(self, other: "_TraceSignature") -> bool:
+        """Returns whether a step traced for this signature can be used for another one.
 
-        TensorFlow would go on with tensors of an unknown rank where this changes.
+        If ranks differ, TensorFlow would trace the step again with tensors of unknown rank.
         """
         for own, new in zip(self.ranks, other.ranks, strict=True):
             if None not in (own, new) and own != new:
                 return False
-        one, two = self.class_weights, other.class_weights
-        return one is two or (one is not None and two is not None and np.array_equal(one, two))
+        a, b = self.class_weights, other.class_weights
+        return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _ranks(x: Any, y: Any, weights: Any) -> tuple[int | None, ...]:
-    """How many axes targets and weights have; None where there are none or nobody knows."""
+    """Returns the ranks of targets and weights; None if there are none or they are unknown."""
     spec = getattr(x, "element_spec", None)
     if isinstance(spec, tuple):
         x, y, weights = (*spec, None, None)[:3]

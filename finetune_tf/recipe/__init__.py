@@ -1,4 +1,4 @@
-"""`finetune`: the public verbs in a row, and the folder of a run."""
+"""`finetune`: the complete workflow in one call, and the folder of a run."""
 
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 

@@ -1,4 +1,4 @@
-"""`finetune`: the public verbs in a row, with good defaults."""
+"""`finetune`: loading, freezing, compiling, fitting and evaluating in one call."""
 
 import itertools
 import signal
@@ -27,12 +27,13 @@ from finetune_tf.training.freezing import train_only
 from finetune_tf.training.select import Selector
 from finetune_tf.training.starting import start_from_mean
 
-# What learns, one phase after the other; the last one gets the epochs that are asked for.
+# The trainable variables of each phase. The last phase runs for the requested number of epochs.
 POLICIES: dict[str, tuple[Selector, ...]] = {
     "full": (select.everything(),),
     "head": (select.head(),),
-    # A trained head first keeps early, large gradients away from the pretrained weights
-    # (Howard & Ruder 2018; Kumar et al. 2022).
+    # Training the head first protects the pretrained weights from the large gradients of a random
+    # head (Howard and Ruder, ULMFiT, 2018; Kumar et al., Fine-Tuning can Distort Pretrained
+    # Features and Underperform Out-of-Distribution, 2022).
     "head-first": (select.head(), select.everything()),
 }
 
@@ -63,49 +64,53 @@ def finetune(
     verbose: Literal["auto", 0, 1, 2] = "auto",
     callbacks: tuple = (),
 ) -> FinetuneResult:
-    """Fine-tunes a checkpoint on examples and measures it against a baseline.
+    """Fine-tunes a checkpoint on examples and compares it with a baseline.
 
     Args:
         checkpoint: A folder or a Hub id.
-        train: Examples to learn from.
-        validation: Examples that tell how good an epoch is; by default a tenth of `train`.
-        test: Examples for the report; without them there is none.
-        task: Name of a Hugging Face pipeline; by default inferred as in `load`.
-        policy: What learns: "full", "head", "head-first" (an epoch of the head, then all), a
-            selector of what trains, or several, one phase after the other.
-        epochs: Of the last (or only) phase; a phase before it takes one.
-        batch_size: Texts a step.
-        learning_rate: Of the last (or only) phase: a number, or "auto": it follows what trains.
-            A phase before it has "auto", since a head alone wants a far higher rate.
-        optimizer: "adamw", "sgd", or another Keras optimizer's name.
-        label_smoothing: As in `presets.cross_entropy`, for models that have one label out of
-            several to give.
-        keep: The weights a phase ends with: those of its "best" epoch on the validation
-            examples, or the "last" ones. As the rate falls to zero, the last epoch is seldom
-            worse, and a hundred examples are too few to find a better one.
+        train: The training examples.
+        validation: The validation examples; by default a tenth of `train` is split off.
+        test: The test examples for the report; by default there is no report.
+        task: The name of a Hugging Face pipeline task; by default inferred as in `load`.
+        policy: Which variables to train: "full", "head", "head-first" (one epoch of the head, then
+            everything), a selector, or a list of selectors, one per phase.
+        epochs: The number of epochs of the last (or only) phase; earlier phases run for one epoch.
+        batch_size: The number of texts per step.
+        learning_rate: The peak learning rate of the last (or only) phase; "auto" chooses it by what
+            is trainable. Earlier phases use "auto", because a head needs a far higher rate.
+        optimizer: "adamw", "sgd", or the name of another Keras optimizer.
+        label_smoothing: As in `presets.cross_entropy`, for single-label classification only.
+        keep: "best" restores the weights of the epoch with the best validation result at the end of
+            each phase, "last" keeps those of the last epoch. With a learning rate that decays to
+            zero, the last epoch is seldom worse, and a hundred examples are too few to tell.
         pooling: As in `load`.
         dropout: As in `load`.
-        max_length: Tokens a text may have; by default as many as the model can take.
-        dtype: As in `load`; "auto" is said in one line.
+        max_length: The maximum number of tokens per text; by default the model's maximum.
+        dtype: As in `load`; the choice of "auto" is printed.
         baseline: As in `evaluate`.
-        seed: Of weights, order and dropout.
-        store_features: Whether what frozen blocks compute is computed once and kept in memory
-            (see `cache_features`), or the folder to keep it in. Where that is not possible, or
-            callbacks are given, which expect the whole model, it is computed in each epoch.
-        class_weight: What a target of each class counts in the loss, as in Keras's `fit`: by the
-            number of a class or by its name; classes that are left out count 1.
-        verbose: As in Keras's `fit`: 0 for no progress bar, 2 for a line an epoch.
-        callbacks: More Keras callbacks for every phase.
+        seed: The seed of new weights, shuffling and dropout.
+        store_features: Whether to cache the outputs of frozen blocks in memory (see
+            `cache_features`), or a folder to cache them in. If that is not possible, or if there
+            are callbacks, which expect the complete model, they are computed in each epoch.
+        class_weight: The weight of each class in the loss, as in Keras's `fit`, by class index or
+            name. Classes that are not listed have the weight 1.
+        verbose: As in Keras's `fit`: 0 for no progress bar, 2 for one line per epoch.
+        callbacks: Additional Keras callbacks for every phase.
 
     Returns:
         The model, its history and the report.
 
     Raises:
-        FinetuneError: If data, checkpoint or settings do not fit; the message says how.
-        TrainingInterrupted: After Ctrl-C, once the step is finished. Its `result` holds the model
-            with the weights of the best epoch so far (see `keep`; those of the last step if no
-            epoch of the phase was finished), the history and no report. A second Ctrl-C raises
-            KeyboardInterrupt at once, as does one before the first step.
+        FinetuneError: If the data, the checkpoint or an argument is invalid.
+        TrainingInterrupted: After Ctrl-C, once the current step is finished. Its `result` has the
+            model with the weights of the best epoch so far (see `keep`; of the last step if no
+            epoch of the phase is finished) and the history. A second Ctrl-C, or one before the
+            first step, raises KeyboardInterrupt immediately.
+
+    Example:
+        >>> result = ft.finetune(checkpoint, train, train, epochs=1, verbose=0)
+        >>> result.history.keys() >= {"loss", "val_accuracy"}
+        True
     """
     check(
         epochs=epochs,
@@ -118,7 +123,7 @@ def finetune(
     )
     phases = _phases(policy)
     if keep not in ("best", "last"):
-        raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")
+        raise ModelError(f"keep must be 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
     dtype = policy_of(dtype).name
@@ -128,15 +133,15 @@ def finetune(
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
     if test is not None and model.task.target_column in test.columns:
-        model.task.targets(test)  # labels that do not fit are told before the fit
+        model.task.targets(test)  # raises errors about invalid labels before the fit
     preset = _preset(model, label_smoothing)
     start_from_mean(model, train)
 
-    def batches(learner: FineTuneModel) -> tuple[Any, Any]:
-        learned = {"batch_size": batch_size, "shuffle": True, "seed": seed}
+    def make_batches(fitted: FineTuneModel) -> tuple[Any, Any]:
+        shuffling = {"shuffle": True, "seed": seed}
         return (
-            train.batches(learner, **learned, max_length=max_length),
-            validation.batches(learner, batch_size, max_length=max_length),
+            train.batches(fitted, batch_size, max_length=max_length, **shuffling),
+            validation.batches(fitted, batch_size, max_length=max_length),
         )
 
     settings = {
@@ -162,103 +167,112 @@ def finetune(
     }
     model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
     result = FinetuneResult(model, {}, None, settings)
-    progress, request, kept = Progress(), StopRequest(), None
+    progress, request, weights = Progress(), StopRequest(), None
     try:
         for progress.phase, selector in enumerate(phases, 1):
             is_last = progress.phase == len(phases)
             train_only(model, selector)
-            learner, (learned, watched) = _learner(model, store_features and not callbacks, batches)
+            fitted, (batches, validation_batches) = _model_to_fit(
+                model, store_features and not callbacks, make_batches
+            )
             rate = learning_rate if is_last else "auto"
-            learner.compile(**preset(optimizer=optimizer, learning_rate=rate))
-            kept = _Kept(learner, _keep_best(model, epochs) if keep == "best" else None)
+            fitted.compile(**preset(optimizer=optimizer, learning_rate=rate))
+            best = _restore_best_epoch(model, epochs) if keep == "best" else None
+            weights = _PhaseWeights(fitted, best)
             with finishing_steps() as request:
-                learner.fit(
-                    learned,
-                    validation_data=watched,
+                fitted.fit(
+                    batches,
+                    validation_data=validation_batches,
                     epochs=epochs if is_last else 1,
-                    callbacks=[*callbacks, *kept.callbacks, StopWhenAsked(request, progress)],
+                    callbacks=[*callbacks, *weights.callbacks, StopWhenAsked(request, progress)],
                     class_weight=class_weight,
                     verbose=verbose,
                 )
-            kept.add_history(result.history)
-            kept = None
+            weights.add_history(result.history)
+            weights = None
         if test is not None and (shared := overlap(train, test)):
-            say(f"{len(shared):,} of {len(test):,} test texts also stand in the training examples.")
+            say(f"{len(shared):,} of {len(test):,} test texts also occur in the training examples.")
         if test is not None:
             result.report = evaluate(model, test, baseline=baseline, train=train)
     except KeyboardInterrupt as stop:
-        ended_at_once = kept is not None and request.signum and not request.is_obeyed
-        if not progress.steps or ended_at_once:
+        stopped_at_once = weights is not None and request.signum and not request.is_obeyed
+        if not progress.steps or stopped_at_once:
             raise
-        weights = "of the last phase's end" if kept is None else kept.restore(result.history)
-        settings["interrupted"] = f"{progress}; weights {weights}"
+        which = "of the end of training" if weights is None else weights.restore(result.history)
+        settings["interrupted"] = f"{progress}; weights {which}"
         signum = int(next(iter(stop.args), signal.SIGINT))
-        message = f"Training was interrupted in {progress}; the model has the weights {weights}."
+        message = f"Training was interrupted in {progress}; the model has the weights {which}."
         raise TrainingInterrupted(message, result, signum) from None
     return result
 
 
-class _Kept:
-    """What is kept of a phase, whether it comes to its end or not."""
+class _PhaseWeights:
+    """The history and the best weights of a phase, which may be interrupted."""
 
-    def __init__(self, learner: FineTuneModel, best: keras.callbacks.EarlyStopping | None) -> None:
-        self._learner, self._best = learner, best
-        learner.history = None  # that of an earlier phase
+    def __init__(self, fitted: FineTuneModel, best: keras.callbacks.EarlyStopping | None) -> None:
+        self._fitted, self._best = fitted, best
+        fitted.history = None  # discards the history of an earlier phase
         self.callbacks = [] if best is None else [best]
 
     def add_history(self, history: dict[str, list[float]]) -> None:
-        """Adds the finished epochs to those of earlier phases."""
-        for name, values in getattr(self._learner.history, "history", {}).items():
+        """Appends the finished epochs to the history of earlier phases."""
+        for name, values in getattr(self._fitted.history, "history", {}).items():
             history.setdefault(name, []).extend(float(value) for value in values)
 
     def restore(self, history: dict[str, list[float]]) -> str:
-        """Does what Keras leaves undone at the end of an interrupted fit.
+        """Completes an interrupted fit: adds the history and restores the best weights.
 
         Returns:
-            Which weights the model has now.
+            A description of the weights that the model has now.
         """
         self.add_history(history)
-        self._learner._eval_epoch_iterator = None  # or else the next fit validates on its batches
+        self._fitted._eval_epoch_iterator = None  # Keras would reuse it in the next fit
         if self._best is None or self._best.best_weights is None:
             return "of the last step"
         self._best.on_train_end()
         return f"of epoch {self._best.best_epoch + 1}, the best one so far"
 
 
-def _learner(
-    model: FineTuneModel, stores: bool | str | Path, batches: Callable[[FineTuneModel], Any]
+def _model_to_fit(
+    model: FineTuneModel,
+    store_features: bool | str | Path,
+    make_batches: Callable[[FineTuneModel], Any],
 ) -> tuple[FineTuneModel, Any]:
-    """What to fit: the stages that learn, on stored features, if that pays; else the model."""
-    below = itertools.takewhile(lambda s: not any(v.trainable for v in s.variables), model.stages)
-    if stores and any(stage.role == "block" for stage in below):
+    """Returns the model to fit with its batches.
+
+    If at least one block is frozen, that is the trainable upper part of the model on cached
+    features; otherwise it is the model itself.
+    """
+    frozen = itertools.takewhile(lambda s: not any(v.trainable for v in s.variables), model.stages)
+    if store_features and any(stage.role == "block" for stage in frozen):
         try:
-            learner = cache_features(model, None if stores is True else stores)
-            return learner, batches(learner)
+            upper = cache_features(model, None if store_features is True else store_features)
+            return upper, make_batches(upper)
         except CacheError as error:
             say(f"Frozen stages are computed in each epoch: {error}")
-    return model, batches(model)
+    return model, make_batches(model)
 
 
 def _check_examples(train: Any, **others: Any) -> None:
-    for argument, given in {"train": train, **others}.items():
-        missing_is_fine = given is None and argument != "train"
-        if not isinstance(given, Examples) and not missing_is_fine:
+    for argument, value in {"train": train, **others}.items():
+        is_optional = value is None and argument != "train"
+        if not isinstance(value, Examples) and not is_optional:
             raise DataTypeError(
-                f"{argument}= takes Examples, found {given!r}. Read them first, for example with "
-                f'ft.data.from_csv("{argument}.csv").'
+                f"{argument}= must be Examples, found {value!r}. Read the data first, for example "
+                f'with ft.data.from_csv("{argument}.csv").'
             )
 
 
 def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[str, Any]]:
-    """The preset of the task; label smoothing exists in one of them only."""
+    """Returns the preset of the task. Only cross-entropy supports label smoothing."""
     task = model.task
     preset = presets.PRESETS[task.output_kind]
     if not label_smoothing:
         return preset
     if preset is not presets.cross_entropy or task.labels is None:
         raise ModelError(
-            f"label_smoothing={label_smoothing} needs one label out of several, but this is "
-            f"{task.evaluator.replace('_', ' ')}. Leave label_smoothing out."
+            f"label_smoothing={label_smoothing} is for single-label classification, but this task "
+            f"is {task.evaluator.replace('_', ' ')}. Remove label_smoothing."
         )
     return partial(preset, label_smoothing=label_smoothing)
 
@@ -271,14 +285,14 @@ def _phases(policy: Any) -> tuple[Selector, ...]:
         return phases
     if not isinstance(policy, str) or policy not in POLICIES:
         raise ModelError(
-            f"A policy is one of {', '.join(POLICIES)} or a selector such as "
-            f"ft.select.head() | ft.select.blocks(-2), found {policy!r}."
+            f"policy must be one of {', '.join(POLICIES)}, a selector such as "
+            f"ft.select.head() | ft.select.blocks(-2), or a list of selectors; found {policy!r}."
         )
     return POLICIES[policy]
 
 
-def _keep_best(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
-    """Ends the phase with the weights of its best epoch on the validation examples."""
+def _restore_best_epoch(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
+    """Creates a callback that restores the weights of the best epoch at the end of a phase."""
     monitor, mode = model.task.monitor
     return keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=epochs, restore_best_weights=True

@@ -1,4 +1,4 @@
-"""What a run gives, and its folder: written whole or not at all, never over another unasked."""
+"""The result of `finetune` and its folder, which is written atomically."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.saving import say_saved, write_checkpoint
 
-# Earlier versions called the settings so, which is what a checkpoint calls something else.
+# Earlier versions wrote the settings to config.json, which is a different file in a checkpoint.
 _OLD_SETTINGS = "config.json"
-#: The files of a run; a name that ends in a dot stands for all files that begin with it.
+#: The files of a run; a name that ends with a dot is the prefix of several files.
 RUN = ("settings.json", "history.", "report.", "checkpoint", _OLD_SETTINGS)
 #: The files of a report.
 REPORT = ("report.",)
@@ -28,13 +28,20 @@ REPORT = ("report.",)
 
 @dataclass
 class FinetuneResult:
-    """What `finetune` gives back.
+    """The result of `finetune`.
 
     Attributes:
-        model: With the weights of the epoch that `keep` means.
-        history: Metric name to one value an epoch, over all phases.
-        report: On the test examples, or None without any.
-        settings: What it was called with.
+        model: The fine-tuned model, with the weights that `keep` selects.
+        history: One value per epoch by metric name, over all phases.
+        report: The report on the test examples; None without test examples.
+        settings: The arguments of the call.
+
+    Example:
+        >>> result = ft.finetune(checkpoint, train, train, policy="head", epochs=1, verbose=0)
+        >>> result.settings["policy"], result.report
+        ('head', None)
+        >>> result.save("runs/first").name
+        'first'
     """
 
     model: FineTuneModel
@@ -43,32 +50,35 @@ class FinetuneResult:
     settings: dict[str, Any]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes the run: settings.json, history.json, checkpoint/, report.* and pictures.
+        """Writes the run: settings.json, history.json, checkpoint/, report.* and figures.
+
+        The checkpoint includes a model card with the data and the results (Mitchell et al., Model
+        Cards for Model Reporting, FAT* 2019).
 
         Args:
-            folder: Made if it does not exist; written whole or not at all. Other files that
-                stand in it are kept.
-            overwrite: Whether to replace an earlier run in the folder, all of it.
+            folder: The folder, which is created if it does not exist. It is written atomically;
+                other files in it are kept.
+            overwrite: Whether to replace an earlier run in the folder completely.
 
         Returns:
-            The folder, absolute.
+            The absolute path of the folder.
 
         Raises:
-            CheckpointError: If the folder holds a run and must not be replaced, is a checkpoint
-                or the current folder, or cannot be written.
+            CheckpointError: If the folder contains a run and `overwrite` is false, is a checkpoint
+                or the current working directory, or cannot be written.
         """
         folder = check_run(folder, overwrite)
-        with unfinished_folder(folder, ("history.", "report.", _OLD_SETTINGS)) as beside:
-            write_checkpoint(self.model, beside / "checkpoint")
-            write_text(beside / "settings.json", json.dumps(self.settings, indent=2) + "\n")
-            write_text(beside / "history.json", json.dumps(self.history, indent=2) + "\n")
+        with unfinished_folder(folder, ("history.", "report.", _OLD_SETTINGS)) as temporary:
+            write_checkpoint(self.model, temporary / "checkpoint")
+            write_text(temporary / "settings.json", json.dumps(self.settings, indent=2) + "\n")
+            write_text(temporary / "history.json", json.dumps(self.history, indent=2) + "\n")
             if self.report is not None:
-                self.report.save(beside)
+                self.report.save(temporary)
             try:
                 if self.history:
-                    plot_history(self.history).savefig(beside / "history.png", dpi=150)
+                    plot_history(self.history).savefig(temporary / "history.png", dpi=150)
             except MissingExtraError as error:
-                say(f"No pictures: {error}")
+                say(f"No figures are saved: {error}")
         self.model.info.tokenizer = str(folder / "checkpoint")
         say_saved(self.model, folder / "checkpoint")
         return folder
@@ -80,59 +90,59 @@ def check_output(
     overwrite: bool = False,
     how: str = "overwrite=True",
 ) -> Path:
-    """Checks that results can be written to a folder, before the work that gives them.
+    """Checks that results can be written to a folder, before they are computed.
 
     Args:
-        folder: The folder. It is not made, so that nothing is left if the work fails.
-        names: The files that will be written; see `RUN`.
-        overwrite: Whether such files may be there already.
-        how: What a user writes to allow that.
+        folder: The folder. It is not created, so that nothing is left over if the work fails.
+        names: The names of the files that will be written; see `RUN`.
+        overwrite: Whether such files may exist already.
+        how: The argument or option that allows overwriting, for the message.
 
     Returns:
-        The folder, absolute.
+        The absolute path of the folder.
 
     Raises:
-        CheckpointError: If it holds such files and they must not be replaced, or it cannot be
+        CheckpointError: If the folder contains such files and `overwrite` is false, or cannot be
             written.
     """
     folder = absolute(folder)
     _check_writable(folder)
     found = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    beginnings = tuple(name for name in names if name.endswith("."))
-    there = [name for name in found if name in names or name.startswith(beginnings)]
-    if there and not overwrite:
+    prefixes = tuple(name for name in names if name.endswith("."))
+    existing = [name for name in found if name in names or name.startswith(prefixes)]
+    if existing and not overwrite:
         raise CheckpointError(
-            f"{folder} already holds {', '.join(there)}. Choose another folder, or replace what "
-            f"is there with {how}."
+            f"{folder} already contains {', '.join(existing)}. Choose another folder, or replace "
+            f"these files with {how}."
         )
     return folder
 
 
 def check_run(folder: str | Path, overwrite: bool = False, how: str = "overwrite=True") -> Path:
-    """Checks that a run can be written to a folder; arguments and errors as for `check_output`."""
+    """Checks that a run can be written to a folder, with the arguments of `check_output`."""
     folder = check_output(folder, RUN, overwrite, how)
     if Path.cwd().is_relative_to(folder):
         raise CheckpointError(
-            f"{folder} is the current folder or above it, so it cannot be replaced. Choose a "
-            "folder of its own for the run."
+            f"{folder} is the current working directory or a parent of it, so it cannot be "
+            "replaced. Choose a separate folder for the run."
         )
     config = folder / "config.json"
     if has_file(config) and "model_type" in read_json(config):
         raise CheckpointError(
             f"{folder} is a checkpoint and not the folder of a run, so it is not replaced. Choose "
-            "another folder."
+            "another folder for the run."
         )
     return folder
 
 
 def _check_writable(folder: Path) -> None:
-    """Tries to make a file in the folder, or in the lowest one above it that exists."""
+    """Tries to create a file in the folder, or in the nearest parent folder that exists."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(folder)  # fails of a name that is too long
+            os.lstat(folder)  # raises an error if the name is too long
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror}). Choose a folder you may write to."
+            f"{folder} cannot be written ({error.strerror}). Choose a writable folder."
         ) from None

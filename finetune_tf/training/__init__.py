@@ -1,4 +1,4 @@
-"""What learns and how: selectors, freezing, optimizers, schedules, presets."""
+"""Training: selectors, freezing, optimizers, learning-rate schedules and presets."""
 
 from finetune_tf.training import presets, select
 from finetune_tf.training.freezing import count_parameters, freeze, train_only

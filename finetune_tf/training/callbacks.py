@@ -1,4 +1,4 @@
-"""What happens during a fit."""
+"""Callbacks for `fit`: schedules, gradient accumulation, freezing, checks, metrics and saving."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,20 +28,27 @@ from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags
 from finetune_tf.training.schedules import schedule_of
 
-FEW_STEPS = 10  # of a fit, below which a line says so
+FEW_STEPS = 10  # a fit with fewer optimizer steps prints a hint
 
 
 class BindSchedule(keras.callbacks.Callback):
-    """Tells the preset's schedule how long the fit is.
+    """Binds the learning-rate schedule of a preset to the length of the fit.
 
-    Models of finetune_tf add it to every fit by themselves; other Keras models need it in
-    `callbacks` when they are compiled with a preset. It belongs last, after callbacks that
+    Models of finetune_tf add this callback to every fit automatically. Other Keras models need it
+    in `callbacks` if they are compiled with a preset. It must come last, after callbacks that
     resume an earlier fit.
 
     Args:
-        initial_epoch: As given to `fit`; a resumed fit goes on where its schedule was.
-        others: The other callbacks of the fit. Where one of Keras's that set the rate is among
-            them, the rate starts at its peak and the schedule leaves it alone.
+        initial_epoch: The value passed to `fit`. A resumed fit continues its schedule.
+        others: The other callbacks of the fit. If a Keras callback that sets the learning rate is
+            among them, the rate starts at its peak and the schedule does not change it.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> network.compile(**ft.presets.mean_squared_error(learning_rate=1e-3))
+        >>> x, y = np.ones((8, 3)), np.ones(8)
+        >>> callbacks = [ft.callbacks.BindSchedule()]
+        >>> history = network.fit(x, y, batch_size=4, callbacks=callbacks, verbose=0)
     """
 
     def __init__(self, initial_epoch: int = 0, others: Sequence[Any] = ()) -> None:
@@ -51,46 +58,55 @@ class BindSchedule(keras.callbacks.Callback):
         self._rate_setters = fit_errors.rate_setters(others)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Binds the schedule before the first step is traced; says if there are few steps."""
+        """Binds the schedule before the first step is traced; prints a hint if steps are few."""
         steps, epochs = self.params.get("steps"), self.params["epochs"]
         optimizer = inner_optimizer(self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps or 1
         if steps:
-            steps = -(-steps // whole) * whole  # with what `ApplyLeftover` makes of the last ones
+            # `ApplyLeftover` completes the last, partial accumulation of an epoch.
+            steps = -(-steps // whole) * whole
         epochs_done = first_epoch(self.model) or self._given_epoch
         updates = (steps or 0) // whole * (epochs - epochs_done)
         if 0 < updates < FEW_STEPS:
             say(
-                f"This fit takes {updates} step{'s' if updates > 1 else ''}, which is little to "
-                "learn from: use more epochs, or a smaller batch_size."
+                f"This fit takes only {updates} optimizer step{'s' if updates > 1 else ''}, which "
+                "is rarely enough. Use more epochs or a smaller batch_size."
             )
         schedule = schedule_of(self.model.optimizer)
         if schedule is None:
             return
         done = epochs_done * (steps or 0)
-        # Not `iterations`: with gradient accumulation, schedules are asked by micro-step.
+        # Not `iterations`: with gradient accumulation, Keras calls schedules with the micro-step.
         first_step = int(step_counter(optimizer).numpy()) - done
         if self._rate_setters:
             schedule.hold_peak(self.model, self._rate_setters[0])
         schedule.bind(self.model, steps * epochs if steps else None, first_step)
         if keras.backend.backend() != "tensorflow":
-            # There its numbers are constants of a traced step, so an earlier trace is stale.
+            # On JAX, the schedule's values are constants of the traced step, which is now stale.
             self.model.make_train_function(force=True)
 
 
 class ApplyLeftover(keras.callbacks.Callback):
-    """Takes the step that is due at the end of an epoch when gradients are accumulated.
+    """Applies partially accumulated gradients at the end of each epoch.
 
-    Keras leaves the gradients of batches that do not fill a step to the next epoch, and drops them
-    at the end of the last one. Models of finetune_tf add this callback to every fit by themselves.
+    With gradient accumulation, Keras carries the gradients of an incomplete step over to the next
+    epoch and drops them at the end of the last one. Models of finetune_tf add this callback to
+    such fits automatically.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> network.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
+        >>> x, y = np.ones((12, 3)), np.ones(12)  # three batches: a step and a half
+        >>> callbacks = [ft.callbacks.ApplyLeftover()]
+        >>> history = network.fit(x, y, batch_size=4, callbacks=callbacks, verbose=0)
     """
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Before the validation at the end of an epoch."""
+        """Applies the gradients before the validation at the end of an epoch."""
         self._apply()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """After an epoch without validation."""
+        """Applies the gradients after an epoch without validation."""
         self._apply()
 
     def _apply(self) -> None:
@@ -102,23 +118,40 @@ class ApplyLeftover(keras.callbacks.Callback):
             return
         variables = optimized_variables(optimizer)
         for gradient in accumulated_gradients(optimizer):
-            gradient.assign(gradient * (whole / waiting))  # a mean over the batches there are
-        # As if the step were full and its last batch had no gradient.
+            gradient.assign(gradient * (whole / waiting))  # the mean over the available batches
+        # Complete the step with a last micro-step whose gradients are zero.
         step_counter(optimizer).assign_add(whole - waiting - 1)
         optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
 
 
 class FollowTrainable(keras.callbacks.Callback):
-    """Lets `trainable` take effect inside a running fit, from the next step on.
+    """Makes changes of `trainable` take effect during a fit, from the next step on.
 
-    Keras reads it when a fit starts, and ignores in silence what callbacks change later. Models of
-    finetune_tf add this callback to every fit by themselves; in a fit of another Keras model it
-    belongs after the callbacks that set `trainable`.
+    Keras reads `trainable` when a fit starts and silently ignores later changes, such as those
+    of gradual unfreezing (Howard & Ruder 2018). Models of finetune_tf add this callback to every
+    fit automatically; in a fit of another Keras model, it must come after the callbacks that set
+    `trainable`.
 
     Args:
-        watched: The model, or another one that shares layers with it; by default the model itself.
-        changed: Called when a flag has changed. By default it fits the optimizer and the training
-            step to what learns now.
+        watched: The model whose flags are watched, which may be another one that shares layers
+            with the fitted model; by default the fitted model.
+        changed: Called when a flag has changed. By default, the optimizer and the training step
+            are rebuilt for the variables that are trainable now.
+
+    Example:
+        >>> network = keras.Sequential(
+        ...     [keras.Input((3,)), keras.layers.Dense(2, name="lower"), keras.layers.Dense(1)]
+        ... )
+        >>> ft.train_only(network, ft.select.head())
+        >>> network.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+        >>> class Unfreeze(keras.callbacks.Callback):
+        ...     def on_epoch_begin(self, epoch, logs=None):
+        ...         self.model.get_layer("lower").trainable = epoch >= 1
+        >>> callbacks = [Unfreeze(), ft.callbacks.FollowTrainable()]
+        >>> x, y = np.ones((4, 3)), np.ones(4)
+        >>> history = network.fit(x, y, epochs=2, callbacks=callbacks, verbose=0)
+        >>> sum("momentum" in variable.path for variable in network.optimizer.variables)
+        4
     """
 
     def __init__(
@@ -128,9 +161,9 @@ class FollowTrainable(keras.callbacks.Callback):
         self._watched, self._changed = watched, changed
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Notes the flags that the training step is traced for."""
+        """Stores the flags that the training step is traced for."""
         watched = self._watched or self.model
-        # Looked up once: to walk through a model costs a thousand times what a flag does.
+        # Collected once: traversing a model is a thousand times slower than reading a flag.
         self._watched_layers, self._variables = (
             list(all_layers(watched)),
             learnable_variables(watched),
@@ -138,12 +171,12 @@ class FollowTrainable(keras.callbacks.Callback):
         self._flags = self._now()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """After whatever a callback did since the last step, and before the next one."""
+        """Compares the flags with those of the previous step, before the next one runs."""
         now = self._now()
         if now == self._flags:
             return
         if keras.backend.backend() == "jax":
-            # JAX keeps the numbers of a running fit elsewhere, in the order of the old flags.
+            # On JAX, the state of a running fit is stored in the order of the previous flags.
             self._set(self._flags)
             sync_state(self.model)
             self._set(now)
@@ -165,59 +198,81 @@ class FollowTrainable(keras.callbacks.Callback):
 
 
 class StopAtNonFiniteLoss(keras.callbacks.Callback):
-    """Ends a fit with an error when its loss is NaN or infinite, since nothing good comes after.
+    """Stops a fit with an error when its loss is NaN or infinite.
 
-    Models of finetune_tf add it to every fit by themselves, unless `keras.callbacks.TerminateOnNaN`
-    is there. Steps that a LossScaleOptimizer skips have a finite loss and are no errors.
+    Models of finetune_tf add this callback to every fit automatically, unless
+    `keras.callbacks.TerminateOnNaN` is used. Steps that a LossScaleOptimizer skips have a finite
+    loss and do not count as errors.
 
     Raises:
-        ModelError: From `fit`, with the step, the rate, the state of the weights, and advice.
+        ModelError: From `fit`, with the step, the learning rate, the state of the weights, and
+            advice.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> network.compile("sgd", "mse")
+        >>> callbacks = [ft.callbacks.StopAtNonFiniteLoss()]
+        >>> x, y = np.ones((4, 3)), np.array([1.0, 1.0, 1.0, np.nan])
+        >>> network.fit(x, y, callbacks=callbacks, verbose=0)
+        Traceback (most recent call last):
+        ...
+        finetune_tf.errors.ModelError: The loss is nan at step 1 of epoch 1...
     """
 
-    async_safe = True  # Keras reads the loss in another thread, so that no step waits for it
+    async_safe = True  # Keras reads the loss in another thread, so that steps do not wait for it
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts anew."""
+        """Resets the state of an earlier fit."""
         self._epoch, self._done, self._bad = 0, 0, None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes where the fit is."""
+        """Stores the number of the epoch."""
         self._epoch, self._done = epoch, 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the loss, a mean over the epoch so far that stays NaN once it is."""
+        """Checks the loss, a running mean over the epoch, which stays NaN once it is NaN."""
         if self._bad is None and not np.isfinite((logs or {}).get("loss", 0.0)):
             self._bad = (logs["loss"], self._epoch + 1, self._done + 1, batch + 1)
         self._done = batch + 1
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises what the last step left behind."""
+        """Raises the error if an earlier step had a loss that is not finite."""
         if self._bad is not None:
             raise fit_errors.non_finite_loss(self.model, *self._bad)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises, after looking at the loss over the validation data as well."""
+        """Raises the error if the training or the validation loss is not finite."""
         self.on_train_batch_begin(0)
         loss = (logs or {}).get("val_loss", 0.0)
         if not np.isfinite(loss):
             raise fit_errors.non_finite_validation(self.model, loss, epoch + 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Raises if the last step ruined the weights, which no loss has seen."""
+        """Raises an error if the last step, after its loss, made weights NaN or infinite."""
         fit_errors.check_weights(self.model)
 
 
 class Measure(keras.callbacks.Callback):
-    """Adds what a function makes of all logits and targets to the log of each epoch.
+    """Computes metrics from all logits and targets of a data set after each epoch.
 
-    For measures that are no mean over batches, such as F1.
+    Use it for metrics that are not a mean over batches, such as F1. The results are printed and
+    added to the logs of the epoch.
 
     Args:
-        measure: Called with logits and targets, (rows, …) both; gives numbers by name. Of tokens,
-            batches are padded to one length, targets with -100.
-        batches: What to predict: pairs of inputs and targets, or inputs with labels among them;
-            or one such pair of all rows.
-        batch_size: Of such a pair.
+        measure: Called with the logits and the targets of all rows, (rows, …) each; returns a
+            dict of metrics by name. For tasks on tokens, batches are padded to a common length,
+            with targets of -100.
+        batches: The data to predict: batches of (inputs, targets), batches of inputs that contain
+            the labels, or one tuple of arrays (inputs, targets).
+        batch_size: The batch size if `batches` is a tuple of arrays.
+
+    Example:
+        >>> def error_rate(logits, targets):
+        ...     return {"val_error": float((logits.argmax(-1) != targets).mean())}
+        >>> callbacks = [ft.callbacks.Measure(error_rate, test.batches(model))]
+        >>> history = model.fit(train.batches(model), callbacks=callbacks, verbose=0)
+        >>> len(history.history["val_error"])
+        1
     """
 
     @names_checked
@@ -237,7 +292,7 @@ class Measure(keras.callbacks.Callback):
         self._measure, self._batches = measure, batches
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Predicts and measures; callbacks that come later see the result."""
+        """Predicts and measures; later callbacks find the metrics in the logs."""
         logits, targets = [], []
         for batch in self._batches:
             inputs, given = batch if isinstance(batch, tuple) else (batch, batch)
@@ -249,7 +304,7 @@ class Measure(keras.callbacks.Callback):
 
 
 def _concatenated(batches: list[np.ndarray]) -> np.ndarray:
-    """Batches on end, those of tokens padded to one length."""
+    """Returns the concatenated batches; token sequences are padded to a common length."""
     if batches[0].ndim < 2:
         return np.concatenate(batches)
     longest = max(batch.shape[1] for batch in batches)
@@ -260,14 +315,21 @@ def _concatenated(batches: list[np.ndarray]) -> np.ndarray:
 
 
 class SavePretrained(keras.callbacks.Callback):
-    """Saves the model as a Hugging Face folder while it trains.
+    """Saves the model as a Hugging Face checkpoint during training.
 
     Args:
-        folder: As for `save_pretrained`.
-        each_epoch: Whether to save after each epoch, and not only after the last one.
-        tokenizer: Saved with the model in the place of its own.
-        repo_id: "owner/name" on the Hub to upload to after the last epoch; None for no upload.
-        token: As for `push_to_hub`.
+        folder: The folder, as for `save_pretrained`.
+        each_epoch: Whether to save after each epoch instead of only after the last one.
+        tokenizer: The tokenizer to save instead of the model's own.
+        repo_id: Hub repository, "owner/name", to upload to after the last epoch; None to not
+            upload.
+        token: Hub access token, as for `push_to_hub`.
+
+    Example:
+        >>> callbacks = [ft.callbacks.SavePretrained("my-model", each_epoch=False)]
+        >>> history = model.fit(train.batches(model), callbacks=callbacks, verbose=0)
+        >>> ft.load("my-model").labels == model.labels
+        True
     """
 
     @names_checked
@@ -284,12 +346,12 @@ class SavePretrained(keras.callbacks.Callback):
         self._tokenizer, self._repo_id, self._token = tokenizer, repo_id, token
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves."""
+        """Saves the model if `each_epoch` is set."""
         if self._each_epoch:
             self._save()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Saves unless an epoch did, and uploads."""
+        """Saves the model if the last epoch did not, and uploads it."""
         if not self._each_epoch:
             self._save()
         if self._repo_id:

@@ -1,4 +1,4 @@
-"""What `model.compile` understands: presets by task, and old scripts that would not learn."""
+"""Resolves the arguments of `model.compile`: presets by task, and corrections for logits."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from finetune_tf.training.outputs import fitting_loss
 from finetune_tf.training.pretrained import learns_pretrained
 from finetune_tf.training.schedules import schedule_of
 
-# Highest rate at which pretrained weights survive an optimizer that divides by gradient size.
+# The highest safe learning rate for fine-tuning pretrained weights with an adaptive optimizer.
 HIGHEST_SAFE_RATE = 1e-4
 _ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Ftrl", "Lion", "Lamb")
 
@@ -29,28 +29,31 @@ def resolve(
     metrics: Any,
     weighted_metrics: Any = None,
 ) -> dict[str, Any]:
-    """Completes and corrects the arguments of `compile`, saying so.
+    """Completes and corrects the arguments of `compile` and prints what it decides.
 
     Args:
-        model: Whose rates are judged.
-        task: Of the model; its preset fills in what is missing.
-        optimizer: As for Keras, or None for the preset's. A name gets the "auto" rate.
-        loss: As for Keras, or None for the preset's. A name means the loss on logits.
-        metrics: As for Keras, or a single one; with no loss given, the preset's.
+        model: The model, whose learning rate is checked.
+        task: The task of the model; its preset provides the missing arguments.
+        optimizer: As in Keras, or None for that of the preset. If a name is given, the learning
+            rate is "auto".
+        loss: As in Keras, or None for that of the preset. If a name is given, the loss is
+            computed from logits.
+        metrics: As in Keras, or a single metric. If neither loss nor metrics are given, those of
+            the preset are used.
         weighted_metrics: As `metrics`.
 
     Returns:
-        optimizer, loss, metrics and weighted_metrics for Keras.
+        The arguments optimizer, loss, metrics and weighted_metrics for Keras's `compile`.
 
     Raises:
-        ModelError: If the loss or a metric cannot fit the model's labels, or the optimizer is of
-            Keras 2.
+        ModelError: If the loss or a metric does not fit the labels of the model, or the optimizer
+            belongs to Keras 2.
     """
-    make = presets.PRESETS[task.output_kind]
-    preset = make()
+    preset_function = presets.PRESETS[task.output_kind]
+    preset = preset_function()
     if "tf_keras" in type(optimizer).__module__:
         raise ModelError(
-            "The optimizer is one of tf_keras (Keras 2), the model is one of Keras 3: unset "
+            "The optimizer belongs to tf_keras (Keras 2), but the model is a Keras 3 model. Unset "
             "TF_USE_LEGACY_KERAS and write keras.optimizers.Adam(2e-5)."
         )
     if optimizer is None:
@@ -64,14 +67,14 @@ def resolve(
             optimizer = keras.optimizers.get(optimizer)
         except (KeyError, TypeError, ValueError):
             raise ModelError(
-                "An optimizer is a name such as 'adamw', one of keras.optimizers, or left out for "
-                f"the preset's; found {shown(optimizer)}."
+                "The optimizer must be a name such as 'adamw' or an object of keras.optimizers, "
+                f"found {shown(optimizer)}. Leave it out to use that of the preset."
             ) from None
     check_numbers(optimizer)
     if loss is None:
         loss = preset["loss"]
         metrics = preset["metrics"] if metrics is None else metrics
-        say(f"compile: loss and metrics of the preset {make.__name__}.")
+        say(f"compile: loss and metrics of the preset {preset_function.__name__}.")
     loss = fitting_loss(loss, task)
     model._warned_of_rate = None
     check_rate(model, optimizer)
@@ -84,11 +87,11 @@ def resolve(
 
 
 def check_numbers(optimizer: keras.optimizers.Optimizer) -> None:
-    """Checks the numbers that Keras's optimizers take as they are, and may train uphill with.
+    """Checks hyperparameters that Keras's optimizers accept without a check.
 
     Raises:
-        ArgumentError: If a rate or a weight decay is negative or not finite, or gradients are to be
-            clipped to nothing or less.
+        ArgumentError: If the learning rate or the weight decay is negative or not finite, or a
+            clipping threshold is not positive.
     """
     for leaf in leaves(optimizer):
         for name in ("clipnorm", "global_clipnorm", "clipvalue", "weight_decay"):
@@ -96,11 +99,11 @@ def check_numbers(optimizer: keras.optimizers.Optimizer) -> None:
                 check(**{name: number})
         rate = rate_of(leaf)
         if isinstance(rate, keras.Variable):
-            check(**{"AdamW.learning_rate": _value_of(rate)})
+            check(**{"AdamW.learning_rate": _as_float(rate)})
 
 
 def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Warns of a rate that would ruin pretrained weights, once for a rate of a compiled model."""
+    """Warns if the rate is too high for pretrained weights, once per rate and compiled model."""
     optimizer = inner_optimizer(optimizer)
     schedule = schedule_of(optimizer)
     if schedule is not None and schedule.is_automatic:
@@ -125,9 +128,9 @@ def _highest_rate(optimizer: keras.optimizers.Optimizer) -> float:
         return max(float(rate(step)) for step in (0, 10, 100, 1_000, 10_000))
     if callable(rate) and not isinstance(rate, keras.Variable):
         return float(rate())
-    return _value_of(rate)
+    return _as_float(rate)
 
 
-def _value_of(rate: Any) -> float:
-    # A variable of several devices is no number before it is read.
+def _as_float(rate: Any) -> float:
+    # A distributed variable has to be read through an operation.
     return float(keras.ops.multiply(rate, 1.0))

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision: said in one line, because guessing costs hours."""
+"""Device and precision: detection, messages, and full float32 precision on GPUs."""
 
 import shutil
 from pathlib import Path
@@ -9,24 +9,29 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 
-_BFLOAT16_UNITS = {"amx_bf16", "avx512_bf16"}  # as Linux calls what a processor can do
+_BFLOAT16_CPU_FLAGS = {"amx_bf16", "avx512_bf16"}  # names in /proc/cpuinfo
 _AMPERE = (8, 0)  # the first NVIDIA generation with bfloat16
 
 
 def device_line(dtype: Any = None) -> str:
-    """The device and precision that a model loaded now will use.
+    """Returns a line with the device and the precision that a model loaded now will use.
 
-    Warns when the machine has an NVIDIA GPU that the backend does not see.
+    Warns if the machine has an NVIDIA driver but the backend finds no GPU.
 
     Args:
         dtype: As for `policy_of`.
 
     Raises:
-        ModelError: If there is no such policy.
+        ModelError: If the policy does not exist.
+
+    Example:
+        >>> from finetune_tf.training.devices import device_line
+        >>> device_line("mixed_bfloat16")
+        'Device: ...; precision: mixed_bfloat16.'
     """
     policy = policy_of(dtype)
     backend = keras.backend.backend()
-    accelerators = _accelerators()
+    accelerators = _accelerator_names()
     if not accelerators and shutil.which("nvidia-smi"):
         warn(
             f"This machine has an NVIDIA driver, but {backend} sees no GPU and uses the CPU. "
@@ -37,19 +42,20 @@ def device_line(dtype: Any = None) -> str:
 
 
 def policy_of(dtype: Any = None) -> keras.DTypePolicy:
-    """The Keras policy of a dtype.
+    """Returns the Keras dtype policy for a dtype.
 
     Args:
-        dtype: Name of a policy; None for the global one; "auto" for the global one if the user has
-            set one, else "mixed_bfloat16" where the device multiplies bfloat16 in units made for
-            it (AMX or AVX512-BF16; NVIDIA's from Ampere on; TPUs), and "float32" elsewhere.
+        dtype: Name of a policy, or None for the global policy. "auto" is the global policy if the
+            user has set one; otherwise "mixed_bfloat16" on hardware with native bfloat16
+            multiplication (CPUs with AMX or AVX512-BF16, NVIDIA GPUs since Ampere, TPUs), and
+            "float32" elsewhere.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If the policy does not exist.
     """
     if dtype == "auto":
         dtype = None
-        if keras.config.dtype_policy().name == "float32" and _multiplies_bfloat16():
+        if keras.config.dtype_policy().name == "float32" and _has_native_bfloat16():
             dtype = "mixed_bfloat16"
     try:
         return keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
@@ -61,13 +67,13 @@ def policy_of(dtype: Any = None) -> keras.DTypePolicy:
 
 
 def compute_float32_in_full() -> None:
-    """Has GPUs multiply float32 numbers as PyTorch does: as they are.
+    """Disables TensorFloat-32, so that GPUs compute float32 products in full, as PyTorch does.
 
-    From Ampere on, TensorFlow and JAX by default round them to TensorFloat-32 first, with 10 bits
-    of mantissa instead of 23, and logits are off by a thousandth. It is a setting of the process,
-    and who wants the speed and not the numbers may undo it after a model is loaded.
+    On NVIDIA GPUs since Ampere, TensorFlow and JAX by default round the factors to TensorFloat-32,
+    which has 10 instead of 23 bits of mantissa, and logits differ by about 1e-3. The setting
+    applies to the whole process; it can be reverted after a model is loaded, for speed.
     """
-    if not _accelerators():
+    if not _accelerator_names():
         return
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -81,10 +87,10 @@ def compute_float32_in_full() -> None:
         if jax.config.jax_default_matmul_precision is not None:
             return
         jax.config.update("jax_default_matmul_precision", "highest")
-    say("Products in float32 are computed in full, as in PyTorch, and not in TensorFloat-32.")
+    say("TensorFloat-32 is disabled: float32 products are computed in full, as in PyTorch.")
 
 
-def _accelerators() -> list[str]:
+def _accelerator_names() -> list[str]:
     if keras.backend.backend() == "tensorflow":
         return [f"GPU {details.get('device_name', '')}".strip() for details in _gpu_details()]
     devices = keras.distribution.list_devices()
@@ -98,10 +104,10 @@ def _gpu_details() -> list[dict]:
     return [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
 
 
-def _multiplies_bfloat16() -> bool:
-    accelerators = _accelerators()
+def _has_native_bfloat16() -> bool:
+    accelerators = _accelerator_names()
     if not accelerators:
-        return bool(_BFLOAT16_UNITS & _processor_flags())
+        return bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())
     if keras.backend.backend() == "tensorflow":
         return all(d.get("compute_capability", (0, 0)) >= _AMPERE for d in _gpu_details())
     if any(device.lower().startswith("tpu") for device in accelerators):
@@ -112,10 +118,10 @@ def _multiplies_bfloat16() -> bool:
     return all(tuple(map(int, text.split("."))) >= _AMPERE for text in capabilities)
 
 
-def _processor_flags() -> set[str]:
+def _cpu_flags() -> set[str]:
     try:
-        words = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return set()
-    lines = (line for line in words.splitlines() if line.startswith("flags"))
+    lines = (line for line in text.splitlines() if line.startswith("flags"))
     return set(next(lines, "").split())

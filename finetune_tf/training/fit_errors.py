@@ -1,4 +1,4 @@
-"""Mistakes in what a fit is given, told as such instead of in Keras's words."""
+"""Clear error messages for common mistakes in `fit`, `evaluate` and `predict`."""
 
 import contextlib
 import re
@@ -15,30 +15,30 @@ from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelErr
 from finetune_tf.messages import one_line
 from finetune_tf.tasks import Task
 
-# What takes texts as they are, by the method of Keras that was called instead.
-_FOR_TEXTS = {
+# Functions that accept texts, by the Keras method that was called instead.
+_TEXT_ALTERNATIVES = {
     "predict": ", or call ft.predict(model, texts)",
     "predict_on_batch": ", or call ft.predict(model, texts)",
     "evaluate": ", or call ft.evaluate(model, examples)",
 }
 
-_PLAIN_RATE = (
-    "Leave the callback out, or give a number as the rate: keras.optimizers.Adam(2e-5), or "
+_FIXED_RATE_ADVICE = (
+    "Leave the callback out, or use a fixed learning rate: keras.optimizers.Adam(2e-5) or "
     "ft.presets.cross_entropy(learning_rate=2e-5, schedule='constant')."
 )
 
 
 def check_data(call: str, x: Any, validation_data: Any = None) -> None:
-    """Refuses what no model can take before it is encoded and batched.
+    """Rejects data that has to be encoded and batched first.
 
     Args:
         call: The method that was called, such as "fit".
-        x: Its first argument.
+        x: The first argument of the method.
         validation_data: As for `fit`.
 
     Raises:
-        DataTypeError: If `x` or `validation_data` are `Examples` or texts, or nothing.
-        DataError: If they have no rows.
+        DataTypeError: If `x` or `validation_data` are `Examples` or texts, or are missing.
+        DataError: If they are empty arrays.
     """
     shuffle = ", shuffle=True" if call == "fit" else ""
     for name, data, options in (
@@ -47,111 +47,112 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
     ):
         if isinstance(data, Examples):
             raise DataTypeError(
-                f"{call} takes batches, found {data!r}. Encode the texts: "
-                f"{name}.batches(model, batch_size=32{options}){_FOR_TEXTS.get(call, '')}."
+                f"{call} expects batches, found {data!r}. Encode the texts: "
+                f"{name}.batches(model, batch_size=32{options}){_TEXT_ALTERNATIVES.get(call, '')}."
             )
         if isinstance(data, tuple) and data:
             data = data[0]
         if data is None and name == "validation":
             continue
         if data is None or (isinstance(data, dict | list | tuple) and not data):
-            raise DataTypeError(f"{call} takes batches of token ids, found {data}.")
+            raise DataTypeError(f"{call} expects batches of token ids, found {data}.")
         if isinstance(data, dict):
             data = data.get("input_ids", next(iter(data.values()), None))
         if isinstance(data, np.ndarray) and data.ndim and not len(data):
-            raise DataError(f"{call} takes batches of token ids, found an array without rows.")
+            raise DataError(f"{call} expects batches of token ids, found an empty array.")
         if is_text(data) or (isinstance(data, list | tuple) and data and is_text(data[0])):
             batches = f"{name}.batches(model, batch_size=32{options})"
             if call.endswith("on_batch"):
                 batches = f"{'' if call.startswith('predict') else '*'}next(iter({batches}))"
             raise DataTypeError(
-                f"{call} takes batches of token ids, found texts. Encode them: {name} = "
+                f"{call} expects batches of token ids, found texts. Encode them: {name} = "
                 f"ft.data.from_arrays(texts, labels), then {call}({batches})"
-                f"{_FOR_TEXTS.get(call, '')}."
+                f"{_TEXT_ALTERNATIVES.get(call, '')}."
             )
 
 
 def rate_setters(callbacks: Any) -> list[str]:
-    """Names of the callbacks of Keras that set the rate."""
+    """Returns the class names of the Keras callbacks that set the learning rate."""
     kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
     return [type(c).__name__ for c in keras.tree.flatten(callbacks) if isinstance(c, kinds)]
 
 
 def check_rate_setters(optimizer: Any, callbacks: Any) -> None:
-    """Refuses callbacks that would set a rate that a schedule of Keras decides.
+    """Rejects callbacks that set the rate of an optimizer with a Keras schedule.
 
-    Keras raises when the callback first sets it, which may be hours later.
+    Keras itself raises only when the callback first sets the rate, possibly hours later.
 
     Raises:
-        ModelError: If there is such a callback, with the line to write.
+        ModelError: If there is such a callback; the message says what to write instead.
     """
     rate = rate_of(optimizer)
     setters = rate_setters(callbacks)
     if setters and isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         raise ModelError(
-            f"{setters[0]} sets the rate, but the optimizer follows the schedule "
-            f"{type(rate).__name__}, and Keras refuses both together. {_PLAIN_RATE}"
+            f"{setters[0]} sets the learning rate, but the optimizer follows the schedule "
+            f"{type(rate).__name__}, and Keras does not allow both. {_FIXED_RATE_ADVICE}"
         )
 
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """Tells errors of the backend inside the block in the words of this module."""
+    """Replaces known backend errors inside the block by the clear errors of this module."""
     try:
         yield
     except Exception as error:
-        found = explained(error)
-        if found is None:
+        replacement = explained(error)
+        if replacement is None:
             raise
-        raise found from None
+        raise replacement from None
 
 
 def explained(error: Exception) -> FinetuneError | None:
-    """What an error of the backend during a fit means, or None if it is not known."""
+    """Returns a clear error for a backend error during a fit, or None if it is unknown."""
     if (found := asserted(error)) is not None:
         return found
     if "ResourceExhausted" in type(error).__name__:
         return ModelError(
             "Memory ran out. Use a smaller batch_size in batches(), a smaller max_length "
-            "(the longest texts decide), or a smaller batch with accumulate=4 in the preset, "
-            f"which averages four of them into a step. ({str(error).splitlines()[0]})"
+            "(the longest texts determine memory use), or a smaller batch_size with accumulate=4 "
+            "in the preset, which averages the gradients of four batches into one step. "
+            f"({str(error).splitlines()[0]})"
         )
-    # Only TensorFlow on a CPU looks; elsewhere the loss becomes NaN.
+    # Only TensorFlow on a CPU checks labels; elsewhere the loss becomes NaN.
     label = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
     if label:
         return DataError(
             outside(int(label[1]), int(label[2]), Task.target_title, Task.target_advice)
         )
     row = re.search(r"indices\[.*\] = (-?\d+) is not in \[0, (\d+)\)", str(error))
-    if row:  # only a CPU looks here, too, and only at batches that are not checked beforehand
+    if row:  # also checked on a CPU only, and reached only by batches that were not checked before
         return ModelError(
-            f"A number among the inputs is {row[1]}, but the model's table has the rows 0 to "
+            f"An input id is {row[1]}, but the embedding table of the model has rows 0 to "
             f"{int(row[2]) - 1}. Encode the texts with the model's own tokenizer, "
-            "model.tokenizer; after adding words to it, call "
+            "model.tokenizer; after adding tokens to it, call "
             "model.resize_token_embeddings(len(model.tokenizer))."
         )
     if str(error).startswith("Data cardinality is ambiguous"):
         sizes = re.findall(r"'(\w+)' sizes: ([\d, ]+)", str(error))
-        told = "; ".join(f"{name} {size}" for name, size in sizes)
+        listed = "; ".join(f"{name} {size}" for name, size in sizes)
         return DataError(
-            f"Inputs, targets and sample weights have different numbers of rows: {told}. Give one "
-            "target, and one weight, for each row."
+            f"Inputs, targets and sample weights have different numbers of rows: {listed}. Give "
+            "one target, and one weight, for each row."
         )
     if str(error).startswith("Unrecognized data type"):
         return DataTypeError(
-            "The model takes batches of token ids: what examples.batches(model) gives, a "
-            "tf.data.Dataset, or arrays of ids by the names of the inputs. "
+            "The model expects batches of token ids: the result of examples.batches(model), a "
+            "tf.data.Dataset, or a dict of arrays by the names of the inputs. "
             f"({one_line(str(error))[:120]})"
         )
     if "learning rate is not settable" in str(error):
         return ModelError(
-            "A callback sets the rate, but the optimizer follows a schedule of Keras, and Keras "
-            f"refuses both together. {_PLAIN_RATE}"
+            "A callback sets the learning rate, but the optimizer follows a Keras schedule, and "
+            f"Keras does not allow both. {_FIXED_RATE_ADVICE}"
         )
     if "EagerTensor' object has no attribute 'assign'" in str(error):
         return ModelError(
-            "A callback calls learning_rate.assign(rate), but the rate is computed by a schedule. "
-            "Write optimizer.learning_rate = rate, or give the preset schedule='constant'."
+            "A callback calls learning_rate.assign(rate), but a schedule computes the rate. Write "
+            "optimizer.learning_rate = rate, or pass schedule='constant' to the preset."
         )
     return None
 
@@ -159,44 +160,44 @@ def explained(error: Exception) -> FinetuneError | None:
 def non_finite_loss(
     model: keras.Model, loss: float, epoch: int, first: int, last: int
 ) -> ModelError:
-    """The error of a fit whose loss is no number.
+    """Returns the error for a fit whose loss is NaN or infinite.
 
     Args:
-        model: Being fitted.
+        model: The fitted model.
         loss: NaN or infinity.
-        epoch: Counted from 1.
-        first: The first step of the epoch that it can have come from, counted from 1.
-        last: The last such step; more than the first with `steps_per_execution`.
+        epoch: The epoch, counted from 1.
+        first: The first step of the epoch that can have caused the loss, counted from 1.
+        last: The last such step, which differs from `first` with `steps_per_execution`.
     """
     steps = f"step {first}" if first == last else f"one of the steps {first} to {last}"
-    first_of_all = epoch == last == 1
-    advice = "" if first_of_all else "Lower the learning rate (1e-5 to 5e-5 is usual), or check "
+    is_first_step = epoch == last == 1
+    advice = "" if is_first_step else "Lower the learning rate (1e-5 to 5e-5 is usual), or check "
+    note = " (the learning rate has had no effect yet)" if is_first_step else ""
     return ModelError(
-        f"The loss is {loss} at {steps} of epoch {epoch}{_rate(model)}, so the fit was stopped. "
-        f"{_state_of_weights(model)} {advice or 'Check '}that labels, sample weights and the "
-        "weights of the model are finite numbers"
-        f"{' (no rate has had an effect yet)' if first_of_all else ''}{_instead_of_float16(model)}."
+        f"The loss is {loss} at {steps} of epoch {epoch}{_with_rate(model)}, so the fit was "
+        f"stopped. {_describe_weights(model)} {advice or 'Check '}that labels, sample weights and "
+        f"the weights of the model are finite numbers{note}{_float16_advice(model)}."
     )
 
 
 def non_finite_validation(model: keras.Model, loss: float, epoch: int) -> ModelError:
-    """The error of a fit whose loss is finite, but not over its validation data."""
+    """Returns the error for a fit whose training loss is finite, but not its validation loss."""
     return ModelError(
-        f"The loss over the validation data is {loss} after epoch {epoch}{_rate(model)}, and that "
-        f"over the training data is finite, so the fit was stopped. {_state_of_weights(model)} "
-        "Check that labels and sample weights of the validation data are finite numbers"
-        f"{_instead_of_float16(model)}, or lower the learning rate."
+        f"The validation loss is {loss} after epoch {epoch}{_with_rate(model)}, although the "
+        f"training loss is finite, so the fit was stopped. {_describe_weights(model)} Check that "
+        "labels and sample weights of the validation data are finite numbers"
+        f"{_float16_advice(model)}, or lower the learning rate."
     )
 
 
 def check_loss(model: keras.Model, call: str, logs: Any) -> None:
-    """Refuses a loss that is no number.
+    """Rejects a loss that is NaN or infinite.
 
     Args:
-        model: That was called.
-        call: The method that gave `logs`.
-        logs: What Keras's `evaluate` and its kin return: the loss, a list that begins with it, or
-            a dict.
+        model: The evaluated or trained model.
+        call: The method that returned `logs`.
+        logs: The return value of Keras's `evaluate`, `train_on_batch` or `test_on_batch`: the
+            loss, a list that begins with it, or a dict.
 
     Raises:
         ModelError: If the loss is NaN or infinite.
@@ -205,79 +206,81 @@ def check_loss(model: keras.Model, call: str, logs: Any) -> None:
     first = first[0] if isinstance(first, list | tuple) and first else first
     if isinstance(first, float | np.floating) and not np.isfinite(first):
         raise ModelError(
-            f"The loss that {call} found is {first}. {_state_of_weights(model)} Check that labels "
-            f"and sample weights are finite numbers{_instead_of_float16(model)}."
+            f"The loss computed by {call} is {first}. {_describe_weights(model)} Check that labels "
+            f"and sample weights are finite numbers{_float16_advice(model)}."
         )
 
 
 def check_weights(model: keras.Model) -> None:
-    """Refuses weights that the last step of a fit made NaN or infinite.
+    """Checks the weights after the last step of a fit.
 
     Raises:
-        ModelError: If there are some.
+        ModelError: If a trainable variable contains NaN or infinity.
     """
-    if _ruined(model):
+    if _non_finite_paths(model):
         raise ModelError(
-            f"The last step of the fit ruined the model{_rate(model)}. {_state_of_weights(model)} "
-            f"Lower the learning rate (1e-5 to 5e-5 is usual){_instead_of_float16(model)}."
+            f"The last step of the fit made weights NaN or infinite{_with_rate(model)}. "
+            f"{_describe_weights(model)} Lower the learning rate (1e-5 to 5e-5 is usual)"
+            f"{_float16_advice(model)}."
         )
 
 
 def refuse_ruined(model: keras.Model, call: str) -> None:
-    """Refuses to write a model whose weights are no numbers.
+    """Refuses to write a model whose weights contain NaN or infinity.
 
     Args:
-        model: To be written.
-        call: What is done, such as "Saving".
+        model: The model to write.
+        call: The action for the message, such as "Saving".
 
     Raises:
-        ModelError: If a weight is NaN or infinite, which every reader would refuse.
+        ModelError: If a weight is NaN or infinite; such a checkpoint could not be loaded.
     """
-    if ruined := _ruined(model, model.weights):
+    if broken := _non_finite_paths(model, model.weights):
         raise ModelError(
-            f"{call} wrote nothing: {len(ruined)} of the model's {len(model.weights)} variables "
-            f"hold NaN or infinity, {ruined[0]} among them. Load the model again, and train with a "
-            f"lower learning rate{_instead_of_float16(model)}."
+            f"{call} wrote nothing: {len(broken)} of the model's {len(model.weights)} variables "
+            f"contain NaN or infinity, for example {broken[0]}. Load the model again and train "
+            f"with a lower learning rate{_float16_advice(model)}."
         )
 
 
-def _ruined(model: keras.Model, variables: list | None = None) -> list[str]:
+def _non_finite_paths(model: keras.Model, variables: list | None = None) -> list[str]:
+    """Returns the paths of variables (by default, trainable ones) that contain NaN or infinity."""
     sync_state(model)
     return [
         variable.path
         for variable in (model.trainable_variables if variables is None else variables)
-        # A sum is one pass without a copy. It is finite only where all its parts are, and of
-        # finite ones it may be infinite.
+        # A sum takes one pass without a copy. A finite sum proves that all values are finite; the
+        # sum of finite values may overflow, so then each value is checked.
         if not bool(keras.ops.isfinite(keras.ops.sum(variable)))
         and not bool(keras.ops.all(keras.ops.isfinite(variable)))
     ]
 
 
-def _state_of_weights(model: keras.Model) -> str:
-    ruined, learning = _ruined(model), len(model.trainable_variables)
-    if not ruined:
+def _describe_weights(model: keras.Model) -> str:
+    broken, count = _non_finite_paths(model), len(model.trainable_variables)
+    if not broken:
         return "The weights are finite numbers."
     return (
-        f"{len(ruined)} of the {learning} variables that learn hold NaN or infinity by now, "
-        f"{ruined[0]} among them: load the model again."
+        f"{len(broken)} of the {count} trainable variables now contain NaN or infinity, for "
+        f"example {broken[0]}: load the model again."
     )
 
 
-def _rate(model: keras.Model) -> str:
+def _with_rate(model: keras.Model) -> str:
     try:
         return f", with a learning rate of {float(model.optimizer.learning_rate):g}"
-    except AttributeError:  # a MultiOptimizer has several
+    except AttributeError:  # a MultiOptimizer has several rates
         return ""
 
 
-def _instead_of_float16(model: keras.Model) -> str:
-    kinds = {layer.compute_dtype for layer in all_layers(model)}
-    if "float16" not in kinds:
+def _float16_advice(model: keras.Model) -> str:
+    dtypes = {layer.compute_dtype for layer in all_layers(model)}
+    if "float16" not in dtypes:
         return ""
     return ", or compute in bfloat16 instead of float16: ft.load(…, dtype='mixed_bfloat16')"
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text or an array of texts."""
+    """Returns whether a value is a text or an array of texts."""
     dtype = str(getattr(value, "dtype", type(value).__name__))
     return dtype in ("str", "object") or "string" in dtype or dtype.startswith(("<U", "|S"))

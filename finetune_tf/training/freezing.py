@@ -1,8 +1,8 @@
-"""Freezing that always takes effect.
+"""Freezing and unfreezing that takes effect at any time.
 
-The truth is the variables' own `trainable` flags. Keras reads them when a train function is
-traced and an optimizer is built, and afterwards ignores changes in silence; here a change
-renews both and carries the optimizer's slots over.
+The `trainable` flags of the variables define what is trained. Keras reads them when the optimizer
+is built and the training step is traced, and silently ignores later changes. Here, a change
+rebuilds both and keeps the slot variables of the optimizer.
 """
 
 import contextlib
@@ -34,81 +34,105 @@ from finetune_tf.training.select import Selector
 
 @names_checked
 def freeze(model: keras.Model, selector: Selector) -> None:
-    """Stops the selected variables from learning; the others stay as they are.
+    """Freezes the selected variables; all other variables keep their state.
 
-    Says how many parameters still train. Works before and after `compile` and between fits,
-    and on any built Keras model. A layer that is frozen whole is frozen as a layer, so that a
-    BatchNormalization keeps its statistics.
+    Prints how many parameters are still trainable. Works with any built Keras model, before and
+    after `compile` and between fits. If all variables of a layer are frozen, the layer itself is
+    frozen too, so that a BatchNormalization no longer updates its statistics.
 
     Args:
         model: A built model.
-        selector: What to freeze.
+        selector: The variables to freeze.
 
     Raises:
-        ModelError: If the selector matches nothing, or is none.
+        ModelError: If the selector matches nothing, or is not a selector.
+
+    Example:
+        >>> ft.freeze(model, ft.select.embeddings() | ft.select.bottom(1))
+        >>> [s.name for s in ft.stages(model) if all(v.trainable for v in s.variables)]
+        ['block_1', 'pooler', 'classifier']
     """
-    chosen = _chosen(model, selector)
-    apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | chosen)
-    _say_what_learns(model)
+    selected = _selected_ids(model, selector)
+    apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | selected)
+    _report_trainable(model)
 
 
 @names_checked
 def train_only(model: keras.Model, selector: Selector) -> None:
-    """Lets the selected variables learn and freezes all others.
+    """Makes the selected variables trainable and freezes all others.
 
     Args:
         model: A built model.
-        selector: What learns; `ft.select.everything()` unfreezes the model.
+        selector: The variables to train; `ft.select.everything()` unfreezes the whole model.
 
     Raises:
-        ModelError: If the selector matches nothing, or is none.
+        ModelError: If the selector matches nothing, or is not a selector.
+
+    Example:
+        >>> ft.train_only(model, ft.select.head())
+        >>> [variable.path for variable in model.trainable_variables]
+        ['classifier/dense/kernel', 'classifier/dense/bias']
     """
-    chosen = _chosen(model, selector)
-    apply_frozen(model, {id(v) for v in learnable_variables(model)} - chosen)
-    _say_what_learns(model)
+    selected = _selected_ids(model, selector)
+    apply_frozen(model, {id(v) for v in learnable_variables(model)} - selected)
+    _report_trainable(model)
 
 
-def _chosen(model: keras.Model, selector: Selector) -> set[int]:
+def _selected_ids(model: keras.Model, selector: Selector) -> set[int]:
     require_model(model)
     if not isinstance(selector, Selector):
         name = getattr(selector, "__name__", None)
         found = f"{name} without its ()" if name else repr(selector)
-        raise ModelError(
-            f"What to choose is said by a selector such as ft.select.head(), found {found}."
-        )
+        raise ModelError(f"Expected a selector such as ft.select.head(), found {found}.")
     return {id(variable) for variable in selector(model)}
 
 
 @names_checked
 def count_parameters(model: keras.Model) -> tuple[int, int]:
-    """How many parameters learn, and how many there are that could or could not."""
+    """Counts the trainable parameters and all parameters of a model.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        The number of trainable parameters and the number of all parameters.
+
+    Example:
+        >>> ft.train_only(model, ft.select.head())
+        >>> trainable, total = ft.count_parameters(model)
+        >>> trainable < total
+        True
+    """
     require_model(model)
-    return _size(model.trainable_variables), _size(model.weights)
+    return _count_values(model.trainable_variables), _count_values(model.weights)
 
 
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
-    """Freezes exactly the variables with these ids and renews what depends on it."""
-    sync_state(model)  # of a running fit, while the flags are those that it started with
+    """Freezes exactly the variables with these ids; rebuilds the optimizer and training step."""
+    sync_state(model)  # while the flags are still those that a running fit started with
     _set_flags(model, frozen)
     renew_training(model)
 
 
 def follow_flags(model: keras.Model) -> None:
-    """Has a running fit follow the flags of its variables, and says what learns now."""
+    """Applies changed `trainable` flags to a running fit and reports the trainable parameters."""
     if renew_training(model):
-        _say_what_learns(model)
-    if hasattr(model, "info"):  # of others, nobody knows what is pretrained
-        check_rate(model, model.optimizer)  # what was right for the head may ruin what it wakes
+        _report_trainable(model)
+    if hasattr(model, "info"):  # for other models, it is unknown which variables are pretrained
+        # A rate that suits a new head may be too high for layers that are unfrozen now.
+        check_rate(model, model.optimizer)
 
 
 def renew_training(model: keras.Model) -> bool:
-    """Fits optimizer and train function to what learns now; returns whether it had to.
+    """Rebuilds the optimizer and the training step if the trainable variables have changed.
 
-    A no-op on models that are not compiled, or whose optimizer knows the same variables.
+    Returns:
+        Whether they were rebuilt. Nothing is done if the model is not compiled or its optimizer
+        has the same variables already.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
-        model.train_function = None  # traced for other variables, if it was traced at all
+        model.train_function = None  # if it was traced, then for other variables
         return False
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
@@ -122,20 +146,20 @@ def renew_training(model: keras.Model) -> bool:
     for variable in renewed.variables:
         if variable.path in slots:
             variable.assign(slots[variable.path])
-    _start_averages(renewed, slots)
+    _initialize_averages(renewed, slots)
     schedule = schedule_of(optimizer)
     if schedule is not None:
         schedule.resolve(model)
         schedule.follow(renewed)
-        set_rate(renewed, schedule)  # the same object, because it knows the running fit
+        set_rate(renewed, schedule)  # the same object, because it is bound to the running fit
     set_compiled_optimizer(model, renewed)
     if model.train_function is not None:
-        model.make_train_function(force=True)  # at once: a fit may be running
+        model.make_train_function(force=True)  # immediately, because a fit may be running
     return True
 
 
-def _start_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
-    """Running averages of weights that begin to learn start at the weights, and not at 0."""
+def _initialize_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
+    """Initializes moving averages (EMA) of newly trainable weights with the weights, not with 0."""
     optimizer = inner_optimizer(optimizer)
     if optimizer.use_ema:
         averages = moving_averages(optimizer)
@@ -145,9 +169,9 @@ def _start_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """Makes the optimizer's variables, unless there are some.
+    """Creates the variables of the optimizer unless they exist.
 
-    Left to the first step, as Keras does, they have TensorFlow trace that a second time.
+    Keras creates them in the first step, which makes TensorFlow trace the step twice.
     """
     if not model.optimizer.built:
         with _strategy_scope(model):
@@ -155,7 +179,7 @@ def build_optimizer(model: keras.Model) -> None:
 
 
 def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
-    """Where new variables go to the devices that the model was made for."""
+    """Returns the scope that places new variables on the devices of the model."""
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
@@ -163,8 +187,8 @@ def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
 def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool = False) -> None:
     learnable = learnable_variables(layer)
     all_frozen = bool(learnable) and all(id(variable) in frozen for variable in learnable)
-    # Said to every layer and variable by itself: under TensorFlow, setting a layer to what it
-    # says already does not reach the layers inside.
+    # Set on every layer and variable: with TensorFlow, Keras does not pass a flag on to sublayers
+    # if the layer already has that value.
     layer.trainable = not (inside_frozen or all_frozen)
     for child in sublayers(layer):
         _set_flags(child, frozen, not layer.trainable)
@@ -173,10 +197,10 @@ def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool 
 
 
 def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
-    """`layer.trainable = value` for the layer and everything in it.
+    """Sets `trainable` of a layer and of all its sublayers and variables.
 
-    Under TensorFlow, Keras's own way stops at the first layer that says so already, whatever the
-    layers inside of it say.
+    With TensorFlow, Keras's own setter stops at a layer that already has the value, even if its
+    sublayers have another one.
     """
     for part in all_layers(layer):
         set_trainable_flag(part, value)
@@ -184,14 +208,14 @@ def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
             variable.trainable = bool(value)
 
 
-def _say_what_learns(model: keras.Model) -> None:
-    learning, total = count_parameters(model)
-    say(f"{learning:,} of {total:,} parameters train.")
-    if not learning:
+def _report_trainable(model: keras.Model) -> None:
+    trainable, total = count_parameters(model)
+    say(f"{trainable:,} of {total:,} parameters are trainable.")
+    if not trainable:
         warn(
-            f"Nothing in {model.name!r} is left to train; a fit would change nothing.",
+            f"{model.name!r} has no trainable variables left; a fit would not change it.",
         )
 
 
-def _size(variables: list[keras.Variable]) -> int:
+def _count_values(variables: list[keras.Variable]) -> int:
     return sum(int(keras.ops.size(variable)) for variable in variables)

@@ -1,10 +1,10 @@
-"""Optimizers get whole gradients: summed over devices and over the places where a token stands.
+"""Sums gradients over devices and repeated tokens before an optimizer uses them.
 
-Keras clips, counts and squares what one device computed of its part of a batch, and adds up the
-devices' gradients afterwards. The norm of a part is not the norm of the whole, so training on two
-devices would not be training on one. A token that occurs twice in a batch stands twice in
-TensorFlow's gradient of an embedding table, and Keras takes each of the two for a gradient of its
-own. Both sums are therefore made before an optimizer sees a gradient.
+Keras clips, accumulates and squares the gradient that each device computes for its part of a
+batch, and sums over the devices afterwards. The norm of a part differs from the norm of the sum, so
+training on two devices would differ from training on one. For a token that occurs twice in a batch,
+TensorFlow's sparse gradient (IndexedSlices) of the embedding table has two entries, which Keras
+treats as two separate gradients. Both sums are therefore computed first.
 """
 
 import functools
@@ -19,61 +19,64 @@ from finetune_tf.errors import ModelError
 
 
 def give_whole_gradients(optimizer: Any) -> None:
-    """Has an optimizer sum gradients over devices and repeated tokens before it does anything else.
+    """Makes an optimizer sum gradients over devices and repeated tokens before anything else.
 
-    It is done to this one instance, so that any Keras optimizer can be used. JAX has whole
-    gradients from the start.
+    Only `apply` of this instance is replaced, so this works with any Keras optimizer. On JAX,
+    gradients are complete already, and nothing changes.
 
     Args:
-        optimizer: A Keras optimizer, also one that wraps others. Doing it twice changes nothing.
+        optimizer: A Keras optimizer, which may wrap others. A second call has no effect.
     """
     if keras.backend.backend() != "tensorflow":
         return
     for inner in wrapped_optimizers(optimizer):
-        inner.__dict__.pop("apply", None)  # the outermost one sums, and only it
-    optimizer.apply = functools.partial(_apply, optimizer)
+        inner.__dict__.pop("apply", None)  # only the outermost optimizer sums
+    optimizer.apply = functools.partial(_apply_summed, optimizer)
 
 
 def check_devices(optimizer: Any, devices: int, **compiled: Any) -> None:
-    """Refuses what Keras cannot do on several devices, where its errors do not say so.
+    """Raises a clear error for options that Keras supports on a single device only.
 
     Args:
-        optimizer: Of the model.
-        devices: How many there are.
+        optimizer: The optimizer of the model.
+        devices: The number of devices.
         **compiled: Other arguments of `compile`.
 
     Raises:
-        ModelError: If something is asked for that works on one device only.
+        ModelError: If there are several devices and such an option is used.
     """
     if devices == 1:
         return
-    given = [
+    options = [
         ("accumulate (gradient_accumulation_steps)", "gradient_accumulation_steps"),
         ("ema_overwrite_frequency", "ema_overwrite_frequency"),
     ]
     inner = list(leaves(optimizer))
-    refused = [what for what, name in given if any(getattr(leaf, name, None) for leaf in inner)]
+    unsupported = [
+        title for title, name in options if any(getattr(leaf, name, None) for leaf in inner)
+    ]
     if (compiled.get("steps_per_execution") or 1) != 1:
-        refused.append("steps_per_execution")
+        unsupported.append("steps_per_execution")
     if compiled.get("jit_compile") is True:
-        refused.append("jit_compile=True")
-    if refused:
+        unsupported.append("jit_compile=True")
+    if unsupported:
         raise ModelError(
-            f"Keras trains on one device only with {' and '.join(refused)}, but the model was made "
-            f"for {devices}. Leave it out, or make the model outside of the strategy's scope."
+            f"Keras supports {' and '.join(unsupported)} on one device only, but the model was "
+            f"created for {devices} devices. Leave the option out, or create the model outside of "
+            "the scope of the strategy."
         )
 
 
-def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
-    """Stands in the place of `optimizer.apply`."""
+def _apply_summed(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
+    """Replaces `optimizer.apply`."""
     if not optimizer.built and trainable_variables is not None:
         with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(list(trainable_variables))
     inner = list(leaves(optimizer))
     for leaf in inner:
         take_summed_gradients(leaf)
-    # What is done to a gradient as a whole does not work on slices of used rows everywhere.
-    whole = optimizer not in inner or any(
+    # Some operations on whole gradients do not support IndexedSlices.
+    dense = optimizer not in inner or any(
         leaf.gradient_accumulation_steps
         or leaf.clipnorm
         or leaf.clipvalue
@@ -81,14 +84,14 @@ def _apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:
         for leaf in inner
     )
     grads = kernels.summed_over_devices(list(grads))
-    grads = [g if g is None else kernels.summed_gradient(g, whole) for g in grads]
+    grads = [g if g is None else kernels.summed_gradient(g, dense) for g in grads]
     type(optimizer).apply(optimizer, grads, trainable_variables)
 
 
 def leaves(optimizer: Any) -> Iterator[Any]:
-    """The optimizers that update variables, inside one that may wrap others."""
-    inside = wrapped_optimizers(optimizer)
-    for inner in inside:
+    """Yields the innermost optimizers, those that update variables."""
+    wrapped = wrapped_optimizers(optimizer)
+    for inner in wrapped:
         yield from leaves(inner)
-    if not inside:
+    if not wrapped:
         yield optimizer

@@ -1,4 +1,4 @@
-"""Metrics of Keras on what a model gives: logits, and targets of which some count for nothing."""
+"""Adapts Keras metrics to models that return logits and to targets of -100, which are ignored."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -10,51 +10,68 @@ from finetune_tf.base.keras_internals import copy_direction, function_of
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Kind, Task
+from finetune_tf.training.classification import Accuracy
 from finetune_tf.training.outputs import fitting_loss, kind_of, name_of
 
 Activation = Literal["softmax", "sigmoid", "decision", "none"]
 Targets = Literal["class_numbers", "rows", "second_class", "labels"]
 
-# Metrics over class numbers; all others of a classifier take a row of 0 and 1 for each target.
-_CLASS_NUMBERS = (
+# Metrics that expect class indices; all other classification metrics expect one-hot targets.
+_SPARSE_METRICS = (
     "SparseCategoricalAccuracy",
     "SparseTopKCategoricalAccuracy",
     "SparseCategoricalCrossentropy",
 )
-# Metrics that compare predictions instead of probabilities.
-_DECISIONS = ("Accuracy", "IoU", "MeanIoU")
-# Metrics that take scores on any scale.
-_SCORES = ("Hinge", "SquaredHinge", "CategoricalHinge")
-# Metrics of yes and no: of two classes they are about the second one.
-_YES_NO = (
+# Metrics that expect predicted classes instead of probabilities.
+_PREDICTION_METRICS = ("Accuracy", "IoU", "MeanIoU")
+# Metrics that expect scores on any scale.
+_SCORE_METRICS = ("Hinge", "SquaredHinge", "CategoricalHinge")
+# Binary metrics; with two classes, the second one is the positive class.
+_BINARY_METRICS = (
     *("AUC", "Precision", "Recall", "PrecisionAtRecall", "RecallAtPrecision"),
     *("TruePositives", "TrueNegatives", "FalsePositives", "FalseNegatives"),
     *("SensitivityAtSpecificity", "SpecificityAtSensitivity"),
     *("BinaryAccuracy", "BinaryCrossentropy", "BinaryIoU", "Hinge", "SquaredHinge"),
 )
-_NUMBERS = (
+_REGRESSION_METRICS = (
     *("MeanSquaredError", "RootMeanSquaredError", "MeanAbsoluteError", "LogCoshError", "R2Score"),
     *("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError"),
 )
-# Metrics that say nothing of single numbers, but of vectors.
-_VECTORS = ("CosineSimilarity", "PearsonCorrelation", "ConcordanceCorrelation")
-# Metrics that keep labels apart and take one weight a text.
-_ONE_WEIGHT = ("F1Score", "FBetaScore", "R2Score", "IoU", "MeanIoU", "OneHotIoU", "OneHotMeanIoU")
+# Metrics of vectors, which are not meaningful for single numbers.
+_VECTOR_METRICS = ("CosineSimilarity", "PearsonCorrelation", "ConcordanceCorrelation")
+# Metrics that treat labels separately and accept one weight per text only.
+_TEXT_WEIGHT_METRICS = (
+    "F1Score",
+    "FBetaScore",
+    "R2Score",
+    "IoU",
+    "MeanIoU",
+    "OneHotIoU",
+    "OneHotMeanIoU",
+)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class OnLogits(keras.metrics.Metric):
-    """A Keras metric that is given what it expects instead of logits and class numbers.
+    """Wraps a Keras metric and converts logits and targets to the form that it expects.
 
-    Targets of -100 count for nothing.
+    Targets of -100 are ignored.
 
     Args:
-        metric: The metric; it keeps its name and its state.
-        activation: What makes its predictions of logits: "softmax" over the classes, "sigmoid" of
-            each logit, "decision" (the class number, or 0 and 1), or "none".
-        targets: What it compares with: "class_numbers", "rows" of 0 and 1 over the classes,
-            "second_class" (whether it is the second of two), or "labels", rows as they are given.
-        **kwargs: As for every Keras metric.
+        metric: The wrapped metric, which keeps its name and its state.
+        activation: How logits are converted to predictions: "softmax" over the classes, "sigmoid"
+            of each logit, "decision" (the predicted class, or 0 and 1 per label), or "none".
+        targets: The form of the targets for the metric: "class_numbers" (class indices), "rows"
+            (one-hot), "second_class" (whether the target is the second of two classes), or
+            "labels" (multi-hot rows, unchanged).
+        **kwargs: Arguments of every Keras metric.
+
+    Example:
+        >>> from finetune_tf.training.metrics import OnLogits
+        >>> precision = OnLogits(keras.metrics.Precision(), "sigmoid", "second_class")
+        >>> precision.update_state(np.array([1, 0, -100]), np.array([[0, 2], [0, 1], [3, 0]]))
+        >>> float(precision.result())
+        0.5
     """
 
     def __init__(
@@ -69,17 +86,23 @@ class OnLogits(keras.metrics.Metric):
         copy_direction(self, metric)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Targets (…,) or (…, outputs), logits (…, outputs), and weights (…,) or of the targets."""
+        """Updates the wrapped metric.
+
+        Args:
+            y_true: Targets (…,) or (…, outputs).
+            y_pred: Logits (…, outputs).
+            sample_weight: Weights (…,), or in the shape of the targets.
+        """
         logits = ops.cast(y_pred, "float32")
         outputs = logits.shape[-1]
         if self._targets == "labels":
             targets = ops.reshape(ops.cast(y_true, "float32"), (-1, outputs))
             logits = ops.reshape(logits, (-1, outputs))
             if sample_weight is not None and len(sample_weight.shape) == 2:
-                if type(self.metric).__name__ in _ONE_WEIGHT:
+                if type(self.metric).__name__ in _TEXT_WEIGHT_METRICS:
                     raise ModelError(
-                        f"{self.name} takes one weight a text, found one for each label. Put it "
-                        "into metrics= instead of weighted_metrics=."
+                        f"{self.name} accepts one weight per text, found one per label. Pass it in "
+                        "metrics= instead of weighted_metrics=."
                     )
                 if isinstance(self.metric, keras.metrics.MeanMetricWrapper):
                     targets, logits = targets[..., None], logits[..., None]
@@ -90,21 +113,22 @@ class OnLogits(keras.metrics.Metric):
         weight = None if sample_weight is None else ops.cast(sample_weight, "float32")
         if has_rows:
             rows = ops.reshape(ops.cast(y_true, "float32"), (-1, outputs))
-            numbers = ops.argmax(rows, axis=-1)
+            indices = ops.argmax(rows, axis=-1)
         else:
-            numbers = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-            counted = ops.not_equal(numbers, IGNORED)
-            numbers = ops.where(counted, numbers, 0)
-            rows = ops.one_hot(numbers, outputs) if self._targets == "rows" else None
+            indices = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+            counted = ops.not_equal(indices, IGNORED)
+            indices = ops.where(counted, indices, 0)
+            rows = ops.one_hot(indices, outputs) if self._targets == "rows" else None
             if weight is None:
-                weight = ops.cast(counted, self.metric.dtype)  # an IoU counts in whole numbers
+                weight = ops.cast(counted, self.metric.dtype)  # IoU metrics count in integers
             else:
                 weight = ops.cast(counted, "float32") * ops.reshape(weight, (-1,))
         if self._targets == "second_class":
-            logits = logits[:, 1:] - logits[:, :1]  # whose sigmoid is the softmax's second number
-            targets = rows[:, 1:] if has_rows else ops.cast(numbers, "float32")[:, None]
+            # The sigmoid of the difference is the softmax probability of the second class.
+            logits = logits[:, 1:] - logits[:, :1]
+            targets = rows[:, 1:] if has_rows else ops.cast(indices, "float32")[:, None]
         else:
-            targets = rows if self._targets == "rows" else numbers
+            targets = rows if self._targets == "rows" else indices
         if weight is not None and has_rows:
             weight = ops.reshape(weight, (-1,))
         self.metric.update_state(targets, self._predictions(logits), weight)
@@ -121,15 +145,15 @@ class OnLogits(keras.metrics.Metric):
         return logits
 
     def result(self) -> Any:
-        """As the metric's."""
+        """Returns the result of the wrapped metric."""
         return self.metric.result()
 
     def reset_state(self) -> None:
-        """As the metric's."""
+        """Resets the wrapped metric."""
         self.metric.reset_state()
 
     def get_config(self) -> dict:
-        """Keras config."""
+        """Returns the Keras config."""
         return {
             **super().get_config(),
             "metric": keras.saving.serialize_keras_object(self.metric),
@@ -139,93 +163,94 @@ class OnLogits(keras.metrics.Metric):
 
     @classmethod
     def from_config(cls, config: dict) -> "OnLogits":
-        """The inverse of `get_config`."""
+        """Creates the metric from the result of `get_config`."""
         metric = keras.saving.deserialize_keras_object(config["metric"])
         return cls(**{**config, "metric": metric})
 
 
 def fitting_metrics(metrics: Any, task: Task, loss: Any) -> list | None:
-    """Metrics that take what the model gives, whatever form they were written in.
+    """Adapts metrics to the outputs of a model.
 
     Args:
-        metrics: In any of the forms that Keras takes for a model of one output.
-        task: Of the model.
-        loss: Of the model; binary cross-entropy on one output makes it the logit of yes.
+        metrics: The metrics in any form that Keras accepts for a model with one output.
+        task: The task of the model.
+        loss: The loss of the model. With binary cross-entropy, a single output is the logit of
+            the positive class.
 
     Returns:
-        A flat list, as Keras reads all of these forms; None where there are no metrics.
+        A flat list of metrics, or None if there are none.
 
     Raises:
-        ModelError: If a metric does not fit the model, or there is none of that name.
+        ModelError: If a metric does not fit the model, or its name is unknown.
     """
     kind = kind_of(task, loss)
     if kind == "number" and loss is not None and name_of(loss) is None:
-        kind = None  # somebody's own loss: only they know what the number is
-    flat = [_fitting(metric, kind, task) for metric in _leaves(metrics)]
+        kind = None  # with a custom loss, the meaning of the output is unknown
+    flat = [_adapt_metric(metric, kind, task) for metric in _flatten(metrics)]
     return flat or None
 
 
-def _leaves(metrics: Any) -> Iterator[Any]:
+def _flatten(metrics: Any) -> Iterator[Any]:
     if isinstance(metrics, dict) and "class_name" not in metrics:
         metrics = list(metrics.values())
     if isinstance(metrics, list | tuple):
         for metric in metrics:
-            yield from _leaves(metric)
+            yield from _flatten(metric)
     elif metrics is not None:
         yield metrics
 
 
-def _fitting(metric: Any, kind: Kind | None, task: Task) -> Any:
-    from finetune_tf.training.presets import Accuracy
-
+def _adapt_metric(metric: Any, kind: Kind | None, task: Task) -> Any:
     given = metric
     if isinstance(given, str) and given.lower() in ("accuracy", "acc"):
         if kind == "classes":
             return Accuracy(name=given)
         metric = keras.metrics.BinaryAccuracy(name=given)
     elif isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
-        classes, labels_ = "SparseCategoricalCrossentropy", "BinaryCrossentropy"
-        metric = getattr(keras.metrics, classes if kind == "classes" else labels_)(name=given)
+        sparse, binary = "SparseCategoricalCrossentropy", "BinaryCrossentropy"
+        metric = getattr(keras.metrics, sparse if kind == "classes" else binary)(name=given)
     if isinstance(metric, keras.losses.Loss):
         return fitting_loss(metric, task)
     if isinstance(metric, OnLogits):
         return metric
-    metric = _as_object(metric)
+    metric = _as_metric(metric)
     if isinstance(given, str):
         metric.name = given
-    own = type(metric).__name__
-    shown = given if isinstance(given, str) else own
+    class_name = type(metric).__name__
+    shown = given if isinstance(given, str) else class_name
     if isinstance(metric, Accuracy) and kind == "classes":
         return metric
     if kind is None or not _is_keras(metric):
         if not isinstance(metric, keras.metrics.Mean):
-            _say_own(metric, kind, task)
+            _report_custom_metric(metric, kind, task)
         return given if callable(given) and not isinstance(given, type) else metric
     if kind in ("number", "vectors"):
-        if own in _NUMBERS or (kind == "vectors" and own in _VECTORS):
+        if class_name in _REGRESSION_METRICS:
             return metric
-        raise ModelError(_does_not_fit(shown, kind))
-    activation, targets = _reading(metric, kind, task)
-    if own in ("F1Score", "FBetaScore") and kind == "several" and metric.threshold is None:
+        if kind == "vectors" and class_name in _VECTOR_METRICS:
+            return metric
+        raise ModelError(_misfit_message(shown, kind))
+    activation, targets = _expected_arguments(metric, kind, task)
+    if class_name in ("F1Score", "FBetaScore") and kind == "several" and metric.threshold is None:
         if isinstance(given, str):
             metric = type(metric)(threshold=0.5, name=given)
         else:
             warn(
-                f"{own} without a threshold counts only the highest label of a text, but several "
-                "may be right. Write threshold=0.5."
+                f"{class_name} without a threshold counts only the label with the highest score of "
+                "each text, but several labels can be correct. Write threshold=0.5."
             )
     return OnLogits(metric, activation, targets)
 
 
-def _as_object(metric: Any) -> Any:
-    """A metric of its name, function, class or config; somebody's own function as it is."""
+def _as_metric(metric: Any) -> Any:
+    """Creates a metric from its name, function, class or config; keeps a custom function."""
     if isinstance(metric, str | dict):
         try:
             metric = keras.metrics.get(metric)
         except (ValueError, TypeError):
             raise ModelError(
                 f"There is no metric {metric!r}. Leave metrics out to get those of the task, or "
-                "take one of keras.metrics."
+                "use one of keras.metrics."
             ) from None
     name = getattr(metric, "__name__", "")
     if isinstance(metric, type):
@@ -233,13 +258,13 @@ def _as_object(metric: Any) -> Any:
     if not isinstance(metric, keras.metrics.Metric) and _is_keras(metric):
         try:
             return type(keras.metrics.get(name))(name=name)
-        except (ValueError, TypeError):  # a function without a metric of its own, such as huber
+        except (ValueError, TypeError):  # a function without a metric class, such as huber
             return keras.metrics.MeanMetricWrapper(metric, name=name)
     return metric
 
 
 def _is_keras(metric: Any) -> bool:
-    """Whether Keras says what a metric expects; a subclass may read its arguments otherwise."""
+    """Returns whether Keras itself defines how the metric is updated, not a custom subclass."""
     if isinstance(metric, keras.metrics.MeanMetricWrapper) and function_of(metric) is not None:
         return getattr(function_of(metric), "__module__", "").startswith("keras.")
     if isinstance(metric, keras.metrics.Metric):
@@ -247,61 +272,73 @@ def _is_keras(metric: Any) -> bool:
     return getattr(metric, "__module__", "").startswith("keras.")
 
 
-def _say_own(metric: Any, kind: Kind | None, task: Task) -> None:
+def _report_custom_metric(metric: Any, kind: Kind | None, task: Task) -> None:
     name = getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__)
-    gets = "numbers" if kind in (None, "number") else "vectors" if kind == "vectors" else "logits"
-    padded = f", and targets of {IGNORED} where nothing counts" if task.token_axis == 0 else ""
-    say(f"compile: metric {name!r} gets {gets} as the model returns them{padded}.")
+    outputs = (
+        "numbers" if kind in (None, "number") else "vectors" if kind == "vectors" else "logits"
+    )
+    padded = f", with targets of {IGNORED} at ignored positions" if task.token_axis == 0 else ""
+    say(f"compile: metric {name!r} receives {outputs} as the model returns them{padded}.")
 
 
-def _reading(metric: keras.metrics.Metric, kind: Kind, task: Task) -> tuple[Activation, Targets]:
-    """What a metric of Keras's has to be given.
+def _expected_arguments(
+    metric: keras.metrics.Metric, kind: Kind, task: Task
+) -> tuple[Activation, Targets]:
+    """Returns the forms of predictions and targets that a Keras metric expects.
 
     Raises:
-        ModelError: If it cannot say anything about such a model.
+        ModelError: If the metric is not applicable to the model.
     """
     name, config, labels = type(metric).__name__, metric.get_config(), task.labels
     if type(metric) is keras.metrics.Mean or name == "Sum":
         raise ModelError(
-            f"keras.metrics.{name} is no metric of targets and predictions. Take a metric such as "
+            f"keras.metrics.{name} does not compare targets with predictions. Use a metric such as "
             "'accuracy', or leave metrics out."
         )
-    on_logits = config.get("from_logits") or name in _SCORES or _has_threshold_zero(name, config)
+    expects_logits = (
+        config.get("from_logits") or name in _SCORE_METRICS or _has_threshold_zero(name, config)
+    )
     if kind != "classes":
-        if name in _CLASS_NUMBERS:
-            raise ModelError(_does_not_fit(name, kind))
-        plain: Activation = "decision" if name in _DECISIONS else "sigmoid"
-        return ("none" if on_logits else plain), "labels"
-    if name in _DECISIONS:
+        if name in _SPARSE_METRICS:
+            raise ModelError(_misfit_message(name, kind))
+        usual: Activation = "decision" if name in _PREDICTION_METRICS else "sigmoid"
+        return ("none" if expects_logits else usual), "labels"
+    if name in _PREDICTION_METRICS:
         return "decision", "class_numbers"
-    if name in _CLASS_NUMBERS:
-        return ("none" if on_logits else "softmax"), "class_numbers"
+    if name in _SPARSE_METRICS:
+        return ("none" if expects_logits else "softmax"), "class_numbers"
     if labels is None:
         raise ModelError(
-            f"{name} needs a row of 0 and 1 over all classes for each target, which for "
-            f"{task.name} are all tokens or words. Take 'accuracy', SparseTopKCategoricalAccuracy "
-            "or SparseCategoricalCrossentropy."
+            f"{name} needs one-hot targets over all classes, but the classes of {task.name} are "
+            "all tokens or all words of the vocabulary. Use 'accuracy', "
+            "SparseTopKCategoricalAccuracy or SparseCategoricalCrossentropy."
         )
     by_class = any(config.get(key) not in (None, False) for key in ("class_id", "top_k"))
     by_class = by_class or bool(config.get("multi_label"))
-    if name in _YES_NO and len(labels) == 2 and not by_class:
-        say(f"compile: metric {metric.name!r} is about the label {labels[1]!r}, the second of two.")
-        return ("none" if on_logits else "sigmoid"), "second_class"
-    return ("none" if on_logits else "softmax"), "rows"
+    if name in _BINARY_METRICS and len(labels) == 2 and not by_class:
+        say(
+            f"compile: metric {metric.name!r} uses the second label, {labels[1]!r}, as the "
+            "positive class."
+        )
+        return ("none" if expects_logits else "sigmoid"), "second_class"
+    return ("none" if expects_logits else "softmax"), "rows"
 
 
 def _has_threshold_zero(name: str, config: dict) -> bool:
-    """Whether a metric counts from the logit 0 up; no probability is below."""
+    """Returns whether all thresholds are 0 or less, which makes sense for logits only."""
     found = config.get("threshold", None if name == "AUC" else config.get("thresholds"))
     found = found if isinstance(found, list | tuple) else [found]
-    return all(isinstance(number, int | float) and number <= 0 for number in found)
+    return all(isinstance(value, int | float) and value <= 0 for value in found)
 
 
-def _does_not_fit(name: str, kind: Kind) -> str:
-    words = {
-        "number": "a number a text; take 'mae' or 'mse'",
-        "vectors": "vectors; evaluate pairs with ft.evaluate(model, pairs)",
-        "several": "several labels a text; take 'accuracy' or 'binary_crossentropy'",
-        "yes_no": "a logit a text; take 'accuracy' or 'binary_crossentropy'",
-    }
-    return f"The metric {name} does not fit the model, which gives {words[kind]}, or none."
+def _misfit_message(name: str, kind: Kind) -> str:
+    outputs, advice = {
+        "number": ("one number per text", "Use 'mae' or 'mse'"),
+        "vectors": ("vectors", "Evaluate pairs with ft.evaluate(model, pairs)"),
+        "several": ("one logit per label", "Use 'accuracy' or 'binary_crossentropy'"),
+        "yes_no": ("one logit per text", "Use 'accuracy' or 'binary_crossentropy'"),
+    }[kind]
+    return (
+        f"The metric {name} does not fit the model, which returns {outputs}. {advice}, or leave "
+        "metrics out."
+    )

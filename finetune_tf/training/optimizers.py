@@ -1,4 +1,4 @@
-"""AdamW as PyTorch computes it, with a memory for what must not decay."""
+"""AdamW with PyTorch's arithmetic and a serializable list of variables without weight decay."""
 
 import re
 from collections.abc import Sequence
@@ -11,26 +11,33 @@ from finetune_tf import kernels
 from finetune_tf.base.arguments import check, check_known
 from finetune_tf.training.gradients import give_whole_gradients
 
-NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalisations
+NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalization layers
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class AdamW(keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    Differs from `keras.optimizers.AdamW` in three ways: epsilon stands where PyTorch has it, the
-    variables that do not decay are part of the config, so a reload keeps them, and clipping sees
-    whole gradients, summed over devices and over the places where a token stands.
+    Differs from `keras.optimizers.AdamW` in three ways: epsilon is added where PyTorch adds it;
+    the patterns of variables without weight decay are part of the config, so they survive saving
+    and loading; and gradients are summed over devices and repeated tokens before clipping.
 
     Args:
         learning_rate: A number or a schedule.
-        weight_decay: Share of a weight taken off per unit of learning rate.
-        beta_1: Decay of the mean gradient.
-        beta_2: Decay of the mean squared gradient.
-        epsilon: Added to the root of the mean squared gradient.
-        no_decay: Regular expressions; a variable whose path matches one does not decay. By
-            default biases and normalisations.
-        **kwargs: What every Keras optimizer takes, `global_clipnorm` for example.
+        weight_decay: Coefficient of the decoupled weight decay; each step subtracts
+            `learning_rate * weight_decay * weight`.
+        beta_1: Exponential decay rate of the first moment (mean of the gradients).
+        beta_2: Exponential decay rate of the second moment (mean of the squared gradients).
+        epsilon: Added to the square root of the second moment.
+        no_decay: Regular expressions. A variable whose path matches one of them has no weight
+            decay; by default biases and the parameters of normalization layers.
+        **kwargs: Arguments of every Keras optimizer, such as `global_clipnorm`.
+
+    Example:
+        >>> from finetune_tf.training import AdamW
+        >>> model.compile(AdamW(3e-5, weight_decay=0.1, global_clipnorm=1.0))
+        >>> type(model.optimizer).__name__
+        'AdamW'
     """
 
     def __init__(
@@ -48,7 +55,7 @@ class AdamW(keras.optimizers.Optimizer):
         if not callable(learning_rate):
             check(**{"AdamW.learning_rate": learning_rate})
             learning_rate = float(learning_rate)
-        # Keras would apply a decay handed to it in a pass of its own.
+        # If Keras knew the weight decay, it would apply it in a separate pass.
         super().__init__(learning_rate=learning_rate, weight_decay=None, **kwargs)
         self.decay = weight_decay
         self.beta_1 = beta_1
@@ -58,7 +65,7 @@ class AdamW(keras.optimizers.Optimizer):
         give_whole_gradients(self)
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates the two running means of each variable."""
+        """Creates the first and second moment of each variable."""
         if self.built:
             return
         super().build(variables)
@@ -70,15 +77,15 @@ class AdamW(keras.optimizers.Optimizer):
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates all variables in place."""
-        # Once for all variables: a hundred times the same small graph takes seconds to trace.
-        self._numbers = kernels.adamw_numbers(
+        # Computed once for all variables: tracing the same subgraph for each one takes seconds.
+        self._scalars = kernels.adamw_numbers(
             ops.cast(self.iterations + 1, "float32"),
             ops.cast(self.learning_rate, "float32"),
             self.beta_1,
             self.beta_2,
         )
         super().apply(grads, trainable_variables)
-        self._numbers = None  # tensors of a graph do not outlive its trace
+        self._scalars = None  # tensors of a graph must not be used after its trace
 
     def _clip_gradients(self, grads: list) -> list:
         if not self.global_clipnorm:
@@ -96,7 +103,7 @@ class AdamW(keras.optimizers.Optimizer):
             ops.cast(gradient, dtype),
             self._momentums[i],
             self._velocities[i],
-            **{name: ops.cast(number, dtype) for name, number in self._numbers.items()},
+            **{name: ops.cast(scalar, dtype) for name, scalar in self._scalars.items()},
             beta_1=self.beta_1,
             beta_2=self.beta_2,
             epsilon=self.epsilon,
@@ -104,7 +111,7 @@ class AdamW(keras.optimizers.Optimizer):
         )
 
     def get_config(self) -> dict:
-        """Keras config."""
+        """Returns the Keras config."""
         return {
             **super().get_config(),
             "weight_decay": self.decay,

@@ -1,4 +1,4 @@
-"""Which of Keras's losses fit what a model gives: one table, by the kinds of `tasks.Kind`."""
+"""The table of Keras losses and the kinds of model outputs (`tasks.Kind`) that they fit."""
 
 import re
 from typing import Any, Literal, NamedTuple
@@ -12,16 +12,16 @@ from finetune_tf.training.presets import PRESETS
 
 
 class Fit(NamedTuple):
-    """What a loss is for.
+    """The outputs and targets that a loss is for.
 
     Attributes:
-        meant_for: In words.
-        kinds: The kinds of outputs that it fits; none for a loss that fits no model here.
-        takes: "logits" if `from_logits=True` makes it take them, "outputs" if it takes what the
-            model gives as it is, "positive" if it wants numbers above 0, "probabilities" if it
-            takes nothing else.
-        rows: Whether targets are rows of numbers instead of class numbers.
-        by_label: Whether the loss of a text is a mean over its outputs, each on its own.
+        meant_for: Description for messages.
+        kinds: The kinds of outputs that the loss fits; empty if it fits no model of this library.
+        takes: The form of the predictions: "logits" with `from_logits=True`; "outputs" for the
+            outputs of the model, unchanged; "positive" for numbers above 0; "probabilities" if
+            logits are not supported.
+        rows: Whether targets are rows of numbers instead of class indices.
+        by_label: Whether the loss of a text is a mean of independent losses per output.
     """
 
     meant_for: str
@@ -32,11 +32,11 @@ class Fit(NamedTuple):
 
 
 _ONE = "one label out of several"
-_MANY = "labels of which several may be right"
-_NUMBER = "numbers"
+_MANY = "several labels per text"
+_NUMBER = "regression"
 _VECTORS = "vectors"
 
-#: Every loss of Keras and of the presets, by the name of its class.
+#: All losses of Keras and of the presets, by class name.
 LOSSES: dict[str, Fit] = {
     "SparseCategoricalCrossentropy": Fit(_ONE, ("classes",), "logits"),
     "SmoothedCrossEntropy": Fit(_ONE, ("classes",)),
@@ -64,17 +64,17 @@ LOSSES: dict[str, Fit] = {
     "CTC": Fit("sequences of symbols", (), "probabilities"),
 }
 
-_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_BY_FUNCTION = {_WORD.sub("_", name).lower(): name for name in LOSSES}
-#: The loss of each kind of outputs where nobody chose one.
-_USUAL = {
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_BY_FUNCTION = {_WORD_BOUNDARY.sub("_", name).lower(): name for name in LOSSES}
+#: The default loss for each kind of outputs.
+_DEFAULTS = {
     "classes": "SparseCategoricalCrossentropy",
     "several": "BinaryCrossentropy",
     "yes_no": "BinaryCrossentropy",
     "number": "MeanSquaredError",
     "vectors": "PairSimilarity",
 }
-#: Names that Keras resolves by the shapes of a batch.
+#: The loss for the name "crossentropy", which Keras resolves by the shapes of a batch.
 _CROSS_ENTROPY = {
     "classes": "SparseCategoricalCrossentropy",
     "several": "BinaryCrossentropy",
@@ -85,10 +85,15 @@ _CROSS_ENTROPY = {
 
 
 def name_of(loss: Any) -> str | None:
-    """The row of a loss in `LOSSES`; None of a loss that somebody wrote.
+    """Returns the key of a loss in `LOSSES`, or None for a custom loss.
 
     Args:
-        loss: A loss object, or a function or name of Keras's.
+        loss: A loss object, or a Keras loss function or its name.
+
+    Example:
+        >>> from finetune_tf.training.outputs import name_of
+        >>> name_of("mse"), name_of(keras.losses.huber), name_of(lambda y, p: p)
+        ('MeanSquaredError', 'Huber', None)
     """
     if isinstance(loss, str):
         if loss in LOSSES and hasattr(keras.losses, loss):
@@ -99,8 +104,8 @@ def name_of(loss: Any) -> str | None:
             return None
     if not isinstance(loss, keras.losses.Loss):
         name = getattr(loss, "__name__", "")
-        own = not getattr(loss, "__module__", "").startswith("keras.")
-        return None if own else _BY_FUNCTION.get(name, name if name in LOSSES else None)
+        is_custom = not getattr(loss, "__module__", "").startswith("keras.")
+        return None if is_custom else _BY_FUNCTION.get(name, name if name in LOSSES else None)
     for base in type(loss).__mro__:
         known = base.__name__ in LOSSES and base.__module__.startswith(("keras.", "finetune_tf."))
         if known and type(loss).call is base.call and type(loss).__call__ is base.__call__:
@@ -109,21 +114,22 @@ def name_of(loss: Any) -> str | None:
 
 
 def fit_of(loss: Any, kind: Kind) -> Fit | None:
-    """What a loss is for; None of one that somebody wrote.
+    """Returns the entry of a loss in `LOSSES`, or None for a custom loss.
 
     Args:
-        loss: As for `name_of`; None for that of the preset.
-        kind: What the outputs of the model are.
+        loss: As for `name_of`; None for the default loss.
+        kind: The kind of the model's outputs.
     """
-    return LOSSES.get(_USUAL[kind] if loss is None else name_of(loss) or "")
+    return LOSSES.get(_DEFAULTS[kind] if loss is None else name_of(loss) or "")
 
 
 def kind_of(task: Task, loss: Any = None) -> Kind:
-    """What the outputs of a model are.
+    """Returns the kind of a model's outputs.
 
     Args:
-        task: Of the model.
-        loss: That it learns with: binary cross-entropy on one output makes it the logit of yes.
+        task: The task of the model.
+        loss: The training loss. With binary cross-entropy, a single output is the logit of the
+            positive class ("yes_no").
     """
     kind = task.output_kind
     fit = LOSSES.get(name_of(loss) or "")
@@ -131,20 +137,20 @@ def kind_of(task: Task, loss: Any = None) -> Kind:
 
 
 def fitting_loss(loss: Any, task: Task) -> Any:
-    """A loss that takes what the model gives, whatever form it was written in.
+    """Resolves a loss and configures it for the outputs of the model.
 
     Args:
-        loss: In any of the forms that Keras takes: a name, a function, an object, its config, or
-            one of these in a list or dict.
-        task: Of the model.
+        loss: The loss in any form that Keras accepts: a name, a function, an object, its config,
+            or one of these in a list or dict.
+        task: The task of the model.
 
     Returns:
-        An object, or what was given where nothing is known of it.
+        A loss object; a custom loss is returned unchanged.
 
     Raises:
-        ModelError: If the loss does not fit the model, or there is none of that name.
+        ModelError: If the loss does not fit the model, or its name is unknown.
     """
-    loss = _single(loss)
+    loss = _unwrap_single(loss)
     if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
         loss = _CROSS_ENTROPY[task.output_kind]
     if isinstance(loss, type) and issubclass(loss, keras.losses.Loss):
@@ -153,77 +159,77 @@ def fitting_loss(loss: Any, task: Task) -> Any:
     if name is None:
         if isinstance(loss, str):
             raise ModelError(
-                f"There is no loss {loss!r}. Call compile() without a loss to get the one that "
-                f"fits; Keras's are {', '.join(sorted(_BY_FUNCTION))}."
+                f"There is no loss {loss!r}. Call compile() without a loss to use that of the "
+                f"preset; the losses of Keras are {', '.join(sorted(_BY_FUNCTION))}."
             )
         return loss
     fit = LOSSES[name]
     if kind_of(task, loss) not in fit.kinds:
-        raise ModelError(_does_not_fit(name, fit, task))
+        raise ModelError(_misfit_message(name, fit, task))
     if fit.takes == "positive":
         warn(
-            f"{name} takes numbers above 0, but the model gives any: where they are below, it "
-            "does not learn, or the loss becomes NaN. Take MeanSquaredError or Huber."
+            f"{name} expects predictions above 0, but the model also returns negative numbers, for "
+            "which the gradient is zero or the loss becomes NaN. Use MeanSquaredError or Huber."
         )
     several_targets = task.token_axis is not None
     if not isinstance(loss, keras.losses.Loss):
         if fit.takes != "logits":
             return loss
         shown = loss if isinstance(loss, str) else loss.__name__
-        say(f"compile: loss {shown!r} is taken on logits, which is what the model returns.")
-        ignoring = {"ignore_class": IGNORED} if name.startswith("Sparse") else {}
-        return getattr(keras.losses, name)(from_logits=True, **ignoring)
+        say(f"compile: loss {shown!r} is computed from logits, which the model returns.")
+        options = {"ignore_class": IGNORED} if name.startswith("Sparse") else {}
+        return getattr(keras.losses, name)(from_logits=True, **options)
     config = loss.get_config()
     if config.get("from_logits") is False:
         warn(
-            f"{type(loss).__name__} has from_logits=False, but the model returns logits, so it "
-            "will not learn. Write from_logits=True.",
+            f"{type(loss).__name__} has from_logits=False, but the model returns logits, so the "
+            "model will not learn. Write from_logits=True.",
         )
     if config.get("label_smoothing") and task.targets_are_positions:
         raise ModelError(
-            "label_smoothing spreads probability over all classes. In question answering these "
-            "are the tokens of a batch, padding included, so it means nothing there: leave it out."
+            "label_smoothing spreads probability over all classes. In question answering, these "
+            "are the tokens of a batch, including padding, so it is not meaningful. Leave it out."
         )
     if name.startswith("Sparse") and several_targets:
-        return _ignoring(loss, config)
+        return _with_ignore_class(loss, config)
     return loss
 
 
-def _single(loss: Any) -> Any:
-    """The one loss in a list, a dict or a config."""
+def _unwrap_single(loss: Any) -> Any:
+    """Returns the loss inside of a list, a dict or a config."""
     if isinstance(loss, dict) and "class_name" in loss:
         return keras.losses.deserialize(loss)
     if isinstance(loss, list | tuple | dict) and len(loss) == 1:
         (loss,) = loss.values() if isinstance(loss, dict) else loss
-        return _single(loss)
+        return _unwrap_single(loss)
     return loss
 
 
-def _ignoring(loss: keras.losses.Loss, config: dict) -> keras.losses.Loss:
-    """A loss over class numbers that leaves out what is padded."""
+def _with_ignore_class(loss: keras.losses.Loss, config: dict) -> keras.losses.Loss:
+    """Returns a loss over class indices that ignores padded targets."""
     ignored = config.get("ignore_class")
     if ignored == IGNORED:
         return loss
     if ignored is not None:
         raise ModelError(
-            f"{type(loss).__name__} has ignore_class={ignored}, but targets that count for nothing "
-            f"are {IGNORED} here. Write ignore_class={IGNORED}."
+            f"{type(loss).__name__} has ignore_class={ignored}, but ignored targets are {IGNORED} "
+            f"in this library. Write ignore_class={IGNORED}."
         )
-    say(f"compile: targets of {IGNORED} count for nothing in the loss: ignore_class={IGNORED}.")
+    say(f"compile: the loss ignores targets of {IGNORED} (ignore_class={IGNORED}).")
     return type(loss).from_config({**config, "ignore_class": IGNORED})
 
 
-def _does_not_fit(name: str, fit: Fit, task: Task) -> str:
+def _misfit_message(name: str, fit: Fit, task: Task) -> str:
     if not fit.kinds:
         return (
             f"{name} is for {fit.meant_for}, but the model returns logits or numbers. Call "
-            "compile() without a loss to get the one that fits, or write a function of targets "
-            "and logits."
+            "compile() without a loss to use that of the preset, or write a custom loss function "
+            "of targets and logits."
         )
     by_problem = task.labels is not None and task.evaluator == task.labels.problem_type
     model = f"problem type is {task.evaluator!r}" if by_problem else f"task is {task.name!r}"
     preset = PRESETS[task.output_kind].__name__
     return (
         f"{name} is for {fit.meant_for}, but the model's {model}. Call compile() without a loss to "
-        f"get the one that fits. That is the one of ft.presets.{preset}()."
+        f"use that of ft.presets.{preset}()."
     )

@@ -1,9 +1,9 @@
-"""Presets: what `model.compile` takes, with the defaults that fine-tuning wants.
+"""Presets: optimizer, loss and metrics for `model.compile`, with defaults for fine-tuning.
 
     model.compile(**ft.presets.cross_entropy())
     model.compile(**ft.presets.mean_squared_error(learning_rate=2e-5, weight_decay=0.0))
 
-Every model of finetune_tf returns logits, and every loss here expects them.
+All models of finetune_tf return logits, and all losses here expect logits.
 """
 
 import functools
@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
-from keras import ops
 
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import set_direction
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import IGNORED, Kind
+from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.schedules import (
@@ -32,7 +31,7 @@ from finetune_tf.training.similarity_loss import PairSimilarity
 
 Rate = float | Literal["auto"] | WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule
 
-#: What makes the loss for each kind of outputs, where no optimizer is wanted.
+#: Functions that create the loss for each kind of outputs, without an optimizer.
 LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
     "classes": functools.partial(
         keras.losses.SparseCategoricalCrossentropy, from_logits=True, ignore_class=IGNORED
@@ -44,7 +43,7 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
 
 
 def _optimizer_options() -> list[str]:
-    """What presets take for `make_optimizer`."""
+    """Returns the names of the options that presets pass to `make_optimizer`."""
     return list(inspect.signature(make_optimizer).parameters)[2:]
 
 
@@ -56,26 +55,34 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     **options: Any,
 ) -> dict[str, Any]:
-    """One label a text or a token: cross-entropy over class numbers.
+    """Cross-entropy over class indices, for one label per text or token.
 
-    It also fits question answering, where the classes are the tokens, and fill-mask, where they
-    are the words. A target of -100 counts for nothing, as in PyTorch.
+    Also for question answering, where the classes are the tokens of the context, and for
+    fill-mask, where they are the tokens of the vocabulary. Targets of -100 are ignored, as in
+    PyTorch.
 
     Args:
-        optimizer: "adamw", "sgd" (with momentum 0.9), or another Keras optimizer's name.
-        learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained variables
-            learn, 2e-3 while only the head and other new ones do (for SGD a hundred times that).
-        label_smoothing: Share of the probability spread over all classes (Szegedy et al.
-            2016).
-        **options: For `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,
+        optimizer: "adamw" (Loshchilov & Hutter 2019), "sgd" (with momentum 0.9), or the name of
+            another Keras optimizer.
+        learning_rate: A number, a Keras schedule, or "auto": 5e-5 while pretrained variables are
+            trainable, 2e-3 while only the head and other new variables are (for SGD, a hundred
+            times as much).
+        label_smoothing: Fraction of the target probability that is distributed over all classes
+            (Szegedy et al. 2016).
+        **options: Options of `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,
             accumulate.
 
     Returns:
-        optimizer, loss and metrics.
+        A dict with optimizer, loss and metrics, for `model.compile`.
+
+    Example:
+        >>> model.compile(**ft.presets.cross_entropy(learning_rate=3e-5, label_smoothing=0.1))
+        >>> model.loss.label_smoothing
+        0.1
     """
     check(label_smoothing=label_smoothing)
-    plain = LOSSES["classes"]
-    loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else plain()
+    make_loss = LOSSES["classes"]
+    loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else make_loss()
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
         "loss": loss,
@@ -83,81 +90,27 @@ def cross_entropy(
     }
 
 
-@keras.saving.register_keras_serializable("finetune_tf")
-class Accuracy(keras.metrics.Mean):
-    """Share of targets whose class has the highest logit; targets of -100 are left out.
-
-    Args:
-        name: In the history of a fit.
-        **kwargs: As for every Keras metric.
-    """
-
-    def __init__(self, name: str = "accuracy", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        set_direction(self, "up")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Class numbers (…,) or rows over the classes, and logits (…, classes)."""
-        if len(y_true.shape) == len(y_pred.shape):
-            has_rows = y_true.shape[-1] != 1  # of 0 and 1 over the classes
-            y_true = ops.argmax(y_true, -1) if has_rows else ops.squeeze(y_true, axis=-1)
-        y_true = ops.cast(y_true, "int32")
-        right = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), y_true)
-        counted = ops.cast(ops.not_equal(y_true, IGNORED), "float32")
-        if sample_weight is not None:
-            weight = ops.cast(sample_weight, "float32")
-            dims = (1,) * (len(counted.shape) - len(weight.shape))
-            counted = counted * ops.reshape(weight, (*ops.shape(weight), *dims))
-        super().update_state(ops.cast(right, "float32"), counted)
-
-
-@keras.saving.register_keras_serializable("finetune_tf")
-class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy over class numbers with a part of the probability on all classes alike.
-
-    Args:
-        label_smoothing: That part, from 0 to below 1 (Szegedy et al. 2016).
-        **kwargs: As for every Keras loss.
-    """
-
-    def __init__(self, label_smoothing: float = 0.1, **kwargs: Any) -> None:
-        check(label_smoothing=label_smoothing)
-        super().__init__(**kwargs)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Class numbers (…,) and logits (…, classes) to losses (…,)."""
-        if len(y_true.shape) == len(y_pred.shape):
-            y_true = ops.squeeze(y_true, axis=-1)
-        y_true = ops.cast(y_true, "int32")
-        losses = keras.losses.categorical_crossentropy(
-            ops.one_hot(y_true, y_pred.shape[-1]),
-            y_pred,
-            from_logits=True,
-            label_smoothing=self.label_smoothing,
-        )
-        counted = ops.cast(ops.not_equal(y_true, IGNORED), losses.dtype)
-        # Keras divides by all targets; by those that count is meant.
-        return losses * counted / ops.maximum(ops.mean(counted), 1e-9)
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
 @names_checked(also=_optimizer_options)
 def binary_cross_entropy(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
-    """Several labels a text: binary cross-entropy over 0/1 targets (batch, labels).
+    """Binary cross-entropy over multi-hot targets (batch, labels), for several labels per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        **options: For `make_optimizer`.
+        **options: Options of `make_optimizer`.
 
     Returns:
-        optimizer, loss and metrics; a label counts as given from a logit of 0 upwards.
+        A dict with optimizer, loss and metrics, for `model.compile`. For the accuracy, a label is
+        predicted if its logit is above 0.
+
+    Example:
+        >>> problem = "multi_label_classification"
+        >>> model = ft.load(checkpoint, labels=["funny", "sad", "long"], problem_type=problem)
+        >>> model.compile(**ft.presets.binary_cross_entropy())
+        >>> model.loss.name
+        'binary_crossentropy'
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
@@ -170,15 +123,21 @@ def binary_cross_entropy(
 def mean_squared_error(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
-    """A number a text: mean squared error.
+    """Mean squared error, for regression: one number per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        **options: For `make_optimizer`.
+        **options: Options of `make_optimizer`.
 
     Returns:
-        optimizer, loss and metrics.
+        A dict with optimizer, loss and metrics, for `model.compile`.
+
+    Example:
+        >>> model = ft.load(checkpoint, labels=["stars"])
+        >>> model.compile(**ft.presets.mean_squared_error(warmup_ratio=0.0))
+        >>> model.loss.name
+        'mean_squared_error'
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
@@ -195,20 +154,27 @@ def similarity(
     scale: float = 20.0,
     **options: Any,
 ) -> dict[str, Any]:
-    """Pairs of texts for feature extraction: alike pairs get a high cosine; see `PairSimilarity`.
+    """Contrastive loss on pairs of texts, for feature extraction; see `PairSimilarity`.
 
-    Pairs with scores learn to be in the order of their scores, whatever the scale of these. Pairs
-    without a score count as alike, and every other text of the batch as different: a batch should
-    hold no text twice, and larger ones teach more.
+    With scores, the cosine similarities of the pairs are trained to have the order of the scores,
+    which may be on any scale (CoSENT, Su 2022). Without scores, each pair counts as similar, and
+    all other texts of the batch serve as negatives (Henderson et al. 2017). So a batch should not
+    contain the same text twice, and larger batches provide more negatives.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        scale: Factor on the cosines; the inverse of a temperature.
-        **options: For `make_optimizer`.
+        scale: Factor on the cosine similarities, the inverse of a temperature.
+        **options: Options of `make_optimizer`.
 
     Returns:
-        optimizer, loss and metrics.
+        A dict with optimizer, loss and metrics, for `model.compile`.
+
+    Example:
+        >>> encoder = ft.load(checkpoint, "feature-extraction")
+        >>> encoder.compile(**ft.presets.similarity(scale=10.0))
+        >>> encoder.loss.scale
+        10.0
     """
     return {
         "optimizer": make_optimizer(optimizer, learning_rate, **options),
@@ -217,7 +183,7 @@ def similarity(
     }
 
 
-#: The preset for each kind of outputs.
+#: The default preset for each kind of outputs.
 PRESETS: dict[Kind, Callable[..., dict[str, Any]]] = {
     "classes": cross_entropy,
     "several": binary_cross_entropy,
@@ -237,22 +203,33 @@ def make_optimizer(
     clip_norm: float | None = 1.0,
     accumulate: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of the presets.
+    """Creates the optimizer of the presets.
 
     Args:
-        name: "adamw", "sgd", or the name of another Keras optimizer.
-        learning_rate: A number, a Keras schedule, or "auto".
-        schedule: "linear" (warm-up and decay, bound when a fit starts) or "constant".
-        warmup_ratio: Share of the steps that the warm-up takes.
-        weight_decay: Of AdamW; never applied to biases and normalisations.
-        clip_norm: Gradients are scaled so that their joint norm is no larger; None for no
-            clipping.
-        accumulate: Batches whose gradients are averaged into one step: as if batches were so many
-            times larger, in the memory of one. What is left over at the end of an epoch is a step
-            of its own.
+        name: "adamw" (Loshchilov & Hutter 2019), "sgd" (with momentum 0.9), or the name of another
+            Keras optimizer.
+        learning_rate: A number, a Keras schedule, or "auto"; see `cross_entropy`.
+        schedule: "linear" for linear warm-up and decay over the fit (Devlin et al. 2019), or
+            "constant".
+        warmup_ratio: Fraction of the steps used for the warm-up.
+        weight_decay: Weight decay of AdamW, which is not applied to biases and normalization
+            layers.
+        clip_norm: Maximum global norm of the gradients, or None for no clipping.
+        accumulate: Number of batches whose gradients are averaged into one step. This has the
+            effect of larger batches with the memory of one. An incomplete group of batches at the
+            end of an epoch is applied as a step of its own.
+
+    Returns:
+        The optimizer.
 
     Raises:
-        ModelError: If there is no such optimizer or schedule, or the rate is none.
+        ModelError: If the optimizer or the schedule is unknown.
+        ArgumentError: If a number is outside of its range.
+
+    Example:
+        >>> optimizer = ft.presets.make_optimizer("adamw", 3e-5, weight_decay=0.0, accumulate=4)
+        >>> optimizer.gradient_accumulation_steps
+        4
     """
     check(
         warmup_ratio=warmup_ratio,
@@ -261,7 +238,7 @@ def make_optimizer(
         accumulate=accumulate,
     )
     if schedule not in ("linear", "constant"):
-        raise ModelError(f"A schedule is 'linear' or 'constant', found {schedule!r}.")
+        raise ModelError(f"The schedule must be 'linear' or 'constant', found {schedule!r}.")
     name = name.lower()
     if not is_schedule(learning_rate):
         check(learning_rate=learning_rate)
@@ -273,20 +250,21 @@ def make_optimizer(
             learning_rate = AutoConstant("auto", 0.0, **rates)
         else:
             learning_rate = float(learning_rate)
-    given: dict[str, Any] = {} if clip_norm is None else {"global_clipnorm": clip_norm}
+    options: dict[str, Any] = {} if clip_norm is None else {"global_clipnorm": clip_norm}
     if accumulate > 1:
-        given["gradient_accumulation_steps"] = accumulate
+        options["gradient_accumulation_steps"] = accumulate
     if name == "adamw":
-        return AdamW(learning_rate, weight_decay, **given)
+        return AdamW(learning_rate, weight_decay, **options)
     if name == "sgd":
-        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **given)
+        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **options)
     else:
         try:
-            kind = type(keras.optimizers.get(name))
+            optimizer_class = type(keras.optimizers.get(name))
         except ValueError:
             raise ModelError(
-                f"There is no optimizer {name!r}; use 'adamw', 'sgd', or a Keras optimizer's name."
+                f"There is no optimizer {name!r}; use 'adamw', 'sgd', or the name of a Keras "
+                "optimizer."
             ) from None
-        optimizer = kind(learning_rate, **given)
+        optimizer = optimizer_class(learning_rate, **options)
     give_whole_gradients(optimizer)
     return optimizer

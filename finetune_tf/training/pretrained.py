@@ -1,4 +1,4 @@
-"""What somebody has trained before, known by variable: what a load filled, see `ModelInfo`."""
+"""Which variables are pretrained: those that `load` filled from the checkpoint."""
 
 import keras
 
@@ -8,12 +8,12 @@ from finetune_tf.graph.stages import stages
 
 
 def learns_pretrained(model: keras.Model) -> bool:
-    """Whether a variable below the head learns that somebody has trained before.
+    """Returns whether a pretrained variable below the head is trainable.
 
-    A model from `load`, alone or inside of another one, knows which of its variables the checkpoint
-    filled. All others are new: an adapter inside a pretrained block, layers on top. Where nothing
-    is known, and in a model that is trained from scratch as a whole, what stands below the head is
-    treated as if it was pretrained.
+    A model from `load`, even inside of another model, records which of its variables the checkpoint
+    filled (`ModelInfo.pretrained`). All others are new, such as an adapter inside a pretrained
+    block or additional layers on top. Without such a record, and in a model that is trained from
+    scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
     return any(

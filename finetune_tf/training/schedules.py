@@ -1,4 +1,4 @@
-"""Learning rates that follow the fit: warm-up, linear decay, and a peak chosen by what trains."""
+"""Learning-rate schedules: warm-up, linear decay and a peak that depends on what is trainable."""
 
 from typing import Any, Literal
 
@@ -13,35 +13,42 @@ from finetune_tf.messages import say, warn
 from finetune_tf.training.pretrained import learns_pretrained
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
-HEAD_RATE = 2e-3  # about the usual rate of Adam for fresh weights; one epoch has to do
-_FOREVER = 1e18  # steps of a fit whose length nobody knows
+HEAD_RATE = 2e-3  # near Adam's default of 1e-3 for new weights, higher since epochs are few
+_FOREVER = 1e18  # number of steps if the length of the fit is unknown
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class WarmupLinearDecay:
-    r"""Rises to a peak and falls again, both linearly, within one fit.
+    r"""Linear warm-up to a peak followed by linear decay, as for BERT (Devlin et al. 2019).
 
     $$\eta_t = \eta \cdot \min\left(1, \frac{t + 1}{w}, \frac{T - t}{T - w}\right)$$
 
-    with $t$ the step from 0, $T$ the steps of the fit and $w$ = `warmup_ratio` · $T$; no step has
-    the rate 0, so none is wasted. The number of steps is learnt when a fit starts (`bind`), so
-    nobody has to compute it; a second fit starts a new rise. Where the number of steps is
-    unknown, the rate is constant.
+    with $t$ the step counted from 0, $T$ the number of steps of the fit and $w$ = `warmup_ratio` ·
+    $T$. The rate is never 0, so no step is wasted. The number of steps is set when a fit starts
+    (`bind`), so users do not have to compute it; each fit starts a new warm-up. If the number of
+    steps is unknown, the rate is constant.
 
-    It is a callable and not one of Keras's schedules, because an optimizer that has one of those
-    refuses `optimizer.learning_rate = rate`. Here that, and callbacks that do it such as
-    `keras.callbacks.ReduceLROnPlateau`, hold the rate from then on.
+    The class is a callable and not a Keras LearningRateSchedule, because an optimizer with such a
+    schedule does not allow `optimizer.learning_rate = rate`. With this class, the assignment, and
+    callbacks that use it such as `keras.callbacks.ReduceLROnPlateau`, fix the rate from then on.
 
     Args:
-        peak: The highest rate, or "auto": `pretrained_rate` while a variable that a checkpoint
-            filled learns, `head_rate` while only the head and other new variables do.
-        warmup_ratio: Share of the steps that the rise takes.
+        peak: The highest learning rate, or "auto": `pretrained_rate` while a pretrained variable is
+            trainable, `head_rate` while only the head and other new variables are.
+        warmup_ratio: Fraction of the steps used for the warm-up.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
-        held: A rate that was set by hand and takes the place of the plan; None for none.
+        held: A fixed rate that was set by the user and replaces the schedule, or None.
 
     Attributes:
-        rate: The peak in force.
+        rate: The current peak.
+
+    Example:
+        >>> from finetune_tf.training import WarmupLinearDecay
+        >>> schedule = WarmupLinearDecay(1e-4, warmup_ratio=0.2)
+        >>> schedule.bind(model, steps=10, first_step=0)
+        >>> [float(f"{float(schedule(step)):.1e}") for step in (0, 1, 2, 6, 9)]
+        [5e-05, 0.0001, 0.0001, 5e-05, 1.2e-05]
     """
 
     def __init__(
@@ -64,10 +71,10 @@ class WarmupLinearDecay:
         self.pretrained_rate = pretrained_rate
         self.head_rate = head_rate
         self._bound = False
-        self._counter: Any = None  # of the optimizer's steps
+        self._counter: Any = None  # the step counter of the optimizer
         self._model: Any = None
         self.rate = float(pretrained_rate if peak == "auto" else peak)
-        # Variables, so that a traced train step of TensorFlow follows when they change.
+        # Variables, so that changes take effect in a traced training step of TensorFlow.
         self._rate = _number(self.rate, "rate")
         self._first_step = _number(0, "first_step")
         self._warmup = _number(0, "warmup")
@@ -78,32 +85,32 @@ class WarmupLinearDecay:
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the peak follows what learns in the model."""
+        """Whether the peak depends on the trainable variables of the model."""
         return self.peak == "auto" and self.held is None
 
     @property
     def in_force(self) -> float:
-        """The peak as it is now, whoever set it."""
-        # A variable of several devices is no number before it is read.
+        """The current peak, including a rate that the user has set."""
+        # A distributed variable has to be read through an operation.
         return float(ops.convert_to_numpy(ops.multiply(self._rate, 1.0)))
 
     def resolve(self, model: keras.Model) -> None:
-        """Chooses an "auto" peak by what learns in the model now."""
+        """Sets an "auto" peak according to the trainable variables of the model."""
         if self.is_automatic:
             self.rate = self.pretrained_rate if learns_pretrained(model) else self.head_rate
             self._rate.assign(self.rate)
 
     def follow(self, optimizer: Any) -> None:
-        """Counts the steps of this optimizer from now on."""
+        """Uses the step counter of this optimizer from now on."""
         self._counter = step_counter(optimizer)
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
-        """Fits the schedule to the fit that is about to start.
+        """Binds the schedule to a fit that is about to start.
 
         Args:
-            model: Decides an "auto" peak.
-            steps: Of the whole fit, or None if nobody knows.
-            first_step: The optimizer's iteration at which the fit begins.
+            model: The fitted model, whose trainable variables determine an "auto" peak.
+            steps: The number of steps of the whole fit, or None if it is unknown.
+            first_step: The step of the optimizer at which the fit begins.
         """
         self._start(model)
         if self.held is not None:
@@ -115,13 +122,13 @@ class WarmupLinearDecay:
         self._steps.assign(steps or _FOREVER)
 
     def assign(self, rate: Any) -> None:
-        """Holds a rate from now on; Keras's optimizers call it for `learning_rate = rate`.
+        """Fixes the rate from now on; Keras optimizers call it for `learning_rate = rate`.
 
         Args:
-            rate: A number from 0 on.
+            rate: The learning rate, at least 0.
 
         Raises:
-            ArgumentError: If it is none.
+            ArgumentError: If the rate is negative or not a finite number.
         """
         rate = float(keras.ops.convert_to_numpy(rate))
         check(**{"AdamW.learning_rate": rate})
@@ -133,7 +140,7 @@ class WarmupLinearDecay:
         self._hold(rate)
 
     def hold_peak(self, model: keras.Model, reason: str) -> None:
-        """Holds the peak for a fit in which a callback sets the rate."""
+        """Fixes the rate at the peak for a fit in which a callback sets the rate."""
         self.resolve(model)
         if self.held is None and self._ends_something:
             say(
@@ -150,7 +157,8 @@ class WarmupLinearDecay:
         self._warmup.assign(0)
         self._steps.assign(_FOREVER)
         if self._model is not None and keras.backend.backend() != "tensorflow":
-            self._model.make_train_function(force=True)  # where numbers are constants of a trace
+            # On other backends, the values are constants of the traced step.
+            self._model.make_train_function(force=True)
 
     def _start(self, model: keras.Model) -> None:
         self.resolve(model)
@@ -159,10 +167,10 @@ class WarmupLinearDecay:
             self.follow(model.optimizer)
 
     def __call__(self, step: Any = None) -> Any:
-        """The rate at a step, float32.
+        """Returns the learning rate at a step, in float32.
 
         Args:
-            step: Of the optimizer, from 0; by default the one that it is at.
+            step: The step of the optimizer, counted from 0; by default the current one.
         """
         if not self._bound and kernels.is_tracing():
             warn(
@@ -183,7 +191,7 @@ class WarmupLinearDecay:
         return f"{self.rate:g}, warm-up and linear decay"
 
     def get_config(self) -> dict:
-        """Keras config; what `bind` learnt belongs to one fit and is not part of it."""
+        """Returns the Keras config, without the state of a single fit that `bind` sets."""
         held = {} if self.held is None else {"held": self.held}
         return {
             "peak": self.peak,
@@ -195,31 +203,31 @@ class WarmupLinearDecay:
 
     @classmethod
     def from_config(cls, config: dict) -> "WarmupLinearDecay":
-        """Keras's counterpart of `get_config`."""
+        """Creates the schedule from the result of `get_config`."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class AutoConstant(WarmupLinearDecay):
-    """The same rate at every step: the schedule "constant" with the rate "auto".
+    """A constant rate that is chosen automatically: schedule="constant", learning_rate="auto".
 
-    With TensorFlow it is a variable for whoever asks the optimizer, as a rate that is a number is:
-    `optimizer.learning_rate.assign(rate)` holds that rate.
+    With TensorFlow, `optimizer.learning_rate` is a variable, as for a fixed rate, so
+    `optimizer.learning_rate.assign(rate)` works.
     """
 
     _ends_something = False
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the rate follows what learns in the model; not once somebody has set it."""
+        """Whether the rate depends on the trainable variables; False once the user has set it."""
         return super().is_automatic and self.in_force == float(np.float32(self.rate))
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
-        """Only chooses the rate."""
+        """Sets the rate; a constant rate does not depend on the number of steps."""
         self._start(model)
 
     def __call__(self, step: Any = None) -> Any:
-        """The rate, float32."""
+        """Returns the rate, in float32."""
         if not self._bound or keras.backend.backend() != "tensorflow":
             return super().__call__(step)
         return self._rate
@@ -230,13 +238,14 @@ class AutoConstant(WarmupLinearDecay):
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises to a peak in some steps, then follows another schedule from its first step on.
+    """Warm-up to a peak, followed by another schedule, which starts at its own step 0.
 
     Args:
-        peak: The rate that the rise ends at.
-        after: The other schedule, such as Keras's `PolynomialDecay`.
-        steps: Of the rise.
-        power: 1 for a straight rise; step t has `peak` · (t / `steps`) ^ `power`.
+        peak: The rate at the end of the warm-up.
+        after: The schedule after the warm-up, such as Keras's `PolynomialDecay`.
+        steps: The number of warm-up steps.
+        power: Exponent of the warm-up: step t has the rate `peak` · (t / `steps`) ^ `power`; 1 is
+            linear.
     """
 
     def __init__(self, peak: float, after: Any, steps: int, power: float = 1.0) -> None:
@@ -244,25 +253,25 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.after, self.steps, self.power = peak, after, steps, power
 
     def __call__(self, step: Any) -> Any:
-        """The rate at a step of the optimizer, float32."""
+        """Returns the learning rate at a step of the optimizer, in float32."""
         step = ops.cast(step, "float32")
         rising = self.peak * ops.power(step / max(self.steps, 1), self.power)
         return ops.where(step < self.steps, rising, self.after(step - self.steps))
 
     def get_config(self) -> dict:
-        """Keras config."""
+        """Returns the Keras config."""
         after = keras.optimizers.schedules.serialize(self.after)
         return {"peak": self.peak, "after": after, "steps": self.steps, "power": self.power}
 
     @classmethod
     def from_config(cls, config: dict) -> "Warmup":
-        """Revives the other schedule, too."""
+        """Creates the schedule, and the one after the warm-up, from a config."""
         after = keras.optimizers.schedules.deserialize(config["after"])
         return cls(**{**config, "after": after})
 
 
 def is_schedule(rate: object) -> bool:
-    """Whether a rate is a schedule, one of ours or of Keras's."""
+    """Returns whether a rate is a schedule of this library or of Keras."""
     return isinstance(rate, WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule)
 
 
@@ -271,6 +280,6 @@ def _number(value: float, name: str) -> keras.Variable:
 
 
 def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:
-    """The schedule inside an optimizer, if it is one of ours."""
+    """Returns the schedule of an optimizer if it belongs to this library, else None."""
     schedule = rate_of(optimizer)
     return schedule if isinstance(schedule, WarmupLinearDecay) else None

@@ -1,4 +1,4 @@
-"""The loss of texts that are compared in pairs."""
+"""Loss for pairs of text embeddings."""
 
 from typing import Any
 
@@ -11,24 +11,33 @@ from finetune_tf.errors import ModelError
 
 @keras.saving.register_keras_serializable("finetune_tf")
 class PairSimilarity(keras.losses.Loss):
-    """Cosines of pairs in the order of their scores, or each pair against the rest of its batch.
+    """CoSENT loss for pairs with scores, in-batch negatives for pairs without.
 
-    Vectors (2 n, features) hold the two sides of n pairs in turn; `Examples.batches` gives them
-    so. What the targets are decides:
+    The vectors (2 n, features) alternate between the two sides of n pairs, as `Examples.batches`
+    arranges them. The shape of the targets selects the loss:
 
-    - Scores (n,), on any scale: of two pairs the one with the higher score shall have the higher
-      cosine, log(1 + Σ exp(scale · (cosine of the lower − cosine of the higher))) over all such
-      couples of the batch (CoSENT, Su 2022).
-    - No scores, (n, 0): each first text shall find its partner among all second texts of the batch
-      (van den Oord et al. 2018; Henderson et al. 2017).
+    - Scores (n,), on any scale: a pair with a higher score should have a higher cosine similarity
+      than a pair with a lower score. The loss is log(1 + Σ exp(scale · (cosine of the pair with the
+      lower score − cosine of the pair with the higher score))), summed over all such couples of
+      pairs in the batch (CoSENT, Su 2022).
+    - No scores, (n, 0): cross-entropy of finding the second text of each pair among all second
+      texts of the batch (Henderson et al. 2017; van den Oord et al. 2018).
 
-    A pair may have a weight (n,). Among scores, it is the number of times that the pair stands in
-    the batch: a couple counts by the product of its pairs' weights. Without scores, it multiplies
-    the loss of the pair, and n stays what the sum is divided by.
+    A pair may have a weight (n,). With scores, a weight acts as the number of copies of the pair
+    in the batch: a couple has the product of the weights of its pairs. Without scores, it
+    multiplies the loss of the pair, and the sum is still divided by n.
 
     Args:
-        scale: Factor on the cosines.
-        **kwargs: As for every Keras loss.
+        scale: Factor on the cosine similarities, the inverse of a temperature.
+        **kwargs: Arguments of every Keras loss.
+
+    Example:
+        >>> from finetune_tf.training.similarity_loss import PairSimilarity
+        >>> vectors = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> ordered, reversed_ = np.array([0.9, 0.1]), np.array([0.1, 0.9])
+        >>> loss = PairSimilarity()
+        >>> bool(loss(ordered, vectors) < loss(reversed_, vectors))
+        True
     """
 
     def __init__(self, scale: float = 20.0, **kwargs: Any) -> None:
@@ -37,28 +46,32 @@ class PairSimilarity(keras.losses.Loss):
         self.scale = scale
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The loss of a batch.
+        """Returns the loss of a batch.
 
         Raises:
-            ModelError: If the texts are no pairs.
+            ModelError: If there are no targets because the texts are not pairs.
         """
         if y_true is None:
             raise ModelError(
-                "The loss of feature extraction compares two texts, but the batches hold single "
-                "ones. Give pairs: a column text_pair, with or without a label that scores them."
+                "The loss of feature extraction compares two texts, but the batches contain single "
+                "texts. Add a column text_pair; a column with scores as labels is optional."
             )
         if len(y_true.shape) == 2 and y_true.shape[1] == 0:
             return super().__call__(y_true, y_pred, sample_weight)
-        if sample_weight is not None:  # they travel beside the scores, since `call` takes no third
+        if sample_weight is not None:  # passed along with the scores: `call` accepts no weights
             columns = [ops.reshape(ops.cast(c, "float32"), (-1,)) for c in (y_true, sample_weight)]
             y_true = ops.stack(columns, axis=1)  # (n, 2)
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Targets (n,), (n, 0), or scores and weights (n, 2), and vectors (2 n, features).
+        """Computes the losses.
+
+        Args:
+            y_true: Scores (n,), no scores (n, 0), or scores and weights (n, 2).
+            y_pred: Vectors (2 n, features).
 
         Returns:
-            Losses (n,) of pairs without scores, else one of the batch (1,).
+            The loss of each pair (n,) without scores; the loss of the batch (1,) with scores.
         """
         vectors = ops.cast(y_pred, "float32")
         vectors = vectors / ops.maximum(ops.norm(vectors, axis=-1, keepdims=True), 1e-12)
@@ -82,5 +95,5 @@ class PairSimilarity(keras.losses.Loss):
         return ops.reshape(total, (1,))
 
     def get_config(self) -> dict:
-        """Keras config."""
+        """Returns the Keras config."""
         return {**super().get_config(), "scale": self.scale}

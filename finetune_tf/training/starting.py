@@ -1,4 +1,4 @@
-"""Where training starts: the output of a new regression head."""
+"""Initialization of the output bias of a new regression head."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +17,30 @@ _BIAS = "classifier/dense/bias"
 
 @names_checked
 def start_from_mean(model: Any, train: "Examples") -> float | None:
-    """Lets a new regression head start from the mean of the training targets.
+    """Sets the output bias of a new regression head to the mean of the training targets.
 
-    A new head gives numbers around 0. Where targets are far from 0, such as years or prices, most
-    of a short training is spent on reaching them. With the mean as the bias of the output the
-    first predictions are already as good as those of the baseline "mean".
+    A new head predicts values around 0. If the targets are far from 0, such as years or prices, a
+    short training would mostly learn their mean. With the mean as the output bias, the first
+    predictions are already as good as those of the baseline "mean".
 
-        model = ft.load("bert-base-uncased", labels=train.labels)
-        ft.start_from_mean(model, train)
-        model.fit(train.batches(model, shuffle=True))
-
-    `finetune` does this by itself. Nothing happens to a model of another kind, or to one whose
+    `finetune` calls this function. It does nothing if the model is not a regression model or its
     head is trained already.
 
     Args:
-        model: From `load`, for a regression.
-        train: The training examples, with their numbers.
+        model: A regression model from `load`.
+        train: The training examples, with numbers as labels.
 
     Returns:
         The mean, or None if nothing was done.
 
     Raises:
-        DataError: If a target is no number.
+        DataError: If a target is not a number.
+
+    Example:
+        >>> train = ft.data.from_arrays(["a long film", "a short film"], [120.5, 90.5])
+        >>> model = ft.load(checkpoint, labels=train.labels)
+        >>> ft.start_from_mean(model, train)
+        105.5
     """
     require_task(model)
     is_regression = model.labels is not None and model.task.evaluator == "regression"
@@ -48,5 +50,5 @@ def start_from_mean(model: Any, train: "Examples") -> float | None:
     bias = next(variable for variable in model.weights if variable.path == _BIAS)
     bias.assign(np.full(bias.shape, mean, dtype="float32"))
     remember_as_initial(model, _BIAS)
-    say(f"The output starts from the mean of the training targets, {mean:.4g}.")
+    say(f"The output bias is set to the mean of the training targets, {mean:.4g}.")
     return mean

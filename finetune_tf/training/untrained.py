@@ -1,9 +1,10 @@
-"""Whether anybody has trained the layers that a checkpoint did not fill.
+"""Detects heads that are still untrained.
 
-A new head predicts noise until it is trained. How it is trained is the user's affair (`fit`, a loop
-of their own, `load_weights`), so this goes by the values: those drawn at the load are remembered by
-a checksum, and as long as all of them are the same, nobody trained the head. A save notes the names
-of such tensors beside them, so that the next load knows them for what they are.
+A new head predicts noise until it is trained. Users may train it in any way (`fit`, a custom
+training loop, `load_weights`), so detection is based on the values: `load` stores a checksum of
+each randomly initialized variable of the head, and the head counts as untrained while all checksums
+still match. A save records the names of such tensors, so that the next load knows them as
+untrained.
 """
 
 import zlib
@@ -19,15 +20,17 @@ from finetune_tf.messages import say
 def initial_weights(
     model: Any, new: Iterable[str], head_layers: Collection[str]
 ) -> dict[str, list]:
-    """Shape and checksum of the variables of a model's head that were drawn anew.
+    """Returns shape and checksum of the newly initialized variables of a model's head.
 
     Args:
-        model: Just loaded.
-        new: Paths of its variables that no tensor filled, or one that was saved untrained.
-        head_layers: Names of the layers that count as head.
+        model: A model that was just loaded.
+        new: Paths of the variables that were not filled, or were filled by a tensor that was
+            saved untrained.
+        head_layers: Names of the layers that belong to the head.
 
     Returns:
-        By path; empty if no kernel is among them, because biases start at zero and harm nothing.
+        A dict by path. It is empty if no kernel is among the variables, because new biases are
+        zero and harmless.
     """
     paths = {path for path in new if path.partition("/")[0] in head_layers}
     variables = [v for v in model.weights if v.path in paths]
@@ -37,21 +40,27 @@ def initial_weights(
 
 
 def untrained_layers(model: Any) -> list[str]:
-    """The layers of a model that still have their first, random weights.
+    """Returns the layers of a model that still have their random initial weights.
 
-    Cheap: it reads the new variables of the head, and nothing more once one of them was trained.
+    This is cheap: it reads only the new variables of the head, and nothing once one of them has
+    changed.
 
     Args:
-        model: Any model; one that did not come from `load` has none.
+        model: Any model; the result is empty if it was not created by `load`.
 
     Returns:
-        Their names; empty if one of the new variables has changed since, or none was new.
+        The names of the layers; empty if a new variable has changed since, or none was new.
+
+    Example:
+        >>> from finetune_tf.training.untrained import untrained_layers
+        >>> untrained_layers(model)
+        ['classifier']
     """
     info = getattr(model, "info", None)
     if info is None or not info.initial_weights:
         return []
     variables = {v.path: v for v in model.weights if v.path in info.initial_weights}
-    # One that was resized since, such as the bias of a vocabulary, says nothing.
+    # Variables that were resized since, such as the vocabulary bias, cannot be compared.
     same = [
         _fingerprint(variables[path]) == first
         for path, first in info.initial_weights.items()
@@ -64,31 +73,31 @@ def untrained_layers(model: Any) -> list[str]:
 
 
 def untrained_variables(model: Any) -> list[Any]:
-    """The variables of a model's head that still have their first, random values."""
+    """Returns the variables of a model's head that still have their random initial values."""
     if not untrained_layers(model):
         return []
     return [v for v in model.weights if v.path in model.info.initial_weights]
 
 
 def untrained_message(model: Any) -> str | None:
-    """One sentence about a model whose head nobody has trained, else None."""
+    """Returns a message about an untrained head, or None if the head is trained."""
     layers = untrained_layers(model)
     if not layers:
         return None
     return (
-        f"Nobody has trained the head of this model ({', '.join(layers)}): its weights are the "
-        "random ones of the load, so what it says about texts means nothing."
+        f"The head of this model ({', '.join(layers)}) is not trained: its weights are the random "
+        "initial values, so its predictions are meaningless."
     )
 
 
 def say_if_untrained(model: Any) -> None:
-    """Says in one line that nobody has trained the head of a model, if that is so."""
+    """Prints a message if the head of a model is not trained."""
     if message := untrained_message(model):
         say(message)
 
 
 def remember_as_initial(model: Any, path: str) -> None:
-    """Notes the present value of a new variable as its first one: it was set, not trained."""
+    """Stores the current value of a new variable as its initial value: it was set, not trained."""
     variable = next(v for v in model.weights if v.path == path)
     model.info.initial_weights[path] = _fingerprint(variable)
 

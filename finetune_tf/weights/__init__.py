@@ -1,1 +1,1 @@
-"""Tensors in files <-> variables of a model: files, tables, conversions, matching, writing."""
+"""Loading and saving weights: files, weight tables, conversions, matching and writing."""

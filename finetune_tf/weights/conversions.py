@@ -1,13 +1,13 @@
 """Conversions between the tensors of a checkpoint file and the variables of a model.
 
-PyTorch and Keras hold the same numbers in different arrangements. A conversion says how one is made
-of the other, in both directions: `load` turns the tensors of one row of a weight table into values
-for its variables, `save` is its exact inverse, and `shapes` says which shapes the tensors have to
-have, so that files are checked by their headers before any value is read.
+PyTorch and Keras store the same weights in different layouts. A conversion translates between the
+two in both directions: `load` turns the tensors of one row of a weight table into values for its
+variables, `save` is its exact inverse, and `shapes` returns the shapes that the tensors must have,
+so that a file can be checked by its header before any value is read.
 
-In Keras's arrangement, outputs are the last axis of every kernel and the only axis of a bias.
-Projections are therefore joined and split along the last axis, after `KERNEL` where the file holds
-a `torch.nn.Linear`: `Chain(KERNEL, Joined((1, 1, 1)))`.
+In Keras, the output features are the last axis of every kernel and the only axis of a bias.
+Projections are therefore concatenated and split along the last axis, after `KERNEL` where the file
+holds a `torch.nn.Linear`: `Chain(KERNEL, Joined((1, 1, 1)))`.
 """
 
 import abc
@@ -20,47 +20,53 @@ Shape = tuple[int, ...]
 
 
 class Conversion(abc.ABC):
-    """An invertible conversion of the tensors of a file to the variables of a model."""
+    """An invertible conversion from the tensors of a file to the variables of a model."""
 
     @abc.abstractmethod
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The values of the variables, made of the tensors."""
+        """Converts tensors to the values of the variables."""
 
     @abc.abstractmethod
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The tensors, made of the values of the variables; the inverse of `load`."""
+        """Converts values of the variables to tensors; the inverse of `load`."""
 
     @abc.abstractmethod
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """The shapes of the tensors, for variables of these shapes."""
+        """Returns the shapes of the tensors for variables of the given shapes."""
 
 
 class Identity(Conversion):
-    """The file holds what the variable holds.
+    """The tensor and the variable have the same layout.
 
-    This is right for embedding tables, biases, normalisation parameters, the statistics of a batch
-    normalisation, and for GPT-2's `Conv1D`, whose weight is (in, out) in PyTorch, too.
+    This is the conversion for embedding tables, biases, normalization parameters, the moving
+    statistics of batch normalization, and GPT-2's `Conv1D`, whose weight is (in, out) in PyTorch
+    as well.
     """
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Unchanged."""
+        """Returns the tensors unchanged."""
         return list(tensors)
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Unchanged."""
+        """Returns the values unchanged."""
         return list(variables)
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """Unchanged."""
+        """Returns the shapes unchanged."""
         return list(variables)
 
 
 class Kernel(Conversion):
-    """Kernels of `torch.nn.Linear` and of the convolutions of any number of dimensions.
+    """Kernels of `torch.nn.Linear` and of convolutions with any number of spatial dimensions.
 
-    PyTorch has (out, in, *window), Keras (*window, in, out): (out, in) becomes (in, out), and OIHW
-    becomes HWIO. In a transposed convolution both name the first two axes the other way round, so
-    the same conversion holds. So it does with groups, where `in` is the number of a group.
+    PyTorch stores (out, in, *window), Keras (*window, in, out): (out, in) becomes (in, out), and
+    OIHW becomes HWIO. Both libraries swap `in` and `out` in a transposed convolution, so the same
+    conversion applies. In a grouped convolution, `in` is the number of input channels per group.
+
+    Example:
+        >>> from finetune_tf.weights.conversions import KERNEL
+        >>> KERNEL.shapes([(3, 3, 16, 32)])  # the shape in PyTorch of a Keras Conv2D kernel
+        [(32, 16, 3, 3)]
     """
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -78,12 +84,12 @@ class Kernel(Conversion):
 
 @dataclass(frozen=True)
 class DepthwiseKernel(Conversion):
-    """A convolution with as many groups as channels, for Keras's depthwise layers.
+    """Kernels of depthwise convolutions, which have as many groups as input channels.
 
-    PyTorch has (channels x multiplier, 1, *window), Keras (*window, channels, multiplier).
+    PyTorch stores (channels x multiplier, 1, *window), Keras (*window, channels, multiplier).
 
     Attributes:
-        multiplier: Outputs of each channel.
+        multiplier: Output channels per input channel, Keras's `depth_multiplier`.
     """
 
     multiplier: int = 1
@@ -110,7 +116,7 @@ class DepthwiseKernel(Conversion):
 
 
 class LeadingAxis(Conversion):
-    """The file has a first axis of size 1 that the variable has not: BART's final_logits_bias."""
+    """The tensor has a leading axis of size 1 that the variable lacks: BART's final_logits_bias."""
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(1, *shape) to (*shape)."""
@@ -127,69 +133,75 @@ class LeadingAxis(Conversion):
 
 @dataclass(frozen=True)
 class Joined(Conversion):
-    """Several tensors are one variable, one behind the other along the last axis.
+    """Several tensors are concatenated along the last axis to one variable.
 
     Attributes:
-        shares: How the last axis is divided among the tensors, in proportion: (1, 1, 1) for query,
-            key and value of one size, (heads, key_value_heads, key_value_heads) for grouped heads.
+        shares: Relative sizes of the tensors along the last axis: (1, 1, 1) for query, key and
+            value of equal size, (heads, key_value_heads, key_value_heads) for grouped-query
+            attention.
+
+    Example:
+        >>> from finetune_tf.weights.conversions import Joined
+        >>> Joined((1, 1, 1)).shapes([(768, 2304)])  # a fused query, key and value projection
+        [(768, 768), (768, 768), (768, 768)]
     """
 
     shares: tuple[int, ...]
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Several (…, n_i) to one (…, sum of n_i)."""
+        """Concatenates several (…, n_i) to one (…, sum of n_i)."""
         return [np.concatenate(tensors, axis=-1)]
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """One (…, sum of n_i) to several (…, n_i)."""
-        return _divided(variables[0], self.shares)
+        """Splits one (…, sum of n_i) into several (…, n_i)."""
+        return _split_last_axis(variables[0], self.shares)
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """One (…, sum of n_i) to several (…, n_i)."""
+        """Splits one (…, sum of n_i) into several (…, n_i)."""
         *rest, size = variables[0]
         return [(*rest, size * share // sum(self.shares)) for share in self.shares]
 
 
 @dataclass(frozen=True)
 class Split(Conversion):
-    """One tensor is several variables; the inverse of `Joined`.
+    """One tensor is split along the last axis into several variables; the inverse of `Joined`.
 
     Attributes:
-        shares: How the last axis is divided among the variables, in proportion.
+        shares: Relative sizes of the variables along the last axis.
     """
 
     shares: tuple[int, ...]
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """One (…, sum of n_i) to several (…, n_i)."""
-        return _divided(tensors[0], self.shares)
+        """Splits one (…, sum of n_i) into several (…, n_i)."""
+        return _split_last_axis(tensors[0], self.shares)
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Several (…, n_i) to one (…, sum of n_i)."""
+        """Concatenates several (…, n_i) to one (…, sum of n_i)."""
         return [np.concatenate(variables, axis=-1)]
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """Several (…, n_i) to one (…, sum of n_i)."""
+        """Concatenates several (…, n_i) to one (…, sum of n_i)."""
         return [(*variables[0][:-1], sum(shape[-1] for shape in variables))]
 
 
-def _divided(array: np.ndarray, shares: tuple[int, ...]) -> list[np.ndarray]:
-    """Parts of an array along its last axis, in proportion to their shares."""
+def _split_last_axis(array: np.ndarray, shares: tuple[int, ...]) -> list[np.ndarray]:
+    """Splits an array along its last axis, in proportion to the shares."""
     ends = np.cumsum(shares) * array.shape[-1] // sum(shares)
     return np.split(array, ends[:-1], axis=-1)
 
 
 @dataclass(frozen=True)
 class Interleaved(Conversion):
-    """A fused projection that the file has head by head, and the variable part by part.
+    """A fused projection that is ordered by head in the file, and by part in the variable.
 
-    The last axis of the file's is (heads, parts, head_size): query, key and value of the first
-    head, then those of the second one, as GPT-NeoX and BLOOM have them. The variable's is (parts,
-    heads, head_size): the queries of all heads, then all keys, then all values.
+    The last axis of the tensor is (heads, parts, head_size): query, key and value of the first
+    head, then those of the second one, as in GPT-NeoX and BLOOM. The last axis of the variable is
+    (parts, heads, head_size): the queries of all heads, then all keys, then all values.
 
     Attributes:
-        heads: Number of heads.
-        parts: What is fused: 3 for query, key and value.
+        heads: Number of attention heads.
+        parts: Number of fused projections: 3 for query, key and value.
     """
 
     heads: int
@@ -197,75 +209,75 @@ class Interleaved(Conversion):
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(…, heads x parts x head_size) to (…, parts x heads x head_size)."""
-        return [_swapped(tensor, self.heads, self.parts) for tensor in tensors]
+        return [_swap_outer_axes(tensor, self.heads, self.parts) for tensor in tensors]
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(…, parts x heads x head_size) to (…, heads x parts x head_size)."""
-        return [_swapped(value, self.parts, self.heads) for value in variables]
+        return [_swap_outer_axes(value, self.parts, self.heads) for value in variables]
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """Unchanged."""
+        """Returns the shapes unchanged."""
         return list(variables)
 
 
-def _swapped(array: np.ndarray, outer: int, inner: int) -> np.ndarray:
+def _swap_outer_axes(array: np.ndarray, outer: int, inner: int) -> np.ndarray:
     """(…, outer x inner x size) to (…, inner x outer x size)."""
-    apart = array.reshape(*array.shape[:-1], outer, inner, -1)
-    return apart.swapaxes(-3, -2).reshape(array.shape)
+    unfused = array.reshape(*array.shape[:-1], outer, inner, -1)
+    return unfused.swapaxes(-3, -2).reshape(array.shape)
 
 
 class Chain(Conversion):
-    """Several conversions, in the order in which they turn tensors into variables.
+    """A composition of conversions.
 
     Args:
-        *steps: The conversions.
+        *steps: The conversions, in the order in which `load` applies them.
     """
 
     def __init__(self, *steps: Conversion) -> None:
         self.steps = steps
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """All steps, the first one first."""
+        """Applies all steps, first to last."""
         for step in self.steps:
             tensors = step.load(tensors)
         return list(tensors)
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """All steps, the last one first."""
+        """Applies all steps, last to first."""
         for step in reversed(self.steps):
             variables = step.save(variables)
         return list(variables)
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """All steps, the last one first."""
+        """Applies all steps, last to first."""
         for step in reversed(self.steps):
             variables = step.shapes(variables)
         return list(variables)
 
 
 class Constant(Conversion):
-    """A tensor that no variable stands for: not read, and written as a fixed value.
+    """A tensor without a variable: loading ignores it, and saving writes a fixed value.
 
-    PyTorch's batch normalisations count their batches in `num_batches_tracked`, which nothing here
-    uses, and which transformers reports as missing where a file lacks it.
+    PyTorch's batch normalization counts its batches in `num_batches_tracked`. Keras does not use
+    that count, but transformers reports it as missing if a file lacks it.
 
     Args:
-        value: What is written, in its own type.
+        value: The value to write, in its own dtype.
     """
 
     def __init__(self, value: np.ndarray | np.generic) -> None:
         self.value = np.asarray(value)
 
     def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """No variable."""
+        """Returns an empty list, since there is no variable."""
         return []
 
     def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The value."""
+        """Returns the fixed value."""
         return [self.value]
 
     def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
-        """The shape of the value."""
+        """Returns the shape of the fixed value."""
         return [self.value.shape]
 
 

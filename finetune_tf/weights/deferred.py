@@ -1,8 +1,8 @@
-"""Variables that have a shape before they have a value.
+"""Deferred initialization: variables that have a shape and dtype before they have a value.
 
-A model is chained with variables that take no memory. Its shapes are then compared with those of
-the file, and its size with the memory of the machine, before anything is allocated; and what the
-file fills is never drawn at random first.
+A model is built with variables that take no memory. Before anything is allocated, its shapes are
+compared with those of the file, and its size with the available memory. Variables that are loaded
+from the file are never initialized at random first.
 """
 
 import math
@@ -22,65 +22,69 @@ _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 @contextmanager
 def shapes_only() -> Iterator[list[keras.Variable]]:
-    """Variables that are made inside get a shape, and a value only from `initialize`.
+    """Defers the initialization of all variables that are created inside the `with` block.
+
+    A variable gets its value from `initialize`, and takes no memory until then.
 
     Yields:
-        A list that holds all of them after the block. If nothing initialises them they never take
-        memory, so that a model which is refused costs nothing.
+        A list that contains all of these variables at the end of the block.
     """
-    made: list[keras.Variable] = []
-    before = deferred_variables()
-    set_deferred_variables(made)
+    created: list[keras.Variable] = []
+    previous = deferred_variables()
+    set_deferred_variables(created)
     try:
         with keras.StatelessScope(initialize_variables=False):
-            yield made
+            yield created
     finally:
-        set_deferred_variables(before)
+        set_deferred_variables(previous)
 
 
 def initialize(variable: keras.Variable, value: np.ndarray | None = None) -> None:
-    """Gives a variable of `shapes_only` its value.
+    """Assigns the first value of a variable that was created in `shapes_only`.
 
     Args:
-        variable: One without a value.
-        value: Of its shape and dtype; by default what its own initializer draws.
+        variable: A variable without a value.
+        value: An array of its shape and dtype. By default the variable's own initializer is used.
     """
     give_value(variable, value)
 
 
 def require_memory(variables: Iterable[keras.Variable], model: str) -> None:
-    """Refuses a model that is larger than the memory that is left.
+    """Checks that the weights of a model fit into the available memory.
 
     Args:
-        variables: Of the model.
-        model: What to call it.
+        variables: The variables of the model.
+        model: Name of the model in the error message.
 
     Raises:
-        CheckpointError: If the values of its variables would not fit.
+        CheckpointError: If the weights need more memory than is available.
     """
     sizes = {v.path: math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables}
-    needed, free = sum(sizes.values()), _available_memory()
-    if needed > free:
+    needed, available = sum(sizes.values()), _available_memory()
+    if needed > available:
         largest = max(sizes, key=sizes.__getitem__)
         raise CheckpointError(
             f"The weights of {model} would take {needed / 1e9:,.1f} GB of memory, of which "
-            f"{free / 1e9:,.1f} GB are available; the largest is {largest} with "
+            f"{available / 1e9:,.1f} GB are available; the largest is {largest} with "
             f"{sizes[largest] / 1e9:,.1f} GB. Check the sizes in the config and the number of "
-            "labels, or take a machine with more memory."
+            "labels, or use a machine with more memory."
         )
 
 
 def _available_memory() -> int:
-    """Bytes that this process may still allocate: of the machine, of its container, of ulimit."""
-    free = psutil.virtual_memory().available
+    """Returns the bytes that this process may still allocate.
+
+    The limit is the lowest one of the machine's free memory, the container's and ulimit's.
+    """
+    available = psutil.virtual_memory().available
     used = psutil.Process().memory_info()
     for name in _MEMORY_LIMITS:
-        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
-            free = min(free, int(Path(name).read_text()) - used.rss)
-    with suppress(ImportError):  # there is no such module on Windows
+        with suppress(OSError, ValueError):  # the file is missing, or contains "max"
+            available = min(available, int(Path(name).read_text()) - used.rss)
+    with suppress(ImportError):  # Windows does not have this module
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
-            free = min(free, limit - used.vms)
-    return max(free, 0)
+            available = min(available, limit - used.vms)
+    return max(available, 0)

@@ -1,7 +1,7 @@
-"""The files that weights lie in: safetensors, HDF5 and PyTorch's pickles, whole or in shards.
+"""Readers of weight files: safetensors, HDF5 and PyTorch's pickles, in one file or in shards.
 
-Tensors have their PyTorch names, whatever file they lie in. No values are read before they are
-needed; no pickle is opened without PyTorch's `weights_only`.
+All readers return lazy tensors by their PyTorch names: of safetensors and HDF5 files, only headers
+are read at first. Pickles are opened only with PyTorch's `weights_only=True`.
 """
 
 import os
@@ -20,7 +20,7 @@ from finetune_tf.weights.conversions import IDENTITY, KERNEL, Conversion
 from finetune_tf.weights.tensors import LazyTensor, Tensors, by_name
 
 WEIGHT_FILES = ("model.safetensors", "tf_model.h5", "pytorch_model.bin")
-#: The key of a safetensors file's metadata for names of tensors that nobody has trained, in lines.
+#: Key in the metadata of a safetensors file: the names of untrained tensors, one per line.
 UNTRAINED = "finetune_tf.untrained"
 
 _SAFETENSORS_TYPES = {
@@ -40,18 +40,18 @@ _SAFETENSORS_TYPES = {
 def read_tensors(folder: Path) -> Tensors:
     """Opens the weights of a checkpoint folder.
 
-    Looks for safetensors first, then the `tf_model.h5` of transformers 4, then a
-    `pytorch_model.bin`; each single or in shards with an index.
+    Looks for safetensors first, then for the `tf_model.h5` of transformers 4, then for a
+    `pytorch_model.bin`; each as a single file, or as shards with an index.
 
     Args:
         folder: A Hugging Face checkpoint folder.
 
     Returns:
-        Tensors by PyTorch name, with `gamma`/`beta` spelled `weight`/`bias`.
+        Tensors by PyTorch name, with `gamma`/`beta` renamed to `weight`/`bias`.
 
     Raises:
         CheckpointError: If there are no weights, if the file is damaged or has two different
-            tensors of one name, or if a `.bin` file is met without PyTorch.
+            tensors of one name, or if it is a `.bin` file and PyTorch is not installed.
     """
     for name in WEIGHT_FILES:
         if has_file(folder / name):
@@ -67,27 +67,28 @@ def read_tensors(folder: Path) -> Tensors:
 
 
 def read_file(path: Path) -> Tensors:
-    """Opens one file with weights, whatever it is called; its ending says of which kind it is.
+    """Opens one weight file of any name; its suffix determines the format.
 
     Raises:
-        CheckpointError: If it is damaged, has no tensor or two different ones of one name, or if
-            a `.bin` file is met without PyTorch.
+        CheckpointError: If the file is damaged, contains no tensor or two different ones of one
+            name, or if it is a `.bin` file and PyTorch is not installed.
     """
     tensors = by_name(_read(path))
     if not tensors:
         raise CheckpointError(
-            f"{path} has no tensors, so a model would keep its random weights: get the file again."
+            f"{path} contains no tensors, so the model would keep random weights. Download the "
+            "file again."
         )
     return tensors
 
 
 def _read(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for name, tensor in READERS[path.suffix](path):
-        yield _modern(name), tensor
+        yield _rename_layer_norm(name), tensor
 
 
 def _read_shards(folder: Path, index: Path) -> Tensors:
-    """The tensors of all shards, after a comparison with the index that lists them."""
+    """Opens all shards, and checks that they contain the tensors that the index lists."""
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     weight_map = member(read_json(index), "weight_map", dict, index)
     paths = {}
@@ -97,85 +98,88 @@ def _read_shards(folder: Path, index: Path) -> Tensors:
     missing = [s for s in paths if not (os.path.isfile(paths[s]) and s.endswith(suffix))]
     if missing or not paths:
         raise CheckpointError(
-            f"{index} names shards that are not there: {shown(missing, 300)}. Download the "
+            f"{index} lists shards that do not exist: {shown(missing, 300)}. Download the "
             "checkpoint again."
         )
     found = {shard: list(_read(paths[shard])) for shard in sorted(paths)}
-    held = {shard: {name for name, _ in named} for shard, named in found.items()}
-    meant = {name: _meant(name, suffix) for name in weight_map}
-    listed = set().union(*meant.values())
+    stored = {shard: {name for name, _ in named} for shard, named in found.items()}
+    candidates = {name: _possible_names(name, suffix) for name in weight_map}
+    listed = set().union(*candidates.values())
     faults = {
-        "names tensors that their shards lack": [
-            name for name, shard in weight_map.items() if not meant[name] & held[shard]
+        "lists tensors that their shards lack": [
+            name for name, shard in weight_map.items() if not candidates[name] & stored[shard]
         ],
-        "does not name tensors that its shards hold": [
-            name for names in held.values() for name in names if name not in listed
+        "does not list tensors that its shards contain": [
+            name for names in stored.values() for name in names if name not in listed
         ],
     }
     for fault, names in faults.items():
         if names:
             raise CheckpointError(
-                f"{index} {fault}: {shown(sorted(names)[:3], 300)} ({len(names)} in all). Index "
-                "and shards do not belong together: download the checkpoint again."
+                f"{index} {fault}: {shown(sorted(names)[:3], 300)} ({len(names)} in all). The "
+                "index and the shards do not belong together: download the checkpoint again."
             )
     return by_name(pair for named in found.values() for pair in named)
 
 
-def _meant(name: str, suffix: str) -> set[str]:
-    """The PyTorch names that an entry of an index can mean."""
+def _possible_names(name: str, suffix: str) -> set[str]:
+    """Returns the PyTorch names that an entry of an index may refer to."""
     if suffix != ".h5":
-        return {_modern(name)}
-    # transformers 4 put the name of the model first, which the shards leave out.
+        return {_rename_layer_norm(name)}
+    # transformers 4 put the name of the model first in the index, but not in the shards.
     parts = name.split("/")
-    return {_modern(_pytorch_name(rest)) for rest in (parts, parts[1:] or parts)}
+    return {_rename_layer_norm(_pytorch_name(rest)) for rest in (parts, parts[1:] or parts)}
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which safetensors asks it for)
+def _read_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    import ml_dtypes  # noqa: F401  (registers bfloat16 in NumPy, which safetensors needs)
     from safetensors import safe_open
 
     try:
         file = safe_open(path, framework="numpy")
         untrained = (file.metadata() or {}).get(UNTRAINED, "").splitlines()
-        for name in file.keys():  # noqa: SIM118  (the handle is no dict)
+        for name in file.keys():  # noqa: SIM118  (the handle is not a dict)
             header = file.get_slice(name)
             dtype = _SAFETENSORS_TYPES.get(header.get_dtype(), header.get_dtype())
             load = partial(file.get_tensor, name)
             shape, trained = tuple(header.get_shape()), name not in untrained
             yield name, LazyTensor(name, shape, dtype, path, load, trained)
-    except Exception as error:  # of the format, of the file system, of an unknown type of numbers
+    except Exception as error:  # a bad format, the file system, an unknown dtype
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}). It may have been cut off while "
-            "downloading or copying: get it again."
+            f"{path} is not a complete safetensors file ({error}). It may have been truncated "
+            "during a download or copy: download it again."
         ) from None
 
 
-def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """What transformers 4 wrote from its TensorFlow classes."""
+def _read_keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    """Reads the HDF5 files that the TensorFlow classes of transformers 4 wrote."""
     import h5py
 
     found: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    def note(name: str, item: Any) -> None:
+    def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
                 raise CheckpointError(
-                    f"The tensor {name} of {path} lies in another file. Only what is inside of a "
-                    "checkpoint's own file is read: do not trust this checkpoint."
+                    f"The tensor {name} of {path} is stored in another file. For security, only "
+                    "tensors inside the checkpoint's own file are read: do not trust this "
+                    "checkpoint."
                 )
             found[name] = (tuple(item.shape or ()), item.dtype.name)
 
     try:
-        # It stays open for as long as a tensor is to be read from it: somebody may replace it.
+        # The file stays open while its tensors may be read, because its path may be replaced.
         file = h5py.File(path, "r")
-        # A whole file nests every weight in its layer and its model; a shard does not.
+        # A single file nests every weight in its layer and its model; a shard does not.
         inside = [k for k in file if isinstance(file.get(k, getlink=True), h5py.HardLink)]
         nesting = 2 if any("weight_names" in file[name].attrs for name in inside) else 0
-        file.visititems(note)  # which follows no link to another file
+        file.visititems(add)  # visititems does not follow links to other files
     except CheckpointError:
         raise
-    except Exception as error:  # HDF5 tells damage in OSError, KeyError, RuntimeError and others
-        raise CheckpointError(f"{path} is not a whole HDF5 file ({error}): get it again.") from None
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and others
+        raise CheckpointError(
+            f"{path} is not a complete HDF5 file ({error}): download it again."
+        ) from None
 
     def load(name: str, conversion: Conversion) -> np.ndarray:
         return conversion.save([file[name][()]])[0]
@@ -183,8 +187,8 @@ def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for name, (shape, dtype) in found.items():
         parts = name.split("/")
         parts = parts[nesting:] or parts
-        # TensorFlow stores kernels as Keras does.
-        is_kernel = _variable(parts) == "kernel" and len(shape) > 1
+        # TensorFlow stores kernels in the layout of Keras.
+        is_kernel = _variable_name(parts) == "kernel" and len(shape) > 1
         conversion = KERNEL if is_kernel else IDENTITY
         (shape,) = conversion.shapes([shape])
         yield (
@@ -193,22 +197,27 @@ def _keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         )
 
 
-def _variable(parts: list[str]) -> str:
-    """The variable's own name in a path such as "encoder/layer_._0/output/kernel:0"."""
+def _variable_name(parts: list[str]) -> str:
+    """Returns "kernel" for the path "encoder/layer_._0/output/kernel:0", split at "/"."""
     return parts[-1].split(":")[0]
 
 
 def _pytorch_name(parts: list[str]) -> str:
-    """The name that a variable of transformers 4's TensorFlow classes has in PyTorch."""
-    # "layer_._0" stands for "layer.0", "mlm___cls" for "cls".
+    """Returns the PyTorch name of a variable of transformers 4's TensorFlow classes.
+
+    Example:
+        >>> _pytorch_name(["bert", "encoder", "layer_._0", "output", "kernel:0"])
+        'bert.encoder.layer.0.output.weight'
+    """
+    # "layer_._0" is "layer.0" in PyTorch, and "mlm___cls" is "cls".
     scopes = [part.split("___")[-1] for part in parts[:-1]]
     module = ".".join(scopes).replace("_._", ".")
-    variable = _variable(parts)
+    variable = _variable_name(parts)
     leaf = {"kernel": "weight", "embeddings": "weight"}.get(variable, variable)
     return f"{module}.{leaf}"
 
 
-def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+def _read_torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     try:
         import torch
     except ImportError:
@@ -218,7 +227,7 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             "or install PyTorch with `pip install finetune-tf[parity]`."
         ) from None
 
-    def tensors_of(content: Any) -> bool:
+    def is_state_dict(content: Any) -> bool:
         return isinstance(content, dict) and all(
             isinstance(name, str) and isinstance(value, torch.Tensor)
             for name, value in content.items()
@@ -231,20 +240,21 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Only the first sentence: PyTorch goes on with how to open a pickle that may run code.
+        # Keep only the first sentence: PyTorch then explains how to open pickles unsafely.
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
         raise CheckpointError(
-            f"{path} cannot be opened by PyTorch: {reason}. It is damaged, or holds more than "
-            "tensors. Get it again, or a revision of the checkpoint with model.safetensors."
+            f"{path} cannot be opened by PyTorch: {reason}. It is damaged, or contains other "
+            "objects than tensors. Download it again, or use a revision of the checkpoint with "
+            "model.safetensors."
         ) from None
-    if not tensors_of(state):
-        # Training scripts wrap the tensors, as in {"state_dict": …, "epoch": 3}.
+    if not is_state_dict(state):
+        # Training scripts may wrap the state dict, as in {"state_dict": …, "epoch": 3}.
         values = list(state.values()) if isinstance(state, dict) else []
-        inner = [value for value in values if tensors_of(value) and value]
+        inner = [value for value in values if is_state_dict(value) and value]
         if len(inner) != 1 or any(isinstance(value, torch.Tensor) for value in values):
             raise CheckpointError(
-                f"{path} holds a {type(state).__name__} that is no table of tensors by name, as "
-                "torch.save(model.state_dict(), path) writes it: save the model that way."
+                f"{path} contains a {type(state).__name__} that is not a state dict, which maps "
+                "names to tensors. Save the model with torch.save(model.state_dict(), path)."
             )
         state = inner[0]
     for name, tensor in state.items():
@@ -252,12 +262,12 @@ def _torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         yield name, LazyTensor(name, tuple(tensor.shape), dtype, path, partial(load, tensor))
 
 
-def _modern(name: str) -> str:
-    """Old names of LayerNorm parameters, as TensorFlow checkpoints were converted with."""
+def _rename_layer_norm(name: str) -> str:
+    """Replaces the names gamma and beta that checkpoints converted from TensorFlow may have."""
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
 
 
-READERS = {".safetensors": _safetensors, ".h5": _keras_h5, ".bin": _torch_bin}
+READERS = {".safetensors": _read_safetensors, ".h5": _read_keras_h5, ".bin": _read_torch_bin}

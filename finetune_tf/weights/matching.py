@@ -1,4 +1,4 @@
-"""Loading by a weight table: tensors are compared with variables, then read into them."""
+"""Loading with a weight table: matches tensors with variables, then assigns their values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from finetune_tf.weights.tensors import (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did, name by name.
+    """Which variables were loaded, and which tensors were not used.
 
     Attributes:
-        filled: Paths of variables that got a tensor.
-        new: Paths of variables that no tensor was found for.
-        unused: Names of tensors that no variable took.
-        untrained: Those of `new`, and of `filled` whose tensors were saved before anybody had
-            trained them.
+        filled: Paths of variables whose tensor was found.
+        new: Paths of variables without a tensor, which are initialized at random.
+        unused: Names of tensors that belong to no variable.
+        untrained: Paths of all of `new`, and of those of `filled` whose tensors were saved before
+            they had been trained.
     """
 
     filled: tuple[str, ...]
@@ -37,59 +37,59 @@ class LoadReport:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Paths of variables whose values somebody has trained."""
+        """Paths of variables with trained values."""
         untrained = set(self.untrained)
         return tuple(path for path in self.filled if path not in untrained)
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Formats the report as one line."""
         parts = [f"{len(self.filled)} of {len(self.filled) + len(self.new)} variables filled"]
         if self.new:
-            parts.append(f"new: {', '.join(_modules(self.new, '/'))}")
+            parts.append(f"new: {', '.join(_module_names(self.new, '/'))}")
         if saved := [path for path in self.untrained if path not in self.new]:
-            parts.append(f"saved untrained: {', '.join(_modules(saved, '/'))}")
+            parts.append(f"saved untrained: {', '.join(_module_names(saved, '/'))}")
         if self.unused:
-            parts.append(f"unused: {', '.join(_modules(self.unused, '.'))}")
+            parts.append(f"unused: {', '.join(_module_names(self.unused, '.'))}")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A row of a table whose tensors a file has.
+    """A row of a weight table, with the tensors of a file that belong to it.
 
     Attributes:
-        row: The row.
-        tensors: Its tensors, in order.
+        row: The row of the table.
+        tensors: The tensors of the row, in the order of `row.tensors`.
     """
 
     row: Weight
     tensors: tuple[LazyTensor, ...]
 
     def __str__(self) -> str:
-        """The tensors in messages."""
+        """Formats the tensors for messages."""
         return f"{', '.join(tensor.name for tensor in self.tensors)} in {self.tensors[0].file}"
 
     def values(self) -> dict[str, np.ndarray]:
-        """Reads the values of the variables that the tensors stand for, by path, in float32."""
-        with np.errstate(all="ignore"):  # what is out of range becomes infinite, and is refused
+        """Reads the tensors and converts them to values in float32, by variable path."""
+        with np.errstate(all="ignore"):  # out of range becomes infinite, which `fill` refuses
             arrays = [np.asarray(tensor.read(), dtype="float32") for tensor in self.tensors]
-        return dict(zip(self.row.meant, self.row.conversion.load(arrays), strict=True))
+        return dict(zip(self.row.stored_variables, self.row.conversion.load(arrays), strict=True))
 
-    def misshapen(self, variables: Mapping[str, keras.Variable]) -> tuple | None:
-        """The first tensor of another shape than its variables ask for, and that shape."""
-        shapes = [tuple(variables[path].shape) for path in self.row.meant]
-        wanted = zip(self.tensors, self.row.conversion.shapes(shapes), strict=True)
-        return next((pair for pair in wanted if pair[0].shape != pair[1]), None)
+    def shape_mismatch(self, variables: Mapping[str, keras.Variable]) -> tuple | None:
+        """Returns the first tensor of a wrong shape and the expected shape; None if all fit."""
+        shapes = [tuple(variables[path].shape) for path in self.row.stored_variables]
+        expected = zip(self.tensors, self.row.conversion.shapes(shapes), strict=True)
+        return next((pair for pair in expected if pair[0].shape != pair[1]), None)
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which tensors each variable gets; nothing but headers has been read so far.
+    """The tensors for each variable, found from the headers of the files alone.
 
     Attributes:
-        report: Name by name.
-        sources: Path of a filled variable to where its value comes from. Variables of one row
-            have the same source.
+        report: Which variables are filled and which tensors are used.
+        sources: Maps paths of filled variables to the source of their values. Variables of one row
+            share their source.
     """
 
     report: LoadReport
@@ -97,25 +97,25 @@ class Match:
 
     @property
     def dtype(self) -> str:
-        """The type of numbers of the file, in which the model is saved again."""
+        """The dtype of the file, which is the default for saving the model again."""
         return common_dtype(t for source in self.sources.values() for t in source.tensors)
 
 
 def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Tensors) -> Match:
-    """Compares names, types and shapes of tensors with the variables that a table gives them to.
+    """Finds the tensors for each variable, and checks their names, dtypes and shapes.
 
     Args:
-        variables: Of the model; they need no values yet.
-        table: Rows for (at least) every variable.
-        tensors: By name, without the prefix of task models.
+        variables: Variables of the model; they need no values yet.
+        table: Weight table with at least one row for every variable.
+        tensors: Tensors by name, without the prefix of task models.
 
     Returns:
-        What will be filled, what stays as initialised, and which tensors nobody wants.
+        The sources of all variables, and a report of new variables and unused tensors.
 
     Raises:
-        CheckpointError: If a tensor does not have the shape of its variable or holds no floats, if
-            only some of the tensors are there that make a variable, or if tensors of different
-            values mean one variable.
+        CheckpointError: If a tensor has another shape than its variable or does not contain floats,
+            if only some of the tensors of a variable exist, or if several tensors for one variable
+            have different values.
     """
     by_path = {variable.path: variable for variable in variables}
     present: dict[str, list[Source]] = {}
@@ -123,7 +123,7 @@ def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Ten
     for row in table:
         if row.is_in(tensors):
             source = Source(row, tuple(tensors[name] for name in row.tensors))
-            for path in row.meant:
+            for path in row.stored_variables:
                 present.setdefault(path, []).append(source)
         elif any(name in tensors for name in row.tensors):
             incomplete.update(dict.fromkeys(row.variables, row))
@@ -136,9 +136,9 @@ def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Ten
             if path in incomplete:
                 _refuse_incomplete(path, incomplete[path], tensors)
             continue
-        _check(source, by_path)
+        _check_dtypes_and_shapes(source, by_path)
         for other in found:
-            if other is not source and not _agree(source, other, path, by_path):
+            if other is not source and not _are_equal(source, other, path, by_path):
                 refuse_contradiction(source, other, f"the variable {path}")
             used.update(other.row.tensors)
         sources[path] = source
@@ -152,16 +152,15 @@ def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Ten
     return Match(LoadReport(tuple(sources), new, unused, (*new, *saved_untrained)), sources)
 
 
-def _check(source: Source, variables: Mapping[str, keras.Variable]) -> None:
-    """Refuses tensors of other numbers than floats, or of another shape than is asked for."""
+def _check_dtypes_and_shapes(source: Source, variables: Mapping[str, keras.Variable]) -> None:
     for tensor in source.tensors:
         tensor.require_floats()
-    if misshapen := source.misshapen(variables):
-        tensor, wanted = misshapen
+    if mismatch := source.shape_mismatch(variables):
+        tensor, expected = mismatch
         raise CheckpointError(
             f"The tensor {tensor.name} in {tensor.file} has the shape {tensor.shape}, but the "
-            f"config asks for {wanted} (variable {', '.join(source.row.variables)}). config.json "
-            "and weights do not belong together, or one of them was edited."
+            f"config requires {expected} (variable {', '.join(source.row.variables)}). config.json "
+            "and the weights do not belong together, or one of them was edited."
         )
 
 
@@ -170,54 +169,55 @@ def _refuse_incomplete(path: str, row: Weight, tensors: Tensors) -> None:
     file = next(tensors[name].file for name in row.tensors if name in tensors)
     raise CheckpointError(
         f"The variable {path} is made of the tensors {', '.join(row.tensors)}, but {file} lacks "
-        f"{', '.join(missing)}. Get the whole checkpoint."
+        f"{', '.join(missing)}. Download the complete checkpoint."
     )
 
 
-def _agree(
+def _are_equal(
     first: Source, second: Source, path: str, variables: Mapping[str, keras.Variable]
 ) -> bool:
-    """Whether two sources give a variable the same value; reads both."""
-    if second.misshapen(variables):
+    """Returns whether two sources contain the same value of a variable; reads both."""
+    if second.shape_mismatch(variables):
         return False
     return np.array_equal(first.values()[path], second.values()[path])
 
 
 def fill(variables: Iterable[keras.Variable], match: Match) -> None:
-    """Initialises variables of `deferred.shapes_only`: with their tensors, or at random if new.
+    """Initializes variables of `deferred.shapes_only`: from their tensors, or at random if new.
 
     Args:
-        variables: Without values.
-        match: Where the value of each one comes from.
+        variables: Variables without values.
+        match: The sources of their values.
 
     Raises:
-        CheckpointError: If a tensor holds NaN or infinity, or numbers beyond its variable's dtype.
+        CheckpointError: If a tensor contains NaN, infinity, or values that overflow the dtype of
+            its variable.
     """
-    waiting = {variable.path: variable for variable in variables}
+    pending = {variable.path: variable for variable in variables}
     damaged: list[Source] = []
     for source in dict.fromkeys(match.sources.values()):
         for path, values in source.values().items():
             if match.sources.get(path) is not source:
                 continue
-            variable = waiting.pop(path)
+            variable = pending.pop(path)
             with np.errstate(all="ignore"):
                 array = values.astype(variable.dtype, copy=False)
             if not is_finite(array) and source not in damaged:
                 damaged.append(source)
             initialize(variable, array)
-    for variable in waiting.values():
+    for variable in pending.values():
         initialize(variable)
     if damaged:
         names = ", ".join(map(str, damaged[:5]))
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise CheckpointError(
-            "These tensors hold NaN, infinity, or numbers that are too large for the model's "
-            f"dtype: {names}{more}. They are damaged, or come from a training that diverged: get "
-            "another copy or an earlier step of the checkpoint."
+            "These tensors contain NaN, infinity, or values that are too large for the model's "
+            f"dtype: {names}{more}. They are damaged, or come from a training run that diverged: "
+            "use another copy or an earlier step of the checkpoint."
         )
 
 
-def _modules(names: Iterable[str], separator: str) -> list[str]:
-    """Names without their last part, each once, long lists shortened."""
+def _module_names(names: Iterable[str], separator: str) -> list[str]:
+    """Returns the distinct names without their last part; shortens long lists."""
     modules = list(dict.fromkeys(name.rpartition(separator)[0] or name for name in names))
     return modules if len(modules) <= 4 else [*modules[:3], f"{len(modules) - 3} more"]

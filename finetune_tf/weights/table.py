@@ -1,10 +1,10 @@
-"""Weight tables: which tensors of a checkpoint are which variables of a model.
+"""Weight tables: mappings between the tensors of a checkpoint and the variables of a model.
 
-A table is a list of `Weight` rows and serves both directions. Its tensor names are those of
-the bare PyTorch model; the prefix that task models put before them ("bert.") is taken off on
-the way in and put on again on the way out. Where a variable has several rows, its tensor has gone
-by several names, or is stored twice because it is tied: the first row is the one that is written,
-and copies that a file holds under the others have to be equal to it.
+A table is a list of `Weight` rows and is used for loading and for saving. Its tensor names are
+those of the bare PyTorch model; the prefix of task models ("bert.") is removed when loading and
+added again when saving. A variable may have several rows: its tensor had several names over the
+years, or is stored twice because it is tied. The first row is the one that is written; copies that
+a file contains under the other names have to be equal to it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,17 +16,22 @@ from finetune_tf.weights.tensors import Tensors
 
 @dataclass(frozen=True)
 class Weight:
-    """One row of a table: which tensors are which variables, and how they are converted.
+    """One row of a weight table: tensors, the variables that they fill, and the conversion.
 
-    Most rows have one tensor and one variable, given as plain texts. A projection that is fused on
-    one side alone has three on the other.
+    Most rows map one tensor to one variable, each given as a string. A projection that is fused on
+    one side only is one tensor and three variables, or three tensors and one variable.
 
     Attributes:
-        tensors: Names in PyTorch.
-        variables: Paths of Keras variables, of which a model has all or none; none for a tensor
-            that no variable stands for: it is dropped, or written as a `Constant`.
-        conversion: How tensors become values of the variables, and back.
-        tied_to: Path of a variable that a tensor without one has to be equal to, if there is one.
+        tensors: Names of the tensors in PyTorch.
+        variables: Paths of Keras variables, of which a model has all or none. None for a tensor
+            without a variable: it is ignored when loading; saving omits it, or writes a `Constant`.
+        conversion: Converts tensors to values of the variables, and back.
+        tied_to: For a tensor without a variable: path of the variable that it must be equal to.
+
+    Example:
+        >>> from finetune_tf.weights.table import Weight
+        >>> Weight("pooler.dense.bias", "pooler/dense/bias").tensors
+        ('pooler.dense.bias',)
     """
 
     tensors: str | tuple[str, ...]
@@ -40,23 +45,23 @@ class Weight:
             object.__setattr__(self, field, (names,) if isinstance(names, str) else tuple(names))
 
     @property
-    def meant(self) -> tuple[str, ...]:
-        """Paths of the variables whose values the tensors hold."""
+    def stored_variables(self) -> tuple[str, ...]:
+        """Paths of the variables whose values the tensors contain, tied ones included."""
         return self.variables or ((self.tied_to,) if self.tied_to else ())
 
     def belongs_to(self, layers: Collection[str]) -> bool:
-        """Whether it has variables of one of these layers."""
+        """Returns whether the row has variables of one of these layers."""
         return any(path.partition("/")[0] in layers for path in self.variables)
 
     def is_in(self, tensors: Tensors) -> bool:
-        """Whether a file has all of its tensors."""
+        """Returns whether all tensors of the row are present."""
         return all(name in tensors for name in self.tensors)
 
 
 def linear(module: str, layer: str) -> list[Weight]:
-    """Rows of a `torch.nn.Linear` that is a Keras Dense layer here, with or without a bias.
+    """Returns the rows that map a `torch.nn.Linear` to a Keras Dense layer.
 
-    Convolutions of PyTorch and Keras have the same rows.
+    A layer without a bias simply does not use the second row. Convolutions have the same rows.
     """
     return [
         Weight(f"{module}.weight", f"{layer}/kernel", KERNEL),
@@ -65,23 +70,23 @@ def linear(module: str, layer: str) -> list[Weight]:
 
 
 def norm(module: str, layer: str) -> list[Weight]:
-    """Rows of a `torch.nn.LayerNorm`."""
+    """Returns the rows of a `torch.nn.LayerNorm`."""
     return [Weight(f"{module}.weight", f"{layer}/gamma"), Weight(f"{module}.bias", f"{layer}/beta")]
 
 
 def embedding(module: str, layer: str) -> list[Weight]:
-    """The row of a `torch.nn.Embedding`."""
+    """Returns the row of a `torch.nn.Embedding`."""
     return [Weight(f"{module}.weight", f"{layer}/embeddings")]
 
 
 def block(module: str, layer: str, parts: Mapping[str, str]) -> list[Weight]:
-    """Rows of a block.
+    """Returns the rows of a transformer block.
 
     Args:
-        module: Of the block in PyTorch.
-        layer: Of the block here.
-        parts: Layer inside the block to module inside the block. A layer whose name ends in
-            "norm" is a LayerNorm, every other one a Linear.
+        module: Name of the block in PyTorch.
+        layer: Name of the block in Keras.
+        parts: Maps layers inside the Keras block to modules inside the PyTorch block. A layer whose
+            name ends in "norm" is a LayerNorm, every other one a Linear.
     """
     return [
         row
@@ -93,12 +98,12 @@ def block(module: str, layer: str, parts: Mapping[str, str]) -> list[Weight]:
 
 
 def without(table: Iterable[Weight], module: str) -> list[Weight]:
-    """A table without the rows whose tensors belong to a module of PyTorch's."""
+    """Returns a table without the rows of one PyTorch module."""
     return [row for row in table if not row.tensors[0].startswith(f"{module}.")]
 
 
 def prefixed(table: Iterable[Weight], prefix: str) -> list[Weight]:
-    """A table with the name of a module before the names of all tensors."""
+    """Returns a table whose tensor names have a prefix: "dense.bias" becomes "bert.dense.bias"."""
     return [
         replace(row, tensors=tuple(f"{prefix}.{name}" for name in row.tensors)) for row in table
     ]

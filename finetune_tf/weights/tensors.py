@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint: what is known of them before they are read, and what they may hold."""
+"""Lazily read tensors of a checkpoint, and checks of their dtypes and values."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,23 +9,25 @@ import numpy as np
 
 from finetune_tf.errors import CheckpointError
 
-#: Types of numbers that weights may be stored in.
+#: Dtypes that stored weights may have.
 FLOATS = ("float64", "float32", "float16", "bfloat16")
-#: Types of numbers that weights are written in.
+#: Dtypes that weights can be written in.
 WRITTEN_FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that knows its shape and type, and is read when asked for its values.
+    """A tensor of known shape and dtype, whose values are read on demand.
 
     Attributes:
-        name: As the file has it.
-        shape: As PyTorch stores it: Linear weights are (out, in).
-        dtype: As NumPy calls it, such as "float32"; or as the file does, if NumPy has no such type.
-        file: Where it lies.
-        load: Gives the array.
-        trained: False for what a load drew at random, as the file that was saved since says.
+        name: Its name in the file.
+        shape: Its shape in PyTorch: Linear weights are (out, in).
+        dtype: NumPy's name of the dtype, such as "float32"; the file's own name of it if NumPy has
+            no such dtype.
+        file: The file that contains it.
+        load: Reads the array.
+        trained: False if the file marks it as untrained: it was initialized at random and saved
+            before any training.
     """
 
     name: str
@@ -36,38 +38,38 @@ class LazyTensor:
     trained: bool = True
 
     def __str__(self) -> str:
-        """The tensor in messages."""
+        """Formats the tensor for messages."""
         return f"{self.name} in {self.file}"
 
     def read(self) -> np.ndarray:
-        """The values as they are stored.
+        """Reads the values in the dtype of the file.
 
         Raises:
-            CheckpointError: If the file is damaged there.
+            CheckpointError: If the file is damaged.
         """
         try:
             return self.load()
-        except Exception as error:  # of three libraries, which have no class in common
+        except Exception as error:  # three libraries without a common base class
             raise CheckpointError(
                 f"The tensor {self} cannot be read ({error or type(error).__name__}): the file is "
-                "damaged or was changed. Get it again."
+                "damaged or was modified. Download it again."
             ) from None
 
     def require_floats(self) -> None:
-        """Refuses a tensor of other numbers than floats.
+        """Checks that the tensor contains floats.
 
         Raises:
-            CheckpointError: If it holds integers, as quantized checkpoints do, or anything else.
+            CheckpointError: If it has another dtype, such as int8 in a quantized checkpoint.
         """
         if self.dtype not in FLOATS:
             raise CheckpointError(
-                f"The tensor {self} holds values of the type {self.dtype}. Weights have to be "
-                f"{', '.join(FLOATS)}; other types are those of a quantized checkpoint, whose "
-                "numbers mean nothing by themselves. Get the checkpoint that is not quantized."
+                f"The tensor {self} has the dtype {self.dtype}, but weights have to be one of "
+                f"{', '.join(FLOATS)}. Other dtypes are typical of quantized checkpoints, which "
+                "are not supported: use the checkpoint that is not quantized."
             )
 
     def equals(self, other: "LazyTensor") -> bool:
-        """Whether another tensor has the same shape and values; reads both."""
+        """Returns whether another tensor has the same shape and values; reads both."""
         if self.shape != other.shape:
             return False
         return np.array_equal(self.read(), other.read())
@@ -77,21 +79,20 @@ Tensors = dict[str, LazyTensor]
 
 
 def common_dtype(tensors: Iterable[LazyTensor]) -> str:
-    """The type of numbers that a model made of these tensors is saved in.
+    """Returns the dtype in which a model loaded from these tensors is saved by default.
 
     Returns:
-        The one type that all of them have; float32 where they differ, are float64, or none is
-        there.
+        The dtype that all of them have; "float32" if they differ, are float64, or there are none.
     """
     (dtype, *others) = {tensor.dtype for tensor in tensors} or {"float32"}
     return "float32" if others or dtype not in WRITTEN_FLOATS else dtype
 
 
 def by_name(named: Iterable[tuple[str, LazyTensor]]) -> Tensors:
-    """Tensors by the name that they mean; copies of a tensor under one name count once.
+    """Builds a dict from names to tensors; equal tensors of one name are merged.
 
     Raises:
-        CheckpointError: If two tensors of different values mean the same name.
+        CheckpointError: If two tensors of one name have different values.
     """
     found: Tensors = {}
     for name, tensor in named:
@@ -100,12 +101,12 @@ def by_name(named: Iterable[tuple[str, LazyTensor]]) -> Tensors:
 
 
 def require_equal(first: LazyTensor, second: LazyTensor, meaning: str) -> None:
-    """Refuses two tensors that mean the same weights and hold different values.
+    """Checks that two tensors for the same weights are equal.
 
     Args:
-        first: One of them.
-        second: The other; nothing is read if it is the same object.
-        meaning: What both of them stand for.
+        first: One tensor.
+        second: The other one; nothing is read if both are the same object.
+        meaning: Name of the weights, for the error message.
 
     Raises:
         CheckpointError: If their shapes or values differ.
@@ -115,22 +116,25 @@ def require_equal(first: LazyTensor, second: LazyTensor, meaning: str) -> None:
 
 
 def refuse_contradiction(first: object, second: object, meaning: str) -> NoReturn:
-    """Raises the error for tensors that mean the same weights and hold different values.
+    """Raises the error for tensors of the same weights with different values.
 
     Args:
-        first: A tensor or several, as a message names them.
+        first: One or several tensors, whose `str` names them in the message.
         second: As `first`.
-        meaning: What both of them stand for.
+        meaning: Name of the weights.
+
+    Raises:
+        CheckpointError: Always.
     """
     raise CheckpointError(
-        f"The tensors {first} and {second} both stand for {meaning}, but hold different "
-        "values, so that one of them is wrong. Remove it from the file, or get the checkpoint "
-        "again."
+        f"The tensors {first} and {second} both store {meaning}, but have different values, so "
+        "one of them is wrong. Remove that one from the file, or download the checkpoint again."
     )
 
 
 def is_finite(array: np.ndarray) -> bool:
-    """Whether an array of floats has neither NaN nor infinity."""
-    # The sum of whatever has NaN or infinity in it is no finite number, and takes no memory.
+    """Returns whether an array of floats contains neither NaN nor infinity."""
+    # The sum is not finite if any value is not, and computing it allocates no array. A sum of
+    # finite values may overflow, so that the values are checked one by one in that case.
     with np.errstate(all="ignore"):
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

@@ -1,6 +1,6 @@
-"""Saving by a weight table: variables become the tensors of safetensors files.
+"""Saving with a weight table: writes variables as the tensors of safetensors files.
 
-Values are converted shard by shard, so that no second copy of a large model is made.
+Values are converted shard by shard, so that a large model is never copied as a whole.
 """
 
 import errno
@@ -23,13 +23,13 @@ from finetune_tf.weights.tensors import WRITTEN_FLOATS, is_finite
 
 @dataclass(frozen=True)
 class TensorToWrite:
-    """A tensor of a file that is to be written; its values are made when its turn comes.
+    """A tensor to write, whose values are converted when its file is written.
 
     Attributes:
-        shape: As PyTorch stores it.
-        dtype: Its type of numbers.
-        make: Gives the array, contiguous and of this shape and type.
-        trained: False if it holds the random values of a load.
+        shape: Its shape in PyTorch.
+        dtype: Its dtype in the file.
+        make: Returns the array, contiguous and of this shape and dtype.
+        trained: False if its values are random and have not been trained yet.
     """
 
     shape: tuple[int, ...]
@@ -39,19 +39,21 @@ class TensorToWrite:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in the file."""
+        """Size in the file in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class WeightWriter:
-    """How the weights of a model are written.
+    """Writes the weights of a model with fixed settings.
 
     Attributes:
-        dtype: Type of numbers of the files: "float32", "float16" or "bfloat16".
-        max_shard_size: Bytes of tensors above which a second file is begun. A tensor that is larger
-            has a file of its own.
-        untrained: Paths of variables that nobody has trained; the files note their tensors.
+        dtype: Dtype of the files: "float32", "float16" or "bfloat16".
+        max_shard_size: Maximum size of a file in bytes. A tensor that is larger gets its own file.
+        untrained: Paths of untrained variables; their tensors are marked in the metadata.
+
+    Raises:
+        ArgumentError: If `dtype` is another one.
     """
 
     dtype: str
@@ -61,8 +63,8 @@ class WeightWriter:
     def __post_init__(self) -> None:
         if self.dtype not in WRITTEN_FLOATS:
             raise ArgumentError(
-                f"dtype is the type of numbers of the file, one of {', '.join(WRITTEN_FLOATS)}, or "
-                f"None for that of the checkpoint's own file; found {shown(self.dtype)}."
+                f"dtype is the dtype of the written weights, one of {', '.join(WRITTEN_FLOATS)}, "
+                f"or None for that of the checkpoint's own file; found {shown(self.dtype)}."
             )
 
     def write(
@@ -75,19 +77,19 @@ class WeightWriter:
         """Writes model.safetensors, or shards and their index as transformers does.
 
         Args:
-            folder: To write into.
-            variables: Of the model.
-            table: With a row for each of them.
-            in_shards: False for one file, whatever its size.
+            folder: The folder to write into.
+            variables: Variables of the model.
+            table: Weight table with a row for each variable.
+            in_shards: False to write a single file of any size.
 
         Raises:
-            CheckpointError: If a variable has no row, so that it would be lost.
-            ModelError: If a number is too large for the type of numbers of the file.
+            CheckpointError: If a variable has no row in the table, so that it would be lost.
+            ModelError: If a value is too large for the dtype of the file.
             OSError: If a file cannot be written.
         """
         from huggingface_hub import split_state_dict_into_shards_factory
 
-        tensors = dump(variables, table, self.dtype, self.untrained)
+        tensors = tensors_to_write(variables, table, self.dtype, self.untrained)
         split = split_state_dict_into_shards_factory(
             tensors,
             get_storage_size=lambda tensor: tensor.size,
@@ -108,75 +110,77 @@ class WeightWriter:
             (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
-def dump(
+def tensors_to_write(
     variables: Iterable[keras.Variable],
     table: list[Weight],
     dtype: str = "float32",
     untrained: Collection[str] = (),
 ) -> dict[str, TensorToWrite]:
-    """The tensors of a model by their PyTorch names, as they are to be written.
+    """Returns the tensors to write, by their PyTorch names.
 
-    No value is read or converted here; each tensor does that when it is written.
+    No value is read or converted yet; `TensorToWrite.make` does that.
 
     Args:
-        variables: Of the model, each with a row in the table.
-        table: The rows that `match` was given, with the names that are to be written.
-        dtype: Type of numbers of the file, one of `WRITTEN_FLOATS`.
-        untrained: Paths of variables that nobody has trained.
+        variables: Variables of the model, each with a row in the table.
+        table: The weight table, with the tensor names to write.
+        dtype: Dtype of the file, one of `WRITTEN_FLOATS`.
+        untrained: Paths of untrained variables.
 
     Raises:
-        CheckpointError: If a variable has no row, so that it would be lost.
+        CheckpointError: If a variable has no row in the table, so that it would be lost.
     """
     by_path = {variable.path: variable for variable in variables}
     untrained = set(untrained)
     rows: dict[str, Weight] = {}
     for row in table:
         for path in row.variables:
-            rows.setdefault(path, row)  # the first one is written
+            rows.setdefault(path, row)  # the first row of a variable is written
     if unnamed := [path for path in by_path if path not in rows]:
         raise CheckpointError(
             f"The variable {unnamed[0]} has no name in the checkpoint format; it would be "
             "lost. Save the model with model.save('model.keras') instead."
         )
-    number_type = _number_type(dtype)
+    file_dtype = _numpy_dtype(dtype)
     tensors = {}
     for row in dict.fromkeys(rows[path] for path in by_path):
-        converted = [by_path[path] for path in row.variables]
-        shapes = row.conversion.shapes([tuple(variable.shape) for variable in converted])
+        row_variables = [by_path[path] for path in row.variables]
+        shapes = row.conversion.shapes([tuple(variable.shape) for variable in row_variables])
         trained = untrained.isdisjoint(row.variables)
         for i, (name, shape) in enumerate(zip(row.tensors, shapes, strict=True)):
-            make = partial(_converted, row, converted, i, number_type)
-            tensors[name] = TensorToWrite(shape, number_type, make, trained)
+            make = partial(_convert, row, row_variables, i, file_dtype)
+            tensors[name] = TensorToWrite(shape, file_dtype, make, trained)
     for row in table:
         constants = () if row.variables else row.conversion.save(())
-        for name, value in zip(row.tensors, constants, strict=False):  # dropped ones have none
+        for name, value in zip(
+            row.tensors, constants, strict=False
+        ):  # ignored tensors have no value
             tensors[name] = TensorToWrite(value.shape, value.dtype, partial(np.copy, value))
     return tensors
 
 
-def _number_type(name: str) -> np.dtype:
-    import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
+def _numpy_dtype(name: str) -> np.dtype:
+    import ml_dtypes  # noqa: F401  (registers bfloat16 in NumPy)
 
     return np.dtype(name)
 
 
-def _converted(
-    row: Weight, variables: list[keras.Variable], number: int, dtype: np.dtype
+def _convert(
+    row: Weight, variables: list[keras.Variable], index: int, dtype: np.dtype
 ) -> np.ndarray:
-    """The values of one tensor of a row, made of its variables.
+    """Converts the variables of a row to the values of one of its tensors.
 
     Raises:
-        ModelError: If they are too large for the type of numbers of the file.
+        ModelError: If a value is too large for the dtype of the file.
     """
     values = [np.asarray(variable, dtype="float32") for variable in variables]
-    tensor = row.conversion.save(values)[number]
+    tensor = row.conversion.save(values)[index]
     with np.errstate(all="ignore"):
         array = np.asarray(tensor, dtype=dtype, order="C")
     if dtype.itemsize < 4 and not is_finite(array):
         raise ModelError(
-            f"Saving wrote nothing: the tensor {row.tensors[number]} holds numbers up to "
-            f"{np.abs(tensor).max():.3g}, which are too large for the file's type {dtype.name}. "
-            "Choose another one, as in save_pretrained(folder, dtype='float32')."
+            f"Nothing was saved: the tensor {row.tensors[index]} contains values up to "
+            f"{np.abs(tensor).max():.3g}, which are too large for the file's dtype {dtype.name}. "
+            "Choose another dtype, as in save_pretrained(folder, dtype='float32')."
         )
     return array
 
@@ -185,11 +189,11 @@ def _write_file(path: Path, tensors: dict[str, TensorToWrite]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # transformers refuses files that do not say which framework's layout they have.
+    # transformers refuses files whose metadata do not name the framework.
     metadata = {"format": "pt"}
     if untrained := [name for name, tensor in tensors.items() if not tensor.trained]:
         metadata[UNTRAINED] = "\n".join(untrained)
     try:
         save_file({name: tensor.make() for name, tensor in tensors.items()}, path, metadata)
-    except SafetensorError as error:  # its name for a full disk, among others
+    except SafetensorError as error:  # raised for a full disk, among others
         raise OSError(errno.EIO, str(error)) from None

@@ -89,7 +89,7 @@ def test_writers(name, error, disk, model, films, report):
         "tokens": lambda: ft.data.write_tokens([films] * 20, model, where),
         "text": lambda: write_text(where / "a.txt", "long " * 2000),
     }[name]
-    told = "what was there is unchanged"
+    told = "Existing files are unchanged"
     assert fails(disk, error, told, 0, write)
     write()
     assert contents(where)

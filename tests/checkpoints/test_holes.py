@@ -1,4 +1,4 @@
-"""Every tensor is accounted for: what is missing, half there, or there twice."""
+"""Missing, incomplete and duplicate tensors are errors, or are reported."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ FOLDER, _ = reference("relu")
 MASKED, _ = reference("fill-mask")
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
 NORM = "bert.embeddings.LayerNorm"
-NOISE = "Training would start from noise there: get the whole checkpoint, or check config.json"
+RANDOM = "These variables would be random: get the complete checkpoint, or check config.json"
 
 
 def changed(tmp_path, change, source=FOLDER, **config):
-    """A copy of a checkpoint with other tensors."""
+    """Copies a checkpoint and changes its tensors."""
     folder = copy_checkpoint(source, tmp_path / "changed", **config)
     tensors = read_weights(folder)
     change(tensors)
@@ -25,7 +25,7 @@ def changed(tmp_path, change, source=FOLDER, **config):
 
 def test_no_tensors(tmp_path):
     folder = changed(tmp_path, dict.clear)
-    with pytest.raises(CheckpointError, match="model.safetensors has no tensors, so a model would"):
+    with pytest.raises(CheckpointError, match="model.safetensors contains no tensors, so the mo"):
         ft.load(folder)
 
 
@@ -38,28 +38,28 @@ def test_no_tensors(tmp_path):
         (["bert.pooler.dense.weight", "bert.pooler.dense.bias"], "pooler/dense/kernel"),
     ],
 )
-def test_a_trained_head_is_whole(tmp_path, names, variable):
+def test_a_trained_head_must_be_complete(tmp_path, names, variable):
     folder = changed(tmp_path, lambda tensors: [tensors.pop(name) for name in names])
-    message = f"lacks {len(names)} tensors .* the one for {variable} among them.*{NOISE}, or repl"
+    message = f"lacks {len(names)} tensors .* example the one for {variable}; .*{RANDOM}, or repl"
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
 
 
-def test_half_a_pooler_below_a_new_head(tmp_path):
+def test_an_incomplete_pooler_below_a_new_head(tmp_path):
     folder = changed(tmp_path, lambda tensors: tensors.pop("bert.pooler.dense.weight"))
-    with pytest.raises(CheckpointError, match=f"pooler/dense/kernel among them.*{NOISE}.$"):
+    with pytest.raises(CheckpointError, match=f"the one for pooler/dense/kernel; .*{RANDOM}.$"):
         ft.load(folder, new_head=True)
 
 
-def test_half_a_head_of_words(tmp_path):
+def test_an_incomplete_masked_language_model_head(tmp_path):
     folder = changed(
         tmp_path, lambda tensors: tensors.pop("cls.predictions.transform.dense.bias"), MASKED
     )
-    with pytest.raises(CheckpointError, match="transform/dense/bias among them"):
+    with pytest.raises(CheckpointError, match="example the one for transform/dense/bias; "):
         ft.load(folder, "fill-mask")
 
 
-def test_a_head_of_other_labels_than_the_config_names(tmp_path):
+def test_a_head_for_another_number_of_labels_than_the_config(tmp_path):
     folder = copy_checkpoint(FOLDER, tmp_path / "two", id2label={"0": "no", "1": "yes"})
     message = r"has a head trained for 3 labels, but its config.json names 2: \['no', 'yes'\]"
     with pytest.raises(CheckpointError, match=message):
@@ -70,12 +70,12 @@ def test_a_head_of_other_labels_than_the_config_names(tmp_path):
     ("known", "copy"),
     [(QUERY, QUERY.removeprefix("bert.")), (f"{NORM}.weight", f"{NORM}.gamma")],
 )
-def test_two_names_of_one_tensor(tmp_path, known, copy):
+def test_one_tensor_under_two_names(tmp_path, known, copy):
     folder = changed(tmp_path, lambda tensors: tensors.update({copy: tensors[known]}))
     assert ft.load(folder).labels == ("no", "maybe", "yes")
     tensors = read_weights(folder)
     write_weights(folder, tensors | {copy: tensors[known] + 1})
-    message = "both stand for .*, but hold different values, so that one of them is wrong"
+    message = "both store .*, but have different values, so one of them is wrong"
     with pytest.raises(CheckpointError, match=message) as error:
         ft.load(folder)
     assert known in str(error.value)
@@ -95,23 +95,23 @@ def test_tied_tensors(tmp_path, known, copy, variable, capsys):
     assert "42 of 42 variables filled; saves" in capsys.readouterr().out
     tensors = read_weights(folder)
     write_weights(folder, tensors | {copy: tensors[known] + 1})
-    message = f"{known} in .* and {copy} in .* both stand for the variable .*{variable}"
+    message = f"{known} in .* and {copy} in .* both store the variable .*{variable}"
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder, "fill-mask")
 
 
-def test_weights_of_a_quantized_checkpoint_under_names_of_their_own(tmp_path):
+def test_quantized_weights_under_separate_names(tmp_path):
     def quantize(tensors):
         tensors[QUERY.replace("weight", "qweight")] = np.ones((3, 24), "int32")
         del tensors[QUERY]
 
-    message = r"unused: \['.*query.qweight'\] of the type int32, as quantized checkpoints have them"
+    message = r"unused: \['.*query.qweight'\] with dtype int32, as in quantized checkpoints"
     with pytest.raises(CheckpointError, match=message):
         ft.load(changed(tmp_path, quantize))
 
 
-def test_what_a_refused_model_leaves_behind_is_nothing(tmp_path):
-    """Variables that never got a value are not drawn later, by whatever Keras does next."""
+def test_a_refused_model_leaves_nothing_behind(tmp_path):
+    """Variables without a value are not initialized later, when Keras builds another model."""
     from keras.src.backend.common import global_state
 
     with pytest.raises(CheckpointError, match="classifier/dense/bias"):

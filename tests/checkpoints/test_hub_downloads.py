@@ -1,4 +1,4 @@
-"""Hub ids, through the real huggingface_hub and a Hub of our own on this machine."""
+"""Downloads by Hub id with the real huggingface_hub, from a local server."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from helpers_checkpoints import reference
 from helpers_hub import hub
 
 ROOT = Path(__file__).resolve().parents[2]
-DEAD = "http://127.0.0.1:9"  # nobody listens there
+DEAD = "http://127.0.0.1:9"  # no server listens on this port
 LOAD = """
 import sys, time
 import finetune_tf as ft
@@ -30,7 +30,7 @@ for line in sys.argv[1:]:
 
 
 def load(*names, **environment):
-    """Loads checkpoints in a process of its own; returns what is said to each."""
+    """Loads checkpoints in a separate process; returns the outcome for each."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     run = subprocess.run(
         [sys.executable, "-c", LOAD, *names],
@@ -53,7 +53,7 @@ def load(*names, **environment):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What three processes say that share a cache: online first, then without a network."""
+    """Outcomes of three processes with a shared cache: online, offline and unreachable."""
     folder, _ = reference("relu")
     cache = str(tmp_path_factory.mktemp("cache"))
     with hub({"owner/tiny": folder, "owner/empty": tmp_path_factory.mktemp("empty")}) as server:
@@ -70,7 +70,7 @@ def runs(tmp_path_factory):
     )
 
 
-def test_downloads_what_is_needed(runs):
+def test_only_needed_files_are_downloaded(runs):
     assert runs.online["owner/tiny"] == (
         "Loaded owner/tiny: 41 of 41 variables filled; the family's own pooler; saves for "
         "transformers.BertForSequenceClassification; task text-classification, by its class "
@@ -83,15 +83,15 @@ def test_downloads_what_is_needed(runs):
 
 
 @pytest.mark.parametrize("way", ["offline", "unreachable"])
-def test_what_was_downloaded_needs_no_network(runs, way):
+def test_cached_checkpoints_need_no_network(runs, way):
     assert getattr(runs, way)["owner/tiny"] == runs.online["owner/tiny"]
 
 
-def test_nothing_downloaded_and_no_network(runs):
+def test_uncached_checkpoints_without_network(runs):
     assert runs.offline["owner/never"] == (
         "CheckpointError The checkpoint 'owner/never' is neither a folder nor in the local cache, "
         "and HF_HUB_OFFLINE is set. Download it on a machine with access "
-        "(`hf download owner/never --local-dir FOLDER`), copy the folder, and give its path."
+        "(`hf download owner/never --local-dir FOLDER`), copy the folder, and pass its path."
     )
     assert runs.unreachable["owner/never"].startswith(
         "CheckpointError The checkpoint 'owner/never' is neither a folder nor in the local cache, "
@@ -99,7 +99,7 @@ def test_nothing_downloaded_and_no_network(runs):
     )
 
 
-def test_what_the_hub_refuses(runs):
+def test_errors_of_the_hub(runs):
     assert runs.online["owner/tinny"] == (
         "CheckpointError There is no folder and no Hub checkpoint 'owner/tinny'. Check the "
         "spelling; if it is private, log in with `hf auth login` or set HF_TOKEN."
@@ -112,6 +112,6 @@ def test_what_the_hub_refuses(runs):
         "CheckpointError The checkpoint 'owner/tiny' has no revision 'v9'."
     )
     assert runs.online["owner/empty"] == (
-        "CheckpointError The Hub's 'owner/empty' has no config.json, so it is no Hugging Face "
+        "CheckpointError The Hub's 'owner/empty' has no config.json, so it is not a Hugging Face "
         "checkpoint; found []."
     )

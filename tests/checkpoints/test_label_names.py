@@ -1,4 +1,4 @@
-"""Names of labels that a config says in another way than id2label."""
+"""Label names from config keys other than id2label."""
 
 import numpy as np
 import pytest
@@ -30,28 +30,28 @@ def test_label2id_alone_names_the_outputs(tmp_path):
         ({}, None),
     ],
 )
-def test_what_stands_for_id2label(config, names):
+def test_id2label_is_derived_from_other_keys(config, names):
     assert with_labels(config).get("id2label") == names
 
 
 @pytest.mark.parametrize("numbers", [{"a": 0, "b": 0}, {"a": 1, "b": 2}, {"a": 0.5}, {"a": None}])
-def test_numbers_that_number_no_outputs(numbers):
-    with pytest.raises(CheckpointError, match="'label2id' numbers labels from 0 on without gaps"):
+def test_invalid_ids_in_label2id(numbers):
+    with pytest.raises(CheckpointError, match="'label2id' has to number the labels from 0 on"):
         with_labels({"label2id": numbers})
 
 
-def test_two_keys_that_contradict_each_other(capsys):
+def test_contradicting_id2label_and_label2id(capsys):
     config = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"good": 0, "bad": 1}}
     assert with_labels(config) == config
-    assert "contradict each other; id2label counts" in capsys.readouterr().out
+    assert "contradict each other; id2label is used" in capsys.readouterr().out
     with_labels({"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}})
     assert capsys.readouterr().out == ""
 
 
-def test_a_set_has_no_order_for_outputs():
+def test_a_set_of_labels_is_refused_because_it_has_no_order():
     with pytest.raises(DataError, match="a list of names in the order of the outputs"):
         ft.Labels.of({"no", "yes"})
 
 
-def test_how_many_labels_as_a_number_of_numpy():
+def test_number_of_labels_as_a_numpy_integer():
     assert ft.Labels.of(np.int64(3)) == ("LABEL_0", "LABEL_1", "LABEL_2")

@@ -47,7 +47,7 @@ def test_the_line_of_a_trained_head(capsys):
 @pytest.mark.parametrize("labels", [2, ["no", "yes"], ["a", "b", "c"], ["no", "maybe", "yes", "?"]])
 def test_labels_that_do_not_fit(labels):
     message = (
-        r"has a head trained for the labels \['no', 'maybe', 'yes'\], but \[.*\] were asked for. "
+        r"has a head trained for the labels \['no', 'maybe', 'yes'\], but \[.*\] were requested. "
         r"Leave labels out to keep that head, or replace it with load\(…, new_head=True\)."
     )
     with pytest.raises(CheckpointError, match=message):
@@ -140,7 +140,7 @@ def test_dropout_rates(tmp_path):
     assert model.config["attention_probs_dropout_prob"] == 0.25
     assert ft.load(UNNAMED).get_layer("classifier").dropout.rate == 0.3  # classifier_dropout
     with pytest.raises(
-        ArgumentError, match="dropout is a number from 0 to below 1 or None, found 1.5"
+        ArgumentError, match="dropout must be a number >= 0 and < 1, or None, found 1.5"
     ):
         ft.load(folder, dropout=1.5)
 
@@ -177,7 +177,7 @@ def test_auto_pooling_is_the_one_of_the_checkpoint(tmp_path, modes, pooling):
 
 def test_poolings_that_are_not_there(tmp_path):
     folder = pooled(tmp_path, pooling_mode_max_tokens=True)
-    message = r"was trained with the pooling 'pooling_mode_max_tokens', which is not supported; "
+    message = r"was trained with the pooling 'pooling_mode_max_tokens', which is not supported. Ch"
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder, labels=2)
     assert ft.load(folder, labels=2, pooling="mean").info.pooling == "mean"

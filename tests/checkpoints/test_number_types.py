@@ -1,4 +1,4 @@
-"""Weights are finite floats, in whichever of the three kinds of files they lie."""
+"""Weights have to be finite floats, in all three file formats."""
 
 import h5py
 import ml_dtypes
@@ -46,54 +46,54 @@ KINDS = pytest.mark.parametrize("write", [safetensors_with, hdf5_with])
 
 @KINDS
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64", "bool", "complex64"])
-def test_other_numbers_than_floats(tmp_path, write, dtype):
+def test_dtypes_other_than_floats_are_refused(tmp_path, write, dtype):
     folder = write(tmp_path / "changed", lambda array: array.astype(dtype))
     message = (
-        "The tensor .*query.* in .* holds values of the type (C64|complex64|"
-        f"{dtype}). Weights have to be float64, float32, float16, bfloat16; other types are those "
-        "of a quantized checkpoint, .* Get the checkpoint that is not quantized."
+        f"The tensor .*query.* in .* has the dtype (C64|complex64|{dtype}), but weights have to be "
+        "one of float64, float32, float16, bfloat16. Other dtypes are typical of quantized "
+        "checkpoints, .* use the checkpoint that is not quantized."
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
 
 
-def test_eight_bit_floats(tmp_path):
+def test_eight_bit_floats_are_refused(tmp_path):
     folder = safetensors_with(tmp_path / "f8", lambda array: array.astype(ml_dtypes.float8_e4m3fn))
-    with pytest.raises(CheckpointError, match="query.weight in .* of the type F8_E4M3"):
+    with pytest.raises(CheckpointError, match="query.weight in .* has the dtype F8_E4M3"):
         ft.load(folder)
 
 
 @KINDS
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_named(tmp_path, write, value):
+def test_non_finite_values_are_refused(tmp_path, write, value):
     def spoil(array):
         array[1, 2] = value
         return array
 
     folder = write(tmp_path / "changed", spoil)
     message = (
-        "These tensors hold NaN, infinity, or numbers that are too large for the model's dtype: "
-        ".*query.* in .*(safetensors|h5). They are damaged, or come from a training that diverged"
+        "These tensors contain NaN, infinity, or values that are too large for the model's dtype: "
+        ".*query.* in .*(safetensors|h5). They are damaged, or come from a training run that div"
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
 
 
 @KINDS
-def test_float64_beyond_float32(tmp_path, write):
+def test_float64_values_that_overflow_float32(tmp_path, write):
     folder = write(tmp_path / "changed", lambda array: array.astype("float64") + 1e300)
     with pytest.raises(CheckpointError, match="too large for the model's dtype: .*query"):
         ft.load(folder)
 
 
-def test_values_beyond_the_policy_of_the_model(tmp_path):
+def test_values_that_overflow_the_dtype_of_the_model(tmp_path):
     folder = safetensors_with(tmp_path / "large", lambda array: array + 1e5)
     with pytest.raises(CheckpointError, match="too large for the model's dtype: .*query"):
         ft.load(folder, dtype="float16")
     assert ft.load(folder).count_params() > 0
 
 
-def test_several_damaged_tensors_are_named_together(tmp_path):
+def test_several_damaged_tensors_are_listed_in_one_message(tmp_path):
     folder = copy_checkpoint(FOLDER, tmp_path / "all")
     write_weights(folder, {name: tensor * np.nan for name, tensor in read_weights(folder).items()})
     with pytest.raises(CheckpointError, match=r"word_embeddings.weight in .* and 36 more\. They"):
@@ -107,7 +107,7 @@ def test_several_damaged_tensors_are_named_together(tmp_path):
         *((hdf5_with, dtype) for dtype in ("float64", "float16", ">f4")),
     ],
 )
-def test_every_float_is_read_right(tmp_path, write, dtype):
+def test_all_float_dtypes_are_read(tmp_path, write, dtype):
     exact, changed = (
         ft.load(write(tmp_path / name, convert))
         for name, convert in [
@@ -119,7 +119,7 @@ def test_every_float_is_read_right(tmp_path, write, dtype):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_numbers_of_positions_are_left_out_on_purpose(tmp_path, capsys):
+def test_position_ids_are_ignored(tmp_path, capsys):
     folder = copy_checkpoint(FOLDER, tmp_path / "old")
     ids = {"bert.embeddings.position_ids": np.arange(12)[None]}
     write_weights(folder, read_weights(folder) | ids)

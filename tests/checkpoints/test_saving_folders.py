@@ -41,8 +41,8 @@ def test_what_a_classifier_writes(tiny_bert, tmp_path, capsys):
     assert model.save_pretrained(tmp_path / "new" / "out") == tmp_path / "new" / "out"
     assert capsys.readouterr().out == (
         f"Saved {tmp_path}/new/out; opens in transformers.BertForSequenceClassification.\n"
-        "Nobody has trained the head of this model (classifier): its weights are the random ones "
-        "of the load, so what it says about texts means nothing.\n"
+        "The head of this model (classifier) is not trained: its weights are the random initial "
+        "values, so its predictions are meaningless.\n"
     )
     out = tmp_path / "new" / "out"
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(files(out))
@@ -180,7 +180,7 @@ def test_below_a_file_or_onto_one(model, tmp_path):
         CheckpointError, match=r"file/out cannot be written \(File exists\). Choose"
     ):
         model.save_pretrained(tmp_path / "file" / "out")
-    with pytest.raises(CheckpointError, match="file is a file; a folder is to be written"):
+    with pytest.raises(CheckpointError, match="file is a file, but must be a folder"):
         model.save_pretrained(tmp_path / "file")
 
 
@@ -188,7 +188,9 @@ def test_the_current_folder_is_not_replaced(model, tmp_path, monkeypatch):
     (tmp_path / "here" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "below")
     for folder in (".", "..", tmp_path / "here"):
-        with pytest.raises(CheckpointError, match="is the current folder or above it, so it"):
+        with pytest.raises(
+            CheckpointError, match="is the current working directory or a parent of it, so it"
+        ):
             model.save_pretrained(folder)
     assert model.save_pretrained("out") == tmp_path / "here" / "below" / "out"
 
@@ -209,7 +211,9 @@ def test_a_full_disk_leaves_what_was_there(model, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # bytes a file may have
     try:
-        with pytest.raises(CheckpointError, match=r"out cannot be written \(.*\); what was there"):
+        with pytest.raises(
+            CheckpointError, match=r"out cannot be written \(.*\). Existing files are unchanged"
+        ):
             model.save_pretrained(out, note="second")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -225,7 +229,10 @@ def test_weights_that_are_no_numbers_are_not_written(model, tmp_path, write, num
     kernel = model.get_layer("block_0").weights[-1]
     ft.train_only(model, ft.select.head())  # what is frozen is looked at, too
     kernel.assign(np.full(kernel.shape, number))
-    message = f"wrote nothing: 1 of the model's 41 variables hold NaN or infinity, {kernel.path}"
+    message = (
+        "wrote nothing: 1 of the model's 41 variables contain NaN or infinity, for example "
+        f"{kernel.path}"
+    )
     with pytest.raises(ModelError, match=message):
         getattr(model, write)(folder)
     assert bytes_of(folder) == before

@@ -1,4 +1,4 @@
-"""`tf_model.h5`, as transformers 4 wrote it from its TensorFlow classes."""
+"""Reading of `tf_model.h5`, which the TensorFlow classes of transformers 4 wrote."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from finetune_tf.errors import CheckpointError
 
 TF4 = Path(__file__).resolve().parents[1] / "fixtures" / "tf4"
 BERT = TF4 / "bert" / "text-classification"
-# Each with its number of variables, and the scope of a block's keys in the file.
+# By family: the number of variables, and the scope of a block's key projection in the file.
 FAMILIES = {
     "bert": (41, "encoder/layer_._1/attention/self/key", "block_1"),
     "distilbert": (40, "transformer/layer_._1/attention/k_lin", "block_1"),
@@ -26,12 +26,12 @@ FAMILIES = {
     "albert": (75, "encoder/albert_layer_groups_._1/albert_layers_._0/attention/key", "block_2"),
     "mpnet": (41, "encoder/layer_._1/attention/attn/k", "block_1"),
 }
-# What transformers 4 stores in vain: MPNet's own pooler, which its classifier goes around.
+# Unused weights that transformers 4 stores: MPNet's pooler, which its classifier does not use.
 UNUSED = {"mpnet": "; unused: pooler.dense"}
 
 
 def expected_of(folder):
-    """Inputs of the model, and what transformers 4 gave for them."""
+    """Returns inputs, and the outputs of transformers 4 for them."""
     with np.load(folder / "expected.npz") as stored:
         inputs = {name: stored[name] for name in INPUTS if name in stored}
         return inputs, {name: stored[name] for name in stored if name not in INPUTS}
@@ -44,25 +44,25 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def loaded(family):
-    """The family's classifier, and what was said of it."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    """Returns the family's classifier, and the messages of `load`."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         model = ft.load(TF4 / family / "text-classification")
-    return model, told.getvalue()
+    return model, printed.getvalue()
 
 
 def test_classifier(family, loaded):
-    model, told = loaded
+    model, printed = loaded
     variables, unused = FAMILIES[family][0], UNUSED.get(family, "")
     filled = f": {variables} of {variables} variables filled{unused}; the family's own pooler; "
-    assert filled in told
+    assert filled in printed
     assert list(model.labels) == ["no", "maybe", "yes"]
     inputs, expected = expected_of(TF4 / family / "text-classification")
     np.testing.assert_allclose(logits(model, inputs), expected["logits"], rtol=0, atol=1e-5)
 
 
-def test_every_array_is_in_its_place(family, loaded):
-    """The outputs cannot show the bias of the keys, which softmax cancels."""
+def test_key_biases_are_loaded(family, loaded):
+    """Compares variables, because softmax cancels the key biases in the outputs."""
     _, scope, block = FAMILIES[family]
     with h5py.File(TF4 / family / "text-classification" / "tf_model.h5") as file:
         (nested,) = file[family].values()
@@ -70,7 +70,7 @@ def test_every_array_is_in_its_place(family, loaded):
     np.testing.assert_array_equal(loaded[0].get_layer(block).attention.key.bias, stored)
 
 
-def test_saved_again_it_is_safetensors(family, loaded, tmp_path):
+def test_it_is_saved_as_safetensors(family, loaded, tmp_path):
     saved = loaded[0].save_pretrained(tmp_path / "saved")
     assert {path.name for path in saved.iterdir()} == {
         *("README.md", "config.json", "model.safetensors")
@@ -94,8 +94,8 @@ def test_bare_bert():
 def test_bare_distilbert(capsys):
     """DistilBERT's pooler belongs to its classifier, so the file has none."""
     model = ft.load(TF4 / "distilbert" / "base")
-    told = capsys.readouterr().out
-    assert "36 of 40 variables filled; new: pooler/dense, classifier/dense; the" in told
+    printed = capsys.readouterr().out
+    assert "36 of 40 variables filled; new: pooler/dense, classifier/dense; the" in printed
     inputs, expected = expected_of(TF4 / "distilbert" / "base")
     hidden = keras.Model(model.inputs, model.get_layer("block_1").output)
     found = hidden([inputs[i.name] for i in model.inputs])
@@ -118,7 +118,7 @@ def test_question_answering(capsys):
 
 
 def test_shards(tmp_path):
-    """A shard has its weights at the top: nesting is gone, and so is the model's name."""
+    """A shard has no nested groups, and its names lack the name of the model."""
     folder = copy_checkpoint(BERT, tmp_path / "sharded")
     arrays = {}
     with h5py.File(folder / "tf_model.h5") as file:
@@ -143,9 +143,11 @@ def test_shards(tmp_path):
     np.testing.assert_allclose(found, expected["logits"], rtol=0, atol=1e-5)
 
 
-def test_a_file_cut_off(tmp_path):
+def test_a_truncated_file(tmp_path):
     folder = copy_checkpoint(BERT, tmp_path / "cut")
     weights = folder / "tf_model.h5"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"tf_model.h5 is not a whole HDF5 file .*get it"):
+    with pytest.raises(
+        CheckpointError, match=r"tf_model.h5 is not a complete HDF5 file .*download it"
+    ):
         ft.load(folder)

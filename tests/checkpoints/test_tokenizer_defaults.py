@@ -1,4 +1,4 @@
-"""What a checkpoint leaves open about its tokenizer is said, or is an error if it contradicts."""
+"""Tokenizer settings that files do not define are reported; contradicting ones are errors."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ PIECES = {
 
 
 def folder(path, model_type="bert", **files):
-    """A folder with a config.json, and files by their names with "__" for the dot."""
+    """Writes a folder with a config.json and files; "__" in an argument's name is a dot."""
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"model_type": model_type}))
     for name, content in files.items():
@@ -41,7 +41,7 @@ def lines(words):
 
 
 def word_pieces(words=CASED, lower=False, **changes):
-    """The content of a tokenizer.json with a WordPiece vocabulary."""
+    """Returns the content of a tokenizer.json with a WordPiece vocabulary."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {word: i for i, word in enumerate(words)}
@@ -56,7 +56,7 @@ def word_pieces(words=CASED, lower=False, **changes):
 
 
 def byte_level():
-    """The content of a tokenizer.json with a byte-level BPE vocabulary."""
+    """Returns the content of a tokenizer.json with a byte-level BPE vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -79,20 +79,19 @@ def test_a_vocabulary_that_contradicts_a_default(words, line, tmp_path):
     where = folder(tmp_path / "c", vocab__txt=lines(words))
     with pytest.raises(CheckpointError, match="contradicts the vocabulary") as caught:
         load_tokenizer(where)
-    told = str(caught.value)
-    assert f"Write into {where}/tokenizer_config.json: {line}" in told
+    message = str(caught.value)
+    assert f"Write into {where}/tokenizer_config.json: {line}" in message
     (where / "tokenizer_config.json").write_text(line)
     tokenizer = load_tokenizer(where)
     assert tokenizer.tokenize(" ".join(w for w in words if w.isalpha())).count("[UNK]") == 0
 
 
-def test_a_default_is_said_in_one_line(tmp_path, capsys):
+def test_defaults_are_reported_in_one_line(tmp_path, capsys):
     where = folder(tmp_path / "c", vocab__txt=lines(UNCASED))
     load_tokenizer(where)
     assert capsys.readouterr().out == (
-        f"The files of the tokenizer in {where} leave do_lower_case=True, "
-        "tokenize_chinese_chars=True to the defaults of transformers' BertTokenizer; "
-        "tokenizer_config.json can say otherwise.\n"
+        f"The tokenizer in {where} uses do_lower_case=True, tokenize_chinese_chars=True, defaults "
+        "of transformers' BertTokenizer; tokenizer_config.json can override them.\n"
     )
     explicit = {"do_lower_case": True, "tokenize_chinese_chars": True}
     load_tokenizer(
@@ -102,28 +101,28 @@ def test_a_default_is_said_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "mpnet"])
-def test_tokenizer_json_counts_more_than_a_default(model_type, tmp_path, capsys):
+def test_tokenizer_json_has_priority_over_defaults(model_type, tmp_path, capsys):
     where = folder(tmp_path / "c", model_type, tokenizer__json=word_pieces(lower=False))
     tokenizer = load_tokenizer(where)
     assert tokenizer.tokenize("the Berlin film") == ["the", "Berlin", "film"]
-    assert "takes do_lower_case=False from tokenizer.json" in capsys.readouterr().out
+    assert "uses do_lower_case=False of tokenizer.json" in capsys.readouterr().out
     tokenizer.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": model_type}))
     assert load_tokenizer(tmp_path / "saved").tokenize("Berlin") == ["Berlin"]
     assert capsys.readouterr().out == ""
 
 
-def test_the_prefix_space_of_tokenizer_json(tmp_path, capsys):
+def test_add_prefix_space_of_tokenizer_json(tmp_path, capsys):
     tokenizer = load_tokenizer(folder(tmp_path / "c", "roberta", tokenizer__json=byte_level()))
     assert tokenizer.tokenize("a") == ["Ġ", "a"]
-    assert "takes add_prefix_space=True from tokenizer.json" in capsys.readouterr().out
+    assert "uses add_prefix_space=True of tokenizer.json" in capsys.readouterr().out
 
 
-def test_what_tokenizer_config_says_is_done_and_doubted(tmp_path):
+def test_tokenizer_config_is_respected_with_a_warning(tmp_path):
     where = folder(
         tmp_path / "c", vocab__txt=lines(CASED), tokenizer_config__json={"do_lower_case": True}
     )
-    with pytest.warns(UserWarning, match="Its own files ask for that; check do_lower_case=False"):
+    with pytest.warns(UserWarning, match="files specify that; consider do_lower_case=False"):
         tokenizer = load_tokenizer(where)
     assert tokenizer.tokenize("the Berlin") == ["the", "[UNK]"]
 
@@ -140,8 +139,8 @@ def test_what_tokenizer_config_says_is_done_and_doubted(tmp_path):
         ("roberta", {"vocab__json": PIECES, "merges__txt": "#version: 0.2\nf i\n"}),
     ],
 )
-def test_a_tokenizer_that_knows_no_word_of_its_own(model_type, files, tmp_path):
-    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
+def test_a_tokenizer_that_does_not_match_its_vocabulary(model_type, files, tmp_path):
+    with pytest.raises(CheckpointError, match="words of its own vocabulary to their token"):
         load_tokenizer(folder(tmp_path / "c", model_type, **files))
 
 
@@ -155,7 +154,7 @@ def test_a_tokenizer_that_knows_no_word_of_its_own(model_type, files, tmp_path):
 def test_a_broken_tokenizer_json(content, kind, tmp_path):
     settings = {"tokenizer_class": kind}
     where = folder(tmp_path / "c", tokenizer__json=content, tokenizer_config__json=settings)
-    with pytest.raises(CheckpointError, match=r"(is not (valid|a) JSON|cannot be read)"):
+    with pytest.raises(CheckpointError, match=r"(is not valid JSON|must be a JSON|cannot be read)"):
         load_tokenizer(where)
 
 
@@ -183,14 +182,14 @@ def test_other_broken_files(model_type, files, tmp_path):
 
 
 @pytest.mark.parametrize("limit", ["long", -3, 0, True, float("inf")])
-def test_a_limit_that_is_none(limit, tmp_path):
+def test_invalid_model_max_length(limit, tmp_path):
     settings = {"model_max_length": limit}
     where = folder(tmp_path / "c", vocab__txt=lines(UNCASED), tokenizer_config__json=settings)
     with pytest.raises(CheckpointError):
         load_tokenizer(where)
 
 
-def test_padding_on_the_left_is_said(tmp_path, capsys):
+def test_left_padding_is_reported(tmp_path, capsys):
     settings = {"padding_side": "left"}
     load_tokenizer(
         folder(tmp_path / "c", vocab__txt=lines(UNCASED), tokenizer_config__json=settings)
@@ -200,28 +199,28 @@ def test_padding_on_the_left_is_said(tmp_path, capsys):
     )
 
 
-def test_another_padding_token_than_the_config_has(tmp_path, capsys):
+def test_padding_token_that_differs_from_the_config(tmp_path, capsys):
     where = folder(tmp_path / "c", "roberta", tokenizer__json=byte_level())
     config = {"model_type": "roberta", "max_position_embeddings": 40, "pad_token_id": 1}
     load_tokenizer(where, config=config)
-    with pytest.raises(CheckpointError, match="pads with '<pad>', number 1, but config.json has"):
+    with pytest.raises(CheckpointError, match="pads with '<pad>', id 1, but config.json has"):
         load_tokenizer(where, config=config | {"pad_token_id": 0})
     where = folder(tmp_path / "b", vocab__txt=lines(UNCASED))
     config = {"model_type": "bert", "max_position_embeddings": 40, "pad_token_id": 5}
     load_tokenizer(where, config=config)
-    assert "results are the same, but row 5 never learns" in capsys.readouterr().out
+    assert "but row 5 of the token embeddings is never trained" in capsys.readouterr().out
 
 
-def test_a_tokenizer_that_cannot_be_read_is_not_called_missing(tmp_path, capsys):
+def test_an_unreadable_tokenizer_is_not_reported_as_missing(tmp_path, capsys):
     source = write_checkpoint(tmp_path / "c")
     (source / "tokenizer.json").write_text("{")
     ft.load(source, labels=2).save_pretrained(tmp_path / "out")
-    told = capsys.readouterr().out
-    assert f"No tokenizer is saved: {source}/tokenizer.json is not valid JSON" in told
+    message = capsys.readouterr().out
+    assert f"No tokenizer is saved: {source}/tokenizer.json is not valid JSON" in message
 
 
 @pytest.mark.parametrize("where", ["text", "padding"])
-def test_ids_beyond_the_word_table(where, tmp_path):
+def test_ids_beyond_the_embedding_table(where, tmp_path):
     source = write_checkpoint(tmp_path / "c")
     model = ft.load(source, labels=["bad", "good"])
     examples = ft.data.from_arrays(["the newest film", "a dull one"], ["good", "bad"])
@@ -240,9 +239,9 @@ def test_ids_beyond_the_word_table(where, tmp_path):
     assert len(ft.predict(model, examples.columns["text"])) == 2
 
 
-def test_half_a_character_has_no_tokens(tiny_bert):
+def test_texts_with_lone_surrogates_are_refused(tiny_bert):
     model = ft.load(tiny_bert, labels=["bad", "good"])
-    with pytest.raises(FinetuneError, match=r"no valid Unicode.*lone surrogate"):
+    with pytest.raises(FinetuneError, match=r"not valid Unicode.*lone surrogate"):
         model.tokenizer(["film", "a \ud800 film"])
     with pytest.raises(FinetuneError):
         ft.predict(model, ["a \ud800 film"])
@@ -253,19 +252,19 @@ def test_half_a_character_has_no_tokens(tiny_bert):
     [("albert", "spiece.model"), ("deberta-v2", "spm.model"),
      ("xlm-roberta", "sentencepiece.bpe.model"), ("camembert", "sentencepiece.bpe.model")],
 )  # fmt: skip
-def test_sentencepiece_without_its_package_or_damaged(model_type, name, tmp_path):
+def test_sentencepiece_not_installed_or_file_damaged(model_type, name, tmp_path):
     where = folder(tmp_path / "c", model_type, **{name.replace(".", "__"): b"junk\0\xff" * 9})
     if importlib.util.find_spec("sentencepiece") is None:
-        error, told = MissingExtraError, r"pip install 'finetune-tf\[sentencepiece\]'"
+        error, message = MissingExtraError, r"pip install 'finetune-tf\[sentencepiece\]'"
     else:
-        error, told = CheckpointError, "is no SentencePiece model"
-    with pytest.raises(error, match=told) as caught:
+        error, message = CheckpointError, "is not a valid SentencePiece model"
+    with pytest.raises(error, match=message) as caught:
         load_tokenizer(where)
     assert "tiktoken" not in str(caught.value)
 
 
 def sentencepiece_folder(path, name="spm.model", **options):
-    """A folder with a SentencePiece model of a few words, whose package is not always there."""
+    """Trains a small SentencePiece model; skips the test if the package is not installed."""
     trainer = pytest.importorskip("sentencepiece").SentencePieceTrainer
     texts = [" ".join(ENGLISH[i % 7 :]) + " Berlin Paris" for i in range(300)]
     path.mkdir()
@@ -283,7 +282,7 @@ def sentencepiece_folder(path, name="spm.model", **options):
 
 
 def pieces(folder, text):
-    """What the package itself makes of a text."""
+    """Returns the tokens of the sentencepiece package itself."""
     import sentencepiece
 
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
@@ -296,9 +295,9 @@ def test_a_sentencepiece_model_without_tokenizer_json(tmp_path):
     assert load_tokenizer(where).tokenize("the film was very good Berlin") == expected
 
 
-def test_a_sentencepiece_model_of_another_kind(tmp_path):
+def test_a_sentencepiece_model_of_another_type(tmp_path):
     where = sentencepiece_folder(tmp_path / "c", model_type="bpe", vocab_size=90)
-    with pytest.raises(CheckpointError, match="words of its own vocabulary their token"):
+    with pytest.raises(CheckpointError, match="words of its own vocabulary to their token"):
         load_tokenizer(where)
 
 
@@ -312,7 +311,7 @@ def test_a_sentencepiece_model_without_capitals(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
-def test_a_pipe_is_not_waited_for(name, tmp_path):
+def test_pipes_are_refused_without_waiting(name, tmp_path):
     where = folder(tmp_path / "c", vocab__txt=lines(UNCASED))
     (where / name).unlink(missing_ok=True)
     os.mkfifo(where / name)
@@ -320,15 +319,15 @@ def test_a_pipe_is_not_waited_for(name, tmp_path):
         load_tokenizer(where)
 
 
-def test_defaults_that_a_tokenizer_does_not_keep(tmp_path, capsys):
+def test_defaults_that_a_tokenizer_does_not_store(tmp_path, capsys):
     words = ["<s>", "<pad>", "</s>", *UNCASED, "<mask>"]
     tokenizer = load_tokenizer(folder(tmp_path / "c", "mpnet", vocab__txt=lines(words)))
     assert tokenizer("The FILM")["input_ids"] == [0, words.index("the"), words.index("film"), 2]
-    assert "leave do_lower_case=True, tokenize_chinese_chars=True to" in capsys.readouterr().out
+    assert "uses do_lower_case=True, tokenize_chinese_chars=True, def" in capsys.readouterr().out
 
 
-def test_words_that_recur_in_a_large_vocabulary_are_among_those_tried(tmp_path):
-    # Two letters each; every second word begins with a capital.
+def test_the_sample_of_a_large_vocabulary_has_no_periodic_gaps(tmp_path):
+    # Words of a letter and a pair of letters; every second word has a capital letter.
     pairs = [f"{a}{b}" for a in ascii_lowercase for b in ascii_lowercase]
     names = [f"q{pair}" if i % 2 else f"Q{pair}" for i, pair in enumerate(pairs)]
     path = folder(
@@ -339,8 +338,8 @@ def test_words_that_recur_in_a_large_vocabulary_are_among_those_tried(tmp_path):
         load_tokenizer(path)
 
 
-def test_files_of_another_kind_of_tokenizer_than_the_model_has(tmp_path):
+def test_tokenizer_files_of_another_model_type(tmp_path):
     names = {"vocab__json": {"<s>": 0, "a": 1}, "merges__txt": "#version: 0.2\n"}
-    with pytest.raises(CheckpointError, match="no other file than tokenizer.json") as told:
+    with pytest.raises(CheckpointError, match="no other file than tokenizer.json") as message:
         load_tokenizer(folder(tmp_path / "c", "modernbert", **names))
-    assert "tiktoken" not in str(told.value)
+    assert "tiktoken" not in str(message.value)

@@ -28,7 +28,7 @@ WRITER = """
 import shutil, time
 from finetune_tf.base import files
 
-files._flush = lambda path: None  # saves more often than a disk could take
+files._sync_to_disk = lambda path: None  # saves more often than a disk could take
 versions, folder = [Path(name) for name in sys.argv[2:4]], Path(sys.argv[4])
 for i in range(10**6):
     if i == 2:

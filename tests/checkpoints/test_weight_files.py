@@ -1,4 +1,4 @@
-"""Whatever file the weights lie in they are found; what is wrong with a folder is said."""
+"""Weights are found in all file formats; errors name what is wrong with a folder."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ def assert_as_stored(folder):
 
 
 def split(folder, suffix="safetensors"):
-    """Two shards and an index in place of one file; returns the second shard's path."""
+    """Replaces the file by two shards and an index; returns the path of the second shard."""
     tensors = read_weights(folder)
     names = sorted(tensors)
     halves = (names[:20], names[20:])
@@ -52,9 +52,9 @@ def test_shards(copied):
     assert_as_stored(copied)
 
 
-def test_a_missing_shard_is_named(copied):
+def test_a_missing_shard(copied):
     split(copied).unlink()
-    message = r"names shards that are not there: \['model-00002-of-00002.safetensors'\]. Download"
+    message = r"lists shards that do not exist: \['model-00002-of-00002.safetensors'\]. Download"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
@@ -70,7 +70,7 @@ def test_old_names_of_layer_norm(copied):
     assert_as_stored(copied)
 
 
-def test_prefix_or_not_and_a_head_for_another_task(tmp_path, capsys):
+def test_names_with_and_without_prefix_and_the_head_of_another_task(tmp_path, capsys):
     folder, expected = reference("base")
     bare = read_weights(folder)
     pretraining = {f"bert.{name}": tensor for name, tensor in bare.items()}
@@ -99,39 +99,39 @@ def test_bfloat16_weights(tmp_path):
     np.testing.assert_allclose(found, EXPECTED["logits"], rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 300, 20_000, -1])
-def test_a_file_cut_off_while_copying(copied, kept):
+@pytest.mark.parametrize("size", [0, 4, 300, 20_000, -1])
+def test_a_truncated_file(copied, size):
     weights = copied / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:kept])
-    message = "model.safetensors is not a whole safetensors file .*cut off .*get it again"
+    weights.write_bytes(weights.read_bytes()[:size])
+    message = "model.safetensors is not a complete safetensors file .*truncated .*download it again"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
 
-def test_a_shape_that_the_config_does_not_ask_for(tmp_path):
+def test_a_shape_that_contradicts_the_config(tmp_path):
     folder = copy_checkpoint(FOLDER, tmp_path / "wrong", intermediate_size=21)
     message = (
         r"The tensor bert.encoder.layer.0.intermediate.dense.weight in .*model.safetensors has the "
-        r"shape \(20, 24\), but the config asks for \(21, 24\) "
+        r"shape \(20, 24\), but the config requires \(21, 24\) "
         r"\(variable block_0/feed_forward/intermediate/kernel\)."
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
 
 
-def test_a_missing_tensor_is_no_silent_random_one(copied):
+def test_a_missing_tensor_is_an_error(copied):
     tensors = read_weights(copied)
     tensors["surplus"] = tensors.pop("bert.encoder.layer.1.attention.self.query.bias")
     write_weights(copied, tensors)
     message = (
-        r"lacks 1 tensors that its config asks for, the one for block_1/attention/query/bias "
-        r"among them; found but unused: \['surplus'\]"
+        r"lacks 1 tensors that its config requires, for example the one for "
+        r"block_1/attention/query/bias; found but unused: \['surplus'\]"
     )
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
 
-def test_layers_that_the_config_does_not_ask_for_are_named(tmp_path, capsys):
+def test_layers_beyond_those_of_the_config_are_reported(tmp_path, capsys):
     ft.load(copy_checkpoint(FOLDER, tmp_path / "short", num_hidden_layers=1))
     line = capsys.readouterr().out
     assert "25 of 25 variables filled; unused: encoder.layer.1.attention.output.LayerNorm" in line
@@ -140,8 +140,8 @@ def test_layers_that_the_config_does_not_ask_for_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "zebra", "has the model_type 'zebra', which finetune_tf does not know; "),
-        ("model_type", None, "has the model_type None, which finetune_tf does not know; known are"),
+        ("model_type", "zebra", "has the model_type 'zebra', which finetune_tf does not support; "),
+        ("model_type", None, "has the model_type None, which finetune_tf does not support; s"),
         (
             "position_embedding_type",
             "relative_key",
@@ -153,20 +153,22 @@ def test_layers_that_the_config_does_not_ask_for_are_named(tmp_path, capsys):
         ("num_attention_heads", 5, "'num_attention_heads' is 5, which does not divide"),
     ],
 )
-def test_what_a_config_may_not_say(tmp_path, key, value, message):
+def test_unsupported_config_values(tmp_path, key, value, message):
     folder = copy_checkpoint(FOLDER, tmp_path / "copied", **{key: value})
     with pytest.raises(CheckpointError, match=message):
         ft.load(folder)
 
 
 @pytest.mark.parametrize("text", ['{"model_type": "bert",', "[]", "\xff"])
-def test_a_config_that_is_no_json_object(copied, text):
+def test_a_config_that_is_not_a_json_object(copied, text):
     (copied / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match=r"config.json is not (valid JSON|a JSON object)"):
+    with pytest.raises(
+        CheckpointError, match=r"config.json (is not valid JSON|must be a JSON object)"
+    ):
         ft.load(copied)
 
 
-def test_what_is_no_checkpoint_folder(copied, monkeypatch):
+def test_paths_that_are_no_checkpoint_folders(copied, monkeypatch):
     monkeypatch.chdir(copied.parent)
     with pytest.raises(CheckpointError, match=f"There is no file '{copied.name}/model.safetensor'"):
         ft.load(f"{copied.name}/model.safetensor")
@@ -175,7 +177,7 @@ def test_what_is_no_checkpoint_folder(copied, monkeypatch):
     with pytest.raises(CheckpointError, match="no folder '.*/none', and a Hub id has the form"):
         ft.load(copied / "none")
     (copied / "config.json").unlink()
-    message = r"has no config.json, so it is no Hugging Face.*found \['model.safetensors'\]"
+    message = r"has no config.json, so it is not a Hugging Face.*found \['model.safetensors'\]"
     with pytest.raises(CheckpointError, match=message):
         ft.load(copied)
 
@@ -192,7 +194,7 @@ def test_a_file_with_weights_of_any_name(copied):
         ft.load("none.safetensors")
     with pytest.raises(CheckpointError, match=r"config= has the model_type 'gpt2', which"):
         ft.load(file, config={"model_type": "gpt2"})
-    with pytest.raises(CheckpointError, match=r"holds weights alone, and .* load\(…, config=…\)"):
+    with pytest.raises(CheckpointError, match=r"contains only weights, and .* load\(…, config=…\)"):
         ft.load(file)
 
 
@@ -214,13 +216,13 @@ def test_a_pickle_is_refused_without_pytorch(copied, monkeypatch):
         ft.load(copied)
 
 
-def test_safetensors_go_before_a_pickle(copied):
+def test_safetensors_have_priority_over_a_pickle(copied):
     (copied / "pytorch_model.bin").write_bytes(b"never opened")
     assert_as_stored(copied)
 
 
 class Opened:
-    """Writes a file where it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -230,7 +232,7 @@ class Opened:
 
 
 @pytest.mark.slow
-def test_a_pickle_with_pytorch_is_opened_without_running_it(copied):
+def test_pickles_are_opened_without_running_code(copied):
     torch = pytest.importorskip("torch")
     tensors = {k: torch.from_numpy(v) for k, v in read_weights(copied).items()}
     (copied / "model.safetensors").unlink()

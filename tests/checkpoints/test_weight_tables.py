@@ -1,4 +1,4 @@
-"""Weight tables whose rows convert: fused and split projections, statistics, constants, ties."""
+"""Weight tables with conversions: fused and split projections, statistics, constants, ties."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ STATISTICS = [
 
 
 def model_of(*layers, shape=(7,)):
-    """A model whose variables have no values yet, and these variables."""
+    """Returns a model whose variables have no values yet, and these variables."""
     inputs = keras.Input(shape)
     with shapes_only() as variables:
         outputs = [layer(inputs) for layer in layers]
@@ -45,7 +45,7 @@ def model_of(*layers, shape=(7,)):
 
 
 def in_memory(arrays):
-    """Tensors that are read from arrays, and the names of those that have been read."""
+    """Returns lazy tensors of arrays, and a list of the names that have been read."""
     read = []
 
     def load(name):
@@ -78,7 +78,7 @@ def filled(layers, table, arrays, **options):
     return model, found.report
 
 
-def assert_written_again(model, table, arrays, folder):
+def assert_saves_as(model, table, arrays, folder):
     WeightWriter("float32", 10**9).write(folder, model.weights, table)
     written = read_file(folder / "model.safetensors")
     assert written.keys() == arrays.keys()
@@ -88,7 +88,7 @@ def assert_written_again(model, table, arrays, folder):
         assert tensor.shape == arrays[name].shape
 
 
-def test_three_tensors_are_one_variable(tmp_path):
+def test_three_tensors_for_one_variable(tmp_path):
     arrays = fused_arrays()
     model, report = filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)
     assert report.filled == ("qkv/kernel", "qkv/bias")
@@ -97,10 +97,10 @@ def test_three_tensors_are_one_variable(tmp_path):
     wanted = [x @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"] for name in (Q, K, V)]
     found = np.asarray(model(x)).reshape(1, 20)
     np.testing.assert_allclose(found, np.concatenate(wanted, -1), atol=1e-6)
-    assert_written_again(model, FUSED, arrays, tmp_path)
+    assert_saves_as(model, FUSED, arrays, tmp_path)
 
 
-def test_one_tensor_is_three_variables(tmp_path):
+def test_one_tensor_for_three_variables(tmp_path):
     arrays = random({"c_attn.weight": (7, 15), "c_attn.bias": (15,)})
     layers = [keras.layers.Dense(5, name=name) for name in "qkv"]
     model, report = filled(layers, APART, arrays)
@@ -111,7 +111,7 @@ def test_one_tensor_is_three_variables(tmp_path):
     np.testing.assert_allclose(
         found, x @ arrays["c_attn.weight"] + arrays["c_attn.bias"], atol=1e-6
     )
-    assert_written_again(model, APART, arrays, tmp_path)
+    assert_saves_as(model, APART, arrays, tmp_path)
 
 
 def test_each_tensor_is_read_once():
@@ -124,7 +124,7 @@ def test_each_tensor_is_read_once():
     assert sorted(read) == ["c_attn.bias", "c_attn.weight"]
 
 
-def test_statistics_without_a_gradient_and_a_constant_nobody_reads(tmp_path):
+def test_moving_statistics_and_an_ignored_constant(tmp_path):
     arrays = random({"conv.weight": (3, 3, 3, 2), "conv.bias": (3,)})
     parts = ("weight", "bias", "running_mean", "running_var")
     arrays |= {f"norm.{part}": np.full(3, i + 1, "float32") for i, part in enumerate(parts)}
@@ -136,7 +136,7 @@ def test_statistics_without_a_gradient_and_a_constant_nobody_reads(tmp_path):
     norm = model.get_layer("norm")
     assert [float(v[0]) for v in (norm.moving_mean, norm.moving_variance)] == [3, 4]
     assert len(norm.trainable_variables) == 2
-    assert_written_again(model, STATISTICS, arrays, tmp_path)
+    assert_saves_as(model, STATISTICS, arrays, tmp_path)
 
 
 def test_some_of_the_tensors_of_a_variable_are_missing():
@@ -144,7 +144,7 @@ def test_some_of_the_tensors_of_a_variable_are_missing():
     del arrays[f"{K}.bias"]
     message = (
         r"The variable qkv/bias is made of the tensors attention.q_proj.bias, .*, but "
-        r"model.safetensors lacks attention.k_proj.bias. Get the whole checkpoint."
+        r"model.safetensors lacks attention.k_proj.bias. Download the complete checkpoint."
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)
@@ -155,7 +155,7 @@ def test_one_of_several_tensors_has_another_shape():
     arrays[f"{V}.weight"] = arrays[f"{V}.weight"][:4]
     message = (
         r"The tensor attention.v_proj.weight in model.safetensors has the shape \(4, 7\), but the "
-        r"config asks for \(5, 7\) \(variable qkv/kernel\)"
+        r"config requires \(5, 7\) \(variable qkv/kernel\)"
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)
@@ -163,12 +163,12 @@ def test_one_of_several_tensors_has_another_shape():
 
 def test_a_tensor_of_three_variables_has_another_shape():
     arrays = random({"c_attn.weight": (7, 14), "c_attn.bias": (15,)})
-    message = r"\(7, 14\), but the config asks for \(7, 15\) \(variable q/kernel, k/kernel, v/kern"
+    message = r"\(7, 14\), but the config requires \(7, 15\) \(variable q/kernel, k/kernel, v/kern"
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(5, name=name) for name in "qkv"], APART, arrays)
 
 
-def test_a_file_may_hold_a_projection_fused_or_apart(tmp_path):
+def test_a_projection_may_be_stored_fused_or_separate(tmp_path):
     """A variable may have rows of different conversions; the first one is written."""
     table = [*FUSED, *linear("in_proj", "qkv")]
     arrays = fused_arrays()
@@ -179,21 +179,21 @@ def test_a_file_may_hold_a_projection_fused_or_apart(tmp_path):
     }
     model, report = filled([keras.layers.Dense(20, name="qkv")], table, fused)
     assert report.unused == ()
-    assert_written_again(model, table, arrays, tmp_path)
+    assert_saves_as(model, table, arrays, tmp_path)
 
     _, report = filled([keras.layers.Dense(20, name="qkv")], table, arrays | fused)
     assert report.unused == ()
     fused["in_proj.bias"] = fused["in_proj.bias"] + 1
     message = (
         f"The tensors {Q}.bias, {K}.bias, {V}.bias in model.safetensors and in_proj.bias in "
-        "model.safetensors both stand for the variable qkv/bias, but hold different values"
+        "model.safetensors both store the variable qkv/bias, but have different values"
     )
     with pytest.raises(CheckpointError, match=message):
         filled([keras.layers.Dense(20, name="qkv")], table, arrays | fused)
 
 
-def test_a_tied_tensor_in_another_arrangement():
-    """GPT-2's output layer would be a Linear on a table that the file holds transposed."""
+def test_a_tied_tensor_in_another_layout():
+    """An output layer that is tied to a kernel, and stored transposed."""
     table = [
         Weight("table", "dense/kernel", IDENTITY),
         Weight("lm_head.weight", None, KERNEL, tied_to="dense/kernel"),
@@ -208,7 +208,7 @@ def test_a_tied_tensor_in_another_arrangement():
             filled([dense], table, arrays | {"lm_head.weight": wrong})
 
 
-def test_numbers_that_are_not_finite_are_named_once():
+def test_non_finite_tensors_are_listed_once():
     arrays = random({"c_attn.weight": (7, 15), "c_attn.bias": (15,)})
     arrays["c_attn.weight"][:] = np.nan
     message = r"dtype: c_attn.weight in model.safetensors\. They are damaged"
@@ -216,8 +216,8 @@ def test_numbers_that_are_not_finite_are_named_once():
         filled([keras.layers.Dense(5, name=name) for name in "qkv"], APART, arrays)
 
 
-def test_integers_are_refused_in_every_place_of_a_row():
+def test_integers_are_refused_in_every_tensor_of_a_row():
     arrays = fused_arrays()
     arrays[f"{K}.weight"] = arrays[f"{K}.weight"].astype("int8")
-    with pytest.raises(CheckpointError, match="k_proj.weight in .* values of the type int8"):
+    with pytest.raises(CheckpointError, match="k_proj.weight in .* has the dtype int8"):
         filled([keras.layers.Dense(20, name="qkv")], FUSED, arrays)

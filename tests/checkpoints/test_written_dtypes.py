@@ -1,4 +1,4 @@
-"""A model is saved in the type of numbers that its checkpoint's file had, or in the one chosen."""
+"""A model is saved in the dtype of its checkpoint's own file, or in the one chosen."""
 
 import json
 
@@ -26,19 +26,19 @@ QUERY = "bert.encoder.layer.0.attention.self.query.weight"
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
-def in_type(folder, number_type, **config):
-    """A copy of the checkpoint whose weights have another type."""
+def in_dtype(folder, weight_dtype, **config):
+    """Copies the checkpoint with weights of another dtype."""
     copied = copy_checkpoint(FOLDER, folder, **config)
-    write_weights(copied, {k: v.astype(number_type) for k, v in read_weights(copied).items()})
+    write_weights(copied, {k: v.astype(weight_dtype) for k, v in read_weights(copied).items()})
     return copied
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
-    """A checkpoint in each of the narrow types; the old key of the config says which."""
+    """Checkpoints in float16 and bfloat16, with the old config key torch_dtype."""
     root = tmp_path_factory.mktemp("halves")
     return {
-        name: in_type(root / name, dtype, torch_dtype=name, dtype=None)
+        name: in_dtype(root / name, dtype, torch_dtype=name, dtype=None)
         for name, dtype in HALVES.items()
     }
 
@@ -52,7 +52,7 @@ def config(folder):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_the_type_of_the_file_is_kept(halves, tmp_path, dtype, capsys):
+def test_the_dtype_of_the_file_is_retained(halves, tmp_path, dtype, capsys):
     model = ft.load(halves[dtype])
     assert f"saves for transformers.BertForSequenceClassification in {dtype};" in (
         capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_the_type_of_the_file_is_kept(halves, tmp_path, dtype, capsys):
         np.testing.assert_array_equal(after[name], tensor)
 
 
-def test_another_type_can_be_chosen(halves, tmp_path, capsys):
+def test_another_dtype_can_be_chosen(halves, tmp_path, capsys):
     model = ft.load(halves["float16"])
     out = model.save_pretrained(tmp_path / "out", dtype="float32")
     assert f"Saved {out}; opens in" in capsys.readouterr().out
@@ -82,36 +82,36 @@ def test_another_type_can_be_chosen(halves, tmp_path, capsys):
     assert types(out) == {"bfloat16"}
     assert config(out)["torch_dtype"] == "bfloat16"
     assert "- **licence**: MIT" in (out / "README.md").read_text()
-    assert types(model.save_pretrained(out)) == {"float16"}  # the choice was for one save
+    assert types(model.save_pretrained(out)) == {"float16"}  # the choice applies to one save only
 
 
-def test_the_config_says_what_is_written_even_if_it_said_nothing(tmp_path):
-    silent = in_type(tmp_path / "silent", np.float16, dtype=None)
+def test_the_dtype_is_written_into_the_config(tmp_path):
+    silent = in_dtype(tmp_path / "silent", np.float16, dtype=None)
     assert config(ft.load(silent).save_pretrained(tmp_path / "a"))["dtype"] == "float16"
-    silent = in_type(tmp_path / "wide", np.float32, dtype=None)
+    silent = in_dtype(tmp_path / "wide", np.float32, dtype=None)
     assert config(ft.load(silent).save_pretrained(tmp_path / "b"))["dtype"] == "float32"
-    wrong = in_type(tmp_path / "wrong", np.float32, dtype="bfloat16", torch_dtype="float16")
+    wrong = in_dtype(tmp_path / "wrong", np.float32, dtype="bfloat16", torch_dtype="float16")
     written = config(ft.load(wrong).save_pretrained(tmp_path / "c"))
     assert (written["dtype"], written["torch_dtype"]) == ("float32", "float32")
 
 
 @pytest.mark.parametrize("others", [np.float32, np.float64, ml_dtypes.bfloat16])
-def test_a_file_of_several_types_becomes_float32(tmp_path, others):
-    folder = in_type(tmp_path / "mixed", np.float16)
+def test_a_file_of_several_dtypes_is_saved_in_float32(tmp_path, others):
+    folder = in_dtype(tmp_path / "mixed", np.float16)
     tensors = read_weights(folder)
     write_weights(folder, tensors | {QUERY: tensors[QUERY].astype(others)})
     assert types(ft.load(folder).save_pretrained(tmp_path / "out")) == {"float32"}
 
 
-def test_what_a_model_does_not_use_does_not_count(tmp_path):
-    folder = in_type(tmp_path / "half", np.float16)
+def test_dtypes_of_unused_tensors_are_ignored(tmp_path):
+    folder = in_dtype(tmp_path / "half", np.float16)
     more = {"bert.embeddings.position_ids": np.arange(12)[None], "other": np.ones(2, "float32")}
     write_weights(folder, read_weights(folder) | more)
     assert types(ft.load(folder).save_pretrained(tmp_path / "out")) == {"float16"}
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "mean"])
-def test_a_new_head_has_the_type_of_the_file_and_is_known_as_untrained(
+def test_a_new_head_has_the_dtype_of_the_file_and_is_marked_as_untrained(
     halves, tmp_path, pooling, capsys
 ):
     model = ft.load(halves["float16"], labels=["a", "b"], pooling=pooling, new_head=True)
@@ -127,7 +127,7 @@ def test_a_new_head_has_the_type_of_the_file_and_is_known_as_untrained(
     assert untrained_layers(ft.load(again.save_pretrained(out))) == []
 
 
-def test_trained_weights_are_rounded_to_the_type_of_the_file(halves, tmp_path):
+def test_trained_weights_are_rounded_to_the_dtype_of_the_file(halves, tmp_path):
     model = ft.load(halves["bfloat16"])
     for variable in model.weights:
         variable.assign_add(np.full(variable.shape, 1 / 3))
@@ -138,7 +138,7 @@ def test_trained_weights_are_rounded_to_the_type_of_the_file(halves, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_numbers_too_large_for_the_type_are_an_error(halves, tmp_path, dtype):
+def test_values_that_overflow_the_dtype_are_an_error(halves, tmp_path, dtype):
     model = ft.load(halves[dtype])
     out = model.save_pretrained(tmp_path / "out")
     before = (out / "model.safetensors").read_bytes()
@@ -146,8 +146,8 @@ def test_numbers_too_large_for_the_type_are_an_error(halves, tmp_path, dtype):
     kernel = model.get_layer("block_0").attention.query.kernel
     kernel.assign(np.pad([[largest]], (0, 23)))
     message = (
-        rf"Saving wrote nothing: the tensor {QUERY} holds numbers up to {largest:.3g}, which are "
-        rf"too large for the file's type {dtype}. Choose another one, as in save_pretrained\("
+        rf"Nothing was saved: the tensor {QUERY} contains values up to {largest:.3g}, which are "
+        rf"too large for the file's dtype {dtype}. Choose another dtype, as in save_pretrained\("
     ).replace("+", r"\+")
     with pytest.raises(ModelError, match=message):
         model.save_pretrained(out)
@@ -157,7 +157,7 @@ def test_numbers_too_large_for_the_type_are_an_error(halves, tmp_path, dtype):
     np.testing.assert_array_equal(again.get_layer("block_0").attention.query.kernel, kernel)
 
 
-def test_a_keras_file_and_a_run_remember_it(halves, tmp_path, capsys):
+def test_the_dtype_is_stored_in_keras_files_and_runs(halves, tmp_path, capsys):
     model = ft.load(halves["float16"])
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -173,7 +173,7 @@ def test_a_keras_file_of_an_earlier_version_is_saved_in_float32(halves):
     assert ModelInfo.from_dict(values).file_dtype == "float32"
 
 
-def test_a_model_of_a_config_is_saved_in_float32(tmp_path):
+def test_a_new_model_is_saved_in_float32(tmp_path):
     content = config(FOLDER) | {"dtype": "bfloat16"}
     out = ft.load(content).save_pretrained(tmp_path / "out")
     assert types(out) == {"float32"}
@@ -181,15 +181,17 @@ def test_a_model_of_a_config_is_saved_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-def test_what_a_model_computes_in_does_not_count(halves, tmp_path, policy):
+def test_the_dtype_policy_of_the_model_is_ignored(halves, tmp_path, policy):
     assert types(ft.load(FOLDER, dtype=policy).save_pretrained(tmp_path / "a")) == {"float32"}
     model = ft.load(halves["float16"], dtype=policy)
     assert types(model.save_pretrained(tmp_path / "b")) == {"float16"}
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float64", "half", 16, "mixed_bfloat16", ""])
-def test_there_is_no_such_type(halves, tmp_path, dtype):
-    message = "dtype is the type of numbers of the file, one of float32, float16, bfloat16, or None"
+def test_unsupported_dtypes(halves, tmp_path, dtype):
+    message = (
+        "dtype is the dtype of the written weights, one of float32, float16, bfloat16, or None"
+    )
     with pytest.raises(ArgumentError, match=message):
         ft.load(halves["float16"]).save_pretrained(tmp_path / "out", dtype=dtype)
     assert not (tmp_path / "out").exists()
@@ -198,12 +200,12 @@ def test_there_is_no_such_type(halves, tmp_path, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
-def test_transformers_opens_it_in_that_type(tmp_path, dtype, key):
+def test_transformers_opens_it_in_that_dtype(tmp_path, dtype, key):
     torch = pytest.importorskip("torch")
     from transformers import BertForSequenceClassification
 
     keys = {"dtype": None, "torch_dtype": None} | {key: dtype}
-    model = ft.load(in_type(tmp_path / "half", HALVES[dtype], **keys))
+    model = ft.load(in_dtype(tmp_path / "half", HALVES[dtype], **keys))
     out = model.save_pretrained(tmp_path / "out")
     theirs, report = BertForSequenceClassification.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
@@ -216,7 +218,7 @@ def test_transformers_opens_it_in_that_type(tmp_path, dtype, key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
-def test_sentence_transformers_opens_it_in_that_type(tiny_bert, tmp_path, dtype):
+def test_sentence_transformers_opens_it_in_that_dtype(tiny_bert, tmp_path, dtype):
     torch = pytest.importorskip("torch")
     library = pytest.importorskip("sentence_transformers")
     model = ft.load(tiny_bert, labels=["a", "b", "c"], pooling="mean")

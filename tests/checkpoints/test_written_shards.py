@@ -132,9 +132,7 @@ def test_sizes(size, expected):
     "size", [0, -1, 5e9, "0GB", "5", "GB", "5 gigabytes", "", None, True, float("nan"), []]
 )
 def test_no_sizes(model, tmp_path, size):
-    message = (
-        'max_shard_size is a whole number from 1 on, in bytes, or a text such as "5GB" or "500'
-    )
+    message = r'max_shard_size must be an integer >= 1 \(bytes\), or a string such as "5GB" or "500'
     with pytest.raises(ArgumentError, match=message):
         model.save_pretrained(tmp_path / "out", max_shard_size=size)
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from helpers_models import write_checkpoint
 import finetune_tf as ft
 from finetune_tf import cli
 
-# The toy model is random, so there is nothing that a high rate could ruin.
+# The toy model has random weights, so a high learning rate cannot damage pretrained weights.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 
 ROWS = [
@@ -42,7 +42,7 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed
-    assert f"Everything of this run is in {tmp_path / 'run'}." in printed
+    assert f"The run is saved in {tmp_path / 'run'}." in printed
 
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["label_smoothing"] == 0.1
@@ -58,7 +58,7 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     assert set(lines[0]["probabilities"]) == {"good", "bad"}
 
 
-def test_words_and_their_tags(tmp_path, monkeypatch, capsys):
+def test_token_classification(tmp_path, monkeypatch, capsys):
     tiny_bert = write_checkpoint(tmp_path / "one-block", blocks=1)
     rows = [(["a", "good", "film"], ["O", "O", "B-film"]), (["the", "actor"], ["O", "B-who"])] * 4
     data = tmp_path / "words.jsonl"
@@ -85,8 +85,8 @@ def test_words_and_their_tags(tmp_path, monkeypatch, capsys):
     assert "With these columns the task can be token-classification" in capsys.readouterr().err
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(tiny_bert, tmp_path):
-    """In a real process: no traceback, nothing on standard output."""
+def test_an_error_prints_one_line_and_exits_with_code_2(tiny_bert, tmp_path):
+    """Runs a real process, which prints no traceback and nothing on standard output."""
     (tmp_path / "empty.csv").write_text("")
     command = [sys.executable, "-m", "finetune_tf", "train", str(tiny_bert)]
     done = subprocess.run(
@@ -109,7 +109,7 @@ def test_help_names_every_command(monkeypatch, capsys):
         assert command in printed
 
 
-def test_columns_of_0_and_1_make_several_labels(tiny_bert, tmp_path, monkeypatch, capsys):
+def test_columns_of_0_and_1_are_multi_label(tiny_bert, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.csv"
     with path.open("w", newline="") as file:
         rows = [(text, int(label == "good"), int("film" in text)) for text, label in ROWS]
@@ -129,7 +129,7 @@ def test_columns_of_0_and_1_make_several_labels(tiny_bert, tmp_path, monkeypatch
     assert config["label2id"] == {"good": 0, "about_film": 1}
 
 
-def test_whole_numbers_as_scores(tiny_bert, tmp_path, monkeypatch, capsys):
+def test_integers_as_regression_scores(tiny_bert, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.jsonl"
     rows = [{"text": text, "stars": 5 if label == "good" else 1} for text, label in ROWS]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -146,14 +146,16 @@ def test_whole_numbers_as_scores(tiny_bert, tmp_path, monkeypatch, capsys):
     assert "41 of 41 variables filled" in loaded  # or that the head is new, and says nothing
 
 
-def test_a_folder_that_cannot_be_written_is_noticed_before_training(
+def test_an_unwritable_folder_raises_an_error_before_training(
     tiny_bert, table, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "file").write_text("")
     for command in (["train", tiny_bert, table], ["demo"]):
         assert run(monkeypatch, *command, "--output", tmp_path / "file" / "run") == 2
         printed = capsys.readouterr()
-        assert "file/run cannot be written (Not a directory). Choose a folder" in printed.err
+        assert (
+            "file/run cannot be written (Not a directory). Choose a writable folder" in printed.err
+        )
         assert printed.out == ""
 
 

@@ -40,7 +40,7 @@ def reviews():
 
 
 def started(*command):
-    """A process in which Ctrl-C works, also if this one was started with it ignored."""
+    """Starts a process in which Ctrl-C works, even if this process ignores it."""
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ def read_until(stream, wanted):
     "signum, code",
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_signal_finishes_the_step_and_saves_the_best_weights(
+def test_after_a_signal_the_step_finishes_and_the_best_weights_are_saved(
     one_block, table, tmp_path, signum, code
 ):
     folder = tmp_path / "run"
@@ -74,12 +74,13 @@ def test_a_signal_finishes_the_step_and_saves_the_best_weights(
 
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert "Stopping as soon as results are safe; a second Ctrl-C ends at once." in errors
+    assert "Stopping once results are saved; press Ctrl-C again to stop at once." in errors
     last = errors.splitlines()[-1]
     assert last.startswith("finetune-tf: Training was interrupted in epoch ")
     assert "the best one so far." in last
     assert last.endswith(
-        f"{folder} holds checkpoint, history.json, history.png, settings.json; there is no report."
+        f"{folder} contains checkpoint, history.json, history.png, settings.json; there is no "
+        "report."
     )
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert ft.predict(ft.load(folder / "checkpoint"), "a very good film").label in ("good", "bad")
@@ -88,7 +89,7 @@ def test_a_signal_finishes_the_step_and_saves_the_best_weights(
     assert "interrupted" in json.loads((folder / "settings.json").read_text())
 
 
-def test_a_signal_before_the_first_step_leaves_nothing(one_block, table, tmp_path):
+def test_a_signal_before_the_first_step_writes_nothing(one_block, table, tmp_path):
     code = textwrap.dedent(
         f"""
         import os, signal, sys
@@ -123,7 +124,7 @@ def test_a_second_signal_ends_the_process_at_once():
     process = started("-c", code)
     read_until(process.stdout, "ready")
     process.send_signal(signal.SIGINT)
-    read_until(process.stderr, "Stopping as soon as")
+    read_until(process.stderr, "Stopping once results")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
 
@@ -131,7 +132,7 @@ def test_a_second_signal_ends_the_process_at_once():
 
 
 class Interrupts(keras.callbacks.Callback):
-    """Sends Ctrl-C in the middle of a step, and notes the weights at the end of epochs."""
+    """Sends Ctrl-C during a step, and records the weights at the end of each epoch."""
 
     def __init__(self, epoch, step):
         super().__init__()
@@ -158,16 +159,14 @@ def bias_of(model):
 
 @pytest.fixture
 def ctrl_c():
-    """Python's own handler for Ctrl-C, also where the tests run with it ignored."""
+    """Installs Python's default handler for Ctrl-C, even if the tests run with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore:A learning rate of")
-def test_finetune_gives_the_best_weights_with_the_interruption(
-    one_block, reviews, ctrl_c, tmp_path
-):
+def test_the_interruption_has_the_best_weights(one_block, reviews, ctrl_c, tmp_path):
     user = Interrupts(epoch=3, step=2)
     with pytest.raises(ft.errors.TrainingInterrupted) as stopped:
         ft.finetune(
@@ -185,18 +184,18 @@ def test_finetune_gives_the_best_weights_with_the_interruption(
     assert len(result.history["loss"]) == 2 and result.report is None
     saved = result.save(tmp_path / "run")
     assert bias_of(ft.load(saved / "checkpoint", dtype="auto")) == user.biases[0]
-    # The model can be trained on: nothing of the interrupted fit is left in it.
+    # The model can be trained further: the interrupted fit leaves no state behind.
     result.model.fit(
         reviews.batches(result.model, 8), validation_data=reviews.batches(result.model)
     )
 
 
-def test_weights_of_the_last_step_where_no_epoch_was_finished(one_block, reviews, ctrl_c):
+def test_weights_of_the_last_step_if_no_epoch_is_finished(one_block, reviews, ctrl_c):
     with pytest.raises(ft.errors.TrainingInterrupted, match="in epoch 1, step 3; .* last step"):
         ft.finetune(one_block, reviews, reviews, batch_size=8, callbacks=(Interrupts(1, 3),))
 
 
-def test_an_interruption_of_the_second_phase_names_it(one_block, reviews, ctrl_c):
+def test_an_interruption_reports_the_phase(one_block, reviews, ctrl_c):
     class InSecond(Interrupts):
         phase = 0
 
@@ -212,7 +211,7 @@ def test_an_interruption_of_the_second_phase_names_it(one_block, reviews, ctrl_c
     assert len(stop.value.result.history["loss"]) == 1  # of the first phase
 
 
-def test_the_first_signal_waits_and_the_second_interrupts(ctrl_c):
+def test_the_first_signal_is_a_request_and_the_second_interrupts(ctrl_c):
     with finishing_steps() as request:
         signal.raise_signal(signal.SIGINT)
         assert request.signum == signal.SIGINT
@@ -221,7 +220,7 @@ def test_the_first_signal_waits_and_the_second_interrupts(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_handler_of_the_users_own_stays(ctrl_c):
+def test_a_custom_handler_is_not_replaced(ctrl_c):
     seen = []
     signal.signal(signal.SIGINT, lambda *_: seen.append(True))
     with finishing_steps() as request:
@@ -229,14 +228,14 @@ def test_a_handler_of_the_users_own_stays(ctrl_c):
     assert seen == [True] and request.signum is None
 
 
-def test_the_command_lines_handler_tells_the_signal():
+def test_the_handler_of_the_command_line_passes_the_signal_number():
     with pytest.raises(KeyboardInterrupt) as stopped:
         interrupt(signal.SIGTERM, None)
     assert stopped.value.args == (signal.SIGTERM,)
 
 
-def test_stored_features_are_trained_on_until_the_signal(one_block, reviews, ctrl_c):
-    """The head alone learns, in a model of its own; the whole one gets its best weights."""
+def test_an_interruption_with_cached_features(one_block, reviews, ctrl_c):
+    """Trains only the head, in a separate model; the complete model gets its best weights."""
 
     def press():
         while max((len(getattr(h, "epoch", [])) for h in histories()), default=0) < 2:

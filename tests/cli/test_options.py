@@ -1,4 +1,4 @@
-"""The command line has what the Python call has, and says what it does about input and folders."""
+"""The options of the command line, which match those of the Python functions."""
 
 import csv
 import inspect
@@ -40,7 +40,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved(base, tmp_path_factory):
-    """The folder of a model of each task whose head counts as trained."""
+    """The folders of models of each task with a head that counts as trained."""
     options = {
         "text-classification": {"labels": ["bad", "good"]},
         "token-classification": {"labels": ["O", "B-film"]},
@@ -62,7 +62,7 @@ def table(tmp_path):
 
 
 def options_of(command):
-    """The names of a command's options and arguments as the command line has them."""
+    """Returns the names of the options and arguments of a command."""
     group = typer.main.get_command(cli.app)
     return {name for p in group.commands[command].params for name in p.opts}
 
@@ -73,13 +73,13 @@ def test_train_has_every_argument_of_finetune():
         for name in inspect.signature(ft.finetune).parameters
         if "--" + name.replace("_", "-") not in options_of("train")
     }
-    # The first two are arguments there, and callbacks are Python.
+    # The first two are arguments of the command, and callbacks exist only in Python.
     assert missing == {"checkpoint", "train", "callbacks"}
 
 
 @pytest.mark.parametrize("reader", [ft.data.from_csv, ft.data.from_jsonl])
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_data_are_read_with_every_option_of_a_reader(command, reader):
+def test_commands_have_every_option_of_a_reader(command, reader):
     inside = {"path", "columns", "labels", "problem_type"}  # labels come with the data or the model
     names = {name for name in inspect.signature(reader).parameters if name not in inside}
     assert {"--" + name.replace("_", "-") for name in names} <= options_of(command)
@@ -100,7 +100,7 @@ def test_help_names_every_task(monkeypatch, capsys):
         assert all(task in printed for task in TASKS)
 
 
-def test_a_real_process_keeps_tensorflow_quiet_and_says_its_version():
+def test_a_real_process_silences_tensorflow_and_prints_its_version():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [sys.executable, "-m", "finetune_tf", "--version"],
@@ -112,7 +112,7 @@ def test_a_real_process_keeps_tensorflow_quiet_and_says_its_version():
     assert done.returncode == 0
 
 
-def test_whoever_imports_the_library_decides_about_logs():
+def test_importing_the_library_does_not_change_logging():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     code = "import os, finetune_tf; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
     command = [sys.executable, "-c", code]
@@ -162,7 +162,7 @@ def test_class_weights_by_name_or_number():
         ("glue/sst2", ["--quotechar", "'"], "--quotechar has no meaning for glue/sst2"),
     ],
 )
-def test_options_without_a_meaning_are_refused(
+def test_options_that_do_not_apply_raise_an_error(
     base, tmp_path, monkeypatch, capsys, name, option, message
 ):
     source = tmp_path / name if "." in name else name
@@ -181,7 +181,9 @@ def test_a_file_of_unknown_kind(base, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", ["runs", "reports", "graphs"])
-def test_results_are_not_replaced_unasked(kind, saved, base, table, tmp_path, monkeypatch, capsys):
+def test_results_are_not_overwritten_without_the_option(
+    kind, saved, base, table, tmp_path, monkeypatch, capsys
+):
     folder = tmp_path / "out"
     checkpoint = saved["text-classification"]
     command = {
@@ -195,8 +197,8 @@ def test_results_are_not_replaced_unasked(kind, saved, base, table, tmp_path, mo
 
     assert run(monkeypatch, *command) == 2
     printed = capsys.readouterr()
-    assert "/out already holds " in printed.err
-    assert "or replace what is there with --overwrite." in printed.err
+    assert "/out already contains " in printed.err
+    assert "or replace these files with --overwrite." in printed.err
     assert printed.out == ""  # told before anything was loaded
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
@@ -206,23 +208,21 @@ def test_results_are_not_replaced_unasked(kind, saved, base, table, tmp_path, mo
     }
 
 
-def test_a_graph_may_stand_beside_its_own_checkpoint_only(saved, tmp_path, monkeypatch, capsys):
+def test_a_graph_can_be_exported_only_to_its_own_checkpoint(saved, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "own"
     shutil.copytree(saved["text-classification"], folder)
     assert run(monkeypatch, "export", saved["token-classification"], folder) == 2
-    assert "already holds config.json" in capsys.readouterr().err
+    assert "already contains config.json" in capsys.readouterr().err
     assert not run(monkeypatch, "export", folder, folder)
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
-def test_a_head_that_nobody_has_trained_is_an_error(
-    command, base, table, tmp_path, monkeypatch, capsys
-):
+def test_an_untrained_head_raises_an_error(command, base, table, tmp_path, monkeypatch, capsys):
     given = {"predict": ["a good film"], "evaluate": [table], "export": [tmp_path / "served"]}
     assert run(monkeypatch, command, base, *given[command]) == 2
     printed = capsys.readouterr()
-    assert "finetune-tf: Nobody has trained the head of this model (classifier)" in printed.err
-    assert "or train this one first: finetune-tf train." in printed.err
+    assert "finetune-tf: The head of this model (classifier) is not trained" in printed.err
+    assert "or train this one first with finetune-tf train." in printed.err
     assert not (tmp_path / "served").exists()
 
 
@@ -234,7 +234,7 @@ def test_a_failed_training_leaves_no_folder(base, tmp_path, monkeypatch, capsys)
 
 
 def said(monkeypatch, capsys, *arguments, stdin=None):
-    """The objects that predict prints, and what it says besides."""
+    """Returns the objects that predict prints, and its standard error."""
     if stdin is not None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
     code = run(monkeypatch, "predict", *arguments)
@@ -243,28 +243,28 @@ def said(monkeypatch, capsys, *arguments, stdin=None):
     return [json.loads(line) for line in printed.out.splitlines()], printed.err
 
 
-def test_each_line_of_input_gives_one_of_output(saved, monkeypatch, capsys):
+def test_each_input_line_has_an_output_line(saved, monkeypatch, capsys):
     lines = b"\na good film\n   \n\xef\xbb\xbf\r\na bad film\r\n\n"
     found, told = said(monkeypatch, capsys, saved["text-classification"], stdin=lines)
     assert [line["text"] for line in found] == ["", "a good film", "", "\ufeff", "a bad film", ""]
     assert [("label" in line) for line in found] == [False, True, False, True, True, False]
-    assert "3 of 6 texts are empty: what is printed for them has no prediction." in told
+    assert "3 of 6 texts are empty and are printed without a prediction." in told
 
 
-def test_input_of_empty_lines_alone_or_none(saved, monkeypatch, capsys):
+def test_empty_input(saved, monkeypatch, capsys):
     found, _ = said(monkeypatch, capsys, saved["text-classification"], stdin=b"\n\n")
     assert found == [{"text": ""}, {"text": ""}]
     assert said(monkeypatch, capsys, saved["text-classification"], stdin=b"")[0] == []
 
 
-def test_empty_texts_among_arguments_and_partners(saved, monkeypatch, capsys):
+def test_empty_texts_among_arguments_and_pairs(saved, monkeypatch, capsys):
     pairs = ["a film", "", "a film", "--text-pair", "good", "--text-pair", "bad"]
     pairs += ["--text-pair", " "]
     found, _ = said(monkeypatch, capsys, saved["text-classification"], *pairs)
     assert [sorted(line)[:1] for line in found] == [["label"], ["text"], ["text"]]
 
 
-def test_standard_input_of_another_encoding(saved, monkeypatch, capsys):
+def test_standard_input_in_another_encoding(saved, monkeypatch, capsys):
     latin = "schön\n".encode("cp1252")
     found, _ = said(
         monkeypatch, capsys, saved["text-classification"], "--encoding", "cp1252", stdin=latin
@@ -295,7 +295,7 @@ def test_standard_input_of_another_encoding(saved, monkeypatch, capsys):
         ),
     ],
 )
-def test_predictions_of_every_task_without_naming_it(
+def test_predictions_of_every_task_without_the_task_option(
     task, arguments, keys, saved, monkeypatch, capsys
 ):
     found, told = said(monkeypatch, capsys, saved[task], *arguments)
@@ -303,7 +303,7 @@ def test_predictions_of_every_task_without_naming_it(
     assert f"task {task}, by its" in told
 
 
-def test_packed_tables_and_tabs_as_a_shell_writes_them(tmp_path):
+def test_compressed_tables_and_escaped_tabs(tmp_path):
     import gzip
 
     from finetune_tf.cli import options

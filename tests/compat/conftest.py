@@ -1,4 +1,4 @@
-"""Old classes on a tiny BERT."""
+"""Model classes of transformers 4 with a tiny BERT."""
 
 import pytest
 
@@ -14,6 +14,6 @@ def classifier(tiny_bert):
 
 @pytest.fixture
 def fresh(tiny_bert):
-    """A model that a test may change."""
+    """A model that a test may modify."""
     with quiet():
         return compat.TFBertForSequenceClassification.from_pretrained(tiny_bert)

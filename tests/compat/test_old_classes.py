@@ -1,4 +1,4 @@
-"""What transformers 4's tests asked of its TensorFlow models, where it still makes sense."""
+"""Tests of the TensorFlow models of transformers 4 that still apply."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_forward_shapes_hidden_states_and_attentions(family):
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_states_of_every_token_though_the_head_reads_the_first(family):
+def test_hidden_states_of_every_token_with_a_head_on_the_first(family):
     folder = FOLDER / family / NAME
     wanted = {"output_hidden_states": True, "output_attentions": True}
     with quiet():
@@ -154,7 +154,7 @@ def test_poolers_of_bare_models_are_those_of_pytorch(family, tmp_path):
         ((IDS,), {"attention_mask": MASK, "training": False, "return_dict": True}),
     ],
 )
-def test_every_way_of_calling_gives_the_same(classifier, args, kwargs):
+def test_all_call_signatures_are_equivalent(classifier, args, kwargs):
     output = classifier(*args, **kwargs)
     expected = classifier.call({"input_ids": IDS, "attention_mask": MASK})
     np.testing.assert_array_equal(output.logits, expected)
@@ -163,15 +163,15 @@ def test_every_way_of_calling_gives_the_same(classifier, args, kwargs):
     np.testing.assert_array_equal(output.to_tuple()[-1], expected)
 
 
-def test_what_was_not_computed(classifier):
+def test_fields_that_were_not_computed(classifier):
     output = classifier(IDS)
     assert list(output) == ["logits"]
     assert output.loss is output.hidden_states is output.attentions is None
-    with pytest.raises(AttributeError, match="output has no 'logit'; it has logits"):
+    with pytest.raises(AttributeError, match="output has no 'logit'. It has logits"):
         _ = output.logit
 
 
-def test_losses_have_the_shapes_they_had(tiny_bert, classifier):
+def test_losses_have_the_shapes_of_transformers_4(tiny_bert, classifier):
     labels = np.array([2, 0])
     expected = keras.losses.sparse_categorical_crossentropy(
         labels, classifier(IDS, MASK).logits, from_logits=True
@@ -200,14 +200,14 @@ def test_losses_have_the_shapes_they_had(tiny_bert, classifier):
     np.testing.assert_allclose(output.loss, (output.logits[:, 0] - [0.5, 2.0]) ** 2, rtol=1e-5)
 
 
-def test_keras_files_bring_the_old_class_back(classifier, tmp_path):
+def test_keras_files_restore_the_class(classifier, tmp_path):
     classifier.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert type(again) is type(classifier)
     np.testing.assert_array_equal(again(IDS, MASK).logits, classifier(IDS, MASK).logits)
 
 
-def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
+def test_library_functions_work_with_an_old_class(fresh, tmp_path):
     texts, labels = ["the film was good", "a very bad film"], ["LABEL_1", "LABEL_0"]
     examples = ft.data.from_arrays(texts, labels)
     with quiet():
@@ -229,7 +229,7 @@ def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
     [
         (lambda m: m(inputs_embeds=np.zeros((1, 2, 24))), ModelError, "inputs_embeds is not supp"),
         (lambda m: m(IDS, position_ids=IDS), ModelError, "position_ids is not supported; the mod"),
-        (lambda m: m(attention_mask=MASK), ModelError, "takes the inputs input_ids, token_type"),
+        (lambda m: m(attention_mask=MASK), ModelError, "expects the inputs input_ids, token_ty"),
         (lambda m: m(IDS, nonsense=1), TypeError, "nonsense"),
         (lambda m: m("good"), ModelError, r"found a str. For plain texts use ft.predict\(model"),
         (lambda m: m(["good", "bad"]), ModelError, r"found a str. For plain texts use ft.pred"),
@@ -237,31 +237,31 @@ def test_everything_of_the_library_works_on_an_old_class(fresh, tmp_path):
         (
             lambda m: setattr(m, "classifier", keras.layers.Dense(5)),
             ModelError,
-            r"that is assigned would be in no model. Write from_pretrained\(…, num_labels=n\)",
+            r"head cannot be replaced by assignment. Use from_pretrained\(…, num_labels=n\)",
         ),
         (lambda m: m.save("folder"), ModelError, r"model.export\(folder\) to serve .*'model.ke"),
         (lambda m: m.config.nonsense, AttributeError, "config has no key 'nonsense'"),
         (
             lambda m: m.fit({"input_ids": IDS, "attention_mask": MASK}, verbose=0),
             DataError,
-            r"no labels to learn from: .*inputs\['labels'\]; found the inputs input_ids, attention",
+            r"no labels to train on: .*inputs\['labels'\]; found the inputs input_ids, attention",
         ),
     ],
 )
-def test_calls_that_cannot_be(fresh, call, error, message):
+def test_invalid_calls_raise_errors(fresh, call, error, message):
     with quiet(), pytest.raises(error, match=message):
         call(fresh)
 
 
-def test_what_would_be_left_out_in_silence(classifier, tiny_bert):
+def test_unsupported_options_raise_errors(classifier, tiny_bert):
     with pytest.raises(TypeError, match="takes no num_label; it takes num_labels, config and"):
         type(classifier).from_pretrained(tiny_bert, num_label=3)
     rows = {"input_ids": [[2, 7, 3]], "labels": [1]}
-    with pytest.raises(ModelError, match="pads by itself and would leave out what <function"):
+    with pytest.raises(ModelError, match="pads the rows itself and would not call <function"):
         classifier.prepare_tf_dataset(rows, collate_fn=lambda features: features)
-    with pytest.raises(ModelError, match="predict_with_generate: no family here generates"):
+    with pytest.raises(ModelError, match="predict_with_generate is not supported: finetune_tf"):
         compat.KerasMetricCallback(len, [], predict_with_generate=True)
-    with pytest.raises(ModelError, match="save_strategy is 'epoch' or 'no', found 'steps'"):
+    with pytest.raises(ModelError, match="save_strategy must be 'epoch' or 'no', found 'steps'"):
         compat.PushToHubCallback("folder", save_strategy="steps")
     optimizer = compat.AdamWeightDecay(2e-5, exclude_from_weight_decay=["bias", "pooler"])
     assert optimizer.no_decay[1] == "pooler"
@@ -279,7 +279,7 @@ def test_a_bare_model_has_no_loss(tiny_bert):
 
 
 def test_a_checkpoint_of_another_family(tiny_bert):
-    with pytest.raises(ModelError, match="is a bert model and TFRobertaModel is for roberta mod"):
+    with pytest.raises(ModelError, match="is a bert model, but TFRobertaModel is for roberta mod"):
         compat.TFRobertaModel.from_pretrained(tiny_bert)
 
 
@@ -292,7 +292,7 @@ def test_an_optimizer_of_keras_2(fresh):
         fresh.compile(Adam())
 
 
-def test_a_record_or_a_tuple_as_asked_for(tiny_bert):
+def test_return_dict(tiny_bert):
     with quiet():
         model = compat.TFBertModel.from_pretrained(tiny_bert, return_dict=False)
     states, pooled = model(IDS, MASK)
@@ -300,7 +300,7 @@ def test_a_record_or_a_tuple_as_asked_for(tiny_bert):
     assert states.shape == (2, 4, 24)
 
 
-def test_evaluate_gives_the_loss_alone_without_metrics(fresh):
+def test_evaluate_without_metrics_returns_the_loss(fresh):
     with quiet():
         fresh.compile(keras.optimizers.SGD(0.0))
     loss = fresh.evaluate({"input_ids": IDS, "labels": np.array([0, 1])}, verbose=0)
@@ -322,7 +322,7 @@ def test_a_weights_file_with_a_config(classifier, tmp_path):
     np.testing.assert_array_equal(model(IDS).logits, classifier(IDS).logits)
 
 
-def test_predict_gives_a_record_whatever_a_call_gives(tiny_bert):
+def test_predict_returns_a_model_output(tiny_bert):
     with quiet():
         model = compat.TFBertModel.from_pretrained(tiny_bert, return_dict=False)
     assert model.predict(IDS, verbose=0).last_hidden_state.shape == (2, 4, 24)
@@ -339,7 +339,7 @@ def test_metrics_of_arrays(fresh):
     assert history.history["rows"] == [2] and found[0][0].shape == (2, 2)
 
 
-def test_states_asked_for_in_the_config(fresh, tmp_path):
+def test_hidden_states_requested_in_the_config(fresh, tmp_path):
     fresh.config.output_hidden_states = True
     assert len(fresh(IDS).hidden_states) == 3 and fresh(IDS).attentions is None
     assert "hidden_states" not in fresh(IDS, output_hidden_states=False)

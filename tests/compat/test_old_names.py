@@ -1,4 +1,4 @@
-"""What scripts import besides models: names, tokenizers, collators."""
+"""Names that scripts import besides models: tokenizers, collators and functions."""
 
 import pickle
 from pathlib import Path
@@ -15,21 +15,24 @@ from finetune_tf.errors import DataError
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("TFTrainer", r"TFTrainer is gone. Write instead: model.compile\(\) and model.fit"),
-        ("pipeline", r"pipeline is gone. Write instead: ft.predict\(model, texts\)"),
+        ("TFTrainer", r"TFTrainer is not supported. Use instead: model.compile\(\) and model.fit"),
+        ("pipeline", r"pipeline is not supported. Use instead: ft.predict\(model, texts\)"),
         ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
-        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'; there are: TFAlbertForMaskedLM, "),
-        ("TFBertMainLayer", r"MainLayer is gone. Write instead: TFBertModel\(config\), which is c"),
+        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'. It has: TFAlbertForMaskedLM, "),
+        (
+            "TFBertMainLayer",
+            r"MainLayer is not supported. Use instead: TFBertModel\(config\), which h",
+        ),
         ("BertTokeniser", "Neither finetune_tf.compat nor transformers 5.* has 'BertTokeniser'"),
     ],
 )
-def test_names_that_are_gone(name, message):
-    # In the words that scripts use: Python replaces an AttributeError by a sentence of its own.
+def test_unsupported_names_suggest_a_replacement(name, message):
+    # As scripts import it: Python replaces the message of an AttributeError by its own.
     with pytest.raises(ImportError, match=message):
         exec(f"from finetune_tf.compat import {name}")
 
 
-def test_names_where_scripts_look_for_them():
+def test_import_paths_of_scripts():
     from finetune_tf.compat.keras_callbacks import KerasMetricCallback
     from finetune_tf.compat.modeling_tf_utils import TFPreTrainedModel
 
@@ -45,7 +48,7 @@ def test_names_where_scripts_look_for_them():
     assert compat.InputFeatures([2, 7, 3], label=example.label).label == 1
 
 
-def test_the_rest_of_the_library_does_not_know_of_it():
+def test_no_other_module_imports_compat():
     package = Path(ft.__file__).parent
     others = [
         p for p in package.rglob("*.py") if "compat" not in p.parts and p.name != "__init__.py"
@@ -67,7 +70,7 @@ def test_options_of_tokenizers(tiny_bert, tmp_path):
         file.write("##s\n")
     wider = compat.BertTokenizer(str(tmp_path / "vocab.txt"))
     assert wider.encode(["film", "##s"]) == wider.encode("films")
-    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', would become others. Write"):
+    with pytest.raises(DataError, match=r"these tokens, '\[MASK\]s', yields other tokens. Use"):
         wider.encode(["[MASK]", "##s"])
 
 
@@ -92,7 +95,7 @@ def test_old_tokenizer_calls(tiny_bert, tmp_path):
         tokenizer(["the film", "good"], return_tensors="tf")
 
 
-def test_collators_that_give_tensors():
+def test_collators_return_tensors():
     rows = [{"input_ids": [2, 7, 3], "label": 1}, {"input_ids": [2, 8, 3], "label": 0}]
     batch = compat.default_data_collator(rows, return_tensors="tf")
     assert batch["labels"].numpy().tolist() == [1, 0]

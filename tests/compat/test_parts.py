@@ -1,4 +1,4 @@
-"""The parts of an old model under their old names: what they hold, freeze and give."""
+"""The parts of a model under their names in transformers 4: attributes, freezing and calls."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_the_encoder_alone(classifier, tiny_bert):
     assert classifier.base_model.embeddings is classifier.get_layer("embeddings")
 
 
-def test_the_parts_of_a_model_answer_as_they_did(classifier):
+def test_attributes_of_the_parts(classifier):
     encoder, head = classifier.layers[0], classifier.classifier
     assert encoder.name == "bert" and encoder.config.hidden_size == 24
     assert len(encoder.weights) == len(classifier.weights) - len(head.weights)
@@ -35,7 +35,7 @@ def test_the_parts_of_a_model_answer_as_they_did(classifier):
     assert encoder(IDS, output_attentions=True).attentions[0].shape == (2, 3, 4, 4)
 
 
-def test_the_layers_that_scripts_loop_over(classifier, tiny_bert):
+def test_model_layers(classifier, tiny_bert):
     assert [layer.name for layer in classifier.layers][:1] == ["bert"]
     assert classifier.layers[-1] is classifier.classifier
     assert len(classifier.get_config()["layers"]) > len(classifier.layers)  # Keras sees them all
@@ -45,7 +45,7 @@ def test_the_layers_that_scripts_loop_over(classifier, tiny_bert):
     assert len(encoder.encoder.layer) == 2
 
 
-def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
+def test_an_encoder_in_a_custom_model(fresh):
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -63,8 +63,8 @@ def test_an_encoder_that_a_model_of_ones_own_takes_over(fresh):
 
 
 @pytest.mark.parametrize("name", ["__init__", "call", "compute_loss"])
-def test_what_a_subclass_cannot_have(name):
-    with pytest.raises(ModelError, match=f"^Own cannot have a {name} of its own: "):
+def test_overrides_that_raise_an_error(name):
+    with pytest.raises(ModelError, match=f"^Own cannot override {name}: "):
         type("Own", (compat.TFBertForSequenceClassification,), {name: lambda self: None})
 
 
@@ -82,7 +82,7 @@ def test_the_loss_of_a_subclass(tiny_bert):
     assert loss > 100
 
 
-def test_thawing_reaches_what_was_frozen_by_itself(fresh):
+def test_unfreezing_reaches_layers_that_were_frozen_individually(fresh):
     everything = len(fresh.trainable_weights)
     for layer in fresh.bert.encoder.layer:
         layer.trainable = False
@@ -100,7 +100,7 @@ def test_thawing_reaches_what_was_frozen_by_itself(fresh):
     ("family", "outside"),
     [("roberta", 4), ("xlm-roberta", 4), ("electra", 4), ("distilbert", 4), ("bert", 2)],
 )
-def test_what_is_head_and_what_is_encoder(family, outside):
+def test_layers_of_head_and_encoder(family, outside):
     with quiet():
         model = compat.TFAutoModelForSequenceClassification.from_pretrained(FOLDER / family / NAME)
     model.layers[0].trainable = False
@@ -118,7 +118,7 @@ def test_electra_has_no_pooler():
 
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "mpnet"])
-def test_bare_models_have_the_pooler_that_they_had(family, tmp_path):
+def test_poolers_of_models_without_a_head(family, tmp_path):
     with quiet():
         model = compat.TFAutoModel.from_pretrained(FOLDER / family / NAME)
         with np.load(FOLDER / family / NAME / "expected.npz") as stored:
@@ -129,7 +129,7 @@ def test_bare_models_have_the_pooler_that_they_had(family, tmp_path):
     np.testing.assert_array_equal(again(ids).pooler_output, pooled)
 
 
-def test_an_encoder_under_the_name_that_keras_gave_it(tiny_bert):
+def test_the_encoder_by_its_layer_name(tiny_bert):
     ids = keras.Input((4,), dtype="int32")
     with quiet():
         bert = compat.TFBertModel.from_pretrained(tiny_bert)

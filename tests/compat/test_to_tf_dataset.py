@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face library, batched in the way of the old course."""
+"""A Hugging Face dataset, batched by `to_tf_dataset` as in the Hugging Face course."""
 
 import keras
 import pytest

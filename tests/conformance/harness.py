@@ -175,7 +175,7 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
 
 def check_padding(model: keras.Model, case: Case) -> None:
     """Checks that the output of a sequence does not depend on the amount of padding after it."""
-    free_positions = model._positions - case.real.shape[1]
+    free_positions = model._max_positions - case.real.shape[1]
     padded = dict(case.inputs)
     for name, array in case.inputs.items():
         fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0

@@ -207,7 +207,7 @@ def test_a_length_the_model_cannot_take():
 
 @pytest.mark.parametrize("max_length", [0, -1])
 def test_a_length_that_is_none(max_length):
-    with pytest.raises(ArgumentError, match="max_length is a whole number from 1 on or None"):
+    with pytest.raises(ArgumentError, match="max_length must be an integer >= 1 or None"):
         from_arrays(["a"]).batches(MODEL, max_length=max_length)
 
 
@@ -241,9 +241,9 @@ def test_as_many_lengths_as_are_asked_for(buckets, lengths):
 
 
 def test_batches_without_rows():
-    with pytest.raises(ArgumentError, match="batch_size is a whole number from 1 on, found 0"):
+    with pytest.raises(ArgumentError, match="batch_size must be an integer >= 1, found 0"):
         from_arrays(["a"]).batches(MODEL, batch_size=0)
-    with pytest.raises(ArgumentError, match="buckets is a whole number from 1 on, found 0"):
+    with pytest.raises(ArgumentError, match="buckets must be an integer >= 1, found 0"):
         from_arrays(["a"]).batches(MODEL, buckets=0)
 
 

@@ -68,7 +68,7 @@ def test_split_refuses_an_empty_part():
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 2.0, -0.5])
 def test_split_takes_a_share(fraction):
-    with pytest.raises(ArgumentError, match="fraction is a number above 0 to below 1, found"):
+    with pytest.raises(ArgumentError, match="fraction must be a number > 0 and < 1, found"):
         from_arrays(texts(10)).split(fraction)
 
 
@@ -152,9 +152,9 @@ def test_a_label_that_is_not_among_the_labels():
         Examples({"text": ["a", "b"], "label": ["positive", "neutral"]}, SENTIMENT)
     assert str(error.value) == (
         "The labels of examples must be one of these labels: negative, positive; found row 1 "
-        "('neutral'); 1 of 2 rows, counted from 0. Nothing can be learned or measured about a "
-        "class that the training data lack ('neutral'): add examples of it there and name it "
-        "among labels=[…], or leave such rows out."
+        "('neutral'); 1 of 2 rows, counted from 0. A class without training examples can be "
+        "neither learned nor measured ('neutral'): add training examples of it and include it in "
+        "labels=[…], or leave such rows out."
     )
 
 

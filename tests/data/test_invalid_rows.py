@@ -180,8 +180,8 @@ def test_a_label_that_the_model_does_not_know(write, tiny_bert):
             "Line 3 of test.csv has the label 'odd', which is none of the model's 2 labels: neg, "
             "pos. So it is in line 3 ('odd'), line 4 ('Neg'), line 5 ('odd'); 3 of 4 rows. "
         )
-        assert "'Neg' differs from 'neg' by case or blanks only" in str(error.value)
+        assert "'Neg' differs from 'neg' only by case or spaces" in str(error.value)
         assert "labels=train.labels" not in str(error.value)
     numbers = from_arrays(["a", "b"], [1, 2])
-    with pytest.raises(DataError, match="As numbers, labels count from 0 to 1: name them"):
+    with pytest.raises(DataError, match="Numeric labels must be from 0 to 1: pass the names"):
         numbers.batches(model)

@@ -115,8 +115,8 @@ def test_a_value_outside_the_given_labels():
         infer(["good", "meh", "bad"], labels=["good", "bad"])
     assert str(error.value) == (
         "The labels of reviews must be one of these labels: good, bad; found row 1 ('meh'); "
-        "1 of 3 rows, counted from 0. Nothing can be learned or measured about a class that the "
-        "training data lack ('meh'): add examples of it there and name it among labels=[…], or "
+        "1 of 3 rows, counted from 0. A class without training examples can be neither learned "
+        "nor measured ('meh'): add training examples of it and include it in labels=[…], or "
         "leave such rows out."
     )
     with pytest.raises(DataError, match=r"lists of these labels: a, b; found row 1 \(\['c'\]\)"):
@@ -124,7 +124,9 @@ def test_a_value_outside_the_given_labels():
 
 
 def test_hidden_labels():
-    with pytest.raises(DataError, match="-1 often marks a hidden one: .* label=None"):
+    with pytest.raises(
+        DataError, match="-1 often means that the labels are withheld: .* label=None"
+    ):
         infer([-1, -1], labels=["neg", "pos"])
 
 
@@ -170,5 +172,7 @@ def test_names_by_number_and_numbers_by_name():
     assert Labels.of({"0": "5", "1": "0"}) == ("5", "0")  # as in a config.json
     assert Labels.of({"yes": 1, "no": 0}) == ("no", "yes")
     for wrong in ({1: "no", 2: "yes"}, {"no": 0, "yes": 0}, {0: "no", "yes": 1}):
-        with pytest.raises(DataError, match=r"in a dict are names by number from 0 on, .*; found"):
+        with pytest.raises(
+            DataError, match=r"dict of labels must map the indices 0, 1, … to names, .*; found"
+        ):
             Labels.of(wrong)

@@ -325,13 +325,15 @@ def test_decimal_commas():
 
 @pytest.mark.parametrize("wrong", [0, -3, 10**9, 1.5, True, b"ab", object()])
 def test_what_labels_cannot_be(wrong):
-    with pytest.raises(DataError, match=r"labels= as a number is|Labels are a list of names, or"):
+    with pytest.raises(
+        DataError, match=r"number of labels must be from 1|Labels must be a list of names or"
+    ):
         Labels.of(wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, ["a"], {"a": 1}, b"a", math.nan])
 def test_what_a_name_cannot_be(wrong):
-    with pytest.raises(DataError, match="The name of a label is a text or a number, found"):
+    with pytest.raises(DataError, match="The name of a label must be a string or a number, found"):
         Labels([wrong, "b"])
 
 

@@ -102,13 +102,13 @@ def test_labels_by_name_and_by_number_are_one_class():
 
 @pytest.mark.parametrize("fraction", ["0.1", None, True, float("nan"), 3])
 def test_what_is_no_share(fraction):
-    message = f"fraction is a number above 0 to below 1, found {fraction!r}"
+    message = f"fraction must be a number > 0 and < 1, found {fraction!r}"
     with pytest.raises(ArgumentError, match=re.escape(message)):
         from_arrays(texts(10)).split(fraction)
 
 
 def test_a_seed_that_is_none():
-    with pytest.raises(ArgumentError, match="seed is a whole number from 0"):
+    with pytest.raises(ArgumentError, match="seed must be an integer >= 0"):
         from_arrays(texts(10)).split(0.5, seed=-1)
 
 

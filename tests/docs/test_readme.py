@@ -53,7 +53,7 @@ def test_the_ten_lines_run_as_they_stand(run, tiny_bert, capsys):
     assert names["model"].labels == ("negative", "positive")
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed
-    assert "2 of 4 texts of the test also stand in the training examples" in printed
+    assert "2 of 4 test texts also occur in the training examples" in printed
     assert "my-model; opens in transformers.BertForSequenceClassification" in printed
     assert printed.splitlines()[-1].startswith("Prediction('")
 

@@ -1,4 +1,4 @@
-"""The TF-IDF baseline in languages in which a word is not what stands between two spaces."""
+"""The TF-IDF baseline in languages that do not separate words by spaces."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ ALPHABETS = {
 
 
 def clauses(alphabet, count, seed):
-    """Clauses without spaces in which one character decides, at any place."""
+    """Clauses without spaces whose label depends on one character at a random position."""
     generator = np.random.default_rng(seed)
     characters = list(alphabet)
     bad, good, others = characters[0], characters[1], characters[2:]
@@ -31,7 +31,7 @@ def clauses(alphabet, count, seed):
 
 
 @pytest.mark.parametrize("language", ALPHABETS)
-def test_single_characters_count_where_there_are_no_spaces(language):
+def test_single_characters_are_tokens_in_scripts_without_spaces(language):
     train, targets = clauses(ALPHABETS[language], 300, 0)
     test, expected = clauses(ALPHABETS[language], 100, 1)
 
@@ -40,7 +40,7 @@ def test_single_characters_count_where_there_are_no_spaces(language):
     assert (scores.argmax(axis=1) == expected).mean() >= 0.97
 
 
-def test_parts_of_german_compounds_count():
+def test_character_ngrams_represent_parts_of_compounds():
     generator = np.random.default_rng(0)
     syllables = ["kra", "fen", "bel", "tor", "nis", "wag", "lum", "sep", "dor", "mik"]
 
@@ -58,7 +58,7 @@ def test_parts_of_german_compounds_count():
     assert (scores.argmax(axis=1) == expected).all()
 
 
-def test_words_of_languages_with_spaces_stay_whole():
+def test_words_in_scripts_with_spaces_are_not_split():
     features = TfidfFeatures()
     features.fit([["Übergrößen don't fit", "한국어 단어 films"]])
 
@@ -68,7 +68,7 @@ def test_words_of_languages_with_spaces_stay_whole():
     assert "한" not in words and "f" not in words
 
 
-def test_learning_and_then_reading_gives_the_same_as_both_at_once():
+def test_fit_and_transform_equal_fit_transform():
     sides = [["a good film", "电影很好", "dull"], ["fine", "好电影", "long"]]
     features = TfidfFeatures()
     at_once = features.fit_transform(sides)

@@ -1,4 +1,4 @@
-"""What the baselines learn from a few texts."""
+"""The baselines for text classification and regression on a few texts."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def texts(*values, pair=None):
     return Examples(columns if pair is None else {**columns, "text_pair": list(pair)})
 
 
-def test_majority_gives_the_frequencies():
+def test_majority_returns_frequencies():
     train, test = texts("a", "b", "c", "d"), texts("x", "y")
 
     scores = baseline_scores("majority", train, np.array([1, 1, 0, 1]), test, MOODS)
@@ -27,7 +27,7 @@ def test_majority_gives_the_frequencies():
     assert scores.tolist() == [[0.25, 0.75], [0.25, 0.75]]
 
 
-def test_majority_of_several_labels():
+def test_majority_for_multi_label():
     targets = np.array([[1, 0, 0], [1, 1, 0]], dtype="float32")
 
     scores = baseline_scores("majority", texts("a", "b"), targets, texts("x"), TOPICS)
@@ -60,7 +60,7 @@ def test_tfidf_reads_chinese():
     assert scores.argmax(axis=1).tolist() == [1, 0]
 
 
-def test_tfidf_with_classes_that_training_lacks():
+def test_tfidf_with_classes_without_training_examples():
     labels = Labels(["a", "b", "c"])
     test = texts("one", "two")
 
@@ -72,7 +72,7 @@ def test_tfidf_with_classes_that_training_lacks():
     assert scores.tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
-def test_tfidf_of_several_labels():
+def test_tfidf_for_multi_label():
     train = texts(*["great soup", "cheap", "cheap soup", "nothing"] * 5)
     targets = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]] * 5, dtype="float32")
 
@@ -81,7 +81,7 @@ def test_tfidf_of_several_labels():
     assert decide(scores, TOPICS).tolist() == [[1, 0, 0], [1, 1, 0]]
 
 
-def test_tfidf_tells_the_sides_of_a_pair_apart():
+def test_tfidf_distinguishes_the_texts_of_a_pair():
     lefts, rights = ["cat", "dog", "cat", "dog"] * 5, ["dog", "cat", "dog", "cat"] * 5
     targets = np.array([1, 0] * 10)
     test = texts("cat", "dog", pair=["dog", "cat"])
@@ -92,7 +92,7 @@ def test_tfidf_tells_the_sides_of_a_pair_apart():
 
 
 def sentences(seed, count):
-    """Pairs of random words with the share of words that they have in common."""
+    """Pairs of random words, and the share of words that both texts contain."""
     generator = np.random.default_rng(seed)
     words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
     lefts, rights, shares = [], [], []
@@ -105,7 +105,7 @@ def sentences(seed, count):
     return texts(*lefts, pair=rights), np.array(shares, dtype="float32")
 
 
-def test_ridge_compares_the_sides_of_a_pair():
+def test_ridge_compares_the_texts_of_a_pair():
     train, targets = sentences(0, 120)
     test, expected = sentences(1, 60)
 
@@ -122,8 +122,8 @@ def test_the_same_seed_gives_the_same_scores():
     assert first.tolist() == again.tolist()
 
 
-def test_pairs_and_single_texts_do_not_mix():
+def test_pairs_and_single_texts_raise_an_error():
     train = texts("a", "b", pair=["c", "d"])
 
-    with pytest.raises(DataError, match="do not fit together: only one has a text_pair"):
+    with pytest.raises(DataError, match="do not match: only one of them has a text_pair"):
         baseline_scores("tfidf", train, np.array([0, 1]), texts("a"), MOODS)

@@ -1,4 +1,4 @@
-"""The interval of a difference says what it should."""
+"""The confidence interval of a difference, by the paired bootstrap."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SCORE = Labels(["score"])
 
 
 def noisy(targets, share, seed):
-    """Class indices of which `share` are wrong."""
+    """Class indices, a share of which are wrong."""
     wrong = np.random.default_rng(seed).random(len(targets)) < share
     return np.where(wrong, 1 - targets, targets)
 
@@ -27,7 +27,7 @@ def noisy(targets, share, seed):
         (SCORE, np.array([1.0, 2.0, 4.0]), np.array([1.5, 1.0, 3.0])),
     ],
 )
-def test_equal_predictions_do_not_differ(labels, targets, predictions):
+def test_equal_predictions_have_no_difference(labels, targets, predictions):
     difference = paired_bootstrap(
         EVALUATORS[labels.problem_type], targets, predictions, predictions.copy()
     )
@@ -37,7 +37,7 @@ def test_equal_predictions_do_not_differ(labels, targets, predictions):
     assert difference.n == 2000
 
 
-def test_a_clear_difference_leaves_out_zero():
+def test_the_interval_of_a_clear_difference_excludes_zero():
     targets = np.tile([0, 1], 200)
     better, worse = noisy(targets, 0.1, seed=1), noisy(targets, 0.4, seed=2)
 
@@ -53,7 +53,7 @@ def test_a_clear_difference_leaves_out_zero():
     assert turned.is_clear
 
 
-def test_the_interval_of_accuracies_is_the_normal_one():
+def test_the_interval_of_accuracies_matches_the_normal_approximation():
     targets = np.tile([0, 1], 500)
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
@@ -66,7 +66,7 @@ def test_the_interval_of_accuracies_is_the_normal_one():
 
 
 @pytest.mark.parametrize("labels", [TOPICS, SCORE])
-def test_the_difference_is_that_of_the_metrics(labels):
+def test_the_difference_equals_the_difference_of_the_metrics(labels):
     generator = np.random.default_rng(0)
     if labels is SCORE:
         targets = generator.normal(1000, 1, size=80)
@@ -81,7 +81,7 @@ def test_the_difference_is_that_of_the_metrics(labels):
     assert difference.low < difference.value < difference.high
 
 
-def test_a_constant_has_correlation_zero_in_every_draw():
+def test_a_constant_has_correlation_zero_in_every_resample():
     targets = np.arange(30.0)
 
     difference = paired_bootstrap(
@@ -91,7 +91,7 @@ def test_a_constant_has_correlation_zero_in_every_draw():
     assert (difference.low, difference.high) == pytest.approx((1.0, 1.0))
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_interval():
     targets = np.tile([0, 1], 30)
     ours, theirs = noisy(targets, 0.2, seed=1), noisy(targets, 0.3, seed=2)
 
@@ -104,17 +104,17 @@ def test_the_seed_decides():
     assert first != other
 
 
-def test_large_tests_are_drawn_in_pieces(monkeypatch):
+def test_large_test_sets_are_resampled_in_chunks(monkeypatch):
     targets = np.random.default_rng(0).normal(size=50)
     ours, theirs = targets + 0.1, targets**3
     whole = paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20)
 
-    monkeypatch.setattr("finetune_tf.evaluation.bootstrap._COUNTS_AT_ONCE", 350)
+    monkeypatch.setattr("finetune_tf.evaluation.bootstrap._MAX_COUNTS_PER_CHUNK", 350)
 
     assert paired_bootstrap(EVALUATORS[SCORE.problem_type], targets, ours, theirs, n=20) == whole
 
 
-def test_it_reads_as_one_phrase():
+def test_string_of_a_difference():
     difference = Difference("accuracy", value=0.213, low=0.152, high=0.274, n=2000)
 
     assert str(difference) == "+0.213 (95% interval +0.15 to +0.27)"

@@ -1,4 +1,4 @@
-"""Texts of a test that stand with different labels are counted in its report."""
+"""Reports count test texts that occur with different labels."""
 
 import finetune_tf as ft
 
@@ -14,8 +14,8 @@ def test_a_report_counts_contradictions(tiny_bert):
     assert report.contradictions == 3
     assert report.to_dict()["contradictions"] == 3
     assert (
-        "3 of 5 texts of the test also stand with another label in the test or the training "
-        "examples: no model gets these right, except by chance."
+        "3 of 5 test texts also occur with another label in the test set or the training "
+        "examples: a model can predict these correctly only by chance."
     ) in str(report)
 
     alone = ft.evaluate(model, test)

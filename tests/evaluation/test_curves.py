@@ -6,7 +6,7 @@ import finetune_tf as ft
 from finetune_tf.errors import DataTypeError
 
 
-def test_one_picture_a_metric_with_loss_first():
+def test_one_plot_per_metric_with_the_loss_first():
     history = {"accuracy": [0.5, 0.75], "loss": [1.0, 0.5], "val_loss": [1.25, 0.75]}
     loss, accuracy = ft.plot_history(history).axes
     assert (loss.get_title(), accuracy.get_title()) == ("loss", "accuracy")
@@ -14,6 +14,6 @@ def test_one_picture_a_metric_with_loss_first():
 
 
 @pytest.mark.parametrize("history", [{}, 3, {"loss": 1.0}, {"loss": {"1": None}}, {"loss": "abc"}])
-def test_anything_else_is_refused(history):
-    with pytest.raises(DataTypeError, match="plot_history takes what model.fit returns"):
+def test_other_arguments_raise_an_error(history):
+    with pytest.raises(DataTypeError, match="plot_history expects what model.fit returns"):
         ft.plot_history(history)

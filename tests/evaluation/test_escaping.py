@@ -1,4 +1,4 @@
-"""Names and texts from data do nothing to terminals, HTML, Markdown or pictures."""
+"""Names and texts from data are escaped in terminals, HTML, Markdown and figures."""
 
 import json
 import warnings

@@ -19,7 +19,7 @@ STARS = Labels(["stars"])
 
 
 def tokenizer(texts, pairs=None, **_):
-    """Word numbers, of the text and then of its partner."""
+    """Returns token ids, of the text and then of the second text."""
     numbers = [[WORDS.index(word) for word in text.split()] for text in texts]
     others = [[WORDS.index(word) for word in text.split()] for text in pairs or [""] * len(texts)]
     return {
@@ -34,7 +34,7 @@ tokenizer.pad_token_id = 0
 
 
 class WordModel(keras.Model):
-    """Adds up what each word says of each label; the words of a partner are subtracted."""
+    """Sums a score of each word for each label; words of the second text are subtracted."""
 
     def __init__(self, labels, says, **kwargs):
         names = ("input_ids", "token_type_ids", "attention_mask")
@@ -61,7 +61,7 @@ def critic():
 
 @pytest.fixture(scope="module")
 def grumbler():
-    # Its labels stand in the other order, and it finds everything bad.
+    # Its labels are in the reverse order, and it predicts "bad" for every text.
     return WordModel(
         Labels(["positive", "negative"]), {word: [0, 1] for word in WORDS[1:]}, name="grumbler"
     )

@@ -1,4 +1,4 @@
-"""Perplexity and the baseline by word frequencies, by hand."""
+"""Perplexity and the unigram baseline, on examples calculated by hand."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MEASURE = EVALUATORS["fill-mask"]
 
 
 def cloze(ids, hidden):
-    """A text of which some places are hidden behind the token 4; ten words are known."""
+    """A text with some tokens masked by the token 4, and a vocabulary of ten tokens."""
     ids, hidden = np.asarray(ids), np.isin(np.arange(len(ids)), hidden)
     return Cloze(np.where(hidden, 4, ids), np.where(hidden, ids, -100), ids, 10)
 
@@ -23,26 +23,26 @@ def texts(*clozes):
     return Examples({"text": ["words"] * len(clozes), "cloze": list(clozes)})
 
 
-def test_a_cloze_knows_what_stood_there():
+def test_a_cloze_stores_the_masked_tokens():
     assert cloze([5, 6, 7], [1]).ids.tolist() == [5, 6, 7]
 
 
-def test_perplexity_is_that_of_all_words_together():
-    # Two words at a half and one at an eighth: the mean of 1, 1 and 3 bits.
+def test_perplexity_averages_over_all_tokens():
+    # Two tokens with probability 1/2 and one with 1/8: the mean of 1, 1 and 3 bits.
     predictions = np.array([[2 * np.log(2), 1, 2], [3 * np.log(2), 0, 1]])
     found = MEASURE.measure([None, None], predictions, None)
     assert found == {"perplexity": pytest.approx(2 ** (5 / 3)), "accuracy": pytest.approx(1 / 3)}
 
 
-def test_words_by_frequency():
+def test_unigram_baseline():
     train, test = texts(cloze([5, 5, 5, 6], [0])), texts(cloze([5, 7, 6], [0, 1]), cloze([5], []))
     fit = MEASURE.baselines["unigram"]
     found = fit(train, train.columns["cloze"], test, None, 0)
-    # Four words seen and one added to each of ten: 5 stands at 4/14, 7 at 1/14.
+    # Four training tokens, and one added to each of ten: 5 has 4/14, 7 has 1/14.
     assert found == pytest.approx(np.array([[-np.log(4 / 14) - np.log(1 / 14), 1, 2], [0, 0, 0]]))
 
 
-def test_the_difference_and_its_picture_say_that_lower_is_better():
+def test_report_and_figure_note_that_lower_is_better():
     random = np.random.default_rng(0)
     words = np.full(50, 3.0)
     ours = np.column_stack([random.uniform(3, 5, 50), words / 3, words])

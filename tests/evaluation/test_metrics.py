@@ -1,4 +1,4 @@
-"""Metrics of cases small enough to count by hand."""
+"""Metrics on examples calculated by hand."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ def test_the_most_probable_class_is_the_prediction():
     assert decide(scores, COLOURS).tolist() == [1, 0]
 
 
-def test_each_label_of_half_or_more_is_predicted():
+def test_labels_with_probability_of_at_least_half_are_predicted():
     scores = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]])
 
     assert decide(scores, TOPICS).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
-def test_numbers_stay_numbers():
+def test_regression_scores_are_the_predictions():
     assert decide(np.array([0.2, 3.5]), SCORE).tolist() == [0.2, 3.5]
 
 
@@ -49,7 +49,7 @@ def test_single_label_metrics():
     assert confusion(targets, predictions, COLOURS).tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
 
 
-def test_a_class_that_does_not_occur_is_left_out_of_macro_f1():
+def test_macro_f1_omits_classes_that_do_not_occur():
     targets, predictions = np.array([0, 1, 1]), np.array([0, 1, 1])
 
     assert compute_metrics(targets, predictions, COLOURS)["macro_f1"] == 1.0
@@ -57,7 +57,7 @@ def test_a_class_that_does_not_occur_is_left_out_of_macro_f1():
     assert confusion(targets, predictions, COLOURS).shape == (3, 3)
 
 
-def test_one_class_alone_has_no_correlation():
+def test_mcc_of_a_single_class_is_zero():
     assert compute_metrics(np.array([1, 1]), np.array([1, 1]), COLOURS) == {
         "accuracy": 1.0, "macro_f1": 1.0, "mcc": 0.0,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_multi_label_metrics():
 
     metrics = compute_metrics(targets, predictions, TOPICS)
 
-    # Two hits, one false alarm, one miss; nobody speaks of war.
+    # Two true positives, one false positive, one false negative; "war" does not occur.
     assert metrics == {
         "micro_f1": pytest.approx(2 * 2 / (2 * 2 + 2)),
         "macro_f1": pytest.approx((1.0 + 0.0) / 2),
@@ -79,7 +79,7 @@ def test_multi_label_metrics():
     assert confusion(targets, predictions, TOPICS) is None
 
 
-def test_no_label_anywhere_gives_zero_not_a_warning():
+def test_no_labels_at_all_give_zero_without_a_warning():
     nothing = np.zeros((2, 3), dtype=int)
 
     assert compute_metrics(nothing, nothing, TOPICS) == {
@@ -103,12 +103,12 @@ def test_regression_metrics():
 
 
 @pytest.mark.parametrize("constant", [0.0, 2.5, 1e6 + 0.1])
-def test_a_constant_correlates_with_nothing(constant):
+def test_the_correlation_with_a_constant_is_zero(constant):
     metrics = compute_metrics(np.array([1.0, 2.0, 3.0]), np.full(3, constant), SCORE)
 
     assert metrics["pearson"] == metrics["spearman"] == 0.0
 
 
-def test_one_text_can_be_measured():
+def test_metrics_of_a_single_text():
     assert compute_metrics(np.array([1.0]), np.array([3.0]), SCORE)["mse"] == 4.0
     assert compute_metrics(np.array([1]), np.array([0]), COLOURS)["accuracy"] == 0.0

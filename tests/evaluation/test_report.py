@@ -1,4 +1,4 @@
-"""How results read, and what is written."""
+"""Reports and comparisons as text, HTML, JSON and figures."""
 
 import builtins
 import json
@@ -57,22 +57,23 @@ def comparison():
     )  # fmt: skip
 
 
-def test_a_class_that_is_never_predicted_right_gets_a_sentence():
+def test_classes_without_a_correct_prediction_are_listed():
     labels = Labels(["common", "rare", "rarer", "absent"])
     report = make_report(labels, [0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0])
     assert str(report).endswith(
-        "Never predicted right: rarer (1 in the test), rare (2 in the test). Of a class that is "
-        "rare in training, collect more examples, or let each count more: class_weight=."
+        "Never predicted correctly: rarer (1 in the test set), rare (2 in the test set). If a "
+        "class is rare in the training data, collect more examples of it, or increase its weight "
+        "with class_weight=."
     )
 
 
-def test_many_classes_that_are_never_predicted_right_are_counted():
+def test_many_classes_without_a_correct_prediction_are_counted():
     labels = Labels(f"c{i}" for i in range(12))
     report = make_report(labels, list(range(12)), [0] * 12)
-    assert "c5 (1 in the test) and 6 more. Of a class" in str(report)
+    assert "c5 (1 in the test set) and 6 more. If a class" in str(report)
 
 
-def test_a_report_reads_as_a_table(moods):
+def test_a_report_as_text(moods):
     assert (
         str(moods)
         == """\
@@ -86,8 +87,8 @@ mcc            0.577           0.000
 accuracy: fine-tuned 0.750, baseline tfidf 0.500, difference +0.250 (95% interval -0.25 to +0.75)\
 ; the interval includes 0, no clear difference
 
-1 of 4 texts of the test also stand in the training examples: \
-new texts may turn out worse than the metrics say.
+1 of 4 test texts also occur in the training examples: \
+results on new texts may be worse than these metrics.
 
 class     precision  recall     f1  support
 negative      0.667   1.000  0.800        2
@@ -96,17 +97,17 @@ positive      1.000   0.500  0.667        2"""
     assert repr(moods) == "<Report on reviews: accuracy 0.750, 4 texts>"
 
 
-def test_a_clear_difference_is_just_told():
+def test_a_clear_difference_has_no_note():
     report = make_report(
         MOODS, [0, 1], [0, 1], baseline=[1, 0], duplicates=0,
         difference=Difference("accuracy", 0.213, 0.152, 0.274, 2000),
     )  # fmt: skip
 
     assert "difference +0.213 (95% interval +0.15 to +0.27)\n" in str(report)
-    assert "No text of the test stands in the training examples." in str(report)
+    assert "No test text occurs in the training examples." in str(report)
 
 
-def test_wide_characters_stay_in_line():
+def test_wide_characters_are_aligned():
     lines = str(make_report(Labels(["好", "不好"]), [0, 1], [0, 1])).splitlines()
 
     assert lines[-2:] == [
@@ -115,7 +116,7 @@ def test_wide_characters_stay_in_line():
     ]
 
 
-def test_of_many_classes_the_weakest_are_shown():
+def test_of_many_classes_those_with_the_lowest_f1_are_shown():
     labels = Labels([f"class_{i}" for i in range(40)])
     targets = np.arange(30)
     text = str(make_report(labels, targets, np.where(targets == 7, 8, targets)))
@@ -127,7 +128,7 @@ def test_of_many_classes_the_weakest_are_shown():
     assert "class_35" not in shown
 
 
-def test_a_comparison_reads_as_a_table(comparison):
+def test_a_comparison_as_text(comparison):
     text = """\
 reviews: 1,234 texts
 
@@ -138,14 +139,14 @@ baseline tfidf     0.700  0.400            -  -0.200 (95% interval -0.24 to -0.1
     assert str(comparison) == text
 
 
-def test_notebooks_get_escaped_html(moods):
+def test_html_is_escaped(moods):
     report = make_report(Labels(["<b>", "c"]), [0, 1], [0, 1])
 
     assert "<td>&lt;b&gt;</td>" in report._repr_html_()
     assert "<th>fine-tuned</th><th>baseline tfidf</th>" in moods._repr_html_()
 
 
-def test_as_plain_values(moods):
+def test_to_dict(moods):
     values = json.loads(json.dumps(moods.to_dict(), allow_nan=False))
 
     assert values["metrics"]["accuracy"] == 0.75
@@ -158,7 +159,7 @@ def test_as_plain_values(moods):
     assert values["per_class"]["positive"]["support"] == 2
 
 
-def test_saving_writes_text_values_and_picture(moods, comparison, tmp_path):
+def test_saving_writes_text_json_and_figure(moods, comparison, tmp_path):
     for document in (moods, comparison):
         folder = document.save(tmp_path / "new" / "folder")
 
@@ -190,21 +191,21 @@ def shown_texts(figure):
     return {text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))}
 
 
-def test_the_picture_of_classes(moods):
+def test_figure_of_single_label_classification(moods):
     figure = moods.plot()
 
     assert {"negative", "positive", "0.750", "0.500", "+0.250"} <= shown_texts(figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_the_picture_of_several_labels():
+def test_figure_of_multi_label_classification():
     labels = Labels(["food", "price"], "multi_label_classification")
     report = make_report(labels, [[1, 0], [1, 1]], [[1, 0], [1, 0]])
 
     assert {"f1 of each label", "food", "price", "1.000", "0.000"} <= shown_texts(report.plot())
 
 
-def test_the_picture_of_a_comparison(comparison):
+def test_figure_of_a_comparison(comparison):
     figure = comparison.plot()
 
     assert {"head", "0.800", "-0.100", "-0.200"} <= shown_texts(figure)
@@ -219,7 +220,7 @@ def test_long_names_keep_both_ends():
     assert "transfer_n…ived_by_1" in shown_texts(report.plot())
 
 
-def test_the_picture_of_numbers():
+def test_figure_of_a_regression():
     report = make_report(Labels(["stars"]), [1.0, 2.0, 3.0], [1.5, 2.0, 2.5])
 
     axes = report.plot().axes[0]
@@ -228,10 +229,10 @@ def test_the_picture_of_numbers():
     assert axes.get_xlabel() == "truth"
 
 
-def test_names_without_a_font_become_numbers(monkeypatch):
+def test_names_without_a_font_are_replaced_by_numbers(monkeypatch):
     from finetune_tf.evaluation import figures
 
-    monkeypatch.setattr(figures, "_WIDE_FONTS", ())
+    monkeypatch.setattr(figures, "_CJK_FONTS", ())
     report = make_report(Labels(["好", "bad"]), [0, 1], [0, 1])
 
     figure = report.plot()
@@ -240,7 +241,7 @@ def test_names_without_a_font_become_numbers(monkeypatch):
     assert figure._repr_png_()
 
 
-def test_drawing_leaves_pyplot_alone(moods, tmp_path):
+def test_drawing_does_not_use_pyplot(moods, tmp_path):
     loaded = "matplotlib.pyplot" in sys.modules
 
     moods.save(tmp_path)

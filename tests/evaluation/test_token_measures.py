@@ -1,4 +1,4 @@
-"""Entities and tags, counted by hand and by seqeval."""
+"""Metrics of entities and tags, compared with manual calculation and seqeval."""
 
 import pytest
 
@@ -30,13 +30,13 @@ def test_chunks(tags, found):
     assert chunks(tags.split()) == found
 
 
-def test_only_whole_entities_count():
+def test_only_complete_entities_are_correct():
     truth = [["B-per", "I-per", "O", "B-loc"], ["O", "B-loc"]]
     said = [["B-per", "I-per", "O", "B-per"], ["B-loc", "I-loc"]]
 
     metrics = ENTITIES.measure(truth, said, None)
 
-    # One of three found is right, and one of three there is found; three of six words are right.
+    # One of three predicted and one of three gold entities is correct; three of six words are.
     assert metrics == pytest.approx(
         {"f1": 1 / 3, "precision": 1 / 3, "recall": 1 / 3, "accuracy": 3 / 6}
     )
@@ -48,7 +48,7 @@ def test_only_whole_entities_count():
     assert ENTITIES.statistics(truth, said).tolist() == [[1, 2, 2], [0, 1, 1]]
 
 
-def test_no_entities_at_all():
+def test_no_entities():
     metrics = ENTITIES.measure([["O", "O"]], [["O", "O"]], None)
 
     assert metrics == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": 1.0}
@@ -56,7 +56,7 @@ def test_no_entities_at_all():
 
 
 def random_tags(scheme: str, seed: int) -> tuple[list[list[str]], list[list[str]]]:
-    """Sentences of up to twelve tags in any order, valid or not, and a copy with mistakes."""
+    """Sentences of up to twelve random tags, valid or not, and a copy with errors."""
     names = {
         "BIO": ["O", "B-a", "I-a", "B-b", "I-b"],
         "IOB1": ["O", "I-a", "I-b", "B-a"],
@@ -81,8 +81,8 @@ def random_tags(scheme: str, seed: int) -> tuple[list[list[str]], list[list[str]
 
 
 # f1_score, precision_score, recall_score and accuracy_score of seqeval 1.2.2 on `random_tags`,
-# and the f1-score of "a" in its classification_report; it is no dependency, being old and
-# distributed as source only.
+# and the f1-score of "a" in its classification_report. seqeval is not a dependency, because it is
+# old and distributed as source only.
 SEQEVAL = {
     ("BIO", 1): (0.7279411765, 0.7443609023, 0.7122302158, 0.7877358491, 0.7205882353),
     ("BIO", 2): (0.7418397626, 0.7440476190, 0.7396449704, 0.7722007722, 0.7582417582),
@@ -96,7 +96,7 @@ SEQEVAL = {
 
 
 @pytest.mark.parametrize(("scheme", "seed"), SEQEVAL)
-def test_the_numbers_of_seqeval(scheme, seed):
+def test_the_metrics_equal_those_of_seqeval(scheme, seed):
     truth, said = random_tags(scheme, seed)
     f1, precision, recall, accuracy, of_first = SEQEVAL[scheme, seed]
 
@@ -106,12 +106,12 @@ def test_the_numbers_of_seqeval(scheme, seed):
     assert metrics == pytest.approx(expected, abs=1e-9)
     first = next(iter(ENTITIES.per_class(truth, said, None).values()))
     assert first["f1"] == pytest.approx(of_first, abs=1e-9)
-    # What the bootstrap draws from gives the same main metric.
+    # The statistics for the bootstrap yield the same main metric.
     means = ENTITIES.statistics(truth, said).mean(axis=0, keepdims=True)
     assert ENTITIES.metric(means) == pytest.approx(f1, abs=1e-9)
 
 
-def test_tags_that_stand_for_themselves():
+def test_tags_of_individual_words():
     truth = [["D", "N"], ["D", "A", "N", "N"]]
     said = [["D", "N"], ["D", "N", "N", "V"]]
 
@@ -123,8 +123,8 @@ def test_tags_that_stand_for_themselves():
     assert TAGS.metric(TAGS.statistics(truth, said).mean(axis=0, keepdims=True)) == 4 / 6
 
 
-def test_the_interval_is_over_sentences():
-    """Twenty sentences of one right entity each; the other model misses every second one."""
+def test_the_bootstrap_resamples_sentences():
+    """Twenty sentences with one correct entity each; the other model misses every second one."""
     truth = [["B-a", "O"]] * 20
     half = [["B-a", "O"], ["O", "O"]] * 10
 
@@ -149,7 +149,7 @@ def run(name, tokens, labels=LABELS):
     return ENTITIES.baselines[name](TRAIN, TRAIN.columns["tags"], test, labels, 0)
 
 
-def test_the_dictionary_looks_for_the_word_and_then_for_its_lower_case():
+def test_the_dictionary_baseline_falls_back_to_lower_case():
     assert next(iter(ENTITIES.baselines)) == "dictionary"
     assert run("dictionary", [["New", "york"], ["new"], ["paris", "PARIS", "Rome"]]) == [
         ["B-loc", "I-loc"],
@@ -158,11 +158,11 @@ def test_the_dictionary_looks_for_the_word_and_then_for_its_lower_case():
     ]
 
 
-def test_majority_is_the_tag_of_most_words():
+def test_majority_predicts_the_most_frequent_tag():
     assert run("majority", [["New", "York"], ["is"]]) == [["O", "O"], ["O"]]
 
 
-def test_unknown_words_have_the_most_frequent_tag_where_there_is_no_outside():
+def test_unknown_words_get_the_most_frequent_tag_without_an_outside_tag():
     train = from_arrays(tokens=[["a", "b", "c"]], tags=[["D", "N", "N"]])
 
     given = TAGS.baselines["dictionary"](

@@ -1,4 +1,4 @@
-"""Batches whose numbers a step alone sees: what is wrong is told before it changes the model."""
+"""Invalid values in batches of a dataset raise errors before they change the model."""
 
 import re
 
@@ -32,15 +32,13 @@ def test_floats_in_the_batches_of_a_dataset(model, name):
     inputs = {"input_ids": IDS, name: np.ones((ROWS, LENGTH), "float32")}
     batches = tf.data.Dataset.from_tensors((inputs, LABELS))
     for call in (model.fit, model.evaluate, model.predict):
-        with pytest.raises(ModelError, match=f"{name} are whole numbers.* found float32"):
+        with pytest.raises(ModelError, match=f"{name} must be integers.* found float32"):
             call(batches, verbose=0)
 
 
 def test_floats_as_class_numbers_in_a_dataset(model):
     batches = tf.data.Dataset.from_tensors((IDS, LABELS.astype("float32")))
-    with pytest.raises(
-        DataError, match="Class numbers are whole numbers, found floats in the batc"
-    ):
+    with pytest.raises(DataError, match="Class indices must be integers, found floats in the batc"):
         model.fit(batches, verbose=0)
 
 
@@ -51,7 +49,7 @@ def test_weights_of_batches(models, kind, wrong):
         ids, targets = rows_for(case)
         weights = np.array([1.0, wrong, 0.5, 1.0], "float32")
         for method in ("fit", "evaluate"):
-            with pytest.raises(DataError, match=f"finite numbers from 0 on, found {wrong:g}"):
+            with pytest.raises(DataError, match=f"finite numbers of at least 0, found {wrong:g}"):
                 getattr(models[case], method)(IN_A_STEP[kind](ids, targets, weights), verbose=0)
 
 
@@ -72,7 +70,7 @@ def test_right_batches_pass(case):
 @pytest.mark.parametrize("rows", [2, 3])
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_sizes_after_batches_of_other_sizes(rows, method):
-    """Steps traced for other sizes serve a batch whose sizes do not fit."""
+    """A step traced for other sizes runs on a batch whose sizes do not match."""
     model = small_task_model("one label")
     with messages.quiet():
         model.compile(keras.optimizers.SGD(0.0))
@@ -86,10 +84,10 @@ def test_sizes_after_batches_of_other_sizes(rows, method):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 def test_odd_batches_of_any_size(model):
-    """Masks of yes and no, and texts for targets, where no size is known before the step."""
+    """Boolean masks, and texts as targets, with sizes that are unknown before the step."""
     mask = np.ones(IDS.shape, bool)
     model.evaluate(of_any_size({"input_ids": IDS, "attention_mask": mask}, LABELS), verbose=0)
-    with pytest.raises(DataError, match="Targets are numbers, found texts in the batches"):
+    with pytest.raises(DataError, match="Targets must be numbers, found texts in the batches"):
         model.evaluate(of_any_size(IDS, np.array(["a", "b", "c", "d"])), verbose=0)
 
 

@@ -1,4 +1,4 @@
-"""Models of several chains: encoder and decoder, two towers, pictures."""
+"""Models with several chains: encoder-decoders, two towers, vision models."""
 
 import re
 
@@ -82,7 +82,7 @@ def test_what_is_carried_across_the_cuts_of_a_decoder(t5):
         p for p in pieces(t5) if [n.operation.name for n in p.nodes] == ["decoder_block_1"]
     )
     assert [tensor.shape for tensor in block.inputs] == [
-        (None, None, 8),  # what the block below gives
+        (None, None, 8),  # the output of the block below
         (None, None, 8),  # the encoder's output
         (1, None, None),  # the positions that the decoder's blocks share
     ]
@@ -98,7 +98,7 @@ def test_two_towers(nested):
 
 
 def test_what_declares_nothing_is_not_cut_into_terms():
-    """Nobody can tell two towers from two terms of a sum."""
+    """Two towers cannot be distinguished from two terms of a sum."""
     inputs = keras.Input((4,))
     left = keras.layers.Dense(3, name="left_a")(keras.layers.Dense(3, name="left")(inputs))
     right = keras.layers.Dense(3, name="right_a")(keras.layers.Dense(3, name="right")(inputs))
@@ -136,7 +136,8 @@ def test_selectors_of_chains_say_what_there_is(t5):
     with pytest.raises(ModelError, match=re.escape(message)):
         select.chain("text")(t5)
     message = (
-        "The selector bottom(3, chain='encoder') goes beyond the 2 blocks of the chain 'encoder'"
+        "The selector bottom(3, chain='encoder') selects blocks beyond the 2 blocks of the chain "
+        "'encoder'."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
         select.bottom(3, chain="encoder")(t5)

@@ -1,4 +1,4 @@
-"""`keras.models.clone_model` copies layers, and nothing of what a model of ours knows."""
+"""`keras.models.clone_model` copies layers, but not the metadata of a model."""
 
 import re
 
@@ -11,7 +11,7 @@ from helpers_tasks import small_task_model
 import finetune_tf as ft
 from finetune_tf.errors import ModelError
 
-MESSAGE = "keras.models.clone_model copies the layers alone, so labels, config, task and what "
+MESSAGE = "keras.models.clone_model copies only the layers, so labels, config, task and frozen "
 
 
 def test_say_what_they_lack():

@@ -1,4 +1,4 @@
-"""What tokenizers give goes into fit, evaluate and predict as it is."""
+"""fit, evaluate and predict accept the output of tokenizers unchanged."""
 
 import json
 import pickle
@@ -64,7 +64,7 @@ def test_the_tokenizer_gives_tensors_and_decodes_them(model):
 
 def test_a_row_of_targets_for_each_class_number(model):
     encoding = model.tokenizer(TEXTS, padding=True)
-    message = r"takes class numbers, one a text, found rows of 2 numbers. Write labels.argmax"
+    message = r"expects class indices, one per text, found rows of 2 numbers. Write labels.argmax"
     with pytest.raises(DataError, match=message):
         model.fit(encoding, np.eye(2)[LABELS], verbose=0)
 
@@ -81,10 +81,10 @@ def test_first_and_last_tokens_of_answers(tiny_bert):
 
 
 def test_inputs_without_labels(model):
-    with pytest.raises(DataError, match=r"no labels to learn from.*found the inputs input_ids, "):
+    with pytest.raises(DataError, match=r"no labels to train on.*found the inputs input_ids, "):
         model.fit(model.tokenizer(TEXTS, padding=True), verbose=0)
     # Two texts of two tokens: the ids must not be taken for labels.
-    with pytest.raises(DataError, match="no labels to learn from.*found token ids alone"):
+    with pytest.raises(DataError, match="no labels to train on.*found only token ids"):
         model.fit(np.full((2, 2), 1, "int32"), verbose=0)
 
 

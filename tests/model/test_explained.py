@@ -1,4 +1,4 @@
-"""`evaluate`, `predict` and the calls on one batch say what is wrong, as `fit` does."""
+"""`evaluate`, `predict` and the methods on one batch raise the same clear errors as `fit`."""
 
 import re
 
@@ -30,7 +30,7 @@ def model():
     "texts", [["good film"], "good film", ("good", "bad"), np.array(["good film"])]
 )
 def test_texts_where_ids_are_meant(model, method, texts):
-    start = f"{method} takes batches of token ids, found texts. Encode them: "
+    start = f"{method} expects batches of token ids, found texts. Encode them: "
     with pytest.raises(DataTypeError, match=re.escape(start)) as caught:
         getattr(model, method)(texts)
     advice = {
@@ -46,9 +46,9 @@ def test_texts_where_ids_are_meant(model, method, texts):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_texts_by_name_and_nothing_at_all(model, method):
-    with pytest.raises(DataTypeError, match=f"{method} takes batches of token ids, found texts"):
+    with pytest.raises(DataTypeError, match=f"{method} expects batches of token ids, found texts"):
         getattr(model, method)({"text": ["good film"]})
-    with pytest.raises(DataTypeError, match=f"{method} takes batches of token ids, found None"):
+    with pytest.raises(DataTypeError, match=f"{method} expects batches of token ids, found None"):
         getattr(model, method)(None)
 
 
@@ -56,12 +56,14 @@ def test_texts_by_name_and_nothing_at_all(model, method):
 def test_no_rows(model, method):
     targets = () if method.startswith("predict") else (ANSWERS[:0],)
     for nothing in ([], {}, TOKENS[:0], {"input_ids": TOKENS[:0]}):
-        with pytest.raises((DataError, DataTypeError), match=f"{method} takes batches of token id"):
+        with pytest.raises(
+            (DataError, DataTypeError), match=f"{method} expects batches of token id"
+        ):
             getattr(model, method)(nothing, *targets)
 
 
 def test_no_rows_to_validate(model):
-    with pytest.raises(DataError, match="token ids, found an array without rows"):
+    with pytest.raises(DataError, match="token ids, found an empty array"):
         model.fit(TOKENS, ANSWERS, validation_data=(TOKENS[:0], ANSWERS[:0]), verbose=0)
 
 
@@ -73,14 +75,16 @@ def test_rows_that_do_not_fit_together(model, method):
     with pytest.raises(DataError, match="Rows of a batch have one length, found lists of several"):
         run([[5, 6], [7]], [0, 1], verbose=0)
     names = np.array(["no", "yes"] * 4)
-    with pytest.raises(DataError, match="Targets are numbers, found texts in the batches"):
+    with pytest.raises(DataError, match="Targets must be numbers, found texts in the batches"):
         run(tf.data.Dataset.from_tensors((TOKENS, names)), verbose=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_examples_where_batches_are_meant(model, method):
     examples = ft.data.from_arrays(["good", "bad"], ["yes", "no"])
-    with pytest.raises(DataTypeError, match=f"^{method} takes batches, found <Examples arrays: 2"):
+    with pytest.raises(
+        DataTypeError, match=f"^{method} expects batches, found <Examples arrays: 2"
+    ):
         getattr(model, method)(examples)
 
 
@@ -88,14 +92,14 @@ def test_examples_where_batches_are_meant(model, method):
 def test_a_label_outside_of_the_outputs(model, method):
     labels = ANSWERS.copy()
     labels[2] = 7
-    message = "A label is 7, but the model has 2 outputs, for the class numbers from 0 to 1."
+    message = "A label is 7, but the model has 2 outputs, for the class numbers 0 to 1."
     with pytest.raises(DataError, match=re.escape(message)):
         getattr(model, method)(TOKENS, labels, **QUIET.get(method, {}))
 
 
 @pytest.mark.parametrize("method", WITH_LABELS)
 def test_no_labels(model, method):
-    with pytest.raises(DataError, match="There are no labels to learn from"):
+    with pytest.raises(DataError, match="There are no labels to train on"):
         getattr(model, method)(TOKENS, **QUIET.get(method, {}))
 
 

@@ -1,4 +1,4 @@
-"""What a model may be called with, and how each road to it refuses the rest."""
+"""Valid inputs of a model, and errors for invalid inputs in all methods."""
 
 import re
 
@@ -20,11 +20,11 @@ def bert(tiny_bert):
 
 @pytest.fixture(scope="module")
 def encoded(bert):
-    """Two texts of the same length, as the tokenizer gives them."""
+    """Two texts of the same length, encoded by the tokenizer."""
     return dict(bert.tokenizer(["the film was good", "a dull long story"], return_tensors="np"))
 
 
-ROADS = {
+METHODS = {
     "call": lambda model, inputs: model(inputs),
     "predict": lambda model, inputs: model.predict(inputs, verbose=0),
     "fit": lambda model, inputs: model.fit(inputs, np.zeros(2), verbose=0),
@@ -70,10 +70,10 @@ class TestLeftOut:
         np.testing.assert_array_equal(bert(tensors), expected)
         np.testing.assert_array_equal(bert(tensors | {"attention_mask": None}), expected)
 
-    @pytest.mark.parametrize("road", ["predict", "stateless"])
-    def test_on_other_roads(self, bert, encoded, road):
-        result = ROADS[road](bert, {"input_ids": encoded["input_ids"]})
-        logits = result[0] if road == "stateless" else result
+    @pytest.mark.parametrize("method", ["predict", "stateless"])
+    def test_other_methods(self, bert, encoded, method):
+        result = METHODS[method](bert, {"input_ids": encoded["input_ids"]})
+        logits = result[0] if method == "stateless" else result
         np.testing.assert_allclose(logits, bert(encoded), atol=1e-6)
 
     def test_order_of_a_dict_does_not_matter(self, bert, encoded):
@@ -97,37 +97,40 @@ def test_what_tokenizers_add_is_dropped(bert, encoded):
 
 
 class TestRefused:
-    @pytest.mark.parametrize("road", ROADS)
-    def test_an_unknown_input_is_named(self, road):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_an_unknown_input_is_named(self, method):
         inputs = {"input_ids": np.zeros((2, 4), "int32"), "input_mask": np.ones((2, 4), "int32")}
         message = (
-            "The model takes the inputs input_ids, token_type_ids, attention_mask (only input_ids "
-            "is needed), found input_ids, input_mask; unknown: input_mask."
+            "The model expects the inputs input_ids, token_type_ids, attention_mask (only "
+            "input_ids is required), found input_ids, input_mask; unknown: input_mask."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), inputs)
+            METHODS[method](small_model(), inputs)
 
-    @pytest.mark.parametrize("road", ROADS)
-    def test_without_input_ids(self, road):
-        message = "(only input_ids is needed), found attention_mask."
+    @pytest.mark.parametrize("method", METHODS)
+    def test_without_input_ids(self, method):
+        message = "(only input_ids is required), found attention_mask."
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), {"attention_mask": np.ones((2, 4), "int32")})
+            METHODS[method](small_model(), {"attention_mask": np.ones((2, 4), "int32")})
 
     def test_nothing(self, bert):
-        with pytest.raises(ModelError, match=re.escape("(only input_ids is needed), found none.")):
+        with pytest.raises(ModelError, match=re.escape("(only input_ids is required), found none")):
             bert({})
 
     @pytest.mark.parametrize("inputs", [["a good film"], [[1, 2, 3]], ("a", "b")])
     def test_a_list_is_told_about_predict(self, bert, inputs):
         message = (
-            "The model takes input_ids (batch, length) or a dict of inputs, found a "
+            "The model expects input_ids (batch, length) or a dict of inputs, found a "
             f"{type(inputs).__name__}. For plain texts use ft.predict(model, texts)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             bert(inputs)
 
     def test_a_list_of_arrays_is_told_about_names(self, bert, encoded):
-        message = "takes its inputs by name, found a list of tensors. Write model({'input_ids': ids"
+        message = (
+            "The model expects its inputs by name, found a list of tensors. Write "
+            "model({'input_ids': ids"
+        )
         with pytest.raises(ModelError, match=re.escape(message)):
             bert([encoded["input_ids"], encoded["attention_mask"]])
 
@@ -139,8 +142,8 @@ class TestRefused:
     def test_examples_are_told_about_batches(self, bert):
         texts = ft.data.from_arrays(["good", "bad"], ["yes", "no"], name="films")
         message = (
-            "fit takes batches, found <Examples films: 2 rows of text, label; labels no 1, yes 1>. "
-            "Encode the texts: train.batches(model, batch_size=32, shuffle=True)."
+            "fit expects batches, found <Examples films: 2 rows of text, label; labels no 1, yes "
+            "1>. Encode the texts: train.batches(model, batch_size=32, shuffle=True)."
         )
         with pytest.raises(DataTypeError, match=re.escape(message)):
             bert.fit(texts)
@@ -156,26 +159,26 @@ class TestRefused:
     @pytest.mark.parametrize("label", [2, -1])
     def test_a_label_beyond_the_outputs(self, label):
         message = (
-            f"A label is {label}, but the model has 2 outputs, for the class numbers from 0 to 1. "
+            f"A label is {label}, but the model has 2 outputs, for the class numbers 0 to 1. "
             "Correct the data, or load the model with as many labels as the data have: "
             "ft.load(…, labels=train.labels)."
         )
         arrays = np.zeros((2, 4), "int32"), np.array([0, label])
         with pytest.raises(DataError, match=re.escape(message)):
             small_model().fit(*arrays, verbose=0)
-        batches = tf.data.Dataset.from_tensors(arrays)  # whose numbers only a step sees
+        batches = tf.data.Dataset.from_tensors(arrays)  # whose values are known in the step only
         with pytest.raises(DataError, match=re.escape(message)) as raised:
             small_model().fit(batches, verbose=0)
-        assert raised.value.__suppress_context__  # Keras's own has a hundred lines
+        assert raised.value.__suppress_context__  # Keras's own error has a hundred lines
 
-    @pytest.mark.parametrize("road", ROADS)
-    def test_more_tokens_than_positions(self, road):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_more_tokens_than_positions(self, method):
         message = (
-            "The texts have 33 tokens, but the model has positions for 32. Cut them: "
-            "Examples.batches(model) does, and so does tokenizer(…, truncation=True)."
+            "The texts have 33 tokens, but the model has positions for 32. Truncate them: use "
+            "Examples.batches(model) or tokenizer(…, truncation=True)."
         )
         with pytest.raises(ModelError, match=re.escape(message)):
-            ROADS[road](small_model(), np.zeros((2, 33), "int32"))
+            METHODS[method](small_model(), np.zeros((2, 33), "int32"))
 
     def test_as_many_tokens_as_positions_are_fine(self, bert):
         assert bert(np.zeros((1, 32), "int32")).shape == (1, 2)
@@ -202,7 +205,7 @@ class TestInsideAnotherModel:
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
     def test_cut_in_two_at_a_stage(self, bert, encoded):
-        """Feature extraction: the model up to a block is a model too."""
+        """Feature extraction: the layers up to a block form a model."""
         trunk = keras.Model(bert.inputs, bert.get_layer("block_0").output)
         inputs = {name: encoded[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
         assert trunk.predict(inputs, verbose=0).shape == (2, encoded["input_ids"].shape[1], 24)

@@ -1,4 +1,4 @@
-"""Random models learn small tasks, from texts to predictions and through a saved folder."""
+"""Random models learn small tasks, from texts to predictions and through a saved checkpoint."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from helpers_models import CHINESE, ENGLISH, write_checkpoint
 
 import finetune_tf as ft
 
-# A random model has nothing pretrained that a high rate could ruin.
+# A random model has no pretrained weights that a high rate could destroy.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 
 
@@ -22,7 +22,7 @@ def sentences(rows, words, seed, length=5):
 
 
 def data(words, label, rows=192, seed=0, separator=" ", **kwargs):
-    """Random sentences, each with what `label` says of its words."""
+    """Random sentences with the labels that `label` assigns to their words."""
     texts = sentences(rows, words, seed)
     return ft.data.from_arrays(
         [separator.join(text) for text in texts], [label(text) for text in texts], **kwargs
@@ -86,7 +86,7 @@ def test_a_number(one_block):
 
 
 def test_chinese_the_whole_road(tiny_chinese_bert, tmp_path):
-    """From sentences to a report, a saved folder and its predictions."""
+    """From sentences to a report, a saved checkpoint and its predictions."""
     vocabulary = [*"这部电影很的我", "好", "坏"]
     assert set(vocabulary) <= set(CHINESE)
 

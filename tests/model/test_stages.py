@@ -1,4 +1,4 @@
-"""Where a model is cut, and what the pieces are called."""
+"""The stages of a model and their names."""
 
 from pathlib import Path
 
@@ -178,11 +178,11 @@ def test_tokens_are_looked_up_in_the_embeddings():
 
 
 class TokenAndPositionEmbedding(layers.Embedding):
-    """Named as in KerasHub."""
+    """Has the name of a KerasHub class."""
 
 
 def encoder(**options):
-    """A model of tokens that is put together as KerasHub does it."""
+    """A model of tokens that is built as in KerasHub."""
     ids = keras.Input((5,), dtype="int32")
     hidden = TokenAndPositionEmbedding(9, 4, name="tokens")(ids)
     hidden = layers.LayerNormalization(name="norm_below")(hidden)

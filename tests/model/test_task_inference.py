@@ -1,4 +1,4 @@
-"""Which task `load` takes: the one asked for, else the one that the checkpoint was trained for."""
+"""The task of `load`: the requested one, or else that of the checkpoint."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
-    """A folder and the outputs of a model of each kind, whose head is not as it was drawn."""
+    """A folder and the outputs of a model of each kind, whose head is not as initialized."""
     folder = tmp_path_factory.mktemp("trained")
     kinds = {}
     with ft.messages.quiet():
@@ -53,7 +53,7 @@ def trained(base, tmp_path_factory):
 
 
 def changed(source, folder, **config):
-    """A copy with other keys in its config.json; None takes one out."""
+    """Returns a copy with other keys in its config.json; None removes a key."""
     shutil.copytree(source, folder)
     content = json.loads((folder / "config.json").read_text()) | config
     content = {key: value for key, value in content.items() if value is not None}
@@ -128,7 +128,7 @@ def test_a_head_of_another_task_is_left_out_and_named(trained, kind, asked, caps
 
     assert model.task.name == asked
     fresh = set(ft.load(base, asked).info.initial_weights)
-    assert fresh <= set(model.info.initial_weights)  # nothing of the head was filled
+    assert fresh <= set(model.info.initial_weights)  # no variable of the head was filled
     assert (
         f"; its trained head for {KINDS[kind][0]} is left out, because that is another task."
     ) in capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_a_class_of_no_supported_task_is_refused(trained, tmp_path, name):
 
 
 def test_tensors_of_two_tasks_are_refused(tmp_path):
-    """ModernBERT's classifiers of texts and of words have the same tensors."""
+    """ModernBERT's text and token classifiers have the same tensors."""
     source = TESTS / "references" / "modernbert" / "text-classification"
     folder = changed(source, tmp_path / "unnamed", architectures=None)
     with pytest.raises(CheckpointError, match="names no class of model. Say which: task='…'"):

@@ -106,8 +106,8 @@ class TestWrongLabels:
     def test_an_unknown_name(self):
         message = (
             "Row 1 of films.csv has the label 'so-so', which is none of the model's 2 labels: "
-            "bad, good. Nothing can be learned or measured about a class that the training data "
-            "lack ('so-so'): add examples of it there and name it among labels=[…], or leave such "
+            "bad, good. A class without training examples can be neither learned nor measured "
+            "('so-so'): add training examples of it and include it in labels=[…], or leave such "
             "rows out."
         )
         with pytest.raises(DataError, match=re.escape(message)):

@@ -1,4 +1,4 @@
-"""Models whose head nobody has trained say so, until somebody has, however it was done."""
+"""Models report an untrained head until it is trained, no matter how."""
 
 import json
 
@@ -12,7 +12,7 @@ import finetune_tf as ft
 from finetune_tf.training.untrained import untrained_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
-NOBODY = "Nobody has trained the head of this model (classifier): its weights are the random ones"
+UNTRAINED = "The head of this model (classifier) is not trained: its weights are the random initial"
 TEXTS = ["a good film", "a bad film"]
 INPUTS = {"input_ids": np.array([[2, 5, 9, 3], [2, 7, 8, 3]])}
 
@@ -44,12 +44,12 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_it_is_said_before_training_and_not_after(model, examples, verb, tmp_path, capsys):
     VERBS[verb](model, examples, tmp_path / "before")
-    assert capsys.readouterr().out.count(NOBODY) == 1
+    assert capsys.readouterr().out.count(UNTRAINED) == 1
 
     model.fit(examples.batches(model, 8), verbose=0)
-    assert NOBODY not in capsys.readouterr().out
+    assert UNTRAINED not in capsys.readouterr().out
     VERBS[verb](model, examples, tmp_path / "after")
-    assert NOBODY not in capsys.readouterr().out
+    assert UNTRAINED not in capsys.readouterr().out
 
 
 def by_keras_loop(model, tmp_path):
@@ -92,7 +92,7 @@ def test_any_way_of_training_counts(model, train, tmp_path):
     assert untrained_layers(model) == ["classifier"]
     train(model, tmp_path)
     assert untrained_layers(model) == []
-    assert model.info.initial_weights == {}  # nothing is compared from here on
+    assert model.info.initial_weights == {}  # no more comparisons from here on
 
 
 def test_the_frozen_head_of_a_feature_model_counts_with_the_whole(model, examples):
@@ -152,7 +152,7 @@ def test_a_model_from_a_config_remembers_it(tmp_path):
 def test_a_pooler_that_is_new_is_named_with_the_classifier(base, tmp_path):
     words = ft.load(base, "fill-mask")
     words.set_weights([weight + 0.01 for weight in words.get_weights()])
-    folder = words.save_pretrained(tmp_path / "words")  # holds no pooler
+    folder = words.save_pretrained(tmp_path / "words")  # contains no pooler
     assert untrained_layers(ft.load(folder, labels=2)) == ["pooler", "classifier"]
 
 
@@ -182,7 +182,7 @@ def test_a_model_from_a_config_has_an_untrained_head():
 def test_a_rival_in_a_comparison_is_told_as_well(base, model, examples, capsys):
     by_keras_loop(model, None)
     ft.evaluate(model, examples, baseline=ft.load(base, labels=["good", "bad"]))
-    assert capsys.readouterr().out.count(NOBODY) == 1
+    assert capsys.readouterr().out.count(UNTRAINED) == 1
 
 
 def test_a_plain_keras_model_says_nothing():

@@ -1,4 +1,4 @@
-"""Numbers that a model would read as others: refused at every door, or left as they are."""
+"""Invalid values of inputs and targets are rejected by all methods; valid ones are unchanged."""
 
 import re
 
@@ -28,8 +28,8 @@ def model(models):
     return models["one label"]
 
 
-#: Where numbers are known, and looked at.
-DOORS = {
+#: Calls in which the values are known and checked.
+METHODS = {
     "call": lambda model, x: model(x),
     "call with tensors": lambda model, x: model({n: tf.constant(v) for n, v in x.items()}),
     "predict": lambda model, x: model.predict(x, verbose=0),
@@ -44,31 +44,37 @@ DOORS = {
 }
 
 
-DOORS |= {
+METHODS |= {
     f"{method} of a {kind}": lambda model, x, method=method, made=made: getattr(model, method)(
         made(x, LABELS), verbose=0
     )
     for method in ("fit", "evaluate", "predict")
     for kind, made in IN_A_STEP.items()
 }
-DOORS["validation with a dataset"] = lambda model, x: model.fit(
+METHODS["validation with a dataset"] = lambda model, x: model.fit(
     IDS, LABELS, validation_data=dataset(x, LABELS), verbose=0
 )
 
 
 WRONG = {
     "beyond int32": ({"input_ids": changed(2**32 + 5)}, f"from 0 to {VOCABULARY - 1}, found 42949"),
-    "beyond the word table": (
+    "beyond the embedding table": (
         {"input_ids": changed(VOCABULARY)},
         f"found {VOCABULARY}. Encode the",
     ),
-    "below 0": ({"input_ids": changed(-1)}, "which are from 0 to 21, found -1. Encode the texts"),
-    "floats": ({"input_ids": changed(1.5, "float32")}, "whole numbers, the rows of the word table"),
-    "whole floats": ({"input_ids": changed(1.0, "float64")}, "a fraction would be cut off unseen"),
-    "yes and no": ({"input_ids": changed(1, "bool")}, "are whole numbers"),
+    "below 0": ({"input_ids": changed(-1)}, "table, from 0 to 21, found -1. Encode the texts"),
+    "floats": (
+        {"input_ids": changed(1.5, "float32")},
+        "must be integers, rows of the token embedding table",
+    ),
+    "whole floats": (
+        {"input_ids": changed(1.0, "float64")},
+        "Fractions would be truncated silently",
+    ),
+    "booleans": ({"input_ids": changed(1, "bool")}, "must be integers"),
     "mask of 2": (
         {"input_ids": IDS, "attention_mask": changed(2)},
-        "attention_mask are 1 for a token and 0 for padding, found 2. Write (mask != 0)",
+        "attention_mask must be 1 for a token and 0 for padding, found 2. Write (mask != 0)",
     ),
     "mask of -1": ({"input_ids": IDS, "attention_mask": changed(-1)}, "padding, found -1."),
     "mask of shares": ({"input_ids": IDS, "attention_mask": changed(0.5, "float32")}, "float32"),
@@ -76,17 +82,17 @@ WRONG = {
     "token types below 0": ({"input_ids": IDS, "token_type_ids": changed(-1)}, "found -1."),
     "token types as floats": (
         {"input_ids": IDS, "token_type_ids": changed(0.5, "float32")},
-        "token_type_ids are whole numbers",
+        "token_type_ids must be integers",
     ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("door", with_slow(DOORS))
-def test_inputs(model, door, wrong):
+@pytest.mark.parametrize("method", with_slow(METHODS))
+def test_inputs(model, method, wrong):
     inputs, message = WRONG[wrong]
     with pytest.raises(ModelError, match=re.escape(message)):
-        DOORS[door](model, inputs)
+        METHODS[method](model, inputs)
 
 
 def test_what_stays_as_it_is(model):
@@ -101,14 +107,14 @@ def test_what_stays_as_it_is(model):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (np.ones(4, "int32"), "input_ids has the shape (4,), but inputs are (batch, length)"),
+        (np.ones(4, "int32"), "input_ids has the shape (4,), but inputs must be (batch, leng"),
         (
             {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH + 1), "int32")},
-            f"attention_mask has the shape ({ROWS}, {LENGTH + 1}), but inputs are",
+            f"attention_mask has the shape ({ROWS}, {LENGTH + 1}), but inputs must be",
         ),
         (
             {"input_ids": IDS, "attention_mask": np.ones((ROWS, LENGTH, LENGTH), "int32")},
-            "but inputs are (batch, length), all of one length",
+            "but inputs must be (batch, length) with the same length",
         ),
     ],
 )
@@ -122,7 +128,7 @@ def test_an_input_of_a_model_that_is_no_integer(model):
         model(keras.Input((None,)))
 
 
-TARGET_DOORS = {
+TARGET_METHODS = {
     "fit": lambda model, x, y: model.fit(x, y, verbose=0),
     "validation": lambda model, x, y: model.fit(
         x, np.zeros_like(y), validation_data=(x, y), verbose=0
@@ -133,7 +139,7 @@ TARGET_DOORS = {
     "among the inputs": lambda model, x, y: model.fit({"input_ids": x, "labels": y}, verbose=0),
     "tensors": lambda model, x, y: model.evaluate(x, tf.constant(y), verbose=0),
 }
-TARGET_DOORS |= {
+TARGET_METHODS |= {
     f"{method} of a {kind}": lambda model, x, y, method=method, made=made: getattr(model, method)(
         made(x, y), verbose=0
     )
@@ -158,26 +164,30 @@ WRONG_TARGETS = {
     "shares": (
         "several labels",
         np.full((ROWS, 3), 1.5),
-        "Targets are 0 and 1, one for each label",
+        "Targets must be numbers between 0 and 1, one for each label",
     ),
-    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. No target counts for"),
-    "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets are finite numbers, fo"),
-    "numbers": ("number", np.array([1.0, np.inf, 2.0, 3.0]), "Targets are finite numbers, found i"),
+    "ignored": ("several labels", np.full((ROWS, 3), -100.0), "found -100. This loss does not i"),
+    "labels' nan": ("several labels", np.full((ROWS, 3), np.nan), "Targets must be finite numbers"),
+    "numbers": (
+        "number",
+        np.array([1.0, np.inf, 2.0, 3.0]),
+        "Targets must be finite numbers, found inf",
+    ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG_TARGETS)
-@pytest.mark.parametrize("door", with_slow(TARGET_DOORS))
-def test_targets(models, door, wrong):
+@pytest.mark.parametrize("method", with_slow(TARGET_METHODS))
+def test_targets(models, method, wrong):
     case, targets, message = WRONG_TARGETS[wrong]
-    if " of a " in door and case in ("one label", "tokens") and targets.dtype.kind == "f":
-        message = "Class numbers are whole numbers, found floats in the batches."
+    if " of a " in method and case in ("one label", "tokens") and targets.dtype.kind == "f":
+        message = "Class indices must be integers, found floats in the batches."
     with pytest.raises(DataError, match=re.escape(message)):
-        TARGET_DOORS[door](models[case], IDS, targets)
+        TARGET_METHODS[method](models[case], IDS, targets)
 
 
 def test_whole_floats_are_class_numbers(models):
-    """A column of a table with a gap in it is one of floats."""
+    """A column of a table with a missing value has the dtype float."""
     for case in ("one label", "tokens", "words", "answers"):
         ids, targets = rows_for(case)
         expected = models[case].evaluate(ids, targets, verbose=0, return_dict=True)["loss"]
@@ -187,17 +197,21 @@ def test_whole_floats_are_class_numbers(models):
 
 
 class TestTokenized:
-    """Columns that somebody tokenized are looked at before they become batches."""
+    """Tokenized columns are checked before they are batched."""
 
     def test_labels(self, models):
         rows = {"input_ids": list(IDS)}
         for case, wrong, message in (
-            ("one label", [0, 1.5, 2, 1], "A label is 1.5, but class numbers are whole."),
+            ("one label", [0, 1.5, 2, 1], "A label is 1.5, but class numbers must be integers."),
             ("one label", [0, 3, 2, 1], "A label is 3, but the model has 3 outputs"),
             ("tokens", [[0, 1, 2, 3]] * ROWS, "A label is 3, but the model has 3 outputs"),
-            ("tokens", [[0.5, 1, 2, 2]] * ROWS, "A label is 0.5, but class numbers are whole."),
-            ("number", [0.5, np.nan, 1.0, 2.0], "Targets are finite numbers, found nan."),
-            ("several labels", [[0, 1, 2]] * ROWS, "Targets are 0 and 1, one for each label"),
+            (
+                "tokens",
+                [[0.5, 1, 2, 2]] * ROWS,
+                "A label is 0.5, but class numbers must be integers.",
+            ),
+            ("number", [0.5, np.nan, 1.0, 2.0], "Targets must be finite numbers, found nan."),
+            ("several labels", [[0, 1, 2]] * ROWS, "must be numbers between 0 and 1, one for each"),
         ):
             with pytest.raises(DataError, match=re.escape(message)):
                 tokenized_batches({**rows, "labels": wrong}, models[case], 2)
@@ -223,7 +237,7 @@ def test_the_old_classes(tiny_bert):
 
 
 def test_a_mask_of_other_numbers_in_a_traced_call_means_tokens(model):
-    """Nobody sees them there; -1 and 2 once hid all tokens, or made them count twice."""
+    """Values are unknown in a traced step; -1 and 2 used to hide tokens or count them twice."""
     mask = np.array([[1, 1, 1, 0]] * ROWS, "int32")
     expected = model({"input_ids": IDS, "attention_mask": mask})
     call = tf.function(lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}))

@@ -1,4 +1,4 @@
-"""Rows for words that were added to the tokenizer, and models without a checkpoint."""
+"""Embeddings of tokens that were added to the tokenizer, and models without a checkpoint."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_what_was_traced_before_is_forgotten(tiny_bert):
     size = model.config["vocab_size"]
     model.tokenizer.add_tokens(["unheard"])
     model.resize_token_embeddings(size + 1)
-    assert traces_of(outer) == traces_of(model) == {}  # they have the same layers
+    assert traces_of(outer) == traces_of(model) == {}  # they share their layers
     assert [p.score for p in ft.predict(model, texts)] == pytest.approx(before)
     table = model.get_layer("embeddings").word.embeddings
     table.assign(table * 2.0)
@@ -86,7 +86,7 @@ def test_a_tokenizer_where_there_was_none(tiny_bert):
 def test_sizes_that_are_none(tiny_bert, size):
     with quiet():
         model = ft.load(tiny_bert)
-    with pytest.raises(ModelError, match=f"size is a whole number from 1 on, found {size!r}"):
+    with pytest.raises(ModelError, match=f"size must be an integer >= 1, found {size!r}"):
         model.resize_token_embeddings(size)
 
 

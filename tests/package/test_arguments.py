@@ -1,4 +1,4 @@
-"""Numbers among the arguments of the public surface: each has a rule, and each rule is applied."""
+"""Numeric arguments of public functions: each one has a range, and each range is checked."""
 
 import functools
 import inspect
@@ -21,12 +21,12 @@ from finetune_tf.training import AdamW, callbacks
 MODULES = (ft, data, presets, select, callbacks, training, evaluation, compat)
 WRONG = [-1, 0, 1.5, math.nan, math.inf, -math.inf, "3", True, None, [1], np.float32("nan")]
 
-# What the walk meets and no user calls: results that the library makes, and hooks.
+# Classes and methods that users do not call: results of the library, and hooks.
 RESULTS = {"Candidate", "Comparison", "Entity", "FinetuneResult", "Prediction", "Report"}
 HOOKS = {"bind"}  # called by BindSchedule
-# Old names that pass a number on to what checks it.
+# Functions of transformers 4 that pass a number to the function that checks it.
 PASSED_ON = {"AdamWeightDecay": "AdamW", "TFPreTrainedModel.resize_token_embeddings": None}
-# `labels` may be many things besides a number, of which Labels.of decides; `index` is Keras's.
+# `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`.
 OTHERS = {"labels", "index", "sheet"}
 
 
@@ -39,7 +39,7 @@ def is_number(parameter):
 
 
 def functions_of(thing):
-    """A function, or a class's constructor and public methods, with the class."""
+    """Yields (class, function) for a function, or for a class's constructor and public methods."""
     if inspect.isclass(thing):
         for name, member in vars(thing).items():
             if name == "__init__" or not name.startswith(("_", "on_")):
@@ -49,7 +49,7 @@ def functions_of(thing):
 
 
 def public_numbers():
-    """(where, class, function, parameter) for each number of the public surface."""
+    """Returns (class, function, parameter) of each numeric public argument by its location."""
     seen = {}
     for module in MODULES:
         for name in getattr(module, "__all__", None) or dir(module):
@@ -76,14 +76,14 @@ NUMBERS = public_numbers()
 
 
 def rule_of(owner, function, parameter):
-    """The rule of a parameter, or of its namesake in this class."""
+    """Returns the rule of a parameter in its class, or else the general rule."""
     name = (owner or function).__name__
     own = f"{PASSED_ON.get(name, name)}.{parameter.name}"
     return RULES.get(own) or RULES.get(parameter.name)
 
 
-def test_the_walk_finds_the_places():
-    """The places that are checked; a new one needs a row in RULES and a call of check."""
+def test_the_search_finds_the_arguments():
+    """A new argument needs a row in RULES and a call of `check`."""
     found = {where.removeprefix("finetune_tf.") for where in NUMBERS}
     assert len(found) > 60
     for place in (
@@ -101,7 +101,7 @@ def test_the_walk_finds_the_places():
 
 
 @pytest.mark.parametrize("where", NUMBERS)
-def test_a_number_that_makes_no_sense_is_refused(where):
+def test_a_number_out_of_range_raises_an_error(where):
     owner, function, parameter = NUMBERS[where]
     rule = rule_of(owner, function, parameter)
     optional = parameter.default is None
@@ -144,14 +144,14 @@ def test_a_number_that_makes_no_sense_is_refused(where):
 )
 @pytest.mark.parametrize("preset", ["cross_entropy", "mean_squared_error", "similarity"])
 def test_options_of_presets(preset, name, wrong):
-    with pytest.raises(ArgumentError, match=f"^{name} is a "):
+    with pytest.raises(ArgumentError, match=f"^{name} must be an? "):
         getattr(ft.presets, preset)(**{name: wrong})
 
 
 @pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"])
 @pytest.mark.parametrize("wrong", [-1, 0, math.nan, math.inf, "1", True])
-def test_what_every_keras_optimizer_takes_is_checked_in_ours(name, wrong):
-    with pytest.raises(ArgumentError, match=f"^{name} is a number above 0 or None, found"):
+def test_adamw_checks_the_arguments_of_keras_optimizers(name, wrong):
+    with pytest.raises(ArgumentError, match=f"^{name} must be a number > 0 or None, found"):
         AdamW(**{name: wrong})
 
 
@@ -169,7 +169,7 @@ def test_options_of_tasks(task, method, option):
     assert option in (*task.encode_options, *task.options)
     arguments = [object(), object(), 8] if method == "encode" else [object()] * 3
     for wrong in (math.nan, math.inf, "3", True):
-        with pytest.raises(ArgumentError, match=f"^{option} is a"):
+        with pytest.raises(ArgumentError, match=f"^{option} must be an? "):
             getattr(task, method)(*arguments, **{option: wrong})
 
 
@@ -199,37 +199,37 @@ def model():
 )
 def test_numbers_of_keras_methods(model, method, name, wrong):
     data = (TOKENS,) if method == "predict" else (TOKENS, ANSWERS)
-    with pytest.raises(ArgumentError, match=f"^{name} is a .*, found {wrong!r}"):
+    with pytest.raises(ArgumentError, match=f"^{name} must be an? .*, found {wrong!r}"):
         getattr(model, method)(*data, **{name: wrong})
 
 
 def test_numbers_of_keras_methods_by_position(model):
-    with pytest.raises(ArgumentError, match=r"batch_size is .* found -1\."):
+    with pytest.raises(ArgumentError, match=r"batch_size must be .* found -1\."):
         model.fit(TOKENS, ANSWERS, -1)
-    with pytest.raises(ArgumentError, match=r"epochs is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"epochs must be .* found 0\."):
         model.fit(TOKENS, ANSWERS, 8, 0)
-    with pytest.raises(ArgumentError, match=r"batch_size is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"batch_size must be .* found 0\."):
         model.predict(TOKENS, 0)
-    with pytest.raises(ArgumentError, match=r"steps_per_execution is .* found 0\."):
+    with pytest.raises(ArgumentError, match=r"steps_per_execution must be .* found 0\."):
         model.compile(steps_per_execution=0)
 
 
-def test_numpy_scalars_and_large_whole_numbers_are_numbers():
+def test_numpy_scalars_and_large_integers_are_numbers():
     check(batch_size=np.int64(8), weight_decay=np.float32(0.5), weight_decay_rate=10**400)
     assert AdamW(np.float32(1e-3)).decay == 0.01
     assert AdamW(1).learning_rate == 1.0
 
 
-def test_messages_say_range_and_value():
+def test_messages_contain_range_and_value():
     for arguments, message in (
-        ({"seed": -1}, "seed is a whole number from 0 to 4,294,967,295, found -1."),
-        ({"fraction": 1}, "fraction is a number above 0 to below 1, found 1."),
-        ({"start": 1.5}, "start is a whole number, found 1.5."),
-        ({"Warmup.peak": "auto"}, "peak is a number above 0, found 'auto'."),
-        ({"max_length": 0}, "max_length is a whole number from 1 on or None, found 0."),
+        ({"seed": -1}, "seed must be an integer >= 0 and <= 4,294,967,295, found -1."),
+        ({"fraction": 1}, "fraction must be a number > 0 and < 1, found 1."),
+        ({"start": 1.5}, "start must be an integer, found 1.5."),
+        ({"Warmup.peak": "auto"}, "peak must be a number > 0, found 'auto'."),
+        ({"max_length": 0}, "max_length must be an integer >= 1 or None, found 0."),
         (
             {"keras.batch_size": 2**31},
-            "batch_size is a whole number from 1 to 2,147,483,647 or None, found 2147483648.",
+            "batch_size must be an integer >= 1 and <= 2,147,483,647, or None, found 2147483648.",
         ),
     ):
         with pytest.raises(ArgumentError) as caught:
@@ -237,8 +237,8 @@ def test_messages_say_range_and_value():
         assert str(caught.value) == message
 
 
-def test_a_rate_of_zero_is_a_rate_that_an_optimizer_may_be_at():
-    """As at the end of a decay; freezing then makes the optimizer again from its config."""
+def test_the_current_rate_of_an_optimizer_may_be_zero():
+    """At the end of a decay it is 0, and freezing recreates the optimizer from its config."""
     assert float(AdamW(0.0).learning_rate) == 0.0
     schedule = keras.optimizers.schedules.PolynomialDecay(1e-4, 10)
     assert AdamW(schedule)._learning_rate is schedule

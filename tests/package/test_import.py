@@ -1,4 +1,4 @@
-"""Importing finetune_tf costs nothing and changes nothing."""
+"""Importing finetune_tf loads no heavy modules and has no side effects."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ print(sorted(heavy & (set(sys.modules) - modules)))
 """
 
 
-def test_import_prints_nothing_changes_nothing_and_loads_nothing_heavy():
+def test_import_has_no_side_effects_and_loads_no_heavy_modules():
     done = subprocess.run(
         [sys.executable, "-c", SETTINGS], capture_output=True, text=True, check=True
     )
@@ -40,7 +40,7 @@ def test_import_prints_nothing_changes_nothing_and_loads_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_old_class_names_are_found_when_asked_for():
+def test_class_names_of_transformers_4_are_loaded_lazily():
     assert ft.TFBertForSequenceClassification.__name__ == "TFBertForSequenceClassification"
     with pytest.raises(ImportError, match="TFBertForEverything.*TFBertForSequenceClassif"):
         _ = ft.TFBertForEverything
@@ -48,7 +48,7 @@ def test_old_class_names_are_found_when_asked_for():
         _ = ft.nonsense
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_exists_and_is_documented():
     for name in ft.__all__:
         thing = getattr(ft, name)
         assert name == "__version__" or thing.__doc__

@@ -1,4 +1,4 @@
-"""What Keras has no public name for: there in the installed version, and used in one file."""
+"""Private attributes of Keras: they exist in the installed version, and one module uses them."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ import finetune_tf
 from finetune_tf.base import keras_internals as internals
 
 ROOT = Path(finetune_tf.__file__).parent
-# Names of Keras's own that no other file may read or set.
+# Private names of Keras that no other module may read or set.
 PRIVATE = sorted(set(re.findall(r"\._[a-z]\w*", Path(internals.__file__).read_text())))
 
 
@@ -21,7 +21,7 @@ def small_model():
     return keras.Model(inputs, inner(inputs))
 
 
-def test_no_other_file_uses_them():
+def test_no_other_module_uses_them():
     assert len(PRIVATE) > 10
     pattern = re.compile("|".join(rf"{re.escape(name)}\b" for name in [*PRIVATE, "keras.src"]))
     found = [
@@ -35,7 +35,7 @@ def test_no_other_file_uses_them():
 
 
 class TestOptimizers:
-    def test_inside_another_one(self):
+    def test_inner_optimizer(self):
         adam = keras.optimizers.Adam(0.25)
         wrapper = keras.optimizers.LossScaleOptimizer(adam)
         assert internals.inner_optimizer(wrapper) is internals.inner_optimizer(adam) is adam
@@ -43,7 +43,7 @@ class TestOptimizers:
         assert internals.wrapped_optimizers(adam) == []
         assert float(internals.rate_of(wrapper).numpy()) == 0.25
 
-    def test_of_a_multi_optimizer(self):
+    def test_multi_optimizer(self):
         if not hasattr(keras.optimizers, "MultiOptimizer"):
             pytest.skip("this version of Keras has no MultiOptimizer")
         sgd, adam = keras.optimizers.SGD(), keras.optimizers.Adam()
@@ -52,13 +52,13 @@ class TestOptimizers:
         optimizer.build(small_model().trainable_variables)
         assert set(internals.wrapped_optimizers(optimizer)) == {sgd, adam}
 
-    def test_a_rate_that_is_a_schedule_stays_the_same_object(self):
+    def test_a_schedule_is_stored_without_a_copy(self):
         schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
         optimizer = keras.optimizers.SGD()
         internals.set_rate(optimizer, schedule)
         assert internals.rate_of(optimizer) is schedule
 
-    def test_what_it_was_built_for_and_what_it_counts(self):
+    def test_variables_and_step_counter(self):
         model = small_model()
         optimizer = keras.optimizers.SGD(gradient_accumulation_steps=3, use_ema=True)
         optimizer.build(model.trainable_variables)
@@ -82,13 +82,13 @@ class TestOptimizers:
 
 
 class TestLayersAndModels:
-    def test_layers_inside(self):
+    def test_sublayers(self):
         model = small_model()
         names = [layer.name for layer in internals.all_layers(model)]
         assert names[0] == model.name and {"inner", "dense"} < set(names)
         assert model.get_layer("inner") in internals.sublayers(model)
 
-    def test_variables_that_were_made_to_learn(self):
+    def test_variables_that_were_created_as_trainable(self):
         layer = keras.layers.BatchNormalization()
         layer.build((None, 2))
         layer.trainable = False
@@ -107,7 +107,7 @@ class TestLayersAndModels:
         assert [len(nodes) for nodes in internals.nodes_by_depth(inside).values()] == [1, 1]
         assert internals.graph_of(keras.layers.Dense(1)) is None
 
-    def test_a_compiled_optimizer_is_replaced_in_what_a_save_writes(self):
+    def test_a_replaced_optimizer_is_saved(self):
         model = small_model()
         model.compile(keras.optimizers.SGD(0.5), "mse")
         internals.set_compiled_optimizer(model, keras.optimizers.SGD(0.25))
@@ -142,7 +142,7 @@ class TestMetrics:
         internals.copy_direction(keras.metrics.Sum(), keras.metrics.Sum())
 
 
-def test_values_that_come_later():
+def test_deferred_initialization():
     before, waiting = internals.deferred_variables(), []
     internals.set_deferred_variables(waiting)
     try:

@@ -1,4 +1,4 @@
-"""Arguments by the names that they have elsewhere."""
+"""Errors about argument names of other libraries suggest the name that is used here."""
 
 import inspect
 
@@ -71,7 +71,7 @@ def message(function, *args, **names) -> str:
         (ft.predict, "questions", "question"),
     ],
 )
-def test_the_right_name_is_told(function, wrong, right):
+def test_the_intended_name_is_suggested(function, wrong, right):
     told = message(function, **{wrong: 3})
     assert told.endswith(f"has no argument {wrong!r}. Did you mean {right}=?")
 
@@ -79,24 +79,24 @@ def test_the_right_name_is_told(function, wrong, right):
 @pytest.mark.parametrize(
     ("function", "name", "place"),
     [
-        (EXAMPLES.batches, "padding", "Batches pad each row to the length of its batch"),
-        (EXAMPLES.batches, "epochs", "Epochs are given to model.fit(batches, epochs=3)"),
+        (EXAMPLES.batches, "padding", "Batches are padded automatically, each one to the length"),
+        (EXAMPLES.batches, "epochs", "Pass the epochs to model.fit(batches, epochs=3)"),
         (EXAMPLES.batches, "lr", "ft.presets.cross_entropy(learning_rate=2e-5)"),
         (EXAMPLES.batches, "num_labels", "ft.load(checkpoint, labels=train.labels)"),
         (ft.load, "learning_rate", "ft.presets.cross_entropy(learning_rate=2e-5)"),
         (ft.load, "max_length", "examples.batches(model, max_length=128)"),
         (ft.finetune, "label_column", 'ft.data.from_csv(path, label="stars")'),
         (ft.presets.cross_entropy, "epochs", "model.fit(batches, epochs=3)"),
-        (ft.presets.cross_entropy, "metrics", "Presets come with loss and metrics"),
-        (ft.data.from_csv, "columns", 'Columns are named one by one: text="…"'),
+        (ft.presets.cross_entropy, "metrics", "Presets include a loss and metrics"),
+        (ft.data.from_csv, "columns", 'Name each column by its own argument: text="…"'),
         (ft.data.from_csv, "batch_size", "examples.batches(model, batch_size=32)"),
     ],
 )
-def test_the_right_place_is_told(function, name, place):
+def test_the_intended_function_is_suggested(function, name, place):
     assert place in message(function, **{name: 3})
 
 
-def test_names_that_mean_nothing():
+def test_unknown_names_without_a_suggestion():
     assert message(EXAMPLES.take, zzz=1) == "Examples.take() has no argument 'zzz'. It has n."
     assert message(ft.data.from_csv, "a.csv", zzz=1).endswith(
         "It has path, text, text_pair, label, labels, problem_type, delimiter, encoding, "
@@ -104,8 +104,8 @@ def test_names_that_mean_nothing():
     )
 
 
-def test_values_without_a_name():
-    assert "load() got too many values without a name. Give them by name" in message(
+def test_wrong_positional_arguments():
+    assert "load() got too many positional arguments. Pass them by name" in message(
         ft.load, "bert", "text-classification", ["neg", "pos"]
     )
     assert message(ft.load).startswith("load() needs the argument 'checkpoint'. Its arguments are")
@@ -119,7 +119,7 @@ def test_values_without_a_name():
         ft.load("bert", 3)
 
 
-def test_it_is_a_type_error_too():
+def test_the_error_is_a_type_error():
     with pytest.raises(TypeError, match="has no argument 'zzz'"):
         EXAMPLES.shuffle(zzz=1)
     assert issubclass(UnknownArgumentError, ArgumentError)
@@ -130,7 +130,7 @@ def _takes_arguments(function):
 
 
 def public_functions():
-    """Every function that users call, and the methods of Examples."""
+    """Yields every public function, and the methods of Examples."""
     for place in (ft, ft.data):
         for name in place.__all__:
             if inspect.isfunction(found := getattr(place, name)):
@@ -149,11 +149,11 @@ def public_functions():
 @pytest.mark.parametrize(
     "function", [pytest.param(found, id=name) for name, found in public_functions()]
 )
-def test_no_public_function_answers_with_a_bare_type_error(function):
+def test_every_public_function_explains_unknown_names(function):
     assert "has no argument 'no_such_name'" in message(function, no_such_name=1)
 
 
-def test_what_is_passed_on_is_as_it_was():
+def test_decorated_functions_keep_their_signature():
     @names_checked(also=lambda: ["more"])
     def function(a, b=2, **options):
         """Adds."""

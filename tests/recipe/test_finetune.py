@@ -5,12 +5,12 @@ import pytest
 
 import finetune_tf as ft
 
-# The toy model is random, so there is nothing that a high rate could ruin.
+# The toy model has random weights, so a high learning rate cannot damage pretrained weights.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 
 GOOD = ["a very good film", "the actor was great", "a fine story", "good and great"]
 BAD = ["a very bad film", "the actor was poor", "a dull story", "bad and poor"]
-# A split keeps copies of a text on one side, so each has a number of its own.
+# A split keeps copies of a text on one side, so a number makes each text unique.
 TEXTS = [f"{text} {i}" for texts in (GOOD, BAD) for i in range(6) for text in texts]
 
 
@@ -19,7 +19,7 @@ def reviews():
     return ft.data.from_arrays(TEXTS, ["good"] * 24 + ["bad"] * 24, name="toy")
 
 
-def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path, capsys):
+def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path, capsys):
     result = ft.finetune(
         tiny_bert, reviews, test=reviews[::3], epochs=10, batch_size=8, learning_rate=1e-2
     )
@@ -30,7 +30,7 @@ def test_the_recipe_learns_measures_and_saves_a_run(tiny_bert, reviews, tmp_path
     assert result.history["loss"][-1] < result.history["loss"][0]
     printed = capsys.readouterr().out
     assert "Device: CPU (tensorflow); precision: " in printed
-    assert "test texts also stand in the training examples" in printed
+    assert "test texts also occur in the training examples" in printed
 
     folder = result.save(tmp_path / "run")
     written = {path.name for path in folder.iterdir()}
@@ -51,17 +51,19 @@ def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, caps
         tiny_bert, reviews, reviews, policy="head-first", epochs=1, pooling="mean", batch_size=16
     )
 
-    counts = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    counts = [
+        line for line in capsys.readouterr().out.splitlines() if "parameters are trainable" in line
+    ]
     total = ft.count_parameters(result.model)[1]
     assert counts == [
-        f"50 of {total:,} parameters train.",
-        f"{total:,} of {total:,} parameters train.",
+        f"50 of {total:,} parameters are trainable.",
+        f"{total:,} of {total:,} parameters are trainable.",
     ]
     assert len(result.history["val_accuracy"]) == 2
     assert result.report is None
 
 
-def test_a_rate_is_for_the_last_phase(tiny_bert, reviews):
+def test_the_learning_rate_applies_to_the_last_phase(tiny_bert, reviews):
     class Rates(keras.callbacks.Callback):
         peaks = []
 
@@ -77,7 +79,7 @@ def test_a_rate_is_for_the_last_phase(tiny_bert, reviews):
 
 
 @pytest.mark.parametrize("keep, epoch", [("best", 0), ("last", 2)])
-def test_the_weights_kept_are_those_of_the_best_epoch_or_the_last(tiny_bert, reviews, keep, epoch):
+def test_keep_selects_the_weights_of_the_best_or_last_epoch(tiny_bert, reviews, keep, epoch):
     biases = []
 
     class FirstIsBest(keras.callbacks.Callback):
@@ -107,10 +109,10 @@ def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
     assert result.settings["label_smoothing"] == 0.2
 
 
-def test_label_smoothing_needs_one_label_a_text(tiny_bert):
+def test_label_smoothing_needs_single_label_classification(tiny_bert):
     scores = ft.data.from_arrays(GOOD + BAD, [2.5] * 4 + [0.5] * 4, name="toy")
 
-    with pytest.raises(ft.errors.ModelError, match="but this is regression"):
+    with pytest.raises(ft.errors.ModelError, match="but this task is regression"):
         ft.finetune(tiny_bert, scores, label_smoothing=0.1)
 
 
@@ -123,8 +125,8 @@ def test_a_selector_is_a_policy(tiny_bert, reviews):
     assert {v.path.rsplit("/")[-1] for v in frozen} == {"kernel", "gamma", "embeddings"}
 
 
-def test_an_unknown_policy_names_the_known_ones(tiny_bert, reviews):
-    with pytest.raises(ft.errors.ModelError, match="one of full, head, head-first or a selector"):
+def test_an_unknown_policy_raises_an_error_with_the_known_ones(tiny_bert, reviews):
+    with pytest.raises(ft.errors.ModelError, match="one of full, head, head-first, a selector"):
         ft.finetune(tiny_bert, reviews, policy="everything")
 
 
@@ -140,17 +142,19 @@ def test_regression_reports_pearson(tiny_bert):
     assert result.report.baseline.name == "ridge"
 
 
-def test_phases_of_ones_own(tiny_bert, reviews, capsys):
+def test_custom_phases(tiny_bert, reviews, capsys):
     policy = (ft.select.head(), ~ft.select.embeddings())
     result = ft.finetune(tiny_bert, reviews, reviews, policy=policy, epochs=2)
 
     assert len(result.history["loss"]) == 1 + 2
-    told = [line for line in capsys.readouterr().out.splitlines() if "parameters train" in line]
+    told = [
+        line for line in capsys.readouterr().out.splitlines() if "parameters are trainable" in line
+    ]
     assert len(told) == 2
     assert not any(v.trainable for v in result.model.stages[0].variables)
 
 
-def test_labels_of_the_test_are_checked_before_the_fit(tiny_bert, reviews):
+def test_test_labels_are_checked_before_the_fit(tiny_bert, reviews):
     test = ft.data.from_arrays(["good", "bad"], ["fine", "poor"], name="other labels")
 
     with pytest.raises(ft.errors.DataError, match="other labels has the label 'fine'"):
@@ -162,6 +166,6 @@ class Never(keras.callbacks.Callback):
         raise AssertionError("the fit began")
 
 
-def test_a_path_in_the_place_of_examples(tiny_bert):
-    with pytest.raises(ft.errors.DataTypeError, match="train= takes Examples, found 'train.csv'"):
+def test_a_path_in_place_of_examples(tiny_bert):
+    with pytest.raises(ft.errors.DataTypeError, match="train= must be Examples, found 'train.csv'"):
         ft.finetune(tiny_bert, "train.csv")

@@ -1,4 +1,4 @@
-"""What `finetune` passes on: class weights, verbosity, tasks, where a regression starts."""
+"""Arguments of `finetune`: class weights, verbosity, tasks, the initial bias of a regression."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_class_weights_reach_the_loss(base, reviews):
     assert doubled == pytest.approx(2 * plain, rel=1e-5)
 
 
-def test_verbosity_is_that_of_keras(base, reviews, capsys):
+def test_verbose_is_passed_to_keras(base, reviews, capsys):
     ft.finetune(base, reviews, reviews, epochs=1, verbose=2)
     assert "1/1 - " in capsys.readouterr().out
     ft.finetune(base, reviews, reviews, epochs=1, verbose=0)
@@ -44,28 +44,28 @@ def test_the_task_is_inferred_as_in_load(base, reviews):
 
 @pytest.mark.parametrize("name, value", [("epochs", 0), ("batch_size", -3), ("seed", 1.5)])
 def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
-    with pytest.raises(ArgumentError, match=f"{name} is a whole number"):
+    with pytest.raises(ArgumentError, match=f"{name} must be an integer"):
         ft.finetune("no-such-checkpoint", reviews, **{name: value})
 
 
 def test_a_regression_starts_from_the_training_mean(base, capsys):
     years = ft.data.from_arrays(GOOD * 4 + BAD * 4, [1990.5, 2010.5] * 8, name="years")
     result = ft.finetune(base, years, years, epochs=1, learning_rate=1e-5, keep="last", verbose=0)
-    assert "The output starts from the mean of the training targets, 2000." in (
+    assert "The output bias is set to the mean of the training targets, 2000." in (
         capsys.readouterr().out
     )
     predicted = [prediction.score for prediction in ft.predict(result.model, GOOD + BAD)]
     np.testing.assert_allclose(predicted, 2000.5, atol=2)
 
 
-def test_the_mean_is_no_training(base, capsys):
+def test_a_head_at_the_training_mean_counts_as_untrained(base, capsys):
     scores = ft.data.from_arrays(GOOD + BAD, [2.5, 3.5, 0.5, 1.5])
     model = ft.load(base, labels=scores.labels)
     assert ft.start_from_mean(model, scores) == 2.0
     assert model.get_layer("classifier").dense.bias.numpy().tolist() == [2.0]
     capsys.readouterr()
     ft.predict(model, GOOD)
-    assert "Nobody has trained the head" in capsys.readouterr().out
+    assert "The head of this model (classifier) is not trained" in capsys.readouterr().out
 
 
 def test_a_trained_head_and_other_tasks_keep_their_bias(base, reviews, tmp_path):

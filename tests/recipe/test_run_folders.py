@@ -1,4 +1,4 @@
-"""A run and its folder: whole or not at all, and never over another run unasked."""
+"""The folder of a run is written atomically, and does not overwrite another run by default."""
 
 import json
 
@@ -25,13 +25,13 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_second_run_is_refused_and_the_first_stays(runs, tmp_path):
+def test_a_second_run_raises_an_error_and_keeps_the_first(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
     before = (folder / "settings.json").read_text()
 
     message = (
-        r"/run already holds checkpoint, history.json, history.png, report.json, report.png, "
-        r"report.txt, settings.json. Choose another folder, or replace what is there with "
+        r"/run already contains checkpoint, history.json, history.png, report.json, report.png, "
+        r"report.txt, settings.json. Choose another folder, or replace these files with "
         r"overwrite=True."
     )
     with pytest.raises(CheckpointError, match=message):
@@ -39,7 +39,7 @@ def test_a_second_run_is_refused_and_the_first_stays(runs, tmp_path):
     assert (folder / "settings.json").read_text() == before
 
 
-def test_overwriting_leaves_nothing_of_the_first_run_and_everything_else(runs, tmp_path):
+def test_overwriting_removes_the_first_run_and_keeps_other_files(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
     (folder / "notes.txt").write_text("mine")
     (folder / "checkpoints").mkdir()  # a name that only begins as one of ours
@@ -53,16 +53,16 @@ def test_overwriting_leaves_nothing_of_the_first_run_and_everything_else(runs, t
     assert json.loads((folder / "settings.json").read_text())["seed"] == 2
 
 
-def test_a_run_of_an_earlier_version_is_a_run(runs, tmp_path):
+def test_a_run_of_an_earlier_version_is_recognized(runs, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text('{"seed": 1}')
-    with pytest.raises(CheckpointError, match="already holds config.json"):
+    with pytest.raises(CheckpointError, match="already contains config.json"):
         runs[1].save(folder)
     assert "config.json" not in names(runs[1].save(folder, overwrite=True))
 
 
-def test_other_files_alone_are_no_run(runs, tmp_path):
+def test_other_files_do_not_count_as_a_run(runs, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert "notes.txt" in names(runs[1].save(tmp_path / "run"))
@@ -78,7 +78,7 @@ def test_the_tokenizer_is_found_in_the_folder_afterwards(runs, tmp_path, capsys)
     assert (folder / "checkpoint" / "tokenizer.json").is_file()
 
 
-def test_a_save_that_fails_leaves_the_first_run_as_it_was(runs, tmp_path, monkeypatch):
+def test_a_failed_save_does_not_change_the_first_run(runs, tmp_path, monkeypatch):
     folder = runs[0].save(tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(type(runs[0].report), "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # fmt: skip  # noqa: E501
@@ -89,17 +89,19 @@ def test_a_save_that_fails_leaves_the_first_run_as_it_was(runs, tmp_path, monkey
     assert names(tmp_path) == {"run"}
 
 
-def test_a_checkpoint_is_no_run_to_be_replaced(runs, tmp_path):
+def test_a_checkpoint_is_not_replaced_by_a_run(runs, tmp_path):
     folder = runs[1].save(tmp_path / "run") / "checkpoint"
     for overwrite in (False, True):
-        with pytest.raises(CheckpointError, match="already holds config.json|is a checkpoint and"):
+        with pytest.raises(
+            CheckpointError, match="already contains config.json|is a checkpoint and"
+        ):
             runs[1].save(folder, overwrite=overwrite)
     assert ft.load(folder).labels == ("bad", "good")
 
 
-def test_the_current_folder_is_refused(runs, tmp_path, monkeypatch):
+def test_the_current_folder_raises_an_error(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="is the current folder or above it"):
+    with pytest.raises(CheckpointError, match="is the current working directory or a parent of it"):
         runs[1].save(".")
     assert names(tmp_path) == set()
 

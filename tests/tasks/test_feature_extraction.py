@@ -158,7 +158,7 @@ ST = "sentence_transformers.models."
         ([("Transformer", ""), ("Pooling", "9_Pooling")], "there is no .*9_Pooling/config.json"),
         ([("Transformer", ""), ("Pooling", "1_pooling")], "there is no .*1_pooling/config.json"),
         ([("Transformer", ""), ("Dense", "2_Dense")], "there is no .*2_Dense/config.json"),
-        ([("Transformer", "0_T"), ("Pooling", "1_Pooling")], "the transformer lies in .*0_T"),
+        ([("Transformer", "0_T"), ("Pooling", "1_Pooling")], "the transformer is in .*0_T"),
         (
             [("Transformer", ""), ("Normalize", "n"), ("Pooling", "1_Pooling")],
             "in this order alone",
@@ -189,7 +189,9 @@ def test_settings_of_a_transformer_that_are_called_after_its_family(tmp_path):
 def test_pooling_and_prompts_that_are_damaged(tmp_path):
     folder = write_modules(write_checkpoint(tmp_path / "st"))
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": 1}')
-    with pytest.raises(CheckpointError, match="'pooling_mode_cls_token' of .* is not a JSON true"):
+    with pytest.raises(
+        CheckpointError, match="'pooling_mode_cls_token' of .* must be a JSON boolean"
+    ):
         ft.load(folder)
     write_modules(folder)
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "document"}
@@ -237,7 +239,7 @@ def test_losses_are_those_of_their_papers():
     chances = np.diag(table) - np.log(np.exp(table).sum(axis=1))
     none = np.zeros((5, 0), "float32")
     assert float(loss(none, vectors)) == pytest.approx(-chances.mean(), rel=1e-5)
-    with pytest.raises(ModelError, match="scale is a number above 0, found 0"):
+    with pytest.raises(ModelError, match="scale must be a number > 0, found 0"):
         PairSimilarity(0)
 
 
@@ -300,7 +302,9 @@ def test_what_cannot_be_learned_or_measured(unit, tiny_bert):
     with pytest.raises(DataError, match="Row 0 of arrays has the label 'entailment'"):
         named.batches(unit)
     model = ft.load(tiny_bert, "feature-extraction")
-    with pytest.raises(ModelError, match="compares two texts, but the batches hold single ones"):
+    with pytest.raises(
+        ModelError, match="compares two texts, but the batches contain single texts"
+    ):
         model.fit(single.batches(model, 4), verbose=0)
     with pytest.raises(CheckpointError, match="A model for feature-extraction has no labels"):
         ft.load(tiny_bert, "feature-extraction", labels=2)

@@ -234,7 +234,7 @@ def test_what_cannot_be_asked(model, toy, tiny_bert, tmp_path):
         ft.predict(model, "[MASK] film " + "good " * 30 + "[MASK]")
     with pytest.raises(DataError, match="takes single texts, no text_pair"):
         ft.predict(model, "a [MASK]", "film")
-    with pytest.raises(ModelError, match="mask_rate is a number above 0 to 1, found 15"):
+    with pytest.raises(ModelError, match="mask_rate must be a number > 0 and <= 1, found 15"):
         toy.batches(model, mask_rate=15)
     with pytest.raises(ModelError, match="no argument 'rate'. Did you mean mask_rate="):
         toy.batches(model, rate=0.2)

@@ -108,7 +108,7 @@ def test_a_report_with_everything(model, tmp_path):
     assert report.baseline.name == "dictionary"
     assert report.baseline.metrics["f1"] == 1.0
     assert str(report).startswith("toy: 4 sentences\n")
-    assert "3 of 4 texts of the test also stand in the training examples" in str(report)
+    assert "3 of 4 test texts also occur in the training examples" in str(report)
     assert set(report.per_class) == {"film", "who"}
     report.save(tmp_path)
     stored = json.loads((tmp_path / "report.json").read_text())

@@ -58,7 +58,7 @@ def test_several_steps():
 
 
 def test_clipping_counts_a_token_that_stands_twice_as_one_row():
-    """TensorFlow gives the gradient of a table as slices, a repeated token as two of them."""
+    """TensorFlow's gradient of an embedding table has two slices for a repeated token."""
     tf = pytest.importorskip("tensorflow")
     ours, random = variables(), np.random.default_rng(2)
     reference = Reference([v.numpy() for v in ours], [DECAY, 0.0])

@@ -1,4 +1,4 @@
-"""What compile understands: nothing at all, old scripts, and mistakes that would not learn."""
+"""Arguments of `compile`: defaults, names as in old scripts, and common mistakes."""
 
 import math
 import re
@@ -74,13 +74,13 @@ class TestNothingGiven:
 
 
 class TestOldScripts:
-    def test_a_loss_by_name_is_taken_on_logits(self, model, capsys):
+    def test_a_loss_by_name_is_computed_from_logits(self, model, capsys):
         model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
         assert capsys.readouterr().out.splitlines() == [
             "compile: optimizer 'sgd' gets the rate 'auto' with warm-up and linear decay, not "
             "Keras's default rate.",
-            "compile: loss 'sparse_categorical_crossentropy' is taken on logits, which is what "
-            "the model returns.",
+            "compile: loss 'sparse_categorical_crossentropy' is computed from logits, which the "
+            "model returns.",
         ]
         assert model.loss.get_config()["from_logits"] is True
 
@@ -185,7 +185,7 @@ class TestMistakes:
         model = small_model(["stars"])
         message = (
             "SparseCategoricalCrossentropy is for one label out of several, but the model's "
-            "problem type is 'regression'. Call compile() without a loss to get the one that fits."
+            "problem type is 'regression'. Call compile() without a loss to use that of"
         )
         with pytest.raises(ModelError, match=re.escape(message)):
             model.compile(loss="sparse_categorical_crossentropy")
@@ -199,7 +199,7 @@ class TestMistakes:
 
 def test_memory_that_runs_out_says_what_to_reduce(model, monkeypatch):
     class ResourceExhaustedError(Exception):
-        """Called as TensorFlow's is."""
+        """Has the name of TensorFlow's class."""
 
     def exhausted(*args, **kwargs):
         raise ResourceExhaustedError("OOM when allocating tensor\nmany lines")
@@ -229,14 +229,17 @@ def test_each_fit_is_noted_for_the_model_card(model):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda: keras.optimizers.Adam(1e-5, global_clipnorm=-1.0), "global_clipnorm is a number"),
-        (lambda: keras.optimizers.SGD(1e-5, clipnorm=-1.0), "clipnorm is a number above 0"),
-        (lambda: keras.optimizers.Lion(1e-5, clipvalue=-0.5), "clipvalue is a number above 0"),
-        (lambda: keras.optimizers.Adam(-1e-5), "learning_rate is a number from 0 on"),
-        (lambda: keras.optimizers.AdamW(1e-5, math.inf), "weight_decay is a number from 0 on"),
+        (
+            lambda: keras.optimizers.Adam(1e-5, global_clipnorm=-1.0),
+            "global_clipnorm must be a number",
+        ),
+        (lambda: keras.optimizers.SGD(1e-5, clipnorm=-1.0), "clipnorm must be a number > 0"),
+        (lambda: keras.optimizers.Lion(1e-5, clipvalue=-0.5), "clipvalue must be a number > 0"),
+        (lambda: keras.optimizers.Adam(-1e-5), "learning_rate must be a number >= 0"),
+        (lambda: keras.optimizers.AdamW(1e-5, math.inf), "weight_decay must be a number >= 0"),
         (
             lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-5, clipnorm=-1.0)),
-            "clipnorm is a number above 0",
+            "clipnorm must be a number > 0",
         ),
     ],
 )
@@ -247,14 +250,14 @@ def test_numbers_of_an_optimizer_of_keras_that_would_train_uphill(model, made, m
 
 @pytest.mark.parametrize("weights", [-1.0, [math.nan], {"classifier": -0.5}])
 def test_a_weight_of_the_loss_that_would_train_uphill(model, weights):
-    with pytest.raises(ArgumentError, match="loss_weights is a number from 0 on"):
+    with pytest.raises(ArgumentError, match="loss_weights must be a number >= 0"):
         model.compile(loss_weights=weights)
 
 
 def test_how_often_a_fit_validates(model):
     model.compile(keras.optimizers.SGD(0.0))
     validation = {"validation_data": (TOKENS, ANSWERS), "verbose": 0}
-    with pytest.raises(ArgumentError, match="validation_freq is a whole number from 1 on, found 0"):
+    with pytest.raises(ArgumentError, match="validation_freq must be an integer >= 1, found 0"):
         model.fit(TOKENS, ANSWERS, validation_freq=0, **validation)
     history = model.fit(TOKENS, ANSWERS, epochs=3, validation_freq=[2], **validation).history
     assert len(history["loss"]) == 3 and len(history["val_loss"]) == 1

@@ -1,4 +1,4 @@
-"""The line that names the device, and the GPU that nobody uses."""
+"""The message about the device, and the warning about an unused GPU."""
 
 import platform
 import shutil
@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 
 import finetune_tf as ft
-from finetune_tf.training.devices import _processor_flags, device_line, policy_of
+from finetune_tf.training.devices import _cpu_flags, device_line, policy_of
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Says which GPUs TensorFlow sees and whether there is an NVIDIA driver."""
+    """Simulates the GPUs that TensorFlow finds and an NVIDIA driver."""
 
     def machine(gpus, has_driver):
         found = "/usr/bin/nvidia-smi" if has_driver else None
@@ -66,7 +66,7 @@ def test_an_unknown_precision(dtype, tiny_bert):
 def test_auto_is_what_the_device_multiplies_fast(
     flags, gpus, expected, machine, monkeypatch, tiny_bert, capsys
 ):
-    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: flags)
+    monkeypatch.setattr("finetune_tf.training.devices._cpu_flags", lambda: flags)
     machine(gpus, has_driver=False)
     assert policy_of("auto").name == expected
     assert ft.load(tiny_bert, dtype="auto").get_layer("block_0").dtype_policy.name == expected
@@ -74,7 +74,7 @@ def test_auto_is_what_the_device_multiplies_fast(
 
 
 def test_auto_leaves_the_users_own_policy_alone(monkeypatch):
-    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: {"amx_bf16"})
+    monkeypatch.setattr("finetune_tf.training.devices._cpu_flags", lambda: {"amx_bf16"})
     keras.config.set_dtype_policy("mixed_float16")
     try:
         assert policy_of("auto").name == "mixed_float16"
@@ -84,7 +84,7 @@ def test_auto_leaves_the_users_own_policy_alone(monkeypatch):
 
 def test_this_processor_has_flags():
     if sys.platform == "linux" and platform.machine() == "x86_64":
-        assert "sse2" in _processor_flags()
+        assert "sse2" in _cpu_flags()
 
 
 @pytest.mark.parametrize(("dtype", "full"), [("float32", True), ("mixed_bfloat16", False)])
@@ -92,7 +92,7 @@ def test_float32_on_a_gpu_is_float32_as_in_pytorch(dtype, full, machine, tiny_be
     machine([{"device_name": "A100", "compute_capability": (8, 0)}], has_driver=False)
     ft.load(tiny_bert, dtype=dtype)
     assert tf.config.experimental.tensor_float_32_execution_enabled() is not full
-    assert ("not in TensorFloat-32" in capsys.readouterr().out) is full
+    assert ("TensorFloat-32 is disabled" in capsys.readouterr().out) is full
     ft.load(tiny_bert, dtype=dtype)
     assert "TensorFloat" not in capsys.readouterr().out  # said once
 

@@ -1,4 +1,4 @@
-"""What frozen stages compute is kept, and the rest trains on it as the whole model would."""
+"""Training on cached features of frozen stages equals training the complete model."""
 
 import os
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_pass_that_breaks_off_leaves_no_file(tiny_bert, examples, tmp_path):
 
 
 def test_fresh_weights_mean_fresh_features(tiny_bert, examples, capsys):
-    """The trunk may learn in between, in the whole model."""
+    """The frozen part may be trained in between, as part of the complete model."""
     model = loaded(tiny_bert)
     learner = ft.cache_features(model)
     before = next(iter(examples.batches(learner)))[0]["stored_features"].numpy()
@@ -228,7 +228,7 @@ def test_the_recipe_stores_features_where_blocks_are_frozen(tiny_bert, examples,
 
 
 def test_the_recipe_goes_on_without_room(tiny_bert, examples, capsys, monkeypatch):
-    free = iter([10**9])  # for the model, and then next to nothing
+    free = iter([10**9])  # enough for the model, and then almost nothing
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=next(free, 100)))
     result = ft.finetune(tiny_bert, examples, examples, policy="head", epochs=1)
     assert len(result.history["loss"]) == 1

@@ -1,4 +1,4 @@
-"""Frozen parts of encoder-decoders and of two towers are stored, each chain by itself."""
+"""Feature caching in encoder-decoders and two-tower models, separately for each chain."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def pair(make, learns, **options):
-    """Two models of the same weights, frozen alike."""
+    """Two models with the same weights and the same frozen variables."""
     models = [make(**options) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     for model in models:
@@ -25,7 +25,7 @@ def pair(make, learns, **options):
 
 def losses(model, inputs, targets):
     model.compile(keras.optimizers.Adam(1e-2), CROSS_ENTROPY, run_eagerly=True)
-    # In one batch, because products of other sizes are rounded in another way.
+    # In one batch, because matrix products of other sizes are rounded differently.
     fit = model.fit(inputs, targets, batch_size=ROWS, epochs=3, shuffle=False, verbose=0)
     return fit.history["loss"]
 
@@ -33,7 +33,7 @@ def losses(model, inputs, targets):
 DECODER = select.matching("decoder_(words|block|norm)|lm_head")
 UPPER = select.matching("decoder_block_1|decoder_norm|lm_head")
 T5 = {
-    # With a tied table that is frozen, the decoder's looked up words are stored as well.
+    # If the tied table is frozen, the decoder's token embeddings are stored as well.
     "encoder below a tied table": ({"tied": True}, DECODER, {(6, 5, 8), (6, 3, 8)}),
     "encoder": ({"tied": False}, DECODER, {(6, 5, 8)}),
     "encoder and decoder block": ({"tied": True}, UPPER, {(6, 5, 8), (6, 3, 8)}),
@@ -100,7 +100,7 @@ def test_a_tied_table_that_learns_blocks_what_reads_it(capsys):
 
 
 def test_where_a_tied_table_blocks_a_part_it_is_said(capsys):
-    """A decoder of captions, whose words are looked up in two places."""
+    """A caption decoder that uses its token embedding table in two places."""
     pixels = keras.Input((8, 8, 3), name="pixels")
     ids = keras.Input((3,), dtype="int32", name="input_ids")
     patches = keras.layers.Conv2D(8, 4, 4, name="patches")(pixels)
@@ -173,7 +173,7 @@ def test_a_model_without_a_graph():
 
 
 def test_batches_of_a_model_of_ours_have_all_that_is_stored(tiny_bert):
-    """One chain is stored with a vector a token, the other with a vector a text."""
+    """One chain is stored with one vector per token, the other with one vector per text."""
     info = small_task_model("two labels", tiny_bert).info
 
     def model():

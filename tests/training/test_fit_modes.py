@@ -1,4 +1,4 @@
-"""Fits as Keras offers them: accumulation, mixed precision, XLA, several devices."""
+"""Modes of `fit`: gradient accumulation, mixed precision, XLA and several devices."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def test_accumulated_small_batches_equal_a_large_one():
 )
 @pytest.mark.parametrize("validates", [False, True])
 def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates, tiny_bert):
-    """12 rows in batches of 4, two to a step: as a batch of 8 rows and one of 4."""
+    """12 rows in batches of 4, two per step, equal a batch of 8 rows and one of 4."""
     texts = ft.data.from_arrays(
         ["a good film", "bad", "a dull story", "fine"] * 3, ["yes", "no", "no", "yes"] * 3
     )
@@ -73,12 +73,12 @@ def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates
 
 def test_accumulation_counts_batches():
     for wrong in (0, 1.5, "two"):
-        with pytest.raises(ft.errors.ModelError, match="accumulate is a whole number from 1 on"):
+        with pytest.raises(ft.errors.ModelError, match="accumulate must be an integer >= 1"):
             ft.presets.cross_entropy(accumulate=wrong)
 
 
 def test_accumulation_with_the_schedule_of_a_preset():
-    """Keras asks the schedule once a small batch, so the plan counts small batches."""
+    """Keras calls the schedule for each micro-batch, so the schedule counts micro-batches."""
     model = small_model()
     schedule = WarmupLinearDecay(1e-4, 0.5)
     model.compile(AdamW(schedule, gradient_accumulation_steps=2))
@@ -117,7 +117,7 @@ def test_mixed_precision(tiny_bert):
 
 
 def test_loss_scaling_of_mixed_float16():
-    """Keras wraps the optimizer there; freezing and schedules have to look inside."""
+    """Keras wraps the optimizer; freezing and schedules have to use the inner optimizer."""
     policy = keras.dtype_policies.get("mixed_float16")
     model = small_model()
     for layer in model.layers:
@@ -152,7 +152,7 @@ def test_xla_trains_as_without(tiny_bert):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one():
-    """Two logical CPUs have to be set up before TensorFlow starts, hence another process."""
+    """Two logical CPUs must be configured before TensorFlow starts, hence another process."""
     script = """
         import tensorflow as tf
 
@@ -190,7 +190,7 @@ def test_two_devices_train_as_one():
 
 @pytest.mark.slow
 def test_what_differs_inside_on_jax():
-    """The same tests once more, since a running fit keeps its numbers elsewhere there."""
+    """The same tests on JAX, where a running fit stores its state elsewhere."""
     pytest.importorskip("jax")
     which = "drops_out or (left_over and adamw) or shuffled_rows or (losses_and and bert-None)"
     names = ("fit_modes", "feature_cache", "gradient_checkpointing")

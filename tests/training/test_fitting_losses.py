@@ -1,4 +1,4 @@
-"""Every loss of Keras and of the presets, on every kind of model: it fits, or is refused."""
+"""All losses of Keras and of the presets on all kinds of models: they fit or are rejected."""
 
 import re
 
@@ -39,7 +39,9 @@ FITS = {
 }
 
 
-FITS = {names: cases for names, cases in FITS.items() if hasattr(L, names[0])}  # of this Keras
+FITS = {
+    names: cases for names, cases in FITS.items() if hasattr(L, names[0])
+}  # in the installed version of Keras
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def models():
 
 
 def in_every_form(names):
-    """A loss by each of its names, as a function, a class, an object, a config, in containers."""
+    """A loss in all forms: by name, as a function, a class, an object, a config, in containers."""
     cls = getattr(L, names[0])
     whole = {"from_logits": True} if LOSSES[names[0]].takes == "logits" else {}
     yield from names
@@ -72,7 +74,7 @@ def test_a_loss_fits_or_is_refused(models, case, names):
                 continue
             with pytest.raises(ModelError, match=f"{names[0]} is for .*, but the model") as refused:
                 model.compile(keras.optimizers.SGD(0.0), loss)
-        assert not FITS[names] or f"That is the one of ft.presets.{preset}()." in str(refused.value)
+        assert not FITS[names] or f"to use that of ft.presets.{preset}()." in str(refused.value)
 
 
 def test_the_table_knows_every_loss_of_keras():
@@ -107,9 +109,9 @@ def test_a_preset_fits_or_is_refused(models, case, name):
 
 def test_a_preset_of_another_task_is_named():
     message = (
-        "MeanSquaredError is for numbers, but the model's problem type is "
-        "'single_label_classification'. Call compile() without a loss to get the one that fits. "
-        "That is the one of ft.presets.cross_entropy()."
+        "MeanSquaredError is for regression, but the model's problem type is "
+        "'single_label_classification'. Call compile() without a loss to use that of "
+        "ft.presets.cross_entropy()."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
         small_task_model("two labels").compile(**presets.mean_squared_error())
@@ -143,12 +145,14 @@ class TestTargetsThatCountForNothing:
     def test_is_said(self, capsys):
         loss = L.SparseCategoricalCrossentropy(from_logits=True)
         small_task_model("tokens").compile(keras.optimizers.SGD(0.0), loss)
-        said = "compile: targets of -100 count for nothing in the loss: ignore_class=-100.\n"
+        said = "compile: the loss ignores targets of -100 (ignore_class=-100).\n"
         assert capsys.readouterr().out == said
 
     def test_another_class_to_ignore(self):
         loss = L.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
-        message = "has ignore_class=0, but targets that count for nothing are -100 here. Write igno"
+        message = (
+            "has ignore_class=0, but ignored targets are -100 in this library. Write ignore_cl"
+        )
         with pytest.raises(ModelError, match=message):
             small_task_model("tokens").compile(loss=loss)
 
@@ -162,13 +166,13 @@ class TestLabelSmoothing:
 
     @pytest.mark.parametrize("given", [-0.1, 1, 1.5, float("nan"), True, "0.1"])
     def test_outside_of_its_range(self, given):
-        message = f"label_smoothing is a number from 0 to below 1, found {given!r}."
+        message = f"label_smoothing must be a number >= 0 and < 1, found {given!r}."
         with pytest.raises(ArgumentError, match=re.escape(message)):
             presets.cross_entropy(label_smoothing=given)
 
     @pytest.mark.parametrize("name", ["binary_cross_entropy", "mean_squared_error", "similarity"])
     def test_in_presets_without_it(self, name):
-        message = "Label smoothing is for classes of which one is right: ft.presets.cross_entropy("
+        message = "Label smoothing applies to single-label classification only: ft.presets"
         with pytest.raises(ArgumentError, match=re.escape(message)):
             getattr(presets, name)(label_smoothing=0.1)
 
@@ -177,7 +181,7 @@ def test_warnings_of_what_will_not_learn():
     with pytest.warns(UserWarning, match="BinaryCrossentropy has from_logits=False"):
         small_task_model("several labels").compile(loss=L.BinaryCrossentropy())
     for name in ("poisson", "mean_squared_logarithmic_error"):
-        with pytest.warns(UserWarning, match="takes numbers above 0, but the model gives any"):
+        with pytest.warns(UserWarning, match="expects predictions above 0, but the model also"):
             small_task_model("number").compile(loss=name)
 
 
@@ -213,11 +217,13 @@ def test_vectors_learn_from_those_of_a_teacher():
 
 def test_rows_where_class_numbers_are_meant_and_back(models):
     models["one label"].compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")
-    with pytest.raises(ft.errors.DataError, match=r"Write np.eye\(3\)\[labels\] for class numbers"):
+    with pytest.raises(ft.errors.DataError, match=r"Write np.eye\(3\)\[labels\] to convert class"):
         models["one label"].fit(*rows_for("one label"), verbose=0)
     models["several labels"].compile(keras.optimizers.SGD(0.0))
-    with pytest.raises(ft.errors.DataError, match="a row of 0 and 1 for each of the 3 labels"):
+    with pytest.raises(ft.errors.DataError, match="rows with 0 or 1 for each of the 3 labels"):
         models["several labels"].fit(rows_for("one label")[0], np.array([0, 1, 1, 0]), verbose=0)
     models["number"].compile(keras.optimizers.SGD(0.0))
-    with pytest.raises(ft.errors.DataError, match="The model gives one number a text, so targets"):
+    with pytest.raises(
+        ft.errors.DataError, match="The model returns one number per text, so targe"
+    ):
         models["number"].fit(rows_for("number")[0], np.ones((4, 3)), verbose=0)

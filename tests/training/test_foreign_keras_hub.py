@@ -1,4 +1,4 @@
-"""Stages, policies and presets on models of KerasHub, which know nothing of this library."""
+"""Stages, freezing and presets on KerasHub models, which are independent of this library."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def model(hub):
 @pytest.fixture
 def compiled(model):
     preset = ft.presets.cross_entropy(learning_rate=1e-2, schedule="constant")
-    model.compile(**preset, jit_compile=False)  # which takes long
+    model.compile(**preset, jit_compile=False)  # which is slow
     return model
 
 
@@ -60,7 +60,7 @@ def names_and_roles(model):
 
 
 def moved_by_a_fit(model):
-    """Paths of the variables that a fit moves."""
+    """Returns the paths of the variables that a fit changes."""
     before = [variable.numpy() for variable in model.weights]
     # KerasHub turns arrays into a tf.data.Dataset, which Keras does not shuffle.
     model.fit(inputs_of(model), LABELS, batch_size=4, shuffle=False, verbose=0)
@@ -76,7 +76,7 @@ def paths(variables):
 
 
 def can_move(chosen):
-    """Without the bias of the keys, which softmax cancels: its gradient is rounding."""
+    """Leaves out the key biases: softmax cancels them, so their gradient is a rounding error."""
     return {path for path in chosen if not path.endswith("/key/bias")}
 
 
@@ -215,7 +215,7 @@ def test_a_preset_computes_what_keras_computes(compiled):
 
 
 def test_keras_file(model, tmp_path):
-    """KerasHub stores neither how its models were compiled nor which layers were frozen."""
+    """KerasHub stores neither the arguments of `compile` nor the frozen layers."""
     every = paths(model.trainable_variables)
     ft.freeze(model, select.embeddings() | select.bottom(1))
     model.save(tmp_path / "model.keras")
@@ -229,10 +229,10 @@ def test_keras_file(model, tmp_path):
 
 
 def test_a_selector_beyond_the_blocks(hub):
-    """DeBERTa's blocks share a table that no cut can separate, so they are one stage."""
+    """DeBERTa's blocks share a table and cannot be separated, so they are one stage."""
     deberta = hub.DebertaV3Backbone(**SIZES, bucket_size=4)
     assert [role for _, role in names_and_roles(deberta)] == ["embeddings", "embeddings", "block"]
-    with pytest.raises(ModelError, match=r"bottom\(2\) goes beyond the 1 blocks of the model"):
+    with pytest.raises(ModelError, match=r"bottom\(2\) selects blocks beyond the 1 blocks of"):
         ft.freeze(deberta, select.bottom(2))
 
 

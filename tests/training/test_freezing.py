@@ -1,4 +1,4 @@
-"""Freezing takes effect whenever it happens: before and after compile, between and in fits."""
+"""Freezing takes effect at any time: before and after compile, between and during fits."""
 
 import keras
 import numpy as np
@@ -13,25 +13,25 @@ TOKENS, ANSWERS = token_batch()
 
 
 def values(model):
-    """Every weight by its path."""
+    """Returns all weights by path."""
     return {v.path: v.numpy().copy() for v in model.weights}
 
 
 def moved(before, after):
-    """The layers of which a weight changed."""
+    """Returns the layers whose weights changed."""
     paths = [path for path in before if not np.array_equal(before[path], after[path])]
     return {path.split("/")[0] for path in paths}
 
 
 def fit(model, **kwargs):
-    """Two quick steps; returns the layers that moved."""
+    """Runs two steps with a high rate; returns the layers that changed."""
     before = values(model)
     model.fit(TOKENS, ANSWERS, batch_size=8, verbose=0, **kwargs)
     return moved(before, values(model))
 
 
 def slots(model):
-    """What Adam remembers, by the path of the variable it is for."""
+    """Returns the slot variables of Adam by the path of the model variable."""
     optimizer = model.optimizer
     return {
         variable.path: momentum.numpy().copy()
@@ -87,7 +87,7 @@ class TestWhen:
         }
 
     def test_inside_a_fit_from_a_callback(self, model):
-        """Gradual unfreezing (Howard & Ruder 2018): one block more in the second epoch."""
+        """Gradual unfreezing (Howard & Ruder 2018): one more block from the second epoch on."""
 
         class Unfreeze(keras.callbacks.Callback):
             def __init__(self):
@@ -187,18 +187,21 @@ def test_a_layer_frozen_whole_is_frozen_as_a_layer(model):
 
 def test_says_how_many_parameters_train(model, tiny_bert, capsys):
     ft.train_only(model, select.head())
-    assert capsys.readouterr().out == "18 of 354 parameters train.\n"
+    assert capsys.readouterr().out == "18 of 354 parameters are trainable.\n"
     assert ft.count_parameters(model) == (18, 354)
     ft.freeze(model, select.head() & select.biases())
-    assert capsys.readouterr().out == "16 of 354 parameters train.\n"
+    assert capsys.readouterr().out == "16 of 354 parameters are trainable.\n"
     bert = ft.load(tiny_bert, labels=2)
     capsys.readouterr()
     ft.train_only(bert, select.head())
-    assert capsys.readouterr().out == f"{2 * 24 + 2} of {bert.count_params():,} parameters train.\n"
+    assert (
+        capsys.readouterr().out
+        == f"{2 * 24 + 2} of {bert.count_params():,} parameters are trainable.\n"
+    )
 
 
 def test_nothing_left_to_train_warns(model):
-    with pytest.warns(UserWarning, match="Nothing in 'small' is left to train") as caught:
+    with pytest.warns(UserWarning, match="'small' has no trainable variables left") as caught:
         ft.freeze(model, select.everything())
     assert [warning.filename for warning in caught] == [__file__]
 

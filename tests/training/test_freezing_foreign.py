@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def names(variables):
-    """Their paths without the model's own name."""
+    """Returns the paths without the name of the model."""
     return {variable.path.partition("/")[2] for variable in variables}
 
 
@@ -35,7 +35,7 @@ def network():
 
 
 def fit(model):
-    """One step; returns the variables that moved."""
+    """Runs one step; returns the variables that changed."""
     before = [variable.numpy() for variable in model.weights]
     x = RANDOM.normal(size=(8, *model.input_shape[1:])).astype("float32")
     model.fit(x, np.arange(8) % 3, verbose=0)

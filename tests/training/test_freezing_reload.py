@@ -1,4 +1,4 @@
-"""A `.keras` file brings everything back: what is frozen, what Adam knows, what labels mean."""
+"""A `.keras` file restores frozen variables, the optimizer state and the labels."""
 
 import re
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 
 @pytest.fixture(scope="module")
 def trained(tiny_bert):
-    """A model of which a block and some biases are frozen, after two steps."""
+    """A model with a frozen block and some frozen biases, after two steps."""
     keras.utils.set_random_seed(0)
     model = small_model(["no", "yes"], checkpoint=tiny_bert)
     with ft.messages.quiet():
@@ -96,7 +96,7 @@ def test_a_tokenizer_that_moved_is_asked_for_when_it_is_needed(tmp_path, tiny_be
     model = small_model(checkpoint=tmp_path / "gone")
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
-    message = f"The folder {tmp_path / 'gone'}, which the tokenizer is loaded from, is not there."
+    message = f"The folder {tmp_path / 'gone'}, from which the tokenizer is loaded, does not exist."
     with pytest.raises(CheckpointError, match=re.escape(message)):
         ft.predict(reloaded, "good")
     reloaded.info.tokenizer = str(tiny_bert)

@@ -1,4 +1,4 @@
-"""A model that computes the inside of its blocks twice learns what it would learn otherwise."""
+"""Gradient checkpointing does not change the results of training."""
 
 import keras
 import numpy as np
@@ -9,12 +9,12 @@ import finetune_tf as ft
 from finetune_tf.base.keras_internals import all_layers
 
 TOKENS, ANSWERS = token_batch(16)
-# A family with relative positions, which the blocks get as an input, and a convolution.
+# A family with relative positions, passed to the blocks as an input, and a convolution.
 CHECKPOINTS = {"bert": "bert/relu", "deberta-v2": "deberta-v2/text-classification"}
 
 
 def fitted(checkpoint, learns=None, **options):
-    """A model after four steps with dropout, and the losses on the way."""
+    """Returns a model after four steps with dropout, and the losses."""
     keras.utils.set_random_seed(1)
     model = ft.load(checkpoint, labels=2, dropout=0.2, new_head=True, **options)
     if learns is not None:

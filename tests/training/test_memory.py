@@ -1,4 +1,4 @@
-"""A model that is deleted leaves nothing behind, whatever was done with it."""
+"""A deleted model releases all its memory, whatever it was used for."""
 
 import gc
 import re

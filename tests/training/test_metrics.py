@@ -1,4 +1,4 @@
-"""Metrics in every form that Keras takes mean the right thing for each task."""
+"""Metrics in all forms that Keras accepts have correct values for each task."""
 
 import re
 
@@ -25,7 +25,7 @@ def compiled(case, metrics, loss=None, **kwargs):
 
 
 def measured(case, metrics, loss=None, targets=None, weights=None, **kwargs):
-    """What evaluate says, with the logits and targets that count: rows (n, classes) and (n, …)."""
+    """Results of `evaluate`, with the counted logits (n, classes) and targets (n, …)."""
     model = compiled(case, metrics, loss, **kwargs)
     ids, given = rows_for(case)
     given = given if targets is None else targets
@@ -116,7 +116,7 @@ def log_loss(rows, chances):
 
 
 def yes_no(targets, chances):
-    """Of yes and no with their chances: what the metrics of yes and no say."""
+    """The expected values of the binary metrics, from targets and probabilities."""
     said = chances > 0.5
     return {
         "binary_accuracy": (said == targets).mean(),
@@ -281,7 +281,9 @@ class TestNumbers:
     @pytest.mark.parametrize("case", ["number", "vectors"])
     @pytest.mark.parametrize("metric", ["accuracy", "AUC", M.Precision(), "f1_score", M.Accuracy()])
     def test_have_no_classes(self, case, metric):
-        with pytest.raises(ModelError, match=r"The metric \w+ does not fit the model, which gives"):
+        with pytest.raises(
+            ModelError, match=r"The metric \w+ does not fit the model, which returns"
+        ):
             compiled(case, [metric])
 
 
@@ -291,13 +293,13 @@ class TestRefused:
     )
     @pytest.mark.parametrize("case", ["several labels", "number", "vectors"])
     def test_metrics_of_class_numbers_where_there_are_none(self, case, metric):
-        with pytest.raises(ModelError, match="does not fit the model, which gives"):
+        with pytest.raises(ModelError, match="does not fit the model, which returns"):
             compiled(case, [metric])
 
     @pytest.mark.parametrize("case", ["words", "answers"])
     @pytest.mark.parametrize("metric", [M.F1Score(), "AUC", M.Precision(), "categorical_accuracy"])
     def test_rows_over_a_vocabulary(self, case, metric):
-        with pytest.raises(ModelError, match="needs a row of 0 and 1 over all classes"):
+        with pytest.raises(ModelError, match="needs one-hot targets over all classes"):
             compiled(case, [metric])
 
     def test_unknown_names(self):
@@ -306,7 +308,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("metric", [M.Mean(), M.Sum()])
     def test_what_is_no_metric_of_predictions(self, metric):
-        with pytest.raises(ModelError, match="is no metric of targets and predictions"):
+        with pytest.raises(ModelError, match="does not compare targets with predictions"):
             compiled("one label", [metric])
 
 
@@ -317,7 +319,7 @@ def test_somebodys_own_metric_gets_what_the_model_gives(capsys):
     model = small_task_model("tokens")
     model.compile(keras.optimizers.SGD(0.0), metrics=[spread], run_eagerly=True)
     said = (
-        "compile: metric 'spread' gets logits as the model returns them, and targets of -100 where"
+        "compile: metric 'spread' receives logits as the model returns them, with targets of -100 "
     )
     assert said in capsys.readouterr().out
     ids, targets = rows_for("tokens")
@@ -328,7 +330,7 @@ def test_somebodys_own_metric_gets_what_the_model_gives(capsys):
 
 def test_what_a_metric_of_two_classes_is_about_is_said(capsys):
     small_task_model("two labels").compile(metrics=[M.Precision(name="precision")])
-    said = "compile: metric 'precision' is about the label 'pos', the second of two."
+    said = "compile: metric 'precision' uses the second label, 'pos', as the positive class."
     assert said in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""A loss that is NaN or infinite ends a fit with an error that says where, and what to do."""
+"""A NaN or infinite loss stops a fit with an error that says where it occurred and what to do."""
 
 import re
 
@@ -22,7 +22,7 @@ def with_nan_at(row):
 
 
 def squared_error(targets, outputs):
-    """A loss that somebody wrote: what its targets may be is not looked at."""
+    """A custom loss, whose targets are not checked."""
     return keras.ops.mean(keras.ops.square(targets[:, None] - outputs))
 
 
@@ -44,8 +44,8 @@ def fit(model, targets, batch_size=2, **options):
 def test_the_step_and_the_rate_are_said(verbose):
     message = (
         "The loss is nan at step 7 of epoch 1, with a learning rate of 3.125e-05, so the fit was "
-        "stopped. 9 of the 9 variables that learn hold NaN or infinity by now, "
-        "embeddings/embeddings among them: load the model again. Lower the learning rate (1e-5 to "
+        "stopped. 9 of the 9 trainable variables now contain NaN or infinity, for example "
+        "embeddings/embeddings: load the model again. Lower the learning rate (1e-5 to "
         "5e-5 is usual), or check that labels, sample weights and the weights of the model are "
         "finite numbers."
     )
@@ -54,7 +54,7 @@ def test_the_step_and_the_rate_are_said(verbose):
 
 
 def test_at_the_first_step_no_rate_is_to_blame():
-    with pytest.raises(ModelError, match=r"at step 1 of epoch 1, .*no rate has had an effect yet"):
+    with pytest.raises(ModelError, match=r"at step 1 of epoch 1, .*rate has had no effect yet"):
         fit(regressor(), with_nan_at(0))
 
 
@@ -83,12 +83,14 @@ def test_the_last_step_is_seen_by_no_loss():
     optimizer = keras.optimizers.SGD(0.1)
     model.compile(optimizer)
     optimizer.learning_rate.assign(float("inf"))
-    with pytest.raises(ModelError, match="The last step of the fit ruined the model, with a lear"):
+    with pytest.raises(
+        ModelError, match="The last step of the fit made weights NaN or infinite, with"
+    ):
         fit(model, ANSWERS, batch_size=16, epochs=1)
 
 
 def test_validation_data():
-    message = r"The loss over the validation data is nan after epoch 1, .*The weights are finite"
+    message = r"The validation loss is nan after epoch 1, .*The weights are finite"
     with pytest.raises(ModelError, match=message):
         fit(regressor(), SCORES, validation_data=dataset(with_nan_at(0)))
 
@@ -101,7 +103,7 @@ def test_outside_of_a_fit(method):
     kernel.assign(np.full(kernel.shape, np.nan))
     options = {"verbose": 0} if method == "evaluate" else {}
     for form in ({}, {"return_dict": True}):
-        with pytest.raises(ModelError, match=f"The loss that {method} found is nan"):
+        with pytest.raises(ModelError, match=f"The loss computed by {method} is nan"):
             getattr(model, method)(TOKENS, SCORES, **form, **options)
 
 
@@ -111,7 +113,7 @@ def test_keras_own_callback_stops_without_an_error():
 
 
 def test_steps_that_loss_scaling_skips_are_none():
-    """A scale so high that gradients overflow at first: the loss itself is finite."""
+    """A loss scale so high that gradients overflow at first, while the loss is finite."""
     model = small_model()
     inner = keras.optimizers.SGD(0.1)
     model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**127))

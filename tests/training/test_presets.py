@@ -1,4 +1,4 @@
-"""What presets contain, and that each fits what the task gives it."""
+"""The content of presets, and that each one fits the outputs of its task."""
 
 import re
 
@@ -93,9 +93,11 @@ def test_schedules_and_rates():
 def test_mistakes_are_named():
     with pytest.raises(ModelError, match=re.escape("There is no optimizer 'adamv'; use 'adamw'")):
         presets.cross_entropy("adamv")
-    with pytest.raises(ModelError, match="A schedule is 'linear' or 'constant', found 'cosine'."):
+    with pytest.raises(
+        ModelError, match="The schedule must be 'linear' or 'constant', found 'cosi"
+    ):
         presets.cross_entropy(schedule="cosine")
-    with pytest.raises(ModelError, match="warmup_ratio is a number from 0 to below 1, found 1"):
+    with pytest.raises(ModelError, match="warmup_ratio must be a number >= 0 and < 1, found 1"):
         presets.cross_entropy(warmup_ratio=1)
 
 
@@ -103,7 +105,7 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize("rate", ["fast", 0, -1, None])
 def test_a_rate_is_a_number_above_zero(schedule, rate):
     with pytest.raises(
-        ModelError, match=f"learning_rate is a number above 0 or 'auto', found {rate!r}"
+        ModelError, match=f"learning_rate must be a number > 0 or 'auto', found {rate!r}"
     ):
         presets.cross_entropy(learning_rate=rate, schedule=schedule)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint has trained is known by variable, and rates follow."""
+"""Pretrained variables are recorded individually and determine the automatic rate."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def model(base):
 
 
 def with_adapter(model):
-    """Puts a small layer into a pretrained one and lets it learn alone, with the head."""
+    """Inserts an adapter into a pretrained layer and trains only the adapter and the head."""
     query = model.get_layer("block_0").attention.query
     query._tracker.unlock()
     query.adapter = keras.layers.Dense(2, name="adapter")
@@ -110,6 +110,6 @@ def test_a_saved_checkpoint_knows_whether_its_head_was_trained(model, tmp_path):
     model.save_pretrained(tmp_path / "trained")
     again = ft.load(tmp_path / "trained")
     assert set(again.info.pretrained) == paths(again)
-    ft.train_only(again, select.head())  # a head bears its own rate, trained or not
+    ft.train_only(again, select.head())  # a high rate suits a head, trained or not
     assert automatic_rate(again) == pytest.approx(2e-3)
     np.testing.assert_array_equal(again.get_layer("classifier").dense.kernel, kernel)

@@ -1,4 +1,4 @@
-"""Saving while a model trains, and uploading."""
+"""Saving and uploading during training."""
 
 import huggingface_hub
 import numpy as np
@@ -20,7 +20,7 @@ def test_after_each_epoch_or_after_the_last(tiny_bert, tmp_path):
 
 
 def test_push_to_hub(tiny_bert, monkeypatch):
-    """No Hub takes uploads here, so a stand-in notes what it would have got."""
+    """There is no Hub in this test, so a fake records the uploads."""
     seen = {}
 
     class Hub:

@@ -1,4 +1,4 @@
-"""Rates that follow the fit: values, what "auto" chooses, resumed and unknown fits."""
+"""Learning-rate schedules: values, the rate "auto", resumed fits, fits of unknown length."""
 
 import re
 
@@ -15,7 +15,7 @@ TOKENS, ANSWERS = token_batch()
 
 
 class Rates(keras.callbacks.Callback):
-    """Notes the rate of each step."""
+    """Records the rate of each step."""
 
     def __init__(self):
         super().__init__()
@@ -80,13 +80,13 @@ def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
 
 @pytest.fixture(scope="module")
 def whole():
-    """Rates of a fit of four epochs of two steps that nothing interrupts."""
+    """The rates of an uninterrupted fit of four epochs with two steps each."""
     return rates_of_fit(compiled(), batch_size=8, epochs=4)
 
 
 def test_a_fit_resumed_by_initial_epoch_goes_on_where_it_was(whole):
     model = compiled()
-    # As if it had been loaded after two epochs: a plan for four, of which two are done.
+    # As if loaded after two epochs: a schedule of four epochs, of which two are done.
     model.optimizer.build(model.trainable_variables)
     model.optimizer.iterations.assign(4)
     rest = rates_of_fit(model, batch_size=8, epochs=4, initial_epoch=2)
@@ -126,7 +126,7 @@ def test_constant_schedule():
 
 
 class TestAuto:
-    """5e-5 while pretrained stages learn, 2e-3 while only the head does (here SGD: times 100)."""
+    """5e-5 while pretrained stages are trainable, 2e-3 for the head alone (SGD: times 100)."""
 
     def peak(self, model):
         rates_of_fit(model)

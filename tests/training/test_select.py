@@ -1,4 +1,4 @@
-"""Which variables a selector means."""
+"""The variables that selectors match."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def paths(selector, model):
 
 
 def layers(selector, model):
-    """The layers that the selected variables are in, each once."""
+    """Returns the layers of the selected variables, without duplicates."""
     return list(dict.fromkeys(path.split("/")[0] for path in paths(selector, model)))
 
 
@@ -111,7 +111,7 @@ def test_a_selector_that_matches_nothing_raises_and_lists_the_stages(bert):
 
 @pytest.fixture(scope="module")
 def headless(tiny_bert):
-    """A model that gives vectors of texts, with no layer on top of the checkpoint's."""
+    """A model for text embeddings, without any layer on top of the checkpoint."""
     return ft.load(tiny_bert, "feature-extraction")
 
 
@@ -179,7 +179,7 @@ def test_how_a_selector_is_written():
         ],
     }
     mine = select.Selector("mine()", lambda model: [])
-    with pytest.raises(ModelError, match=re.escape("The selector mine() was made of a function")):
+    with pytest.raises(ModelError, match=re.escape("The selector mine() uses a custom function")):
         json.dumps((mine | select.head()).get_config())
 
 
@@ -201,32 +201,32 @@ def test_how_a_selector_is_written():
 )
 def test_a_config_that_describes_no_selector(config):
     with pytest.raises(
-        FinetuneError, match=r"(A selector in a config is a dict|takes no argument)"
+        FinetuneError, match=r"(The config of a selector must be a dict|takes no argument)"
     ):
         select.from_config(config)
 
 
 def test_a_config_with_a_number_out_of_range():
-    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
+    with pytest.raises(ModelError, match=re.escape("n must be an integer >= 1, found 0.")):
         select.from_config({"select": "bottom", "n": 0})
 
 
 def test_more_blocks_than_there_are(bert):
-    message = "The selector bottom(99) goes beyond the 2 blocks of the model."
+    message = "The selector bottom(99) selects blocks beyond the 2 blocks of the model."
     with pytest.raises(ModelError, match=re.escape(message)):
         ft.freeze(bert, select.bottom(99))
-    with pytest.raises(ModelError, match=re.escape("n is a whole number from 1 on, found 0.")):
+    with pytest.raises(ModelError, match=re.escape("n must be an integer >= 1, found 0.")):
         select.bottom(0)
 
 
 def test_a_pattern_that_is_no_regular_expression():
-    with pytest.raises(ModelError, match=re.escape("matching('(') is no regular expression: miss")):
+    with pytest.raises(ModelError, match=re.escape("matching('(') is not a valid regular expr")):
         select.matching("(")
 
 
 @pytest.mark.parametrize("freeze", [ft.freeze, ft.train_only])
 def test_what_is_no_selector(bert, freeze):
-    message = "What to choose is said by a selector such as ft.select.head(), found "
+    message = "Expected a selector such as ft.select.head(), found "
     with pytest.raises(ModelError, match=re.escape(f"{message}head without its ().")):
         freeze(bert, select.head)
     with pytest.raises(ModelError, match=re.escape(f"{message}'head'.")):

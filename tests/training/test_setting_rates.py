@@ -1,4 +1,4 @@
-"""Rates that are set by hand or by callbacks, with and without a preset's schedule."""
+"""Learning rates set by the user or by callbacks, with and without a preset's schedule."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def compiled(*args, **kwargs):
 
 
 def rates(model, *callbacks, epochs=3):
-    """The rate of each step of a fit of two steps an epoch."""
+    """Returns the rate of each step of a fit with two steps per epoch."""
     seen = []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: seen.append(float(model.optimizer.learning_rate))
@@ -33,7 +33,7 @@ def rates(model, *callbacks, epochs=3):
 
 
 class Set(keras.callbacks.Callback):
-    """Sets the rate as scripts do."""
+    """Sets the rate in the way of common scripts."""
 
     def __init__(self, how):
         super().__init__()
@@ -92,7 +92,7 @@ def test_reduce_on_plateau_starts_at_the_peak(capsys):
 
 
 def test_a_scheduler_starts_at_the_peak():
-    """Of the first step of a warm-up, it would halve almost nothing."""
+    """It must not halve the rate of the first warm-up step, which is almost zero."""
     found = rates(compiled("adam"), SCHEDULER(lambda epoch, rate: rate / 2))
     np.testing.assert_allclose(found, np.repeat([2.5e-5, 1.25e-5, 6.25e-6], 2), rtol=1e-5)
 
@@ -115,7 +115,7 @@ def test_a_rate_set_before_the_fit_holds_in_it_and_after_a_reload(tmp_path):
     model = compiled()
     model.optimizer.learning_rate = 1e-5
     np.testing.assert_allclose(rates(model), 1e-5, rtol=1e-5)
-    ft.train_only(model, ft.select.head())  # makes the optimizer again
+    ft.train_only(model, ft.select.head())  # rebuilds the optimizer
     np.testing.assert_allclose(rates(model), 1e-5, rtol=1e-5)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -124,7 +124,7 @@ def test_a_rate_set_before_the_fit_holds_in_it_and_after_a_reload(tmp_path):
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none(wrong):
-    with pytest.raises(ArgumentError, match="learning_rate is a number from 0 on, found"):
+    with pytest.raises(ArgumentError, match="learning_rate must be a number >= 0, found"):
         compiled().optimizer.learning_rate = wrong
 
 
@@ -132,7 +132,7 @@ def test_a_rate_that_is_none(wrong):
 def test_schedules_of_keras_are_refused_before_the_first_step(callback):
     cosine = keras.optimizers.schedules.CosineDecay(1e-5, 10)
     message = (
-        f"{type(callback).__name__} sets the rate, but the optimizer follows the schedule "
+        f"{type(callback).__name__} sets the learning rate, but the optimizer follows the schedule "
         r"CosineDecay, .* or ft\.presets\.cross_entropy\(learning_rate=2e-5, schedule='constant'\)"
     )
     for optimizer in (
@@ -147,14 +147,14 @@ def test_schedules_of_keras_are_refused_before_the_first_step(callback):
 
 def test_callbacks_of_ones_own_get_the_line_to_write():
     cosine = keras.optimizers.schedules.CosineDecay(1e-5, 10)
-    with pytest.raises(ModelError, match="A callback sets the rate, but the optimizer follows a"):
+    with pytest.raises(ModelError, match="A callback sets the learning rate, but the optimizer"):
         rates(compiled(keras.optimizers.Adam(cosine)), Set(set_rate))
-    with pytest.raises(ModelError, match=r"Write optimizer\.learning_rate = rate, or give the pr"):
+    with pytest.raises(ModelError, match=r"Write optimizer\.learning_rate = rate, or pass schedu"):
         rates(compiled(), Set(assign_rate))
 
 
 class TestWarning:
-    """Of a rate that ruins pretrained weights: when training would start with it, and once."""
+    """The warning about a rate that is too high comes once, when training starts."""
 
     def test_thawing_before_a_compile_that_lowers_the_rate_is_no_mistake(self, recwarn):
         model = small_model()
@@ -174,7 +174,7 @@ class TestWarning:
         with pytest.warns(UserWarning, match="A learning rate of 0.001 usually ruins") as caught:
             rates(model, epochs=1)
         assert [warning.filename for warning in caught] == [__file__]
-        rates(model, epochs=1)  # told already: another warning would be an error
+        rates(model, epochs=1)  # already warned: another warning would be an error
 
     def test_what_compile_has_told_fit_does_not_repeat(self):
         model = small_model()
@@ -184,9 +184,9 @@ class TestWarning:
 
 
 def test_few_steps_get_a_hint(capsys):
-    hint = "This fit takes 2 steps, which is little to learn from: use more epochs, or a smaller"
+    hint = "This fit takes only 2 optimizer steps, which is rarely enough. Use more epochs or a"
     model = compiled()
     rates(model, epochs=1)
     assert hint in capsys.readouterr().out
     rates(model, epochs=5)
-    assert "little to learn from" not in capsys.readouterr().out
+    assert "rarely enough" not in capsys.readouterr().out

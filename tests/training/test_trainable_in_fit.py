@@ -12,12 +12,12 @@ from finetune_tf.training import AdamW
 
 TOKENS, ANSWERS = token_batch(16)
 ALL = {"embeddings", "block_0", "norm", "block_1", "classifier"}
-# Thawing below the head with a high rate is warned of; here the rate is for the test.
+# Unfreezing layers below the head with a high rate gives a warning; the rate is for the test.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 
 
 class Act(keras.callbacks.Callback):
-    """Does something to the model once, in the second epoch, and notes which layers move."""
+    """Changes the model once, in the second epoch, and records the layers that are updated."""
 
     def __init__(self, when, act):
         super().__init__()
@@ -105,7 +105,7 @@ def test_thawing_takes_effect_at_once(act, learning, when):
 def test_it_says_what_learns_now(capsys):
     model = head_only()
     fitted(model, thaw_layer, "epoch begin")
-    assert "90 of 354 parameters train." in capsys.readouterr().out.splitlines()
+    assert "90 of 354 parameters are trainable." in capsys.readouterr().out.splitlines()
 
 
 def test_freezing_takes_effect_at_once():
@@ -118,7 +118,7 @@ def test_freezing_takes_effect_at_once():
 
 
 def test_a_thawed_layer_learns_as_after_compiling_anew():
-    """The same steps in two fits, with the optimizer's state carried over."""
+    """Runs the same steps in two fits, with the state of the optimizer retained."""
     inside = head_only(keras.optimizers.SGD(0.1))
     fitted(inside, thaw_layer, "epoch begin")
     outside = head_only(keras.optimizers.SGD(0.1))
@@ -158,7 +158,7 @@ def test_with_what_an_optimizer_carries(wrap):
     model = head_only(wrap())
     start = [v.numpy().copy() for v in model.weights]
     assert fitted(model, thaw_model, "epoch begin")[1:] == [ALL, ALL]
-    # An average that began at 0 would have taken most of a weight away.
+    # An average that starts at 0 would reduce the weight almost to 0.
     for before, variable in zip(start, model.weights, strict=True):
         assert np.abs(variable.numpy() - before).max() < 0.3
 

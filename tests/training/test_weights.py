@@ -1,4 +1,4 @@
-"""Weights per text, per target and per class: the loss is what NumPy makes of its definition."""
+"""Sample weights and class weights: the loss equals its definition computed with NumPy."""
 
 import re
 
@@ -37,7 +37,7 @@ def models(tiny_bert):
 
 
 def terms(case, logits, targets):
-    """The loss of each target, and whether it counts; (rows, labels) for several labels."""
+    """The loss of each target, and whether it is counted; (rows, labels) for several labels."""
     logits = np.asarray(logits, "float64")
     if case == "number":
         return (logits[:, 0] - targets) ** 2, np.ones(len(targets))
@@ -67,7 +67,7 @@ def loss_of(losses, counted, weights):
 
 
 def every_way(model, ids, targets, weights=None, **kwargs):
-    """The loss of fit, evaluate, train_on_batch and test_on_batch; with no class, of a dataset."""
+    """The losses of all methods; without class weights, also with a dataset."""
     given = {} if weights is None else {"sample_weight": weights.astype("float32")}
     one = {"batch_size": len(targets), "verbose": 0}
     yield model.fit(ids, targets, **given, **kwargs, **one).history["loss"][0]
@@ -125,7 +125,7 @@ def test_weights_of_classes(models, case, names):
     found = list(every_way(models[case], ids, targets, class_weight=given))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     without = models[case].evaluate(ids, targets, verbose=0, return_dict=True)["loss"]
-    assert without == pytest.approx(loss_of(losses, counted, 1), rel=1e-5)  # and not ever after
+    assert without == pytest.approx(loss_of(losses, counted, 1), rel=1e-5)  # and only for that call
 
 
 @pytest.mark.parametrize("case", BY_CLASS)
@@ -167,7 +167,7 @@ def test_labels_among_the_inputs(models):
 
 @pytest.mark.parametrize("case", WEIGHED)
 def test_weights_of_texts_with_their_targets_among_the_inputs(models, case):
-    """Keras leaves weights out where there are no targets beside the inputs."""
+    """Keras ignores sample weights if targets are not passed separately."""
     model, (ids, targets) = models[case], rows_for(case)
     losses, counted = terms(case, model(ids), targets)
     expected = loss_of(losses, counted, of_texts(TEXTS, losses))
@@ -192,15 +192,15 @@ def test_arguments_by_their_place(models):
     callback = keras.callbacks.History()
     model.fit(ids, targets, ROWS, 2, 0, [callback])
     assert callback.epoch == [0, 1]
-    with pytest.raises(DataError, match="Weights are finite numbers from 0 on, found -2"):
+    with pytest.raises(DataError, match="Weights must be finite numbers of at least 0, found -2"):
         model.evaluate(ids, targets, ROWS, 0, -TEXTS)
-    with pytest.raises(TypeError, match="got batch_size twice, by place and by name"):
+    with pytest.raises(TypeError, match="got batch_size twice, by position and by keyword"):
         model.evaluate(ids, targets, ROWS, batch_size=ROWS)
 
 
 @pytest.mark.parametrize("case", ["one label", "number"])
 def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
-    """TensorFlow would go on with targets of an unknown number of axes."""
+    """TensorFlow would trace the step again with targets of unknown rank."""
     model, (ids, targets) = models[case], rows_for(case)
     expected = loss_of(*terms(case, model(ids), targets), 1)
     for given in (targets, targets[:, None], targets, targets[:, None].tolist()):
@@ -227,7 +227,7 @@ def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
     ],
 )
 def test_for_every_loss_that_fits(models, case, loss, capsys):
-    """A class of weight 0 and one of weight 2: as if the targets of the first were not there."""
+    """A class weight of 0 has the effect of removing the targets of the class."""
     model, (ids, targets) = small_task_model(case), rows_for(case)
     model.compile(keras.optimizers.SGD(0.0), loss())
     count = 3
@@ -308,7 +308,7 @@ class TestRefused:
     )
     def test_classes_where_there_are_none(self, models, case, what):
         message = (
-            f"class_weight weighs classes, and {what} has none. Give a weight for each text "
+            f"class_weight is for classes, but {what} has none. Give a weight for each text "
             "instead: sample_weight=, or the third element of a dataset's batches."
         )
         with pytest.raises(ArgumentError, match=re.escape(message)):
@@ -317,17 +317,20 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({3: 1.0}, "names the class 3, but the model's classes are the numbers from 0 to 2, "),
-            ({-1: 1.0}, "names the class -1, but"),
-            ({"good": 1.0}, "names the class 'good', but the model's classes are the numbers from"),
-            ({1.5: 1.0}, "names the class 1.5, but"),
-            ({0: 1.0, "neg": 2.0}, "names the class 0 twice, as 0 and as 'neg'."),
-            ({0: -1.0}, "A class weight is a finite number from 0 on, found -1.0 for 0."),
-            ({0: np.nan}, "A class weight is a finite number from 0 on, found nan for 0."),
-            ({0: np.inf}, "A class weight is a finite number from 0 on, found inf for 0."),
-            ({0: "2"}, "A class weight is a finite number from 0 on, found '2' for 0."),
-            ("balanced", "class_weight is a dict of weights by class, such as"),
-            ([1.0, 2.0, 3.0], "class_weight is a dict of weights by class, such as"),
+            ({3: 1.0}, "contains the class 3, but the model's classes are the indices from 0 to 2"),
+            ({-1: 1.0}, "contains the class -1, but"),
+            (
+                {"good": 1.0},
+                "contains the class 'good', but the model's classes are the indices fr",
+            ),
+            ({1.5: 1.0}, "contains the class 1.5, but"),
+            ({0: 1.0, "neg": 2.0}, "contains class 0 twice, as 0 and as 'neg'."),
+            ({0: -1.0}, "A class weight must be a finite number of at least 0, found -1.0 for 0."),
+            ({0: np.nan}, "A class weight must be a finite number of at least 0, found nan for 0."),
+            ({0: np.inf}, "A class weight must be a finite number of at least 0, found inf for 0."),
+            ({0: "2"}, "A class weight must be a finite number of at least 0, found '2' for 0."),
+            ("balanced", "class_weight must be a dict from class to weight, such as"),
+            ([1.0, 2.0, 3.0], "class_weight must be a dict from class to weight, such as"),
         ],
     )
     def test_class_weights(self, models, given, message):
@@ -338,18 +341,18 @@ class TestRefused:
         model = small_task_model("one label")
         model.info.labels = ft.Labels(["1", "2", "3"])
         model.compile()
-        message = "could be the class number 1 or the label named '1'. Write names as texts: {'1'"
+        message = "could be the class index 1 or the label named '1'. Write names as strings: {'1'"
         with pytest.raises(ArgumentError, match=re.escape(message)):
             model.fit(*rows_for("one label"), class_weight={1: 2.0}, verbose=0)
 
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            (np.ones(ROWS + 1), f"one weight for each of {ROWS} texts, found {ROWS + 1} weights."),
-            (np.float32(1.0), f"one weight for each of {ROWS} texts, found a single number."),
-            (np.array([1.0, -1.0, 1.0, 1.0]), "finite numbers from 0 on, found -1."),
-            (np.array([1.0, np.nan, 1.0, 1.0]), "finite numbers from 0 on, found nan."),
-            (np.array([1.0, np.inf, 1.0, 1.0]), "finite numbers from 0 on, found inf."),
+            (np.ones(ROWS + 1), f"weight for each of the {ROWS} texts, found {ROWS + 1} weights."),
+            (np.float32(1.0), f"weight for each of the {ROWS} texts, found a single number."),
+            (np.array([1.0, -1.0, 1.0, 1.0]), "finite numbers of at least 0, found -1."),
+            (np.array([1.0, np.nan, 1.0, 1.0]), "finite numbers of at least 0, found nan."),
+            (np.array([1.0, np.inf, 1.0, 1.0]), "finite numbers of at least 0, found inf."),
         ],
     )
     @pytest.mark.parametrize("way", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
@@ -378,7 +381,7 @@ class TestRefused:
     def test_labels_weighed_in_a_loss_of_ones_own(self):
         model = small_task_model("several labels")
         model.compile(keras.optimizers.SGD(0.0), lambda y, p: keras.ops.mean((y - p) ** 2, axis=-1))
-        with pytest.raises(ModelError, match="Weights of labels need a loss that takes each label"):
+        with pytest.raises(ModelError, match="Weights per label need a loss that is computed for"):
             model.fit(*rows_for("several labels"), class_weight={"a": 2.0}, verbose=0)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers see whole gradients: summed over devices, and over the places where a token stands."""
+"""Optimizers receive gradients that are summed over devices and repeated tokens."""
 
 import subprocess
 import sys
@@ -106,7 +106,7 @@ def test_four_devices_clip_as_one():
 
 
 def step(optimizer, gradient):
-    """A table of three rows after one step."""
+    """Returns an embedding table of three rows after one step."""
     table = keras.Variable(np.zeros((3, 2), "float32"), name="table")
     optimizer.build([table])
     optimizer.apply([gradient], [table])
@@ -116,7 +116,7 @@ def step(optimizer, gradient):
 REPEATED = tf.IndexedSlices(
     tf.constant([[1.0, 0.0], [2.0, 0.0], [0.0, 4.0]]), tf.constant([0, 0, 2]), tf.constant([3, 2])
 )
-SUMMED = np.array([[3.0, 0.0], [0.0, 0.0], [0.0, 4.0]], "float32")  # a token stands twice
+SUMMED = np.array([[3.0, 0.0], [0.0, 0.0], [0.0, 4.0]], "float32")  # a token occurs twice
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_optimizers_of_presets_and_of_models_have_it(name):
     assert "apply" in vars(model.optimizer)
     tokens, answers = token_batch(8)
     model.fit(tokens, answers, verbose=0)
-    ft.train_only(model, ft.select.head())  # makes the optimizer again
+    ft.train_only(model, ft.select.head())  # rebuilds the optimizer
     assert "apply" in vars(model.optimizer)
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(2)])
     network.compile(**ft.presets.cross_entropy(name, 1e-4, schedule="constant"))
@@ -190,7 +190,7 @@ def test_an_optimizer_inside_of_another_leaves_it_to_that():
 )
 def test_what_works_on_one_device_only(make, compiled, what):
     check_devices(make(), 1, **compiled)
-    with pytest.raises(ModelError, match=f"Keras trains on one device only with {what}.* for 2"):
+    with pytest.raises(ModelError, match=f"Keras supports {what}.* on one device only.* for 2 dev"):
         check_devices(make(), 2, **compiled)
 
 

@@ -1,4 +1,4 @@
-"""The layouts that checkpoint folders have: one object each."""
+"""The supported layouts of checkpoint folders: one object each."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from finetune_tf.checkpoints.layouts.transformers import TRANSFORMERS
 
 __all__ = ["SENTENCE_TRANSFORMERS", "TRANSFORMERS", "Layout", "Modules", "read_modules"]
 
-# The most particular one first: every folder is one of transformers, too.
+# The most specific layout comes first: every folder also has the layout of transformers.
 _LAYOUTS: tuple[Layout, ...] = (SENTENCE_TRANSFORMERS, TRANSFORMERS)
 
 
 def read_modules(folder: Path) -> Modules:
-    """What stands behind the transformer, as the first layout says that knows the folder.
+    """Reads which modules follow the transformer, with the first layout that applies.
 
     Raises:
         CheckpointError: If a file of that layout is damaged or missing.

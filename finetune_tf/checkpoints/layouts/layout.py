@@ -1,4 +1,4 @@
-"""What a layout of checkpoint folders has to say of itself."""
+"""The interface of a layout of checkpoint folders."""
 
 import abc
 from dataclasses import dataclass, field
@@ -13,19 +13,21 @@ from finetune_tf.weights.writing import WeightWriter
 
 @dataclass(frozen=True)
 class Modules:
-    """What stands behind the transformer.
+    """The modules of sentence-transformers that follow the transformer, and their settings.
 
     Attributes:
-        pooling: "cls", "mean", another mode's name, or None if nothing says it.
-        dense: Tensors of a Dense module, by `DENSE`'s names; empty without one.
-        dense_size: How many numbers the Dense module gives; None without one.
-        activation: Of the Dense module: the last part of the PyTorch class, such as "Identity".
-        normalize: Whether vectors are scaled to the length 1.
-        max_length: Tokens a text was cut to, or None.
-        types: The modules in order, as the last parts of their class names; empty where no list
-            of them is there.
-        prompt: What is put before each text; empty for nothing.
-        lower_case: Whether texts are put into lower case before the tokenizer sees them.
+        pooling: "cls", "mean", the name of another mode, or None if it is not specified.
+        dense: Tensors of a Dense module, with names such as "2_Dense.linear.weight"; empty if
+            there is no such module.
+        dense_size: Output size of the Dense module; None if there is none.
+        activation: Activation of the Dense module: the name of the PyTorch class without its
+            package, such as "Identity".
+        normalize: Whether vectors are scaled to unit L2 norm.
+        max_length: Maximum number of tokens, longer texts are truncated; None if not specified.
+        types: Class names of the modules in order, without their package; empty if they are not
+            listed.
+        prompt: Text that is prepended to each input text; may be empty.
+        lower_case: Whether texts are lower-cased before they are tokenized.
     """
 
     pooling: str | None = None
@@ -40,69 +42,70 @@ class Modules:
 
 
 class Layout(abc.ABC):
-    """How the folder of a checkpoint is laid out, for the library that opens it.
+    """The files of a checkpoint folder, as one library expects them.
 
-    A task chooses the layout that its models are saved in (`Task.layout`). A folder is read by the
-    first layout that knows it.
+    A task chooses the layout in which its models are saved (`Task.layout`). A folder is read with
+    the first layout that recognizes it.
 
-    A folder of PEFT's would be a third layout. `read` would know it by its adapter_config.json,
-    which names the checkpoint that the adapters belong to; `rows` would be those of the adapters
-    and of the modules that are saved whole; `write` would write adapter_config.json and
-    adapter_model.safetensors, and nothing of the frozen model; `opens_in` would name one of peft's
-    AutoPeftModel classes, and `class_name` the class of the model below.
+    PEFT's adapter folders could become a third layout: `read` would recognize adapter_config.json,
+    which names the base checkpoint; `rows` would return the rows of the adapters and of the modules
+    that are saved completely; `write` would write adapter_config.json and
+    adapter_model.safetensors without the frozen weights; `opens_in` would return one of peft's
+    AutoPeftModel classes, and `class_name` the class of the base model.
     """
 
     @abc.abstractmethod
     def read(self, folder: Path) -> Modules | None:
-        """What the files of this layout say of the modules behind the transformer.
+        """Reads which modules follow the transformer.
 
         Args:
-            folder: Of a checkpoint.
+            folder: A checkpoint folder.
 
         Returns:
-            None if the folder has no file of this layout.
+            The modules; None if the folder has no file of this layout.
 
         Raises:
-            CheckpointError: If one of them is damaged or missing.
+            CheckpointError: If a file of this layout is damaged or missing.
         """
 
     @abc.abstractmethod
     def rows(self, head: Head) -> list[Weight]:
-        """Rows of the weight table for what stands above the backbone.
+        """Returns the weight table of the layers above the backbone.
 
         Args:
-            head: What the family has for the task.
+            head: The family's head for the task.
         """
 
     @abc.abstractmethod
     def class_name(self, family: Family, class_suffix: str) -> str:
-        """The class of transformers that config.json names.
+        """Returns the class of transformers that config.json names under `architectures`.
 
         Args:
-            family: Of the model.
-            class_suffix: Of the task: "ForSequenceClassification".
+            family: The family of the model.
+            class_suffix: Suffix of the task's classes, such as "ForSequenceClassification".
         """
 
     @abc.abstractmethod
     def opens_in(self, family: Family, class_suffix: str) -> str:
-        """The class that opens a folder of this layout; arguments as for `class_name`."""
+        """Returns the class that opens such a folder; the arguments are those of `class_name`."""
 
     @abc.abstractmethod
     def write(
         self, folder: Path, model: Any, family: Family, weights: WeightWriter, max_length: int
     ) -> None:
-        """Writes the weights, and the files that are particular to this layout.
+        """Writes the weights, and the files that only this layout has.
+
+        Config, tokenizer and model card are the same in all layouts and not written here.
 
         Args:
-            folder: To write into. Config, tokenizer and model card are the same in all layouts and
-                not written here.
+            folder: The folder to write into.
             model: A FineTuneModel.
-            family: Of the model.
-            weights: Writes the files of weights.
-            max_length: Tokens that a text is cut to.
+            family: The family of the model.
+            weights: Writes the weight files.
+            max_length: Maximum number of tokens of a text.
 
         Raises:
             CheckpointError: If a variable of the model has no row in the weight table.
-            ModelError: If a number is too large for the type of numbers of the file.
+            ModelError: If a value is too large for the dtype of the file.
             OSError: If a file cannot be written.
         """

@@ -1,9 +1,9 @@
-"""The module layout of sentence-transformers: transformer, pooling, and what follows.
+"""The layout of sentence-transformers: a transformer, a pooling module, and further modules.
 
-Read to learn how a checkpoint's vectors were made, and written for models that no class of
-PyTorch's transformers can hold: classifiers on another pooling than the family's own, and
-embeddings of texts. The keys and module paths written are the old ones, which every release from
-2 to 6 understands.
+It is read to find out how a checkpoint computes its vectors. It is written for models that no class
+of transformers can represent: text embeddings, and classifiers on another pooling than the
+family's own. Keys and module paths are written in the old form, which all releases from 2 to 6 of
+sentence-transformers can read.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from finetune_tf.base.json_files import checked, file_inside, member, read_json,
 from finetune_tf.base.paths import has_file
 from finetune_tf.checkpoints.layouts.layout import Layout, Modules
 from finetune_tf.errors import CheckpointError
-from finetune_tf.families.config_values import OneOf, read_values, size
+from finetune_tf.families.config_values import OneOf, integer, read_values
 from finetune_tf.families.family import Family, Head
 from finetune_tf.weights.files import read_tensors
 from finetune_tf.weights.table import Weight, linear, prefixed
@@ -24,54 +24,54 @@ _GENERAL = "config_sentence_transformers.json"
 _MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _DENSE = "2_Dense"
 _PACKAGE = "sentence_transformers"
-# The file of the transformer's settings was once called after the family.
+# The name of the file with the transformer's settings once depended on the family.
 _SETTINGS_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
 )
 _SETTINGS = {
-    "max_seq_length": size(2**31 - 1, also=(None,)),
+    "max_seq_length": integer(2**31 - 1, nullable=True),
     "do_lower_case": OneOf((True, False, None)),
 }
 
-#: The settings of the pooling, which other layouts may say there, too.
+#: File with the settings of the pooling, which other layouts may write as well.
 POOLING_CONFIG = "1_Pooling/config.json"
-# Rows of a linear Dense module that is a classifier here.
+# The weight table of a linear Dense module, which is a classifier in Keras.
 _LINEAR = linear("linear", "classifier/dense")
 
 
 class SentenceTransformersLayout(Layout):
-    """A transformer without a head, and a folder for each module behind it."""
+    """A transformer without a head, and one folder for each module that follows it."""
 
     def read(self, folder: Path) -> Modules | None:
-        """What modules.json and the files of the modules say.
+        """Reads modules.json and the config files of the modules.
 
         Raises:
-            CheckpointError: If a file of them is damaged or missing, or the transformer lies in
+            CheckpointError: If one of them is damaged or missing, or if the transformer is in
                 another folder.
         """
         files = (_LIST, POOLING_CONFIG, f"{_DENSE}/config.json", _GENERAL, *_SETTINGS_FILES)
         return _read(folder) if any(has_file(folder / name) for name in files) else None
 
     def rows(self, head: Head) -> list[Weight]:
-        """The rows of the Dense module, whatever the family's own head is."""
+        """Returns the rows of the Dense module, which is the same for all families."""
         return prefixed(_LINEAR, _DENSE)
 
     def class_name(self, family: Family, class_suffix: str) -> str:
-        """The transformer has no head, whatever the task is."""
+        """Returns the bare model, since the transformer has no head for any task."""
         return f"{family.class_prefix}Model"
 
     def opens_in(self, family: Family, class_suffix: str) -> str:
-        """One class for all families and tasks."""
+        """Returns the same class for all families and tasks."""
         return "sentence_transformers.SentenceTransformer"
 
     def write(
         self, folder: Path, model: Any, family: Family, weights: WeightWriter, max_length: int
     ) -> None:
-        """Writes the transformer, a Dense module if there is a classifier, and their list."""
-        in_dense = {path for row in _LINEAR for path in row.variables}
-        head = [variable for variable in model.weights if variable.path in in_dense]
-        rest = [variable for variable in model.weights if variable.path not in in_dense]
+        """Writes the transformer, a Dense module if there is a classifier, and modules.json."""
+        dense_paths = {path for row in _LINEAR for path in row.variables}
+        head = [variable for variable in model.weights if variable.path in dense_paths]
+        rest = [variable for variable in model.weights if variable.path not in dense_paths]
         size = model.get_layer("pooling").output.shape[-1]
         weights.write(folder, rest, family.weights(model.config))
         steps = {"": "Transformer", "1_Pooling": "Pooling"}
@@ -109,34 +109,36 @@ SENTENCE_TRANSFORMERS = SentenceTransformersLayout()
 
 
 def _read(folder: Path) -> Modules:
-    listed = _listed(folder)
-    paths = {kind: path for kind, path in reversed(listed) if path != folder}  # the first counts
+    listed = _read_module_list(folder)
+    # If a class is listed twice, its first path is used.
+    paths = {kind: path for kind, path in reversed(listed) if path != folder}
     if "Transformer" in paths:
         raise CheckpointError(
-            f"{folder / _LIST} says that the transformer lies in {paths['Transformer']}, "
-            f"but it is read from {folder}. Move the files of the transformer there and write "
+            f"{folder / _LIST} specifies that the transformer is in {paths['Transformer']}, "
+            f"but it is read from {folder}. Move the files of the transformer there and set "
             '"path": "" for it in modules.json.'
         )
     dense = paths.get("Dense", folder / _DENSE)
     has_dense = has_file(dense / "config.json")
-    activation = _value(dense / "config.json", "activation_function", str, "")
+    activation = _read_value(dense / "config.json", "activation_function", str, "")
     file = next((folder / name for name in _SETTINGS_FILES if has_file(folder / name)), None)
     settings = read_values(file, _SETTINGS) if file else {}
     general = folder / _GENERAL
-    prompts = _value(general, "prompts", dict, {})
-    default = _value(general, "default_prompt_name", str, None)
+    prompts = _read_value(general, "prompts", dict, {})
+    default = _read_value(general, "default_prompt_name", str, None)
     pooling = paths.get("Pooling", folder / "1_Pooling") / "config.json"
     for module in ("Pooling", "Dense"):
         if module in paths and not has_file(paths[module] / "config.json"):
             raise CheckpointError(
-                f"{folder / _LIST} names the {module} module "
+                f"{folder / _LIST} lists the {module} module "
                 f"{str(paths[module].relative_to(folder))!r}, but there is no "
-                f"{paths[module] / 'config.json'}. Get the whole checkpoint, or correct the name."
+                f"{paths[module] / 'config.json'}. Download the complete checkpoint, or "
+                "correct the path."
             )
     tensors = read_tensors(dense) if has_dense else {}
     kernel = tensors.get("linear.weight")
     return Modules(
-        pooling=_pooling(pooling),
+        pooling=_read_pooling(pooling),
         dense={f"{_DENSE}.{name}": tensor for name, tensor in tensors.items()},
         dense_size=next(iter(kernel.shape), None) if kernel else None,
         activation=activation.rpartition(".")[2] or "Identity",
@@ -148,11 +150,11 @@ def _read(folder: Path) -> Modules:
     )
 
 
-def _listed(folder: Path) -> list[tuple[str, Path]]:
-    """The modules of modules.json in order: the name of the class, and the folder.
+def _read_module_list(folder: Path) -> list[tuple[str, Path]]:
+    """Reads the class names and folders of modules.json in order.
 
-    Of a class of sentence-transformers the name is its last part. Another package's class may have
-    the same last part and compute something else.
+    Only classes of sentence-transformers are named without their package, because a class of
+    another package may have the same name and compute something else.
     """
     file = folder / _LIST
     modules = []
@@ -166,12 +168,12 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     return modules
 
 
-def _value(path: Path, key: str, kind: type, default: Any) -> Any:
-    """The value of a key in a JSON file, or the default if one of them is not there."""
+def _read_value(path: Path, key: str, kind: type, default: Any) -> Any:
+    """Returns the value of a key in a JSON file; the default if key or file does not exist."""
     return member(read_json(path), key, kind, path, default) if has_file(path) else default
 
 
-def _pooling(path: Path) -> str | None:
+def _read_pooling(path: Path) -> str | None:
     if not has_file(path):
         return None
     config = read_json(path)

@@ -1,1 +1,1 @@
-"""Simple methods that a fine-tuned model should beat."""
+"""Baselines: simple methods without a pretrained model, which a fine-tuned model should beat."""

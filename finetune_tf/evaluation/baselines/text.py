@@ -1,13 +1,15 @@
-"""Baselines for whole texts: what a test yields without a pretrained model.
+"""Baselines for text classification and regression, without a pretrained model.
 
-- "tfidf": logistic regression, one label against the rest, on TF-IDF features;
-- "majority": how frequent each label is in the training examples;
+- "tfidf": one-vs-rest logistic regression on TF-IDF features, a strong baseline for text
+  classification (Wang and Manning, Baselines and Bigrams: Simple, Good Sentiment and Topic
+  Classification, ACL 2012, compare linear models on n-grams);
+- "majority": the relative frequency of each label in the training examples;
 - "ridge": ridge regression on TF-IDF features;
 - "mean": the mean of the training targets.
 
-See `TfidfFeatures` for the features. The strength of a penalty is chosen by 3-fold
-cross-validation on up to 2,000 training examples. Scores have the form of
-`TextClassification.probabilities`.
+See `TfidfFeatures` for the features. The regularization strength is selected by 3-fold
+cross-validation on at most 2,000 training examples. Scores have the form that
+`TextClassification.probabilities` returns.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +27,15 @@ from finetune_tf.evaluation.metrics import MAIN_METRIC, compute_metrics, decide
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-#: (features to learn from, their targets, features to score, labels, strength) to scores.
+#: (training features, training targets, test features, labels, regularization strength) to scores.
 _FitAndScore = Callable[["csr_matrix", np.ndarray, "csr_matrix", Labels, float], np.ndarray]
 
-# Enough to choose the strength of a penalty by, little enough to take seconds.
+# Enough examples to select the regularization strength, few enough to take only seconds.
 _TUNING_EXAMPLES = 2000
 _FOLDS = 3
 
 
-def _frequencies(
+def _majority(
     train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
 ) -> np.ndarray:
     return np.tile(_indicators(targets, labels).mean(axis=0), (len(test), 1))
@@ -48,21 +50,21 @@ def _mean(
 def _tfidf(
     train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
 ) -> np.ndarray:
-    return _tuned(_logistic, (1.0, 5.0, 25.0), train, targets, test, labels, seed)
+    return _fit_tuned(_logistic_regression, (1.0, 5.0, 25.0), train, targets, test, labels, seed)
 
 
 def _ridge(
     train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
 ) -> np.ndarray:
-    return _tuned(_ridge_scores, (10.0, 3.0, 1.0, 0.3), train, targets, test, labels, seed)
+    return _fit_tuned(_ridge_regression, (10.0, 3.0, 1.0, 0.3), train, targets, test, labels, seed)
 
 
-_CLASSES = {"tfidf": _tfidf, "majority": _frequencies}
+_CLASSIFIERS = {"tfidf": _tfidf, "majority": _majority}
 
-#: By problem type; the strongest first: that is what "auto" means.
-_SCORES = {
-    "single_label_classification": _CLASSES,
-    "multi_label_classification": _CLASSES,
+#: The baselines by problem type and name, strongest first; "auto" selects the first one.
+_BASELINES = {
+    "single_label_classification": _CLASSIFIERS,
+    "multi_label_classification": _CLASSIFIERS,
     "regression": {"ridge": _ridge, "mean": _mean},
 }
 
@@ -75,36 +77,48 @@ def baseline_scores(
     labels: Labels,
     seed: int = 0,
 ) -> np.ndarray:
-    """Fits a baseline to the training examples and scores the test examples with it.
+    """Fits a baseline to the training examples and computes scores for the test examples.
 
     Args:
-        name: One of those for the labels' problem type.
-        train: The examples to learn from.
-        train_targets: Their targets, from `task.targets`.
-        test: The examples to score.
-        labels: The labels in target order.
-        seed: Seed of the folds.
+        name: The name of a baseline for the problem type of the labels.
+        train: The training examples.
+        train_targets: Their targets, as `task.targets` returns them.
+        test: The test examples.
+        labels: The labels in index order.
+        seed: The seed of the cross-validation folds.
+
+    Returns:
+        Probabilities (n, num_labels), or numbers (n,) for a regression.
+
+    Raises:
+        DataError: If only one of the two data sets has text pairs.
+
+    Example:
+        >>> from finetune_tf.evaluation.baselines.text import baseline_scores
+        >>> targets = np.array([1, 1, 1, 0, 0])
+        >>> baseline_scores("majority", train, targets, test, train.labels)[0]
+        array([0.4, 0.6])
     """
     if ("text_pair" in train.columns) != ("text_pair" in test.columns):
         raise DataError(
-            f"{train.name} and {test.name} do not fit together: only one has a text_pair. "
+            f"{train.name} and {test.name} do not match: only one of them has a text_pair. "
             "A baseline needs the same columns in both."
         )
-    return _SCORES[labels.problem_type][name](train, train_targets, test, labels, seed)
+    return _BASELINES[labels.problem_type][name](train, train_targets, test, labels, seed)
 
 
 def baselines_for(problem_type: ProblemType) -> dict[str, BaselineFunction]:
-    """The baselines of a problem type as functions that give predictions."""
+    """Returns the baselines of a problem type, as functions that return predictions."""
 
-    def predicting(name: str) -> BaselineFunction:
+    def predictor(name: str) -> BaselineFunction:
         return lambda train, targets, test, labels, seed: decide(
             baseline_scores(name, train, targets, test, labels, seed), labels
         )
 
-    return {name: predicting(name) for name in _SCORES[problem_type]}
+    return {name: predictor(name) for name in _BASELINES[problem_type]}
 
 
-def _tuned(
+def _fit_tuned(
     fit_and_score: _FitAndScore,
     strengths: Sequence[float],
     train: Examples,
@@ -113,10 +127,11 @@ def _tuned(
     labels: Labels,
     seed: int,
 ) -> np.ndarray:
-    features = TfidfFeatures()
-    learned, asked = features.fit_transform(_sides(train)), features.transform(_sides(test))
-    strength = _best_strength(fit_and_score, strengths, learned, targets, labels, seed)
-    return fit_and_score(learned, targets, asked, labels, strength)
+    extractor = TfidfFeatures()
+    train_features = extractor.fit_transform(_text_columns(train))
+    test_features = extractor.transform(_text_columns(test))
+    strength = _best_strength(fit_and_score, strengths, train_features, targets, labels, seed)
+    return fit_and_score(train_features, targets, test_features, labels, strength)
 
 
 def _best_strength(
@@ -132,65 +147,71 @@ def _best_strength(
         return strengths[len(strengths) // 2]
     folds = np.array_split(rows, _FOLDS)
 
-    def quality(strength: float) -> float:
-        values = []
-        for held in folds:
-            rest = np.setdiff1d(rows, held)
-            scores = fit_and_score(features[rest], targets[rest], features[held], labels, strength)
-            values.append(compute_metrics(targets[held], decide(scores, labels), labels))
-        return np.mean([value[MAIN_METRIC[labels.problem_type]] for value in values])
+    def mean_metric(strength: float) -> float:
+        results = []
+        for fold in folds:
+            rest = np.setdiff1d(rows, fold)
+            scores = fit_and_score(features[rest], targets[rest], features[fold], labels, strength)
+            results.append(compute_metrics(targets[fold], decide(scores, labels), labels))
+        return np.mean([metrics[MAIN_METRIC[labels.problem_type]] for metrics in results])
 
-    return max(strengths, key=quality)
+    return max(strengths, key=mean_metric)
 
 
-def _logistic(
+def _logistic_regression(
     features: "csr_matrix",
     targets: np.ndarray,
-    asked: "csr_matrix",
+    test_features: "csr_matrix",
     labels: Labels,
     strength: float,
 ) -> np.ndarray:
-    # One against the rest with liblinear: with dozens of classes many times faster on sparse
-    # features than a softmax, and as accurate.
-    right = _indicators(targets, labels)
-    scores = np.stack([_binary(features, column, asked, strength) for column in right.T], axis=1)
+    # One-vs-rest with liblinear. With dozens of classes it is many times faster on sparse features
+    # than multinomial logistic regression, and as accurate.
+    columns = _indicators(targets, labels).T
+    scores = np.stack(
+        [
+            _binary_logistic_regression(features, column, test_features, strength)
+            for column in columns
+        ],
+        axis=1,
+    )
     if labels.problem_type == "multi_label_classification":
         return scores
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-def _binary(
-    features: "csr_matrix", right: np.ndarray, asked: "csr_matrix", strength: float
+def _binary_logistic_regression(
+    features: "csr_matrix", is_class: np.ndarray, test_features: "csr_matrix", strength: float
 ) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
-    if len(np.unique(right)) == 1:  # Nothing to tell apart: always or never.
-        return np.full(asked.shape[0], float(right[0]))
-    # The dual problem: features far outnumber texts, and it takes a tenth of the time.
+    if len(np.unique(is_class)) == 1:  # a class that all training texts have, or none
+        return np.full(test_features.shape[0], float(is_class[0]))
+    # The dual problem takes a tenth of the time, because there are far more features than texts.
     model = LogisticRegression(
         C=strength, solver="liblinear", dual=True, max_iter=10_000, random_state=0
     )
-    return model.fit(features, right).predict_proba(asked)[:, 1]
+    return model.fit(features, is_class).predict_proba(test_features)[:, 1]
 
 
-def _ridge_scores(
+def _ridge_regression(
     features: "csr_matrix",
     targets: np.ndarray,
-    asked: "csr_matrix",
+    test_features: "csr_matrix",
     labels: Labels,
     strength: float,
 ) -> np.ndarray:
     from sklearn.linear_model import Ridge
 
-    return Ridge(alpha=strength).fit(features, np.float64(targets)).predict(asked)
+    return Ridge(alpha=strength).fit(features, np.float64(targets)).predict(test_features)
 
 
 def _indicators(targets: np.ndarray, labels: Labels) -> np.ndarray:
-    """Targets as 0 and 1 (n, num_labels)."""
+    """Converts targets to 0 and 1 (n, num_labels)."""
     if labels.problem_type == "multi_label_classification":
         return np.asarray(targets, dtype=int)
     return (np.asarray(targets)[:, None] == np.arange(len(labels))).astype(int)
 
 
-def _sides(examples: Examples) -> list[list[str]]:
+def _text_columns(examples: Examples) -> list[list[str]]:
     return [examples.columns[name] for name in ("text", "text_pair") if name in examples.columns]

@@ -1,4 +1,4 @@
-"""Features of texts for the linear baselines: TF-IDF, and for pairs how alike both sides are."""
+"""Features for the linear baselines: TF-IDF, and similarity features for text pairs."""
 
 import re
 from collections.abc import Sequence
@@ -9,45 +9,58 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-#: Scripts that write without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-#: What stands between two spaces is a whole clause there, and a character says as much as a word.
+#: Characters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+#: There, splitting at spaces would yield clauses, so each character is a token.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-# Punctuation counts as a token, single characters too ("I", "!", "不").
+# Punctuation marks and single characters are tokens as well ("I", "!", "不").
 _TOKEN = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"
-_MOST_FEATURES = 200_000
+_MAX_FEATURES = 200_000
 
 
 class TfidfFeatures:
-    """TF-IDF of words (1-2 grams) and characters (2-5 grams, within words).
+    """TF-IDF features of word n-grams (1 to 2) and of character n-grams within words (2 to 5).
 
-    In scripts that write without spaces, each character is a word, so that together all grams of 1
-    to 5 characters count. Elsewhere the characters carry spelling, endings and parts of compounds.
-    A pair gives these features once a side, in columns of their own, and measures of how alike the
-    sides are, without which a linear model could not compare them.
+    In scripts without spaces each character is a word, so all character n-grams from 1 to 5 are
+    used. In other scripts the character n-grams represent spelling, endings and parts of compounds.
+    For text pairs, both texts have their own columns, and columns with the similarity of the two
+    texts are added, because a linear model cannot compare them by itself.
+
+    Example:
+        >>> from finetune_tf.evaluation.baselines.tfidf import TfidfFeatures
+        >>> features = TfidfFeatures().fit([["a good film", "a bad film"]])
+        >>> features.transform([["a film"]]).shape[0]
+        1
     """
 
     def fit(self, sides: Sequence[list[str]]) -> "TfidfFeatures":
-        """Learns vocabulary and document frequencies.
+        """Fits the vocabulary and the document frequencies.
 
         Args:
-            sides: The texts, or for pairs the texts and their partners: one or two lists (n,).
+            sides: A list with the texts (n,); for text pairs, two lists: the first and the second
+                texts.
+
+        Returns:
+            This object.
         """
         self.fit_transform(sides)
         return self
 
     def fit_transform(self, sides: Sequence[list[str]]) -> "csr_matrix":
-        """As `fit` and then `transform`, in half the time: texts are taken apart once.
+        """Fits and transforms in half the time of separate calls, with one tokenization.
 
         Args:
-            sides: As for `fit`.
+            sides: As in `fit`.
+
+        Returns:
+            A scipy CSR matrix (n, num_features).
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import StandardScaler
 
-        common = {"sublinear_tf": True, "max_features": _MOST_FEATURES}
+        common = {"sublinear_tf": True, "max_features": _MAX_FEATURES}
         self._vectorizers = [
             TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2), **common),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common),
@@ -58,24 +71,30 @@ class TfidfFeatures:
         tfidf = [[block[i * rows : (i + 1) * rows] for block in blocks] for i in range(len(sides))]
         self._scaler = None
         if len(sides) == 2:
-            self._scaler = StandardScaler().fit(self._likeness(sides, tfidf))
-        return self._joined(sides, tfidf)
+            self._scaler = StandardScaler().fit(self._similarity_features(sides, tfidf))
+        return self._concatenate(sides, tfidf)
 
     def transform(self, sides: Sequence[list[str]]) -> "csr_matrix":
-        """Features of texts as a scipy CSR matrix (n, num_features)."""
+        """Returns the features of texts as a scipy CSR matrix (n, num_features)."""
         tfidf = [[vectorizer.transform(side) for vectorizer in self._vectorizers] for side in sides]
-        return self._joined(sides, tfidf)
+        return self._concatenate(sides, tfidf)
 
-    def _joined(self, sides: Sequence[list[str]], tfidf: "list[list[csr_matrix]]") -> "csr_matrix":
+    def _concatenate(
+        self, sides: Sequence[list[str]], tfidf: "list[list[csr_matrix]]"
+    ) -> "csr_matrix":
         from scipy.sparse import csr_matrix, hstack
 
         blocks = [block for side in tfidf for block in side]
         if self._scaler is not None:
-            blocks.append(csr_matrix(self._scaler.transform(self._likeness(sides, tfidf))))
+            blocks.append(
+                csr_matrix(self._scaler.transform(self._similarity_features(sides, tfidf)))
+            )
         return hstack(blocks, format="csr")
 
-    def _likeness(self, sides: Sequence[list[str]], tfidf: "list[list[csr_matrix]]") -> np.ndarray:
-        # The rows of a TF-IDF block have length one, so that their product is the cosine.
+    def _similarity_features(
+        self, sides: Sequence[list[str]], tfidf: "list[list[csr_matrix]]"
+    ) -> np.ndarray:
+        # The rows of a TF-IDF block are normalized to length 1, so their product is the cosine.
         cosines = [
             np.asarray(left.multiply(right).sum(axis=1)).ravel()
             for left, right in zip(*tfidf, strict=True)
@@ -85,13 +104,13 @@ class TfidfFeatures:
 
 
 def _overlaps(left: str, right: str) -> list[float]:
-    """How much of the words and letter pairs two texts share, and how their lengths differ."""
+    """Computes length ratio, word overlap and character bigram overlap of two texts."""
     left, right = left.lower(), right.lower()
     measures = [abs(np.log((len(left) + 1) / (len(right) + 1)))]
-    for units in (_words, _letter_pairs):
-        ours, theirs = units(left), units(right)
-        shared = len(ours & theirs)
-        measures += [shared / max(1, len(part)) for part in (ours | theirs, ours, theirs)]
+    for split in (_words, _character_bigrams):
+        first, second = split(left), split(right)
+        shared = len(first & second)
+        measures += [shared / max(1, len(part)) for part in (first | second, first, second)]
     return measures
 
 
@@ -99,5 +118,5 @@ def _words(text: str) -> set[str]:
     return set(re.findall(_TOKEN, text))
 
 
-def _letter_pairs(text: str) -> set[str]:
+def _character_bigrams(text: str) -> set[str]:
     return {text[i : i + 2] for i in range(len(text) - 1)}

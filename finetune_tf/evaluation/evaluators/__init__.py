@@ -1,1 +1,1 @@
-"""How the predictions of each kind of task are measured."""
+"""Evaluators: the metrics of each kind of task."""

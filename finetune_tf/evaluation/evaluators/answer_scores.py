@@ -1,7 +1,8 @@
-"""How right an answer is: the rules of SQuAD's official scripts.
+"""Exact match and F1 of answers, as in the official evaluation scripts of SQuAD.
 
-Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016, and Know What
-You Don't Know: Unanswerable Questions for SQuAD, 2018.
+References:
+    Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, EMNLP 2016.
+    Rajpurkar et al., Know What You Don't Know: Unanswerable Questions for SQuAD, ACL 2018.
 """
 
 import re
@@ -11,39 +12,51 @@ from collections.abc import Callable
 
 import numpy as np
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_REMOVE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalized(text: str) -> str:
-    """An answer without what does not count: case, punctuation, articles, white space."""
-    text = text.lower().translate(_NO_PUNCTUATION)
+    """Normalizes an answer: lower case, without punctuation, articles and extra white space.
+
+    Example:
+        >>> from finetune_tf.evaluation.evaluators.answer_scores import normalized
+        >>> normalized(" The  Eiffel Tower!")
+        'eiffel tower'
+    """
+    text = text.lower().translate(_REMOVE_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(answer: str, accepted: str) -> float:
-    """1 if the two are equal once normalised, else 0."""
+    """Returns 1 if the normalized texts are equal, else 0."""
     return float(normalized(answer) == normalized(accepted))
 
 
 def f1_score(answer: str, accepted: str) -> float:
-    """Harmonic mean of precision and recall of the words, each as often as it occurs.
+    """Computes the F1 of the words: the harmonic mean of precision and recall.
 
-    Where one of the two has no words, it is 1 if the other has none either.
+    A word that occurs several times counts each time. If one text has no words, F1 is 1 if the
+    other one has none either, and else 0.
+
+    Example:
+        >>> from finetune_tf.evaluation.evaluators.answer_scores import f1_score
+        >>> f1_score("in the summer of 1969", "the summer of 1969")
+        0.8571428571428571
     """
-    ours, theirs = normalized(answer).split(), normalized(accepted).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = (Counter(ours) & Counter(theirs)).total()
-    return 2 * shared / (len(ours) + len(theirs))
+    words, accepted_words = normalized(answer).split(), normalized(accepted).split()
+    if not words or not accepted_words:
+        return float(words == accepted_words)
+    shared = (Counter(words) & Counter(accepted_words)).total()
+    return 2 * shared / (len(words) + len(accepted_words))
 
 
 def best_scores(
     score: Callable[[str, str], float], targets: list[list[str]], predictions: list[str]
 ) -> np.ndarray:
-    """The best score over the accepted answers of each question (n,)."""
+    """Returns the highest score over the accepted answers of each question (n,)."""
     return np.asarray(
         [
-            # An accepted answer of which nothing counts, such as "the", is none.
+            # An accepted answer that is empty after normalization, such as "the", is ignored.
             max(score(answer, text) for text in list(filter(normalized, accepted)) or [""])
             for answer, accepted in zip(predictions, targets, strict=True)
         ]

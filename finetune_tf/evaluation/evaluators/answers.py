@@ -1,4 +1,4 @@
-"""How answers from a context are measured: by the rules of SQuAD."""
+"""The evaluator of question answering, with the metrics of SQuAD."""
 
 import numpy as np
 
@@ -9,15 +9,21 @@ from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 
 
 class Answers(Evaluator):
-    """One text for each question, measured against the accepted ones; "" is "no answer".
+    """Compares one answer per question with the accepted answers; "" means "no answer".
 
-    - f1: words that answer and accepted answer share, the best over the accepted ones;
-    - exact_match: share of answers equal to an accepted one;
-    - has_answer_f1 and no_answer_accuracy, where there are questions without an answer: the f1 of
-      the others alone, and the share of these that were left without one.
+    - f1: the F1 of the words, the maximum over the accepted answers;
+    - exact_match: the share of answers that are equal to an accepted answer;
+    - has_answer_f1 and no_answer_accuracy, if there are unanswerable questions: the f1 of the
+      answerable questions, and the share of unanswerable questions with the prediction "".
 
-    Case, punctuation, the articles a, an and the, and white space do not count. Words are what
-    white space separates, so that in languages written without any, f1 is all or nothing.
+    Case, punctuation, the articles a, an and the, and extra white space are ignored (Rajpurkar et
+    al. 2016, 2018). Words are separated by white space, so in languages without spaces f1 is
+    either 0 or 1.
+
+    Example:
+        >>> from finetune_tf.evaluation.evaluators.answers import Answers
+        >>> Answers().measure([["Paris"], ["in 1969", "1969"]], ["paris", "July 1969"], None)
+        {'f1': 0.8333333333333333, 'exact_match': 0.5}
     """
 
     main_metric = "f1"
@@ -27,7 +33,7 @@ class Answers(Evaluator):
     def measure(
         self, targets: list[list[str]], predictions: list[str], labels: Labels | None
     ) -> dict[str, float]:
-        """The metrics, from 0 to 1."""
+        """Computes the metrics, all from 0 to 1."""
         f1 = best_scores(f1_score, targets, predictions)
         metrics = {
             "f1": float(f1.mean()),
@@ -41,9 +47,9 @@ class Answers(Evaluator):
         return metrics
 
     def statistics(self, targets: list[list[str]], predictions: list[str]) -> np.ndarray:
-        """The f1 of each question."""
+        """Returns the f1 of each question (n, 1)."""
         return best_scores(f1_score, targets, predictions)[:, None]
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """Its mean."""
+        """Returns the mean f1."""
         return means[:, 0]

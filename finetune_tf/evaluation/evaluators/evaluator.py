@@ -1,4 +1,4 @@
-"""What measuring means, whatever the task: metrics, their intervals, and what to beat."""
+"""The base class of evaluators: metrics, statistics for confidence intervals, and baselines."""
 
 import abc
 from collections.abc import Callable, Mapping
@@ -9,25 +9,25 @@ import numpy as np
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
 
-#: (training examples, their targets, test examples, labels, seed) to predictions for the test.
+#: (training examples, training targets, test examples, labels, seed) to test predictions.
 BaselineFunction = Callable[[Examples, Any, Examples, Labels | None, int], Any]
 
 
 class Evaluator(abc.ABC):
-    """How predictions of one kind are measured; there is one row for each in `EVALUATORS`.
+    """Evaluates the predictions of one kind of task; `EVALUATORS` registers one for each kind.
 
-    Targets and predictions come from `Task.targets` and `Task.decide`: one for each example, in
-    whatever form the kind has.
+    Targets and predictions come from `Task.targets` and `Task.decide`: one per example, in the form
+    of the task.
 
-    A metric with an interval is a function of averages over the examples: `statistics` gives what
-    is averaged, and `metric` the value, so that the bootstrap can draw examples anew without
-    measuring each draw from scratch.
+    The main metric is a function of averages over the examples: `statistics` returns the values to
+    average, and `metric` computes the metric from their averages. The bootstrap can therefore
+    resample the statistics and need not evaluate each resample from scratch.
 
     Attributes:
-        main_metric: The metric that comparisons and intervals are about.
-        baselines: By name, the strongest first: that is what "auto" means.
-        unit: What an example is called in reports.
-        lower_is_better: Of the main metric.
+        main_metric: The metric for which differences and confidence intervals are computed.
+        baselines: Baselines by name, strongest first; "auto" selects the first one.
+        unit: What reports call the examples, in the plural.
+        lower_is_better: Whether a lower main metric is better.
     """
 
     main_metric: ClassVar[str]
@@ -37,22 +37,22 @@ class Evaluator(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:
-        """The metrics by name, the main one first."""
+        """Computes the metrics by name, the main metric first."""
 
     @abc.abstractmethod
     def statistics(self, targets: Any, predictions: Any) -> np.ndarray:
-        """What the main metric is made of: (examples, s)."""
+        """Returns the values (examples, s) whose averages determine the main metric."""
 
     @abc.abstractmethod
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """The main metric from averages of the statistics: (draws, s) to (draws,)."""
+        """Computes the main metric from averaged statistics: (resamples, s) to (resamples,)."""
 
     def per_class(
         self, targets: Any, predictions: Any, labels: Labels | None
     ) -> dict[str, dict[str, float]]:
-        """Precision, recall, f1 and support by class; empty where there are no classes."""
+        """Computes precision, recall, f1 and support by class; empty without classes."""
         return {}
 
     def confusion(self, targets: Any, predictions: Any, labels: Labels | None) -> Any:
-        """Counts (classes, classes), rows the truth; None where it makes no sense."""
+        """Computes the confusion matrix, true classes in rows; None if there is none."""
         return None

@@ -1,4 +1,4 @@
-"""The kinds of predictions there are, and how each is measured: one row each."""
+"""The registry of evaluators: one for each kind of task."""
 
 from finetune_tf.evaluation.evaluators.answers import Answers
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
@@ -7,7 +7,7 @@ from finetune_tf.evaluation.evaluators.similarity import Similarity
 from finetune_tf.evaluation.evaluators.text import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.evaluators.tokens import Entities, Tags
 
-#: By `Task.evaluator`.
+#: The evaluators by the value of `Task.evaluator`.
 EVALUATORS: dict[str, Evaluator] = {
     "single_label_classification": SingleLabel(),
     "multi_label_classification": MultiLabel(),
@@ -21,11 +21,16 @@ EVALUATORS: dict[str, Evaluator] = {
 
 
 def direction_note(kind: str, before: str, after: str = "") -> str:
-    """That lower is better, with what stands around it; "" where higher is better.
+    """Returns the note "lower is better" for a main metric of that kind, else "".
 
     Args:
         kind: A key of `EVALUATORS`.
-        before: Text in front of the note.
-        after: Text behind it.
+        before: The text before the note.
+        after: The text after the note.
+
+    Example:
+        >>> from finetune_tf.evaluation.evaluators.registry import direction_note
+        >>> direction_note("fill-mask", " (", ")"), direction_note("regression", " (", ")")
+        (' (lower is better)', '')
     """
     return f"{before}lower is better{after}" if EVALUATORS[kind].lower_is_better else ""

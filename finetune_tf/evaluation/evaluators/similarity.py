@@ -1,4 +1,4 @@
-"""How well the similarity of two texts' vectors agrees with what people say."""
+"""The evaluator of text similarity: correlation of cosines with human scores."""
 
 import numpy as np
 
@@ -12,18 +12,19 @@ from finetune_tf.evaluation.metrics import correlations
 def _tfidf(
     train: Examples, targets: np.ndarray, test: Examples, labels: Labels | None, seed: int
 ) -> np.ndarray:
-    """The cosine of both texts' TF-IDF features, weighted by the training texts."""
+    """Predicts the cosine of the TF-IDF features of both texts, with IDF of the training texts."""
     features = TfidfFeatures().fit([train.columns["text"] + train.columns["text_pair"]])
     left, right = (features.transform([test.columns[side]]) for side in ("text", "text_pair"))
-    # Words and characters have the length 1 each, so that the product is the sum of two cosines.
+    # The word and character blocks both have length 1, so the product is the sum of two cosines.
     return np.asarray(left.multiply(right).sum(axis=1)).ravel() / 2
 
 
 class Similarity(Regression):
-    """Cosines and scores (pairs,); the main metric is Spearman's correlation.
+    """Compares cosines with scores (pairs,); the main metric is Spearman's correlation.
 
-    As in sentence-transformers: only the order counts, so that the scores may have any scale. The
-    bootstrap takes the ranks from the whole test instead of ranking each draw anew.
+    This is the metric of sentence-transformers. It depends on ranks only, so the scores can have
+    any scale. The bootstrap uses the ranks in the complete test set and does not rank each
+    resample again.
     """
 
     unit = "pairs"
@@ -35,12 +36,12 @@ class Similarity(Regression):
     def measure(
         self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
     ) -> dict[str, float]:
-        """Spearman's and Pearson's correlation; 0 where undefined."""
-        found = correlations(targets, predictions)
-        return {"spearman": found["spearman"], "pearson": found["pearson"]}
+        """Computes Spearman's and Pearson's correlation; 0 if undefined."""
+        values = correlations(targets, predictions)
+        return {"spearman": values["spearman"], "pearson": values["pearson"]}
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """First and second moments of the ranks."""
+        """Returns the first and second moments of the ranks."""
         from scipy.stats import rankdata
 
         return super().statistics(rankdata(targets), rankdata(predictions))
@@ -48,11 +49,11 @@ class Similarity(Regression):
     def per_class(
         self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
     ) -> dict[str, dict[str, float]]:
-        """There are no classes."""
+        """Returns an empty dict, since there are no classes."""
         return {}
 
     def confusion(
         self, targets: np.ndarray, predictions: np.ndarray, labels: Labels | None
     ) -> None:
-        """Likewise."""
+        """Returns None, since there are no classes."""
         return None

@@ -1,4 +1,4 @@
-"""How predictions about whole texts are measured: classes, sets of labels, numbers."""
+"""The evaluators of text classification (single-label and multi-label) and regression."""
 
 from typing import ClassVar
 
@@ -37,50 +37,50 @@ class _TextEvaluator(Evaluator):
 
 
 class SingleLabel(_TextEvaluator):
-    """Class indices (n,); the main metric is the accuracy."""
+    """Evaluates class indices (n,); the main metric is the accuracy."""
 
     kind = "single_label_classification"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Whether it is right."""
+        """Returns 1 for each correct prediction, else 0 (n, 1)."""
         return np.float64(predictions == targets)[:, None]
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """Accuracy."""
+        """Returns the accuracy."""
         return means[:, 0]
 
 
 class MultiLabel(_TextEvaluator):
-    """0 and 1 (n, num_labels); the main metric is the F1 over all labels together."""
+    """Evaluates 0 and 1 (n, num_labels); the main metric is the micro-averaged F1."""
 
     kind = "multi_label_classification"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Hits and errors."""
-        hits = ((predictions == 1) & (targets == 1)).sum(axis=1)
+        """Returns the numbers of true positives and of errors per text (n, 2)."""
+        true_positives = ((predictions == 1) & (targets == 1)).sum(axis=1)
         errors = (predictions != targets).sum(axis=1)
-        return np.float64(np.stack([hits, errors], axis=1))
+        return np.float64(np.stack([true_positives, errors], axis=1))
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """Micro F1."""
-        hits, errors = means.T
-        total = 2 * hits + errors
-        return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+        """Computes the micro-averaged F1; 0 if undefined."""
+        true_positives, errors = means.T
+        total = 2 * true_positives + errors
+        return np.divide(2 * true_positives, total, out=np.zeros_like(total), where=total > 0)
 
 
 class Regression(_TextEvaluator):
-    """Numbers (n,); the main metric is Pearson's correlation."""
+    """Evaluates numbers (n,); the main metric is Pearson's correlation."""
 
     kind = "regression"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """First and second moments."""
-        # Standardised first: the variances below would otherwise lose digits to large means.
-        x, y = _standardised(targets), _standardised(predictions)
+        """Returns the first and second moments of targets and predictions (n, 5)."""
+        # Standardize first: with a large mean, the variances in `metric` would lose precision.
+        x, y = _standardize(targets), _standardize(predictions)
         return np.stack([x, y, x * x, y * y, x * y], axis=1)
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """Pearson's correlation; 0 where it is undefined."""
+        """Computes Pearson's correlation; 0 if undefined."""
         x, y, xx, yy, xy = means.T
         variances = (xx - x * x) * (yy - y * y)
         defined = variances > 1e-12
@@ -88,10 +88,10 @@ class Regression(_TextEvaluator):
         return np.divide(xy - x * y, root, out=np.zeros_like(variances), where=defined)
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
+def _standardize(values: np.ndarray) -> np.ndarray:
     values = np.float64(values)
     deviation = values.std()
-    # A constant is left at exactly zero; dividing its rounding error would make noise of it.
+    # A constant becomes exactly zero; dividing by its rounding error would produce noise.
     if deviation <= 1e-12 * np.abs(values).max():
         return np.zeros_like(values)
     return (values - values.mean()) / deviation

@@ -1,7 +1,14 @@
-"""How predictions about words are measured: entities, and tags of single words.
+"""The evaluators of token classification: entities, and tags of individual words.
 
-Sentences are lists of tags. Entities are counted as seqeval does in its default mode and
-conlleval before it: a predicted entity is right if type, first and last word are all right.
+Sentences are lists of tags. Entities are evaluated as in the CoNLL-2003 shared task (the script
+conlleval) and the default mode of seqeval: a predicted entity is correct if its type, its first
+word and its last word are correct.
+
+References:
+    Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task: Language-Independent
+    Named Entity Recognition, CoNLL 2003.
+    Nakayama, seqeval: A Python framework for sequence labeling evaluation, 2018,
+    https://github.com/chakki-works/seqeval.
 """
 
 from collections import Counter, defaultdict
@@ -21,7 +28,10 @@ Sentences = Sequence[Sequence[str]]
 def _dictionary(
     train: Examples, targets: Sentences, test: Examples, labels: Labels, seed: int
 ) -> list[list[str]]:
-    """The tag that each word has most often, else its lower-case form, else that of unknown."""
+    """Predicts the most frequent training tag of each word, or else of its lower-case form.
+
+    An unknown word gets "O", or the most frequent tag if "O" is not a label.
+    """
     exact, folded = defaultdict(Counter), defaultdict(Counter)
     for words, tags in zip(train.columns["tokens"], targets, strict=True):
         for word, tag in zip(words, tags, strict=True):
@@ -39,7 +49,7 @@ def _dictionary(
 def _majority(
     train: Examples, targets: Sentences, test: Examples, labels: Labels, seed: int
 ) -> list[list[str]]:
-    """The tag of most words for all of them; among entities that is "O"."""
+    """Predicts the most frequent training tag for every word; for entities that is "O"."""
     tag = _most_frequent(targets)
     return [[tag] * len(words) for words in test.columns["tokens"]]
 
@@ -54,50 +64,61 @@ class _WordEvaluator(Evaluator):
 
 
 class Entities(_WordEvaluator):
-    """Tags that make up entities; the main metric is the F1 over all of them together."""
+    """Evaluates entities; the main metric is their micro-averaged F1.
+
+    Example:
+        >>> from finetune_tf.evaluation.evaluators.tokens import Entities
+        >>> targets = [["B-PER", "I-PER", "O", "B-LOC"]]
+        >>> predictions = [["B-PER", "O", "O", "B-LOC"]]
+        >>> metrics = Entities().measure(targets, predictions, None)
+        >>> metrics["f1"], metrics["accuracy"]
+        (0.5, 0.75)
+    """
 
     main_metric = "f1"
 
     def measure(
         self, targets: Sentences, predictions: Sentences, labels: Labels
     ) -> dict[str, float]:
-        """F1, precision and recall of entities, and the accuracy over words."""
-        hits, predicted, gold = self.statistics(targets, predictions).sum(axis=0)
-        scores = _scores(hits, predicted, gold)
+        """Computes F1, precision and recall of the entities, and the accuracy of the words."""
+        correct, predicted, gold = self.statistics(targets, predictions).sum(axis=0)
+        scores = _scores(correct, predicted, gold)
         return {name: scores[name] for name in ("f1", "precision", "recall")} | {
             "accuracy": _accuracy(targets, predictions)
         }
 
     def statistics(self, targets: Sentences, predictions: Sentences) -> np.ndarray:
-        """Entities found and right, found, and there to be found."""
+        """Returns the numbers of correct, predicted and gold entities per sentence (n, 3)."""
         counts = []
-        for wanted, given in zip(targets, predictions, strict=True):
-            gold, predicted = set(chunks(wanted)), set(chunks(given))
+        for gold_tags, predicted_tags in zip(targets, predictions, strict=True):
+            gold, predicted = set(chunks(gold_tags)), set(chunks(predicted_tags))
             counts.append([len(gold & predicted), len(predicted), len(gold)])
         return np.asarray(counts, dtype=np.float64)
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """F1; 0 where there is no entity at all."""
-        hits, predicted, gold = means.T
+        """Computes the F1; 0 if there are neither gold nor predicted entities."""
+        correct, predicted, gold = means.T
         total = predicted + gold
-        return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+        return np.divide(2 * correct, total, out=np.zeros_like(total), where=total > 0)
 
     def per_class(
         self, targets: Sentences, predictions: Sentences, labels: Labels
     ) -> dict[str, dict[str, float]]:
-        """By the types of entities that occur or are predicted."""
-        return _per_class(_placed(map(chunks, targets)), _placed(map(chunks, predictions)))
+        """Computes the scores of each entity type that occurs or is predicted."""
+        return _per_class(
+            _number_spans(map(chunks, targets)), _number_spans(map(chunks, predictions))
+        )
 
 
 class Tags(_WordEvaluator):
-    """Tags that stand for themselves, as parts of speech; the main metric is the accuracy."""
+    """Evaluates tags of individual words, such as parts of speech, by their accuracy."""
 
     main_metric = "accuracy"
 
     def measure(
         self, targets: Sentences, predictions: Sentences, labels: Labels
     ) -> dict[str, float]:
-        """Accuracy over words, and the F1 averaged over tags that occur or are predicted."""
+        """Computes the accuracy, and the macro F1 over the tags that occur or are predicted."""
         by_tag = self.per_class(targets, predictions, labels)
         return {
             "accuracy": _accuracy(targets, predictions),
@@ -105,29 +126,33 @@ class Tags(_WordEvaluator):
         }
 
     def statistics(self, targets: Sentences, predictions: Sentences) -> np.ndarray:
-        """Words with the right tag, and words."""
+        """Returns the number of correctly tagged words and of all words per sentence (n, 2)."""
         counts = [
-            [_right(wanted, given), len(wanted)]
-            for wanted, given in zip(targets, predictions, strict=True)
+            [_count_correct(gold, predicted), len(gold)]
+            for gold, predicted in zip(targets, predictions, strict=True)
         ]
         return np.asarray(counts, dtype=np.float64)
 
     def metric(self, means: np.ndarray) -> np.ndarray:
-        """Accuracy over words."""
+        """Computes the accuracy of the words."""
         return means[:, 0] / means[:, 1]
 
     def per_class(
         self, targets: Sentences, predictions: Sentences, labels: Labels
     ) -> dict[str, dict[str, float]]:
-        """By the tags that occur or are predicted."""
-        return _per_class(_placed(map(_single, targets)), _placed(map(_single, predictions)))
+        """Computes the scores of each tag that occurs or is predicted."""
+        return _per_class(
+            _number_spans(map(_tags_as_spans, targets)),
+            _number_spans(map(_tags_as_spans, predictions)),
+        )
 
 
-def _single(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def _tags_as_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return [(tag, i, i + 1) for i, tag in enumerate(tags)]
 
 
-def _placed(rows: Iterable[list[tuple[str, int, int]]]) -> set[tuple]:
+def _number_spans(rows: Iterable[list[tuple[str, int, int]]]) -> set[tuple]:
+    """Adds the sentence number to the spans (kind, first, last) of each sentence."""
     return {(kind, i, first, last) for i, row in enumerate(rows) for kind, first, last in row}
 
 
@@ -139,18 +164,17 @@ def _per_class(gold: set[tuple], predicted: set[tuple]) -> dict[str, dict[str, f
     }
 
 
-def _scores(hits: float, predicted: float, gold: float) -> dict[str, float]:
+def _scores(correct: float, predicted: float, gold: float) -> dict[str, float]:
     return {
-        "precision": float(hits / predicted) if predicted else 0.0,
-        "recall": float(hits / gold) if gold else 0.0,
-        "f1": float(2 * hits / (predicted + gold)) if predicted + gold else 0.0,
+        "precision": float(correct / predicted) if predicted else 0.0,
+        "recall": float(correct / gold) if gold else 0.0,
+        "f1": float(2 * correct / (predicted + gold)) if predicted + gold else 0.0,
     }
 
 
 def _accuracy(targets: Sentences, predictions: Sentences) -> float:
-    right = sum(map(_right, targets, predictions))
-    return right / sum(map(len, targets))
+    return sum(map(_count_correct, targets, predictions)) / sum(map(len, targets))
 
 
-def _right(wanted: Sequence[str], given: Sequence[str]) -> int:
-    return sum(map(str.__eq__, wanted, given))
+def _count_correct(gold: Sequence[str], predicted: Sequence[str]) -> int:
+    return sum(map(str.__eq__, gold, predicted))
