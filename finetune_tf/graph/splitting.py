@@ -11,7 +11,7 @@ from finetune_tf.base.keras_internals import graph_of
 from finetune_tf.errors import CacheError
 from finetune_tf.graph.pieces import Piece, learns, ordered_nodes, pieces
 
-FEATURES = "stored_features"  # the input that takes what was stored
+FEATURES = "cached_features"  # the input of the upper part that takes what was cached
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SplitModel:
 
     Attributes:
         trunk: From the model's inputs to the tensors that are stored, a dict by name:
-            "stored_features", and "stored_features_1" and so on where there are several. Nothing in
+            "cached_features", and "cached_features_1" and so on where there are several. Nothing in
             it learns.
         inputs: Symbolic inputs of the upper half by name: the stored tensors, and those of the
             model's inputs that are needed above the trunk.

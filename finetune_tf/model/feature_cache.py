@@ -19,8 +19,8 @@ import numpy as np
 from finetune_tf._version import __version__
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.data.feature_store import Arrays, Precision, RowStore, StoredRows, ends_of
-from finetune_tf.data.rows import lengths_of
+from finetune_tf.data.feature_store import Arrays, FeatureStore, Precision
+from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.graph.pieces import input_followed_by
 from finetune_tf.graph.splitting import split_model
@@ -29,6 +29,7 @@ from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.inference import rows_of
 from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.feature import MASKS, Feature
 from finetune_tf.training.callbacks import FollowTrainable
 from finetune_tf.training.freezing import count_parameters
 
@@ -98,7 +99,7 @@ def cache_features(
     learner = kind(inputs=cut.inputs, outputs=cut.outputs, name=model.name)
     if isinstance(model, FineTuneModel):
         learner.info = model.info
-    store = RowStore(folder and absolute(folder, CacheError), precision)
+    store = FeatureStore(folder and absolute(folder, CacheError), precision)
     learner._origin = _Origin(model, cut.trunk, store)
     return learner
 
@@ -115,7 +116,7 @@ class _Origin:
 
     whole: keras.Model
     trunk: keras.Model
-    store: RowStore
+    store: FeatureStore
 
     def refuse_learning_trunk(self) -> None:
         learning = [s.name for s in stages(self.trunk) if any(v.trainable for v in s.variables)]
@@ -141,7 +142,7 @@ class _Origin:
         for name, rows in sorted(features.items()):
             rows = [rows] if isinstance(rows, np.ndarray) else rows
             digest.update(f"{name} {rows[0].dtype} {rows[0].shape[1:]}".encode())
-            digest.update(ends_of(rows))
+            digest.update(np.cumsum([len(row) for row in rows]))
             digest.update(np.ascontiguousarray(np.concatenate(rows)))
         return digest.hexdigest()[:32]
 
@@ -163,19 +164,19 @@ class FeatureModel(FineTuneModel):
         """Of the whole model."""
         return self.whole.tokenizer
 
-    def stored(self, encoded: Encoded, name: str) -> dict[str, StoredRows]:
-        """What the frozen stages compute of encoded rows, from the store if it is there.
+    def cached_features(self, encoded: Encoded, name: str) -> dict[str, Feature]:
+        """The outputs of the frozen stages for encoded rows, computed unless they are stored.
 
         Args:
             encoded: From the model's task.
-            name: Of the examples, for messages.
+            name: The name of the examples, for messages.
 
         Returns:
-            By the name of the input that each is for.
+            Features by the name of the input that each is for.
 
         Raises:
-            ModelError: If a stage below the cut learns by now.
-            CacheError: If rows change with each epoch, or there is too little room.
+            ModelError: If a stage below the cut is trainable by now.
+            CacheError: If rows change with each epoch, or there is too little space.
         """
         trunk, store = self._origin.trunk, self._origin.store
         if encoded.draw is not None:
@@ -184,30 +185,34 @@ class FeatureModel(FineTuneModel):
                 "stored. Train the whole model."
             )
         self._origin.refuse_learning_trunk()
-        axes = {name: input_followed_by(trunk, tensor) for name, tensor in trunk.output.items()}
-        lengths = {axis: lengths_of(encoded.features[axis]) for axis in axes.values()}
-        ends, shapes = {}, {}
+        axes = {key: _axis_of(trunk, tensor, encoded) for key, tensor in trunk.output.items()}
+        lengths = encoded.lengths
+        ends = {axis: np.cumsum(of_axis) for axis, of_axis in lengths.items()}
+        shapes = {}
         for key, tensor in trunk.output.items():
-            has_tokens = len(tensor.shape) == 3 and tensor.shape[1] is None
-            ends[key] = np.cumsum(lengths[axes[key]]) if has_tokens else None
-            rows = int(ends[key][-1]) if has_tokens else len(lengths[axes[key]])
-            shapes[key] = (rows, *tensor.shape[2 if has_tokens else 1 :])
+            axis = axes[key]
+            inner = tensor.shape[1:] if axis is None else tensor.shape[2:]
+            shapes[key] = (len(encoded) if axis is None else int(ends[axis][-1]), *inner)
 
         def compute(arrays: Arrays) -> None:
             rows = dataclasses.replace(encoded, targets=None)
-            longest = int(max(of_axis.max() for of_axis in lengths.values()))
-            for row, outputs in rows_of(trunk, rows, BATCH_SIZE, _outputs_alone, longest):
+            for row, outputs in rows_of(trunk, rows, BATCH_SIZE, _outputs_alone):
                 for key, output in outputs.items():
-                    if ends[key] is None:
-                        arrays[key][row] = store.narrow(output)
+                    if axes[key] is None:
+                        arrays[key][row] = output
                     else:
-                        end, length = ends[key][row], lengths[axes[key]][row]
-                        arrays[key][end - length : end] = store.narrow(output[:length])
+                        end, length = ends[axes[key]][row], lengths[axes[key]][row]
+                        arrays[key][end - length : end] = output[:length]
 
-        key = self._origin.key(self.whole.config, encoded.features)
+        inputs = {key: feature.rows for key, feature in encoded.inputs.items()}
+        key = self._origin.key(self.whole.config, inputs)
         arrays = store.get(key, shapes, f"Features of {name}", compute)
         return {
-            key: StoredRows(array, ends[key], trunk.output[key].dtype, axes[key])
+            key: Feature(
+                StoredRows(array, ends.get(axes[key])),
+                axis=axes[key],
+                dtype=trunk.output[key].dtype,
+            )
             for key, array in arrays.items()
         }
 
@@ -284,12 +289,12 @@ class PlainFeatureModel(keras.Model):
         def compute(arrays: Arrays) -> None:
             for start in range(0, rows, BATCH_SIZE):
                 for key, output in (batch(start) if start else first).items():
-                    arrays[key][start : start + BATCH_SIZE] = store.narrow(output)
+                    arrays[key][start : start + BATCH_SIZE] = output
 
         shapes = {key: (rows, *output.shape[1:]) for key, output in first.items()}
         key = self._origin.key(None, below)
         stored = {
-            key: StoredRows(array, None, trunk.output[key].dtype).batch(slice(None))
+            key: array.astype(trunk.output[key].dtype, copy=False)
             for key, array in store.get(key, shapes, f"Features of {name}", compute).items()
         }
         return {t.name: stored[t.name] if t.name in stored else given[t.name] for t in self.inputs}
@@ -306,6 +311,22 @@ class PlainFeatureModel(keras.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the whole model."""
         self.whole.save(*args, **kwargs)
+
+
+def _axis_of(trunk: keras.Model, tensor: Any, encoded: Encoded) -> str | None:
+    """The axis of rows along which an output of the trunk runs; None if its shape is fixed."""
+    if None not in tensor.shape[1:]:
+        return None
+    source = input_followed_by(trunk, tensor)
+    axes = {mask: axis for axis, mask in MASKS.items()}
+    axes |= {name: feature.axis for name, feature in encoded.inputs.items()}
+    if axes.get(source) is None or None in tensor.shape[2:]:
+        raise CacheError(
+            f"The frozen stages compute an array of shape {tensor.shape[1:]} for each row, whose "
+            f"sizes do not follow from the input {source!r}, so it cannot be stored. Declare the "
+            "shape of that input, or train the whole model."
+        )
+    return axes[source]
 
 
 def _outputs_alone(outputs: Any, targets: Any) -> Any:

@@ -298,7 +298,7 @@ def check_halves(model: keras.Model, case: Case) -> None:
             assert not cut.trunk.trainable_variables
             top = keras.Model(cut.inputs, cut.outputs)
             stored = cut.trunk(inputs)
-            assert list(stored) == ["stored_features"]  # the positions are computed again
+            assert list(stored) == ["cached_features"]  # the positions are computed again
             given = {**stored, **inputs}
             found = top({name: given[name] for name in cut.inputs})
             np.testing.assert_array_equal(np.asarray(found), expected)

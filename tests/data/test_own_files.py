@@ -120,7 +120,7 @@ def test_damaged_features_are_computed_again(damage, films, model, tmp_path, cap
     capsys.readouterr()
     again = list(films.batches(ft.cache_features(model, tmp_path), 4).as_numpy_iterator())
     for one, other in zip(good, again, strict=True):
-        np.testing.assert_array_equal(one[0]["stored_features"], other[0]["stored_features"])
+        np.testing.assert_array_equal(one[0]["cached_features"], other[0]["cached_features"])
     assert f"computed again, because {file} is damaged" in capsys.readouterr().out
     films.batches(ft.cache_features(model, tmp_path), 4)
     assert f"read from {file}" in capsys.readouterr().out
