@@ -104,8 +104,9 @@ def _is_record(record: Any) -> bool:
     return (
         isinstance(record, dict)
         and record.keys() == {"axis", "padding", "dtype", "shape"}
-        and record["axis"] in (None, *MASKS)
+        and record["axis"] in [None, *MASKS]
         and isinstance(record["padding"], int | float)
+        and isinstance(record["dtype"], str)
         and record["dtype"] in _DTYPES
         and isinstance(record["shape"], list)
         and all(isinstance(size, int) and size > 0 for size in record["shape"])
