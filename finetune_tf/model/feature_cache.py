@@ -1,8 +1,8 @@
-"""The feature cache: what frozen stages compute is computed once, and the rest trains on it.
+"""The feature cache: the outputs of frozen stages are computed once, and the rest trains on them.
 
-With the lower stages frozen, every epoch repeats the same forward pass through them. Its result
-can be kept instead. Both halves share the model's weights, so when the upper one has been trained,
-the model has been.
+With the lower stages frozen, every epoch repeats the same forward pass through them. Its result can
+be stored instead. The frozen part and the upper part share the model's weights, so training the
+upper part trains the model.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ def cache_features(
     folder: str | Path | None = None,
     precision: Precision | None = None,
 ) -> "FeatureModel | PlainFeatureModel":
-    """Cuts a model above its frozen stages and keeps what these compute.
+    """Splits a model above its frozen stages, whose outputs are then computed once and cached.
 
-    What comes back is the rest of the model: a Keras model that is compiled, fitted and fed like
-    the whole one, in a fraction of the time. The two share their weights.
+    Returns the upper part of the model: a Keras model that is compiled, fitted and fed like the
+    whole one, in a fraction of the time. The two share their weights.
 
         ft.train_only(model, ft.select.head())
         learner = ft.cache_features(model)
@@ -53,17 +53,17 @@ def cache_features(
         learner.fit(train.batches(learner, 32, shuffle=True), epochs=10)
         ft.evaluate(model, test)
 
-    The first `batches` of some examples runs the frozen stages over them, without dropout, and says
-    how much room the result takes: one vector a text where texts are pooled below the cut, else one
-    vector a token, without padding. It is kept under a hash of the token ids, of the frozen stages
-    with their weights and config, and of the precision. So other data, another tokenizer,
-    checkpoint or cut never meet features that are not theirs.
+    The first call of `batches` runs the frozen stages over the examples, without dropout, and
+    prints the size of the result: one vector a text where texts are pooled below the cut, else one
+    vector a token, without padding. It is stored under a hash of the inputs, of the frozen stages
+    with their weights and config, and of the precision. So features of other data, or of another
+    tokenizer, checkpoint or cut, are never mixed up.
 
-    A model of several chains is cut in each of them: of two towers either may be frozen, and a
-    frozen encoder is stored below a decoder that learns.
+    A model of several chains is split in each of them: either of two towers may be frozen, and a
+    frozen encoder is cached below a decoder that is trained.
 
-    Any other Functional Keras model can be cut as well. It has no task that knows its data, so
-    arrays are turned into those of the rest by `PlainFeatureModel.features`:
+    Any other Functional Keras model can be split as well. It has no task that knows its data, so
+    `PlainFeatureModel.features` converts its arrays to the inputs of the upper part:
 
         learner = ft.cache_features(network)
         learner.compile("adam", "mse")
@@ -71,20 +71,27 @@ def cache_features(
 
     Args:
         model: A model whose lowest stages, at least those of one chain, are frozen.
-        folder: Where to keep features from one run to the next, and where there are more than fit
-            into memory; by default in memory.
-        precision: "float32", or "bfloat16", which takes half the room and keeps three digits of
-            each number. By default what the model computes in, so that nothing is lost.
+        folder: Stores features for later runs, or more of them than fit into memory; by default
+            they are stored in memory.
+        precision: "float32", or "bfloat16", which takes half the space and has three significant
+            digits. By default the precision in which the model computes, so that nothing is lost.
 
     Returns:
-        A `FeatureModel` of a model from `ft.load`, else a `PlainFeatureModel`.
+        A `FeatureModel` for a model from `ft.load`, else a `PlainFeatureModel`.
 
     Raises:
-        CacheError: If the lowest stages learn, nothing does, or the model has no graph.
+        CacheError: If the lowest stages are trainable, nothing is, or the model has no graph.
         ModelError: If there is no such precision.
+
+    Example:
+        >>> _ = ft.train_only(model, ft.select.head())
+        >>> upper = ft.cache_features(model)
+        >>> inputs, labels = next(iter(train.batches(upper, 4)))
+        >>> sorted(inputs)
+        ['cached_features']
     """
     if precision not in (None, "float32", "bfloat16"):
-        raise ModelError(f"Features are kept as 'float32' or 'bfloat16', found {precision!r}.")
+        raise ModelError(f"Features are stored as 'float32' or 'bfloat16', found {precision!r}.")
     require_model(model)
     cut = split_model(model)
     if cut.blocking:
@@ -93,32 +100,33 @@ def cache_features(
             "that read it are computed in every step and not stored."
         )
     if precision is None:
-        narrow = all(tensor.dtype == "bfloat16" for tensor in cut.trunk.outputs)
-        precision = "bfloat16" if narrow else "float32"
-    kind = FeatureModel if isinstance(model, FineTuneModel) else PlainFeatureModel
-    learner = kind(inputs=cut.inputs, outputs=cut.outputs, name=model.name)
+        is_bfloat16 = all(tensor.dtype == "bfloat16" for tensor in cut.trunk.outputs)
+        precision = "bfloat16" if is_bfloat16 else "float32"
+    model_class = FeatureModel if isinstance(model, FineTuneModel) else PlainFeatureModel
+    upper = model_class(inputs=cut.inputs, outputs=cut.outputs, name=model.name)
     if isinstance(model, FineTuneModel):
-        learner.info = model.info
+        upper.info = model.info
     store = FeatureStore(folder and absolute(folder, CacheError), precision)
-    learner._origin = _Origin(model, cut.trunk, store)
-    return learner
+    upper._origin = _Origin(model, cut.trunk, store)
+    return upper
 
 
 @dataclass(frozen=True, eq=False)
 class _Origin:
-    """Where a model on features comes from; Keras would count a model's attributes as its layers.
+    """What an upper part was split from; in a record, since Keras tracks models in attributes.
 
     Attributes:
-        whole: The model that was cut.
+        whole: The model that was split.
         trunk: Its frozen part; the outputs are a dict.
-        store: Keeps what the trunk computes.
+        store: Stores the outputs of the trunk.
     """
 
     whole: keras.Model
     trunk: keras.Model
     store: FeatureStore
 
-    def refuse_learning_trunk(self) -> None:
+    def refuse_trainable_trunk(self) -> None:
+        """Raises a ModelError if a stage of the trunk is trainable by now."""
         learning = [s.name for s in stages(self.trunk) if any(v.trainable for v in s.variables)]
         if learning:
             raise ModelError(
@@ -127,16 +135,16 @@ class _Origin:
             )
 
     def key(self, config: Any, features: Mapping[str, Sequence[np.ndarray]]) -> str:
-        """A hash of all that stored features depend on.
+        """Returns a hash of all that cached features depend on.
 
         Args:
-            config: Of the whole model, as far as it is not that of its layers.
-            features: What goes in: one array a row, or one of all rows.
+            config: The config of the whole model, besides those of its layers.
+            features: The inputs by name: one array for each row, or one of all rows.
         """
         digest = hashlib.sha256()
         layers = [layer.get_config() for layer in self.trunk.layers]
-        said = [__version__, self.store.precision, config, layers]
-        digest.update(json.dumps(said, sort_keys=True, default=str).encode())
+        settings = [__version__, self.store.precision, config, layers]
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for variable in self.trunk.weights:
             digest.update(np.ascontiguousarray(variable.numpy()))
         for name, rows in sorted(features.items()):
@@ -148,20 +156,19 @@ class _Origin:
 
 
 class FeatureModel(FineTuneModel):
-    """The stages of a model that learn, on stored features of those below.
+    """The upper part of a model, which trains on cached features of the frozen stages below.
 
-    `cache_features` makes it. What is said about the model as a whole (saving, counting) is said
-    of the one that it was cut from.
+    `cache_features` makes it. Saving it and counting its parameters refer to the whole model.
     """
 
     @property
     def whole(self) -> FineTuneModel:
-        """The model that this one is the upper part of."""
+        """The model whose upper part this is."""
         return self._origin.whole
 
     @property
     def tokenizer(self) -> Any:
-        """Of the whole model."""
+        """The tokenizer of the whole model."""
         return self.whole.tokenizer
 
     def cached_features(self, encoded: Encoded, name: str) -> dict[str, Feature]:
@@ -184,7 +191,7 @@ class FeatureModel(FineTuneModel):
                 f"{self.task.name} draws other rows in each epoch, so their features cannot be "
                 "stored. Train the whole model."
             )
-        self._origin.refuse_learning_trunk()
+        self._origin.refuse_trainable_trunk()
         axes = {key: _axis_of(trunk, tensor, encoded) for key, tensor in trunk.output.items()}
         lengths = encoded.lengths
         ends = {axis: np.cumsum(of_axis) for axis, of_axis in lengths.items()}
@@ -217,16 +224,16 @@ class FeatureModel(FineTuneModel):
         }
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any model.
+        """Fits like any Keras model.
 
         Raises:
-            ModelError: If a stage below the cut learns by now.
+            ModelError: If a stage below the cut is trainable by now.
         """
-        self._origin.refuse_learning_trunk()
+        self._origin.refuse_trainable_trunk()
         return super().fit(*args, **kwargs)
 
     def _own_callbacks(self, given: list, initial_epoch: int) -> list:
-        below = FollowTrainable(self._origin.trunk, self._origin.refuse_learning_trunk)
+        below = FollowTrainable(self._origin.trunk, self._origin.refuse_trainable_trunk)
         return [below, *super()._own_callbacks(given, initial_epoch)]
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
@@ -238,41 +245,41 @@ class FeatureModel(FineTuneModel):
         self.whole.save(*args, **kwargs)
 
     def _complete_inputs(self, inputs: Any) -> Any:
-        return inputs  # `batches` gives exactly what is needed
+        return inputs  # `batches` provides exactly those that are needed
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self.whole)
 
 
 class PlainFeatureModel(keras.Model):
-    """The stages of any Functional model that learn, on stored features of those below.
+    """The upper part of any Functional model, which trains on features of the frozen stages below.
 
     `cache_features` makes it.
     """
 
     @property
     def whole(self) -> keras.Model:
-        """The model that this one is the upper part of."""
+        """The model whose upper part this is."""
         return self._origin.whole
 
     def features(self, inputs: Any, name: str = "the inputs") -> dict[str, np.ndarray]:
-        """What this model takes in the place of the inputs of the whole one.
+        """Converts inputs of the whole model to inputs of this one.
 
         Args:
             inputs: Arrays (rows, …) as the whole model takes them: one, a list in the order of its
                 inputs, or a dict by their names.
-            name: Of the data, for messages.
+            name: The name of the data, for messages.
 
         Returns:
-            Arrays by the names of this model's inputs: what the frozen stages compute, from the
-            store if it is there, and those of the inputs that are needed beside it.
+            Arrays by the names of this model's inputs: the outputs of the frozen stages, computed
+            unless they are stored, and the inputs that are needed besides.
 
         Raises:
-            ModelError: If a stage below the cut learns by now.
-            CacheError: If there is too little room.
+            ModelError: If a stage below the cut is trainable by now.
+            CacheError: If there is too little space.
         """
         trunk, store = self._origin.trunk, self._origin.store
-        self._origin.refuse_learning_trunk()
+        self._origin.refuse_trainable_trunk()
         names = [tensor.name for tensor in self.whole.inputs]
         if not isinstance(inputs, Mapping):
             inputs = dict(zip(names, keras.tree.flatten(inputs), strict=True))
@@ -293,19 +300,20 @@ class PlainFeatureModel(keras.Model):
 
         shapes = {key: (rows, *output.shape[1:]) for key, output in first.items()}
         key = self._origin.key(None, below)
-        stored = {
+        cached = {
             key: array.astype(trunk.output[key].dtype, copy=False)
             for key, array in store.get(key, shapes, f"Features of {name}", compute).items()
         }
-        return {t.name: stored[t.name] if t.name in stored else given[t.name] for t in self.inputs}
+        values = {**given, **cached}
+        return {tensor.name: values[tensor.name] for tensor in self.inputs}
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any model.
+        """Fits like any Keras model.
 
         Raises:
-            ModelError: If a stage below the cut learns by now.
+            ModelError: If a stage below the cut is trainable by now.
         """
-        self._origin.refuse_learning_trunk()
+        self._origin.refuse_trainable_trunk()
         return super().fit(*args, **kwargs)
 
     def save(self, *args: Any, **kwargs: Any) -> None:

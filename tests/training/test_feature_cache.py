@@ -170,7 +170,7 @@ def test_nothing_to_store(tiny_bert):
     apply_frozen(model, {id(v) for v in model.weights})
     with pytest.raises(CacheError, match="Nothing in the model learns"):
         ft.cache_features(model)
-    with pytest.raises(ModelError, match="kept as 'float32' or 'bfloat16', found 'int8'"):
+    with pytest.raises(ModelError, match="stored as 'float32' or 'bfloat16', found 'int8'"):
         ft.cache_features(model, precision="int8")
 
 
