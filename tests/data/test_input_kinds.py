@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from helpers_tasks import small_task_model
 
 import finetune_tf as ft
+from finetune_tf.architectures import ClassificationHead
 from finetune_tf.data.batching import batches_of, bucketed_dataset
 from finetune_tf.data.rows import StoredRows
-from finetune_tf.errors import DataError
+from finetune_tf.errors import CacheError, DataError
 from finetune_tf.model.inference import rows_of
 from finetune_tf.tasks import IGNORED, Encoded, TextClassification
 from finetune_tf.tasks.feature import Feature
@@ -155,6 +157,38 @@ def test_a_picture_with_its_caption():
     batch = next(bucketed_dataset(inputs, None, 5, {"target_tokens": [4]}).as_numpy_iterator())
     assert batch["pixels"].shape == (5, 4, 4, 3) and batch["decoder_input_ids"].shape == (5, 4)
     assert batch["decoder_attention_mask"].sum(axis=1).tolist() == [1, 2, 3, 1, 4]
+
+
+def picture_classifier(checkpoint, size):
+    """A FineTuneModel that reads pictures instead of tokens, with a frozen convolution."""
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    hidden = keras.layers.Rescaling(1 / 255, name="rescaling")(pixels)
+    hidden = keras.layers.Conv2D(4, 2, 2, name="embeddings")(hidden)
+    hidden = keras.layers.Dense(4, "relu", name="block_0")(hidden)
+    hidden = keras.layers.GlobalAveragePooling2D(name="pooling")(hidden)
+    logits = ClassificationHead(2, 0.0, name="classifier")(hidden)
+    model = ft.FineTuneModel(inputs={"pixels": pixels}, outputs=logits, name="pictures")
+    model.info = small_task_model("two labels", checkpoint).info
+    ft.train_only(model, ft.select.matching("block_0|classifier"))
+    return model
+
+
+def test_features_of_pictures_are_cached(tiny_bert):
+    model = picture_classifier(tiny_bert, size=4)
+    upper = ft.cache_features(model)
+    batches = batches_of(pictured(), upper, 5)
+    (inputs, targets) = next(batches.as_numpy_iterator())
+    assert {name: values.shape for name, values in inputs.items()} == {
+        "cached_features": (5, 2, 2, 4)
+    }
+    np.testing.assert_allclose(upper(inputs), model({"pixels": PIXELS}), rtol=1e-5, atol=1e-6)
+
+
+def test_features_whose_size_is_unknown_cannot_be_cached(tiny_bert):
+    upper = ft.cache_features(picture_classifier(tiny_bert, size=None))
+    message = r"array of shape \(None, None, 4\) for each row, .* from the input 'pixels', so it"
+    with pytest.raises(CacheError, match=message):
+        batches_of(pictured(), upper, 5)
 
 
 def test_features_that_cannot_be_batched():
