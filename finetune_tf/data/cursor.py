@@ -12,9 +12,6 @@ from finetune_tf.errors import DataError
 class Cursor:
     """Where a dataset is: the epoch and the batch at which its next iterator begins.
 
-        batches = train.batches(model, 32, shuffle=True)
-        batches.cursor.epoch = 3  # the next iterator yields the fourth epoch
-
     The cursor moves on by one epoch when an iterator yields its first batch. Batches are made
     ahead of the training step, so only the consumer knows how many of them it has used; see
     `state_dict`.
@@ -22,6 +19,12 @@ class Cursor:
     Args:
         batch_count: Batches of an epoch.
         seed: The seed that decides the order of each epoch.
+
+    Example:
+        >>> batches = train.batches(model, 2, shuffle=True)  # three batches of five texts
+        >>> batches.cursor.epoch, batches.cursor.batch = 3, 1
+        >>> len(list(batches)), batches.cursor.epoch, batches.cursor.batch
+        (2, 4, 0)
     """
 
     def __init__(self, batch_count: int, seed: int) -> None:
