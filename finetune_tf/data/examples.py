@@ -11,7 +11,7 @@ from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels, label_text
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.answer_columns import check_answers
-from finetune_tf.data.buckets import SHAPES
+from finetune_tf.data.buckets import BUCKETS
 from finetune_tf.data.checks import (
     check_columns,
     check_labels,
@@ -176,7 +176,7 @@ class Examples:
         max_length: int | None = None,
         drop_remainder: bool = False,
         tokens_per_batch: int | None = None,
-        buckets: int = SHAPES,
+        buckets: int = BUCKETS,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -230,7 +230,7 @@ class Examples:
             seed=seed,
             drop_remainder=drop_remainder,
             tokens_per_batch=tokens_per_batch,
-            shapes=buckets,
+            buckets=buckets,
             name=self.name,
         )
 

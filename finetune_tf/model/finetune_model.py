@@ -367,6 +367,8 @@ class FineTuneModel(ExplainedModel):
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
             self.optimizer.build(self.trainable_variables)
+            if (schedule := schedule_of(self.optimizer)) is not None:
+                schedule.follow(self.optimizer)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)

@@ -9,7 +9,8 @@ import numpy as np
 from finetune_tf.architectures import Backbone, L2Normalize
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import CheckpointError, DataError
-from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.encoded import token_inputs
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
@@ -96,13 +97,13 @@ class FeatureExtraction(Task):
         encoding, truncated = encode_texts(
             tokenizer, [text.strip() for text in texts], None, max_length
         )
-        parts = features_of(encoding, tokenizer)
+        inputs = token_inputs(encoding, tokenizer)
         if pairs is None:
-            return Encoded(**parts, targets=None, truncated=truncated)
+            return Encoded(inputs, targets=None, truncated=truncated)
         targets = np.zeros((len(pairs), 0), dtype="float32")
         if "label" in examples.columns:
             targets = self.targets(examples).astype("float32")
-        return Encoded(**parts, targets=targets, truncated=truncated, group=2)
+        return Encoded(inputs, Feature.of_array(targets), truncated=truncated, group=2)
 
     def targets(self, examples: Columns) -> np.ndarray:
         """Scores (pairs,), on any scale.

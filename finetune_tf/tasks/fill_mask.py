@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from finetune_tf.architectures import Backbone, VocabularyBias
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
-from finetune_tf.tasks.encoded import features_of, tokenized
+from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
@@ -118,19 +119,21 @@ class FillMask(Task):
         if "text_pair" in examples.columns:
             say(f"{examples.name}: {self.name} reads the column text only, not text_pair.")
         encoding, truncated = encode_texts(tokenizer, texts, None, max_length)
-        parts = features_of(encoding, tokenizer)
+        inputs = token_inputs(encoding, tokenizer)
+        ids = inputs["input_ids"]
         common = {"truncated": truncated, "tokenizer": tokenizer}
         if "cloze" in examples.columns:
             clozes = examples.columns["cloze"]
-            _check_same(clozes, parts["features"]["input_ids"], examples.name)
-            parts["features"]["input_ids"] = [cloze.input_ids for cloze in clozes]
-            return Encoded(**parts, targets=[cloze.answers for cloze in clozes], **common)
+            _check_same(clozes, ids.rows, examples.name)
+            inputs["input_ids"] = replace(ids, rows=[cloze.input_ids for cloze in clozes])
+            answers = Feature([cloze.answers for cloze in clozes], padding=IGNORED)
+            return Encoded(inputs, answers, **common)
         words = None
         if whole_word:
             again = tokenized(tokenizer, texts, truncation=True, max_length=max_length)
             words = [again.word_ids(row) for row in range(len(texts))]
-        masking = Masking(parts["features"]["input_ids"], tokenizer, mask_rate, words)
-        return Encoded(**parts, targets=None, draw=masking.draw, **common)
+        masking = Masking(ids.rows, tokenizer, mask_rate, words)
+        return Encoded(inputs, targets=None, draw=masking.draw, **common)
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Examples with a column "cloze": the words that every model is asked for.
@@ -206,7 +209,7 @@ class FillMask(Task):
         described = []
         texts = examples.columns["text"]
         for i, (text, ids, row) in enumerate(
-            zip(texts, encoded.features["input_ids"], rows, strict=True)
+            zip(texts, encoded.inputs["input_ids"], rows, strict=True)
         ):
             spans = [match.span() for match in re.finditer(re.escape(mask), text)]
             places = np.flatnonzero(ids == wanted)

@@ -15,7 +15,8 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
-from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.encoded import token_inputs
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task, label_keys
 from finetune_tf.tasks.windows import windows
 
@@ -127,9 +128,10 @@ class QuestionAnswering(Task):
                 "of a context share and stand whole in none: they are learnt as 'no answer'. A "
                 "larger max_length helps."
             )
+        targets = np.asarray(made.answers, dtype="int32") if answers is not None else None
         return Encoded(
-            **features_of(vars(made), tokenizer),
-            targets=None if answers is None else np.asarray(made.answers, dtype="int32"),
+            token_inputs(vars(made), tokenizer),
+            targets=None if targets is None else Feature.of_array(targets),
             example=np.asarray(made.example),
             offsets=made.offsets,
         )

@@ -11,8 +11,7 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks.encoded import Encoded
-
-IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
+from finetune_tf.tasks.feature import IGNORED as IGNORED
 
 #: What the outputs of a model are, by which losses, metrics and presets are chosen:
 #: "classes": logits over classes, one of which is right for a text, a token or an end of an answer;

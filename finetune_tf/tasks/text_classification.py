@@ -10,7 +10,8 @@ from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import DataError
-from finetune_tf.tasks.encoded import features_of, tokenized
+from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 
@@ -103,9 +104,10 @@ class TextClassification(Task):
         """Texts that are too long lose their end; targets are in the order of the labels."""
         texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
         encoding, truncated = encode_texts(tokenizer, texts, pairs, max_length)
+        has_labels = "label" in examples.columns
         return Encoded(
-            **features_of(encoding, tokenizer),
-            targets=self.targets(examples) if "label" in examples.columns else None,
+            token_inputs(encoding, tokenizer),
+            targets=Feature.of_array(self.targets(examples)) if has_labels else None,
             truncated=truncated,
         )
 

@@ -9,8 +9,9 @@ import numpy as np
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 from finetune_tf.tasks.words import encode_text_words, encode_words
@@ -128,16 +129,16 @@ class TokenClassification(Task):
             )
         targets = None
         if self.target_column in examples.columns:
-            targets = []
+            rows = []
             numbers = self._numbers(examples)
             for ids, first, wanted in zip(encoding["input_ids"], words, numbers, strict=True):
                 seen = first[:, 0] >= 0
                 target = np.full(len(ids), IGNORED, dtype="int32")
                 target[first[seen, 0]] = wanted[seen]
-                targets.append(target)
-        return Encoded(
-            **features_of(encoding, tokenizer), targets=targets, truncated=truncated, words=words
-        )
+                rows.append(target)
+            targets = Feature(rows, padding=IGNORED)
+        inputs = token_inputs(encoding, tokenizer)
+        return Encoded(inputs, targets, truncated=truncated, words=words)
 
     def targets(self, examples: Columns) -> list[list[str]]:
         """The tags of each row, by the names that the model has for them.
