@@ -21,6 +21,7 @@ from finetune_tf.base.arguments import shown
 from finetune_tf.errors import ArgumentTypeError, FinetuneError, UnknownArgumentError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Names = Iterable[str] | Mapping[str, str]
 
 #: What arguments are called elsewhere, by what they are called here. A name may stand for several
 #: arguments; the first one that a function has is meant.
@@ -33,11 +34,6 @@ SYNONYMS: dict[str, str] = {
     "outputs stars score tag",
     "labels": "num_labels num_classes n_classes n_labels nb_classes num_class class_names "
     "classes label_names label_list id2label label2id num_outputs n_outputs",
-    "tokens": "words word tokens_column",
-    "tags": "ner_tags pos_tags tag labels_per_word",
-    "question": "questions query",
-    "context": "contexts passage passages paragraph",
-    "answers": "answer",
     "delimiter": "sep separator delim delimiters",
     "quotechar": "quote quotes quoting",
     "encoding": "charset enc codec",
@@ -126,7 +122,7 @@ PLACES: dict[str, str] = {
 
 
 def names_checked(
-    function: Function | None = None, *, also: Iterable[str] | Callable[[], Iterable[str]] = ()
+    function: Function | None = None, *, also: Names | Callable[[], Names] = ()
 ) -> Function:
     """Decorates a function: a call with a wrong name of an argument is explained.
 
@@ -138,8 +134,9 @@ def names_checked(
 
     Args:
         function: The function.
-        also: Names that it takes in its `**` argument; a function that gives them, where they are
-            not known yet.
+        also: Names that it accepts in its `**` argument, or a dict from each to what it is called
+            elsewhere, separated by spaces; or a function that returns either, where they are not
+            known yet.
     """
     if function is None:
         return functools.partial(names_checked, also=also)
@@ -161,11 +158,13 @@ def names_checked(
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not known.issuperset(kwargs):
-            names = [*own, *(also() if callable(also) else also)]
+            more = also() if callable(also) else also
+            names = [*own, *more]
+            synonyms = more if isinstance(more, Mapping) else {}
             open_ended = takes_more and not also
             for name in kwargs:
                 if name not in names and not open_ended:
-                    raise unknown_argument(f"{qualified}()", name, names)
+                    raise unknown_argument(f"{qualified}()", name, names, synonyms)
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -227,16 +226,19 @@ def _wrong_type(name: str, allowed: tuple[type, ...], value: Any) -> ArgumentTyp
     return ArgumentTypeError(f"{name} is {words}, found {shown(value)}.")
 
 
-def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentError:
+def unknown_argument(
+    who: str, name: str, names: list[str], synonyms: Mapping[str, str] | None = None
+) -> UnknownArgumentError:
     """The error for an argument that does not exist, with the one that is probably meant.
 
     Args:
         who: What was called.
         name: The name that it does not know.
         names: Those that it knows.
+        synonyms: Further `SYNONYMS`, of arguments that only this function has.
     """
     told = f"{who} has no argument {name!r}."
-    meant = meant_by(name, names)
+    meant = meant_by(name, names, synonyms)
     elsewhere = PLACES.get(name) or next(
         (PLACES[right] for right in _rights(name) if right in PLACES), None
     )
@@ -247,10 +249,18 @@ def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentEr
     return UnknownArgumentError(f"{told} It has {', '.join(names) or 'none'}.")
 
 
-def meant_by(name: str, names: Iterable[str]) -> str | None:
-    """The one of the names that a wrong name probably means, or None."""
+def meant_by(
+    name: str, names: Iterable[str], synonyms: Mapping[str, str] | None = None
+) -> str | None:
+    """The one of the names that a wrong name probably means, or None.
+
+    Args:
+        name: The wrong name.
+        names: The right names.
+        synonyms: Further `SYNONYMS`.
+    """
     names = list(names)
-    for right in _rights(name):
+    for right in _rights(name, synonyms):
         if right in names:
             return right
     if name.lower() in PLACES:
@@ -259,10 +269,11 @@ def meant_by(name: str, names: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _rights(name: str) -> list[str]:
+def _rights(name: str, synonyms: Mapping[str, str] | None = None) -> list[str]:
     """What a name from elsewhere may be called here."""
     plain = name.lower().replace("-", "_").strip("_")
-    return [right for right, others in SYNONYMS.items() if plain in others.split()]
+    known = {**SYNONYMS, **(synonyms or {})}
+    return [right for right, others in known.items() if plain in others.split()]
 
 
 def _misfit(function: str, own: list[str], error: TypeError) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
+from finetune_tf.data.columns import TEXT_COLUMNS, synonyms_of_other_columns
 from finetune_tf.errors import DataError
 from finetune_tf.graph.stages import require_task
 from finetune_tf.model.inference import run
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
     import keras
 
 
-def _task_arguments() -> list[str]:
-    """What some task reads besides texts, and its options."""
-    others = [name for task in TASKS.values() for name in (*task.columns, *task.options)]
-    return [
-        name for name in dict.fromkeys(others) if name not in ("text", "text_pair", "label", "tags")
+def _task_arguments() -> dict[str, str]:
+    """The columns of inputs that some task reads besides texts, and the options of all tasks.
+
+    Returns:
+        Each name with what it is called elsewhere.
+    """
+    synonyms = synonyms_of_other_columns()
+    names = [
+        name
+        for task in TASKS.values()
+        for name in (*task.columns, *task.options)
+        if name not in (*TEXT_COLUMNS, task.target_column)
     ]
+    return {name: synonyms.get(name, "") for name in names}
 
 
 @names_checked(also=_task_arguments)

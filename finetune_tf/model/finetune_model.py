@@ -142,7 +142,7 @@ class FineTuneModel(ExplainedModel):
         """
         return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
-    @names_checked(also=inspect.signature(keras.Model.compile).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.compile).parameters))
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
@@ -176,7 +176,7 @@ class FineTuneModel(ExplainedModel):
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
 
-    @names_checked(also=inspect.signature(keras.Model.fit).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Keras's fit; binds the preset's schedule and notes what was done.
 
