@@ -13,6 +13,7 @@ from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.reading import examples, lines, splits
 from finetune_tf.errors import ModelError, TrainingInterrupted
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.messages import say
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
 from finetune_tf.training.devices import device_line
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 _HOW = "--overwrite"
 _EXPORTED = ("config.json", "saved_model.pb", "openvino_model.")
-# What `predict` prints a list of things, or an array, under.
+_BASELINES = ", ".join(dict.fromkeys(name for e in EVALUATORS.values() for name in e.baselines))
 
 
 def _print_version(asked: bool) -> None:
@@ -49,9 +50,11 @@ def of_all_commands(
 
 
 @app.command()
+@options.reads_data
 def train(
     checkpoint: options.Checkpoint,
     data: options.Data,
+    columns: dict[str, Any],
     output: Annotated[Path, typer.Option(help="Folder for config, history, report, checkpoint.")],
     validation: Annotated[
         str | None, typer.Option(help="Data that tell how good an epoch is; else a tenth of DATA.")
@@ -60,14 +63,6 @@ def train(
         None
     ),
     overwrite: options.Overwrite = False,
-    text: options.Text = None,
-    text_pair: options.TextPair = None,
-    label: options.Label = ["label"],  # noqa: B006  (typer copies it)
-    question: options.Question = None,
-    context: options.Context = None,
-    answers: options.Answers = None,
-    tokens: options.Tokens = None,
-    tags: options.Tags = None,
     problem_type: Annotated[
         str | None,
         typer.Option(
@@ -75,10 +70,6 @@ def train(
             "default read off the labels. Whole numbers as scores need it."
         ),
     ] = None,
-    encoding: options.Encoding = None,
-    delimiter: options.Delimiter = None,
-    quotechar: options.Quotechar = None,
-    on_invalid: options.OnInvalid = None,
     task: options.Task = None,
     policy: Annotated[str, typer.Option(help="What learns: full, head or head-first.")] = "full",
     epochs: Annotated[int, typer.Option(min=1, help="Rounds through the data.")] = 3,
@@ -123,11 +114,8 @@ def train(
     Ctrl-C finishes the step and saves the best weights so far; a second one ends at once.
     """
     check_run(output, overwrite, _HOW)
-    columns = options.columns(
-        text, text_pair, label, question=question, context=context, answers=answers, tokens=tokens,
-        tags=tags, problem_type=problem_type, encoding=encoding, delimiter=delimiter,
-        quotechar=quotechar, on_invalid=on_invalid,
-    )  # fmt: skip
+    if problem_type is not None:
+        columns["problem_type"] = problem_type
     train_set, default_validation, default_test = splits(data, columns)
     given = columns | {"labels": train_set.labels}
     try:
@@ -162,30 +150,17 @@ def train(
 
 
 @app.command()
+@options.reads_data
 def evaluate(
     checkpoint: options.Checkpoint,
     data: options.Data,
+    columns: dict[str, Any],
     baseline: Annotated[
         str | None,
-        typer.Option(
-            help="auto, or one of the task: tfidf, majority, ridge, mean, dictionary, overlap, "
-            "first, unigram; needs --train."
-        ),
+        typer.Option(help=f"auto, or one of the task: {_BASELINES}; needs --train."),
     ] = None,
     train: Annotated[str | None, typer.Option(help="Data the baseline learns from.")] = None,
-    text: options.Text = None,
-    text_pair: options.TextPair = None,
-    label: options.Label = ["label"],  # noqa: B006  (typer copies it)
     task: options.Task = None,
-    tokens: options.Tokens = None,
-    tags: options.Tags = None,
-    question: options.Question = None,
-    context: options.Context = None,
-    answers: options.Answers = None,
-    encoding: options.Encoding = None,
-    delimiter: options.Delimiter = None,
-    quotechar: options.Quotechar = None,
-    on_invalid: options.OnInvalid = None,
     batch_size: options.BatchSize = 64,
     seed: options.Seed = 0,
     output: Annotated[Path | None, typer.Option(help="Folder for the report.")] = None,
@@ -196,11 +171,8 @@ def evaluate(
         check_output(output, REPORT, overwrite, _HOW)
     print(device_line())
     model = _trained(checkpoint, task)
-    columns = options.columns(
-        text, text_pair, label, labels=model.labels, tokens=tokens, tags=tags, question=question,
-        context=context, answers=answers, encoding=encoding, delimiter=delimiter,
-        quotechar=quotechar, on_invalid=on_invalid,
-    )  # fmt: skip
+    if model.labels is not None:
+        columns["labels"] = model.labels
     report = ft.evaluate(
         model,
         examples(data, "test", columns),
@@ -215,8 +187,10 @@ def evaluate(
 
 
 @app.command()
+@options.takes_inputs
 def predict(
     checkpoint: options.Checkpoint,
+    inputs: dict[str, Any],
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; without any, one a line is read from stdin.")
     ] = None,
@@ -224,22 +198,17 @@ def predict(
         list[str] | None, typer.Option(help="The second text, once for each of TEXTS.")
     ] = None,
     task: options.Task = None,
-    question: Annotated[
-        list[str] | None, typer.Option(help="Instead of TEXTS: a question, once for each context.")
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of stdin, such as cp1252; by default utf-8.")
     ] = None,
-    context: Annotated[
-        list[str] | None, typer.Option(help="The text in which the answer stands.")
-    ] = None,
-    encoding: options.Encoding = None,
     batch_size: options.BatchSize = 64,
 ) -> None:
     """Label TEXTS, or answer questions; prints one JSON object a line.
 
     An empty line gives an object without a prediction, so that lines of input and output match.
     """
-    if question or context:
-        asked: dict[str, Any] = {"question": question, "context": context}
-        asked |= {"texts": texts} if texts else {}
+    if inputs:
+        asked = inputs | ({"texts": texts} if texts else {})
     else:
         asked = {"texts": texts or lines(encoding)}
         asked |= {"text_pair": text_pair} if text_pair else {}
