@@ -171,7 +171,7 @@ def _write(
     _layout(model).write(folder, model, family, weights, max_length)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    text = model_card(model.info, opens_in(model), card, model.task.usage)
+    text = model_card(model.info, opens_in(model), card, model.task)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

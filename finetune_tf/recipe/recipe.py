@@ -258,7 +258,7 @@ def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[
     if preset is not presets.cross_entropy or task.labels is None:
         raise ModelError(
             f"label_smoothing={label_smoothing} needs one label out of several, but this is "
-            f"{task.evaluator.replace('_', ' ')}. Leave label_smoothing out."
+            f"{task.title.replace('_', ' ')}. Leave label_smoothing out."
         )
     return partial(preset, label_smoothing=label_smoothing)
 

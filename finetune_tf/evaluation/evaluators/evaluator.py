@@ -28,12 +28,14 @@ class Evaluator(abc.ABC):
         baselines: By name, the strongest first: that is what "auto" means.
         unit: What an example is called in reports.
         lower_is_better: Of the main metric.
+        drawing: What a report's figure shows beside the metrics, a key of `figures.DRAWINGS`.
     """
 
     main_metric: ClassVar[str]
     baselines: ClassVar[Mapping[str, BaselineFunction]]
     unit: ClassVar[str] = "texts"
     lower_is_better: ClassVar[bool] = False
+    drawing: ClassVar[str] = "label scores"
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:

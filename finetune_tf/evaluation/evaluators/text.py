@@ -40,6 +40,7 @@ class SingleLabel(_TextEvaluator):
     """Class indices (n,); the main metric is the accuracy."""
 
     kind = "single_label_classification"
+    drawing = "confusion"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """Whether it is right."""
@@ -72,6 +73,7 @@ class Regression(_TextEvaluator):
     """Numbers (n,); the main metric is Pearson's correlation."""
 
     kind = "regression"
+    drawing = "scatter on one scale"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """First and second moments."""
