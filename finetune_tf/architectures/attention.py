@@ -13,12 +13,12 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, dense, query_rows
 from finetune_tf.architectures.masks import open_mask
 from finetune_tf.architectures.positions import rotate
 
 
-class Attention(keras.layers.Layer):
+class Attention(ConfigLayer):
     """What all attentions have in common; each projects and scores in its own way.
 
     A subclass has `num_heads`, `output_dense`, `_project` (query and context to query, key and
@@ -140,15 +140,7 @@ class MultiHeadAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "use_bias": use_bias,
-            "fused": fused,
-            "rotary": rotary,
-        }
+        self.record_arguments(locals())
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         make = {
@@ -211,7 +203,3 @@ class MultiHeadAttention(Attention):
         if of_query is not None and not self._config["rotary"]:
             scores = scores + ops.cast(of_query, scores.dtype)
         return kernels.masked_softmax(scores, attention_mask, self.dropout, training)
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RotaryPositions(keras.layers.Layer):
+class RotaryPositions(ConfigLayer):
     """Cosines and sines of the angles by which `rotate` turns queries and keys (Su et al. 2021).
 
     The table is float32 under every policy: far into a text, the last bit of a frequency shows.
@@ -30,7 +30,7 @@ class RotaryPositions(keras.layers.Layer):
 
     def __init__(self, size: int, theta: float = 10_000.0, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._config = {"size": size, "theta": theta}
+        self.record_arguments(locals())
 
     def call(self, tokens: Any, position_ids: Any = None) -> Any:
         """Makes the table.
@@ -53,10 +53,6 @@ class RotaryPositions(keras.layers.Layer):
         """(1, L, F) or (B, L, F), float32."""
         batch = 1 if position_ids is None else position_ids.shape[0]
         return keras.KerasTensor((batch, tokens.shape[1], self._config["size"]), "float32")
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 def rotate(x: Any, table: Any) -> Any:
@@ -109,7 +105,7 @@ def relative_buckets(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RelativePositionBias(keras.layers.Layer):
+class RelativePositionBias(ConfigLayer):
     """A number for each head and bucket of distance, added to the scores (Raffel et al. 2020).
 
     Args:
@@ -134,14 +130,7 @@ class RelativePositionBias(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "num_heads": num_heads,
-            "num_buckets": num_buckets,
-            "used_buckets": used_buckets,
-            "max_distance": max_distance,
-            "initializer_range": initializer_range,
-            "bidirectional": bidirectional,
-        }
+        self.record_arguments(locals())
         self.table = keras.layers.Embedding(
             num_buckets,
             num_heads,
@@ -169,10 +158,6 @@ class RelativePositionBias(keras.layers.Layer):
         """(1, H, L, L)."""
         return (1, self._config["num_heads"], input_shape[1], input_shape[1])
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
-
 
 def log_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
     """Buckets of distances, as DeBERTa v3 has them (He et al. 2023).
@@ -199,7 +184,7 @@ def log_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> n
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RelativePositions(keras.layers.Layer):
+class RelativePositions(ConfigLayer):
     """A vector for each distance that a text of length L can have between two tokens.
 
     Args:
@@ -223,13 +208,7 @@ class RelativePositions(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "max_distance": max_distance,
-            "num_buckets": num_buckets,
-            "layer_norm_eps": layer_norm_eps,
-            "initializer_range": initializer_range,
-        }
+        self.record_arguments(locals())
         side = num_buckets or max_distance
         self.table = keras.layers.Embedding(
             2 * side,
@@ -271,7 +250,3 @@ class RelativePositions(keras.layers.Layer):
         """(1, P, D)."""
         length = input_shape[1]
         return (1, length and 2 * length + 1, self._config["hidden_size"])
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -92,7 +92,13 @@ def train(
         float | None, typer.Option(help="Replaces every dropout rate of the checkpoint.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens a text may have.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or mixed_bfloat16.")] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 (the default), mixed_bfloat16, or auto for the faster of the two on this "
+            "device."
+        ),
+    ] = None,
     baseline: Annotated[
         str, typer.Option(help="What the test is compared with: auto, a baseline's name, or none.")
     ] = "auto",

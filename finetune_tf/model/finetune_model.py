@@ -250,15 +250,26 @@ class FineTuneModel(ExplainedModel):
         )
 
     @names_checked
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: Any = None,
+        *,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+    ) -> Any:
         """Saves the model and uploads it to the Hub; see `finetune_tf.model.saving.push_to_hub`.
 
         Args:
             repo_id: "owner/name", made if it is not there.
             private: Whether a new one is; by default as the owner's settings say.
             token: As for huggingface_hub; by default that of the login.
+            dtype: As in `save_pretrained`.
+            max_shard_size: As in `save_pretrained`.
         """
-        return saving.push_to_hub(self, repo_id, private, token)
+        options = {"dtype": dtype, "max_shard_size": max_shard_size}
+        return saving.push_to_hub(self, repo_id, private, token, **options)
 
     @names_checked
     def resize_token_embeddings(self, size: int) -> None:

@@ -103,7 +103,7 @@ def write_checkpoint(model: Any, folder: Path) -> None:
     _write(model, tokenizer_or_none(model), folder, _writer(model), {})
 
 
-def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
+def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any, **options: Any) -> Any:
     """Saves a model and uploads it with huggingface_hub, whose errors pass through.
 
     Args:
@@ -111,6 +111,7 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> A
         repo_id: "owner/name", made if it is not there.
         private: Whether a new one is.
         token: Of the Hub; None for that of the login.
+        **options: Options of `save_pretrained`.
 
     Returns:
         What huggingface_hub says of the commit.
@@ -121,7 +122,7 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> A
     repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = model.info.tokenizer
-        saved = save_pretrained(model, Path(folder) / "model")
+        saved = save_pretrained(model, Path(folder) / "model", **options)
         model.info.tokenizer = tokenizer  # the folder is gone in a moment
         return api.upload_folder(repo_id=repo, folder_path=saved)
 

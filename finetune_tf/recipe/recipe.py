@@ -55,7 +55,7 @@ def finetune(
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
-    dtype: Any = "auto",
+    dtype: Any = None,
     baseline: Any = "auto",
     seed: int = 0,
     store_features: bool | str | Path = True,
@@ -86,7 +86,9 @@ def finetune(
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: Tokens a text may have; by default as many as the model can take.
-        dtype: As in `load`; "auto" is said in one line.
+        dtype: As in `load`: a Keras dtype policy, or "auto" for mixed_bfloat16 on devices that
+            compute it faster; by default Keras's global policy, float32 unless you have set
+            another. A message says which one is used, and if "auto" would be faster.
         baseline: As in `evaluate`.
         seed: Of weights, order and dropout.
         store_features: Whether what frozen blocks compute is computed once and kept in memory
@@ -121,12 +123,13 @@ def finetune(
         raise ModelError(f"keep is 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
-    dtype = policy_of(dtype).name
-    say(device_line(dtype))
+    precision, faster = policy_of(dtype).name, policy_of("auto").name
+    advice = f" dtype='auto' computes in {faster}, which is faster on this device."
+    say(device_line(precision) + (advice if dtype is None and faster != precision else ""))
     if validation is None:
         train, validation = train.split(0.1, seed)
     labels = train.labels if task is None or get_task(task).has_labels else None
-    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
+    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
     if test is not None and model.task.target_column in test.columns:
         model.task.targets(test)  # labels that do not fit are told before the fit
     preset = _preset(model, label_smoothing)
@@ -157,7 +160,7 @@ def finetune(
         "max_length": max_length or model.task.row_length(model.max_length),
         "store_features": str(store_features),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
-        "dtype": dtype,
+        "dtype": precision,
         "seed": seed,
     }
     model.info.record["data"] = f"{train.name} ({len(train):,} texts)"

@@ -184,7 +184,7 @@ def test_finetune_gives_the_best_weights_with_the_interruption(
     assert bias_of(result.model) == user.biases[0] != user.biases[1]
     assert len(result.history["loss"]) == 2 and result.report is None
     saved = result.save(tmp_path / "run")
-    assert bias_of(ft.load(saved / "checkpoint", dtype="auto")) == user.biases[0]
+    assert bias_of(ft.load(saved / "checkpoint")) == user.biases[0]
     # The model can be trained on: nothing of the interrupted fit is left in it.
     result.model.fit(
         reviews.batches(result.model, 8), validation_data=reviews.batches(result.model)
