@@ -15,11 +15,11 @@ from finetune_tf.base.labels import Labels, label_text
 from finetune_tf.data.answer_columns import check_answers
 from finetune_tf.data.checks import (
     CheckedRows,
-    check_labels,
     check_tags,
     check_texts,
     check_words,
 )
+from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.errors import DataError
 

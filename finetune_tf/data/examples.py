@@ -104,11 +104,7 @@ class Examples:
 
     @names_checked
     def shuffle(self, seed: int = 0) -> Self:
-        """Returns the same rows in a random order.
-
-        Args:
-            seed: Seed of the random order.
-        """
+        """Returns the same rows in a random order, which `seed` determines."""
         check(seed=seed)
         return self[np.random.default_rng(seed).permutation(len(self))]
 

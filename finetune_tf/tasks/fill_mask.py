@@ -16,7 +16,7 @@ from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
-from finetune_tf.tasks.usage import usage
+from finetune_tf.tasks.usage import make_usage
 
 #: Number of words that `predict` returns for each mask.
 CANDIDATES = 5
@@ -51,7 +51,7 @@ class FillMask(Task):
     output_layers = ("transform", "vocabulary_bias")
     token_axis = 0
     encode_options = ("mask_rate", "whole_word")
-    usage = usage('ft.predict(model, "The film was [MASK].")')
+    usage = make_usage('ft.predict(model, "The film was [MASK].")')
     reduces_with_targets = True
     target_title = "A target"
     target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."

@@ -15,9 +15,10 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
+from finetune_tf.tasks.conventions import label_keys
 from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task, label_keys
-from finetune_tf.tasks.usage import usage
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
+from finetune_tf.tasks.usage import make_usage
 from finetune_tf.tasks.windows import windows
 
 #: Tokens that neighbouring windows of a context share.
@@ -48,7 +49,9 @@ class QuestionAnswering(Task):
     usual_length = 384
     encode_options = ("stride",)
     options = ("null_threshold", "max_answer_length")
-    usage = usage('ft.predict(model, question="…", context="…")', transformers=_IN_TRANSFORMERS)
+    usage = make_usage(
+        'ft.predict(model, question="…", context="…")', transformers=_IN_TRANSFORMERS
+    )
     targets_are_positions = True
     target_title = "A start or end"
     target_advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."

@@ -8,17 +8,18 @@ import numpy as np
 
 from finetune_tf.architectures import Backbone
 from finetune_tf.base.labels import Labels
-from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
+from finetune_tf.tasks.conventions import Conventions
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
-from finetune_tf.tasks.usage import Usage, usage
 
 IGNORED = -100  # a target that is ignored; PyTorch uses the same number
 
 
-class Task(abc.ABC):
+class Task(Conventions, abc.ABC):
     """A task with its labels: the head, how examples are encoded, how outputs are decoded.
+
+    What other libraries call it, and how they save its models, is in `Conventions`.
 
         task = TextClassification(Labels(["negative", "positive"]))
 
@@ -28,8 +29,6 @@ class Task(abc.ABC):
 
     Attributes:
         labels: As given.
-        name: Name of the Hugging Face pipeline.
-        class_suffix: Suffix of the PyTorch classes, such as "ForSequenceClassification".
         has_labels: Whether the outputs have names.
         columns: The columns of examples that the task reads, required ones first.
         needs: The required columns; by default the first one of `columns`.
@@ -40,7 +39,6 @@ class Task(abc.ABC):
             rows; None if there is none.
         usual_length: Tokens that a row may have by default; None for as many as the model accepts.
         options: Arguments of `predict` that are passed to `describe`.
-        usage: Code for model cards.
         encode_options: Arguments of `batches` that are passed to `encode`.
         reduces_with_targets: Whether `reduce_outputs` needs the targets.
         targets_are_positions: Whether a target is a token of the row, so that the classes are the
@@ -49,8 +47,6 @@ class Task(abc.ABC):
         target_advice: What to do about a target that the model has no output for.
     """
 
-    name: ClassVar[str]
-    class_suffix: ClassVar[str]
     has_labels: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +56,6 @@ class Task(abc.ABC):
     token_axis: ClassVar[int | None] = None
     usual_length: ClassVar[int | None] = None
     options: ClassVar[tuple[str, ...]] = ()
-    usage: ClassVar[Usage] = usage()
     encode_options: ClassVar[tuple[str, ...]] = ()
     reduces_with_targets: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
@@ -219,33 +214,6 @@ class Task(abc.ABC):
         """
         return outputs
 
-    def named(self, outputs: Any) -> dict[str, Any]:
-        """The outputs of a model by the names that Hugging Face's classes use, for `export`.
-
-        Args:
-            outputs: The outputs for a batch.
-        """
-        return {"logits": outputs}
-
-    def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
-        """The fields of the output of Hugging Face's class for this task, for `compat`.
-
-        Args:
-            outputs: The outputs of the model for a batch.
-            hidden: The last hidden states (batch, length, features).
-            pooling: The pooling of the model.
-        """
-        return self.named(outputs)
-
-    @classmethod
-    def class_pooling(cls, head: HeadParts) -> str:
-        """The pooling of Hugging Face's class for this task, whatever the checkpoint uses.
-
-        Args:
-            head: The head of the family for this task.
-        """
-        return "pooler"
-
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Converts the arguments of `predict` to columns of examples.
 
@@ -300,26 +268,6 @@ class Task(abc.ABC):
         """
         return predictions
 
-    def config_keys(self) -> dict[str, Any]:
-        """The keys of the config that the task sets."""
-        return {} if self.labels is None else label_keys(self.labels)
-
-    def layout(self, pooling: str | None) -> Layout:
-        """The layout of the folder in which the model is saved.
-
-        Args:
-            pooling: The pooling of the model, or None.
-        """
-        return TRANSFORMERS
-
-    def max_length(self, modules: Any) -> int | None:
-        """The length in tokens to which the checkpoint truncates texts for this task, or None.
-
-        Args:
-            modules: As for `outputs`.
-        """
-        return None
-
     def require(self, examples: Columns) -> None:
         """Checks that examples have the required columns.
 
@@ -336,11 +284,3 @@ class Task(abc.ABC):
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
                 f"for example from_jsonl(path, {named}).{hint}"
             )
-
-
-def label_keys(labels: Labels) -> dict[str, Any]:
-    """The keys of a Hugging Face config that name labels."""
-    return {
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-    }

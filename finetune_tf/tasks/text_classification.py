@@ -13,7 +13,7 @@ from finetune_tf.errors import DataError
 from finetune_tf.tasks.encoded import features_of, tokenized
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
-from finetune_tf.tasks.usage import usage
+from finetune_tf.tasks.usage import make_usage
 
 #: A label of a multi-label problem is predicted if its probability is at least this.
 THRESHOLD = 0.5
@@ -54,7 +54,7 @@ class TextClassification(Task):
     columns = ("text", "text_pair", "label")
     target_column = "label"
     poolings = ("pooler", "cls", "mean")
-    usage = usage(names_task=False, encoded="logits")
+    usage = make_usage(names_task=False, encoded="logits")
 
     def outputs(
         self,

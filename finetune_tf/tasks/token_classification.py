@@ -13,7 +13,7 @@ from finetune_tf.tasks.encoded import features_of
 from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
-from finetune_tf.tasks.usage import usage
+from finetune_tf.tasks.usage import make_usage
 from finetune_tf.tasks.words import encode_text_words, encode_words
 
 
@@ -49,7 +49,7 @@ class TokenClassification(Task):
     target_column = "tags"
     token_axis = 0
     # With this option the pipeline labels words by their first token, as `predict` does.
-    usage = usage(pipeline_options=', aggregation_strategy="first"')
+    usage = make_usage(pipeline_options=', aggregation_strategy="first"')
 
     def outputs(
         self,

@@ -38,8 +38,8 @@ class Usage:
             task: Name of the task.
 
         Example:
-            >>> from finetune_tf.tasks.usage import usage
-            >>> print(usage().code("finetune_tf", "folder", "fill-mask"))
+            >>> from finetune_tf.tasks.usage import make_usage
+            >>> print(make_usage().code("finetune_tf", "folder", "fill-mask"))
             import finetune_tf as ft
             <BLANKLINE>
             model = ft.load("folder", "fill-mask")
@@ -48,7 +48,7 @@ class Usage:
         return getattr(self, library).format(folder=folder, task=task)
 
 
-def usage(
+def make_usage(
     predict: str = 'ft.predict(model, ["…"])',
     names_task: bool = True,
     encoded: str = "embeddings",

@@ -6,12 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from finetune_tf.base.labels import Labels, ProblemType, label_text, number_in, unseen_labels
-from finetune_tf.data.checks import (
-    check_labels,
-    check_present,
-    invalid_rows,
-    offenders,
-)
+from finetune_tf.data.checks import invalid_rows, offenders
+from finetune_tf.data.label_checks import check_labels, check_present
 from finetune_tf.data.places import Places
 from finetune_tf.data.sources.label_lists import check_items, label_lists, labels_of_columns
 from finetune_tf.data.sources.label_values import (

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_tf.base.labels import Labels, ProblemType, label_text, whole_number
-from finetune_tf.data.checks import invalid_rows, is_missing_label, offenders
+from finetune_tf.data.checks import invalid_rows, offenders
+from finetune_tf.data.label_checks import is_missing_label
 from finetune_tf.data.places import Places
 from finetune_tf.data.sources.label_values import (
     check_numbers,
