@@ -118,6 +118,7 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any, **op
     """
     import huggingface_hub
 
+    _writer(model, **options)  # wrong options are found before there is a repository
     api = huggingface_hub.HfApi(token=token)
     repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
