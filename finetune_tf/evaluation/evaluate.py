@@ -115,6 +115,11 @@ def compare(
         DataError: As in `evaluate`, or if there is no model.
         DataTypeError: As in `evaluate`.
         ModelError: As in `evaluate`.
+
+    Example:
+        >>> comparison = ft.compare({"first": model, "again": model}, test)
+        >>> comparison.rows[1].difference.value
+        0.0
     """
     check(batch_size=batch_size, seed=seed)
     if not isinstance(models, Mapping) or not models:
