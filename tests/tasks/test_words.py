@@ -189,6 +189,6 @@ def test_tags_without_b_and_i_are_one_entity_a_word(bert_tokenizer):
     found = describe(bert_tokenizer, ["good film in"], [["noun", "noun", "O"]], labels)[0]
 
     assert [(e.label, e.text) for e in found] == [("noun", "good"), ("noun", "film")]
-    assert (task(labels).measure, task(LABELS).measure) == ("tagging", "token-classification")
+    assert (task(labels).evaluator, task(LABELS).evaluator) == ("tagging", "token-classification")
     assert task(ft.Labels(["B", "I", "O"])).measure == "token-classification"
     assert task(ft.Labels(["B", "I", "CD"])).measure == "tagging"
