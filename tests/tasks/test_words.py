@@ -190,5 +190,5 @@ def test_tags_without_b_and_i_are_one_entity_a_word(bert_tokenizer):
 
     assert [(e.label, e.text) for e in found] == [("noun", "good"), ("noun", "film")]
     assert (task(labels).evaluator, task(LABELS).evaluator) == ("tagging", "token-classification")
-    assert task(ft.Labels(["B", "I", "O"])).measure == "token-classification"
-    assert task(ft.Labels(["B", "I", "CD"])).measure == "tagging"
+    assert task(ft.Labels(["B", "I", "O"])).evaluator == "token-classification"
+    assert task(ft.Labels(["B", "I", "CD"])).evaluator == "tagging"
