@@ -13,12 +13,12 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, dense, query_rows
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, dense, query_rows
 from finetune_tf.architectures.masks import open_mask
 from finetune_tf.architectures.positions import rotate
 
 
-class Attention(keras.layers.Layer):
+class Attention(ConfigLayer):
     """Base class of attention layers; subclasses define projections and scores.
 
     A subclass defines `num_heads`, `output_dense`, `_project` (returns query, key and value, each
@@ -146,15 +146,7 @@ class MultiHeadAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "use_bias": use_bias,
-            "fused": fused,
-            "rotary": rotary,
-        }
+        self.record_arguments(locals())
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         options = {
@@ -217,7 +209,3 @@ class MultiHeadAttention(Attention):
         if query_positions is not None and not self._config["rotary"]:
             scores = scores + ops.cast(query_positions, scores.dtype)
         return kernels.masked_softmax(scores, attention_mask, self.dropout, training)
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, dense
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm, dense
 from finetune_tf.errors import ModelError
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Pooling(keras.layers.Layer):
+class Pooling(ConfigLayer):
     """Pools the tokens of a text into one vector, without weights.
 
     Args:
@@ -23,6 +23,7 @@ class Pooling(keras.layers.Layer):
 
     def __init__(self, mode: Literal["cls", "mean"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.record_arguments(locals())
         if mode not in ("cls", "mean"):
             raise ModelError(f"The pooling mode has to be 'cls' or 'mean', found {mode!r}.")
         self.mode = mode
@@ -42,10 +43,6 @@ class Pooling(keras.layers.Layer):
         """Returns the shape (B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), "mode": self.mode}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class L2Normalize(keras.layers.Layer):
@@ -64,7 +61,7 @@ class L2Normalize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Transform(keras.layers.Layer):
+class Transform(ConfigLayer):
     """Dropout, a Dense layer, an activation, and optionally a normalisation.
 
     On pooled features it is the pooler of a family. On all tokens it is the part of a head for
@@ -94,15 +91,7 @@ class Transform(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "size": size,
-            "activation": activation,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "use_bias": use_bias,
-            "layer_norm_eps": layer_norm_eps,
-            "norm_bias": norm_bias,
-        }
+        self.record_arguments(locals())
         policy = self.dtype_policy
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.dense = dense(size, initializer_range, use_bias=use_bias, dtype=policy, name="dense")
@@ -126,13 +115,9 @@ class Transform(keras.layers.Layer):
         """Returns the shape (…, size)."""
         return (*input_shape[:-1], self._config["size"])
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ClassificationHead(keras.layers.Layer):
+class ClassificationHead(ConfigLayer):
     """Dropout and a Dense layer that map features of a text, or of every token, to logits.
 
     The layer computes in float32 under every dtype policy, because bfloat16 logits reduce the
@@ -157,12 +142,7 @@ class ClassificationHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._config = {
-            "num_labels": num_labels,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "per_label": per_label,
-        }
+        self.record_arguments(locals())
         self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
         self.dense = dense(num_labels, initializer_range, dtype="float32", name="dense")
 
@@ -179,10 +159,6 @@ class ClassificationHead(keras.layers.Layer):
         """Returns the shape (B, C), (B, L, C) or (B, C, L)."""
         shape = (*input_shape[:-1], self._config["num_labels"])
         return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -153,7 +153,7 @@ class FineTuneModel(ExplainedModel):
         """
         return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
-    @names_checked(also=inspect.signature(keras.Model.compile).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.compile).parameters))
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
@@ -192,7 +192,7 @@ class FineTuneModel(ExplainedModel):
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
 
-    @names_checked(also=inspect.signature(keras.Model.fit).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Trains the model as in Keras, binds the schedule of the preset, and records the fit.
 
@@ -281,18 +281,29 @@ class FineTuneModel(ExplainedModel):
         )
 
     @names_checked
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: Any = None,
+        *,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+    ) -> Any:
         """Saves the model and uploads it to the Hugging Face Hub.
 
         Args:
             repo_id: The repository, "owner/name", which is created if it does not exist.
             private: Whether a new repository is private; by default as in the owner's settings.
             token: The access token, as for huggingface_hub; by default that of the login.
+            dtype: As in `save_pretrained`.
+            max_shard_size: As in `save_pretrained`.
 
         Returns:
             The commit information of huggingface_hub.
         """
-        return saving.push_to_hub(self, repo_id, private, token)
+        options = {"dtype": dtype, "max_shard_size": max_shard_size}
+        return saving.push_to_hub(self, repo_id, private, token, **options)
 
     @names_checked
     def resize_token_embeddings(self, size: int) -> None:

@@ -289,7 +289,7 @@ def test_the_recipe_learns_measures_and_saves(tiny_bert, tmp_path):
     assert 'ft.load("path/to/this/folder", "question-answering")' in card
     assert "AutoModelForQuestionAnswering" in card
 
-    again = ft.load(folder / "checkpoint", "question-answering", dtype="auto")
+    again = ft.load(folder / "checkpoint", "question-answering")
     asked = {"question": "the film", "context": "a film very dull and was"}
     assert ft.predict(again, **asked) == ft.predict(result.model, **asked)
     assert ft.predict(again, **asked).text == "dull"
