@@ -75,7 +75,7 @@ def predictions(model: Any, test: ft.data.Examples, encoder: Any) -> list[Any]:
     encoded = test.encoded(encoder)
     rows = [
         row.take(range(len(ids)), task.token_axis)
-        for row, ids in zip(rows, encoded.features["input_ids"], strict=True)
+        for row, ids in zip(rows, encoded.inputs["input_ids"], strict=True)
     ]
     return task.decide(rows, encoded, test)
 

@@ -37,7 +37,7 @@ MOVED = {
     "checkpoints.weights": "weights.table",
     "data.answers": "data.answer_columns",
     "data.arrays": "data.sources.arrays",
-    "data.building": "data.sources.columns",
+    "data.building": "data.sources.building",
     "data.csv_files": "data.sources.csv_files",
     "data.dropping": "data.sources.dropping",
     "data.excel": "data.sources.excel",

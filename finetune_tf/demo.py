@@ -59,6 +59,7 @@ def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:
         epochs=3,
         learning_rate=1e-4,
         label_smoothing=0.1,
+        dtype="auto",
         keep="last",  # 96 validation texts are too few to select the best epoch
     )
 

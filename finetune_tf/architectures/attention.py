@@ -13,12 +13,12 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, RMSNorm, dense, query_rows
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, RMSNorm, dense, query_rows
 from finetune_tf.architectures.masks import open_mask
 from finetune_tf.architectures.positions import rotate
 
 
-class Attention(keras.layers.Layer):
+class Attention(ConfigLayer):
     """Base class of attention layers; subclasses define projections and scores.
 
     A subclass defines `num_heads`, `output_dense`, `_project` (returns query, key and value, each
@@ -194,19 +194,10 @@ class MultiHeadAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "use_bias": use_bias,
-            "fused": fused,
-            "rotary": rotary,
-            "num_kv_heads": num_kv_heads or num_heads,
-            "head_size": head_size or hidden_size // num_heads,
-            "output_bias": use_bias if output_bias is None else output_bias,
-            "qk_norm_eps": qk_norm_eps,
-        }
+        num_kv_heads = num_kv_heads or num_heads
+        head_size = head_size or hidden_size // num_heads
+        output_bias = use_bias if output_bias is None else output_bias
+        self.record_arguments(locals())
         self.num_heads = num_heads
         self.num_kv_heads = self._config["num_kv_heads"]
         self.head_size = self._config["head_size"]
@@ -293,7 +284,3 @@ class MultiHeadAttention(Attention):
             bias = positions if rows is None else query_rows(positions, 2, *rows)
             scores = scores + ops.cast(bias, scores.dtype)
         return kernels.masked_softmax(scores, attention_mask, self.dropout, training)
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -10,12 +10,12 @@ from keras import ops
 from keras.saving import deserialize_keras_object, serialize_keras_object
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, RMSNorm
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm, RMSNorm
 from finetune_tf.errors import ModelError
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(ConfigLayer):
     """A Transformer block: attention and feed-forward, each with a residual and a normalisation.
 
     The two sublayers are arguments, so that a family with another attention uses the same block.
@@ -58,15 +58,7 @@ class EncoderBlock(keras.layers.Layer):
         super().__init__(**kwargs, autocast=False)
         if attention_output_dropout is None:
             attention_output_dropout = dropout
-        self._config = {
-            "dropout": dropout,
-            "attention_output_dropout": attention_output_dropout,
-            "layer_norm_eps": layer_norm_eps,
-            "norm_first": norm_first,
-            "norm_bias": norm_bias,
-            "has_attention_norm": has_attention_norm,
-            "rms_norm": rms_norm,
-        }
+        self.record_arguments(locals())
         self.gradient_checkpointing = gradient_checkpointing
         policy = self.dtype_policy
         self.attention = attention

@@ -37,12 +37,7 @@ class ConvolutionBlock(EncoderBlock):
         **block: Any,
     ) -> None:
         super().__init__(*parts, **block)
-        self._convolution = {
-            "kernel_size": kernel_size,
-            "groups": groups,
-            "convolution_activation": convolution_activation,
-            "convolution_initializer_range": convolution_initializer_range,
-        }
+        self.record_arguments(locals(), "parts", "block")
         policy = self.dtype_policy
         self._activate = kernels.activation(convolution_activation)
         self.convolution_norm = LayerNorm(
@@ -61,12 +56,12 @@ class ConvolutionBlock(EncoderBlock):
     ) -> None:
         """Builds the block, the convolution and its normalisation."""
         super().build(x_shape, context_shape, attention_mask_shape, positions_shape)
-        stddev = self._convolution["convolution_initializer_range"]
+        stddev = self._config["convolution_initializer_range"]
         self.convolution = keras.layers.Conv1D(
             x_shape[-1],
-            self._convolution["kernel_size"],
+            self._config["kernel_size"],
             padding="same",
-            groups=self._convolution["groups"],
+            groups=self._config["groups"],
             kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
             dtype=self.dtype_policy,
             name="convolution",
@@ -94,7 +89,3 @@ class ConvolutionBlock(EncoderBlock):
             )
         convolved = self.convolution_dropout(convolved, training=training)
         return self.convolution_norm(output + self._activate(convolved)) * mask
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._convolution}

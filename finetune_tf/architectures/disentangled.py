@@ -53,19 +53,7 @@ class DisentangledAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "content_to_position": content_to_position,
-            "position_to_content": position_to_content,
-            "score_parts": score_parts,
-            "dropout": dropout,
-            "position_dropout": position_dropout,
-            "initializer_range": initializer_range,
-            "share_projections": share_projections,
-            "fused": fused,
-            "talking_heads": talking_heads,
-        }
+        self.record_arguments(locals())
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         self.scale = (self.head_size * score_parts) ** -0.5
@@ -169,10 +157,6 @@ class DisentangledAttention(Attention):
         table = table * ops.cast(self.scale, table.dtype)
         scores = _relative_shift(_multiply_by_table(table, key))  # (B, H, K, Q)
         return ops.transpose(scores, (0, 1, 3, 2))
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 def _multiply_by_table(table: Any, x: Any) -> Any:

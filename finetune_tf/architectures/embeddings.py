@@ -8,11 +8,11 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, ops
 
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, Table, dense
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm, Table, dense
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Embeddings(keras.layers.Layer):
+class Embeddings(ConfigLayer):
     """The sum of token, position and token-type embeddings, with normalisation and dropout.
 
     Called with `decode=True`, the layer maps vectors (B, L, E) to a score for each token of the
@@ -60,23 +60,8 @@ class Embeddings(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        width = embedding_size or hidden_size
-        self._config = {
-            "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "max_positions": max_positions,
-            "type_vocab_size": type_vocab_size,
-            "dropout": dropout,
-            "layer_norm_eps": layer_norm_eps,
-            "initializer_range": initializer_range,
-            "padding_idx": padding_idx,
-            "skip_padding": skip_padding,
-            "embedding_size": width,
-            "project": project,
-            "norm_bias": norm_bias,
-            "mask_padding": mask_padding,
-            "has_norm": has_norm,
-        }
+        embedding_size = embedding_size or hidden_size
+        self.record_arguments(locals())
         policy = self.dtype_policy
         self.mask_padding = mask_padding
 
@@ -85,7 +70,7 @@ class Embeddings(keras.layers.Layer):
                 return None
             return Table(
                 rows,
-                width,
+                embedding_size,
                 embeddings_initializer=keras.initializers.RandomNormal(stddev=initializer_range),
                 dtype=policy,
                 name=name,
@@ -193,10 +178,6 @@ class Embeddings(keras.layers.Layer):
         if decode:
             return KerasTensor((*inputs.shape[:-1], self._config["vocab_size"]), "float32")
         return KerasTensor((*inputs.shape, self._config["hidden_size"]), self.compute_dtype)
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 def _stop_gradient_outside(mask: Any, x: Any) -> Any:

@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm, dense
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm, dense
 from finetune_tf.errors import ModelError
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Pooling(keras.layers.Layer):
+class Pooling(ConfigLayer):
     """Pools the tokens of a text into one vector, without weights.
 
     Args:
@@ -23,6 +23,7 @@ class Pooling(keras.layers.Layer):
 
     def __init__(self, mode: Literal["cls", "mean"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.record_arguments(locals())
         if mode not in ("cls", "mean"):
             raise ModelError(f"The pooling mode has to be 'cls' or 'mean', found {mode!r}.")
         self.mode = mode
@@ -42,26 +43,24 @@ class Pooling(keras.layers.Layer):
         """Returns the shape (B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), "mode": self.mode}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LastToken(keras.layers.Layer):
-    """The vector of the last token of each text, as PyTorch's decoders classify texts.
+class LastToken(ConfigLayer):
+    """The vector of the last token of each text, by which PyTorch's decoders classify texts.
 
     Args:
-        padding_idx: The last token is the last one that has not this id, whatever the attention
-            mask says, as in transformers; with None it is the last one that the mask shows.
+        padding_idx: The id of padding: the last token is the last one with another id, whatever
+            the attention mask says, as in transformers. With None it is the last one that the
+            attention mask contains.
     """
 
     def __init__(self, padding_idx: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.record_arguments(locals())
         self.padding_idx = padding_idx
 
     def call(self, hidden: Any, ids: Any, attention_mask: Any) -> Any:
-        """(B, L, D), (B, L) and (B, L) to (B, D)."""
+        """Maps (B, L, D), (B, L) and (B, L) to (B, D)."""
         real = attention_mask
         if self.padding_idx is not None:
             real = ops.not_equal(ids, self.padding_idx)
@@ -74,10 +73,6 @@ class LastToken(keras.layers.Layer):
     ) -> tuple:
         """(B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), "padding_idx": self.padding_idx}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -97,7 +92,7 @@ class L2Normalize(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Transform(keras.layers.Layer):
+class Transform(ConfigLayer):
     """Dropout, a Dense layer, an activation, and optionally a normalisation.
 
     On pooled features it is the pooler of a family. On all tokens it is the part of a head for
@@ -127,15 +122,7 @@ class Transform(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "size": size,
-            "activation": activation,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "use_bias": use_bias,
-            "layer_norm_eps": layer_norm_eps,
-            "norm_bias": norm_bias,
-        }
+        self.record_arguments(locals())
         policy = self.dtype_policy
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
         self.dense = dense(size, initializer_range, use_bias=use_bias, dtype=policy, name="dense")
@@ -159,13 +146,9 @@ class Transform(keras.layers.Layer):
         """Returns the shape (…, size)."""
         return (*input_shape[:-1], self._config["size"])
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ClassificationHead(keras.layers.Layer):
+class ClassificationHead(ConfigLayer):
     """Dropout and a Dense layer that map features of a text, or of every token, to logits.
 
     The layer computes in float32 under every dtype policy, because bfloat16 logits reduce the
@@ -192,13 +175,7 @@ class ClassificationHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._config = {
-            "num_labels": num_labels,
-            "dropout": dropout,
-            "initializer_range": initializer_range,
-            "per_label": per_label,
-            "use_bias": use_bias,
-        }
+        self.record_arguments(locals())
         self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
         self.dense = dense(
             num_labels, initializer_range, use_bias=use_bias, dtype="float32", name="dense"
@@ -217,10 +194,6 @@ class ClassificationHead(keras.layers.Layer):
         """Returns the shape (B, C), (B, L, C) or (B, C, L)."""
         shape = (*input_shape[:-1], self._config["num_labels"])
         return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -246,11 +219,11 @@ class VocabularyBias(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LanguageModelHead(keras.layers.Layer):
-    """A Dense layer without bias from hidden states to a score for each token of the vocabulary.
+class LanguageModelHead(ConfigLayer):
+    """The head of a language model that is not tied to the token embeddings.
 
-    Of language models whose head is not tied to the token embeddings. The product has the type of
-    the hidden states, the scores are float32.
+    A Dense layer without bias maps hidden states to the logits of the vocabulary. The matrix
+    product is computed in the dtype of the layer; the logits are float32.
 
     Args:
         vocab_size: V.
@@ -261,7 +234,7 @@ class LanguageModelHead(keras.layers.Layer):
 
     def __init__(self, vocab_size: int, initializer_range: float = 0.02, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._config = {"vocab_size": vocab_size, "initializer_range": initializer_range}
+        self.record_arguments(locals())
         self.dense = dense(
             vocab_size, initializer_range, use_bias=False, dtype=self.dtype_policy, name="dense"
         )
@@ -271,13 +244,9 @@ class LanguageModelHead(keras.layers.Layer):
         self.dense.build(input_shape)
 
     def call(self, hidden: Any) -> Any:
-        """(B, L, D) to (B, L, V)."""
+        """Maps (B, L, D) to (B, L, V)."""
         return ops.cast(self.dense(hidden), "float32")
 
     def compute_output_spec(self, hidden: Any) -> keras.KerasTensor:
         """(B, L, V), float32."""
         return keras.KerasTensor((*hidden.shape[:-1], self._config["vocab_size"]), "float32")
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -13,6 +13,35 @@ from finetune_tf import kernels
 PACKAGE = "finetune_tf"
 
 
+class ConfigLayer(keras.layers.Layer):
+    """A layer whose Keras config is the arguments of its constructor.
+
+    The constructor of a subclass calls `self.record_arguments(locals())` after that of its base
+    class and before it assigns other local variables. Changed arguments, such as defaults that
+    depend on each other, are recorded as they are then.
+    """
+
+    def record_arguments(self, arguments: dict[str, Any], *left_out: str) -> None:
+        """Adds the arguments of a constructor to the config.
+
+        Args:
+            arguments: The local variables of the constructor.
+            *left_out: Further arguments that are not part of the config. `self`, `kwargs` and
+                arguments that are layers never are.
+        """
+        ignored = {"self", "kwargs", "__class__", *left_out}
+        own = {
+            name: value
+            for name, value in arguments.items()
+            if name not in ignored and not isinstance(value, keras.layers.Layer)
+        }
+        self._config = {**getattr(self, "_config", {}), **own}
+
+    def get_config(self) -> dict:
+        """Keras config."""
+        return {**super().get_config(), **self._config}
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dense(keras.layers.Dense):
     """Keras's Dense layer with a kernel that fuses the matrix product and the bias."""
@@ -80,7 +109,7 @@ class Table(keras.layers.Embedding):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LayerNorm(keras.layers.Layer):
+class LayerNorm(ConfigLayer):
     """Layer normalisation (Ba et al. 2016) whose parameters and arithmetic are always in float32.
 
     Args:
@@ -90,6 +119,7 @@ class LayerNorm(keras.layers.Layer):
 
     def __init__(self, epsilon: float = 1e-12, use_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.record_arguments(locals())
         self.epsilon = epsilon
         self.use_bias = use_bias
 
@@ -118,10 +148,6 @@ class LayerNorm(keras.layers.Layer):
         """Returns the shape of the input."""
         return input_shape
 
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), "epsilon": self.epsilon, "use_bias": self.use_bias}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RMSNorm(LayerNorm):
@@ -146,7 +172,7 @@ class RMSNorm(LayerNorm):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class FeedForward(keras.layers.Layer):
+class FeedForward(ConfigLayer):
     """Two Dense layers with an activation between them, optionally gated.
 
     In a gated linear unit (Shazeer 2020), the output of the activation is multiplied by a second
@@ -178,16 +204,8 @@ class FeedForward(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "intermediate_size": intermediate_size,
-            "hidden_size": hidden_size,
-            "activation": activation,
-            "initializer_range": initializer_range,
-            "gated": gated,
-            "use_bias": use_bias,
-            "dropout": dropout,
-            "output_bias": use_bias if output_bias is None else output_bias,
-        }
+        output_bias = use_bias if output_bias is None else output_bias
+        self.record_arguments(locals())
         options = {"initializer_range": initializer_range, "dtype": self.dtype_policy}
         self._has_fused_gate = gated in ("first_half", "second_half")
         width = 2 * intermediate_size if self._has_fused_gate else intermediate_size
@@ -195,7 +213,6 @@ class FeedForward(keras.layers.Layer):
         self.gate = None
         if gated == "apart":
             self.gate = dense(intermediate_size, **options, use_bias=use_bias, name="gate")
-        output_bias = self._config["output_bias"]
         self.output_dense = dense(hidden_size, **options, use_bias=output_bias, name="output")
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self._activate = kernels.activation(activation)
@@ -222,7 +239,3 @@ class FeedForward(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape (B, L, D), the shape of the input."""
         return input_shape
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

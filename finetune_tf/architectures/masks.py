@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finetune_tf.architectures.layers import PACKAGE
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer
 
 
 def open_mask() -> Any:
@@ -80,7 +80,7 @@ def seen_tokens(mask: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class AttentionMask(keras.layers.Layer):
+class AttentionMask(ConfigLayer):
     """Computes the mask of a model's blocks from the inputs of the model.
 
     Args:
@@ -98,7 +98,7 @@ class AttentionMask(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {"causal": causal, "window": window, "mask_queries": mask_queries}
+        self.record_arguments(locals())
 
     @property
     def causal(self) -> bool:
@@ -159,7 +159,3 @@ class AttentionMask(keras.layers.Layer):
             "mask_queries": False,
         }
         return keras.KerasTensor((batch, 1, 1 if same else length, length), "bool")
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures.layers import PACKAGE, LayerNorm
+from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm
 
 
 def rotary_frequencies(size: int, theta: float) -> np.ndarray:
@@ -25,7 +25,7 @@ def rotary_frequencies(size: int, theta: float) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RotaryPositions(keras.layers.Layer):
+class RotaryPositions(ConfigLayer):
     """Rotary position embeddings: the cosines and sines that `rotate` applies (Su et al. 2021).
 
     The table is float32 under every dtype policy, because rounding errors of the frequencies grow
@@ -47,7 +47,7 @@ class RotaryPositions(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._config = {"size": size, "theta": theta, "frequencies": frequencies, "scale": scale}
+        self.record_arguments(locals())
 
     def call(self, tokens: Any, position_ids: Any = None) -> Any:
         """Computes the table.
@@ -73,10 +73,6 @@ class RotaryPositions(keras.layers.Layer):
         """Returns the spec of the output, (1, L, F) or (B, L, F), float32."""
         batch = 1 if position_ids is None else position_ids.shape[0]
         return keras.KerasTensor((batch, tokens.shape[1], self._config["size"]), "float32")
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 def rotate(x: Any, table: Any) -> Any:
@@ -136,7 +132,7 @@ def relative_buckets(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RelativePositionBias(keras.layers.Layer):
+class RelativePositionBias(ConfigLayer):
     """The relative position bias of T5, a scalar per head and bucket (Raffel et al. 2020).
 
     It is added to the attention scores.
@@ -163,14 +159,7 @@ class RelativePositionBias(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "num_heads": num_heads,
-            "num_buckets": num_buckets,
-            "used_buckets": used_buckets,
-            "max_distance": max_distance,
-            "initializer_range": initializer_range,
-            "bidirectional": bidirectional,
-        }
+        self.record_arguments(locals())
         self.table = keras.layers.Embedding(
             num_buckets,
             num_heads,
@@ -197,10 +186,6 @@ class RelativePositionBias(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape (1, H, L, L)."""
         return (1, self._config["num_heads"], input_shape[1], input_shape[1])
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}
 
 
 def log_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
@@ -232,7 +217,7 @@ def log_buckets(distances: np.ndarray, num_buckets: int, max_distance: int) -> n
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RelativePositions(keras.layers.Layer):
+class RelativePositions(ConfigLayer):
     """Relative position embeddings (Shaw et al. 2018): a vector for each distance in a sequence.
 
     Args:
@@ -256,13 +241,7 @@ class RelativePositions(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._config = {
-            "hidden_size": hidden_size,
-            "max_distance": max_distance,
-            "num_buckets": num_buckets,
-            "layer_norm_eps": layer_norm_eps,
-            "initializer_range": initializer_range,
-        }
+        self.record_arguments(locals())
         rows_per_side = num_buckets or max_distance
         self.table = keras.layers.Embedding(
             2 * rows_per_side,
@@ -304,7 +283,3 @@ class RelativePositions(keras.layers.Layer):
         """Returns the shape (1, P, D)."""
         length = input_shape[1]
         return (1, length and 2 * length + 1, self._config["hidden_size"])
-
-    def get_config(self) -> dict:
-        """Keras config."""
-        return {**super().get_config(), **self._config}

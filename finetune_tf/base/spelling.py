@@ -21,6 +21,7 @@ from finetune_tf.base.arguments import shown
 from finetune_tf.errors import ArgumentTypeError, FinetuneError, UnknownArgumentError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Names = Iterable[str] | Mapping[str, str]
 
 #: The names that other libraries use, by the name that is used here. A name may be listed for
 #: several arguments; the first one that the function has is suggested.
@@ -33,11 +34,6 @@ SYNONYMS: dict[str, str] = {
     "outputs stars score tag",
     "labels": "num_labels num_classes n_classes n_labels nb_classes num_class class_names "
     "classes label_names label_list id2label label2id num_outputs n_outputs",
-    "tokens": "words word tokens_column",
-    "tags": "ner_tags pos_tags tag labels_per_word",
-    "question": "questions query",
-    "context": "contexts passage passages paragraph",
-    "answers": "answer",
     "delimiter": "sep separator delim delimiters",
     "quotechar": "quote quotes quoting",
     "encoding": "charset enc codec",
@@ -127,7 +123,7 @@ PLACES: dict[str, str] = {
 
 
 def names_checked(
-    function: Function | None = None, *, also: Iterable[str] | Callable[[], Iterable[str]] = ()
+    function: Function | None = None, *, also: Names | Callable[[], Names] = ()
 ) -> Function:
     """Decorates a function so that unknown argument names raise a helpful error.
 
@@ -139,8 +135,9 @@ def names_checked(
 
     Args:
         function: The function to decorate.
-        also: Names that the function accepts in its `**` argument, or a function that returns
-            them if they are not known at import time.
+        also: Names that the function accepts in its `**` argument, or a dict from each name to its
+            synonyms, separated by spaces; or a function that returns either if they are not known
+            at import time.
 
     Example:
         >>> from finetune_tf.base.spelling import names_checked
@@ -173,11 +170,13 @@ def names_checked(
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not known.issuperset(kwargs):
-            names = [*parameters, *(also() if callable(also) else also)]
+            more = also() if callable(also) else also
+            names = [*parameters, *more]
+            synonyms = more if isinstance(more, Mapping) else {}
             accepts_any = has_var_keyword and not also
             for name in kwargs:
                 if name not in names and not accepts_any:
-                    raise unknown_argument(f"{qualified}()", name, names)
+                    raise unknown_argument(f"{qualified}()", name, names, synonyms)
         try:
             bound = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -239,16 +238,19 @@ def _wrong_type(name: str, accepted: tuple[type, ...], value: Any) -> ArgumentTy
     return ArgumentTypeError(f"{name} must be {expected}, found {shown(value)}.")
 
 
-def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentError:
+def unknown_argument(
+    who: str, name: str, names: list[str], synonyms: Mapping[str, str] | None = None
+) -> UnknownArgumentError:
     """Creates the error for an unknown argument, which suggests the intended one.
 
     Args:
         who: The function, for the message: "load()".
         name: The unknown name.
         names: The names that the function accepts.
+        synonyms: Further `SYNONYMS`, of arguments that only this function has.
     """
     message = f"{who} has no argument {name!r}."
-    meant = meant_by(name, names)
+    meant = meant_by(name, names, synonyms)
     advice = PLACES.get(name) or next(
         (PLACES[known] for known in _names_here(name) if known in PLACES), None
     )
@@ -259,8 +261,15 @@ def unknown_argument(who: str, name: str, names: list[str]) -> UnknownArgumentEr
     return UnknownArgumentError(f"{message} It has {', '.join(names) or 'none'}.")
 
 
-def meant_by(name: str, names: Iterable[str]) -> str | None:
+def meant_by(
+    name: str, names: Iterable[str], synonyms: Mapping[str, str] | None = None
+) -> str | None:
     """Returns the accepted name that an unknown name most likely refers to, or None.
+
+    Args:
+        name: The unknown name.
+        names: The accepted names.
+        synonyms: Further `SYNONYMS`.
 
     Example:
         >>> from finetune_tf.base.spelling import meant_by
@@ -268,7 +277,7 @@ def meant_by(name: str, names: Iterable[str]) -> str | None:
         ('learning_rate', 'epochs')
     """
     names = list(names)
-    for known in _names_here(name):
+    for known in _names_here(name, synonyms):
         if known in names:
             return known
     if name.lower() in PLACES:
@@ -277,10 +286,11 @@ def meant_by(name: str, names: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _names_here(name: str) -> list[str]:
+def _names_here(name: str, synonyms: Mapping[str, str] | None = None) -> list[str]:
     """Returns the arguments of this library that other libraries call by this name."""
     plain = name.lower().replace("-", "_").strip("_")
-    return [known for known, others in SYNONYMS.items() if plain in others.split()]
+    every = {**SYNONYMS, **(synonyms or {})}
+    return [known for known, others in every.items() if plain in others.split()]
 
 
 def _binding_error(function: str, parameters: list[str], error: TypeError) -> str:

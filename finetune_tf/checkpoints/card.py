@@ -1,62 +1,52 @@
-"""The model card (Mitchell et al. 2019): what a saved model is, learnt from, and scored."""
+"""The model card (Mitchell et al. 2019): what a saved model is, its training data and results."""
 
 import html
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from finetune_tf.messages import one_line
 
-# What would be a mark of Markdown or HTML; underscores only where they are not inside a word.
+# The marks of Markdown and HTML; an underscore is one only where it is not inside a word.
 _MARKS = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|(?<=\w):(?=//)|(?<=www)\.")
 
-# How each library turns texts into what finetune_tf's model returns; tasks of transformers that
-# are not named here have a pipeline as text classification does.
-_USAGE = {
-    "transformers": """from transformers import pipeline
 
-classify = pipeline("{task}", model="{folder}"{options})
-classify("…")""",
-    "question-answering": """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+class CardTask(Protocol):
+    """The part of a task that its model card shows; see `tasks.Task`."""
 
-model = AutoModelForQuestionAnswering.from_pretrained("{folder}")
-inputs = AutoTokenizer.from_pretrained("{folder}")("question", "context", return_tensors="pt")
-model(**inputs)  # start_logits and end_logits""",
-    "sentence_transformers": """from sentence_transformers import SentenceTransformer
-
-{outputs} = SentenceTransformer("{folder}").encode(["…"])""",
-}
-# With these, it says what `predict` says.
-_OPTIONS = {"token-classification": ', aggregation_strategy="first"'}
+    name: str
+    problem_type: str | None
+    title: str
+    usage: Any
 
 
-def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> str:
-    """The README.md of a saved model.
+def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) -> str:
+    """Writes the README.md of a saved model.
 
     Args:
         info: The model's `ModelInfo`; its record holds fits and results.
-        opens_in: PyTorch class that opens the folder.
-        lines: More facts, name to text; they may be Markdown.
-        usage: A call of `predict`.
+        opens_in: The Python class that opens the folder, with its package.
+        lines: Further facts, name to text; they may be Markdown.
+        task: The task of the model.
     """
-    is_text = info.task == "text-classification"
-    kind = info.labels.problem_type if is_text else info.task
-    task = "" if is_text else f', "{info.task}"'
     facts = {
         "checkpoint": _plain(_checkpoint_name(info)),
-        "task": f"{info.task}, {kind}" if is_text else kind,
+        "task": ", ".join(filter(None, (task.name, task.problem_type))),
         **({"labels": _plain(", ".join(info.labels))} if info.labels else {}),
         **({"pooling": info.pooling} if info.pooling else {}),
         **({"data": _plain(info.record["data"])} if "data" in info.record else {}),
-        **{name: one_line(str(line)) for name, line in lines.items()},
+        **{fact: one_line(str(line)) for fact, line in lines.items()},
     }
+    title = task.title.replace("_", " ").replace("-", " ").capitalize()
+    libraries = (opens_in.split(".")[0], "finetune_tf")
+    code, own = (task.usage.code(each, "path/to/this/folder", task.name) for each in libraries)
     parts = [
         "---",
         "library_name: finetune_tf",
-        f"pipeline_tag: {info.task}",
+        f"pipeline_tag: {task.name}",
         "---",
         "",
-        f"# {kind.replace('_', ' ').replace('-', ' ').capitalize()} fine-tuned with finetune_tf",
+        f"# {title} fine-tuned with finetune_tf",
         "",
         *(f"- **{name}**: {text}" for name, text in facts.items()),
         "",
@@ -67,21 +57,13 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> s
         f"It opens in `{opens_in}`:",
         "",
         "```python",
-        _USAGE.get(info.task, _USAGE[opens_in.split(".")[0]]).format(
-            folder="path/to/this/folder",
-            task=info.task,
-            options=_OPTIONS.get(info.task, ""),
-            outputs="logits" if is_text else "embeddings",
-        ),
+        code,
         "```",
         "",
         "and in finetune_tf:",
         "",
         "```python",
-        "import finetune_tf as ft",
-        "",
-        f'model = ft.load("path/to/this/folder"{task})',
-        usage,
+        own,
         "```",
         "",
     ]
@@ -89,14 +71,14 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], usage: str) -> s
 
 
 def _plain(text: str) -> str:
-    """A text that comes from data, escaped so that Markdown and HTML show it as it is."""
+    """Escapes a text that comes from data, so that Markdown and HTML show it unchanged."""
     return _MARKS.sub(lambda mark: f"\\{mark[0]}", html.escape(one_line(text), quote=False))
 
 
 def _checkpoint_name(info: Any) -> str:
-    """A Hub id as it is; of a folder the last two names, and not where on a machine it lay.
+    """A Hub id, or the last two names of a folder, which do not reveal where it was on a machine.
 
-    What config.json has under `_name_or_path` is often the checkpoint before this one.
+    The key `_name_or_path` of config.json is not used: it is often the checkpoint before this one.
     """
     path = Path(info.checkpoint)
     return "/".join(path.resolve().parts[-2:]) if path.is_dir() else info.checkpoint
@@ -121,7 +103,7 @@ def _fits(fits: list[dict]) -> list[str]:
 
 
 def _result(result: dict | None) -> list[str]:
-    """A table from a report's plain values, the baseline beside the model."""
+    """A table of the metrics of model and baseline, from `Report.to_dict`."""
     if not result:
         return []
     baseline = result["baseline"]

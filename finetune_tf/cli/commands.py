@@ -13,6 +13,7 @@ from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.reading import examples, lines, splits
 from finetune_tf.errors import ModelError, TrainingInterrupted
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.messages import say
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
 from finetune_tf.training.devices import device_line
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 _OVERWRITE_OPTION = "--overwrite"
 _EXPORTED_FILES = ("config.json", "saved_model.pb", "openvino_model.")
+_BASELINES = ", ".join(dict.fromkeys(name for e in EVALUATORS.values() for name in e.baselines))
 
 
 def _print_version(is_requested: bool) -> None:
@@ -48,9 +50,11 @@ def of_all_commands(
 
 
 @app.command()
+@options.reads_data
 def train(
     checkpoint: options.Checkpoint,
     data: options.Data,
+    columns: dict[str, Any],
     output: Annotated[
         Path, typer.Option(help="Write settings, history, report and checkpoint to this folder.")
     ],
@@ -61,14 +65,6 @@ def train(
         str | None, typer.Option(help="Write a report on this test data; by default there is none.")
     ] = None,
     overwrite: options.Overwrite = False,
-    text: options.Text = None,
-    text_pair: options.TextPair = None,
-    label: options.Label = ["label"],  # noqa: B006  (typer copies it)
-    question: options.Question = None,
-    context: options.Context = None,
-    answers: options.Answers = None,
-    tokens: options.Tokens = None,
-    tags: options.Tags = None,
     problem_type: Annotated[
         str | None,
         typer.Option(
@@ -76,10 +72,6 @@ def train(
             "by default inferred from the labels. Set regression if your scores are integers."
         ),
     ] = None,
-    encoding: options.Encoding = None,
-    delimiter: options.Delimiter = None,
-    quotechar: options.Quotechar = None,
-    on_invalid: options.OnInvalid = None,
     task: options.Task = None,
     policy: Annotated[
         str, typer.Option(help="Choose what to train: full, head or head-first.")
@@ -110,8 +102,12 @@ def train(
         int | None, typer.Option(min=1, help="Truncate texts to this number of tokens.")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Choose the precision: auto, float32 or mixed_bfloat16.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="Choose the precision: float32 (the default), mixed_bfloat16, or auto for the "
+            "faster of the two on this device."
+        ),
+    ] = None,
     baseline: Annotated[
         str, typer.Option(help="Compare with a baseline: auto, the name of a baseline, or none.")
     ] = "auto",
@@ -136,11 +132,8 @@ def train(
     once and saves nothing.
     """
     check_run(output, overwrite, _OVERWRITE_OPTION)
-    columns = options.columns(
-        text, text_pair, label, question=question, context=context, answers=answers, tokens=tokens,
-        tags=tags, problem_type=problem_type, encoding=encoding, delimiter=delimiter,
-        quotechar=quotechar, on_invalid=on_invalid,
-    )  # fmt: skip
+    if problem_type is not None:
+        columns["problem_type"] = problem_type
     train_set, default_validation, default_test = splits(data, columns)
     columns_with_labels = columns | {"labels": train_set.labels}
     try:
@@ -177,32 +170,22 @@ def train(
 
 
 @app.command()
+@options.reads_data
 def evaluate(
     checkpoint: options.Checkpoint,
     data: options.Data,
+    columns: dict[str, Any],
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="Compare with a baseline: auto, or one that fits the task (tfidf, majority, "
-            "ridge, mean, dictionary, overlap, first, unigram). Requires --train."
+            help=f"Compare with a baseline: auto, or one of the task: {_BASELINES}. Requires "
+            "--train."
         ),
     ] = None,
     train: Annotated[
         str | None, typer.Option(help="Fit the baseline to this training data.")
     ] = None,
-    text: options.Text = None,
-    text_pair: options.TextPair = None,
-    label: options.Label = ["label"],  # noqa: B006  (typer copies it)
     task: options.Task = None,
-    tokens: options.Tokens = None,
-    tags: options.Tags = None,
-    question: options.Question = None,
-    context: options.Context = None,
-    answers: options.Answers = None,
-    encoding: options.Encoding = None,
-    delimiter: options.Delimiter = None,
-    quotechar: options.Quotechar = None,
-    on_invalid: options.OnInvalid = None,
     batch_size: options.BatchSize = 64,
     seed: options.Seed = 0,
     output: Annotated[Path | None, typer.Option(help="Write the report to this folder.")] = None,
@@ -213,11 +196,8 @@ def evaluate(
         check_output(output, REPORT, overwrite, _OVERWRITE_OPTION)
     print(device_line())
     model = _load_trained(checkpoint, task)
-    columns = options.columns(
-        text, text_pair, label, labels=model.labels, tokens=tokens, tags=tags, question=question,
-        context=context, answers=answers, encoding=encoding, delimiter=delimiter,
-        quotechar=quotechar, on_invalid=on_invalid,
-    )  # fmt: skip
+    if model.labels is not None:
+        columns["labels"] = model.labels
     report = ft.evaluate(
         model,
         examples(data, "test", columns),
@@ -232,8 +212,10 @@ def evaluate(
 
 
 @app.command()
+@options.takes_inputs
 def predict(
     checkpoint: options.Checkpoint,
+    inputs: dict[str, Any],
     texts: Annotated[
         list[str] | None,
         typer.Argument(help="The texts; by default they are read from stdin, one per line."),
@@ -242,14 +224,10 @@ def predict(
         list[str] | None, typer.Option(help="Add the second text; give it once for each text.")
     ] = None,
     task: options.Task = None,
-    question: Annotated[
-        list[str] | None,
-        typer.Option(help="Ask a question in place of TEXTS; give it once for each --context."),
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Read stdin in this encoding, such as cp1252; by default utf-8."),
     ] = None,
-    context: Annotated[
-        list[str] | None, typer.Option(help="Give the text that contains the answer.")
-    ] = None,
-    encoding: options.Encoding = None,
     batch_size: options.BatchSize = 64,
 ) -> None:
     """Predict the labels of TEXTS, or answer questions. Print one JSON object per line.
@@ -257,9 +235,8 @@ def predict(
     For an empty line of input, print an object without a prediction, so that the lines of input
     and output match.
     """
-    if question or context:
-        columns: dict[str, Any] = {"question": question, "context": context}
-        columns |= {"texts": texts} if texts else {}
+    if inputs:
+        columns: dict[str, Any] = inputs | ({"texts": texts} if texts else {})
     else:
         columns = {"texts": texts or lines(encoding)}
         columns |= {"text_pair": text_pair} if text_pair else {}

@@ -1,10 +1,14 @@
-"""The options that commands share, and what they mean to the library's functions."""
+"""The options that commands share, and the arguments of the library that they stand for."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from finetune_tf.base.labels import Labels
+from finetune_tf.data.columns import COLUMNS, TEXT_COLUMNS
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 
@@ -18,39 +22,6 @@ Data = Annotated[
         "'reviews', the data set that comes with finetune_tf."
     ),
 ]
-Text = Annotated[str | None, typer.Option(help="Column of the texts.")]
-TextPair = Annotated[str | None, typer.Option(help="Column of the second texts, if any.")]
-Label = Annotated[
-    list[str],
-    typer.Option(
-        help="Column of the labels; given several times, columns of 0 and 1, one a label."
-    ),
-]
-Tokens = Annotated[
-    str | None, typer.Option(help="Column of lists of words, for token-classification.")
-]
-Tags = Annotated[str | None, typer.Option(help="Column of the words' labels.")]
-Question = Annotated[
-    str | None, typer.Option(help="Column of the questions, for question-answering.")
-]
-Context = Annotated[
-    str | None, typer.Option(help="Column of the contexts in which the answers stand.")
-]
-Answers = Annotated[str | None, typer.Option(help="Column of the answers, as in SQuAD.")]
-Encoding = Annotated[
-    str | None, typer.Option(help="Of text files, such as cp1252; by default utf-8.")
-]
-Delimiter = Annotated[
-    str | None,
-    typer.Option(help="What stands between the columns of a .csv file; by default found out."),
-]
-Quotechar = Annotated[
-    str | None, typer.Option(help="What encloses texts in a .csv file; by default '\"'.")
-]
-OnInvalid = Annotated[
-    str | None,
-    typer.Option(help="raise or drop: what to do about rows without a text or with a wrong label."),
-]
 Task = Annotated[
     str | None,
     typer.Option(
@@ -58,8 +29,8 @@ Task = Annotated[
         "text-classification."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Texts a step.")]
-Seed = Annotated[int, typer.Option(help="Of whatever is drawn by chance.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts in a batch.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 ClassWeight = Annotated[
     list[str] | None,
@@ -71,14 +42,14 @@ ClassWeight = Annotated[
 
 
 def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, float] | None:
-    """What `--class-weight` says, by the numbers of the labels.
+    """The weights that `--class-weight` states, by the numbers of the labels.
 
     Args:
-        given: "LABEL=NUMBER", or None.
-        labels: Of the training data.
+        given: Texts "LABEL=NUMBER", or None.
+        labels: The labels of the training data.
 
     Raises:
-        ArgumentError: If one has another form, or there is no such label.
+        ArgumentError: If a text has another form, or there is no such label.
     """
     if not given:
         return None
@@ -102,16 +73,112 @@ def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, f
 
 
 def store_features(given: str) -> bool | str:
-    """What `--store-features` says, as `finetune` takes it."""
+    """The value of `--store-features` as `finetune` accepts it."""
     return {"memory": True, "off": False}.get(given, given)
 
 
-def columns(
-    text: str | None, text_pair: str | None, label: list[str], **others: Any
-) -> dict[str, Any]:
-    """What a reader of data is told, by name; what was not given is left out."""
-    given = {"text": text, "text_pair": text_pair}
-    given |= {"label": label[0] if len(label) == 1 else label, **others}
-    if given.get("delimiter") == r"\t":  # how a tab is written where a shell passes no real one
+def _other_columns() -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of the options for the columns besides `TEXT_COLUMNS`."""
+    others = {}
+    for name, column in COLUMNS.items():
+        if name not in TEXT_COLUMNS:
+            tasks = ", ".join(task.name for task in TASKS.values() if name in task.columns)
+            text = f"Column of {column.values}{f', for {tasks}' if tasks else ''}."
+            others[name] = (Annotated[str | None, typer.Option(help=text)], None)
+    return others
+
+
+def _data_options() -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of the options about the content of data, by name."""
+    optional = {
+        "encoding": "Encoding of text files, such as cp1252; by default utf-8.",
+        "delimiter": "The character between the columns of a .csv file; by default inferred.",
+        "quotechar": "The character around texts in a .csv file; by default '\"'.",
+        "on_invalid": "raise or drop: what to do about rows without a text or with a wrong label.",
+    }
+    label = "Column of the labels; if given several times, columns of 0 and 1, one for each label."
+    return {
+        "text": (Annotated[str | None, typer.Option(help="Column of the texts.")], None),
+        "text_pair": (
+            Annotated[str | None, typer.Option(help="Column of the second texts.")],
+            None,
+        ),
+        "label": (Annotated[list[str], typer.Option(help=label)], ["label"]),
+        **_other_columns(),
+        **{
+            name: (Annotated[str | None, typer.Option(help=text)], None)
+            for name, text in optional.items()
+        },
+    }
+
+
+def arguments_of_source(label: list[str], **given: Any) -> dict[str, Any]:
+    """The options about data as arguments of `ft.data.from_csv` and the other sources."""
+    if given.get("delimiter") == r"\t":  # how a tab is written in a shell
         given["delimiter"] = "\t"
+    given["label"] = label[0] if len(label) == 1 else label
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _inputs_of_predict() -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of the options of `predict` that give inputs besides texts."""
+    return {
+        name: (
+            Annotated[
+                list[str] | None,
+                typer.Option(help=f"Instead of TEXTS: {column.values}, once for each row."),
+            ],
+            None,
+        )
+        for name, column in COLUMNS.items()
+        if column.is_option_of_predict
+    }
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value}
+
+
+def _with_options(
+    parameter: str,
+    options: Callable[[], dict[str, tuple[Any, Any]]],
+    combine: Callable[..., dict[str, Any]],
+) -> Callable[[Callable], Callable]:
+    """A decorator that replaces one parameter of a command by several options.
+
+    Args:
+        parameter: The parameter.
+        options: Returns annotation and default of each option by its name.
+        combine: Makes the value of the parameter from the values of the options.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        made = options()
+
+        @functools.wraps(command)
+        def called(**given: Any) -> Any:
+            values = {name: given.pop(name) for name in made}
+            return command(**given, **{parameter: combine(**values)})
+
+        keyword, parameters = inspect.Parameter.KEYWORD_ONLY, []
+        for old in inspect.signature(command).parameters.values():
+            if old.name == parameter:
+                parameters += [
+                    inspect.Parameter(name, keyword, default=default, annotation=annotation)
+                    for name, (annotation, default) in made.items()
+                ]
+            else:
+                parameters.append(old.replace(kind=keyword))
+        called.__signature__ = inspect.Signature(parameters)
+        return called
+
+    return decorate
+
+
+#: Decorates a command that reads data: its parameter `columns` becomes one option for each column
+#: of `data.columns.COLUMNS` and for what else the sources accept. The command gets a dict of the
+#: options that were given, by the arguments of the sources.
+reads_data = _with_options("columns", _data_options, arguments_of_source)
+#: Decorates `predict`: its parameter `inputs` becomes one option for each column whose values can
+#: be typed. The command gets a dict of those that were given.
+takes_inputs = _with_options("inputs", _inputs_of_predict, _given)

@@ -1,4 +1,4 @@
-"""Where the command line's data come from: files by their ending, data sets by their name."""
+"""Reads the data of the command line: files by their suffix, data sets by their name."""
 
 import inspect
 import sys
@@ -15,27 +15,27 @@ _READERS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "from_jsonl"),
     **dict.fromkeys((".xlsx", ".xlsm"), "from_excel"),
 }
-# Options that only some kinds of data have a meaning for.
+# Options that only some sources accept.
 _SPECIAL = ("encoding", "delimiter", "quotechar", "on_invalid")
 
 
 def splits(data: str, columns: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Training data, and the validation and test data that a source brings along by itself."""
+    """Returns the training data, and the validation and test data that come with a source."""
     if data == "reviews":
         return tuple(examples(data, split, columns) for split in ("train", "validation", "test"))
     return examples(data, "train", columns), None, None
 
 
 def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
-    """Examples of a file, of the included reviews, or of TFDS ("name" or "name:split").
+    """Reads examples from a file, the included reviews, or TFDS ("name" or "name:split").
 
     Args:
-        source: As written on the command line.
-        split: The one that is wanted if `source` does not name one.
-        columns: From `options.columns`.
+        source: The source as written on the command line.
+        split: The split to read if `source` does not name one.
+        columns: Arguments of the source, from the options of the command.
 
     Raises:
-        DataError: If they cannot be read, or an option has no meaning for them.
+        DataError: If they cannot be read, or the source does not accept an option.
     """
     suffix = suffix_of(Path(source))
     if suffix in _READERS:
@@ -57,10 +57,10 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
 
 
 def lines(encoding: str | None = None) -> list[str]:
-    """The lines of standard input without blanks at their ends; empty ones are kept.
+    """The lines of standard input, stripped of white space; empty lines are included.
 
     Raises:
-        DataError: If it is no text in that encoding.
+        DataError: If the input is not text in that encoding.
     """
     if encoding is not None:
         try:
@@ -76,12 +76,16 @@ def lines(encoding: str | None = None) -> list[str]:
         ) from None
     listed = content.removeprefix("\ufeff").split("\n")
     if not listed[-1]:
-        listed.pop()  # what stands behind the last line's end
+        listed.pop()  # the empty text after the last line end
     return [line.strip() for line in listed]
 
 
 def _fitting(columns: dict[str, Any], reader: Any, source: str) -> dict[str, Any]:
-    """The columns, if the reader has all options among them."""
+    """Returns the columns.
+
+    Raises:
+        DataError: If the reader does not accept one of the options.
+    """
     known = inspect.signature(reader).parameters
     for name in _SPECIAL:
         if name in columns and name not in known:

@@ -1,4 +1,4 @@
-"""What the old classes were made and called with, in all the ways that scripts do it."""
+"""The arguments with which the old classes are made and called, in all forms that scripts use."""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from finetune_tf.errors import ModelError
 from finetune_tf.families import Family
 from finetune_tf.tasks import Task
 
-ORDER = ("input_ids", "attention_mask", "token_type_ids")  # of positional inputs
+ORDER = ("input_ids", "attention_mask", "token_type_ids")  # the order of positional inputs
 TARGETS = ("labels", *ENDS)
 _UNSUPPORTED = ("inputs_embeds", "position_ids", "head_mask", "encoder_hidden_states")
 
-#: Arguments of a call, which a config may set too, with their defaults.
+#: Arguments of a call that a config may also set, with their defaults.
 FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 _OF_LABELS = ("id2label", "num_labels", "label2id", "problem_type")  # keys of a config
 _OF_LOAD = ("cache_dir", "revision", "dtype", "problem_type", "pooling", "new_head")
-# Arguments of from_pretrained that change nothing here.
+# Arguments of from_pretrained that have no effect here.
 _WITHOUT_EFFECT = {
     *("from_pt", "from_tf", "use_safetensors", "trust_remote_code", "force_download"),
     *("local_files_only", "token", "use_auth_token", "add_pooling_layer", "name"),
@@ -30,15 +30,21 @@ _WITHOUT_EFFECT = {
 
 
 def family_of_checkpoint(checkpoint: str | Path, options: dict) -> str:
-    """The model_type of a checkpoint, which is downloaded if need be."""
+    """The model_type of a checkpoint, which is downloaded if necessary."""
     if hasattr(options.get("config"), "model_type") and Path(checkpoint).is_file():
         return options["config"].model_type
     folder = resolve(checkpoint, options.get("revision"), options.get("cache_dir"))
     return read_json(folder / "config.json").get("model_type")
 
 
-def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
-    """Options of from_pretrained as those of `load`, for the family and task of a class.
+def options_of(given: dict, config: Any, family: Family, task: type[Task]) -> dict:
+    """Converts options of from_pretrained to those of `load`.
+
+    Args:
+        given: The options.
+        config: A config of transformers, or a dict, or None.
+        family: The family of the class.
+        task: The task of the class.
 
     Raises:
         TypeError: If an option is unknown.
@@ -56,10 +62,8 @@ def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
         if config.get("problem_type"):
             options.setdefault("problem_type", config["problem_type"])
     if task.poolings:
-        # What the old classes did, whatever the checkpoint was trained with.
         head = family.head(task.name, family.complete({"model_type": family.model_type}))
-        pools = head.transform is not None or task.name == "text-classification"
-        options.setdefault("pooling", "pooler" if pools else "cls")
+        options.setdefault("pooling", task.class_pooling(head))
     known = {*family.defaults, *family.supported, *family.dropout_keys, *FLAGS}
     if unknown := given.keys() - known:
         raise TypeError(
@@ -71,7 +75,7 @@ def options_of(given: dict, config: Any, family: Family, task: Task) -> dict:
 
 
 def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
-    """Inputs and labels by name, and the other arguments."""
+    """Separates the inputs and labels of a call, by name, from its other arguments."""
     kwargs = dict(kwargs)
     inputs: dict[str, Any] = {}
     if "inputs" in kwargs:
@@ -94,7 +98,7 @@ def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
 
 
 def logits_in(output: Any) -> Any:
-    """Logits as `FineTuneModel` gives them."""
+    """The logits of an output in the form that `FineTuneModel` returns them."""
     if not isinstance(output, ModelOutput):
         if isinstance(output, list | tuple) and len(output) == 2:
             return ops.stack(output, axis=1)

@@ -169,10 +169,7 @@ class TFPreTrainedModel(FineTuneModel):
         return model(self._complete_inputs(inputs), **kwargs), as_dict
 
     def _output_fields(self, output: Any, last_hidden_state: Any) -> dict:
-        if self.task.name == "feature-extraction":
-            pooled = output if self.info.pooling == "pooler" else None
-            return {"last_hidden_state": last_hidden_state, "pooler_output": pooled}
-        return self.task.named(output)
+        return self.task.class_outputs(output, last_hidden_state, self.info.pooling)
 
     # Training uses Keras's train step. Only labels and outputs are converted.
 

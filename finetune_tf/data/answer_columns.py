@@ -1,9 +1,9 @@
-"""Answers that stand in a context: the forms a source may give them in, and their checks."""
+"""Answers that occur in a context: the forms in which sources hold them, and their checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune_tf.data.checks import invalid_rows
+from finetune_tf.data.checks import CheckedRows, invalid_rows
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say
@@ -17,32 +17,30 @@ class _Wrong(NamedTuple):
     start: int | None
 
 
-def check_answers(
-    values: Sequence[Any], contexts: Sequence[str] | None, name: str, places: Places
-) -> list[dict[str, list]]:
-    """Brings answers into SQuAD's form and checks that each stands in its context.
+def check_answers(values: list, column: str, rows: CheckedRows) -> list[dict[str, list]]:
+    """Converts answers to the form of SQuAD and checks that each occurs in its context.
 
     A row may be `{"text": [...], "answer_start": [...]}` as in SQuAD (Rajpurkar et al. 2016), a
     list of `{"text": …, "answer_start": …}`, a text, or a list of texts. Starts that are given
-    are checked; where there is none, the first place counts at which the answer stands, and if
-    there are several, that is said. No answer at all means that the context does not answer the
-    question (SQuAD 2, Rajpurkar et al. 2018).
+    are checked. Where a start is missing, it becomes the first place at which the answer occurs,
+    and a message says if there are several. A row without an answer means that the context does
+    not answer the question (SQuAD 2, Rajpurkar et al. 2018).
 
     Args:
         values: The column of answers.
-        contexts: The column of contexts.
-        name: What messages call this data.
-        places: Where the rows stand in their source.
+        column: Its name.
+        rows: The examples, with their contexts.
 
     Returns:
-        `{"text": [...], "answer_start": [...]}` a row, with the same number of both.
+        `{"text": [...], "answer_start": [...]}` for each row, with as many starts as texts.
 
     Raises:
-        DataError: If an answer does not stand in its context, or not where it is said to.
-        DataTypeError: If a row is in none of these forms.
+        DataError: If an answer does not occur in its context, or not at its start.
+        DataTypeError: If a row has none of these forms.
     """
+    name, places, contexts = rows.name, rows.places, rows.columns.get("context")
     if contexts is None:
-        raise DataError(f"{name} has answers but no contexts to find them in: give context= too.")
+        raise DataError(f"{name} has {column} but no contexts to find them in: give context= too.")
     forms = [_parts(value) for value in values]
     if no_form := [(row, values[row]) for row, form in enumerate(forms) if form is None]:
         raise invalid_rows(
@@ -64,7 +62,7 @@ def check_answers(
             uneven,
             "with answers that do not fit their starts",
         )
-    rows: list[dict[str, list]] = []
+    canonical: list[dict[str, list]] = []
     wrong: list[_Wrong] = []
     ambiguous = 0
     for row, ((texts, starts), context) in enumerate(zip(forms, contexts, strict=True)):
@@ -74,10 +72,10 @@ def check_answers(
                 ambiguous += context.find(text, starts[i] + 1) >= 0
             if starts[i] < 0 or not context.startswith(text, starts[i]):
                 wrong.append(_Wrong(row, text, start))
-        rows.append({"text": texts, "answer_start": starts})
+        canonical.append({"text": texts, "answer_start": starts})
     if wrong:
         raise invalid_rows(
-            _where_it_should_stand(wrong, contexts, name, places),
+            _describe_misplaced(wrong, contexts, name, places),
             [(each.row, each.answer) for each in wrong],
             "with an answer that does not stand in its context",
         )
@@ -86,14 +84,14 @@ def check_answers(
             f"{name}: {ambiguous:,} answers come without their start and stand in several places "
             "of their context; the first one counts."
         )
-    return rows
+    return canonical
 
 
 def _parts(value: Any) -> tuple[list[str], list[int | None]] | None:
-    """Texts and starts of one row; starts are None where they are not given.
+    """The texts and starts of one row; a start that is not given is None.
 
     Returns:
-        Two empty lists for no answer; None for what is in no known form.
+        Two empty lists if there is no answer; None if the value has no known form.
     """
     given = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(given, Mapping):
@@ -121,12 +119,12 @@ def _has_a_start_each(texts: list[str], starts: list[int | None]) -> bool:
 
 
 def _list(value: Any) -> list | None:
-    """A list of what may be one value, a list or an array; None for nothing."""
+    """A single value, a list or an array as a list; None if there is no value."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return list(value) if isinstance(value, list | tuple) else None if value is None else [value]
 
 
-def _where_it_should_stand(
+def _describe_misplaced(
     wrong: list[_Wrong], contexts: Sequence[str], name: str, places: Places
 ) -> str:
     row, answer, start = wrong[0]

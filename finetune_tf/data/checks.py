@@ -1,21 +1,27 @@
-"""What every column must keep to, whichever source it comes from."""
+"""The checks of columns, which are the same for every source."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from finetune_tf.base.labels import Labels, label_text, unseen_labels
+from finetune_tf.base.labels import Labels
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
 
-# Texts that libraries write for a missing value and that nobody calls a class.
-_MISSING_LABELS = {"nan", "<na>", "nat"}
+
+class CheckedRows(Protocol):
+    """The part of examples that the check of a column reads."""
+
+    columns: dict[str, list]
+    labels: Labels | None
+    name: str
+    places: Places
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for "nothing": None, NaN, pandas' NA, or a blank text."""
+    """Whether a value is missing: None, NaN, pandas' NA, or a blank text."""
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, float):
@@ -24,15 +30,8 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def is_missing_label(value: Any) -> bool:
-    """Whether a label is missing, also where that was written out as "nan" or "<NA>"."""
-    return is_missing(value) or (
-        isinstance(value, str) and value.strip().lower() in _MISSING_LABELS
-    )
-
-
 def offenders(values: Iterable[Any], is_wrong: Callable[[Any], bool]) -> list[tuple[int, Any]]:
-    """Row and value of everything wrong in a column."""
+    """Row number and value of each wrong value in a column."""
     return [(row, value) for row, value in enumerate(values) if is_wrong(value)]
 
 
@@ -56,8 +55,13 @@ def invalid_rows(
     return raised
 
 
-def list_of(values: Any, argument: str) -> list:
-    """A column that somebody gave, as a list.
+def list_of(values: Any, argument: str, holds: str = "values") -> list:
+    """The values of a column as a list.
+
+    Args:
+        values: A list, an array, a tensor or a column of a data frame.
+        argument: The argument that it was given for.
+        holds: What the values are, in the plural, for messages.
 
     Raises:
         DataTypeError: If it is no sequence of values.
@@ -69,9 +73,9 @@ def list_of(values: Any, argument: str) -> list:
             values = getattr(values, method)()
             break
     if isinstance(values, str):
-        what = "a list of texts" if argument in ("text", "text_pair") else "a list"
         raise DataTypeError(
-            f"{argument}= takes {what}, found the single text {values[:40]!r}. Put it in a list."
+            f"{argument}= takes a list of {holds}, found the single text {values[:40]!r}. Put it "
+            "in a list."
         )
     if isinstance(values, bytes | Mapping) or not isinstance(values, Iterable):
         raise DataTypeError(
@@ -82,10 +86,10 @@ def list_of(values: Any, argument: str) -> list:
 
 
 def check_columns(columns: dict[str, list], name: str) -> None:
-    """Checks that there are rows and that all columns have equally many.
+    """Checks that there are rows and that all columns have the same number of them.
 
     Raises:
-        DataError: If not.
+        DataError: If there are no rows, or the columns differ in length.
     """
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -95,13 +99,22 @@ def check_columns(columns: dict[str, list], name: str) -> None:
         raise DataError(f"{name} has no rows: at least one example is needed.")
 
 
-def check_texts(values: Sequence[Any], column: str, name: str, places: Places) -> None:
-    """Checks that each value of a column is a text that says something.
+def check_texts(values: list, column: str, rows: CheckedRows) -> list:
+    """Checks that each value of a column is a text that is not blank.
+
+    Args:
+        values: One value for each row.
+        column: Name of the column.
+        rows: The examples.
+
+    Returns:
+        The same values.
 
     Raises:
-        DataError: If a text is missing or blank, or holds half a surrogate pair.
-        DataTypeError: If a value is no text at all.
+        DataError: If a text is missing or blank, or contains half a surrogate pair.
+        DataTypeError: If a value is not a text.
     """
+    name, places = rows.name, rows.places
     suspects = [
         (row, value)
         for row, value in enumerate(values)
@@ -137,6 +150,7 @@ def check_texts(values: Sequence[Any], column: str, name: str, places: Places) -
             broken,
             "with half a surrogate pair",
         )
+    return values
 
 
 def has_lone_surrogate(text: str) -> bool:
@@ -148,22 +162,29 @@ def has_lone_surrogate(text: str) -> bool:
     return False
 
 
-def check_words(
-    words: Sequence[Any], tags: Sequence[Any] | None, name: str, places: Places
-) -> None:
-    """Checks that each row is a list of words, with a tag for each if there are tags.
+def check_words(words: list, column: str, rows: CheckedRows) -> list:
+    """Checks that each row is a list of words.
+
+    Args:
+        words: One list for each row.
+        column: Name of the column.
+        rows: The examples.
+
+    Returns:
+        The same values.
 
     Raises:
-        DataError: If a row is empty, or has more or fewer tags than words.
-        DataTypeError: If a row is no list of texts.
+        DataError: If a row is empty or has an empty word.
+        DataTypeError: If a row is not a list of texts.
     """
+    name, places = rows.name, rows.places
     wrong = offenders(
         words,
         lambda row: not isinstance(row, list | tuple) or not all(isinstance(w, str) for w in row),
     )
     if wrong:
         raise invalid_rows(
-            f"The column 'tokens' of {name} must hold lists of words: found "
+            f"The column {column!r} of {name} must hold lists of words: found "
             f"{places.told(wrong)}. Split texts into words first: text.split().",
             wrong,
             "without a list of words",
@@ -172,7 +193,7 @@ def check_words(
     empty = offenders(words, lambda row: not row or not all(word.strip() for word in row))
     if empty:
         raise invalid_rows(
-            f"The column 'tokens' of {name} has empty rows or words: "
+            f"The column {column!r} of {name} has empty rows or words: "
             f"{places.told(empty)}. Remove them.",
             empty,
             "with an empty word",
@@ -182,18 +203,36 @@ def check_words(
     )
     if broken:
         raise invalid_rows(
-            f"The column 'tokens' of {name} has words with half a surrogate pair, which no "
+            f"The column {column!r} of {name} has words with half a surrogate pair, which no "
             f"encoding can write: {places.told(broken)}. Remove it: "
             "word.encode('utf-8', 'ignore').decode('utf-8').",
             broken,
             "with half a surrogate pair",
         )
-    if tags is None:
-        return
+    return words
+
+
+def check_tags(tags: list, column: str, rows: CheckedRows) -> list:
+    """Checks that each row is a list with one tag for each of its words.
+
+    Args:
+        tags: One list for each row.
+        column: Name of the column.
+        rows: The examples, with their words.
+
+    Returns:
+        The same values.
+
+    Raises:
+        DataError: If a row has no list of tags, or another number of tags than words.
+    """
+    name, places, words = rows.name, rows.places, rows.columns.get("tokens")
+    if words is None:
+        return tags
     wrong = offenders(tags, lambda row: not isinstance(row, list | tuple | np.ndarray))
     if wrong:
         raise invalid_rows(
-            f"The column 'tags' of {name} must hold lists of labels, one a word: found "
+            f"The column {column!r} of {name} must hold lists of labels, one a word: found "
             f"{places.told(wrong)}.",
             wrong,
             "without a list of tags",
@@ -213,76 +252,7 @@ def check_words(
             uneven,
             "with another number of tags than words",
         )
-
-
-def check_labels(values: Sequence[Any], labels: Labels, name: str, places: Places) -> None:
-    """Checks that each row has a label and that it is one of `labels`, or a finite score.
-
-    Raises:
-        DataError: If not.
-    """
-    check_present(values, name, places, labels)
-    advice = ""
-    if labels.problem_type == "regression":
-        wrong = offenders(values, lambda value: not _is_score(value))
-        expected, reason = "finite numbers as scores", "with a label that is no finite number"
-    else:
-        several = labels.problem_type == "multi_label_classification"
-        lists = [row for row in values if isinstance(row, list)] if several else [values]
-        unknown = _unknown((value for row in lists for value in row), labels)
-        if several:
-            wrong = offenders(
-                values,
-                lambda row: not isinstance(row, list) or any(label_text(v) in unknown for v in row),
-            )
-        else:
-            wrong = offenders(values, lambda value: label_text(value) in unknown) if unknown else []
-        expected = "lists of these labels: " if several else "one of these labels: "
-        expected, reason = expected + labels.told(), "with an unknown label"
-        advice = unseen_labels(unknown, labels)
-    if wrong:
-        raise invalid_rows(
-            f"The labels of {name} must be {expected}; found {places.told(wrong)}.{advice}",
-            wrong,
-            reason,
-        )
-
-
-def check_present(
-    values: Sequence[Any], name: str, places: Places, labels: Sequence[str] | None = None
-) -> None:
-    """Checks that no row lacks its label.
-
-    Raises:
-        DataError: If one does.
-    """
-    if set(map(type, values)) <= {str} and not any(map(is_missing_label, set(values))):
-        return
-    missing = offenders(
-        values,
-        lambda value: (
-            is_missing_label(value) and not (isinstance(value, str) and value in (labels or ()))
-        ),
-    )
-    if missing:
-        raise invalid_rows(
-            f"Labels of {name} are missing: {places.told(missing)}. "
-            "Remove these rows, or read the data with label=None to predict only.",
-            missing,
-            "without a label",
-        )
-
-
-def _unknown(values: Iterable[Any], labels: Labels) -> set[str]:
-    """Those of the values, as text, that are no label."""
-    return {name for name in set(map(label_text, values)) if labels.index_of(name) is None}
-
-
-def _is_score(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool | str) and math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
+    return tags
 
 
 def _instead_of_text(value: Any) -> str:

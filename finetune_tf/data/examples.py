@@ -1,4 +1,4 @@
-"""Examples: the record that every source makes and that tasks and evaluation read."""
+"""Examples: the data set that every source makes and that tasks and evaluation read."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from finetune_tf.base.arguments import check, shown
-from finetune_tf.base.labels import Labels, label_text
+from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.data.answer_columns import check_answers
-from finetune_tf.data.buckets import SHAPES
-from finetune_tf.data.checks import (
-    check_columns,
-    check_labels,
-    check_texts,
-    check_words,
-    list_of,
-)
+from finetune_tf.data.buckets import BUCKETS
+from finetune_tf.data.checks import check_columns, list_of
+from finetune_tf.data.columns import COLUMNS, Classes, values_of
+from finetune_tf.data.copies import target_of
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.data.splitting import held_out_rows
 from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelError
@@ -32,20 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Examples:
-    """Rows of a data set, checked when built.
+    """The rows of a data set, which are checked when the object is made.
 
     Attributes:
         columns: Values by column: "text", and optionally "text_pair" and "label"; or the columns
-            of another task, see `building.OTHER_COLUMNS`.
-        labels: What the labels are called; None if there are none.
-        name: What messages call this data.
-        places: Where the rows stand in their source, for messages; by default they are counted
+            of another task. Those in `data.columns.COLUMNS` are checked; a task may add others.
+        labels: The names of the labels; None if there are none.
+        name: Name of the data in messages.
+        places: Where the rows are in their source, for messages; by default they are counted
             from 0.
 
     Raises:
         DataError: If there are no rows, columns differ in length, or a text or label is missing
             or wrong. The message names the first such rows and their number.
-        DataTypeError: If something else stands where texts are meant.
+        DataTypeError: If a value has another type than its column, such as a number for a text.
+
+    Example:
+        >>> len(ft.data.Examples({"text": ["a good film", "a dull film"]}))
+        2
     """
 
     columns: dict[str, list]
@@ -59,33 +58,23 @@ class Examples:
                 f"Examples takes a dict of columns, found {type(self.columns).__name__}. Lists "
                 "become examples with from_arrays(text, label)."
             )
-        columns = {str(column): list_of(v, str(column)) for column, v in self.columns.items()}
+        columns = {
+            str(column): list_of(values, str(column), values_of(str(column)))
+            for column, values in self.columns.items()
+        }
         object.__setattr__(self, "columns", columns)
         check_columns(columns, self.name)
         places = self.places or Places(range(len(next(iter(columns.values())))))
         object.__setattr__(self, "places", places)
-        for column in ("text", "text_pair", "question", "context"):
-            if column in columns:
-                check_texts(columns[column], column, self.name, places)
-        if "tokens" in columns:
-            check_words(columns["tokens"], columns.get("tags"), self.name, places)
-        if "answers" in columns:
-            columns["answers"] = check_answers(
-                columns["answers"], columns.get("context"), self.name, places
-            )
-        if "label" in columns:
-            if self.labels is None:
-                raise DataError(
-                    f"{self.name} has a column 'label' but no labels= that name them. Build it "
-                    "with from_arrays(text, label), which reads them off."
-                )
-            check_labels(columns["label"], self.labels, self.name, places)
+        for column in COLUMNS.values():
+            if column.name in columns:
+                columns[column.name] = column.check(columns[column.name], column.name, self)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Any:
-        """One row as a dict for an int, else the `Examples` of a slice or of an index array."""
+        """One row as a dict for an int; `Examples` for a slice or a list of row numbers."""
         if isinstance(rows, int | np.integer):
             if not -len(self) <= rows < len(self):
                 raise MissingRowError(
@@ -93,12 +82,12 @@ class Examples:
                     f"{len(self) - 1:,}; found {shown(rows)}."
                 )
             return {column: values[rows] for column, values in self.columns.items()}
-        numbers = range(len(self))[rows] if isinstance(rows, slice) else self._numbers(rows)
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else self._row_numbers(rows)
         picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}
         return type(self)(picked, self.labels, self.name, self.places.at(numbers))
 
-    def _numbers(self, rows: Any) -> list[int]:
-        """Row numbers of a list of them, or of a mask of booleans."""
+    def _row_numbers(self, rows: Any) -> list[int]:
+        """The row numbers in a list or array, or at the true values of a boolean mask."""
         try:
             return np.arange(len(self))[np.asarray(rows)].tolist() if len(rows) else []
         except (IndexError, TypeError):
@@ -109,32 +98,37 @@ class Examples:
 
     @names_checked
     def take(self, n: int) -> Self:
-        """The first `n` rows, or all if there are fewer."""
+        """Returns the first `n` rows, or all if there are fewer."""
         check(n=n)
         return self[:n]
 
     @names_checked
     def shuffle(self, seed: int = 0) -> Self:
-        """The same rows in an order drawn from `seed`."""
+        """Returns the same rows in a random order, which `seed` determines."""
         check(seed=seed)
         return self[np.random.default_rng(seed).permutation(len(self))]
 
     @names_checked
     def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
-        """Holds out a part of the rows, with the same mix of classes.
+        """Holds out a part of the rows, with the same shares of classes.
 
-        Rows of the same texts stay on one side, and of each class at least one row stays in the
-        first part: a class whose texts are all the same is not held out.
+        Rows with the same texts stay in one part, and at least one row of each class stays in the
+        first part. A class whose texts are all the same is therefore not held out.
 
         Args:
-            fraction: Share of the rows held out, between 0 and 1.
-            seed: Decides which.
+            fraction: Share of the rows that is held out, between 0 and 1.
+            seed: Seed of the random choice.
 
         Returns:
             The remaining rows and the rows held out, each in the original order.
 
         Raises:
             DataError: If one of the two would be empty.
+
+        Example:
+            >>> remaining, held_out = train.split(0.25)
+            >>> len(remaining) + len(held_out) == len(train)
+            True
         """
         check(fraction=fraction, seed=seed)
         total = len(self)
@@ -144,7 +138,7 @@ class Examples:
                 f"split({fraction!r}) of the {total:,} rows of {self.name} leaves one part empty. "
                 "Choose a share between 0 and 1 that leaves a row to each."
             )
-        is_held_out = held_out_rows(self.columns, *self._kinds(), held_out, seed)
+        is_held_out = held_out_rows(self.columns, *self._classes(), held_out, seed)
         if not is_held_out.any():
             raise DataError(
                 f"No row of {self.name} can be held out: each class has one text only, or all "
@@ -153,18 +147,13 @@ class Examples:
             )
         return self[~is_held_out], self[is_held_out]
 
-    def _kinds(self) -> tuple[list[str], list[Any]]:
-        """The class of each row as text, and the labels that its row is an example of."""
-        if "tags" in self.columns:
-            return [""] * len(self), [set(map(label_text, row)) for row in self.columns["tags"]]
-        if "label" not in self.columns or self.labels.problem_type == "regression":
+    def _classes(self) -> Classes:
+        """The class of each row as text, and the labels of which each row is an example."""
+        name = target_of(self.columns)
+        classes = name and COLUMNS[name].target.classes
+        if not classes:
             return [""] * len(self), [()] * len(self)
-        values, labels = self.columns["label"], self.labels
-        if labels.problem_type == "single_label_classification":
-            names = {value: (labels[labels.index_of(value)],) for value in set(values)}
-            return [names[value][0] for value in values], [names[value] for value in values]
-        rows = [[labels[labels.index_of(value)] for value in row] for row in values]
-        return list(map(str, rows)), rows
+        return classes(self.columns[name], self.labels)
 
     @names_checked(also=task_options)
     def batches(
@@ -176,40 +165,44 @@ class Examples:
         max_length: int | None = None,
         drop_remainder: bool = False,
         tokens_per_batch: int | None = None,
-        buckets: int = SHAPES,
+        buckets: int = BUCKETS,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
 
         Args:
-            model: From `finetune_tf.load`; its task, tokenizer and labels do the encoding.
-            batch_size: Rows a batch; for feature extraction pairs, if the rows are pairs.
-            shuffle: Mixes rows and batches anew in each epoch. Without it, rows keep their
-                order, as evaluation needs.
-            seed: Decides the order of each epoch.
-            max_length: Tokens a row may have; longer texts lose their end. By default what
-                the model can take, for question answering up to 384: there, longer contexts
-                become several rows.
-            drop_remainder: Leaves out the last batch if it is smaller than the others.
-            tokens_per_batch: Instead of `batch_size` rows, as many as stay within so many tokens,
-                padding included: steps of even work and memory, whatever the lengths.
-            buckets: How many lengths batches may have (8); the best ones are chosen from the data.
-                More of them mean less padding and more compiling; one suits
-                `compile(jit_compile=True)` on a GPU.
-            **options: What the task can be told besides: for fill-mask `mask_rate` (0.15) and
-                `whole_word` (False). With `shuffle` it hides other words in each epoch, without
-                it always the same. For question answering `stride` (128), the tokens that the
-                rows of one context share with their neighbours.
+            model: A model from `finetune_tf.load`; its task, tokenizer and labels encode the rows.
+            batch_size: Rows in a batch; if the rows are pairs for feature extraction, pairs.
+            shuffle: Whether rows and batches are shuffled in each epoch. Without it, rows keep
+                their order, as evaluation requires.
+            seed: Seed of the order of each epoch.
+            max_length: Tokens that a row may have; longer texts are truncated. By default what
+                the model accepts; for question answering up to 384, because there a longer
+                context becomes several rows.
+            drop_remainder: Whether the last batch is left out if it is smaller than the others.
+            tokens_per_batch: Tokens in a batch, padding included, instead of `batch_size` rows.
+                Steps then take similar time and memory, whatever the lengths of the texts.
+            buckets: Number of different lengths that batches may have (8). The lengths are chosen
+                from the data. More lengths mean less padding and more compilation; a single one
+                suits `compile(jit_compile=True)` on a GPU.
+            **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
+                (False); with `shuffle` it masks other words in each epoch, and otherwise always
+                the same. Question answering has `stride` (128), the number of tokens that
+                neighbouring rows of a context share.
 
         Returns:
-            A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or the inputs
-            alone without labels; inputs are int32 arrays (batch, length) by name, among them
-            "attention_mask", 1 for tokens and 0 for padding.
+            A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the
+            inputs if there are no labels. Inputs are int32 arrays (batch, length) by name, among
+            them "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
             ArgumentError: If a number is out of range: `batch_size` or `buckets` below 1.
-            DataError: If a label is none of the model's, or the task has no such option.
-            ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
+            DataError: If a label is not one of the model's, or the task has no such option.
+            ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
+
+        Example:
+            >>> len(train.batches(model, batch_size=4)) > 0
+            True
         """
         check(
             batch_size=batch_size,
@@ -230,7 +223,7 @@ class Examples:
             seed=seed,
             drop_remainder=drop_remainder,
             tokens_per_batch=tokens_per_batch,
-            shapes=buckets,
+            buckets=buckets,
             name=self.name,
         )
 
@@ -238,19 +231,19 @@ class Examples:
     def encoded(
         self, model: Any, max_length: int | None = None, targets: bool = True, **options: Any
     ) -> Encoded:
-        """The rows as numbers, as the model's task makes them; says how many had to be cut.
+        """Encodes the rows as the model's task does; says how many texts were truncated.
 
         Args:
-            model: From `finetune_tf.load`.
-            max_length: Tokens a row may have; by default what the model can take, or the task's
-                usual length if that is less.
-            targets: Whether what is right is encoded too, where it is known.
+            model: A model from `finetune_tf.load`.
+            max_length: Tokens that a row may have; by default what the model accepts, or the
+                task's usual length if that is less.
+            targets: Whether the targets are encoded too, if the examples have them.
             **options: As for `batches`.
 
         Raises:
             DataError: If an example does not fit the task or its labels, or the task has no such
                 option.
-            ModelError: If the model is not one of finetune_tf's or cannot take `max_length`.
+            ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
         """
         check(max_length=max_length)
         if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
@@ -285,12 +278,12 @@ class Examples:
         return encoded
 
     def __repr__(self) -> str:
-        told = f"{len(self):,} rows of {', '.join(self.columns)}"
+        content = f"{len(self):,} rows of {', '.join(self.columns)}"
         if self.labels is not None:
-            told += f"; {self._labels_in_words()}"
-        return f"<Examples {self.name}: {told}>"
+            content += f"; {self._describe_labels()}"
+        return f"<Examples {self.name}: {content}>"
 
-    def _labels_in_words(self) -> str:
+    def _describe_labels(self) -> str:
         values = self.columns.get("label")
         if self.labels.problem_type == "regression":
             scores = "" if values is None else f" from {min(values):g} to {max(values):g}"
@@ -300,5 +293,5 @@ class Examples:
             return f"{kind}{len(self.labels)} labels"
         rows = values if kind else [[value] for value in values]
         counts = Counter(self.labels.index_of(value) for row in rows for value in row)
-        told = ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.labels))
-        return f"{kind}labels {told}"
+        numbers = ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.labels))
+        return f"{kind}labels {numbers}"

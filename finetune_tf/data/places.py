@@ -1,4 +1,4 @@
-"""Where rows stand in their source, counted as a person counts them there."""
+"""Where rows are in their source: lines of a file, rows of a sheet, positions in an array."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Places:
     """The place of each row in the file or table that it comes from.
 
     Attributes:
-        numbers: One a row: the line on which it begins in a text file, the row of a sheet, or
+        numbers: For each row the line on which it begins in a text file, the row of a sheet, or
             its position in an array.
         unit: What is counted: "line", "item" or "row".
-        counted_from: The number of the first one. Lines and rows of files count from 1; positions
-            in arrays and data frames from 0, which messages say.
+        counted_from: The number of the first one: 1 for lines and rows of files, 0 for positions
+            in arrays and data frames. Messages mention the latter.
     """
 
     numbers: Sequence[int]
@@ -35,7 +35,7 @@ class Places:
         return f"{self.unit} {self.numbers[row]:,}"
 
     def title(self, row: int) -> str:
-        """The place of one row at the beginning of a sentence: "Line 3"."""
+        """The place of one row as the beginning of a sentence: "Line 3"."""
         return self.name(row).capitalize()
 
     def names(self, rows: Sequence[int]) -> str:
@@ -43,13 +43,13 @@ class Places:
         return ", ".join(map(self.name, rows[:SHOWN])) + (", …" if len(rows) > SHOWN else "")
 
     def told(self, wrong: Sequence[tuple[int, Any]]) -> str:
-        """The first few rows with their values, and how many there are.
+        """Formats the first few rows with their values, and the number of all.
 
         Args:
             wrong: Row number and value of each.
 
         Returns:
-            "line 3 (None); 1 of 20 rows".
+            A text such as "line 3 (None); 1 of 20 rows".
         """
         shown = ", ".join(f"{self.name(row)} ({shortened(value)})" for row, value in wrong[:SHOWN])
         more = ", …" if len(wrong) > SHOWN else ""
@@ -60,10 +60,10 @@ class Places:
 def shortened(value: Any, length: int = 40) -> str:
     """The representation of a value, cut to a length."""
     try:
-        told = repr(value)
+        text = repr(value)
     except (ValueError, RecursionError):  # an integer of too many digits, a list within itself
-        told = f"a {type(value).__name__} that is too long to show"
-    return told if len(told) <= length else told[: length - 3] + "…"
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= length else text[: length - 3] + "…"
 
 
 def counted(number: int, one: str, many: str) -> str:

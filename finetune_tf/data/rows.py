@@ -1,84 +1,135 @@
-"""Arrays of ids of different lengths: in memory, or in a file that may be larger than it."""
+"""Reading the rows of a feature inside a tf.data pipeline, from memory or from a file.
+
+Shape legend: R rows, T positions of all rows, B batch, L length.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from finetune_tf.errors import DataError
+from finetune_tf.tasks.feature import Feature
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# From the indices of rows (B,) and their length L to an array (B, L, …), or (B, …) without an axis.
+Reader = Callable[["tf.Tensor", "tf.Tensor | None"], "tf.Tensor"]
+
 
 @dataclass(frozen=True, eq=False)
-class Rows(Sequence):
-    """Rows on end in one array, most often one that is mapped from a file.
+class StoredRows(Sequence):
+    """Rows in one array that is never copied: it is mapped from a file, or too large.
 
     Attributes:
-        flat: (tokens,) of all rows.
-        ends: (rows,), where each row ends in `flat`.
+        array: (T, …), the concatenated rows; or (R, …), one entry for each row.
+        ends: (R,), where each row ends in the concatenated ones; None for one entry a row.
     """
 
-    flat: np.ndarray
-    ends: np.ndarray
+    array: np.ndarray
+    ends: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.array if self.ends is None else self.ends)
 
-    def __getitem__(self, i: int) -> np.ndarray:
-        i = range(len(self))[i]
-        return np.asarray(self.flat[self.ends[i - 1] if i else 0 : self.ends[i]])
+    def __getitem__(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
+        if self.ends is None:
+            return np.asarray(self.array[row])
+        return np.asarray(self.array[self.ends[row - 1] if row else 0 : self.ends[row]])
 
     @property
-    def lengths(self) -> np.ndarray:
-        """(rows,)."""
-        return np.diff(self.ends, prepend=0)
+    def lengths(self) -> np.ndarray | None:
+        """The lengths of the rows (R,); None for one entry a row."""
+        return None if self.ends is None else np.diff(self.ends, prepend=0)
 
-    def padded(self, rows: np.ndarray, length: int, filler: int) -> np.ndarray:
-        """Rows (batch,) as an array (batch, length)."""
-        out = np.full((len(rows), length), filler, self.flat.dtype)
-        for line, i in zip(out, rows, strict=True):
-            row = self[i]
-            line[: len(row)] = row
+    def batch(self, rows: np.ndarray, dtype: str) -> np.ndarray:
+        """Rows (B,) with one entry each as an array (B, …)."""
+        return self.array[rows].astype(dtype, copy=False)
+
+    def padded(self, rows: np.ndarray, length: int, padding: float, dtype: str) -> np.ndarray:
+        """Rows (B,) as an array (B, L, …), padded at their ends."""
+        array = np.asarray(self.array)  # slices of a memmap take longer
+        out = np.zeros((len(rows), length, *array.shape[1:]), dtype)
+        if padding:
+            out[...] = padding
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        for line, start, end in zip(out, starts, self.ends[rows], strict=True):
+            line[: end - start] = array[start:end]
         return out
 
 
-def lengths_of(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """How long each row is: (rows,) int64."""
-    if isinstance(rows, Rows):
-        return rows.lengths
-    return np.fromiter((len(row) for row in rows), dtype="int64", count=len(rows))
-
-
-def padder(rows: Any, lengths: np.ndarray) -> Callable[["tf.Tensor", "tf.Tensor", int], Any]:
-    """What makes of the numbers of rows (batch,), a length and a filler an array (batch, length).
+def reader(feature: Feature, row_splits: "tf.Tensor | None") -> Reader:
+    """Returns the function that reads rows of a feature into a batch.
 
     Args:
-        rows: Arrays of ids, or a tensor of all of them on end.
-        lengths: Of each row.
+        feature: Its rows stay where they are if they are `StoredRows`, and become a constant of
+            the pipeline otherwise.
+        row_splits: (R + 1,), where each row begins and ends in the concatenated ones; None for a
+            feature without an axis.
+
+    Raises:
+        DataError: If the feature has no axis and its rows differ in shape.
     """
     import tensorflow as tf
 
-    if isinstance(rows, Rows):
+    if isinstance(feature.rows, StoredRows):
+        return _stored_reader(feature, feature.rows)
+    if feature.axis is not None:
+        return ragged_reader(tf.constant(joined(feature)), row_splits, feature.padding)
+    entries = tf.constant(joined(feature))  # (R, …)
+    return lambda rows, length: tf.gather(entries, rows)
 
-        def from_file(which: tf.Tensor, length: tf.Tensor, filler: int) -> tf.Tensor:
-            found = tf.numpy_function(
-                rows.padded, [which, length, filler], rows.flat.dtype, stateful=False
-            )
-            return tf.ensure_shape(found, (None, None))
 
-        return from_file
-    flat = rows
-    if not tf.is_tensor(rows):
-        flat = tf.constant(np.concatenate(rows).astype("int32", copy=False))
-    # A tensor, because an array would be written into the graph.
-    row_splits = tf.constant(np.concatenate([[0], np.cumsum(lengths)]))
+def ragged_reader(flat: "tf.Tensor", row_splits: "tf.Tensor", padding: float) -> Reader:
+    """Returns the function that reads and pads rows that are concatenated in a tensor (T, …)."""
+    import tensorflow as tf
 
-    def from_memory(which: tf.Tensor, length: tf.Tensor, filler: int) -> tf.Tensor:
+    inner = flat.shape[1:].as_list()
+
+    def read(rows: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         ragged = tf.RaggedTensor.from_row_splits(flat, row_splits, validate=False)
-        shape = tf.stack([tf.constant(-1, tf.int64), length])
-        return tf.ensure_shape(
-            tf.gather(ragged, which).to_tensor(filler, shape=shape), (None, None)
-        )
+        shape = tf.stack([tf.constant(-1, tf.int64), length, *inner])
+        padded = tf.gather(ragged, rows).to_tensor(tf.cast(padding, flat.dtype), shape=shape)
+        return tf.ensure_shape(padded, (None, None, *inner))
 
-    return from_memory
+    return read
+
+
+def _stored_reader(feature: Feature, stored: StoredRows) -> Reader:
+    """Reads in Python, because the rows may be in a file that is larger than memory."""
+    import tensorflow as tf
+
+    has_axis = feature.axis is not None
+
+    def batch(rows: np.ndarray, *length: int) -> np.ndarray:
+        if has_axis:
+            return stored.padded(rows, *length, feature.padding, feature.dtype)
+        return stored.batch(rows, feature.dtype)
+
+    def read(rows: tf.Tensor, length: tf.Tensor | None) -> tf.Tensor:
+        shape = (None, *[None] * has_axis, *stored.array.shape[1:])
+        arguments = [rows, length] if has_axis else [rows]
+        found = tf.numpy_function(batch, arguments, feature.dtype, stateful=False)
+        return tf.ensure_shape(found, shape)
+
+    return read
+
+
+def joined(feature: Feature) -> np.ndarray:
+    """Returns the rows of a feature in one array of its dtype: (T, …), or (R, …) without an axis.
+
+    Raises:
+        DataError: If the feature has no axis and its rows differ in shape.
+    """
+    if feature.axis is not None:
+        return np.concatenate(feature.rows).astype(feature.dtype, copy=False)
+    try:
+        return np.asarray(feature.rows).astype(feature.dtype, copy=False)
+    except ValueError:
+        raise DataError(
+            "The rows of a feature without an axis have one shape, found several. Resize them, or "
+            "declare the axis along which they are to be padded."
+        ) from None

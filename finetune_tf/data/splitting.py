@@ -1,4 +1,4 @@
-"""Which rows a split holds out: a share of each class, never a text that remains in training."""
+"""Chooses the rows that a split holds out: a share of each class, and no text of the rest."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable
@@ -10,31 +10,31 @@ from finetune_tf.data.copies import text_keys
 
 def held_out_rows(
     columns: dict[str, list],
-    kinds: list[str],
+    classes: list[str],
     labels: list[Collection[Hashable]],
     count: int,
     seed: int,
 ) -> np.ndarray:
     """Chooses rows to hold out.
 
-    Rows of the same texts stay together; of each label, at least one row remains in training;
-    and each kind of row is held out in proportion, as far as the first two allow.
+    Rows with the same texts stay together, at least one row of each label remains in training, and
+    as far as these two allow, the same share of each class is held out.
 
     Args:
-        columns: Of the examples.
-        kinds: What is held out in proportion: a text a row that tells its class.
-        labels: The labels of each row that training has to keep; none where it need not.
-        count: How many rows to hold out, at most (one more group of copies if none fits).
-        seed: Decides which.
+        columns: The columns of the examples.
+        classes: The class of each row as text, by which rows are stratified.
+        labels: For each row the labels that must remain in training; may be empty.
+        count: The largest number of rows to hold out (more if every group of copies is larger).
+        seed: Seed of the random choice.
 
     Returns:
-        (rows,) bool; all False if no row can be held out.
+        A bool array (rows,); all False if no row can be held out.
     """
     total = len(labels)
     random = np.random.default_rng(seed)
     order = random.permutation(total)
-    numbers = np.unique(kinds, return_inverse=True)[1]
-    # Rows of one kind side by side: equal steps then meet each kind in proportion.
+    numbers = np.unique(classes, return_inverse=True)[1]
+    # With the rows of a class side by side, equal steps select the same share of each class.
     order = order[np.argsort(numbers[order], kind="stable")]
     steps = ((np.arange(count) + random.random()) * total / count).astype(int)
 
@@ -44,10 +44,10 @@ def held_out_rows(
     group_of = {row: group for group in copies.values() for row in group}
     remaining = Counter(label for of_row in labels for label in set(of_row))
     is_held_out = np.zeros(total, dtype=bool)
-    needed: set[int] = set()  # first rows of groups without which a label would be gone
+    needed: set[int] = set()  # first rows of the groups that hold the last rows of a label
 
     def hold_out(row: int, room: int) -> int:
-        """Holds out a row and its copies if they fit; gives their number."""
+        """Holds out a row and its copies if there is room; returns how many rows these are."""
         group = group_of[int(row)]
         if is_held_out[row] or len(group) > room or group[0] in needed:
             return 0
@@ -64,10 +64,10 @@ def held_out_rows(
     room, begin = 0, 0
     for size in np.bincount(numbers):
         end = begin + int(size)
-        # The steps first; where one does not fit, others of its kind; the rest goes to the next.
+        # First the selected rows, then others of the class; what is left goes to the next class.
         room += int(is_step[begin:end].sum())
-        here, stepped = order[begin:end], is_step[begin:end]
-        for row in np.concatenate([here[stepped], here[~stepped]]) if room else ():
+        members, selected = order[begin:end], is_step[begin:end]
+        for row in np.concatenate([members[selected], members[~selected]]) if room else ():
             room -= hold_out(row, room)
             if not room:
                 break
@@ -77,7 +77,7 @@ def held_out_rows(
         if not room:
             break
     if not is_held_out.any():
-        # Copies are more than were asked for: the smallest group of them, rather than nothing.
+        # Every group of copies is too large: hold out the smallest one, rather than nothing.
         for group in sorted(copies.values(), key=len):
             if hold_out(group[0], total - 1):
                 break

@@ -1,6 +1,5 @@
-"""Rows that somebody tokenized already, as batches."""
+"""Batches of data that are tokenized already."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,22 +7,22 @@ import numpy as np
 
 from finetune_tf.base.arguments import check, check_known, shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.data.batching import batches_of, bucketed_dataset
+from finetune_tf.data.batching import batches_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.graph.stages import require_task
-from finetune_tf.tasks import Encoded
+from finetune_tf.tasks import IGNORED, Encoded
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.masking import Masking
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def _batch_options() -> list[str]:
-    return ["max_length", "name", "shapes", *inspect.signature(bucketed_dataset).parameters]
+_OPTIONS = ("seed", "max_length", "drop_remainder", "tokens_per_batch", "buckets", "name")
 
 
-@names_checked(also=_batch_options)
+@names_checked(also=_OPTIONS)
 def tokenized_batches(
     dataset: Mapping[str, Any] | Any,
     model: Any,
@@ -37,21 +36,30 @@ def tokenized_batches(
 
     Args:
         dataset: Columns by name: a `datasets.Dataset` or a dict of lists. Columns that are inputs
-            of the model are kept; "labels" (or "label"), a number a row or one a token, or
-            "start_positions" and "end_positions" become targets.
+            of the model are kept. The column "labels" (or "label"), with one label a row or one a
+            token, or "start_positions" and "end_positions" become targets.
         model: A model from `load`.
         batch_size: Rows a batch.
         shuffle: Whether each epoch has its own order.
-        pad_token_id: What ids are padded with; by default as the config says.
-        mask_rate: For fill-mask, the share of the tokens that is hidden, others in each epoch;
-            what was there becomes the target, whatever columns there are. None hides nothing.
+        pad_token_id: Pads "input_ids"; by default the id that the config defines.
+        mask_rate: For fill-mask, the share of the tokens that is masked, others in each epoch. The
+            original tokens become the targets, whatever columns there are. None masks nothing.
         **options: As for `Examples.batches`.
+
+    Returns:
+        A `tf.data.Dataset` as `Examples.batches` returns it.
 
     Raises:
         ArgumentError: If a number is out of range.
-        DataError: If there is no column of ids, or a target is none that the model has.
-        ModelError: If an id, or another input, is none that the model has; or if tokens are to be
-            hidden and the tokenizer has no mask token.
+        DataError: If there is no column of ids, or the model has no such target.
+        ModelError: If the model has no such id or other input, or if tokens are to be masked and
+            the tokenizer has no mask token.
+
+    Example:
+        >>> rows = {"input_ids": [[2, 7, 3], [2, 8, 9, 3]], "label": [0, 1]}
+        >>> inputs, labels = next(iter(ft.data.tokenized_batches(rows, model, 2)))
+        >>> inputs["attention_mask"].numpy().tolist()
+        [[1, 1, 1, 0], [1, 1, 1, 1]]
     """
     check(batch_size=batch_size, pad_token_id=pad_token_id)
     check_known(**options)
@@ -73,35 +81,38 @@ def tokenized_batches(
     known = {tensor.name for tensor in model.inputs}
     if not len(dataset["input_ids"]):
         raise DataError("The tokenized dataset has no rows.")
-    features = {}
+    inputs = {}
+    padding = model.config.get("pad_token_id") or 0 if pad_token_id is None else pad_token_id
     for name in names:
         if name in known:
             rows = [np.asarray(row) for row in dataset[name]]
-            model.check_inputs({name: _on_end(rows)})
-            features[name] = [row.astype("int32") for row in rows]
-    targets: Any = None
-    draw = None
-    if mask_rate is not None:
-        draw = Masking(features["input_ids"], model.tokenizer, mask_rate).draw
-    elif all(name in names for name in ENDS):
-        targets = np.stack([np.asarray(dataset[name]) for name in ENDS], axis=1)
-        for row, ids in zip(targets, features["input_ids"], strict=True):
-            model.checked_targets(row[None], len(ids))
-        targets = targets.astype("int32")
-    elif found := [name for name in LABELS if name in names]:
-        targets = [np.asarray(row) for row in dataset[found[0]]]
-        lengths = [row.size for row in targets]
-        if targets[0].ndim == 1 and lengths == list(map(len, features["input_ids"])):
-            ends = np.cumsum(lengths)[:-1]
-            whole = model.checked_targets(_on_end(targets)[None])[0]  # (1, tokens of all rows)
-            targets = np.split(whole, ends)
-        else:
-            targets = model.checked_targets(np.asarray(targets))
-    if pad_token_id is None:
-        pad_token_id = model.config.get("pad_token_id") or 0
-    encoded = Encoded(features, {"input_ids": pad_token_id}, targets, draw=draw)
+            model.check_inputs({name: _concatenated(rows)})
+            rows = [row.astype("int32") for row in rows]
+            inputs[name] = Feature(rows, padding=padding if name == "input_ids" else 0)
+    ids = inputs["input_ids"]
+    draw = None if mask_rate is None else Masking(ids.rows, model.tokenizer, mask_rate).draw
+    targets = _targets(dataset, names, model, ids) if draw is None else None
+    encoded = Encoded(inputs, targets, draw=draw)
     return batches_of(encoded, model, batch_size, shuffle=shuffle, **options)
 
 
-def _on_end(rows: list[np.ndarray]) -> np.ndarray:
+def _targets(dataset: Any, names: list[str], model: Any, ids: Feature) -> Feature | None:
+    """The targets among the columns: of answers, of rows, or of tokens."""
+    if all(name in names for name in ENDS):
+        ends = np.stack([np.asarray(dataset[name]) for name in ENDS], axis=1)  # (rows, 2)
+        for row, length in zip(ends, ids.lengths, strict=True):
+            model.checked_targets(row[None], int(length))
+        return Feature.of_array(ends.astype("int32"))
+    found = [name for name in LABELS if name in names]
+    if not found:
+        return None
+    rows = [np.asarray(row) for row in dataset[found[0]]]
+    lengths = [row.size for row in rows]
+    if rows[0].ndim == 1 and np.array_equal(lengths, ids.lengths):
+        whole = model.checked_targets(_concatenated(rows)[None])[0]  # (tokens of all rows,)
+        return Feature(np.split(whole, np.cumsum(lengths)[:-1]), padding=IGNORED)
+    return Feature.of_array(np.asarray(model.checked_targets(np.asarray(rows))))
+
+
+def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.zeros(0, "int32")

@@ -1,4 +1,4 @@
-"""What reports share: they read as text, as HTML in a notebook, as JSON and as a picture."""
+"""The common part of reports: text, HTML for notebooks, JSON and figures."""
 
 import abc
 import html
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """Rows of cells under a header; the first column is text, the others are numbers."""
+    """A header and rows of cells; the first column has text, the others have numbers."""
 
     header: list[str]
     rows: list[list[str]]
 
 
 class Document(abc.ABC):
-    """A result that can be read, shown, drawn and saved.
+    """A result that can be printed, drawn and saved.
 
-    A subclass says what it consists of (`blocks`), gives it as plain values (`to_dict`) and
-    names the function of `figures` that draws it (`_drawing`).
+    A subclass defines its content (`blocks`), the same as plain values (`to_dict`), and the name
+    of the function of `figures` that draws it (`_drawing`).
     """
 
     _drawing: str
 
     @abc.abstractmethod
     def blocks(self) -> list[str | Table]:
-        """Lines and tables in reading order."""
+        """The lines and tables in reading order."""
 
     @abc.abstractmethod
     def to_dict(self) -> dict:
-        """Plain Python values that `json.dumps` takes."""
+        """The content as plain Python values for `json.dumps`."""
 
     def plot(self) -> "Figure":
         """Draws the result as a matplotlib figure.
@@ -57,16 +57,16 @@ class Document(abc.ABC):
             return getattr(figures, self._drawing)(self)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes report.json and report.txt, and report.png where matplotlib is installed.
+        """Writes report.json and report.txt, and report.png if matplotlib is installed.
 
         Args:
-            folder: Where to; made if it does not exist. Files of these names are replaced.
+            folder: The folder, created if it does not exist. Files of these names are replaced.
 
         Returns:
             The folder.
 
         Raises:
-            DataError: If a file cannot be written; each that was there is unchanged.
+            DataError: If a file cannot be written; an earlier file is then unchanged.
         """
         folder = absolute(folder, DataError)
         as_json = json.dumps(_finite(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
@@ -75,7 +75,7 @@ class Document(abc.ABC):
         try:
             figure = self.plot()
         except MissingExtraError:
-            (folder / "report.png").unlink(missing_ok=True)  # that of an earlier report
+            (folder / "report.png").unlink(missing_ok=True)  # it would show an earlier report
             return folder
         with unfinished(folder / "report.png", DataError) as path:
             figure.savefig(path, format="png", dpi=150)
@@ -95,7 +95,7 @@ class Document(abc.ABC):
 
 
 def require_matplotlib() -> ModuleType:
-    """Imports matplotlib, or says how to install it.
+    """Imports matplotlib, or explains how to install it.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -111,7 +111,7 @@ def require_matplotlib() -> ModuleType:
 
 
 def _finite(value: Any) -> Any:
-    """Plain values in which null stands for what is no number, since JSON knows no NaN."""
+    """Replaces NaN and infinite values by None, because JSON has no such numbers."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -143,10 +143,10 @@ def _as_html(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text for HTML; names in it come from data."""
+    """Escapes a text for HTML, because names in it come from data."""
     return html.escape(one_line(text))
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes in a terminal: Chinese characters take two."""
+    """The width of a text in columns of a terminal; Chinese characters have two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,4 +1,4 @@
-"""Measuring models on a test, alone, against a baseline, or against each other."""
+"""Evaluates models on a test set: alone, against a baseline, or against each other."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -28,37 +28,43 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Report:
-    """Measures a model on a test, and how much of it a baseline would have given as well.
+    """Evaluates a model on a test set and compares it with a baseline.
 
     Args:
         model: A model from `load`.
         test: Examples with labels.
-        baseline: What to compare with: a name ("auto", "tfidf", "majority"; for a regression
-            "auto", "ridge", "mean"; for words "auto", "dictionary", "majority"; for fill-mask
-            "unigram"; for pairs of feature extraction "tfidf"), another model, or the predictions
-            of something else: (n,) labels or numbers, or (n, num_labels) probabilities in the
-            order of the model's labels; for words a list of tags a row.
-        train: The training examples: a named baseline learns from them, and texts of the test
-            that stand in them are counted.
-        batch_size: Texts per batch.
-        seed: Seed of the baseline and of the interval, and of the words that fill-mask hides.
+        baseline: The baseline: a name ("auto", "tfidf", "majority"; for a regression "auto",
+            "ridge", "mean"; for words "auto", "dictionary", "majority"; for fill-mask "unigram";
+            for pairs of feature extraction "tfidf"), another model, or the predictions of another
+            method: labels or numbers (n,), or probabilities (n, num_labels) in the order of the
+            model's labels; for words a list of tags for each row.
+        train: The training examples. A baseline that is given by name is trained on them, and the
+            texts of the test that occur in them are counted.
+        batch_size: Texts in a batch.
+        seed: Seed of the baseline, of the confidence interval, and of the words that fill-mask
+            masks.
 
     Returns:
         The report; print it, `plot()` it or `save()` it.
 
     Raises:
-        DataError: If the test has no labels, or the baseline is unknown, has nothing to learn
-            from or does not fit the test.
-        DataTypeError: If the test or the training examples are something else, such as batches.
+        DataError: If the test has no labels, or the baseline is unknown, lacks training examples
+            or does not fit the test.
+        DataTypeError: If `test` or `train` are not `Examples`, but for instance batches.
         ModelError: If the model does not know its task, or a model given as baseline has
             other labels.
+
+    Example:
+        >>> report = ft.evaluate(model, test)
+        >>> 0 <= report.metrics["accuracy"] <= 1
+        True
     """
     check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, model.task.evaluator
-    evaluator, test = EVALUATORS[kind], _prepared(model, test, seed)
+    evaluator, test = EVALUATORS[kind], _prepare(model, test, seed)
     targets = _targets(model, test)
-    # First, since it finds mistakes in the call before the model spends minutes on the test.
-    rival = _baseline(baseline, model, test, train, batch_size, seed)
+    # The baseline comes first: wrong arguments are found before the model takes minutes.
+    compared = _baseline(baseline, model, test, train, batch_size, seed)
     predictions = _predictions(model, test, model, batch_size)
     report = Report(
         name=test.name,
@@ -68,8 +74,10 @@ def evaluate(
         confusion=evaluator.confusion(targets, predictions, labels),
         targets=targets,
         predictions=predictions,
-        baseline=rival and Baseline(rival[0], evaluator.measure(targets, rival[1], labels)),
-        difference=rival and paired_bootstrap(evaluator, targets, predictions, rival[1], seed=seed),
+        baseline=compared
+        and Baseline(compared[0], evaluator.measure(targets, compared[1], labels)),
+        difference=compared
+        and paired_bootstrap(evaluator, targets, predictions, compared[1], seed=seed),
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
         contradictions=sum(map(len, contradictions(test, train, labels))),
@@ -90,15 +98,15 @@ def compare(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Comparison:
-    """Measures several models on one test; differences are to the first one.
+    """Evaluates several models on one test set, with differences to the first model.
 
     Args:
-        models: Name to model. All must have the same labels, in any order.
+        models: The models by name. All must have the same labels, in any order.
         test: As in `evaluate`.
         baseline: As in `evaluate`; becomes the last row.
         train: As in `evaluate`.
-        batch_size: Texts per batch.
-        seed: Seed of the baseline and of the intervals.
+        batch_size: Texts in a batch.
+        seed: Seed of the baseline and of the confidence intervals.
 
     Returns:
         The comparison; print it, `plot()` it or `save()` it.
@@ -107,6 +115,11 @@ def compare(
         DataError: As in `evaluate`, or if there is no model.
         DataTypeError: As in `evaluate`.
         ModelError: As in `evaluate`.
+
+    Example:
+        >>> comparison = ft.compare({"first": model, "again": model}, test)
+        >>> comparison.rows[1].difference.value
+        0.0
     """
     check(batch_size=batch_size, seed=seed)
     if not isinstance(models, Mapping) or not models:
@@ -116,15 +129,15 @@ def compare(
         )
     first = require_task(next(iter(models.values())))
     labels, kind = first.labels, first.task.evaluator
-    evaluator, test = EVALUATORS[kind], _prepared(first, test, seed)
+    evaluator, test = EVALUATORS[kind], _prepare(first, test, seed)
     targets = _targets(first, test)
-    rival = _baseline(baseline, first, test, train, batch_size, seed)
+    compared = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
         (name, _predictions(model, test, first, batch_size), _trainable(model))
         for name, model in models.items()
     ]
-    if rival is not None:
-        candidates.append((f"baseline {rival[0]}", rival[1], None))
+    if compared is not None:
+        candidates.append((f"baseline {compared[0]}", compared[1], None))
     reference = candidates[0][1]
     rows = [
         Row(
@@ -156,7 +169,7 @@ def _require_examples(examples: Any) -> None:
         )
 
 
-def _prepared(model: "keras.Model", examples: Examples, seed: int) -> Examples:
+def _prepare(model: "keras.Model", examples: Examples, seed: int) -> Examples:
     _require_examples(examples)
     return model.task.prepare_test(examples, model.tokenizer, model.max_length, seed)
 
@@ -175,7 +188,7 @@ def _targets(model: "keras.Model", examples: Examples) -> Any:
 def _predictions(
     model: "keras.Model", test: Examples, first: "keras.Model", batch_size: int
 ) -> Any:
-    """Predictions of a model in the order of another one's labels."""
+    """The predictions of a model, in the order of the labels of the first model."""
     labels, task = first.labels, require_task(model).task
     if not first.task.has_outputs_of(task):
         raise ModelError(
@@ -194,26 +207,26 @@ def _baseline(
     batch_size: int,
     seed: int,
 ) -> tuple[str, Any] | None:
-    """Name and predictions of a baseline."""
+    """The name and the predictions of a baseline; None without a baseline."""
     if train is not None:
         _require_examples(train)
     if baseline is None:
         return None
     if isinstance(baseline, str):
-        name, fit = _named(baseline, model)
+        name, fit = _find_baseline(baseline, model)
         if train is None:
             raise DataError(
                 f"The baseline {name!r} learns from the training examples: give train=…."
             )
-        train = _prepared(model, train, seed)
+        train = _prepare(model, train, seed)
         return name, fit(train, _targets(model, train), test, model.labels, seed)
     if hasattr(baseline, "predict"):
         return baseline.name, _predictions(baseline, test, model, batch_size)
-    return "predictions", _given(baseline, model, test)
+    return "predictions", _read_predictions(baseline, model, test)
 
 
-def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
-    """A baseline by its name; "auto" is the strongest one of the kind."""
+def _find_baseline(name: str, model: "keras.Model") -> tuple[str, Any]:
+    """The name and the function of a baseline; "auto" is the strongest one."""
     kind = model.task.evaluator
     known = EVALUATORS[kind].baselines
     if name == "auto":
@@ -226,8 +239,8 @@ def _named(name: str, model: "keras.Model") -> tuple[str, Any]:
     return name, known[name]
 
 
-def _given(values: Any, model: "keras.Model", test: Examples) -> Any:
-    """Predictions that the caller made, in the form of `Task.decide`."""
+def _read_predictions(values: Any, model: "keras.Model", test: Examples) -> Any:
+    """Converts predictions that the user gave to the form of `Task.decide`."""
     if hasattr(values, "tolist"):
         values = values.tolist()
     if isinstance(values, Mapping) or not isinstance(values, Iterable):

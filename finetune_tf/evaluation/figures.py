@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from finetune_tf.evaluation.bootstrap import Difference
-from finetune_tf.evaluation.evaluators.registry import direction_note
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,13 +50,9 @@ def report_figure(report: "Report") -> Figure:
 
     If the kind of task has no plot of its predictions, the metrics fill the figure.
     """
-    left = {
-        "single_label_classification": _draw_confusion,
-        "multi_label_classification": _draw_label_scores,
-        "regression": _draw_scatter,
-        "similarity": _draw_scatter,
-        "fill-mask": _draw_main_metric,
-    }.get(report.kind, _draw_label_scores if report.per_class else None)
+    left = DRAWINGS[EVALUATORS[report.kind].drawing]
+    if left is _draw_label_scores and not report.per_class:
+        left = None
     figure = _create_figure(report, len(report.targets), height=5.2)
     layout = [["metrics"]] if report.difference is None else [["metrics"], ["difference"]]
     if left is not None:
@@ -140,13 +136,15 @@ def _draw_label_scores(axes: "Axes", report: "Report") -> None:
     _style_axes(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
 
 
-def _draw_scatter(axes: "Axes", report: "Report") -> None:
+def _draw_regression(axes: "Axes", report: "Report") -> None:
     targets, predictions = report.targets, report.predictions
-    title = "Predictions"
-    if report.kind == "regression":
-        ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
-        axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
-        title += " (correct predictions lie on the line)"
+    ends = [min(targets.min(), predictions.min()), max(targets.max(), predictions.max())]
+    axes.plot(ends, ends, color=_FAINT, linewidth=1.5, zorder=1)
+    _draw_scatter(axes, report, "Predictions (correct predictions lie on the line)")
+
+
+def _draw_scatter(axes: "Axes", report: "Report", title: str = "Predictions") -> None:
+    targets, predictions = report.targets, report.predictions
     opacity = float(np.clip(60 / np.sqrt(len(targets)) / 10, 0.15, 0.8))
     axes.scatter(targets, predictions, s=14, color=_MODEL, alpha=opacity, linewidths=0, zorder=2)
     axes.set(xlabel="truth", ylabel="predicted")
@@ -163,6 +161,16 @@ def _draw_main_metric(axes: "Axes", report: "Report") -> None:
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_xlim(0, 1.2 * max(metrics[metric] for _, metrics, _ in sides))
     _style_axes(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
+
+
+#: What is drawn beside the metrics, by `Evaluator.drawing`.
+DRAWINGS = {
+    "confusion": _draw_confusion,
+    "label scores": _draw_label_scores,
+    "scatter": _draw_scatter,
+    "scatter on one scale": _draw_regression,
+    "main metric": _draw_main_metric,
+}
 
 
 def _model_and_baseline(report: "Report") -> list[tuple[str, dict[str, float], str]]:

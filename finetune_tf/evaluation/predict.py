@@ -1,4 +1,4 @@
-"""From texts to what a model says about them, ready to read."""
+"""Predictions of a model for texts, in a form that people read."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ import numpy as np
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
+from finetune_tf.data.columns import COLUMNS, TEXT_COLUMNS, synonyms_of_other_columns
 from finetune_tf.errors import DataError
 from finetune_tf.graph.stages import require_task
 from finetune_tf.model.inference import run
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
     import keras
 
 
-def _task_arguments() -> list[str]:
-    """What some task reads besides texts, and its options."""
-    others = [name for task in TASKS.values() for name in (*task.columns, *task.options)]
-    return [
-        name for name in dict.fromkeys(others) if name not in ("text", "text_pair", "label", "tags")
+def _task_arguments() -> dict[str, str]:
+    """The columns of inputs that some task reads besides texts, and the options of all tasks.
+
+    Returns:
+        Each name with what it is called elsewhere.
+    """
+    synonyms = synonyms_of_other_columns()
+    names = [
+        name
+        for task in TASKS.values()
+        for name in (*task.columns, *task.options)
+        if name not in (*TEXT_COLUMNS, task.target_column)
     ]
+    return {name: synonyms.get(name, "") for name in names}
 
 
 @names_checked(also=_task_arguments)
@@ -34,27 +43,31 @@ def predict(
     batch_size: int = 64,
     **columns: Any,
 ) -> Any:
-    """What a model says about texts.
+    """Returns the predictions of a model for texts.
 
     Args:
         model: A model from `load`.
-        texts: One text or several; for token classification lists of words as well. Or examples,
-            whose labels are not looked at.
-        text_pair: The second text of each, for models that compare or combine two.
-        batch_size: Rows per batch.
-        **columns: What else the task reads: `question=` and `context=` for question answering,
-            and the options of its `describe`.
+        texts: One text or several; for token classification also lists of words. Or `Examples`,
+            whose labels are ignored.
+        text_pair: The second text of each, for models of pairs.
+        batch_size: Rows in a batch.
+        **columns: The other columns that the task reads, such as `question=` and `context=` for
+            question answering, and the options of its `describe`.
 
     Returns:
-        For a single text what the task's `describe` gives (for text classification a `Prediction`:
-        label, score, probabilities; for token classification a list of `Entity`: label, text,
-        start, end, score; for fill-mask the most probable words as `Candidate`s; for feature
-        extraction a vector, or for a pair the cosine), else a list of such in the order of the
-        texts (for feature extraction one array).
+        For a single text one prediction, otherwise a list of predictions in the order of the
+        texts. A prediction is, for text classification, a `Prediction` (label, score,
+        probabilities); for token classification a list of `Entity` (label, text, start, end,
+        score); for question answering an `Answer`; for fill-mask a list of `Candidate`. Feature
+        extraction returns a vector or, for a pair, the cosine; for several texts an array.
 
     Raises:
-        DataTypeError: If something else than text is given, such as token ids.
-        DataError: If a text is empty, or there are not as many partners as texts.
+        DataTypeError: If something other than text is given, such as token ids.
+        DataError: If a text is empty, or the numbers of texts and second texts differ.
+
+    Example:
+        >>> ft.predict(model, "a good film").label in model.labels
+        True
     """
     check(batch_size=batch_size)
     task = require_task(model).task
@@ -81,16 +94,28 @@ def predict(
 def outputs(
     model: "keras.Model", examples: Examples, batch_size: int = 64
 ) -> tuple[list[np.ndarray], Encoded]:
-    """What the model puts out for examples, and the rows that they were turned into.
+    """Computes what the model predicts for examples, with `Task.predict_rows`.
 
-    Says so if nobody has trained the model's head.
+    Says so if the model's head has not been trained.
+
+    Args:
+        model: A model from `load`.
+        examples: The examples.
+        batch_size: Rows in a batch.
+
+    Returns:
+        The prediction for each encoded row, and the encoded rows.
 
     Raises:
         ModelError: If an output is not a finite number.
     """
     say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.reduces_with_targets)
-    return run(model, encoded, batch_size, examples.name), encoded
+
+    def forward(rows: Encoded) -> list[np.ndarray]:
+        return run(model, rows, batch_size, examples.name)
+
+    return model.task.predict_rows(model, encoded, batch_size, forward), encoded
 
 
 def _of_examples(
@@ -103,14 +128,15 @@ def _of_examples(
             "texts instead of examples."
         )
     task = model.task
-    columns = {name: rows for name, rows in given.columns.items() if name != task.target_column}
+    targets = {name for name, column in COLUMNS.items() if column.target} | {task.target_column}
+    columns = {name: rows for name, rows in given.columns.items() if name not in targets}
     examples = Examples(columns, labels=None, name=given.name, places=given.places)
     rows, encoded = outputs(model, examples, batch_size)
     return task.describe(rows, encoded, examples, **options)
 
 
 def _column(texts: Any) -> list:
-    # Anything that is no collection of texts becomes a row, about which Examples then complains.
+    # A value that is not a collection becomes a single row, which `Examples` then checks.
     if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
         return [texts]
     return list(texts)

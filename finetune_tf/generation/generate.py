@@ -1,14 +1,16 @@
-"""`generate`: prompts in, texts out."""
+"""`generate`: a language model continues prompts."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_tf.base.arguments import check
+from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.generation.beams import Beams
+from finetune_tf.generation.forward import cached_blocks
 from finetune_tf.generation.loop import generate_ids, search_ids
 from finetune_tf.generation.sampling import Rules, Sampling
 from finetune_tf.generation.settings import GenerationSettings, Stopping
@@ -18,7 +20,8 @@ from finetune_tf.messages import say
 if TYPE_CHECKING:
     import keras
 
-_USUAL_TOKENS = 50  # where neither the call nor the checkpoint says how many
+NAME = "text-generation"
+_DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
 
 @names_checked
@@ -43,83 +46,115 @@ def generate(
     seed: int = 0,
     return_ids: bool = False,
 ) -> Any:
-    """Continues prompts with a language model.
+    """Continues prompts with a causal language model.
 
-    What is not given is as the checkpoint's generation_config.json says, and else as transformers
-    has it. The tokens are those of PyTorch's `generate` with the same options.
+    Options that are not given come from the checkpoint's generation_config.json, or else from the
+    defaults of transformers. The tokens are those of PyTorch's `generate` with the same options.
 
     Args:
-        model: A model that was loaded for the task "text-generation".
-        prompts: One text, or several of any lengths.
-        max_new_tokens: Tokens that are generated at most, by default 50.
-        min_new_tokens: Tokens that are generated before a text may end, by default 0.
-        do_sample: Whether tokens are drawn at random; by default the best one is taken.
-        num_beams: Beams of beam search, by default 1, which is none.
-        temperature: Divides the logits before drawing, by default 1.0.
-        top_k: Draws from so many of the best tokens, by default 50; 0 for all.
-        top_p: Draws from the best tokens with this probability in all, by default 1.0
+        model: A model loaded for the task "text-generation".
+        prompts: A text, or several texts of any lengths.
+        max_new_tokens: The maximum number of new tokens, by default 50.
+        min_new_tokens: The minimum number of new tokens, by default 0.
+        do_sample: Whether tokens are sampled; by default the most probable token is selected.
+        num_beams: Number of beams of beam search, by default 1, which means no beam search.
+        temperature: Divides the logits before sampling, by default 1.0.
+        top_k: Samples from this number of most probable tokens, by default 50; 0 for all.
+        top_p: Samples from the most probable tokens with this total probability, by default 1.0
             (Holtzman et al. 2020).
-        min_p: Draws from tokens with at least this share of the best one's probability, by
+        min_p: Samples from tokens with at least this fraction of the highest probability, by
             default 0.0 (Nguyen et al. 2024).
-        repetition_penalty: Makes tokens that occur already less probable, by default 1.0, which
+        repetition_penalty: Lowers the scores of tokens that already occur, by default 1.0, which
             changes nothing (Keskar et al. 2019).
-        no_repeat_ngram_size: So many tokens in succession never occur twice; by default 0, no
-            such rule (Paulus et al. 2018).
-        length_penalty: Of beam search: above 0, by default 1.0, favours long texts.
-        early_stopping: Of beam search: True ends it as soon as `num_beams` texts have ended; False,
-            the default, when no running beam of that length is better; "never" when none of any
-            length can be.
+        no_repeat_ngram_size: N-grams of this size never occur twice; by default 0, no restriction
+            (Paulus et al. 2018).
+        length_penalty: Exponent of the length by which beam search divides scores, by default 1.0.
+        early_stopping: When beam search ends: True, as soon as `num_beams` texts are complete;
+            False (the default), when no running beam of the current length has a better score;
+            "never", when no beam of any length can have one.
         num_return_sequences: Texts for each prompt, by default 1.
-        batch_size: Prompts that are continued at a time.
-        seed: Decides what is drawn.
+        batch_size: Prompts in a batch.
+        seed: Seed of the samples.
         return_ids: Whether to return token ids instead of texts.
 
     Returns:
-        A text for each prompt, without the prompt; for a single prompt the text itself. With
-        `num_return_sequences` above 1, a list of texts for each prompt. With `return_ids`, arrays of
-        the new tokens, the end of the text not included.
+        For each prompt the new text, without the prompt; for a single prompt the text itself. If
+        `num_return_sequences` is above 1, a list of texts for each prompt. With `return_ids`,
+        int32 arrays (tokens,) without the token that ends a text.
 
     Raises:
         ArgumentError: If an option is out of range, or options contradict each other.
-        DataError: If a prompt is empty, or leaves no room for new tokens.
-        DataTypeError: If a prompt is no text.
-        ModelError: If the model is no causal language model.
+        DataError: If a prompt is empty or leaves no room for new tokens.
+        DataTypeError: If a prompt is not a text.
+        ModelError: If the model is not for text generation, or its output is not finite.
 
     Example:
-        model = ft.load("HuggingFaceTB/SmolLM2-135M", "text-generation")
-        ft.generate(model, "Once upon a time", max_new_tokens=20)
+        >>> gpt = ft.load(decoder)
+        >>> text = ft.generate(gpt, "a very good", max_new_tokens=3)
+        >>> len(gpt.tokenizer(text)["input_ids"]) <= 5
+        True
     """
     options = dict(locals())
-    for name in ("model", "prompts", "batch_size", "seed", "return_ids"):
+    for name in ("model", "prompts", "return_ids"):
         options.pop(name)
-    check(batch_size=batch_size, seed=seed)
     task = require_task(model).task
-    if task.name != "text-generation":
+    if task.name != NAME:
         raise ModelError(
-            f"generate needs a model for text-generation, found one for {task.name}. Load one with "
-            "ft.load(checkpoint, 'text-generation')."
+            f"generate needs a model for {NAME}, found one for {task.name}. Load one with "
+            f"ft.load(checkpoint, {NAME!r})."
         )
-    settings = GenerationSettings.of(model).changed(options)
-    texts = [prompts] if isinstance(prompts, str) else _listed(prompts)
-    rows = _prompt_ids(model, texts)
-    new = _room(model, rows, settings, asked=max_new_tokens is not None)
-    found = []
-    for start in range(0, len(rows), batch_size):
-        found += _continued(model, rows[start : start + batch_size], settings, new, seed + start)
-    ends = set(settings.eos_token_id)
-    found = [[_until_end(row, ends) for row in several] for several in found]
+    texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
+    found = generate_rows(model, _encode(model, texts), **options)
     if not return_ids:
-        tokenizer = model.tokenizer
+        decode = functools.partial(model.tokenizer.decode, skip_special_tokens=True)
         found = [
-            [tokenizer.decode(row, skip_special_tokens=True) for row in several]
-            for several in found
+            decode(row) if isinstance(row, np.ndarray) else list(map(decode, row)) for row in found
         ]
-    if settings.num_return_sequences == 1:
-        found = [several[0] for several in found]
     return found[0] if isinstance(prompts, str) else found
 
 
-def _listed(prompts: Any) -> list:
+def generate_rows(
+    model: "keras.Model",
+    prompts: Sequence[Any],
+    max_new_tokens: int | None = None,
+    *,
+    batch_size: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> list:
+    """Continues prompts of token ids; arguments are as for `generate`.
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids, one array or list for each prompt.
+        max_new_tokens: As for `generate`, as are all other arguments.
+        batch_size: Prompts in a batch.
+        seed: Seed of the samples.
+        **options: The options of `GenerationSettings`.
+
+    Returns:
+        The ids of the new tokens without the end of the text, an array for each prompt; or a list
+        of arrays for each prompt if there are several texts for each.
+
+    Raises:
+        ArgumentError: If an option is out of range, or options contradict each other.
+        DataError: If a prompt is empty, has ids without embedding, or leaves no room.
+        ModelError: If the model is not a causal language model, or its output is not finite.
+    """
+    check(batch_size=batch_size, seed=seed)
+    cached_blocks(model)
+    settings = GenerationSettings.of(model).changed({"max_new_tokens": max_new_tokens, **options})
+    rows = [_checked_ids(i, row, model) for i, row in enumerate(prompts)]
+    new = _room(model, rows, settings, is_requested=max_new_tokens is not None)
+    found = []
+    for start in range(0, len(rows), batch_size):
+        found += _continue(model, rows[start : start + batch_size], settings, new, seed + start)
+    ends = set(settings.eos_token_id)
+    found = [[_until_end(row, ends) for row in several] for several in found]
+    return [row for (row,) in found] if settings.num_return_sequences == 1 else found
+
+
+def _as_list(prompts: Any) -> list:
     if isinstance(prompts, bytes | dict) or not isinstance(prompts, Iterable):
         raise DataTypeError(
             f"Prompts are a text or a list of texts, found {type(prompts).__name__}."
@@ -127,8 +162,8 @@ def _listed(prompts: Any) -> list:
     return list(prompts)
 
 
-def _prompt_ids(model: Any, texts: list) -> list[np.ndarray]:
-    """The tokens of each prompt."""
+def _encode(model: Any, texts: list) -> list[np.ndarray]:
+    """Returns the token ids of each prompt."""
     tokenizer, rows = model.tokenizer, []
     for i, text in enumerate(texts):
         if not isinstance(text, str):
@@ -143,8 +178,26 @@ def _prompt_ids(model: Any, texts: list) -> list[np.ndarray]:
     return rows
 
 
-def _room(model: Any, rows: list[np.ndarray], settings: GenerationSettings, asked: bool) -> int:
-    """How many tokens are generated at most.
+def _checked_ids(i: int, row: Any, model: Any) -> np.ndarray:
+    """Returns the ids of a prompt as int32 (tokens,)."""
+    ids, size = np.asarray(row), model.config["vocab_size"]
+    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise DataError(
+            f"Prompt {i} has to be a list of token ids with at least one, found {shown(row)}."
+        )
+    if ids.min() < 0 or ids.max() >= size:
+        wrong = ids[(ids < 0) | (ids >= size)][0]
+        raise DataError(
+            f"Prompt {i} has the token id {wrong}, but the model has {size:,} tokens, from 0 to "
+            f"{size - 1:,}. Encode it with model.tokenizer."
+        )
+    return ids.astype("int32")
+
+
+def _room(
+    model: Any, rows: list[np.ndarray], settings: GenerationSettings, is_requested: bool
+) -> int:
+    """Returns the maximum number of new tokens.
 
     Raises:
         DataError: If prompts are too long for that.
@@ -159,14 +212,14 @@ def _room(model: Any, rows: list[np.ndarray], settings: GenerationSettings, aske
                 f"max_length {settings.max_length:,}, prompt included. Give max_new_tokens."
             )
     if new is None:
-        new = _USUAL_TOKENS
+        new = _DEFAULT_TOKENS
     if longest + new > limit:
         if longest >= limit:
             raise DataError(
                 f"A prompt has {longest:,} tokens, but the model has positions for {limit:,}, so "
                 "nothing can be generated. Shorten it."
             )
-        if asked:
+        if is_requested:
             raise DataError(
                 f"A prompt of {longest:,} tokens and max_new_tokens={new:,} need "
                 f"{longest + new:,} positions, but the model has {limit:,}. Give "
@@ -177,10 +230,10 @@ def _room(model: Any, rows: list[np.ndarray], settings: GenerationSettings, aske
     return new
 
 
-def _continued(
+def _continue(
     model: Any, rows: list[np.ndarray], settings: GenerationSettings, new: int, seed: int
 ) -> list[np.ndarray]:
-    """New tokens of a batch of prompts: (texts, tokens) for each."""
+    """Returns the new tokens of a batch of prompts, (texts, tokens) for each of them."""
     ids, mask = left_padded(rows, _padding(settings))
     rules = Rules(
         settings.repetition_penalty,
@@ -191,19 +244,37 @@ def _continued(
     if settings.num_beams > 1:
         beams = Beams(settings.num_beams, settings.length_penalty, settings.early_stopping)
         several = settings.num_return_sequences
-        tokens, _ = search_ids(model, ids, mask, new, beams, rules, ends, padding, several)
+        tokens, _, is_finite = search_ids(
+            model, ids, mask, new, beams, rules, ends, padding, several
+        )
+        _require_finite(is_finite, model)
         return list(np.asarray(tokens))
     several = settings.num_return_sequences
     ids, mask = (np.repeat(array, several, axis=0) for array in (ids, mask))
     sampling = Sampling(
         settings.do_sample, settings.temperature, settings.top_k, settings.top_p, settings.min_p
     )
-    tokens = generate_ids(model, ids, mask, new, sampling, rules, ends, padding, seed)
+    tokens, is_finite = generate_ids(model, ids, mask, new, sampling, rules, ends, padding, seed)
+    _require_finite(is_finite, model)
     return list(np.asarray(tokens).reshape(len(rows), several, -1))
 
 
+def _require_finite(is_finite: Any, model: Any) -> None:
+    if not is_finite:
+        raise ModelError(
+            f"{model.name} returned logits that are not finite while it generated: its weights are "
+            "most likely broken. Train again, with a lower learning rate or without float16."
+        )
+
+
 def left_padded(rows: list[np.ndarray], padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts of any lengths as ids and mask (batch, length) int32, with padding before them."""
+    """Returns ids and mask (batch, length) of prompts, padded on the left.
+
+    Example:
+        >>> from finetune_tf.generation.generate import left_padded
+        >>> [array.tolist() for array in left_padded([np.array([5, 6]), np.array([7])], padding=0)]
+        [[[5, 6], [0, 7]], [[1, 1], [0, 1]]]
+    """
     length = max(map(len, rows))
     ids = np.full((len(rows), length), padding, "int32")
     mask = np.zeros((len(rows), length), "int32")
@@ -220,7 +291,7 @@ def _padding(settings: GenerationSettings) -> int:
 
 
 def _until_end(row: np.ndarray, ends: set[int]) -> np.ndarray:
-    """The tokens of a text up to the one that ends it."""
+    """Returns the tokens of a text before the one that ends it."""
     for i, token in enumerate(row.tolist()):
         if token in ends:
             return row[:i]

@@ -44,7 +44,7 @@ def generate_ids(
         seed: Decides what is drawn.
 
     Returns:
-        (B, N) int32, the new tokens, N up to `max_new_tokens`.
+        The new tokens (B, N) int32, N up to `max_new_tokens`, and whether all logits were finite.
     """
     import tensorflow as tf
 
@@ -92,25 +92,34 @@ def _loop(
         return ids, mask, finished
 
     logits, cache = forward(model, ids, mask, empty_cache(model, batch))
+    is_finite = are_finite(logits)
     ids, mask, finished = choose(logits, 0, ids, mask, tf.zeros([batch], "bool"))
 
-    def going_on(step: Any, ids: Any, mask: Any, finished: Any, cache: Cache) -> Any:
-        return (step < most) & ~tf.reduce_all(finished)
+    def has_more(step: Any, ids: Any, mask: Any, finished: Any, is_finite: Any, _: Cache) -> Any:
+        return (step < most) & ~tf.reduce_all(finished) & is_finite
 
-    def body(step: Any, ids: Any, mask: Any, finished: Any, cache: Cache) -> tuple:
+    def body(step: Any, ids: Any, mask: Any, finished: Any, is_finite: Any, cache: Cache) -> tuple:
         token = tf.ensure_shape(ids[:, -1:], (None, 1))
         logits, cache = forward(model, token, mask, cache)
         ids, mask, finished = choose(logits, step, ids, mask, finished)
-        return step + 1, ids, mask, finished, cache
+        return step + 1, ids, mask, finished, is_finite & are_finite(logits), cache
 
     rows = tf.TensorShape((None, None))
     caches = tf.nest.map_structure(
         lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), cache
     )
-    state = (tf.constant(1), ids, mask, finished, cache)
-    invariants = (tf.TensorShape(()), rows, rows, tf.TensorShape((None,)), caches)
-    ids = tf.while_loop(going_on, body, state, invariants)[1]
-    return ids[:, prompt:]
+    state = (tf.constant(1), ids, mask, finished, is_finite, cache)
+    scalar = tf.TensorShape(())
+    shapes = (scalar, rows, rows, tf.TensorShape((None,)), scalar, caches)
+    _, ids, _, _, is_finite, _ = tf.while_loop(has_more, body, state, shapes)
+    return ids[:, prompt:], is_finite
+
+
+def are_finite(logits: Any) -> Any:
+    """Whether all logits are finite: a boolean scalar."""
+    import tensorflow as tf
+
+    return tf.reduce_all(tf.math.is_finite(logits))
 
 
 def search_ids(
@@ -138,7 +147,8 @@ def search_ids(
         returned: How many texts are returned for each prompt.
 
     Returns:
-        The new tokens (B, returned, T) int32, and the scores (B, returned).
+        The new tokens (B, returned, T) int32, the scores (B, returned), and whether all logits
+        were finite.
     """
     import tensorflow as tf
 
@@ -147,8 +157,8 @@ def search_ids(
         reference = weakref.ref(model)
 
         def traced(ids: Any, mask: Any, most: Any) -> Any:
-            state = _search(reference(), ids, mask, most, beams, rules, eos, padding)
-            return result(state, returned)
+            state, is_finite = _search(reference(), ids, mask, most, beams, rules, eos, padding)
+            return *result(state, returned), is_finite
 
         signature = [
             tf.TensorSpec((None, None), tf.int32),
@@ -168,7 +178,7 @@ def _search(
     rules: Rules,
     eos: tuple[int, ...],
     padding: int,
-) -> State:
+) -> tuple[State, Any]:
     import tensorflow as tf
 
     batch, prompt = tf.unstack(tf.shape(ids))
@@ -189,15 +199,16 @@ def _search(
 
     # The prompt is passed through the model once for all beams of a text.
     logits, cache = forward(model, ids, mask, empty_cache(model, batch))
+    is_finite = are_finite(logits)
     cache = tf.nest.map_structure(every_beam, cache)
     state, cache = choose(every_beam(logits), start(batch, most, beams, padding), cache)
 
-    def body(state: State, mask: Any, cache: Cache) -> tuple:
+    def body(state: State, is_finite: Any, mask: Any, cache: Cache) -> tuple:
         last = tf.reshape(tf.gather(state.running, state.step - 1, axis=2), (-1, 1))
         mask = tf.concat([mask, tf.ones_like(last)], axis=1)
         logits, cache = forward(model, last, mask, cache)
         state, cache = choose(logits, state, cache)
-        return state, mask, cache
+        return state, is_finite & are_finite(logits), mask, cache
 
     caches = tf.nest.map_structure(
         lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), cache
@@ -205,8 +216,8 @@ def _search(
     shapes = tf.nest.map_structure(lambda part: part.shape, state)
     rows = tf.TensorShape((None, None))
     return tf.while_loop(
-        lambda state, mask, cache: is_going_on(state, beams),
+        lambda state, is_finite, mask, cache: is_going_on(state, beams) & is_finite,
         body,
-        (state, every_beam(mask), cache),
-        (shapes, rows, caches),
-    )[0]
+        (state, is_finite, every_beam(mask), cache),
+        (shapes, tf.TensorShape(()), rows, caches),
+    )[:2]

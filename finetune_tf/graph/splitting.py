@@ -11,7 +11,7 @@ from finetune_tf.base.keras_internals import graph_of
 from finetune_tf.errors import CacheError
 from finetune_tf.graph.pieces import Piece, learns, ordered_nodes, pieces
 
-FEATURES = "stored_features"  # the input that takes what was stored
+FEATURES = "cached_features"  # the input of the upper part that takes what was cached
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SplitModel:
 
     Attributes:
         trunk: The frozen lower part, from the model's inputs to the tensors to cache. Its output is
-            a dict by name: "stored_features", and "stored_features_1" and so on if there are
+            a dict by name: "cached_features", and "cached_features_1" and so on if there are
             several.
         inputs: Symbolic inputs of the upper part by name: the cached tensors, and those of the
             model's inputs that the upper part reads.
@@ -54,7 +54,7 @@ def split_model(model: keras.Model) -> SplitModel:
         >>> ft.train_only(model, ft.select.head())
         >>> parts = split_model(model)
         >>> list(parts.trunk.output), parts.trunk.trainable_variables
-        (['stored_features'], [])
+        (['cached_features'], [])
     """
     graph = graph_of(model)
     if graph is None:

@@ -15,6 +15,7 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
 from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.generation.generate import generate_rows
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.graph.stages import Stage
@@ -153,7 +154,7 @@ class FineTuneModel(ExplainedModel):
         """
         return super().call(self._complete_inputs(inputs), training=training, mask=mask)
 
-    @names_checked(also=inspect.signature(keras.Model.compile).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.compile).parameters))
     def compile(
         self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
@@ -192,7 +193,7 @@ class FineTuneModel(ExplainedModel):
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
 
-    @names_checked(also=inspect.signature(keras.Model.fit).parameters)
+    @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Trains the model as in Keras, binds the schedule of the preset, and records the fit.
 
@@ -281,18 +282,29 @@ class FineTuneModel(ExplainedModel):
         )
 
     @names_checked
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: Any = None) -> Any:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: Any = None,
+        *,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+    ) -> Any:
         """Saves the model and uploads it to the Hugging Face Hub.
 
         Args:
             repo_id: The repository, "owner/name", which is created if it does not exist.
             private: Whether a new repository is private; by default as in the owner's settings.
             token: The access token, as for huggingface_hub; by default that of the login.
+            dtype: As in `save_pretrained`.
+            max_shard_size: As in `save_pretrained`.
 
         Returns:
             The commit information of huggingface_hub.
         """
-        return saving.push_to_hub(self, repo_id, private, token)
+        options = {"dtype": dtype, "max_shard_size": max_shard_size}
+        return saving.push_to_hub(self, repo_id, private, token, **options)
 
     @names_checked
     def resize_token_embeddings(self, size: int) -> None:
@@ -315,6 +327,24 @@ class FineTuneModel(ExplainedModel):
             True
         """
         vocabulary.resize(self, size)
+
+    def generate(self, prompts: Any, max_new_tokens: int | None = None, **options: Any) -> list:
+        """Continues prompts of token ids; see `ft.generate`, which continues texts.
+
+        Args:
+            prompts: Token ids: one array or list for each prompt, of any lengths.
+            max_new_tokens: As for `ft.generate`.
+            **options: As for `ft.generate`.
+
+        Returns:
+            The ids of the new tokens, an array for each prompt.
+
+        Example:
+            >>> gpt = ft.load(decoder)
+            >>> [len(row) <= 3 for row in gpt.generate([[9, 10], [9]], max_new_tokens=3)]
+            [True, True]
+        """
+        return generate_rows(self, prompts, max_new_tokens, **options)
 
     @names_checked
     def export(
@@ -367,6 +397,8 @@ class FineTuneModel(ExplainedModel):
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
             self.optimizer.build(self.trainable_variables)
+            if (schedule := schedule_of(self.optimizer)) is not None:
+                schedule.follow(self.optimizer)
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self)

@@ -1,4 +1,4 @@
-"""Running a model over encoded rows, in the order and the batches that take the least time."""
+"""Running a model over encoded rows, sorted by length so that little is padding."""
 
 import dataclasses
 import weakref
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 
 def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> list[np.ndarray]:
-    """What the model puts out for each row, in float32 and without padding.
+    """Returns the model's output for each row, in float32 and without padding.
 
     Args:
         model: A model from `load`.
-        encoded: What its task made of examples. With targets, a task that reduces its
-            outputs does it in view of them.
+        encoded: The rows that its task made of examples. Targets are read by tasks that reduce
+            outputs with them.
         batch_size: Rows a batch.
-        name: Of the examples, for messages.
+        name: The name of the examples, for messages.
 
     Raises:
         ModelError: If an output is not a finite number.
     """
     if not model.task.reduces_with_targets:
         encoded = dataclasses.replace(encoded, targets=None)
-    outputs: list[Any] = [None] * len(encoded.features["input_ids"])
+    outputs: list[Any] = [None] * len(encoded)
     for row, output in rows_of(model, encoded, batch_size, model.task.reduce_outputs):
         outputs[row] = output
     axis = model.task.token_axis
     if axis is not None:
+        *_, lengths = encoded.lengths.values()  # outputs run along the last axis
         outputs = [
-            output.take(range(len(ids)), axis)
-            for output, ids in zip(outputs, encoded.features["input_ids"], strict=True)
+            output.take(range(length), axis)
+            for output, length in zip(outputs, lengths, strict=True)
         ]
     broken = sum(not np.isfinite(output).all() for output in outputs)
     if broken:
@@ -59,32 +60,27 @@ def rows_of(
     encoded: Encoded,
     batch_size: int,
     kept: Callable[[Any, Any], Any],
-    max_length: int | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Every row's number and output, in the order of their lengths, so that little is padding.
+    """Yields the index and the output of each row, sorted by length.
 
     Args:
-        model: Any model whose inputs are among the features.
+        model: Any model whose inputs are among those of the rows.
         encoded: As for `run`.
         batch_size: Rows a batch.
-        kept: What is kept of a batch's (outputs, targets), an array or a dict of arrays; always
-            the same one for a model.
-        max_length: Tokens that a row may have; by default what the model can take.
+        kept: Returns the part of a batch's (outputs, targets) that is kept, an array or a dict of
+            arrays; always the same function for a model.
     """
-    lengths = [len(row) for row in encoded.features["input_ids"]]
-    order = np.argsort(lengths, kind="stable")
-    features = {key: [rows[i] for i in order] for key, rows in encoded.features.items()}
-    targets = None
-    if encoded.targets is not None:
-        targets = [encoded.targets[i] for i in order]
-    ordered = dataclasses.replace(encoded, features=features, targets=targets, group=1, draw=None)
+    encoded = dataclasses.replace(encoded, group=1, draw=None)
+    lengths = list(encoded.lengths.values())
+    # By length along the first axis, then along the second; as they are without an axis.
+    order = np.lexsort(lengths[::-1]) if lengths else np.arange(len(encoded))
     rows = iter(order)
-    for outputs in _outputs(model, batches_of(ordered, model, batch_size, max_length), kept):
-        yield from ((int(next(rows)), output) for output in _by_row(outputs))
+    for outputs in _outputs(model, batches_of(encoded, model, batch_size, order=order), kept):
+        yield from ((int(next(rows)), output) for output in _rows(outputs))
 
 
-def _by_row(outputs: Any) -> Iterator[Any]:
-    """The rows of a batch's outputs; of a dict of arrays, each row is a dict."""
+def _rows(outputs: Any) -> Iterator[Any]:
+    """Yields the rows of a batch's outputs; for a dict of arrays, each row is a dict."""
     if not isinstance(outputs, dict):
         return iter(outputs)
     columns = zip(*outputs.values(), strict=True)
@@ -102,7 +98,7 @@ def _outputs(
         )
 
     if keras.backend.backend() != "tensorflow":
-        # Fixed shapes a bucket, so that each is compiled once.
+        # Each bucket is compiled once.
         for batch in batches.as_numpy_iterator():
             inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
             yield as_floats(kept(model.predict_on_batch(inputs), targets))
@@ -112,29 +108,29 @@ def _outputs(
     kernels.keep_buffers()
     spec, traced = batches.element_spec, traces_of(model)
     # One function with targets and one without: Keras's predict traces anew for other shapes.
-    asks = isinstance(spec, tuple)
-    key = ("outputs", asks)
+    has_targets = isinstance(spec, tuple)
+    key = ("outputs", has_targets)
     if key not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
         def forward(inputs: Any, *targets: Any) -> Any:
-            # Not `model(…)`: a subclass may wrap what it returns to a caller.
+            # Not `model(…)`: a subclass may wrap its result for the caller.
             return kept(reference().call(inputs, training=False), *targets or (None,))
 
-        signature = spec if asks else [spec]
+        signature = spec if has_targets else [spec]
         function = tf.function(forward, input_signature=signature, autograph=False)
         traced[key] = function.get_concrete_function()
 
     traced_outputs = traced[key]
 
     def outputs(batch: Any) -> Any:
-        return as_floats(traced_outputs(*(batch if asks else (batch,))))
+        return as_floats(traced_outputs(*(batch if has_targets else (batch,))))
 
-    yield from _side_by_side(outputs, batches)
+    yield from _parallel_map(outputs, batches)
 
 
-def _side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """As `map`, two calls at a time: one computes where the other cannot use all cores."""
+def _parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Like `map`, with two calls at a time: one computes where the other cannot use all cores."""
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[Future] = deque()
         for item in items:

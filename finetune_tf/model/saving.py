@@ -104,7 +104,7 @@ def write_checkpoint(model: Any, folder: Path) -> None:
     _write_files(model, tokenizer_or_none(model), folder, _make_writer(model), {})
 
 
-def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> Any:
+def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any, **options: Any) -> Any:
     """Saves a model and uploads it with huggingface_hub, whose errors are not converted.
 
     Args:
@@ -112,17 +112,19 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any) -> A
         repo_id: The repository, "owner/name", which is created if it does not exist.
         private: Whether a new repository is private.
         token: The access token; None for that of the login.
+        **options: Options of `save_pretrained`.
 
     Returns:
         The commit information of huggingface_hub.
     """
     import huggingface_hub
 
+    _make_writer(model, **options)  # wrong options are found before there is a repository
     api = huggingface_hub.HfApi(token=token)
     repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = model.info.tokenizer
-        saved = save_pretrained(model, Path(folder) / "model")
+        saved = save_pretrained(model, Path(folder) / "model", **options)
         model.info.tokenizer = tokenizer  # the temporary folder will be deleted
         return api.upload_folder(repo_id=repo, folder_path=saved)
 
@@ -174,7 +176,7 @@ def _write_files(
     _layout(model).write(folder, model, family, weights, max_length)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    text = model_card(model.info, opens_in(model), card, model.task.usage)
+    text = model_card(model.info, opens_in(model), card, model.task)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

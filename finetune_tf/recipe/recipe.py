@@ -56,7 +56,7 @@ def finetune(
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
-    dtype: Any = "auto",
+    dtype: Any = None,
     baseline: Any = "auto",
     seed: int = 0,
     store_features: bool | str | Path = True,
@@ -86,7 +86,9 @@ def finetune(
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: The maximum number of tokens per text; by default the model's maximum.
-        dtype: As in `load`; the choice of "auto" is printed.
+        dtype: As in `load`: a Keras dtype policy, or "auto" for mixed_bfloat16 on devices that
+            compute it faster; by default Keras's global policy, float32 unless you have set
+            another. A message says which one is used, and whether "auto" would be faster.
         baseline: As in `evaluate`.
         seed: The seed of new weights, shuffling and dropout.
         store_features: Whether to cache the outputs of frozen blocks in memory (see
@@ -126,12 +128,13 @@ def finetune(
         raise ModelError(f"keep must be 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
-    dtype = policy_of(dtype).name
-    say(device_line(dtype))
+    precision, faster = policy_of(dtype).name, policy_of("auto").name
+    advice = f" dtype='auto' computes in {faster}, which is faster on this device."
+    say(device_line(precision) + (advice if dtype is None and faster != precision else ""))
     if validation is None:
         train, validation = train.split(0.1, seed)
     labels = train.labels if task is None or get_task(task).has_labels else None
-    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=dtype)
+    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
     if test is not None and model.task.target_column in test.columns:
         model.task.targets(test)  # raises errors about invalid labels before the fit
     preset = _preset(model, label_smoothing)
@@ -162,7 +165,7 @@ def finetune(
         "max_length": max_length or model.task.row_length(model.max_length),
         "store_features": str(store_features),
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
-        "dtype": dtype,
+        "dtype": precision,
         "seed": seed,
     }
     model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
@@ -272,7 +275,7 @@ def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[
     if preset is not presets.cross_entropy or task.labels is None:
         raise ModelError(
             f"label_smoothing={label_smoothing} is for single-label classification, but this task "
-            f"is {task.evaluator.replace('_', ' ')}. Remove label_smoothing."
+            f"is {task.title.replace('_', ' ')}. Remove label_smoothing."
         )
     return partial(preset, label_smoothing=label_smoothing)
 

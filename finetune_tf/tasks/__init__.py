@@ -1,4 +1,4 @@
-"""What a model is for: how an example becomes inputs, the head, how outputs are read.
+"""Tasks: how examples are encoded, the head of the model, and how outputs are decoded.
 
 A new task is a file here and a row in `TASKS`. Names are those of Hugging Face pipelines.
 """
@@ -28,14 +28,14 @@ TASKS: dict[str, type[Task]] = {
 
 
 def get_task(name: str, labels: Labels | None = None) -> Task:
-    """The task of that name, with its labels.
+    """Returns the task with a name and its labels.
 
     Args:
         name: A key of `TASKS`.
         labels: As for `Task`.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If there is no such task.
     """
     if not isinstance(name, str):
         raise ModelError(
@@ -48,7 +48,7 @@ def get_task(name: str, labels: Labels | None = None) -> Task:
 
 
 def task_options() -> list[str]:
-    """All options that the encoding of some task takes."""
+    """The options that the `encode` methods of all tasks accept."""
     return [option for task in TASKS.values() for option in task.encode_options]
 
 

@@ -1,4 +1,4 @@
-"""From logits of windows to the best answer in a context."""
+"""Finds the best answer in a context from the logits of its windows."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,11 +11,11 @@ class Answer:
     """The part of a context that answers a question.
 
     Attributes:
-        text: The part itself; "" where the model finds no answer.
+        text: The part itself; "" if the model finds no answer.
         start: Its first character in the context; None without an answer.
-        end: The character past its last; None without an answer.
-        score: Its probability among all spans that the window it stands in allows, and "no
-            answer". Without an answer, the least that a window gives to "no answer".
+        end: The position after its last character; None without an answer.
+        score: Its probability among all spans of its window and "no answer". Without an answer,
+            the lowest probability of "no answer" in a window.
     """
 
     text: str
@@ -33,8 +33,8 @@ class Span(NamedTuple):
     Attributes:
         score: Sum of the logits of start and end.
         start: First character in the context.
-        end: The character past the last.
-        no_answer: Sum of the logits of the first token, which stands for "no answer here".
+        end: The position after the last character.
+        no_answer: Sum of the logits of the first token, which means "no answer here".
         log_total: Logarithm of the sum of exp(score) over all spans and "no answer".
     """
 
@@ -46,21 +46,23 @@ class Span(NamedTuple):
 
 
 def best_span(logits: np.ndarray, offsets: np.ndarray, max_answer_length: int) -> Span:
-    """The span of the context with the highest score.
+    """Finds the span of the context with the highest score.
 
     Args:
-        logits: Of start and end (2, tokens).
-        offsets: Of the tokens in the context (tokens, 2), -1 outside of it.
+        logits: The logits of start and end (2, tokens).
+        offsets: The offsets of the tokens in the context (tokens, 2), -1 outside of it.
         max_answer_length: Tokens that a span may have.
     """
     logits = logits.astype("float64")
     inside = np.flatnonzero(offsets[:, 0] >= 0)
     window = slice(inside[0], inside[-1] + 1)
     starts_at, ends_at = offsets[window].T
-    start, end = np.where(starts_at < ends_at, logits[:, window], -np.inf)  # no blank tokens
+    start, end = np.where(
+        starts_at < ends_at, logits[:, window], -np.inf
+    )  # tokens without characters are no answers
     width = min(max_answer_length, len(start))
     padded = np.concatenate([end, np.full(width - 1, -np.inf)])
-    # Row i holds the ends i, i + 1, …, so that only valid spans are looked at.
+    # Row i contains the ends i, i + 1, …, so that only valid spans have a score.
     scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)
     first, more = np.unravel_index(scores.argmax(), scores.shape)  # scores: (tokens, width)
     best, no_answer = scores[first, more], logits[:, 0].sum()
@@ -76,15 +78,15 @@ def best_span(logits: np.ndarray, offsets: np.ndarray, max_answer_length: int) -
 
 
 def best_answer(spans: list[Span], context: str, null_threshold: float | None) -> Answer:
-    """The answer in a context from the best spans of its windows.
+    """Finds the answer in a context from the best spans of its windows.
 
-    As for SQuAD 2 (Rajpurkar et al. 2018; Devlin et al. 2019): the highest sum of logits over all
-    windows wins, unless that of "no answer", the lowest over all windows, is above it.
+    As for SQuAD 2 (Rajpurkar et al. 2018; Devlin et al. 2019), the answer is the span with the
+    highest sum of logits over all windows, unless the lowest sum for "no answer" exceeds it.
 
     Args:
-        spans: One a window.
-        context: The whole context.
-        null_threshold: How much "no answer" has to be above; None to answer always.
+        spans: The best span of each window.
+        context: The complete context.
+        null_threshold: By how much "no answer" must exceed it; None to always return an answer.
     """
     best = max(spans, key=lambda span: span.score)
     no_answer = min(span.no_answer for span in spans)

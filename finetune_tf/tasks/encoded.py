@@ -1,4 +1,4 @@
-"""Examples as numbers."""
+"""Encoded examples: the rows that a task makes of them for a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,37 +8,37 @@ import numpy as np
 
 from finetune_tf.checkpoints.return_tensors import without_shared_state
 from finetune_tf.errors import DataError
+from finetune_tf.tasks.feature import IGNORED, TOKENS, Feature, lengths_by_axis
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as numbers.
+    """The rows that a task makes of examples.
 
     Attributes:
-        features: Per input name one array of ids a row, each of its own length.
-        pad_values: What fills an input up to the length of its batch.
-        targets: An array (rows, …), or one array a row with a number for each token, or None
-            without labels.
+        inputs: Features by the name of the model's input that each is for. Those that the model
+            does not have are left out of batches.
+        targets: One entry for each item, or one value for each position of an axis; None without
+            labels.
         truncated: How many examples were longer than allowed and lost their end.
-        example: The number of the example that each row comes from, where an example can have
-            several rows; None where row and example are the same.
-        offsets: For each row where each token stands in its text: (tokens, 2) of first
-            character and the one past the last; None where nobody needs them.
-        words: For each row its words: (words, 3) of the token that a word begins with (-1 for
-            one that has none), its first character and the one past its last; None where nobody
-            needs them.
-        group: How many rows in succession make one item that has one target and is never torn
-            apart: 2 where texts are compared in pairs.
-        draw: Makes ids and targets of a random generator, where training meets others in each
-            epoch: two arrays with those of all rows on end, int32.
-        tokenizer: What made the ids, where outputs have to be read as tokens.
+        example: The index of the example that each row comes from, where an example can have
+            several rows; None where rows and examples are the same.
+        offsets: For each row the place of each token in its text: (tokens, 2) with the first
+            character and the one past the last; None where nothing needs them.
+        words: For each row its words: (words, 3) with the first token of the word (-1 for a word
+            without one), its first character and the one past its last; None where nothing needs
+            them.
+        group: How many consecutive rows make one item, which has one target and is never split: 2
+            where texts are compared in pairs.
+        draw: Samples "input_ids" and targets with a random generator, where training sees
+            different ones in each epoch: two int32 arrays with those of all rows concatenated.
+        tokenizer: The tokenizer of the ids, where outputs have to be decoded to tokens.
     """
 
-    features: dict[str, list[np.ndarray]]
-    pad_values: dict[str, int]
-    targets: np.ndarray | list[np.ndarray] | None
+    inputs: dict[str, Feature]
+    targets: Feature | None
     truncated: int = 0
     example: np.ndarray | None = None
     offsets: list[np.ndarray] | None = None
@@ -47,14 +47,31 @@ class Encoded:
     draw: Draw | None = None
     tokenizer: Any = None
 
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def lengths(self) -> dict[str, np.ndarray]:
+        """The lengths (rows,) of the inputs along each axis that they have.
+
+        The outputs of a model run along the last of these axes: target tokens where there are any.
+        """
+        return lengths_by_axis(self.inputs)
+
     def drawn(self, seed: int) -> Self:
-        """The rows of one draw, which then stay as they are."""
+        """The same rows after one draw, which stay the same from then on."""
         if self.draw is None:
             return self
         ids, targets = self.draw(np.random.default_rng(seed))
-        ends = np.cumsum([len(row) for row in self.features["input_ids"]])[:-1]
-        features = {**self.features, "input_ids": np.split(ids, ends)}
-        return replace(self, features=features, targets=np.split(targets, ends), draw=None)
+        ends = np.cumsum(self.lengths[TOKENS])[:-1]
+        seen = replace(self.inputs["input_ids"], rows=np.split(ids, ends))
+        return replace(
+            self,
+            inputs={**self.inputs, "input_ids": seen},
+            targets=Feature(np.split(targets, ends), padding=IGNORED),
+            draw=None,
+        )
 
 
 def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
@@ -77,49 +94,53 @@ def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options:
         )
 
 
-def features_of(encoding: Any, tokenizer: Any) -> dict[str, Any]:
-    """The part of `Encoded` that every task has: ids, token types and what fills them up.
+def token_inputs(encoding: Any, tokenizer: Any) -> dict[str, Feature]:
+    """The inputs that every text task has: token ids and token types.
+
+    Args:
+        encoding: A tokenizer's output for several texts, not padded.
+        tokenizer: The tokenizer.
 
     Raises:
-        DataError: If an id is beyond every word table.
+        DataError: If an id is larger than any embedding table.
     """
-    names = ("input_ids", "token_type_ids")
+    paddings = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
     try:
-        features = {name: [np.asarray(row, "int32") for row in encoding[name]] for name in names}
+        return {
+            name: Feature([np.asarray(row, "int32") for row in encoding[name]], padding=padding)
+            for name, padding in paddings.items()
+        }
     except OverflowError:
         raise DataError(
-            "The tokenizer gives ids beyond 2**31. Its files are damaged: get them again."
+            "The tokenizer returns ids beyond 2**31. Its files are damaged: get them again."
         ) from None
-    return {
-        "features": features,
-        "pad_values": {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0},
-    }
 
 
 def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> None:
-    """Makes sure that every id has a row in the model's word table.
+    """Checks that every token id has a row in the model's token embedding table.
 
-    A device could take another row for one that is not there, and say nothing.
+    A device could read another row for an id that has none, without an error.
 
     Args:
-        encoded: Rows.
-        tokenizer: What made their ids.
-        size: Rows of the word table; None if nobody knows.
-        name: Of the examples, for messages.
+        encoded: The rows.
+        tokenizer: The tokenizer of their ids.
+        size: Rows of the embedding table; None if that is unknown.
+        name: The name of the examples, for messages.
 
     Raises:
         DataError: If an id, or that of the padding token, is beyond the table.
     """
-    rows = encoded.features["input_ids"]
-    if size is None or not len(rows):
+    ids = encoded.inputs.get("input_ids")
+    if size is None or ids is None or not len(ids):
         return
-    largest = max(int(np.concatenate(rows).max(initial=0)), encoded.pad_values["input_ids"])
-    if encoded.draw is not None:  # fill-mask hides words behind the mask token and others
+    largest = max(int(np.concatenate(ids.rows).max(initial=0)), ids.padding)
+    if encoded.draw is not None:  # fill-mask replaces tokens by the mask token and by others
         largest = max(largest, tokenizer.mask_token_id, tokenizer.vocab_size - 1)
     if largest >= size:
+        token = tokenizer.convert_ids_to_tokens(largest)
         raise DataError(
-            f"The tokenizer gives the id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}) "
-            f"for {name}, but the model's word table has {size:,} rows. Make room for new tokens "
-            "before the first fit: model.resize_token_embeddings(len(model.tokenizer)); otherwise "
-            "the tokenizer is that of another checkpoint."
+            f"The tokenizer gives the id {largest} ({token!r}) for {name}, but the model's token "
+            f"embedding table has {size:,} rows. Make room for new tokens before the first fit: "
+            "model.resize_token_embeddings(len(model.tokenizer)); otherwise the tokenizer is that "
+            "of another checkpoint."
         )

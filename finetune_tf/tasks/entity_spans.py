@@ -1,7 +1,7 @@
-"""Entities in rows of tags, found as conlleval and seqeval find them.
+"""Entities in sequences of tags, by the rules of conlleval and seqeval.
 
-Tags say where an entity begins and what type it has: "B-person", "I-person", "O". The schemes
-IOB1, IOB2 (BIO) and IOBES read alike, and so does BILOU, whose L and U mean E and S.
+Tags state where an entity begins and its type: "B-person", "I-person", "O". The schemes IOB1, IOB2
+(BIO), IOBES and BILOU, whose L and U mean E and S, are decoded by the same rules.
 
 Ramshaw & Marcus, Text Chunking using Transformation-Based Learning, 1995; Tjong Kim Sang &
 De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003.

@@ -1,4 +1,4 @@
-"""Feature extraction: texts to vectors that are near each other where the texts are alike."""
+"""Feature extraction: vectors of texts, which are close to each other if the texts are similar."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 from finetune_tf.architectures import Backbone, L2Normalize
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import CheckpointError, DataError
-from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.encoded import token_inputs
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
 
@@ -17,7 +18,7 @@ _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 class FeatureExtraction(Task):
-    """One vector a text, as sentence-transformers computes it; of pairs the cosine."""
+    """One vector for each text, as sentence-transformers computes it; the cosine for a pair."""
 
     name = "feature-extraction"
     class_suffix = "Model"
@@ -35,11 +36,11 @@ class FeatureExtraction(Task):
         dtype: Any,
         modules: Any,
     ) -> Any:
-        """Vectors (batch, features), of length 1 where sentence-transformers makes them so.
+        """Vectors (batch, features), of length 1 if the checkpoint's modules normalize them.
 
         Raises:
-            CheckpointError: If the family's own pooler is asked for and there is none, or the
-                checkpoint's modules do something that is not supported.
+            CheckpointError: If the family's own pooler is asked for but does not exist, or a
+                module of the checkpoint is not supported.
         """
         own = pooling == "pooler"
         if own and head.transform is None:
@@ -53,13 +54,23 @@ class FeatureExtraction(Task):
             features = head.transform(dtype=dtype)(features)
         vectors = keras.layers.Identity(dtype="float32", name="features")(features)
         if own:
-            return vectors  # no module of sentence-transformers reads it
+            return vectors  # no module of sentence-transformers comes after the pooler
         _check_modules(modules)
         return L2Normalize(name="l2_normalize")(vectors) if modules.normalize else vectors
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """As sentence-transformers calls it."""
+        """The name that sentence-transformers uses."""
         return {"sentence_embedding": outputs}
+
+    def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
+        """The hidden states, and the output of the family's own pooler if the model has it."""
+        pooled = outputs if pooling == "pooler" else None
+        return {"last_hidden_state": hidden, "pooler_output": pooled}
+
+    @classmethod
+    def class_pooling(cls, head: HeadParts) -> str:
+        """The family's own pooler if its bare model has one, else the first token."""
+        return "cls" if head.transform is None else "pooler"
 
     @property
     def output_kind(self) -> Kind:
@@ -68,47 +79,47 @@ class FeatureExtraction(Task):
 
     @property
     def monitor(self) -> tuple[str, str]:
-        """The loss: it is the only thing that a fit measures."""
+        """The loss, because it is the only value that a fit measures."""
         return "val_loss", "min"
 
     @property
     def evaluator(self) -> str:
-        """What is measured are pairs."""
+        """The evaluator of pairs."""
         return "similarity"
 
     def layout(self, pooling: str) -> Layout:
-        """The family's own pooler is part of PyTorch's bare model."""
+        """The family's own pooler is part of the bare model in transformers."""
         return TRANSFORMERS if pooling == "pooler" else SENTENCE_TRANSFORMERS
 
     def max_length(self, modules: Any) -> int | None:
-        """What sentence-transformers cuts texts to."""
+        """The length to which sentence-transformers truncates texts."""
         return modules.max_length
 
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """A row a text; of a pair two in succession.
+        """Encodes each text as a row; the two texts of a pair are neighbouring rows.
 
-        The target of a pair is its score (pairs,), or (pairs, 0) where nothing scores them.
+        The target of a pair is its score, an array (pairs,), or (pairs, 0) if there are no scores.
         """
         texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
         if pairs is not None:
             texts = [text for pair in zip(texts, pairs, strict=True) for text in pair]
-        # sentence-transformers strips texts, and to byte-level tokenizers a space matters.
+        # sentence-transformers strips texts too; byte-level tokenizers do not ignore spaces.
         encoding, truncated = encode_texts(
             tokenizer, [text.strip() for text in texts], None, max_length
         )
-        parts = features_of(encoding, tokenizer)
+        inputs = token_inputs(encoding, tokenizer)
         if pairs is None:
-            return Encoded(**parts, targets=None, truncated=truncated)
+            return Encoded(inputs, targets=None, truncated=truncated)
         targets = np.zeros((len(pairs), 0), dtype="float32")
         if "label" in examples.columns:
             targets = self.targets(examples).astype("float32")
-        return Encoded(**parts, targets=targets, truncated=truncated, group=2)
+        return Encoded(inputs, Feature.of_array(targets), truncated=truncated, group=2)
 
     def targets(self, examples: Columns) -> np.ndarray:
-        """Scores (pairs,), on any scale.
+        """The scores (pairs,), on any scale.
 
         Raises:
-            DataError: If there are no pairs, or a label is no number.
+            DataError: If there are no pairs, or a label is not a number.
         """
         if "text_pair" not in examples.columns:
             raise DataError(
@@ -135,7 +146,7 @@ class FeatureExtraction(Task):
         return (vectors[0::2] * vectors[1::2]).sum(axis=1)
 
     def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
-        """Vectors (texts, features), or the cosines of pairs (pairs,)."""
+        """The vectors (texts, features), or the cosines of pairs (pairs,)."""
         if encoded.group == 2:
             return self.decide(rows, encoded, examples)
         return np.stack(rows)
@@ -145,12 +156,12 @@ class FeatureExtraction(Task):
         return {"vector" if np.ndim(described) else "similarity": described.tolist()}
 
     def read_predictions(self, values: list, examples: Any) -> np.ndarray:
-        """Numbers, one for each pair."""
+        """Converts numbers, one for each pair."""
         return super().read_predictions(np.ravel(values).tolist(), examples)
 
 
 def _check_modules(modules: Any) -> None:
-    """Refuses what a checkpoint's modules do that is not done here."""
+    """Raises an error if a module of the checkpoint is not supported."""
     unknown = [name for name in modules.types if name not in _MODULES]
     if modules.dense and "Dense" not in unknown:
         unknown.append("Dense")

@@ -1,8 +1,8 @@
-"""Fill-mask: hidden words of a text, for adapting a model to the language of a domain."""
+"""Fill-mask: masked words of a text, by which a model is adapted to the language of a domain."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,26 @@ from finetune_tf.architectures import Backbone, VocabularyBias
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
-from finetune_tf.tasks.encoded import features_of, tokenized
+from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
+from finetune_tf.tasks.usage import make_usage
 
-#: How many words `predict` names for each mask.
+#: Number of words that `predict` returns for each mask.
 CANDIDATES = 5
-_WORD_STARTS = ("Ġ", "▁")  # what byte-level and SentencePiece tokens have in place of a space
+_WORD_STARTS = ("Ġ", "▁")  # the marks of byte-level and SentencePiece tokens for a space
 
 
 @dataclass(frozen=True, repr=False)
 class Candidate:
-    """A word that may stand at a mask.
+    """A word that may be in the place of a mask.
 
     Attributes:
-        word: The word, or the piece of one.
+        word: The word, or a part of one.
         score: Its probability.
-        text: The text with it in place of the mask; other masks are left.
+        text: The text with the word in place of the mask; other masks remain.
     """
 
     word: str
@@ -41,7 +43,7 @@ class Candidate:
 
 
 class FillMask(Task):
-    """A score for every word at every token, by the word table that also reads the words."""
+    """A score for every word at every token, computed with the token embedding table."""
 
     name = "fill-mask"
     class_suffix = "ForMaskedLM"
@@ -50,7 +52,7 @@ class FillMask(Task):
     output_layers = ("transform", "vocabulary_bias")
     token_axis = 0
     encode_options = ("mask_rate", "whole_word")
-    usage = 'ft.predict(model, "The film was [MASK].")'
+    usage = make_usage('ft.predict(model, "The film was [MASK].")')
     reduces_with_targets = True
     target_title = "A target"
     target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
@@ -67,7 +69,7 @@ class FillMask(Task):
         """Logits (batch, length, vocabulary).
 
         Raises:
-            CheckpointError: If the decoder has a table of its own.
+            CheckpointError: If the decoder is not tied to the token embedding table.
         """
         if not config.get("tie_word_embeddings", True):
             raise CheckpointError(
@@ -100,43 +102,45 @@ class FillMask(Task):
         mask_rate: float = 0.15,
         whole_word: bool = False,
     ) -> Encoded:
-        """Token ids; which of them are hidden is drawn in `batches`, or stands in a cloze.
+        """Encodes texts; the masked tokens are sampled in `batches` or given by clozes.
 
         Args:
-            examples: With texts; of a test also with clozes, from `prepare_test`.
+            examples: Examples with texts; those of a test also have clozes, from `prepare_test`.
             tokenizer: As for every task.
             max_length: As for every task.
-            mask_rate: Share of the words of a text that is hidden, at least one.
-            whole_word: Whether all tokens of a word are hidden together.
+            mask_rate: Share of the words of a text that is masked, at least one.
+            whole_word: Whether all tokens of a word are masked together.
 
         Raises:
-            DataError: If the rate is no share.
-            ModelError: If there is no mask token, or clozes are of another tokenizer.
+            DataError: If the rate is not between 0 and 1.
+            ModelError: If there is no mask token, or clozes belong to another tokenizer.
         """
         check(max_length=max_length, mask_rate=mask_rate)
         texts = examples.columns["text"]
         if "text_pair" in examples.columns:
             say(f"{examples.name}: {self.name} reads the column text only, not text_pair.")
         encoding, truncated = encode_texts(tokenizer, texts, None, max_length)
-        parts = features_of(encoding, tokenizer)
+        inputs = token_inputs(encoding, tokenizer)
+        ids = inputs["input_ids"]
         common = {"truncated": truncated, "tokenizer": tokenizer}
         if "cloze" in examples.columns:
             clozes = examples.columns["cloze"]
-            _check_same(clozes, parts["features"]["input_ids"], examples.name)
-            parts["features"]["input_ids"] = [cloze.input_ids for cloze in clozes]
-            return Encoded(**parts, targets=[cloze.answers for cloze in clozes], **common)
+            _check_same(clozes, ids.rows, examples.name)
+            inputs["input_ids"] = replace(ids, rows=[cloze.input_ids for cloze in clozes])
+            answers = Feature([cloze.answers for cloze in clozes], padding=IGNORED)
+            return Encoded(inputs, answers, **common)
         words = None
         if whole_word:
             again = tokenized(tokenizer, texts, truncation=True, max_length=max_length)
             words = [again.word_ids(row) for row in range(len(texts))]
-        masking = Masking(parts["features"]["input_ids"], tokenizer, mask_rate, words)
-        return Encoded(**parts, targets=None, draw=masking.draw, **common)
+        masking = Masking(ids.rows, tokenizer, mask_rate, words)
+        return Encoded(inputs, targets=None, draw=masking.draw, **common)
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
-        """Examples with a column "cloze": the words that every model is asked for.
+        """Adds a column "cloze" with the masked words, which are the same for every model.
 
         Raises:
-            DataError: If no text has a word that can be hidden.
+            DataError: If no text has a word that can be masked.
         """
         if "cloze" in examples.columns:
             return examples
@@ -160,7 +164,7 @@ class FillMask(Task):
         """The clozes.
 
         Raises:
-            DataError: If something else stands there.
+            DataError: If the column has other values.
         """
         clozes = examples.columns["cloze"]
         if not all(isinstance(cloze, Cloze) for cloze in clozes):
@@ -171,12 +175,12 @@ class FillMask(Task):
         return clozes
 
     def reduce_outputs(self, outputs: Any, targets: Any) -> Any:
-        """Of the logits (batch, length, vocabulary) what tests and people need.
+        """Reduces the logits (batch, length, vocabulary).
 
         Returns:
-            With targets (batch, length, 2): how surprising the right word is (its negative log
-            probability) and whether it is the first choice, both 0 where nobody asks. Without,
-            (batch, length, 10): the most probable words and their probabilities.
+            With targets (batch, length, 2): the negative log-likelihood of the target and whether
+            it is the most probable word, both 0 where no word is masked. Without targets
+            (batch, length, 10): the five most probable words and their probabilities.
         """
         total = ops.logsumexp(outputs, axis=-1)  # (batch, length)
         if targets is None:
@@ -191,12 +195,12 @@ class FillMask(Task):
         return ops.stack([(total - score) * asked, hit * asked], axis=-1)
 
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
-        """(texts, 3): sum of the surprise, hits, and hidden words."""
+        """An array (texts, 3): sum of negative log-likelihoods, hits, and masked words."""
         asked = [(answers != IGNORED).sum() for answers in encoded.targets]
         return np.column_stack([[row.sum(axis=0, dtype="float64") for row in rows], asked])
 
     def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[list]:
-        """The most probable words: a list a text, or a list a mask for a text with several.
+        """The most probable words: one list for each text, or for each mask if it has several.
 
         Raises:
             DataError: If a text has no mask.
@@ -206,7 +210,7 @@ class FillMask(Task):
         described = []
         texts = examples.columns["text"]
         for i, (text, ids, row) in enumerate(
-            zip(texts, encoded.features["input_ids"], rows, strict=True)
+            zip(texts, encoded.inputs["input_ids"], rows, strict=True)
         ):
             spans = [match.span() for match in re.finditer(re.escape(mask), text)]
             places = np.flatnonzero(ids == wanted)
@@ -228,11 +232,11 @@ class FillMask(Task):
         return described
 
     def as_json(self, described: list) -> dict[str, Any]:
-        """The candidates of a text, in one list for each of its masks if it has several."""
+        """The candidates of a text, with one list for each mask if it has several."""
         return {"candidates": _plain(described)}
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
-        """The texts.
+        """Accepts texts only.
 
         Raises:
             DataError: If something else is given.
@@ -249,13 +253,13 @@ def _plain(described: Any) -> Any:
 def _candidates(
     row: np.ndarray, text: str, span: tuple[int, int], tokenizer: Any
 ) -> list[Candidate]:
-    """What the words and probabilities (10,) at one mask mean."""
+    """Converts the words and probabilities (10,) at one mask to candidates."""
     found = []
     for number, score in zip(*np.split(row, 2), strict=True):
         token = tokenizer.convert_ids_to_tokens(int(number)) or ""
         word = tokenizer.decode([int(number)]).strip()
         before, after, piece = text[: span[0]], text[span[1] :], word
-        if token.startswith("##"):  # WordPiece goes on with the word before
+        if token.startswith("##"):  # a WordPiece token that continues the word before it
             before, piece = before.rstrip(), word.removeprefix("##")
         elif token.startswith(_WORD_STARTS):
             before = f"{before.rstrip()} " if before.strip() else ""

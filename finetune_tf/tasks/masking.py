@@ -1,7 +1,7 @@
-"""Which words are hidden from a masked-language model, and what stands in their place.
+"""Masks words for a masked-language model.
 
-As in BERT (Devlin et al. 2019): 15 % of the words of each text, of which 80 % become the mask
-token, 10 % another word and 10 % stay as they are.
+As in BERT (Devlin et al. 2019), 15 % of the words of each text are selected. Of these, 80 % become
+the mask token, 10 % another word, and 10 % are unchanged.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from finetune_tf.errors import ModelError
 from finetune_tf.tasks.task import IGNORED
 
 MASKED, REPLACED = 0.8, 0.1
-_NEVER = -1  # the number of a unit that is never hidden
+_NEVER = -1  # the number of a unit that is never masked
 
 
 @dataclass(frozen=True, eq=False)
 class Cloze:
-    """A text with hidden words (Taylor 1953).
+    """A text with masked words (Taylor 1953).
 
     Attributes:
-        input_ids: What a model sees (tokens,).
-        answers: What stood there, -100 at tokens that nobody asks for (tokens,).
-        candidates: The ids of the text that could have been hidden.
-        vocabulary: How many tokens a hidden one may be.
+        input_ids: The ids with masks (tokens,).
+        answers: The original ids at masked tokens, -100 elsewhere (tokens,).
+        candidates: The ids of the text that could have been masked.
+        vocabulary: Number of tokens from which a masked one may come.
     """
 
     input_ids: np.ndarray
@@ -34,19 +34,19 @@ class Cloze:
 
     @property
     def ids(self) -> np.ndarray:
-        """The text as it was (tokens,)."""
+        """The original ids (tokens,)."""
         return np.where(self.answers == IGNORED, self.input_ids, self.answers)
 
 
 class Masking:
-    """Draws which tokens of given rows are hidden.
+    """Samples the tokens of rows that are masked.
 
     Args:
-        rows: Token ids, one array a row.
-        tokenizer: Whose special tokens are never hidden and never drawn as another word.
-        rate: Share of the words of each row that is hidden, at least one word.
-        words: For each row the number of the word that each token belongs to, whose tokens are
-            then hidden together; None hides single tokens.
+        rows: Token ids, one array for each row.
+        tokenizer: The tokenizer, whose special tokens are neither masked nor used as another word.
+        rate: Share of the words of each row that is masked, at least one word.
+        words: For each row the number of the word that each token belongs to, so that the tokens
+            of a word are masked together; None masks single tokens.
 
     Raises:
         ModelError: If the tokenizer has no mask token.
@@ -62,10 +62,10 @@ class Masking:
         self.mask_id = mask_id(tokenizer)
         special = list(tokenizer.all_special_ids)
         self.vocabulary = np.setdiff1d(np.arange(tokenizer.vocab_size, dtype="int32"), special)
-        self.ids = np.concatenate(rows)  # (tokens,), of all rows on end
+        self.ids = np.concatenate(rows)  # (tokens,), all rows concatenated
         row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         allowed = ~np.isin(self.ids, special)
-        # A unit is what is hidden as a whole; a new one begins where row or word change.
+        # The tokens of a unit are masked together; a unit begins where the row or word changes.
         begins = allowed.copy()
         if words is not None:
             numbers = [_NEVER if n is None else n for row in words for n in row]
@@ -78,13 +78,15 @@ class Masking:
         self._hidden, self._first = hidden[self._row_of_unit], np.cumsum(units) - units
 
     def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One draw: what a model sees, and what stood where it is asked; (tokens,) each."""
+        """Samples masks: the ids with masks and the original ids at them, (tokens,) each."""
         places = np.arange(len(self._row_of_unit))
-        # Units of each row in random order; the first ones are hidden.
+        # The units of each row in random order, of which the first ones are masked.
         order = np.lexsort([random.random(len(places)), self._row_of_unit])
         chosen = np.empty(len(places), dtype=bool)
         chosen[order] = places - self._first[self._row_of_unit] < self._hidden
-        hidden = np.append(chosen, False)[self.unit]  # the last place is that of _NEVER
+        hidden = np.append(chosen, False)[
+            self.unit
+        ]  # index -1, which is _NEVER, is the appended False
 
         dice = random.random(len(self.ids))
         others = random.choice(self.vocabulary, len(self.ids))

@@ -15,21 +15,30 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say
 from finetune_tf.tasks.answers import Answer, best_answer, best_span
-from finetune_tf.tasks.encoded import features_of
-from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task, label_keys
+from finetune_tf.tasks.conventions import label_keys
+from finetune_tf.tasks.encoded import token_inputs
+from finetune_tf.tasks.feature import Feature
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
+from finetune_tf.tasks.usage import make_usage
 from finetune_tf.tasks.windows import windows
 
-#: Tokens that two windows of one context share.
+#: Tokens that neighbouring windows of a context share.
 STRIDE = 128
 #: Tokens that an answer may have.
 MAX_ANSWER_LENGTH = 30
+# transformers 5 has no pipeline for this task.
+_IN_TRANSFORMERS = """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+model = AutoModelForQuestionAnswering.from_pretrained("{folder}")
+inputs = AutoTokenizer.from_pretrained("{folder}")("question", "context", return_tensors="pt")
+model(**inputs)  # start_logits and end_logits"""
 
 
 class QuestionAnswering(Task):
-    """A question and a context to the first and the last token of the answer.
+    """The first and the last token of the answer to a question in a context.
 
-    The first token of a row ("[CLS]") stands for "no answer here". A context that is too long for
-    the model becomes several rows, which share `STRIDE` tokens with their neighbours.
+    The first token of a row ("[CLS]") means "no answer here". A context that is too long for the
+    model becomes several rows (windows), which share `STRIDE` tokens with their neighbours.
     """
 
     name = "question-answering"
@@ -41,7 +50,9 @@ class QuestionAnswering(Task):
     usual_length = 384
     encode_options = ("stride",)
     options = ("null_threshold", "max_answer_length")
-    usage = 'ft.predict(model, question="…", context="…")'
+    usage = make_usage(
+        'ft.predict(model, question="…", context="…")', transformers=_IN_TRANSFORMERS
+    )
     targets_are_positions = True
     target_title = "A start or end"
     target_advice = "The outputs are the tokens of a row: count tokens, from 0, and not characters."
@@ -55,7 +66,7 @@ class QuestionAnswering(Task):
         dtype: Any,
         modules: Any,
     ) -> Any:
-        """Logits (batch, 2, length): of each token as the first and as the last of the answer."""
+        """Logits (batch, 2, length) of each token as the first and as the last of the answer."""
         features = backbone.hidden
         if head.transform is not None:
             features = head.transform(dtype=dtype)(features)
@@ -68,7 +79,7 @@ class QuestionAnswering(Task):
         )(features)
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """Starts and ends apart, (batch, length) each."""
+        """The logits of starts and of ends, (batch, length) each."""
         return {"start_logits": outputs[:, 0], "end_logits": outputs[:, 1]}
 
     @property
@@ -77,7 +88,7 @@ class QuestionAnswering(Task):
         return "classes"
 
     def config_keys(self) -> dict[str, Any]:
-        """Two labels without meaning, since PyTorch makes as many outputs as there are labels."""
+        """Two labels without meaning; PyTorch makes as many outputs as there are labels."""
         return label_keys(Labels.of(2))
 
     def encode(
@@ -87,20 +98,20 @@ class QuestionAnswering(Task):
         max_length: int,
         stride: int = STRIDE,
     ) -> Encoded:
-        """Windows as rows; targets (rows, 2) are the tokens at which the answer starts and ends.
+        """Encodes windows as rows.
 
-        Of several accepted answers the first one counts. Where it does not stand whole in a
-        window, both targets are 0, the first token.
+        Targets (rows, 2) are the tokens at which the first accepted answer starts and ends. If a
+        window does not contain the complete answer, both are 0, the first token.
 
         Args:
-            examples: With questions, contexts and, to learn from, answers.
+            examples: Examples with questions, contexts and, for training, answers.
             tokenizer: A fast tokenizer of transformers.
-            max_length: Tokens a window may have.
+            max_length: Tokens that a window may have.
             stride: Tokens that neighbouring windows share.
 
         Raises:
-            DataError: If a question leaves its context no room, or `stride` is no number of
-                tokens.
+            DataError: If a question leaves no room for its context, or `stride` is not a number
+                of tokens.
         """
         check(max_length=max_length, stride=stride)
         if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
@@ -127,22 +138,23 @@ class QuestionAnswering(Task):
                 "of a context share and stand whole in none: they are learnt as 'no answer'. A "
                 "larger max_length helps."
             )
+        targets = np.asarray(made.answers, dtype="int32") if answers is not None else None
         return Encoded(
-            **features_of(vars(made), tokenizer),
-            targets=None if answers is None else np.asarray(made.answers, dtype="int32"),
+            token_inputs(vars(made), tokenizer),
+            targets=None if targets is None else Feature.of_array(targets),
             example=np.asarray(made.example),
             offsets=made.offsets,
         )
 
     def targets(self, examples: Columns) -> list[list[str]]:
-        """The accepted answers of each example; none where the context has no answer."""
+        """The accepted answers of each example; an empty list if there is no answer."""
         return [list(answers["text"]) for answers in examples.columns["answers"]]
 
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[str]:
-        """Texts of the answers, "" for no answer.
+        """The texts of the answers, "" for no answer.
 
-        Only if there are questions without an answer among the examples, the model may leave a
-        question without one: as with the official scripts, SQuAD 1.1 wants an answer to each.
+        As in the official scripts, the model may give no answer only if some of the examples have
+        none; SQuAD 1.1 requires an answer to each question.
         """
         answers = examples.columns.get("answers", ())
         threshold = 0.0 if any(not answer["text"] for answer in answers) else None
@@ -161,10 +173,10 @@ class QuestionAnswering(Task):
 
         Args:
             rows: Logits (2, tokens) of each row.
-            encoded: From `encode`.
+            encoded: The examples after `encode`.
             examples: The examples.
-            null_threshold: How far the logits of "no answer" have to be above those of the best
-                answer for there to be none; None to give an answer always.
+            null_threshold: By how much the logits of "no answer" must exceed those of the best
+                answer; None to always return an answer.
             max_answer_length: Tokens that an answer may have.
         """
         check(null_threshold=null_threshold, max_answer_length=max_answer_length)
@@ -175,7 +187,7 @@ class QuestionAnswering(Task):
             best_span(logits, offsets, max_answer_length)
             for logits, offsets in zip(rows, encoded.offsets, strict=True)
         ]
-        # Windows of one example stand side by side.
+        # The windows of an example are neighbouring rows.
         borders = np.searchsorted(encoded.example, np.arange(len(examples) + 1))
         return [
             best_answer(spans[borders[i] : borders[i + 1]], context, null_threshold)
@@ -208,7 +220,7 @@ class QuestionAnswering(Task):
         return {"question": question, "context": context}
 
     def read_predictions(self, values: list, examples: Any) -> list[str]:
-        """Answers as texts, or as `describe` gives them.
+        """Converts answers that are texts, or `Answer` objects from `describe`.
 
         Raises:
             DataTypeError: If a value is neither.
@@ -224,7 +236,7 @@ class QuestionAnswering(Task):
 
 
 def _first_span(answers: Mapping[str, list]) -> tuple[int, int] | None:
-    """First character of the first accepted answer and the one past its last."""
+    """The start of the first accepted answer and its end, in characters; None without answers."""
     if not answers["text"]:
         return None
     start = answers["answer_start"][0]

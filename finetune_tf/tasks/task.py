@@ -1,73 +1,44 @@
-"""What every task has to say of itself."""
+"""What every task defines."""
 
 import abc
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from finetune_tf.architectures import Backbone
 from finetune_tf.base.labels import Labels
-from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
 from finetune_tf.errors import DataError, ModelError
+from finetune_tf.tasks.conventions import Conventions
 from finetune_tf.tasks.encoded import Encoded
-
-IGNORED = -100  # a target that counts for nothing; PyTorch's number for it
-
-#: What the outputs of a model are, by which losses, metrics and presets are chosen:
-#: "classes": logits over classes, one of which is right for a text, a token or an end of an answer;
-#: "several": a logit for each label, any number of which may be right;
-#: "yes_no": one logit for each text, for a single label that is right or not;
-#: "number": a number for each text;
-#: "vectors": a vector for each text.
-Kind = Literal["classes", "several", "yes_no", "number", "vectors"]
+from finetune_tf.tasks.feature import IGNORED as IGNORED
+from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
 
 
-class Columns(Protocol):
-    """What a task reads of examples."""
+class Task(Conventions, abc.ABC):
+    """A task with its labels: the head, how examples are encoded, how outputs are decoded.
 
-    columns: dict[str, list]
-    name: str
-    places: Any  # where rows stand in their source; see `data.places.Places`
-
-    def __len__(self) -> int: ...
-
-
-class HeadParts(Protocol):
-    """What a task reads of a family's head; see `checkpoints.family.Head`."""
-
-    weights: Any
-    dropout: float
-    transform: Any
-    pooling: str
-
-
-class Task(abc.ABC):
-    """A task with its labels: its head, how examples become inputs, how outputs are read.
+    What other libraries call it, and how they save its models, is in `Conventions`.
 
         task = TextClassification(Labels(["negative", "positive"]))
 
     Args:
-        labels: Names of the outputs, in logit order; None where they have none, or where nothing
-            is asked that depends on them.
+        labels: Names of the outputs, in logit order; None if the outputs have no names, or if
+            nothing is asked of the task that depends on them.
 
     Attributes:
         labels: As given.
-        name: As the Hugging Face pipeline is called.
-        class_suffix: Of the PyTorch classes: "ForSequenceClassification".
         has_labels: Whether the outputs have names.
-        columns: The columns of examples that the task reads, the ones it needs first.
-        needs: Those it cannot do without; empty where that is the first one.
-        target_column: The one with what is right.
-        output_layers: Names of the layers that always count as head.
-        poolings: The poolings that a user may ask for; empty where nothing is pooled.
-        token_axis: The axis of a row's output that runs over its tokens, the row's own axis not
-            counted; None where there is none.
-        usual_length: Tokens a row gets unless the user says otherwise; None for as many as the
-            model can take.
-        options: What `predict` may be given besides columns, for `describe`.
-        usage: A call of `predict`, for model cards.
-        encode_options: What `batches` may be given besides, for `encode`.
+        columns: The columns of examples that the task reads, required ones first.
+        needs: The required columns; by default the first one of `columns`.
+        target_column: The column with the targets.
+        output_layers: Names of the layers that always belong to the head.
+        poolings: The poolings that a user may ask for; empty if nothing is pooled.
+        token_axis: The axis of a row's output that runs over its tokens, not counting the axis of
+            rows; None if there is none.
+        usual_length: Tokens that a row may have by default; None for as many as the model accepts.
+        options: Arguments of `predict` that are passed to `describe`.
+        encode_options: Arguments of `batches` that are passed to `encode`.
         reduces_with_targets: Whether `reduce_outputs` needs the targets.
         targets_are_positions: Whether a target is a token of the row, so that the classes are the
             tokens of a batch.
@@ -75,8 +46,6 @@ class Task(abc.ABC):
         target_advice: What to do about a target that the model has no output for.
     """
 
-    name: ClassVar[str]
-    class_suffix: ClassVar[str]
     has_labels: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
@@ -86,7 +55,6 @@ class Task(abc.ABC):
     token_axis: ClassVar[int | None] = None
     usual_length: ClassVar[int | None] = None
     options: ClassVar[tuple[str, ...]] = ()
-    usage: ClassVar[str] = 'ft.predict(model, ["…"])'
     encode_options: ClassVar[tuple[str, ...]] = ()
     reduces_with_targets: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
@@ -105,13 +73,23 @@ class Task(abc.ABC):
         """What the outputs of the model are."""
 
     @property
+    def problem_type(self) -> str | None:
+        """The problem type of the labels, for tasks that have several; None for the others."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """What the model does, for messages and model cards."""
+        return self.problem_type or self.name
+
+    @property
     def evaluator(self) -> str:
-        """The row of `evaluation.measures.EVALUATORS` that metrics and baselines come from."""
+        """The key in `evaluation.evaluators.registry.EVALUATORS` of its metrics and baselines."""
         return self.name
 
     @property
     def monitor(self) -> tuple[str, str]:
-        """What tells the best epoch on the validation examples, and whether "min" or "max" is."""
+        """The value that the best epoch is chosen by, and whether "min" or "max" is best."""
         return "val_accuracy", "max"
 
     @abc.abstractmethod
@@ -127,29 +105,29 @@ class Task(abc.ABC):
         """Puts the head on a backbone.
 
         Args:
-            backbone: With symbolic hidden states (batch, length, features).
-            head: What the family has for this task.
+            backbone: A backbone with symbolic hidden states (batch, length, features).
+            head: The head of the family for this task.
             config: A complete Hugging Face config.
-            pooling: How a text becomes one vector, or None.
+            pooling: How the vectors of a text are pooled, or None.
             dtype: Keras dtype policy.
-            modules: What sentence-transformers does behind the transformer; see
+            modules: The modules of sentence-transformers after the transformer; see
                 `checkpoints.layouts.Modules`.
 
         Returns:
             Symbolic outputs, float32.
 
         Raises:
-            CheckpointError: If the checkpoint asks for something that is not supported.
+            CheckpointError: If the checkpoint requires something that is not supported.
         """
 
     @abc.abstractmethod
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """Token ids and targets of examples.
+        """Encodes examples as token ids and targets.
 
         Args:
-            examples: With (some of) the task's columns.
+            examples: Examples with (some of) the task's columns.
             tokenizer: A fast tokenizer of transformers.
-            max_length: Tokens a row may have, special ones included.
+            max_length: Tokens that a row may have, special ones included.
 
         Raises:
             DataError: If an example does not fit the task or the labels.
@@ -157,25 +135,49 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def targets(self, examples: Columns) -> Any:
-        """What is right, one for each example, as the task's measure takes it.
+        """The targets, one for each example, in the form that the task's evaluator expects.
 
         Raises:
-            DataError: If a target is none that the model can give.
+            DataError: If the model has no output for a target.
         """
+
+    def predict_rows(
+        self,
+        model: Any,
+        encoded: Encoded,
+        batch_size: int,
+        forward: Callable[[Encoded], list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        """Computes what the model predicts for each encoded row.
+
+        All predictions and evaluations go through this method. By default the prediction is the
+        output of one forward pass; a task that generates text overrides it with a decoding loop.
+
+        Args:
+            model: The model.
+            encoded: The rows from `encode`.
+            batch_size: Rows in a batch.
+            forward: Runs the model over rows, in batches of that size, and returns its outputs
+                after `reduce_outputs`, in the order of the rows, float32 and without padding.
+
+        Returns:
+            One array for each row of `encoded`, as `decide` and `describe` expect them.
+        """
+        return forward(encoded)
 
     @abc.abstractmethod
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Any:
-        """What the model says, one for each example, in the form of `targets`.
+        """Converts predictions to the form of `targets`, one for each example.
 
         Args:
-            rows: What the model gave for each row of `encoded`, without padding.
-            encoded: What `encode` made of the examples.
+            rows: The prediction for each row of `encoded`, from `predict_rows`.
+            encoded: The examples after `encode`.
             examples: The examples.
         """
 
     @abc.abstractmethod
     def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list:
-        """What the model says, one for each example, as a person wants to read it.
+        """Converts predictions to the form that `predict` returns, one for each example.
 
         Args:
             rows: As for `decide`.
@@ -184,51 +186,43 @@ class Task(abc.ABC):
         """
 
     def as_json(self, described: Any) -> dict[str, Any]:
-        """One of the predictions of `describe` as a JSON object, for the command line."""
+        """Converts a prediction of `describe` to a JSON object, for the command line."""
         return vars(described)
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
-        """Test examples that ask the same of every model, where that is drawn at random.
+        """Fixes what is random about test examples, so that all models get the same test.
 
         Args:
             examples: `Examples`.
             tokenizer: As for `encode`.
             max_length: As for `encode`.
-            seed: Of the draw.
+            seed: Seed of the random choice.
         """
         return examples
 
     def reduce_outputs(self, outputs: Any, targets: Any) -> Any:
-        """What is kept of a batch's outputs, where all of them would fill the memory.
+        """Reduces the outputs of a batch to what `decide` and `describe` need of them.
 
         Args:
             outputs: (batch, …).
-            targets: Of the batch, for a task that `reduces_with_targets`; None where there are
-                none.
+            targets: The targets of the batch, for a task that `reduces_with_targets`; None if
+                there are none.
 
         Returns:
             (batch, …), with the same token axis.
         """
         return outputs
 
-    def named(self, outputs: Any) -> dict[str, Any]:
-        """A model's outputs by the names that Hugging Face's classes give them, for `export`.
-
-        Args:
-            outputs: Of a batch.
-        """
-        return {"logits": outputs}
-
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
-        """The columns of examples that a user wants predictions for.
+        """Converts the arguments of `predict` to columns of examples.
 
         Args:
-            texts: The first argument of `predict`: one text or several.
-            text_pair: The second one.
-            **columns: Whatever else it was given, by name.
+            texts: The first argument: one text or several.
+            text_pair: The second argument.
+            **columns: The other columns that were given.
 
         Raises:
-            DataError: If something is given that the task does not take.
+            DataError: If the task does not accept an argument.
         """
         if columns:
             raise DataError(
@@ -238,63 +232,43 @@ class Task(abc.ABC):
         return {"text": texts} if text_pair is None else {"text": texts, "text_pair": text_pair}
 
     def row_length(self, limit: int) -> int:
-        """Tokens a row gets unless the user says otherwise; `limit` is what the model can take."""
+        """Tokens that a row may have by default; `limit` is the most that the model accepts."""
         return min(self.usual_length or limit, limit)
 
     def read_predictions(self, values: list, examples: Any) -> Any:
-        """Predictions that somebody else made, in the form of `decide`.
+        """Converts predictions of another method to the form of `decide`.
 
         Args:
-            values: One for each example; by default whatever the target column may hold.
-            examples: What they are about.
+            values: One for each example; by default in any form that the target column may have.
+            examples: The examples.
 
         Raises:
-            DataError: If they are none that the model could have made.
+            DataError: If the model could not make such a prediction.
         """
         columns = {**examples.columns, self.target_column: values}
         labels = examples.labels if self.labels is None else self.labels
         return self.targets(type(examples)(columns, labels, "the baseline's predictions"))
 
     def has_outputs_of(self, other: "Task") -> bool:
-        """Whether predictions of a model for another task can be compared with this one's.
+        """Whether the predictions of another model can be compared with those of this one.
 
         Args:
-            other: With the labels of the other model, in any order.
+            other: The task of the other model. The order of its labels does not matter.
         """
         same = set(self.labels or ()) == set(other.labels or ())
         return self.name == other.name and self.evaluator == other.evaluator and same
 
     def reordered(self, predictions: Any, wanted: Labels | None) -> Any:
-        """Predictions in the order of the same labels in another order.
+        """Reorders predictions for the same labels in another order.
 
         Args:
-            predictions: From `decide`.
+            predictions: Predictions from `decide`.
             wanted: The labels in the other order.
         """
         return predictions
 
-    def config_keys(self) -> dict[str, Any]:
-        """What the task writes into the config."""
-        return {} if self.labels is None else label_keys(self.labels)
-
-    def layout(self, pooling: str | None) -> Layout:
-        """The layout of the folder that such a model is saved in.
-
-        Args:
-            pooling: How a text becomes one vector, or None.
-        """
-        return TRANSFORMERS
-
-    def max_length(self, modules: Any) -> int | None:
-        """Tokens that a checkpoint wants texts cut to for this task; None for no wish.
-
-        Args:
-            modules: As for `outputs`.
-        """
-        return None
-
     def require(self, examples: Columns) -> None:
-        """Checks that examples have the columns that the task cannot do without.
+        """Checks that examples have the required columns.
 
         Raises:
             ModelError: If one is missing.
@@ -309,11 +283,3 @@ class Task(abc.ABC):
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
                 f"for example from_jsonl(path, {named}).{hint}"
             )
-
-
-def label_keys(labels: Labels) -> dict[str, Any]:
-    """The keys of a Hugging Face config that name labels."""
-    return {
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-    }

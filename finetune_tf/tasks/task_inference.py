@@ -1,4 +1,4 @@
-"""Which task a checkpoint was trained for, and which one it is loaded for."""
+"""Infers the task that a checkpoint was trained for, and chooses the one it is loaded for."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from finetune_tf.families import Head
 from finetune_tf.tasks import TASKS, Task, get_task
 from finetune_tf.weights.table import Weight
 
-# Classes without a head that a user's data have trained: what fine-tuning usually starts from.
+# Classes of pretrained checkpoints, which have no head that was trained on labelled data.
 _PRETRAINING = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForMaskedLM")
 _DEFAULT = "text-classification"
 
@@ -20,7 +20,7 @@ class TaskChoice:
     Attributes:
         task: The task.
         reason: Why it was chosen; empty if it was asked for.
-        left_out: The trained head of another task that is not loaded, in words; empty for none.
+        left_out: Describes the trained head of another task that is not loaded; may be empty.
     """
 
     task: Task
@@ -28,7 +28,7 @@ class TaskChoice:
     left_out: str = ""
 
     def __str__(self) -> str:
-        """What the line about a load says of it; empty if there is nothing to say."""
+        """The part of the message about a load that explains the choice; may be empty."""
         parts = [f"task {self.task.name}, {self.reason}"] if self.reason else []
         if self.left_out:
             parts.append(f"{self.left_out} is left out, because that is another task")
@@ -36,11 +36,11 @@ class TaskChoice:
 
 
 def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> TaskChoice:
-    """The task to load a checkpoint for.
+    """Chooses the task to load a checkpoint for.
 
-    A task that is asked for is taken. Otherwise it is the one that the checkpoint was trained
-    for; a checkpoint that was only pretrained, or that was trained without labels where labels
-    are given now, becomes a classifier of texts.
+    This is the task that the user asks for, or else the one that the checkpoint was trained for.
+    A checkpoint that was only pretrained becomes a text classifier, and so does one that was
+    trained without labels if the user gives labels.
 
     Args:
         asked: Name of a task, or None to infer it.
@@ -56,7 +56,7 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
     unknown = [n for n in classes if not n.endswith(_PRETRAINING) and not _tasks_of(n, source)]
     if asked is not None:
         task = get_task(asked)
-        # What the tensors alone say does not count against the user's word.
+        # The names of the tensors alone are no reason to doubt the user.
         trained = _by_classes(classes, source) or _by_modules(source)
         return TaskChoice(task, "", _left_out(task, trained, unknown))
     trained = _by_classes(classes, source)
@@ -87,15 +87,15 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
 
 
 def class_names(source: Checkpoint) -> list[str]:
-    """The classes of models that config.json names."""
+    """The model classes that config.json names."""
     named = source.config.get("architectures") or []
     return [name for name in ([named] if isinstance(named, str) else named) if name]
 
 
 def is_class_of_other_task(source: Checkpoint, task: Task) -> bool:
-    """Whether config.json names classes with a head, and none of them is one for this task.
+    """Whether config.json names classes with a head, but none for this task.
 
-    Heads for tokens or multiple choice have the same tensor names as one for texts.
+    The tensors cannot decide this: heads for tokens, multiple choice and texts share their names.
     """
     with_head = [name for name in class_names(source) if "For" in name or "LMHead" in name]
     return bool(with_head) and not any(_is_class_of(name, task, source) for name in with_head)
@@ -107,7 +107,7 @@ def _is_class_of(class_name: str, task: Task | type[Task], source: Checkpoint) -
 
 
 def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
-    """The task of a class with a head, if this family has it here."""
+    """The tasks of a class with a head that this family supports."""
     heads = source.family.heads(source.config)
     return [
         name
@@ -117,7 +117,7 @@ def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
 
 
 def _by_classes(classes: list[str], source: Checkpoint) -> dict[str, str]:
-    """Tasks to the reason for each."""
+    """Each task that a class stands for, with the reason."""
     return {
         task: f"by its class {name}"
         for name in reversed(classes)
@@ -130,7 +130,7 @@ def _by_modules(source: Checkpoint) -> dict[str, str]:
     if modules.pooling is None and not modules.types:
         return {}
     names = source.config.get("id2label") or {}
-    # A Dense module may also be part of an embedding; only a classifier here has names for it.
+    # A Dense module may also be part of an embedding; only for a classifier it has label names.
     ends_in_dense = modules.types[-1:] in ((), ("Dense",)) and modules.activation == "Identity"
     if ends_in_dense and modules.dense_size == len(names):
         return {"text-classification": "by the classifier in its modules.json"}
@@ -139,7 +139,7 @@ def _by_modules(source: Checkpoint) -> dict[str, str]:
 
 
 def _by_tensors(source: Checkpoint) -> dict[str, str]:
-    """The tasks whose head is there; of these, those whose head takes up most tensors."""
+    """The tasks for which the checkpoint has a head; of these the ones with the most tensors."""
     sizes = {
         name: _has_head(task, source)
         for name, task in TASKS.items()
@@ -150,7 +150,7 @@ def _by_tensors(source: Checkpoint) -> dict[str, str]:
 
 
 def _has_head(task: Task, source: Checkpoint) -> int:
-    """How many variables the checkpoint's head for a task fills; 0 unless it fills all of them."""
+    """The number of variables that the checkpoint's head for a task fills; 0 unless it is all."""
     heads = source.family.heads(source.config)
     if task.name not in heads or not task.output_layers:
         return 0
@@ -161,7 +161,7 @@ def _has_head(task: Task, source: Checkpoint) -> int:
 
 
 def _head_rows(head: Head, task: Task, source: Checkpoint) -> list[Weight]:
-    """Of a head with its pooler, which some families count as part of the backbone."""
+    """The rows of a head and of its pooler, which some families count as part of the backbone."""
     pooler: list[Weight] = []
     if task.poolings and head.transform is not None:
         table = source.family.weights(source.config)
@@ -170,7 +170,7 @@ def _head_rows(head: Head, task: Task, source: Checkpoint) -> list[Weight]:
 
 
 def _left_out(task: Task, trained: dict[str, str], unknown: list[str]) -> str:
-    """The head of another task that is not loaded. A pretraining head is no loss to mention."""
+    """Describes the head of another task that is not loaded, unless it is a pretraining head."""
     others = [name for name in trained if name not in ("fill-mask", "feature-extraction")]
     if task.name in trained:
         return ""

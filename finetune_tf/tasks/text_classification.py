@@ -1,4 +1,4 @@
-"""Text classification: one text or a pair to one label, several labels, or a number."""
+"""Text classification: one label, several labels or a number for a text or a pair of texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import DataError
-from finetune_tf.tasks.encoded import features_of, tokenized
+from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
+from finetune_tf.tasks.usage import make_usage
 
-#: From this probability on, a label of a multi-label problem is predicted.
+#: A label of a multi-label problem is predicted if its probability is at least this.
 THRESHOLD = 0.5
 _KINDS: dict[str, Kind] = {
     "single_label_classification": "classes",
@@ -25,13 +27,13 @@ _KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What a model says about one text.
+    """The prediction for one text.
 
     Attributes:
-        label: The most probable label; of a multi-label model the list of labels with a
+        label: The most probable label; for a multi-label model the list of labels with a
             probability of 0.5 or more; None for a regression.
-        score: The probability of the label; of a multi-label model the highest one; the number
-            itself for a regression.
+        score: The probability of the label; for a multi-label model the highest one; for a
+            regression the number itself.
         probabilities: The probability of each label; empty for a regression.
     """
 
@@ -45,7 +47,7 @@ class Prediction:
 
 
 class TextClassification(Task):
-    """One text, or a pair of texts, to one value per label."""
+    """One value per label for a text or a pair of texts."""
 
     name = "text-classification"
     class_suffix = "ForSequenceClassification"
@@ -53,6 +55,7 @@ class TextClassification(Task):
     columns = ("text", "text_pair", "label")
     target_column = "label"
     poolings = ("pooler", "cls", "mean")
+    usage = make_usage(names_task=False, encoded="logits")
 
     def outputs(
         self,
@@ -79,46 +82,52 @@ class TextClassification(Task):
 
     @property
     def output_kind(self) -> Kind:
-        """By the problem type."""
+        """The kind that belongs to the problem type."""
         return _KINDS[self.labels.problem_type]
 
     @property
-    def evaluator(self) -> str:
-        """The problem type."""
+    def problem_type(self) -> str:
+        """The problem type of the labels."""
         return self.labels.problem_type
+
+    @property
+    def evaluator(self) -> str:
+        """The evaluator of the problem type."""
+        return self.problem_type
 
     @property
     def monitor(self) -> tuple[str, str]:
         """The accuracy; of a regression the loss."""
-        return ("val_loss", "min") if self.evaluator == "regression" else super().monitor
+        return ("val_loss", "min") if self.problem_type == "regression" else super().monitor
 
     def config_keys(self) -> dict[str, Any]:
         """Names of the labels and the problem type."""
         return {**super().config_keys(), "problem_type": self.labels.problem_type}
 
     def layout(self, pooling: str) -> Layout:
-        """PyTorch's transformers has no classifier on other poolings than the family's own."""
+        """The classes of transformers only have a classifier on the family's own pooling."""
         return TRANSFORMERS if pooling == "pooler" else SENTENCE_TRANSFORMERS
 
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """Texts that are too long lose their end; targets are in the order of the labels."""
+        """Encodes texts, truncated if they are too long; targets are in the order of the labels."""
         texts, pairs = examples.columns["text"], examples.columns.get("text_pair")
         encoding, truncated = encode_texts(tokenizer, texts, pairs, max_length)
+        has_labels = "label" in examples.columns
         return Encoded(
-            **features_of(encoding, tokenizer),
-            targets=self.targets(examples) if "label" in examples.columns else None,
+            token_inputs(encoding, tokenizer),
+            targets=Feature.of_array(self.targets(examples)) if has_labels else None,
             truncated=truncated,
         )
 
     def targets(self, examples: Columns) -> np.ndarray:
-        """The label column in the order of the model's labels.
+        """Converts the label column to targets in the order of the model's labels.
 
         Returns:
             Class numbers (rows,) int32; or 0/1 (rows, labels) float32 for several labels; or
             numbers (rows,) float32 for a regression.
 
         Raises:
-            DataError: If a label is none of the model's.
+            DataError: If a label is not one of the model's.
         """
         values, labels = examples.columns["label"], self.labels
         if labels.problem_type == "regression":
@@ -138,31 +147,31 @@ class TextClassification(Task):
         return targets
 
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
-        """Predictions in the form of `targets`."""
+        """Converts logits to predictions in the form of `targets`."""
         return decide(self.probabilities(np.stack(rows)), self.labels)
 
     def describe(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[Prediction]:
-        """Labels with their probabilities."""
+        """Converts logits to labels with their probabilities."""
         return [_prediction(row, self.labels) for row in self.probabilities(np.stack(rows))]
 
     def read_predictions(self, values: list, examples: Any) -> np.ndarray:
-        """Labels, numbers, or rows of probabilities in the order of the model's labels."""
-        if self.evaluator == "regression":
+        """Converts labels, numbers, or probabilities in the order of the model's labels."""
+        if self.problem_type == "regression":
             values = np.ravel(values).tolist()
         elif _are_scores(values, len(self.labels)):
             return decide(np.array(values, dtype=np.float64), self.labels)
         return super().read_predictions(values, examples)
 
     def has_outputs_of(self, other: Task) -> bool:
-        """The name of a regression's only output says nothing about what it measures."""
-        if isinstance(other, TextClassification) and self.evaluator == "regression":
-            return other.evaluator == "regression"
+        """Two regressions can be compared whatever the names of their outputs are."""
+        if isinstance(other, TextClassification) and self.problem_type == "regression":
+            return other.problem_type == "regression"
         return super().has_outputs_of(other)
 
     def reordered(self, predictions: np.ndarray, wanted: Labels) -> np.ndarray:
-        """Predictions in the order of other labels of the same names."""
+        """Reorders predictions for labels of the same names in another order."""
         labels = self.labels
         if labels.problem_type == "multi_label_classification":
             return predictions[:, [labels.index(name) for name in wanted]]
@@ -171,7 +180,7 @@ class TextClassification(Task):
         return np.asarray([wanted.index(name) for name in labels])[predictions]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (rows, labels) as probabilities; of a regression the numbers (rows,)."""
+        """Converts logits (rows, labels) to probabilities; for a regression to numbers (rows,)."""
         labels = self.labels
         logits = np.asarray(logits, dtype="float64")
         if labels.problem_type == "regression":
@@ -183,7 +192,7 @@ class TextClassification(Task):
 
 
 def decide(scores: np.ndarray, labels: Labels) -> np.ndarray:
-    """Turns scores into predictions.
+    """Converts scores to predictions.
 
     Args:
         scores: (n, num_labels) probabilities, or (n,) numbers for a regression.
@@ -213,13 +222,16 @@ def _prediction(row: np.ndarray, labels: Labels) -> Prediction:
 def encode_texts(
     tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int
 ) -> tuple[dict[str, list], int]:
-    """Ids and token types of texts, and how many of them had to be cut.
+    """Encodes texts as token ids and token types.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
         texts: Texts.
         pairs: Second texts.
-        max_length: Tokens a row may have, special ones included.
+        max_length: Tokens that a row may have, special ones included.
+
+    Returns:
+        The lists of ids and token types, and the number of texts that were truncated.
     """
     whole = tokenized(tokenizer, texts, pairs)
     encoding = {name: whole[name] for name in ("input_ids", "token_type_ids")}

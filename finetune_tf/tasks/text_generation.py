@@ -291,6 +291,6 @@ def _check_room(prompt_lengths: list[int], max_length: int, examples: Columns) -
         if length >= max_length:
             raise DataError(
                 f"{examples.places.title(i)} of {examples.name} has a prompt of {length:,} tokens, "
-                f"which leaves no room for its completion: rows have at most {max_length:,} tokens. "
-                "Shorten the prompt, or raise max_length."
+                "which leaves no room for its completion: rows have at most "
+                f"{max_length:,} tokens. Shorten the prompt, or raise max_length."
             )

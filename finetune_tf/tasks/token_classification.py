@@ -1,4 +1,4 @@
-"""Token classification: a label for each word, as in named entities and parts of speech."""
+"""Token classification: a label for each word, such as named entities or parts of speech."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,23 +9,25 @@ import numpy as np
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.tasks.encoded import features_of
+from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
+from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
+from finetune_tf.tasks.usage import make_usage
 from finetune_tf.tasks.words import encode_text_words, encode_words
 
 
 @dataclass(frozen=True, repr=False)
 class Entity:
-    """What a model found in a text.
+    """An entity that a model found in a text.
 
     Attributes:
         label: Its type, without the "B-" and "I-" of the tags.
-        text: As it stands in the text.
-        start: Its first character in the text; of words, in `" ".join(words)`.
-        end: The character past its last one.
-        score: The probability of its tags, on average over its words.
+        text: The part of the text.
+        start: Its first character in the text; for lists of words, in `" ".join(words)`.
+        end: The position after its last character.
+        score: The mean probability of the tags of its words.
     """
 
     label: str
@@ -39,7 +41,7 @@ class Entity:
 
 
 class TokenClassification(Task):
-    """Words to one of several labels each; the first token of a word speaks for it."""
+    """One of several labels for each word, predicted at the first token of the word."""
 
     name = "token-classification"
     class_suffix = "ForTokenClassification"
@@ -47,6 +49,8 @@ class TokenClassification(Task):
     columns = ("tokens", "tags")
     target_column = "tags"
     token_axis = 0
+    # With this option the pipeline labels words by their first token, as `predict` does.
+    usage = make_usage(pipeline_options=', aggregation_strategy="first"')
 
     def outputs(
         self,
@@ -60,7 +64,7 @@ class TokenClassification(Task):
         """Logits (batch, length, labels) on every token.
 
         Raises:
-            ModelError: If the labels are not such that exactly one is right.
+            ModelError: If more than one label of a word may be right.
         """
         if self.labels.problem_type != "single_label_classification":
             raise ModelError(
@@ -85,15 +89,15 @@ class TokenClassification(Task):
 
     @property
     def evaluator(self) -> str:
-        """The task's name where tags make up entities, "tagging" where each stands for itself."""
+        """The task's name if tags form entities, otherwise "tagging"."""
         return self.name if has_chunks(self.labels) else "tagging"
 
     def config_keys(self) -> dict[str, Any]:
-        """Names of the labels; what the checkpoint says of a problem with texts is past."""
+        """The names of the labels, and no problem type, which only text classification has."""
         return {**super().config_keys(), "problem_type": None}
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
-        """One text, several, or several lists of words.
+        """Accepts one text, several texts, or several lists of words.
 
         Raises:
             DataError: If something else is given.
@@ -112,12 +116,12 @@ class TokenClassification(Task):
         return {"tokens" if of_words else "text": rows}
 
     def require(self, examples: Columns) -> None:
-        """Words are needed; texts alone will do to predict."""
+        """Requires words, or only texts for predictions."""
         if set(examples.columns) != {"text"}:
             super().require(examples)
 
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """Words that are too many are cut off; the first token of each has its target."""
+        """Encodes words, truncated if necessary; the first token of a word has its target."""
         if "tokens" in examples.columns:
             encoding, words, truncated = encode_words(
                 tokenizer, examples.columns["tokens"], max_length
@@ -128,29 +132,29 @@ class TokenClassification(Task):
             )
         targets = None
         if self.target_column in examples.columns:
-            targets = []
+            rows = []
             numbers = self._numbers(examples)
             for ids, first, wanted in zip(encoding["input_ids"], words, numbers, strict=True):
                 seen = first[:, 0] >= 0
                 target = np.full(len(ids), IGNORED, dtype="int32")
                 target[first[seen, 0]] = wanted[seen]
-                targets.append(target)
-        return Encoded(
-            **features_of(encoding, tokenizer), targets=targets, truncated=truncated, words=words
-        )
+                rows.append(target)
+            targets = Feature(rows, padding=IGNORED)
+        inputs = token_inputs(encoding, tokenizer)
+        return Encoded(inputs, targets, truncated=truncated, words=words)
 
     def targets(self, examples: Columns) -> list[list[str]]:
-        """The tags of each row, by the names that the model has for them.
+        """The tags of each row, by their names in the model's labels.
 
         Raises:
-            DataError: If a tag is none of the model's labels.
+            DataError: If a tag is not one of the model's labels.
         """
         return [[self.labels[number] for number in row] for row in self._numbers(examples)]
 
     def decide(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[list[str]]:
-        """A label for each word; "O" (else the first label) for one that the model did not see."""
+        """A label for each word; "O" (or else the first label) for words that were truncated."""
         labels = self.labels
         blank = OUTSIDE if OUTSIDE in labels else labels[0]
         return [
@@ -161,7 +165,7 @@ class TokenClassification(Task):
     def describe(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[list[Entity]]:
-        """Entities with their places; where tags make up none, every word that is not "O"."""
+        """The entities and where they are; if tags form none, every word that is not "O"."""
         texts = examples.columns.get("text") or map(" ".join, examples.columns["tokens"])
         together = has_chunks(self.labels)
         return [
@@ -174,13 +178,13 @@ class TokenClassification(Task):
         return {"entities": [vars(entity) for entity in described]}
 
     def _numbers(self, examples: Columns) -> list[np.ndarray]:
-        """The place of each tag among the labels, a row an array (words,)."""
+        """The number of each tag among the labels: an array (words,) for each row."""
         numbers = label_numbers(examples.columns[self.target_column], self.labels, examples, "tag")
         return [np.asarray(row, dtype="int32") for row in numbers]
 
 
 def _choices(logits: np.ndarray, words: np.ndarray) -> list[tuple[int | None, float]]:
-    """For each word the best label and its probability; None and 0 for a word without tokens."""
+    """The best label of each word and its probability; None and 0 for a word without tokens."""
     seen = words[:, 0] >= 0
     exponents = np.exp(np.float64(logits) - logits.max(axis=-1, keepdims=True))
     probabilities = exponents / exponents.sum(axis=-1, keepdims=True)

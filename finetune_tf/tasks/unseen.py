@@ -1,4 +1,4 @@
-"""Labels of examples as the numbers of a model's outputs, and what is told where there is none."""
+"""Converts labels of examples to the numbers of a model's outputs; explains unknown labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from finetune_tf.tasks.task import Columns
 def label_numbers(
     rows: Sequence[Sequence[Any]], labels: Labels, examples: Columns, what: str = "label"
 ) -> list[list[int]]:
-    """The place of each label among the model's labels.
+    """The number of each label among the model's labels.
 
     Args:
         rows: The labels of each row.
-        labels: Of the model.
-        examples: That the rows are of.
-        what: What messages call a label: "label" or "tag".
+        labels: The labels of the model.
+        examples: The examples that the rows belong to.
+        what: Name of a label in messages: "label" or "tag".
 
     Raises:
-        DataError: If a label is none of the model's; it names all such rows.
+        DataError: If a label is not one of the model's; it names all such rows.
     """
     known: dict[Any, int | None] = {}
     for row in rows:

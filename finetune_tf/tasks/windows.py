@@ -1,4 +1,4 @@
-"""Long contexts in windows: rows of a question with a part of its context each."""
+"""Splits long contexts into windows: rows of the question and a part of its context."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,25 +9,25 @@ import numpy as np
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.encoded import tokenized
 
-#: A window for fewer tokens of the context would hardly hold an answer.
+#: The fewest tokens of the context in a window; fewer would hardly contain an answer.
 LEAST_ROOM = 16
-_ROWS_AT_ONCE = 1000  # what a tokenizer gives takes a hundred times the memory of its numbers
-# Whether a code point is white space; the last entry stands for all above.
+_ROWS_AT_ONCE = 1000  # the output of a tokenizer takes a hundred times the memory of its ids
+# Whether a code point is white space; the last entry is for all code points above.
 _IS_SPACE = np.asarray([chr(i).isspace() for i in range(0x3002)])
 
 
 @dataclass
 class Windows:
-    """Windows as rows, those of one example side by side.
+    """Windows as rows; those of one example are neighbours.
 
     Attributes:
         input_ids: Token ids of each row.
         token_type_ids: Token types of each row.
         example: The example of each row.
-        offsets: (tokens, 2) a row: first character of each context token and the one past its
-            last, white space left out; -1 for tokens of the question and special ones.
-        answers: First and last token of the answer in each row, 0 and 0 where it is not whole.
-        lost: Answers that stand whole in no row.
+        offsets: (tokens, 2) for each row: start and end of each context token in characters,
+            without white space; -1 for tokens of the question and special tokens.
+        answers: First and last token of the answer in each row; both 0 if it is not complete.
+        lost: Number of answers that no row contains completely.
     """
 
     input_ids: list[np.ndarray] = field(default_factory=list)
@@ -48,30 +48,28 @@ def windows(
     name: str,
     places: Any,
 ) -> Windows:
-    """Cuts contexts into overlapping parts and puts the question before each.
+    """Splits contexts into overlapping parts and puts the question before each.
 
-    The tokens are those that the tokenizer gives for question and whole context, and the parts
-    those of its truncation "only_second".
+    The tokens are those of the question and the complete context, and the parts are those of the
+    tokenizer's truncation "only_second".
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        questions: One a row.
-        contexts: One a row.
-        spans: First character of the answer in the context and the one past its last; None
-            where there is no answer.
-        max_length: Tokens a window may have, question and special ones included.
-        stride: Tokens that neighbours share; in windows that are small beside it, half of what
-            they hold of the context.
-        name: Of the examples, for messages.
-        places: Where the rows stand in their source; see `data.places.Places`.
+        questions: One for each row.
+        contexts: One for each row.
+        spans: Start and end of the answer in the context, in characters; None without an answer.
+        max_length: Tokens that a window may have, question and special ones included.
+        stride: Tokens that neighbouring windows share, at most half of the context tokens in one.
+        name: Name of the examples in messages.
+        places: Where the rows are in their source; see `data.places.Places`.
 
     Raises:
-        DataError: If a question leaves its context too little room, or an answer or a context
+        DataError: If a question leaves too little room for its context, or an answer or a context
             has no token.
     """
     made = Windows()
     for row, (ids, types, sides, offsets) in enumerate(_pairs(tokenizer, questions, contexts)):
-        inside = np.flatnonzero(sides == 1)  # tokens of the context, one after the other
+        inside = np.flatnonzero(sides == 1)  # the tokens of the context, which are consecutive
         if not len(inside):
             raise DataError(
                 f"The tokenizer finds no token in the context of {places.name(row)} of {name}, "
@@ -125,7 +123,7 @@ def _pairs(tokenizer: Any, questions: list[str], contexts: list[str]) -> Iterato
 
 
 def _parts(count: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Where the parts of `count` tokens begin and end, the last one at the end of all."""
+    """Yields start and end of each part of `count` tokens; the last part ends at `count`."""
     step = room - min(stride, room // 2)
     start = 0
     while True:
@@ -136,7 +134,7 @@ def _parts(count: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
 
 
 def _without_spaces(offsets: np.ndarray, context: str) -> np.ndarray:
-    """Offsets that begin after white space, which some tokenizers count to the next word."""
+    """Moves the starts of tokens after white space, which some tokenizers count to the token."""
     codes = np.frombuffer(context.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     places = np.arange(len(codes) + 1)
     places[:-1][_IS_SPACE[np.minimum(codes, len(_IS_SPACE) - 1)]] = len(codes)
@@ -146,7 +144,7 @@ def _without_spaces(offsets: np.ndarray, context: str) -> np.ndarray:
 
 
 def _tokens_of(span: tuple[int, int] | None, offsets: np.ndarray) -> tuple[int, int] | None:
-    """First and last token that share a character with the span."""
+    """The first and the last token that share a character with the span."""
     if span is None:
         return None
     starts, ends = offsets.T

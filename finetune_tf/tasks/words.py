@@ -1,4 +1,4 @@
-"""Words and the tokens they begin with: for tasks in which every word has an answer."""
+"""Words and their first tokens, for tasks that predict something for every word."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ _NO_TOKEN = -1
 def encode_words(
     tokenizer: Any, rows: Sequence[Sequence[str]], max_length: int
 ) -> tuple[Any, list[np.ndarray], int]:
-    """Token ids of lists of words.
+    """Encodes lists of words.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
         rows: The words of each row.
-        max_length: Tokens a row may have, special ones included.
+        max_length: Tokens that a row may have, special ones included.
 
     Returns:
         The tokenizer's output; the words of each row, as in `Encoded.words`, with characters
-        counted in `" ".join(words)`; how many rows lost their end.
+        counted in `" ".join(words)`; and the number of rows that were truncated.
     """
     space = " " if _needs_space(tokenizer) else ""
     encoding, truncated = _encode(
@@ -44,15 +44,15 @@ def encode_words(
 def encode_text_words(
     tokenizer: Any, texts: Sequence[str], max_length: int
 ) -> tuple[Any, list[np.ndarray], int]:
-    """Token ids of texts, and the words in them.
+    """Encodes texts and finds the words in them.
 
-    Words are those of the tokenizer's own pre-tokenization. Where that goes by white space
-    alone, they also end at punctuation and around Chinese characters, as those of BERT do.
+    Words are those of the tokenizer's own pre-tokenization. If that only splits at white space,
+    words also end at punctuation and around Chinese characters, as in BERT.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
         texts: The texts.
-        max_length: Tokens a row may have, special ones included.
+        max_length: Tokens that a row may have, special ones included.
 
     Returns:
         As `encode_words`, with characters counted in the text.
@@ -79,10 +79,10 @@ def _encode(tokenizer: Any, rows: list, max_length: int, are_words: bool) -> tup
 
 
 def _needs_space(tokenizer: Any) -> bool:
-    """Whether words get other tokens after a space, and the tokenizer puts none before a word.
+    """Whether a word has other tokens after a space, and the tokenizer does not add that space.
 
-    So it is with byte-level BPE (RoBERTa) unless it was made with `add_prefix_space=True`: alone,
-    a word would get the tokens that it has in the middle of another word.
+    This is the case for byte-level BPE (RoBERTa) without `add_prefix_space=True`: a word alone
+    would get the tokens that it has within another word.
     """
     plain, spaced = tokenized(tokenizer, ["a", " a"], add_special_tokens=False)["input_ids"]
     return plain != spaced
@@ -91,7 +91,7 @@ def _needs_space(tokenizer: Any) -> bool:
 def _words_of(
     text: str, word_ids: Sequence[int | None], offsets: np.ndarray, shift: int
 ) -> np.ndarray:
-    """The words of a text (words, 3), from the numbers and places of its tokens."""
+    """The words of a text (words, 3), from the word numbers and offsets of its tokens."""
     words: list[list[int]] = []
     number, stood_alone = None, False
     for token, (word, (start, end)) in enumerate(zip(word_ids, offsets - shift, strict=True)):
@@ -102,18 +102,18 @@ def _words_of(
         start += len(piece) - len(piece.lstrip())
         piece = piece.strip()
         alone = bool(piece) and all(map(_stands_alone, piece))
-        # Several tokens can be parts of one character, which no word ends within.
+        # Several tokens can be parts of one character; a word does not end within it.
         apart = (alone or stood_alone) and words and start >= words[-1][2]
         if word != number or apart:
             words.append([token, start, start])
         words[-1][2] = max(words[-1][2], start + len(piece))
         number, stood_alone = word, alone
-    words = [word for word in words if word[1] < word[2]]  # not the white space between others
+    words = [word for word in words if word[1] < word[2]]  # without empty ones
     return np.asarray(words, dtype="int64").reshape(-1, 3)
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether BERT makes a word of a character whatever stands beside it."""
+    """Whether a character is always a word of its own in BERT."""
     code = ord(character)
     is_ascii_sign = 33 <= code < 127 and not character.isalnum()
     is_chinese = 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0x20000 <= code <= 0x323AF

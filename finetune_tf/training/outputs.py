@@ -187,8 +187,8 @@ def fitting_loss(loss: Any, task: Task) -> Any:
         )
     if config.get("label_smoothing") and task.targets_are_positions:
         raise ModelError(
-            "label_smoothing spreads probability over all classes. In question answering, these "
-            "are the tokens of a batch, including padding, so it is not meaningful. Leave it out."
+            f"label_smoothing spreads probability over all classes. In {task.title}, these are the "
+            "tokens of a batch, including padding, so it is not meaningful. Leave it out."
         )
     if name.startswith("Sparse") and several_targets:
         return _with_ignore_class(loss, config)
@@ -226,8 +226,8 @@ def _misfit_message(name: str, fit: Fit, task: Task) -> str:
             "compile() without a loss to use that of the preset, or write a custom loss function "
             "of targets and logits."
         )
-    by_problem = task.labels is not None and task.evaluator == task.labels.problem_type
-    model = f"problem type is {task.evaluator!r}" if by_problem else f"task is {task.name!r}"
+    by_problem = task.problem_type is not None
+    model = f"problem type is {task.problem_type!r}" if by_problem else f"task is {task.name!r}"
     preset = PRESETS[task.output_kind].__name__
     return (
         f"{name} is for {fit.meant_for}, but the model's {model}. Call compile() without a loss to "

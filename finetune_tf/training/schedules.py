@@ -1,5 +1,6 @@
 """Learning-rate schedules: warm-up, linear decay and a peak that depends on what is trainable."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
@@ -71,6 +72,7 @@ class WarmupLinearDecay:
         self.pretrained_rate = pretrained_rate
         self.head_rate = head_rate
         self._bound = False
+        self._saved_state: Mapping[str, Any] | None = None  # of a fit that a save interrupted
         self._counter: Any = None  # the step counter of the optimizer
         self._model: Any = None
         self.rate = float(pretrained_rate if peak == "auto" else peak)
@@ -91,8 +93,7 @@ class WarmupLinearDecay:
     @property
     def in_force(self) -> float:
         """The current peak, including a rate that the user has set."""
-        # A distributed variable has to be read through an operation.
-        return float(ops.convert_to_numpy(ops.multiply(self._rate, 1.0)))
+        return _value(self._rate)
 
     def resolve(self, model: keras.Model) -> None:
         """Sets an "auto" peak according to the trainable variables of the model."""
@@ -101,8 +102,13 @@ class WarmupLinearDecay:
             self._rate.assign(self.rate)
 
     def follow(self, optimizer: Any) -> None:
-        """Uses the step counter of this optimizer from now on."""
+        """Uses the step counter of this optimizer from now on.
+
+        After a reload, the schedule also returns to its place in the interrupted fit.
+        """
         self._counter = step_counter(optimizer)
+        if self._saved_state is not None:
+            self.load_state_dict(self._saved_state)
 
     def bind(self, model: keras.Model, steps: int | None, first_step: int) -> None:
         """Binds the schedule to a fit that is about to start.
@@ -162,7 +168,7 @@ class WarmupLinearDecay:
 
     def _start(self, model: keras.Model) -> None:
         self.resolve(model)
-        self._bound, self._model = True, model
+        self._bound, self._model, self._saved_state = True, model, None
         if getattr(model, "optimizer", None) is not None:
             self.follow(model.optimizer)
 
@@ -190,21 +196,52 @@ class WarmupLinearDecay:
             return f"{self.rate:g}, set by hand"
         return f"{self.rate:g}, warm-up and linear decay"
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the schedule knows of the fit that it is bound to, as JSON can hold it.
+
+        None of it is among the optimizer's variables.
+        """
+        variables = {name: _value(variable) for name, variable in self._variables().items()}
+        return {"bound": self._bound, "held": self.held, "peak_rate": self.rate, **variables}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues the fit that `state_dict` was taken from, at the optimizer's own step."""
+        self._saved_state = None
+        self._bound, self.held = state["bound"], state["held"]
+        self.rate = state["peak_rate"]
+        for name, variable in self._variables().items():
+            variable.assign(state[name])
+
+    def _variables(self) -> dict[str, keras.Variable]:
+        names = ("rate", "first_step", "warmup", "steps")
+        return {name: getattr(self, f"_{name}") for name in names}
+
     def get_config(self) -> dict:
-        """Returns the Keras config, without the state of a single fit that `bind` sets."""
-        held = {} if self.held is None else {"held": self.held}
+        """Returns the Keras config; in the middle of a fit it includes the state of the fit."""
         return {
             "peak": self.peak,
             "warmup_ratio": self.warmup_ratio,
             "pretrained_rate": self.pretrained_rate,
             "head_rate": self.head_rate,
-            **held,
+            **({} if self.held is None else {"held": self.held}),
+            **({"state": self.state_dict()} if self._is_in_fit() else {}),
         }
+
+    def _is_in_fit(self) -> bool:
+        """Whether the fit has a known length and is not over."""
+        steps = _value(self._steps)
+        if not self._bound or self._counter is None or steps == np.float32(_FOREVER):
+            return False
+        return _value(self._counter) - _value(self._first_step) < steps
 
     @classmethod
     def from_config(cls, config: dict) -> "WarmupLinearDecay":
-        """Creates the schedule from the result of `get_config`."""
-        return cls(**config)
+        """Creates the schedule; `follow` restores its state, which needs the optimizer's step."""
+        config = dict(config)
+        state = config.pop("state", None)
+        schedule = cls(**config)
+        schedule._saved_state = state
+        return schedule
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -277,6 +314,11 @@ def is_schedule(rate: object) -> bool:
 
 def _number(value: float, name: str) -> keras.Variable:
     return keras.Variable(float(value), dtype="float32", trainable=False, name=name)
+
+
+def _value(variable: keras.Variable) -> float:
+    # A variable of several devices is no number before it is read.
+    return float(ops.convert_to_numpy(ops.multiply(variable, 1.0)))
 
 
 def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:

@@ -43,7 +43,7 @@ def start_from_mean(model: Any, train: "Examples") -> float | None:
         105.5
     """
     require_task(model)
-    is_regression = model.labels is not None and model.task.evaluator == "regression"
+    is_regression = model.labels is not None and model.labels.problem_type == "regression"
     if not is_regression or "classifier" not in untrained_layers(model):
         return None
     mean = float(np.mean(model.task.targets(train), dtype="float64"))

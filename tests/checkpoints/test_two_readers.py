@@ -196,7 +196,7 @@ def test_examples_and_a_users_calls_at_once(whose, tiny_bert):
     thread.start()
     try:
         for _ in range(40):
-            rows = examples.encoded(model, max_length=11).features["input_ids"]
+            rows = examples.encoded(model, max_length=11).inputs["input_ids"]
             assert {len(row) for row in rows} == {11}
     finally:
         end.set()

@@ -311,5 +311,5 @@ def test_compressed_tables_and_escaped_tabs(tmp_path):
 
     path = tmp_path / "d.csv.gz"
     path.write_bytes(gzip.compress(b"text\tlabel\na film, good\tyes\na film, bad\tno\n"))
-    columns = options.columns(None, None, ["label"], delimiter=r"\t")
+    columns = options.arguments_of_source(["label"], delimiter=r"\t")
     assert examples(str(path), "test", columns).columns["text"] == ["a film, good", "a film, bad"]

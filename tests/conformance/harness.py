@@ -303,7 +303,7 @@ def check_splits(model: keras.Model, case: Case) -> None:
             assert not split.trunk.trainable_variables
             upper = keras.Model(split.inputs, split.outputs)
             stored = split.trunk(inputs)
-            assert list(stored) == ["stored_features"]  # positions are recomputed
+            assert list(stored) == ["cached_features"]  # positions are recomputed
             available = {**stored, **inputs}
             found = upper({name: available[name] for name in split.inputs})
             np.testing.assert_array_equal(np.asarray(found), expected)

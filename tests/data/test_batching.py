@@ -13,19 +13,25 @@ from finetune_tf.data.batching import bucketed_dataset
 from finetune_tf.data.buckets import length_buckets
 from finetune_tf.errors import ArgumentError, DataError, ModelError
 from finetune_tf.tasks import Encoded, TextClassification
+from finetune_tf.tasks.feature import Feature
 
 LENGTHS = [3, 20, 16, 40, 17, 5, 30, 64, 1, 2]
 
 
 def dataset(lengths=LENGTHS, batch_size=2, **options):
     """Row i holds the id i + 1 throughout and has the target i."""
-    features = {
-        "input_ids": [np.full(length, i + 1) for i, length in enumerate(lengths)],
-        "token_type_ids": [np.arange(length) % 2 for length in lengths],
+    inputs = {
+        "input_ids": Feature([np.full(n, i + 1) for i, n in enumerate(lengths)], padding=99),
+        "token_type_ids": Feature([np.arange(length) % 2 for length in lengths]),
     }
-    options.setdefault("buckets", [16, 24, 32, 48, 64])
-    options.setdefault("targets", np.arange(len(lengths)))
-    return bucketed_dataset(features, {"input_ids": 99}, batch_size=batch_size, **options)
+    targets = options.pop("targets", np.arange(len(lengths)))
+    return bucketed_dataset(
+        inputs,
+        None if targets is None else Feature.of_array(targets),
+        batch_size=batch_size,
+        bucket_lengths={"tokens": options.pop("buckets", [16, 24, 32, 48, 64])},
+        **options,
+    )
 
 
 def rows_of(batches):
@@ -130,9 +136,7 @@ def test_a_dropped_remainder_is_another_in_each_epoch():
 
 def test_an_epoch_does_not_end_in_waiting():
     """For TensorFlow's tuning thread, which sleeps for seconds."""
-    features = {"input_ids": [np.arange(3)] * 4}
-    dataset = bucketed_dataset(features, {}, None, batch_size=2, buckets=[3], shuffle=True)
-    assert not dataset.options().autotune.enabled
+    assert not dataset(shuffle=True).options().autotune.enabled
 
 
 def test_shapes_are_open():
@@ -142,15 +146,20 @@ def test_shapes_are_open():
 
 
 def test_rows_that_disagree():
-    rows = [np.arange(3)]
+    a, b = Feature([np.arange(3)]), Feature([np.arange(2)])
+    buckets = {"tokens": [16]}
     with pytest.raises(DataError, match="'a' and 'b' differ in the lengths of their rows"):
-        bucketed_dataset({"a": rows, "b": [np.arange(2)]}, {}, None, 1, [16])
+        bucketed_dataset({"a": a, "b": b}, None, 1, buckets)
+    with pytest.raises(DataError, match="'a' and 'targets' differ in the lengths of their rows"):
+        bucketed_dataset({"a": a}, b, 1, buckets)
     with pytest.raises(DataError, match="There are 1 rows of inputs but 2 targets"):
-        bucketed_dataset({"a": rows}, {}, np.zeros(2), 1, [16])
+        bucketed_dataset({"a": a}, Feature.of_array(np.zeros(2)), 1, buckets)
+    with pytest.raises(DataError, match="'a' and 'b' differ in the number of their rows: 1 and 2"):
+        bucketed_dataset({"a": a, "b": Feature.of_array(np.zeros(2))}, None, 1, buckets)
     with pytest.raises(DataError, match="A row has 3 tokens, more than the longest bucket, 2"):
-        bucketed_dataset({"a": rows}, {}, None, 1, [2])
+        bucketed_dataset({"a": a}, None, 1, {"tokens": [2]})
     with pytest.raises(DataError, match="1 rows do not fill one batch of 8: choose a smaller"):
-        bucketed_dataset({"a": rows}, {}, None, 8, [16], drop_remainder=True)
+        bucketed_dataset({"a": a}, None, 8, buckets, drop_remainder=True)
 
 
 class WordTask(TextClassification):
@@ -160,9 +169,10 @@ class WordTask(TextClassification):
         rows = [[len(word) for word in text.split()] for text in examples.columns["text"]]
         has_labels = "label" in examples.columns
         return Encoded(
-            features={"input_ids": [np.array(row[:max_length]) for row in rows]},
-            pad_values={"input_ids": 0},
-            targets=np.array([self.labels.index(v) for v in examples.columns["label"]])
+            inputs={"input_ids": Feature([np.array(row[:max_length]) for row in rows])},
+            targets=Feature.of_array(
+                np.array([self.labels.index(v) for v in examples.columns["label"]])
+            )
             if has_labels
             else None,
             truncated=sum(len(row) > max_length for row in rows),
@@ -175,7 +185,7 @@ MODEL = SimpleNamespace(
     tokenizer=None,
     labels=LABELS,
     max_length=12,
-    inputs=[SimpleNamespace(name="input_ids")],
+    inputs=[SimpleNamespace(name=name) for name in ("input_ids", "attention_mask")],
 )
 
 

@@ -77,17 +77,49 @@ def test_damaged_arrays_of_tokens(name, damage, tokens):
         ft.data.read_tokens(tokens)
 
 
+TOKEN_IDS = {"axis": "tokens", "padding": 0, "dtype": "int32", "shape": []}
+RECORDS = (
+    {"axis": "words"}, {"axis": 1}, {"axis": []}, {"padding": "a"}, {"padding": None},
+    {"dtype": "object"}, {"dtype": "int64"}, {"dtype": 4}, {"dtype": []}, {"shape": [-1]},
+    {"shape": [3]}, {"shape": None}, {"shape": ["a"]}, {"more": 1}, {"axis": None},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": {"../../etc/passwd": TOKEN_IDS}}, {"inputs": {}}, {"inputs": [3]},
+        {"inputs": {"input_ids": None}}, {"inputs": {"pixels": TOKEN_IDS}},
+        *({"inputs": {"input_ids": TOKEN_IDS | record}} for record in RECORDS),
+        {"group": 0}, {"group": "2"}, {"max_length": -1}, {"tokens": 5}, {"tokens": 1.5},
+        {"rows": 15}, {"rows": None}, {"rows": 0},
+        {"targets": "rows"}, {"targets": TOKEN_IDS}, {"targets": {"axis": "tokens"}},
+        {"made_by": []},
+    ],
+)  # fmt: skip
+def test_what_tokens_json_may_say(change, tokens):
+    about = json.loads((tokens / "tokens.json").read_text())
+    (tokens / "tokens.json").write_text(json.dumps(about | change))
+    with pytest.raises(DataError):
+        ft.data.read_tokens(tokens)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"features": ["../../etc/passwd"]}, {"features": []}, {"features": [3]}, {"features": None},
         {"pad_values": {}}, {"pad_values": {"input_ids": "a", "token_type_ids": 0}},
-        {"group": 0}, {"group": "2"}, {"max_length": -1}, {"tokens": 5}, {"tokens": 1.5},
-        {"targets": "columns"}, {"targets": "tokens"}, {"made_by": []},
+        {"group": 0}, {"tokens": 5}, {"targets": "columns"}, {"targets": "tokens"},
     ],
 )  # fmt: skip
-def test_what_tokens_json_may_say(change, tokens):
-    about = json.loads((tokens / "tokens.json").read_text())
+def test_what_tokens_json_of_the_first_format_may_say(change, tokens):
+    about = json.loads((tokens / "tokens.json").read_text()) | {
+        "features": ["input_ids", "token_type_ids"],
+        "pad_values": {"input_ids": 0, "token_type_ids": 0},
+        "targets": "rows",
+    }
+    (tokens / "tokens.json").write_text(json.dumps(about))
+    assert len(ft.data.read_tokens(tokens)) == 16
     (tokens / "tokens.json").write_text(json.dumps(about | change))
     with pytest.raises(DataError):
         ft.data.read_tokens(tokens)
@@ -120,7 +152,7 @@ def test_damaged_features_are_computed_again(damage, films, model, tmp_path, cap
     capsys.readouterr()
     again = list(films.batches(ft.cache_features(model, tmp_path), 4).as_numpy_iterator())
     for one, other in zip(good, again, strict=True):
-        np.testing.assert_array_equal(one[0]["stored_features"], other[0]["stored_features"])
+        np.testing.assert_array_equal(one[0]["cached_features"], other[0]["cached_features"])
     assert f"computed again, because {file} is damaged" in capsys.readouterr().out
     films.batches(ft.cache_features(model, tmp_path), 4)
     assert f"read from {file}" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def tokens_of(model, ids, mask, options, new=NEW_TOKENS):
         options.get("min_new_tokens", 0),
     )
     if options.get("num_beams", 1) == 1:
-        found = generate_ids(model, ids, mask, new, Sampling(), rules, ENDS, PADDING, seed=0)
+        found, _ = generate_ids(model, ids, mask, new, Sampling(), rules, ENDS, PADDING, seed=0)
     else:
         beams = Beams(
             options["num_beams"],
@@ -48,7 +48,7 @@ def tokens_of(model, ids, mask, options, new=NEW_TOKENS):
             options.get("early_stopping", False),
         )
         returned = options.get("num_return_sequences", 1)
-        found, _ = search_ids(model, ids, mask, new, beams, rules, ENDS, PADDING, returned)
+        found, _, _ = search_ids(model, ids, mask, new, beams, rules, ENDS, PADDING, returned)
     found = np.asarray(found).reshape(-1, np.shape(found)[-1])
     rows = np.full((len(found), new), PADDING, "int32")
     rows[:, : found.shape[1]] = found

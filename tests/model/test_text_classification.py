@@ -42,39 +42,40 @@ class TestEncode:
         encoded = task().encode(examples(text=list(self.TEXTS)), tokenizer, 32)
         for i, text in enumerate(self.TEXTS):
             expected = tokenizer(text)
-            assert encoded.features["input_ids"][i].tolist() == expected["input_ids"]
-            assert encoded.features["token_type_ids"][i].tolist() == expected["token_type_ids"]
-        assert encoded.features["input_ids"][0].dtype == "int32"
+            assert encoded.inputs["input_ids"][i].tolist() == expected["input_ids"]
+            assert encoded.inputs["token_type_ids"][i].tolist() == expected["token_type_ids"]
+        assert encoded.inputs["input_ids"][0].dtype == "int32"
         assert encoded.targets is None
         assert encoded.truncated == 0
-        assert encoded.pad_values == {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
+        paddings = {name: feature.padding for name, feature in encoded.inputs.items()}
+        assert paddings == {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
 
     def test_a_pair_has_two_token_types(self, tokenizer):
         pair = examples(text=["the film was good"], text_pair=["a great story"])
         encoded = task().encode(pair, tokenizer, 32)
         expected = tokenizer("the film was good", "a great story")
-        assert encoded.features["input_ids"][0].tolist() == expected["input_ids"]
-        assert encoded.features["token_type_ids"][0].tolist() == [0] * 6 + [1] * 4
+        assert encoded.inputs["input_ids"][0].tolist() == expected["input_ids"]
+        assert encoded.inputs["token_type_ids"][0].tolist() == [0] * 6 + [1] * 4
 
     def test_long_texts_lose_their_end_and_are_counted(self, tokenizer):
         texts = ["good", "good " * 20, "the film was good"]
         encoded = task().encode(examples(text=texts), tokenizer, 6)
-        assert [len(row) for row in encoded.features["input_ids"]] == [3, 6, 6]
+        assert [len(row) for row in encoded.inputs["input_ids"]] == [3, 6, 6]
         assert encoded.truncated == 1
         good, end = tokenizer.convert_tokens_to_ids(["good", "[SEP]"])
-        assert encoded.features["input_ids"][1].tolist()[1:] == [good] * 4 + [end]
+        assert encoded.inputs["input_ids"][1].tolist()[1:] == [good] * 4 + [end]
 
     def test_of_a_long_pair_the_longer_text_is_cut(self, tokenizer):
         pair = examples(text=["good " * 10], text_pair=["dull story"])
         encoded = task().encode(pair, tokenizer, 8)
-        assert encoded.features["token_type_ids"][0].tolist() == [0] * 5 + [1] * 3
+        assert encoded.inputs["token_type_ids"][0].tolist() == [0] * 5 + [1] * 3
         assert encoded.truncated == 1
 
     def test_labels_become_targets_in_the_order_of_the_model(self, tokenizer):
         labelled = examples(text=["dull", "great"], label=["bad", "good"])
-        assert task().encode(labelled, tokenizer, 8).targets.tolist() == [0, 1]
+        assert task().encode(labelled, tokenizer, 8).targets.rows.tolist() == [0, 1]
         turned = Labels(["good", "bad"])
-        assert task(turned).encode(labelled, tokenizer, 8).targets.tolist() == [1, 0]
+        assert task(turned).encode(labelled, tokenizer, 8).targets.rows.tolist() == [1, 0]
 
 
 class TestTargets:

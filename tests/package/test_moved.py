@@ -44,5 +44,5 @@ def test_importing_the_package_warns_of_nothing():
 
 
 def test_old_names_of_methods():
-    with pytest.warns(DeprecationWarning, match="number_of is now Labels.index_of"):
+    with pytest.warns(DeprecationWarning, match="Labels.number_of is deprecated"):
         assert ft.Labels(["no", "yes"]).number_of("yes") == 1

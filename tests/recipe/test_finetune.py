@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import keras
@@ -40,7 +41,7 @@ def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path,
     }  # fmt: skip
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
-    again = ft.load(folder / "checkpoint", dtype="auto")  # in the precision of the recipe
+    again = ft.load(folder / "checkpoint")
     assert ft.predict(again, "a very good film") == ft.predict(result.model, "a very good film")
     card = (folder / "checkpoint" / "README.md").read_text()
     assert "toy (43 texts)" in card and "| accuracy |" in card
@@ -169,3 +170,26 @@ class Never(keras.callbacks.Callback):
 def test_a_path_in_place_of_examples(tiny_bert):
     with pytest.raises(ft.errors.DataTypeError, match="train= must be Examples, found 'train.csv'"):
         ft.finetune(tiny_bert, "train.csv")
+
+
+def test_the_default_precision_is_that_of_load(tiny_bert, reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: {"amx_bf16"})
+    defaults = [
+        inspect.signature(function).parameters["dtype"].default
+        for function in (ft.load, ft.finetune)
+    ]
+    assert defaults == [None, None]
+    short = {"policy": "head", "epochs": 1, "batch_size": 16, "verbose": 0}
+    result = ft.finetune(tiny_bert, reviews, reviews, **short)
+
+    assert result.settings["dtype"] == "float32"
+    assert (
+        "Device: CPU (tensorflow); precision: float32. dtype='auto' computes in mixed_bfloat16, "
+        "which is faster on this device.\n"
+    ) in capsys.readouterr().out
+    again = ft.load(result.save(tmp_path / "run") / "checkpoint")
+    assert ft.predict(again, "a good film") == ft.predict(result.model, "a good film")
+
+    result = ft.finetune(tiny_bert, reviews, reviews, **short, dtype="auto")
+    assert result.settings["dtype"] == "mixed_bfloat16"
+    assert "precision: mixed_bfloat16.\n" in capsys.readouterr().out

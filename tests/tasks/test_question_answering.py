@@ -42,10 +42,10 @@ def test_a_short_context_is_one_row(model):
     encoded = TASK.encode(examples, model.tokenizer, 32)
 
     (offsets,) = encoded.offsets  # [CLS] good film [SEP] the film was very good [SEP]
-    assert encoded.targets.tolist() == [[7, 8]]
+    assert encoded.targets.rows.tolist() == [[7, 8]]
     assert offsets[:4].tolist() == [[-1, -1]] * 4
     assert offsets[4:9].tolist() == [[0, 3], [4, 8], [9, 12], [13, 17], [18, 22]]
-    assert encoded.features["token_type_ids"][0].tolist() == [0] * 4 + [1] * 6
+    assert encoded.inputs["token_type_ids"][0].tolist() == [0] * 4 + [1] * 6
 
 
 def test_windows_are_those_of_the_tokenizer(model):
@@ -62,8 +62,8 @@ def test_windows_are_those_of_the_tokenizer(model):
         stride=9,
         return_overflowing_tokens=True,
     )
-    assert [row.tolist() for row in encoded.features["input_ids"]] == whole["input_ids"]
-    assert [row.tolist() for row in encoded.features["token_type_ids"]] == whole["token_type_ids"]
+    assert [row.tolist() for row in encoded.inputs["input_ids"]] == whole["input_ids"]
+    assert [row.tolist() for row in encoded.inputs["token_type_ids"]] == whole["token_type_ids"]
     assert encoded.example.tolist() == whole["overflow_to_sample_mapping"]
 
 
@@ -76,8 +76,8 @@ def test_targets_of_windows(model, capsys):
     encoded = examples.encoded(model, max_length=32)  # room for 28 words, of which 14 are shared
 
     assert encoded.example.tolist() == [0, 0, 0]
-    assert encoded.targets.tolist() == [[0, 0], [22, 23], [8, 9]]
-    for (first, last), offsets in zip(encoded.targets[1:], encoded.offsets[1:], strict=True):
+    assert encoded.targets.rows.tolist() == [[0, 0], [22, 23], [8, 9]]
+    for (first, last), offsets in zip(encoded.targets.rows[1:], encoded.offsets[1:], strict=True):
         assert LONG[offsets[first][0] : offsets[last][1]] == "very good"
     assert "films: 1 questions make 3 rows" in capsys.readouterr().out
 
@@ -88,7 +88,7 @@ def test_an_answer_longer_than_what_windows_share_is_told(model, capsys):
 
     encoded = examples.encoded(model, max_length=32)
 
-    assert not encoded.targets.any()
+    assert not encoded.targets.rows.any()
     assert "toy: 1 answers are too long" in capsys.readouterr().out
 
 
@@ -289,7 +289,7 @@ def test_the_recipe_learns_measures_and_saves(tiny_bert, tmp_path):
     assert 'ft.load("path/to/this/folder", "question-answering")' in card
     assert "AutoModelForQuestionAnswering" in card
 
-    again = ft.load(folder / "checkpoint", "question-answering", dtype="auto")
+    again = ft.load(folder / "checkpoint", "question-answering")
     asked = {"question": "the film", "context": "a film very dull and was"}
     assert ft.predict(again, **asked) == ft.predict(result.model, **asked)
     assert ft.predict(again, **asked).text == "dull"

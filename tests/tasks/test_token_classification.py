@@ -154,7 +154,7 @@ def test_parts_of_speech_are_measured_by_accuracy(one_block, tmp_path):
 def test_saved_models_come_back_with_their_head(model, tmp_path):
     folder = model.save_pretrained(tmp_path / "tagger")
 
-    again = ft.load(folder, "token-classification", dtype="auto")  # the recipe's precision
+    again = ft.load(folder, "token-classification")
 
     assert again.labels == LABELS
     assert ft.predict(again, "actor and film") == ft.predict(model, "actor and film")

@@ -21,7 +21,7 @@ def sentences(rows) -> ft.data.Examples:
 def logits(encoded, tags, labels=LABELS, strength=4.0):
     """What a model would have to give to say these tags at the first tokens of words."""
     rows = []
-    for ids, words, wanted in zip(encoded.features["input_ids"], encoded.words, tags, strict=True):
+    for ids, words, wanted in zip(encoded.inputs["input_ids"], encoded.words, tags, strict=True):
         # Everything that is no first token says the last label, which nobody may hear.
         row = np.zeros((len(ids), len(labels)), "float32")
         row[:, -1] = 9.0
@@ -74,7 +74,7 @@ def test_the_first_token_of_a_word_has_its_label(bert_tokenizer):
 
     encoded = encode(bert_tokenizer, [row])
 
-    tokens = bert_tokenizer.convert_ids_to_tokens(encoded.features["input_ids"][0])
+    tokens = bert_tokenizer.convert_ids_to_tokens(encoded.inputs["input_ids"][0])
     assert tokens == (
         ["[CLS]", "good", "act", "##or", "##s", "in", "new", "-", "york", ".", "[SEP]"]
     )
@@ -108,7 +108,7 @@ def test_byte_level_tokens_have_their_space(byte_tokenizer):
 
     encoded = encode(byte_tokenizer, rows)
 
-    tokens = byte_tokenizer.convert_ids_to_tokens(encoded.features["input_ids"][0])
+    tokens = byte_tokenizer.convert_ids_to_tokens(encoded.inputs["input_ids"][0])
     assert tokens == ["<s>", "Ġactor", "Ġin", "ĠNew", "ĠYork", "</s>"]
     with_space = byte_tokenizer.backend_tokenizer.pre_tokenizer
     assert not with_space.add_prefix_space  # the tokenizer itself stays as it was
@@ -159,7 +159,7 @@ def test_a_byte_level_text_has_the_words_of_a_bert(byte_tokenizer, bert_tokenize
         assert words == [
             *("actor", "'", "s", "in", "New", "York", "…", "\U0001f600", "!", "王", "小")
         ]
-    ids = task().encode(examples, byte_tokenizer, 99).features["input_ids"][0]
+    ids = task().encode(examples, byte_tokenizer, 99).inputs["input_ids"][0]
     assert byte_tokenizer.convert_ids_to_tokens(ids)[1] == "Ġactor"
 
 

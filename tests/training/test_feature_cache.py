@@ -58,7 +58,7 @@ def test_pooled_texts_are_one_vector_each(tiny_bert, examples, capsys):
     learner = ft.cache_features(loaded(tiny_bert))
     batch, targets = next(iter(examples.batches(learner, batch_size=5)))
     assert {name: array.shape.as_list() for name, array in batch.items()} == {
-        "stored_features": [5, 24]
+        "cached_features": [5, 24]
     }
     assert targets.shape == (5,)
     # 12 texts of 24 numbers of 4 bytes
@@ -73,10 +73,10 @@ def test_shuffled_rows_keep_their_features(tiny_bert):
 
     in_order = {}
     for inputs, targets in texts.batches(learner, 1):
-        in_order[int(targets[0])] = inputs["stored_features"][0].numpy()
+        in_order[int(targets[0])] = inputs["cached_features"][0].numpy()
     for inputs, targets in texts.batches(learner, 4, shuffle=True):
         for row, mask, target in zip(
-            inputs["stored_features"].numpy(), inputs["attention_mask"].numpy(), targets.numpy(),
+            inputs["cached_features"].numpy(), inputs["attention_mask"].numpy(), targets.numpy(),
             strict=True,
         ):  # fmt: skip
             length = mask.sum()
@@ -87,7 +87,7 @@ def test_shuffled_rows_keep_their_features(tiny_bert):
 def test_features_in_a_folder_outlive_the_run(tiny_bert, examples, tmp_path, capsys):
     def first_batch(source=tiny_bert, data=examples, precision="float32", learns=HEAD, **options):
         learner = ft.cache_features(loaded(source, learns, **options), tmp_path, precision)
-        batch = next(iter(data.batches(learner)))[0]["stored_features"].numpy()
+        batch = next(iter(data.batches(learner)))[0]["cached_features"].numpy()
         return batch, capsys.readouterr().out
 
     batch, told = first_batch()
@@ -113,7 +113,7 @@ def test_half_the_room(tiny_bert, examples, tmp_path, capsys):
     model = loaded(tiny_bert)
     whole, half = (
         next(iter(examples.batches(ft.cache_features(model, tmp_path, precision))))[0][
-            "stored_features"
+            "cached_features"
         ]
         for precision in ("float32", "bfloat16")
     )
@@ -134,7 +134,7 @@ def test_by_default_as_precise_as_the_model(tiny_bert, examples, tmp_path):
 def test_a_pass_that_breaks_off_leaves_no_file(tiny_bert, examples, tmp_path):
     model = loaded(tiny_bert)
     learner = ft.cache_features(model, tmp_path)
-    learner._origin.store.narrow = lambda values: 1 / 0
+    learner._origin.trunk.call = lambda *_, **__: 1 / 0
     with pytest.raises(ZeroDivisionError):
         examples.batches(learner)
     assert not os.listdir(tmp_path)
@@ -144,10 +144,10 @@ def test_fresh_weights_mean_fresh_features(tiny_bert, examples, capsys):
     """The frozen part may be trained in between, as part of the complete model."""
     model = loaded(tiny_bert)
     learner = ft.cache_features(model)
-    before = next(iter(examples.batches(learner)))[0]["stored_features"].numpy()
+    before = next(iter(examples.batches(learner)))[0]["cached_features"].numpy()
     table = model.get_layer("embeddings").weights[0]
     table.assign(table * 1.1)
-    after = next(iter(examples.batches(learner)))[0]["stored_features"].numpy()
+    after = next(iter(examples.batches(learner)))[0]["cached_features"].numpy()
     assert np.abs(after - before).max() > 1e-3
     assert capsys.readouterr().out.count("computed once") == 2
 
@@ -170,7 +170,7 @@ def test_nothing_to_store(tiny_bert):
     apply_frozen(model, {id(v) for v in model.weights})
     with pytest.raises(CacheError, match="The model has no trainable variables"):
         ft.cache_features(model)
-    with pytest.raises(ModelError, match="kept as 'float32' or 'bfloat16', found 'int8'"):
+    with pytest.raises(ModelError, match="stored as 'float32' or 'bfloat16', found 'int8'"):
         ft.cache_features(model, precision="int8")
 
 
@@ -181,7 +181,7 @@ def test_words_hidden_anew_in_each_epoch_cannot_be_stored(tiny_bert):
     texts = ft.data.from_arrays(TEXTS)
     with pytest.raises(CacheError, match="fill-mask draws other rows in each epoch"):
         texts.batches(learner, shuffle=True)
-    assert "stored_features" in next(iter(texts.batches(learner)))[0]
+    assert "cached_features" in next(iter(texts.batches(learner)))[0]
 
 
 def test_too_little_room_is_told_before_anything_is_computed(

@@ -57,7 +57,7 @@ TOWERS = {
 def assert_trains_as_the_whole(whole, cut, inputs, targets, shapes, **options):
     learner = ft.cache_features(cut, **options)
     features = learner.features(inputs)
-    stored = {array.shape for name, array in features.items() if name.startswith("stored_")}
+    stored = {array.shape for name, array in features.items() if name.startswith("cached_")}
     assert stored == shapes
     np.testing.assert_array_equal(learner(features), whole(inputs))
     expected = losses(whole, inputs, targets)
@@ -115,7 +115,7 @@ def test_where_a_tied_table_blocks_a_part_it_is_said(capsys):
         "words learns and is used in several places, so frozen stages that read it are computed in "
         "every step and not stored." in capsys.readouterr().out
     )
-    assert {tensor.name for tensor in learner.inputs} == {"stored_features", "input_ids"}
+    assert {tensor.name for tensor in learner.inputs} == {"cached_features", "input_ids"}
     ft.train_only(model, select.head())
     ft.cache_features(model)
     assert "used in several places" not in capsys.readouterr().out
@@ -202,8 +202,8 @@ def test_batches_of_a_model_of_ours_have_all_that_is_stored(tiny_bert):
     learner = ft.cache_features(cut)
     (batch, _) = next(iter(examples.batches(learner, 4)))
     assert {name: tuple(array.shape) for name, array in batch.items()} == {
-        "stored_features": (4, 10, 8),
-        "stored_features_1": (4, 8),
+        "cached_features": (4, 10, 8),
+        "cached_features_1": (4, 8),
         "attention_mask": (4, 10),
     }
     histories = []

@@ -1,5 +1,7 @@
 """Saving and uploading during training."""
 
+import json
+
 import huggingface_hub
 import numpy as np
 from helpers_models import token_batch
@@ -35,6 +37,7 @@ def test_push_to_hub(tiny_bert, monkeypatch):
         def upload_folder(self, repo_id, folder_path):
             seen["repo"] = repo_id
             seen["files"] = sorted(path.name for path in folder_path.iterdir())
+            seen["dtype"] = json.loads((folder_path / "config.json").read_text())["dtype"]
             return "commit"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
@@ -46,3 +49,7 @@ def test_push_to_hub(tiny_bert, monkeypatch):
     assert seen["repo"] == "me/mine"
     assert {"config.json", "model.safetensors", "README.md", "tokenizer.json"} <= {*seen["files"]}
     assert ft.predict(model, "good").score > 0  # the tokenizer is still found
+    with quiet():
+        model.push_to_hub("mine", dtype="float16", max_shard_size="20KB")
+    assert seen["dtype"] == "float16"
+    assert "model.safetensors.index.json" in seen["files"]

@@ -1,5 +1,6 @@
 """Learning-rate schedules: values, the rate "auto", resumed fits, fits of unknown length."""
 
+import json
 import re
 
 import keras
@@ -198,6 +199,49 @@ def test_a_reload_keeps_the_plan_but_not_the_fit():
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert type(again) is WarmupLinearDecay
     assert again.get_config() == schedule.get_config()
+
+
+class SaveAtEpoch(keras.callbacks.Callback):
+    """Saves the model when the third of four epochs begins, and at the end of the fit."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            self.model.save(self.folder / "middle.keras")
+
+    def on_train_end(self, logs=None):
+        self.model.save(self.folder / "end.keras")
+
+
+def test_a_reload_in_the_middle_of_a_fit_goes_on_with_its_rates(whole, tmp_path):
+    model = compiled()
+    rates_of_fit(model, batch_size=8, epochs=4, callbacks=[SaveAtEpoch(tmp_path)])
+    again = keras.saving.load_model(tmp_path / "middle.keras")
+    rest = []
+    for _ in range(4):
+        rest.append(float(again.optimizer.learning_rate))
+        again.train_on_batch(TOKENS[:8], ANSWERS[:8])
+    np.testing.assert_array_equal(rest, whole[4:])
+    np.testing.assert_array_equal(rates_of_fit(again, batch_size=8, epochs=4), whole)
+    ended = keras.saving.load_model(tmp_path / "end.keras")
+    assert float(ended.optimizer.learning_rate) == pytest.approx(1e-4)  # that fit is over
+
+
+def test_the_state_of_a_fit_can_be_stored():
+    schedule = bound(10, first_step=3, warmup_ratio=0.3)
+    state = json.loads(json.dumps(schedule.state_dict()))
+    again = WarmupLinearDecay(5.0)
+    again.load_state_dict(state)
+    assert [float(again(step)) for step in range(3, 13)] == [
+        float(schedule(step)) for step in range(3, 13)
+    ]
+    assert again.state_dict() == state
+    schedule.assign(0.5)
+    again.load_state_dict(schedule.state_dict())
+    assert again.held == 0.5 and float(again(7)) == 0.5
 
 
 def test_reads_well():

@@ -12,25 +12,26 @@ from typing import Any
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.checks import invalid_rows
+from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.places import Places
-from finetune_tf.data.sources.columns import (
-    OTHER_COLUMNS,
+from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
     OnInvalid,
+    Wanted,
     build_examples,
-    label_columns,
 )
 from finetune_tf.data.sources.dropping import Dropped
 from finetune_tf.data.sources.text_files import as_path, read_text, suffix_of
 from finetune_tf.errors import DataError
 
-_LONGEST = 2**31 - 1  # characters a field; Python's own limit of 131,072 is met by whole documents
-_limit = threading.Lock()  # that limit belongs to the process
+# Characters of a field. Complete documents exceed Python's own limit of 131,072.
+_LONGEST = 2**31 - 1
+_limit = threading.Lock()  # the limit is a setting of the process
 
 
-@names_checked(also=OTHER_COLUMNS)
+@names_checked(also=synonyms_of_other_columns)
 def from_csv(
     path: str | Path,
     text: str = "text",
@@ -50,21 +51,21 @@ def from_csv(
         path: The file; a gzip file is unpacked.
         text: Column of the texts.
         text_pair: Column of the second texts.
-        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
-        labels: Names of the labels in the order of their numbers; by default read off the column.
-        problem_type: As in Hugging Face configs; by default read off the column. Scores that are
-            whole numbers need "regression" here, or else count as classes.
-        delimiter: What stands between columns; by default a tab in .tsv files, else the one of
-            comma, semicolon, tab and bar that the header shows.
-        encoding: Of the file. A byte order mark is skipped.
-        quotechar: What encloses texts with a delimiter inside; by default '"', and nothing
-            between tabs, where texts usually stand as they are.
-        on_invalid: What happens with rows that cannot be used, because a text or label is missing
-            or wrong or there are too many or too few values: "raise" for an error that names
-            their lines, "drop" to leave them out and say how many there are.
-        **columns: Columns of tasks that are not about whole texts, instead of those above:
-            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
-            and `answers=`.
+        label: Column of the labels; or several columns of 0 and 1, one for each label; or None.
+        labels: Names of the labels in the order of their numbers; by default they are inferred.
+        problem_type: As in Hugging Face configs; by default it is inferred from the column. Scores
+            that are whole numbers need "regression" here; otherwise they are taken for classes.
+        delimiter: The character between columns; by default a tab in .tsv files, and otherwise
+            whichever of comma, semicolon, tab and bar separates the header.
+        encoding: Encoding of the file. A byte order mark is skipped.
+        quotechar: The character around texts that contain a delimiter; by default '"', and none if
+            tabs separate the columns, because such files usually quote nothing.
+        on_invalid: What to do about rows in which a text or label is missing or wrong, or that
+            have too many or too few values: "raise" an error that names their lines, or "drop"
+            them and say how many there are.
+        **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
+            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
+            `context=` and `answers=`. These are read instead of the three above.
 
     Raises:
         DataError: If the file is missing, empty, in another encoding or ragged, a column is
@@ -72,13 +73,15 @@ def from_csv(
         UnknownArgumentError: If there is no such argument.
     """
     path = as_path(path)
+    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
     dropped = Dropped(path.name, on_invalid)
-    for argument, sign in {"delimiter": delimiter, "quotechar": quotechar or None}.items():
-        _check_sign(argument, sign)
+    for argument, character in {"delimiter": delimiter, "quotechar": quotechar or None}.items():
+        _check_character(argument, character)
     content = read_text(path, encoding)
     if delimiter is None:
-        wanted = [text, text_pair, *label_columns(label), *columns.values()]
-        delimiter = "\t" if suffix_of(path) in (".tsv", ".tab") else _sniff(content, wanted)
+        is_tsv = suffix_of(path) in (".tsv", ".tab")
+        names = [column for _, column in wanted.arguments]
+        delimiter = "\t" if is_tsv else _infer_delimiter(content, names)
     if quotechar is None and delimiter != "\t":
         quotechar = '"'
     if delimiter == quotechar:
@@ -88,25 +91,20 @@ def from_csv(
     return build_examples(
         available=header,
         read=values.__getitem__,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        labels=labels,
-        problem_type=problem_type,
+        wanted=wanted,
         name=path.name,
-        more=columns,
         dropped=dropped,
         places=Places(lines, "line", 1),
     )
 
 
-def _check_sign(argument: str, sign: str | None) -> None:
-    if sign is None:
+def _check_character(argument: str, character: str | None) -> None:
+    if character is None:
         return
-    if not isinstance(sign, str) or len(sign) != 1 or sign in "\r\n\0":
+    if not isinstance(character, str) or len(character) != 1 or character in "\r\n\0":
         raise DataError(
             f"{argument}= is one character, such as {',' if argument == 'delimiter' else chr(34)!r}"
-            f", found {sign!r}. Files with more of them between columns are read by "
+            f", found {character!r}. Files with more of them between columns are read by "
             "pandas.read_csv(path, sep=…, engine='python') and ft.data.from_pandas."
         )
 
@@ -121,13 +119,13 @@ def _fields_of_any_length() -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _sniff(content: str, wanted: list[Any]) -> str:
-    """The delimiter that finds most of the wanted columns in the header, else most columns."""
+def _infer_delimiter(content: str, names: list[Any]) -> str:
+    """The delimiter by which the header has most of these names, or else most columns."""
     first_line = re.split(r"[\r\n]", content.lstrip(), maxsplit=1)[0]
 
     def found(delimiter: str) -> tuple[int, int]:
         header = next(csv.reader([first_line], delimiter=delimiter))
-        return sum(name in header for name in wanted), len(header)
+        return sum(name in header for name in names), len(header)
 
     with _fields_of_any_length():
         return max(",;\t|", key=found)
@@ -136,7 +134,7 @@ def _sniff(content: str, wanted: list[Any]) -> str:
 def _parse(
     content: str, delimiter: str, quotechar: str | None, name: str, dropped: Dropped
 ) -> tuple[list[str], list[list[str]], list[int]]:
-    """The header, the rows, and the line on which each row begins."""
+    """Returns the header, the rows, and the line on which each row begins."""
     reader = csv.reader(
         io.StringIO(content, newline=""),
         delimiter=delimiter,

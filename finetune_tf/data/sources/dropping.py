@@ -1,4 +1,4 @@
-"""Rows that cannot be used: an error, or left out, counted and said."""
+"""Rows that cannot be used: they raise an error, or are left out and counted."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Dropped:
-    """What happens with rows that cannot be used, and how many there were.
+    """Decides about rows that cannot be used, and counts those that are left out.
 
     Args:
-        name: What messages call the source.
-        on_invalid: "raise" for an error about the first such rows, "drop" to leave them out.
+        name: Name of the source in messages.
+        on_invalid: "raise" an error about the first such rows, or "drop" them.
 
     Attributes:
         drops: Whether such rows are left out.
@@ -35,15 +35,14 @@ class Dropped:
         self.count = 0
 
     def refuse(self, error: DataError | DataTypeError, places: list[str]) -> None:
-        """Raises the error, or notes that its rows are left out.
+        """Raises the error, or records that its rows are left out.
 
         Args:
-            error: About single rows.
-            places: Where these stand: "line 3".
+            error: An error about single rows.
+            places: Where these rows are in the source: "line 3".
         """
         if not self.drops:
-            told = str(error)
-            error.args = (f'{told} With on_invalid="drop" such rows are left out.',)
+            error.args = (f'{error} With on_invalid="drop" such rows are left out.',)
             raise error
         self._places.setdefault(error.reason, []).extend(places)
         self.count += len(places)
@@ -54,12 +53,12 @@ class Dropped:
         columns: list[list],
         places: Places,
     ) -> "Examples":
-        """Makes examples of columns, without the rows that errors name if these are dropped.
+        """Makes examples from columns; with "drop", without the rows that errors name.
 
         Args:
-            make: Checks columns (and their places) and makes examples of them.
+            make: Checks columns (and their places) and makes examples from them.
             columns: The values of each column.
-            places: Where the rows stand.
+            places: Where the rows are in the source.
         """
         total = len(places) + self.count
         while True:

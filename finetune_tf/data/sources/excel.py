@@ -5,13 +5,14 @@ from typing import Any
 
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.places import Places
-from finetune_tf.data.sources.columns import (
-    OTHER_COLUMNS,
+from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
     OnInvalid,
+    Wanted,
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
@@ -19,7 +20,7 @@ from finetune_tf.data.sources.text_files import as_path, read_bytes
 from finetune_tf.errors import DataError, MissingExtraError
 
 
-@names_checked(also=OTHER_COLUMNS)
+@names_checked(also=synonyms_of_other_columns)
 def from_excel(
     path: str | Path,
     text: str = "text",
@@ -37,18 +38,18 @@ def from_excel(
         path: The file.
         text: Column of the texts.
         text_pair: Column of the second texts.
-        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
-        labels: Names of the labels in the order of their numbers; by default read off the column.
-        problem_type: As in Hugging Face configs; by default read off the column.
-        sheet: Name of the sheet, or its number from 0 on; by default the first one.
-        on_invalid: What happens with rows that cannot be used, because a text or label is missing
-            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
-            many there are.
-        **columns: Columns of tasks that are not about whole texts, instead of those above:
-            `question=`, `context=` and `answers=`.
+        label: Column of the labels; or several columns of 0 and 1, one for each label; or None.
+        labels: Names of the labels in the order of their numbers; by default they are inferred.
+        problem_type: As in Hugging Face configs; by default it is inferred from the column.
+        sheet: Name of the sheet, or its number, counted from 0; by default the first one.
+        on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
+            error that names them, or "drop" them and say how many there are.
+        **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
+            be added: `question=`, `context=` and `answers=`. These are read instead of the three
+            above.
 
     Raises:
-        DataError: If the file is missing or no .xlsx file, a sheet or column is missing, or a
+        DataError: If the file is missing or not an .xlsx file, a sheet or column is missing, or a
             text or label is missing or wrong.
         MissingExtraError: If the package openpyxl is not installed.
         UnknownArgumentError: If there is no such argument.
@@ -60,21 +61,16 @@ def from_excel(
     return build_examples(
         available=header,
         read=values.__getitem__,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        labels=labels,
-        problem_type=problem_type,
+        wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
         name=path.name,
-        more=columns,
         dropped=dropped,
         places=Places(numbers, "row", 1),
     )
 
 
 def _read(path: Path, sheet: str | int) -> tuple[list[str], list[list[Any]], list[int]]:
-    """The header of a sheet, its rows without empty ones, and their numbers as Excel shows them."""
-    read_bytes(path)  # a file that is missing is told as for any other source
+    """Returns the header, the rows that are not empty, and their numbers as Excel shows them."""
+    read_bytes(path)  # raises the same error for a missing file as the other sources
     try:
         import openpyxl
     except ImportError as error:
@@ -91,11 +87,11 @@ def _read(path: Path, sheet: str | int) -> tuple[list[str], list[list[Any]], lis
         ) from None
     try:
         table = _sheet(book, sheet, path)
-        table.reset_dimensions()  # what the file says of its size is wrong at times
+        table.reset_dimensions()  # the size that the file states is sometimes wrong
         rows: list[list[Any]] = []
         numbers: list[int] = []
         for number, cells in enumerate(table.iter_rows(), start=1):
-            # An error such as #N/A is no value.
+            # An error such as #N/A counts as a missing value.
             row = [None if cell.data_type == "e" else cell.value for cell in cells]
             if any(value is not None for value in row):
                 rows.append(row)

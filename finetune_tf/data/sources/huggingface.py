@@ -5,19 +5,20 @@ from typing import Any
 
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.sources.columns import (
-    OTHER_COLUMNS,
+from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
     OnInvalid,
+    Wanted,
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
 from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
 
 
-@names_checked(also=OTHER_COLUMNS)
+@names_checked(also=synonyms_of_other_columns)
 def from_huggingface(
     dataset: Any,
     split: str | None = None,
@@ -30,31 +31,31 @@ def from_huggingface(
     on_invalid: OnInvalid = "raise",
     **columns: str,
 ) -> Examples:
-    """Makes examples of a Hugging Face data set.
+    """Makes examples from a Hugging Face data set.
 
     Args:
         dataset: A `datasets.Dataset`, a `DatasetDict`, or the name of a data set to load.
         split: Which split, where there are several, such as "train".
         text: Column of the texts.
         text_pair: Column of the second texts.
-        label: Column of the labels; several columns of 0 and 1, one a label; None without labels.
+        label: Column of the labels; or several columns of 0 and 1, one for each label; or None.
         labels: Names of the labels in the order of their numbers; by default those of the data
-            set's own `ClassLabel`, or else read off the column.
-        problem_type: As in Hugging Face configs; by default read off the column.
+            set's own `ClassLabel`, or else they are inferred from the column.
+        problem_type: As in Hugging Face configs; by default it is inferred from the column.
         config: Which configuration of a named data set, such as "sst2" of "glue".
-        on_invalid: What happens with rows that cannot be used, because a text or label is missing
-            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
-            many there are.
-        **columns: Columns of tasks that are not about whole texts, instead of those above:
-            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
-            and `answers=`.
+        on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
+            error that names them, or "drop" them and say how many there are.
+        **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
+            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
+            `context=` and `answers=`. These are read instead of the three above.
 
     Raises:
         DataError: If the data set cannot be loaded, a split or column is missing, or a text or
             label is missing or wrong.
-        DataTypeError: If it is no such data set, or a streamed one.
+        DataTypeError: If `dataset` is not such a data set, or is a streamed one.
         MissingExtraError: If a name is given and the package datasets is not installed.
     """
+    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
     name = dataset if isinstance(dataset, str) else "the data set"
     if isinstance(dataset, str):
         dataset = _load(dataset, config)
@@ -72,15 +73,10 @@ def from_huggingface(
     return build_examples(
         available=dataset.column_names,
         read=lambda column: list(dataset[column]),
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        labels=labels,
-        problem_type=problem_type,
+        wanted=wanted,
         name=name,
-        more=columns,
         dropped=Dropped(name, on_invalid),
-        class_names=_class_names(dataset, columns.get("tags", label)),
+        class_names=_class_names(dataset, wanted.label_column),
     )
 
 
@@ -102,9 +98,7 @@ def _load(name: str, config: str | None) -> Any:
         ) from error
 
 
-def _class_names(dataset: Any, label: LabelColumns | None) -> Sequence[str] | None:
-    """Names of a `ClassLabel`, or of the one inside a list."""
-    if not isinstance(label, str):
-        return None
+def _class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
+    """The names of a `ClassLabel`, or of the one inside a list."""
     feature = (getattr(dataset, "features", None) or {}).get(label)
     return getattr(getattr(feature, "feature", feature), "names", None)

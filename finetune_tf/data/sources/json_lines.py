@@ -8,13 +8,14 @@ from typing import Any
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.checks import invalid_rows
+from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
 from finetune_tf.data.places import Places, shortened
-from finetune_tf.data.sources.columns import (
-    OTHER_COLUMNS,
+from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
     OnInvalid,
+    Wanted,
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
@@ -22,7 +23,7 @@ from finetune_tf.data.sources.text_files import as_path, read_text
 from finetune_tf.errors import DataError
 
 
-@names_checked(also=OTHER_COLUMNS)
+@names_checked(also=synonyms_of_other_columns)
 def from_jsonl(
     path: str | Path,
     text: str = "text",
@@ -34,29 +35,29 @@ def from_jsonl(
     on_invalid: OnInvalid = "raise",
     **columns: str,
 ) -> Examples:
-    """Reads JSON Lines, one object a line, or a JSON array of objects.
+    """Reads JSON Lines, with one object on each line, or a JSON array of objects.
 
-    Keys of objects within objects are named by their path: `text="review.body"` is the key "body"
-    of the object at "review" (unless a key is called "review.body"), and "answers.0.text" goes
-    through the first item of a list.
+    A path with dots names a key within another object: `text="review.body"` is the key "body" of
+    the object at "review" (unless there is a key "review.body"), and "answers.0.text" goes through
+    the first item of a list.
 
     Args:
         path: The file; a gzip file is unpacked.
         text: Key of the texts.
         text_pair: Key of the second texts.
-        label: Key of the labels; several keys of 0 and 1, one a label; None without labels.
-        labels: Names of the labels in the order of their numbers; by default read off the column.
-        problem_type: As in Hugging Face configs; by default read off the column.
-        encoding: Of the file. A byte order mark is skipped.
-        on_invalid: What happens with rows that cannot be used, because a line is no JSON object
-            or a text or label is missing or wrong: "raise" for an error that names their lines,
-            "drop" to leave them out and say how many there are.
-        **columns: Columns of tasks that are not about whole texts, instead of those above:
-            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
-            and `answers=`.
+        label: Key of the labels; or several keys of 0 and 1, one for each label; or None.
+        labels: Names of the labels in the order of their numbers; by default they are inferred.
+        problem_type: As in Hugging Face configs; by default it is inferred from the column.
+        encoding: Encoding of the file. A byte order mark is skipped.
+        on_invalid: What to do about lines that are not JSON objects, or in which a text or label
+            is missing or wrong: "raise" an error that names them, or "drop" them and say how many
+            there are.
+        **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
+            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
+            `context=` and `answers=`. These are read instead of the three above.
 
     Raises:
-        DataError: If the file is missing, empty, in another encoding or no JSON, a column
+        DataError: If the file is missing, empty, in another encoding or not JSON, a column
             is missing, or a text or label is missing or wrong.
         UnknownArgumentError: If there is no such argument.
     """
@@ -76,11 +77,11 @@ def from_jsonl(
             rows.append(row)
             numbers.append(number)
             continue
-        whole = _whole_object(content) if not rows and array is None else ""
+        advice = _advice_on_object(content) if not rows and array is None else ""
         dropped.refuse(
             invalid_rows(
                 f"{path.name}, {unit} {number:,} {problem}. Each {unit} must be one complete JSON "
-                f'object such as {{"text": "…", "label": "…"}}.{whole}',
+                f'object such as {{"text": "…", "label": "…"}}.{advice}',
                 [(len(rows), row)],
                 "without a JSON object",
             ),
@@ -91,26 +92,21 @@ def from_jsonl(
     return build_examples(
         available=dict.fromkeys(key for row in rows for key in row),
         read=lambda column: [row.get(column) for row in rows],
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        labels=labels,
-        problem_type=problem_type,
+        wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
         name=path.name,
-        more=columns,
         dropped=dropped,
         places=Places(numbers, unit, 1),
     )
 
 
 def _array(content: str, name: str) -> list | None:
-    """The items of a file that is one JSON array; None for one that has a value a line."""
+    """The items of a file that is a JSON array; None for a file with one value on each line."""
     if not content.lstrip().startswith("["):
         return None
     value = _parsed(content)
     if isinstance(value, list):
         return value
-    # Lists line by line are no array, and are refused as such.
+    # A file with a list on each line is not an array; its lines are refused one by one.
     first = _parsed(content.strip().partition("\n")[0])
     if isinstance(first, list) and "\n" in content.strip():
         return None
@@ -130,7 +126,7 @@ def _parsed_lines(content: str) -> Iterator[tuple[int, Any]]:
 
 
 def _parsed(text: str) -> Any:
-    """A JSON value, or the error that says why it is none."""
+    """The JSON value, or the error that tells why the text is not JSON."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:  # of syntax, of long numbers, of deep nesting
@@ -152,8 +148,8 @@ def _syntax(error: Exception) -> str:
     return "its values are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _whole_object(content: str) -> str:
-    """What to do with a file that is one JSON object over many lines."""
+def _advice_on_object(content: str) -> str:
+    """Advice for a file that is a single JSON object over many lines; empty for other files."""
     value = _parsed(content)
     if not isinstance(value, dict):
         return ""

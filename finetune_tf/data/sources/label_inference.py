@@ -1,19 +1,15 @@
-"""Reads off a raw label column what kind of problem it poses and what the classes are called."""
+"""Infers the problem type and the names of the classes from a column of labels."""
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
 from finetune_tf.base.labels import Labels, ProblemType, label_text, number_in, unseen_labels
-from finetune_tf.data.checks import (
-    check_labels,
-    check_present,
-    invalid_rows,
-    offenders,
-)
+from finetune_tf.data.checks import invalid_rows, offenders
+from finetune_tf.data.label_checks import check_labels, check_present
 from finetune_tf.data.places import Places
-from finetune_tf.data.sources.label_lists import check_items, label_lists
+from finetune_tf.data.sources.label_lists import check_items, label_lists, labels_of_columns
 from finetune_tf.data.sources.label_values import (
     FEW,
     check_kinds,
@@ -32,6 +28,72 @@ from finetune_tf.errors import DataError
 _SEVERAL: ProblemType = "multi_label_classification"
 
 
+class KnownLabels(NamedTuple):
+    """What is known of the labels of a source before they are read.
+
+    Attributes:
+        source: Name of the data in messages.
+        places: Where the rows are in the source.
+        labels: The names of the labels, if the user gave them.
+        problem_type: The problem type, if the user gave it.
+        class_names: What the source itself calls its class numbers 0, 1, ….
+        is_list: Whether the user named a list of columns, of 0 and 1 for each label.
+    """
+
+    source: str
+    places: Places
+    labels: Labels | int | Iterable[object] | None = None
+    problem_type: ProblemType | None = None
+    class_names: Sequence[str] | None = None
+    is_list: bool = False
+
+
+def labels_of_texts(columns: Mapping[str, list], known: KnownLabels) -> tuple[list, Labels]:
+    """Reads the labels of whole texts, from one column or from several of 0 and 1.
+
+    Args:
+        columns: The values of each column by its name in the source.
+        known: What is known of the labels.
+
+    Returns:
+        As `infer_labels`.
+
+    Raises:
+        DataError: As `infer_labels`.
+        DataTypeError: As `infer_labels`.
+    """
+    given, problem_type = known.labels, known.problem_type
+    if known.is_list:
+        values = labels_of_columns(columns, known.source, known.places)
+        given = list(columns) if given is None else given
+        problem_type = problem_type or _SEVERAL
+    else:
+        (values,) = columns.values()
+    if known.class_names and problem_type != "regression":
+        values = [class_name(value, known.class_names) for value in values]
+        given = known.class_names if given is None else given
+    title = ", ".join(columns)
+    return infer_labels(values, title, known.source, given, problem_type, known.places)
+
+
+def tags_of_words(columns: Mapping[str, list], known: KnownLabels) -> tuple[list, Labels]:
+    """Reads the tags of words.
+
+    Args:
+        columns: The one column by its name in the source.
+        known: What is known of the labels.
+
+    Returns:
+        As `infer_tags`.
+
+    Raises:
+        DataError: As `infer_tags`.
+        DataTypeError: As `infer_tags`.
+    """
+    (rows,) = columns.values()
+    return infer_tags(rows, known.source, known.labels, known.class_names, known.places)
+
+
 def infer_labels(
     values: Iterable[Any],
     column: str,
@@ -40,27 +102,33 @@ def infer_labels(
     problem_type: ProblemType | None = None,
     places: Places | None = None,
 ) -> tuple[list, Labels]:
-    """Decides what a label column means.
+    """Infers what a column of labels means.
 
-    Texts and whole numbers are classes, named by `str(value)` and sorted (numerically where
-    they are numbers). Numbers with a fraction, also written as text, are scores. Lists are
-    several labels a row: of names, of class numbers, or of one 0 or 1 for each label.
+    Texts and whole numbers are classes. Their names are `str(value)`, sorted, numerically if they
+    are numbers. Numbers with a fraction, also written as text, are scores. A list has several
+    labels for one row: names, class numbers, or one 0 or 1 for each label.
 
     Args:
-        values: One label a row, as the source has it.
-        column: Name of the column; a regression's output is called so.
+        values: One label for each row, as the source has it.
+        column: Name of the column; it becomes the name of a regression's output.
         source: Name of the data in messages.
-        labels: What the labels are called, when it should not be inferred.
-        problem_type: What kind of problem it is, when it should not be inferred.
-        places: Where the rows stand in the source.
+        labels: The names of the labels; by default they are inferred.
+        problem_type: The problem type; by default it is inferred.
+        places: Where the rows are in the source.
 
     Returns:
-        The values (scores as float, names in one spelling, else as they were) and their labels.
+        The values and their labels. Scores become floats and names get one spelling; other values
+        are unchanged.
 
     Raises:
-        DataError: If a label is missing or not among `labels`, the column has one class only,
-            whole numbers are no classes, or there is no such problem type.
-        DataTypeError: If a value is no label at all.
+        DataError: If a label is missing or not among `labels`, the column has a single class,
+            whole numbers cannot be classes, or there is no such problem type.
+        DataTypeError: If a value is not a label.
+
+    Example:
+        >>> from finetune_tf.data.sources.label_inference import infer_labels
+        >>> infer_labels([2, 1, 2], "stars", "reviews")[1]
+        Labels(['1', '2'], problem_type='single_label_classification')
     """
     if problem_type not in (None, *get_args(ProblemType)):
         raise DataError(
@@ -102,21 +170,21 @@ def infer_tags(
     class_names: Sequence[str] | None = None,
     places: Places | None = None,
 ) -> tuple[list[list], Labels]:
-    """Decides what the tags of words are called.
+    """Infers the names of the tags of words.
 
     Args:
-        rows: One list of tags a row: names, or numbers of `class_names`.
+        rows: One list of tags for each row: names, or numbers of `class_names`.
         source: Name of the data in messages.
-        labels: What the tags are called, when it should not be inferred.
+        labels: The names of the tags; by default they are inferred.
         class_names: What the source itself calls its numbers 0, 1, ….
-        places: Where the rows stand in the source.
+        places: Where the rows are in the source.
 
     Returns:
-        The tags, and their names: those given, else those of the source, else all that occur,
+        The tags and their names: those given, else those of the source, else all that occur,
         "O" (outside of any entity) first and the others sorted.
 
     Raises:
-        DataError: If a row has no list of tags, or a tag is missing or none of the labels.
+        DataError: If a row has no list of tags, or a tag is missing or not among the labels.
         DataTypeError: If a tag is neither a text nor a number.
     """
     rows = [plain(row) for row in rows]
@@ -186,7 +254,7 @@ def _problem_type(values: list, column: str, source: str, places: Places) -> Pro
 
 
 def _as_score(value: Any) -> Any:
-    """The number a value is or writes; the value itself if it is none."""
+    """A number, or a text that writes one, as a float; any other value unchanged."""
     if isinstance(value, str):
         number = number_in(value)
         return value if number is None else number
@@ -220,7 +288,7 @@ def _classes(values: list, column: str, source: str, places: Places) -> tuple[li
 
 
 def _writes_list(value: Any) -> bool:
-    """Whether a text is the list or dict of a programming language, as data frames write it."""
+    """Whether a text is a Python list or dict, as data frames write them into files."""
     if not isinstance(value, str) or value[:1] + value[-1:] not in ("[]", "{}"):
         return False
     try:

@@ -1,11 +1,12 @@
-"""Label columns that give several labels a row: lists of names, or 0 and 1 for each label."""
+"""Columns with several labels for each row: lists of names, or 0 and 1 for each label."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_tf.base.labels import Labels, ProblemType, label_text, whole_number
-from finetune_tf.data.checks import invalid_rows, is_missing_label, offenders
+from finetune_tf.data.checks import invalid_rows, offenders
+from finetune_tf.data.label_checks import is_missing_label
 from finetune_tf.data.places import Places
 from finetune_tf.data.sources.label_values import (
     check_numbers,
@@ -23,10 +24,15 @@ _SEVERAL: ProblemType = "multi_label_classification"
 def labels_of_columns(
     columns: Mapping[str, Sequence[Any]], source: str, places: Places | None = None
 ) -> list[list[str]]:
-    """Turns several columns of 0 and 1, one a label, into a list of label names a row.
+    """Converts columns of 0 and 1, one for each label, to a list of label names for each row.
 
     Raises:
-        DataError: If another value stands in a column.
+        DataError: If a column has another value.
+
+    Example:
+        >>> from finetune_tf.data.sources.label_lists import labels_of_columns
+        >>> labels_of_columns({"fast": [1, 0], "cheap": [1, 1]}, "reviews")
+        [['fast', 'cheap'], ['cheap']]
     """
     flags = {
         column: [_flag(plain(value)) for value in values] for column, values in columns.items()
@@ -49,7 +55,7 @@ def labels_of_columns(
 def label_lists(
     values: list, labels: Labels | None, source: str, places: Places
 ) -> tuple[list, Labels]:
-    """Decides what lists of labels mean; see `label_inference.infer_labels`."""
+    """Infers what lists of labels mean; see `label_inference.infer_labels`."""
     single = offenders(values, lambda row: not isinstance(row, list))
     if single:
         raise invalid_rows(
@@ -61,7 +67,7 @@ def label_lists(
     check_items(values, source, places, "labels")
     width = len(values[0])
     one_each = width > 1 and all(len(row) == width for row in values)
-    # Class numbers in one list differ, so equally long rows in which one repeats can only be flags.
+    # The class numbers of a row differ; rows of one length that repeat a number must be flags.
     flags = [[_flag(value) for value in row] for row in values] if one_each else []
     if one_each and all(None not in row for row in flags):
         labels = labels or Labels((f"LABEL_{i}" for i in range(width)), _SEVERAL)
@@ -90,7 +96,7 @@ def label_lists(
 
 
 def check_items(rows: list[list], source: str, places: Places, what: str) -> None:
-    """Checks that lists hold names and class numbers: nothing missing, no probabilities."""
+    """Checks that lists contain names and class numbers: no missing values, no probabilities."""
     wrong = offenders(rows, lambda row: any(map(is_missing_label, row)))
     if wrong:
         raise invalid_rows(

@@ -1,7 +1,8 @@
-"""Single values of label columns: what may be one, and the same name from every source.
+"""The values of label columns: which ones are valid, and one name for each class.
 
-A CSV file has texts only, a data frame turns whole numbers to floats where a row is missing, JSON
-has numbers and booleans of its own: what is written here makes one name of one label.
+The same label differs between sources: a CSV file only has texts, a data frame converts whole
+numbers to floats if a row is missing, and JSON has numbers and booleans. These functions give it
+the same name from every source.
 """
 
 import math
@@ -21,19 +22,19 @@ from finetune_tf.data.places import Places, counted, shortened
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say, warn
 
-IGNORED = -100  # as in `tasks.task`: marks a target that counts for nothing
-_LONGEST_NUMBER = 18  # digits: what is longer is no class number
+IGNORED = -100  # as in `tasks.task`: marks a target that is ignored
+_LONGEST_NUMBER = 18  # digits; a longer number is not a class number
 _BOOLEANS = {"true": "True", "false": "False"}
-# What spreadsheets and exports write for nothing, and what may be the name of a class as well.
+# Texts that spreadsheets write for a missing value, but that may also be names of classes.
 _PERHAPS_MISSING = {"None", "null", "NULL", "NA", "N/A", "#N/A", "n/a"}
-FEW = 30  # up to here, distinct numbers are always taken for classes
-_MANY = 100  # from here on, it is said that distinct numbers are taken for classes
-_ROWS_A_CLASS = 10  # fewer on average, and whole numbers are likelier scores or ids
+FEW = 30  # up to this many distinct numbers are always taken for classes
+_MANY = 100  # a message says that this many numbers or more are taken for classes
+_ROWS_A_CLASS = 10  # with fewer on average, whole numbers are probably scores or ids
 _CULPRITS = 3  # pairs of names that a warning shows
 
 
 def plain(value: Any) -> Any:
-    """The Python value behind one of NumPy, TensorFlow, PyTorch or pandas; lists of such."""
+    """Converts a value of NumPy, TensorFlow, PyTorch or pandas, or a list, to Python values."""
     if type(value) in (str, int, float, bool):
         return value
     if hasattr(value, "numpy") and not hasattr(value, "tolist"):
@@ -46,7 +47,7 @@ def plain(value: Any) -> Any:
 
 
 def class_name(value: Any, class_names: Sequence[str]) -> Any:
-    """The name of a class number; what is no such number stays, for the checks to find."""
+    """The name of a class number; any other value is unchanged, for the checks to find."""
     value = plain(value)
     if isinstance(value, list):
         return [class_name(item, class_names) for item in value]
@@ -55,15 +56,15 @@ def class_name(value: Any, class_names: Sequence[str]) -> Any:
 
 
 def check_kinds(rows: Sequence[Any], source: str, places: Places) -> None:
-    """Refuses what is no label: an object, bytes, a number that counts for nothing.
+    """Checks that each value may be a label: no object, no bytes, not the ignored number -100.
 
     Args:
-        rows: A label or a list of labels a row, as `plain` gives them.
+        rows: A label or a list of labels for each row, after `plain`.
         source: Name of the data in messages.
-        places: Where the rows stand.
+        places: Where the rows are in the source.
 
     Raises:
-        DataError: If a label is infinite, -100, or half a surrogate pair stands in it.
+        DataError: If a label is infinite, is -100, or contains half a surrogate pair.
         DataTypeError: If a value is neither a text nor a number, or a list holds a list.
     """
     kinds = set(map(type, rows))
@@ -131,17 +132,17 @@ def _instead_of_label(row: Any) -> str:
 
 
 def same_spelling(values: Sequence[Any], source: str) -> list[Any]:
-    """Labels so that the same data have the same names from every source.
+    """Gives labels the same spelling from every source.
 
-    Blanks around names are stripped, which is said. Where all labels are whole numbers, 1.0,
-    "1.0" and "1e0" become 1; where all are true or false, they are written True and False.
+    White space around names is stripped, with a message. If all labels are whole numbers, 1.0,
+    "1.0" and "1e0" become 1; if all are true or false, they become True and False.
 
     Args:
-        values: Labels without lists.
+        values: Labels that are not lists.
         source: Name of the data in messages.
 
     Returns:
-        The labels in their order; what needs no change is as it was.
+        The labels in their order; those that need no change are the same objects.
     """
     texts = Counter(map(label_text, values))
     stripped = {text: text.strip() for text in texts}
@@ -170,10 +171,10 @@ def same_spelling(values: Sequence[Any], source: str) -> list[Any]:
 
 
 def warn_of_similar(counts: Counter[str], source: str) -> None:
-    """Warns once of names that probably mean one class, and of names that may mean nothing.
+    """Warns about names that are probably one class, and about names for missing values.
 
     Args:
-        counts: How many rows have each name.
+        counts: Number of rows with each name.
         source: Name of the data in messages.
     """
     alike: dict[str, list[str]] = {}
@@ -187,7 +188,7 @@ def warn_of_similar(counts: Counter[str], source: str) -> None:
         if rare != common
     ]
     if pairs:
-        # A name that few rows have is likelier a slip than one that many have.
+        # A rare name is more likely a mistake than a frequent one.
         pairs.sort(key=lambda pair: counts[pair[0]])
         told = ", ".join(
             f"{rare!r} ({_rows(counts[rare])}) and {common!r} ({_rows(counts[common])})"
@@ -212,32 +213,32 @@ def _rows(count: int) -> str:
 
 
 def has_fraction(name: str) -> bool:
-    """Whether a text writes a number that is not whole."""
+    """Whether a text is a number with a fraction."""
     number = number_in(name)
     return number is not None and not number.is_integer()
 
 
 def is_decimal_comma(names: Collection[str]) -> bool:
-    """Whether all texts are numbers with a comma, as in "3,5", or whole ones."""
+    """Whether the texts are numbers with a decimal comma, such as "3,5", and whole numbers."""
     return any("," in name for name in names) and all(
         number_in(name.replace(",", ".", 1)) is not None for name in names
     )
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:
-    """Names of classes in order: numerically where all are whole numbers."""
+    """Names of classes in order; numerical order if all are whole numbers."""
     names = set(names)
     return sorted(names, key=int if all(map(is_integer_text, names)) else None)
 
 
 def spelled_alike(rows: list[list], source: str) -> list[list]:
-    """Lists of labels in one spelling; see `same_spelling`."""
+    """Gives lists of labels the same spelling; see `same_spelling`."""
     spelled = iter(same_spelling([value for row in rows for value in row], source))
     return [[next(spelled) for _ in row] for row in rows]
 
 
 def check_numbers(counts: Counter[str], column: str, source: str, otherwise: str) -> None:
-    """Says, warns or refuses where many distinct whole numbers would become classes."""
+    """Says, warns or raises an error if many distinct whole numbers would become classes."""
     number, rows = len(counts), counts.total()
     if number <= FEW:
         return

@@ -1,4 +1,4 @@
-"""Columns within columns: "review.body" is the key "body" of what stands in the column "review"."""
+"""Paths to columns: "review.body" is the key "body" of the objects in the column "review"."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ _SHOWN = 20  # names that a message lists
 _NOTHING = object()
 
 
-class Column(NamedTuple):
+class ColumnPath(NamedTuple):
     """Where the values for an argument are found.
 
     Attributes:
         argument: The argument that names the column, such as "text".
-        name: As it was given.
-        base: The column of the source.
-        path: What leads further inside, such as "body" or "answers.0.text"; empty for the values
-            of the column themselves.
+        name: The name that the user gave, such as "review.body".
+        base: The column of the source, such as "review".
+        path: The path inside the values of the column, such as "body" or "answers.0.text"; empty
+            for the values themselves.
     """
 
     argument: str
@@ -26,10 +26,10 @@ class Column(NamedTuple):
     path: str
 
     def inside(self, values: Sequence[Any], source: str) -> list:
-        """What stands at the path in each value; None where it leads nowhere.
+        """The value at the path within each value; None where there is none.
 
         Raises:
-            DataError: If it leads nowhere in all of them.
+            DataError: If there is none in any of the values.
         """
         found = [_at(value, self.path) for value in values]
         if all(value is _NOTHING for value in found):
@@ -44,21 +44,32 @@ class Column(NamedTuple):
         return [None if value is _NOTHING else value for value in found]
 
 
-def column_at(argument: str, name: Any, available: list[str], source: str) -> Column:
-    """Finds the column that is meant by a name, or by a path with dots.
+def column_at(argument: str, name: Any, available: list[str], source: str) -> ColumnPath:
+    """Finds the column with a name, or at a path with dots.
+
+    Args:
+        argument: The argument that names the column.
+        name: The name or path.
+        available: The columns of the source.
+        source: Name of the source in messages.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no such column.
+
+    Example:
+        >>> from finetune_tf.data.sources.paths import column_at
+        >>> column_at("text", "review.body", ["review", "stars"], "reviews.jsonl").path
+        'body'
     """
     if not isinstance(name, str):
         raise DataError(f"{argument}= is the name of a column of {source}, found {name!r}.")
     if name in available:
-        return Column(argument, name, name, "")
+        return ColumnPath(argument, name, name, "")
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         base = ".".join(parts[:end])
         if base in available:
-            return Column(argument, name, base, ".".join(parts[end:]))
+            return ColumnPath(argument, name, base, ".".join(parts[end:]))
     way_out = f'Say which one it is with {argument}="…"'
     if argument == "label":
         way_out += ", or label=None for texts without labels"
@@ -72,7 +83,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _at(value: Any, path: str) -> Any:
-    """What stands at a path of keys and of places in lists."""
+    """The value at a path of keys and of positions in lists; `_NOTHING` if there is none."""
     if not path:
         return value
     if isinstance(value, Mapping):

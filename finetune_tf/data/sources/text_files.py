@@ -1,4 +1,4 @@
-"""Text files as they come, packed or not, and what is told if they cannot be read."""
+"""Reads text files, compressed or not, and explains why a file cannot be read."""
 
 import gzip
 import zlib
@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_tf.errors import DataError, DataTypeError
 
-# How files begin that are no text, and what to do with them.
+# The first bytes of files that are not text, and what to do with such a file.
 _OTHER_FORMATS = {
     b"PK\x03\x04": "an Excel sheet or a ZIP archive: read sheets with ft.data.from_excel, and "
     "unpack archives",
@@ -20,7 +20,7 @@ _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it, or pack it with gzip",
     b"%PDF": "a PDF file: extract its text first",
 }
-# Longer marks first: that of UTF-16 begins that of UTF-32.
+# Longer byte order marks come first, because that of UTF-32 begins with that of UTF-16.
 _MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -31,10 +31,10 @@ _ENCODINGS = "for example encoding='cp1252', 'latin-1' or 'utf-16'"
 
 
 def as_path(path: Any) -> Path:
-    """A path that somebody gave.
+    """Converts an argument to a path.
 
     Raises:
-        DataTypeError: If it is none.
+        DataTypeError: If it is not a path.
     """
     try:
         return Path(path)
@@ -46,7 +46,7 @@ def as_path(path: Any) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What stands in a regular file; a gzip file is unpacked.
+    """The content of a regular file; a gzip file is unpacked.
 
     Raises:
         DataError: If there is no such file, or it cannot be read.
@@ -79,8 +79,8 @@ def read_text(path: Path, encoding: str) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
-        DataError: If it cannot be read, is empty, no text, or in another encoding.
-        DataTypeError: If the encoding is no text.
+        DataError: If it cannot be read, is empty, not text, or in another encoding.
+        DataTypeError: If the encoding is not a text.
     """
     if not isinstance(encoding, str):
         raise DataTypeError(f"encoding= is a name such as 'utf-8', found {encoding!r}.")
@@ -103,7 +103,7 @@ def read_text(path: Path, encoding: str) -> str:
             f"{error.start:,} (line {line:,}) does not fit. {advice}."
         ) from None
     except (LookupError, ValueError):
-        # Also UnicodeError without a place, and a NUL character in the name of the encoding.
+        # This includes a UnicodeError without a position and a NUL character in the encoding.
         raise DataError(
             f"Unknown encoding {encoding!r}, or {path.name} is not in it; try 'utf-8' or 'cp1252'."
         ) from None
@@ -122,7 +122,7 @@ def read_text(path: Path, encoding: str) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    """The ending of a file's name in lower case, without that of packing: ".tsv"."""
+    """The suffix of a file's name in lower case, without ".gz", such as ".tsv"."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -130,5 +130,5 @@ def suffix_of(path: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    told = str(path).replace("\0", "\\0")
-    return told if len(told) <= 200 else f"{told[:197]}…"
+    text = str(path).replace("\0", "\\0")
+    return text if len(text) <= 200 else f"{text[:197]}…"

@@ -9,14 +9,14 @@ from typing import Any
 
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.sources.columns import (
-    OTHER_COLUMNS,
+from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
     OnInvalid,
+    Wanted,
     build_examples,
-    wanted_columns,
 )
 from finetune_tf.data.sources.dropping import Dropped
 from finetune_tf.data.sources.paths import column_at
@@ -27,7 +27,7 @@ NETWORK_TIMEOUT = 3.0
 READ_AT_ONCE = 1024
 
 
-@names_checked(also=OTHER_COLUMNS)
+@names_checked(also=synonyms_of_other_columns)
 def from_tfds(
     builder: Any,
     split: str = "train",
@@ -42,29 +42,28 @@ def from_tfds(
 ) -> Examples:
     """Reads a data set of TensorFlow Datasets.
 
-    What is prepared already is read from disk. Otherwise it is downloaded, but only after a look
-    at whether there is a network, since TFDS would try for minutes.
+    A prepared data set is read from disk. Otherwise it is downloaded; the network is tried first,
+    because TFDS itself would retry for minutes.
 
     Args:
         builder: A name such as "glue/sst2", or a `tfds.core.DatasetBuilder`.
-        split: Which split, also a part of one such as "train[:10%]".
+        split: The split, or a part of it such as "train[:10%]".
         text: Feature of the texts; by default the only one that holds texts.
         text_pair: Feature of the second texts.
-        label: Feature of the labels; several features of 0 and 1, one a label; None without
-            labels, also where the labels of a test split are hidden (-1).
-        data_dir: Where prepared data sets lie; by default that of TFDS.
+        label: Feature of the labels; or several features of 0 and 1, one for each label; or None,
+            also for a test split whose labels are hidden (-1).
+        data_dir: Folder of the prepared data sets; by default that of TFDS.
         labels: Names of the labels in the order of their numbers; by default those of the data
-            set's own `ClassLabel`, or else read off the feature.
-        problem_type: As in Hugging Face configs; by default read off the feature.
-        on_invalid: What happens with rows that cannot be used, because a text or label is missing
-            or wrong: "raise" for an error that names them, "drop" to leave them out and say how
-            many there are.
-        **columns: Columns of tasks that are not about whole texts, instead of those above:
-            `tokens=` and `tags=` (lists of words and of their labels), or `question=`, `context=`
-            and `answers=`.
+            set's own `ClassLabel`, or else they are inferred from the feature.
+        problem_type: As in Hugging Face configs; by default it is inferred from the feature.
+        on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
+            error that names them, or "drop" them and say how many there are.
+        **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
+            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
+            `context=` and `answers=`. These are read instead of the three above.
 
     Raises:
-        DataError: If there is no such data set, split or feature, it is neither prepared nor can
+        DataError: If there is no such data set, split or feature, it is not prepared and cannot
             be downloaded, or a text or label is missing or wrong.
     """
     if isinstance(builder, str):
@@ -78,31 +77,27 @@ def from_tfds(
         raise DataTypeError(f"split= is a name such as 'train', found {split!r}.")
     name = f"{builder.info.full_name} {split}"
     features = builder.info.features
-    if text is None and not columns:
-        text = _only_text(features, text_pair, name)
-    wanted = [
+    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
+    if text is None and wanted.reads("text"):
+        wanted.text = _only_text(features, text_pair, name)
+    needed = [
         column_at(argument, column, list(features), name).base
-        for argument, column in wanted_columns(text, text_pair, label, columns)
+        for argument, column in wanted.arguments
     ]
 
     @functools.cache
     def values() -> dict[str, list]:
         _prepare(builder)
-        return _read(builder, split, wanted)
+        return _read(builder, split, needed)
 
-    # Read late, so that a wrong column is told before a download.
+    # The values are read last, so that a wrong column is found before a download.
     return build_examples(
         available=features,
         read=lambda column: values()[column],
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        labels=labels,
-        problem_type=problem_type,
+        wanted=wanted,
         name=name,
-        more=columns,
         dropped=Dropped(name, on_invalid),
-        class_names=_class_names(features, columns.get("tags", label)),
+        class_names=_class_names(features, wanted.label_column),
     )
 
 
@@ -128,7 +123,7 @@ def _prepare(builder: Any) -> None:
 
 
 def _download_and_prepare(builder: Any) -> None:
-    # Only data sets of TFDS itself are known to download; a user's own may read local files.
+    # The data sets of TFDS itself are downloaded; a user's own builder may read local files.
     downloads = type(builder).__module__.startswith("tensorflow_datasets.")
     if downloads and not network_reachable():
         name = builder.info.full_name.rpartition("/")[0]
@@ -141,7 +136,7 @@ def _download_and_prepare(builder: Any) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:
-        if builder.is_prepared():  # another process was faster; its files come with one rename
+        if builder.is_prepared():  # another process was faster
             builder.info.read_from_directory(builder.data_dir)
         elif _is_of_files(error):
             raise DataError(
@@ -153,7 +148,7 @@ def _download_and_prepare(builder: Any) -> None:
 
 
 def _is_of_files(error: BaseException | None) -> bool:
-    """Whether an error, or one that it comes from, is about reading or writing files."""
+    """Whether an error, or one of its causes, is about reading or writing files."""
     import tensorflow as tf
 
     while error is not None:
@@ -164,7 +159,7 @@ def _is_of_files(error: BaseException | None) -> bool:
 
 
 def network_reachable(timeout: float = NETWORK_TIMEOUT) -> bool:
-    """Whether a connection to the outside (or its proxy) comes about within `timeout` seconds."""
+    """Whether the internet (or its proxy) can be reached within `timeout` seconds."""
     proxy = urllib.request.getproxies().get("https")
     url = urllib.parse.urlsplit(proxy or "https://storage.googleapis.com")
     connected = threading.Event()
@@ -176,7 +171,7 @@ def network_reachable(timeout: float = NETWORK_TIMEOUT) -> bool:
         except OSError:
             return
 
-    # In a thread of its own, since looking up a host name takes no timeout.
+    # In a separate thread, because looking up a host name has no timeout.
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
     attempt.join(timeout)
@@ -199,8 +194,8 @@ def _only_text(features: Any, text_pair: str | None, name: str) -> str:
     return texts[0]
 
 
-def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
-
+def _read(builder: Any, split: str, needed: list[str]) -> dict[str, list]:
+    """The values of the needed features, one for each row."""
     try:
         rows = builder.as_dataset(split=split)
     except ValueError as error:
@@ -208,8 +203,8 @@ def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
         raise DataError(
             f"{builder.info.full_name} has no split {split!r}; there are: {splits}."
         ) from error
-    columns: dict[str, list] = {column: [] for column in wanted}
-    rows = rows.map(lambda row: {column: row[column] for column in wanted})
+    columns: dict[str, list] = {column: [] for column in needed}
+    rows = rows.map(lambda row: {column: row[column] for column in needed})
     for batch in rows.ragged_batch(READ_AT_ONCE):
         for column, values in batch.items():
             columns[column] += _as_rows(values)
@@ -217,7 +212,7 @@ def _read(builder: Any, split: str, wanted: list[str]) -> dict[str, list]:
 
 
 def _as_rows(values: Any) -> list:
-    """One Python value a row; of a feature made of several, one dict a row."""
+    """One Python value for each row; a dict if the feature consists of several."""
     import tensorflow as tf
 
     if isinstance(values, dict):
@@ -240,8 +235,8 @@ def _decode(value: Any) -> Any:
         ) from None
 
 
-def _class_names(features: Any, label: LabelColumns | None) -> list[str] | None:
-    if not isinstance(label, str) or label not in features:  # FeaturesDict has no get().
+def _class_names(features: Any, label: Any) -> list[str] | None:
+    if label is None or label not in features:  # FeaturesDict has no get().
         return None
     feature = features[label]
     return getattr(getattr(feature, "feature", feature), "names", None)

@@ -28,12 +28,14 @@ class Evaluator(abc.ABC):
         baselines: Baselines by name, strongest first; "auto" selects the first one.
         unit: What reports call the examples, in the plural.
         lower_is_better: Whether a lower main metric is better.
+        drawing: What the figure of a report shows beside the metrics, a key of `figures.DRAWINGS`.
     """
 
     main_metric: ClassVar[str]
     baselines: ClassVar[Mapping[str, BaselineFunction]]
     unit: ClassVar[str] = "texts"
     lower_is_better: ClassVar[bool] = False
+    drawing: ClassVar[str] = "label scores"
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:

@@ -41,6 +41,7 @@ class MaskedWords(Evaluator):
     main_metric = "perplexity"
     baselines = {"unigram": _unigram}
     lower_is_better = True
+    drawing = "main metric"
 
     def measure(
         self, targets: list[Cloze], predictions: np.ndarray, labels: Labels | None

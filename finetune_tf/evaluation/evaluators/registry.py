@@ -2,6 +2,7 @@
 
 from finetune_tf.evaluation.evaluators.answers import Answers
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
+from finetune_tf.evaluation.evaluators.language import Language
 from finetune_tf.evaluation.evaluators.masks import MaskedWords
 from finetune_tf.evaluation.evaluators.similarity import Similarity
 from finetune_tf.evaluation.evaluators.text import MultiLabel, Regression, SingleLabel
@@ -16,6 +17,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "tagging": Tags(),
     "question-answering": Answers(),
     "fill-mask": MaskedWords(),
+    "text-generation": Language(),
     "similarity": Similarity(),
 }
 

@@ -28,6 +28,7 @@ class Similarity(Regression):
     """
 
     unit = "pairs"
+    drawing = "scatter"
 
     def __init__(self) -> None:
         self.main_metric = "spearman"

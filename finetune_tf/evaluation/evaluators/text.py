@@ -40,6 +40,7 @@ class SingleLabel(_TextEvaluator):
     """Evaluates class indices (n,); the main metric is the accuracy."""
 
     kind = "single_label_classification"
+    drawing = "confusion"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """Returns 1 for each correct prediction, else 0 (n, 1)."""
@@ -72,6 +73,7 @@ class Regression(_TextEvaluator):
     """Evaluates numbers (n,); the main metric is Pearson's correlation."""
 
     kind = "regression"
+    drawing = "scatter on one scale"
 
     def statistics(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """Returns the first and second moments of targets and predictions (n, 5)."""

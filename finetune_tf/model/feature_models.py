@@ -1,0 +1,263 @@
+"""The upper part of a model, above its frozen stages; `feature_cache` makes it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_tf._version import __version__
+from finetune_tf.data.feature_store import Arrays, FeatureStore
+from finetune_tf.data.rows import StoredRows
+from finetune_tf.errors import CacheError, ModelError
+from finetune_tf.graph.pieces import input_followed_by
+from finetune_tf.graph.stages import stages
+from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.model.inference import rows_of
+from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.feature import MASKS, Feature
+from finetune_tf.training.callbacks import FollowTrainable
+from finetune_tf.training.freezing import count_parameters
+
+BATCH_SIZE = 64  # of the one pass through the frozen stages
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What an upper part was split from; in a record, since Keras tracks models in attributes.
+
+    Attributes:
+        whole: The model that was split.
+        trunk: Its frozen part; the outputs are a dict.
+        store: Stores the outputs of the trunk.
+    """
+
+    whole: keras.Model
+    trunk: keras.Model
+    store: FeatureStore
+
+    def refuse_trainable_trunk(self) -> None:
+        """Raises a ModelError if a stage of the trunk is trainable by now."""
+        learning = [s.name for s in stages(self.trunk) if any(v.trainable for v in s.variables)]
+        if learning:
+            raise ModelError(
+                f"{', '.join(learning)} learn by now, but are below the cut, where features are "
+                "computed once. Freeze them, or cut again: ft.cache_features(model)."
+            )
+
+    def key(self, config: Any, features: Mapping[str, Sequence[np.ndarray]]) -> str:
+        """Returns a hash of all that cached features depend on.
+
+        Args:
+            config: The config of the whole model, besides those of its layers.
+            features: The inputs by name: one array for each row, or one of all rows.
+        """
+        digest = hashlib.sha256()
+        layers = [layer.get_config() for layer in self.trunk.layers]
+        settings = [__version__, self.store.precision, config, layers]
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        for variable in self.trunk.weights:
+            digest.update(np.ascontiguousarray(variable.numpy()))
+        for name, rows in sorted(features.items()):
+            rows = [rows] if isinstance(rows, np.ndarray) else rows
+            digest.update(f"{name} {rows[0].dtype} {rows[0].shape[1:]}".encode())
+            digest.update(np.cumsum([len(row) for row in rows]))
+            digest.update(np.ascontiguousarray(np.concatenate(rows)))
+        return digest.hexdigest()[:32]
+
+
+class FeatureModel(FineTuneModel):
+    """The upper part of a model, which trains on cached features of the frozen stages below.
+
+    `cache_features` makes it. Saving it and counting its parameters refer to the whole model.
+
+    Example:
+        >>> _ = ft.train_only(model, ft.select.head())
+        >>> upper = ft.cache_features(model)
+        >>> type(upper).__name__, upper.whole is model
+        ('FeatureModel', True)
+    """
+
+    @property
+    def whole(self) -> FineTuneModel:
+        """The model whose upper part this is."""
+        return self._origin.whole
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the whole model."""
+        return self.whole.tokenizer
+
+    def cached_features(self, encoded: Encoded, name: str) -> dict[str, Feature]:
+        """The outputs of the frozen stages for encoded rows, computed unless they are stored.
+
+        Args:
+            encoded: From the model's task.
+            name: The name of the examples, for messages.
+
+        Returns:
+            Features by the name of the input that each is for.
+
+        Raises:
+            ModelError: If a stage below the cut is trainable by now.
+            CacheError: If rows change with each epoch, or there is too little space.
+        """
+        trunk, store = self._origin.trunk, self._origin.store
+        if encoded.draw is not None:
+            raise CacheError(
+                f"{self.task.name} draws other rows in each epoch, so their features cannot be "
+                "stored. Train the whole model."
+            )
+        self._origin.refuse_trainable_trunk()
+        axes = {key: _axis_of(trunk, tensor, encoded) for key, tensor in trunk.output.items()}
+        lengths = encoded.lengths
+        ends = {axis: np.cumsum(of_axis) for axis, of_axis in lengths.items()}
+        shapes = {}
+        for key, tensor in trunk.output.items():
+            axis = axes[key]
+            inner = tensor.shape[1:] if axis is None else tensor.shape[2:]
+            shapes[key] = (len(encoded) if axis is None else int(ends[axis][-1]), *inner)
+
+        def compute(arrays: Arrays) -> None:
+            rows = dataclasses.replace(encoded, targets=None)
+            for row, outputs in rows_of(trunk, rows, BATCH_SIZE, _outputs_alone):
+                for key, output in outputs.items():
+                    if axes[key] is None:
+                        arrays[key][row] = output
+                    else:
+                        end, length = ends[axes[key]][row], lengths[axes[key]][row]
+                        arrays[key][end - length : end] = output[:length]
+
+        inputs = {key: feature.rows for key, feature in encoded.inputs.items()}
+        key = self._origin.key(self.whole.config, inputs)
+        arrays = store.get(key, shapes, f"Features of {name}", compute)
+        return {
+            key: Feature(
+                StoredRows(array, ends.get(axes[key])),
+                axis=axes[key],
+                dtype=trunk.output[key].dtype,
+            )
+            for key, array in arrays.items()
+        }
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Fits like any Keras model.
+
+        Raises:
+            ModelError: If a stage below the cut is trainable by now.
+        """
+        self._origin.refuse_trainable_trunk()
+        return super().fit(*args, **kwargs)
+
+    def _own_callbacks(self, given: list, initial_epoch: int) -> list:
+        below = FollowTrainable(self._origin.trunk, self._origin.refuse_trainable_trunk)
+        return [below, *super()._own_callbacks(given, initial_epoch)]
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Saves the whole model."""
+        return self.whole.save_pretrained(folder, **options)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the whole model."""
+        self.whole.save(*args, **kwargs)
+
+    def _complete_inputs(self, inputs: Any) -> Any:
+        return inputs  # `batches` provides exactly those that are needed
+
+    def _parameters(self) -> tuple[int, int]:
+        return count_parameters(self.whole)
+
+
+class PlainFeatureModel(keras.Model):
+    """The upper part of any Functional model, which trains on features of the frozen stages below.
+
+    `cache_features` makes it.
+    """
+
+    @property
+    def whole(self) -> keras.Model:
+        """The model whose upper part this is."""
+        return self._origin.whole
+
+    def features(self, inputs: Any, name: str = "the inputs") -> dict[str, np.ndarray]:
+        """Converts inputs of the whole model to inputs of this one.
+
+        Args:
+            inputs: Arrays (rows, …) as the whole model takes them: one, a list in the order of its
+                inputs, or a dict by their names.
+            name: The name of the data, for messages.
+
+        Returns:
+            Arrays by the names of this model's inputs: the outputs of the frozen stages, computed
+            unless they are stored, and the inputs that are needed besides.
+
+        Raises:
+            ModelError: If a stage below the cut is trainable by now.
+            CacheError: If there is too little space.
+        """
+        trunk, store = self._origin.trunk, self._origin.store
+        self._origin.refuse_trainable_trunk()
+        names = [tensor.name for tensor in self.whole.inputs]
+        if not isinstance(inputs, Mapping):
+            inputs = dict(zip(names, keras.tree.flatten(inputs), strict=True))
+        given = {key: np.asarray(inputs[key]) for key in names}
+        below = {tensor.name: given[tensor.name] for tensor in trunk.inputs}
+        rows = len(next(iter(below.values())))
+
+        def batch(start: int) -> Arrays:
+            part = {key: array[start : start + BATCH_SIZE] for key, array in below.items()}
+            return keras.tree.map_structure(np.asarray, trunk.predict_on_batch(part))
+
+        first = batch(0)
+
+        def compute(arrays: Arrays) -> None:
+            for start in range(0, rows, BATCH_SIZE):
+                for key, output in (batch(start) if start else first).items():
+                    arrays[key][start : start + BATCH_SIZE] = output
+
+        shapes = {key: (rows, *output.shape[1:]) for key, output in first.items()}
+        key = self._origin.key(None, below)
+        cached = {
+            key: array.astype(trunk.output[key].dtype, copy=False)
+            for key, array in store.get(key, shapes, f"Features of {name}", compute).items()
+        }
+        values = {**given, **cached}
+        return {tensor.name: values[tensor.name] for tensor in self.inputs}
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Fits like any Keras model.
+
+        Raises:
+            ModelError: If a stage below the cut is trainable by now.
+        """
+        self._origin.refuse_trainable_trunk()
+        return super().fit(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the whole model."""
+        self.whole.save(*args, **kwargs)
+
+
+def _axis_of(trunk: keras.Model, tensor: Any, encoded: Encoded) -> str | None:
+    """The axis of rows along which an output of the trunk runs; None if its shape is fixed."""
+    if None not in tensor.shape[1:]:
+        return None
+    source = input_followed_by(trunk, tensor)
+    axes = {mask: axis for axis, mask in MASKS.items()}
+    axes |= {name: feature.axis for name, feature in encoded.inputs.items()}
+    if axes.get(source) is None or None in tensor.shape[2:]:
+        raise CacheError(
+            f"The frozen stages compute an array of shape {tensor.shape[1:]} for each row, whose "
+            f"sizes do not follow from the input {source!r}, so it cannot be stored. Declare the "
+            "shape of that input, or train the whole model."
+        )
+    return axes[source]
+
+
+def _outputs_alone(outputs: Any, targets: Any) -> Any:
+    return outputs

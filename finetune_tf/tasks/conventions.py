@@ -1,0 +1,79 @@
+"""What Hugging Face's libraries call a task and its outputs, and how they save its models."""
+
+from typing import Any, ClassVar
+
+from finetune_tf.base.labels import Labels
+from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
+from finetune_tf.tasks.interfaces import HeadParts
+from finetune_tf.tasks.usage import Usage, make_usage
+
+
+class Conventions:
+    """The part of a task that other libraries determine.
+
+    Attributes:
+        labels: Names of the outputs, or None; see `Task`.
+        name: Name of the Hugging Face pipeline.
+        class_suffix: Suffix of the PyTorch classes, such as "ForSequenceClassification".
+        usage: Code for model cards.
+    """
+
+    labels: Labels | None
+    name: ClassVar[str]
+    class_suffix: ClassVar[str]
+    usage: ClassVar[Usage] = make_usage()
+
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """The outputs of a model by the names that Hugging Face's classes use, for `export`.
+
+        Args:
+            outputs: The outputs for a batch.
+        """
+        return {"logits": outputs}
+
+    def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
+        """The fields of the output of Hugging Face's class for this task, for `compat`.
+
+        Args:
+            outputs: The outputs of the model for a batch.
+            hidden: The last hidden states (batch, length, features).
+            pooling: The pooling of the model.
+        """
+        return self.named(outputs)
+
+    @classmethod
+    def class_pooling(cls, head: HeadParts) -> str:
+        """The pooling of Hugging Face's class for this task, whatever the checkpoint uses.
+
+        Args:
+            head: The head of the family for this task.
+        """
+        return "pooler"
+
+    def config_keys(self) -> dict[str, Any]:
+        """The keys of the config that the task sets."""
+        return {} if self.labels is None else label_keys(self.labels)
+
+    def layout(self, pooling: str | None) -> Layout:
+        """The layout of the folder in which the model is saved.
+
+        Args:
+            pooling: The pooling of the model, or None.
+        """
+        return TRANSFORMERS
+
+    def max_length(self, modules: Any) -> int | None:
+        """The length in tokens to which the checkpoint truncates texts for this task, or None.
+
+        Args:
+            modules: As for `outputs`.
+        """
+        return None
+
+
+def label_keys(labels: Labels) -> dict[str, Any]:
+    """The keys of a Hugging Face config that name labels."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
