@@ -20,7 +20,7 @@ class ByLength(TextClassification):
         assert all(np.array_equal(*rows) for rows in zip(*passes, strict=True))
         assert {row.shape for row in passes[0]} == {(len(self.labels),)}
         model.asked = (batch_size, len(passes[0]))
-        is_long = [len(ids) > 5 for ids in encoded.features["input_ids"]]
+        is_long = [len(ids) > 5 for ids in encoded.inputs["input_ids"]]
         return [np.array([0.0, 9.0 if long else -9.0], "float32") for long in is_long]
 
 
@@ -54,7 +54,7 @@ def test_the_command_line(model, tmp_path, monkeypatch, capsys):
 
     from finetune_tf.cli.commands import app
 
-    monkeypatch.setattr("finetune_tf.cli.commands._trained", lambda checkpoint, task: model)
+    monkeypatch.setattr("finetune_tf.cli.commands._load_trained", lambda checkpoint, task: model)
     result = CliRunner().invoke(app, ["predict", "folder", "a good film", "a very good film"])
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     assert labels == ["bad", "good"], result.output
