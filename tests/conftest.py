@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from helpers_decoders import write_decoder
 from helpers_models import CHINESE, write_checkpoint
 
 
@@ -14,6 +15,12 @@ from helpers_models import CHINESE, write_checkpoint
 def tiny_bert(tmp_path_factory):
     """Folder of a random BERT with two blocks that knows a few English words."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory):
+    """Folder of a random GPT-2 with two blocks that knows the same words."""
+    return write_decoder(tmp_path_factory.mktemp("checkpoints") / "tiny-gpt2")
 
 
 @pytest.fixture(scope="session")

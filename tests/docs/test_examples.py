@@ -2,7 +2,7 @@
 
 An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `train` set and `test`
 set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
-made from it and compiled, and an empty current folder. A class is imported from the module that
+made from it and compiled, `decoder` (the folder of a tiny GPT-2), and an empty current folder. A class is imported from the module that
 documents it.
 """
 
@@ -40,7 +40,7 @@ EXAMPLES = examples_in_docstrings()
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_gives_what_it_says(name, tiny_bert, tmp_path, monkeypatch):
+def test_an_example_gives_what_it_says(name, tiny_bert, tiny_decoder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     test = EXAMPLES[name]
     keras.utils.set_random_seed(0)
@@ -49,7 +49,7 @@ def test_an_example_gives_what_it_says(name, tiny_bert, tmp_path, monkeypatch):
         model = ft.load(tiny_bert, labels=data.labels)
         model.compile(**ft.presets.cross_entropy())
         test.globs.update(ft=ft, np=np, keras=keras, train=data, test=data, model=model)
-        test.globs.update(checkpoint=str(tiny_bert))
+        test.globs.update(checkpoint=str(tiny_bert), decoder=str(tiny_decoder))
         report = []
         outcome = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(
             test, out=report.append

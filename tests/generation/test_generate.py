@@ -1,0 +1,167 @@
+"""`ft.generate`, `model.generate` and `ft.predict` on a language model, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers_decoders import POSITIONS, write_decoder
+
+import finetune_tf as ft
+from finetune_tf.errors import ArgumentError, CheckpointError, DataError, DataTypeError, ModelError
+from finetune_tf.messages import quiet
+
+
+@pytest.fixture(scope="module")
+def model(tiny_decoder):
+    with quiet():
+        return ft.load(tiny_decoder)
+
+
+PROMPTS = ["a very good", "the actor", "not"]
+
+
+def test_texts_and_ids(model):
+    texts = ft.generate(model, PROMPTS, max_new_tokens=5)
+    ids = ft.generate(model, PROMPTS, max_new_tokens=5, return_ids=True)
+    assert [len(row) <= 5 for row in ids] == [True] * 3
+    assert texts == [model.tokenizer.decode(row) for row in ids]
+    assert ft.generate(model, PROMPTS[0], max_new_tokens=5) == texts[0]
+    rows = model.tokenizer(PROMPTS)["input_ids"]
+    for found, expected in zip(model.generate(rows, max_new_tokens=5), ids, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_batches_do_not_change_texts(model):
+    every = [ft.generate(model, PROMPTS, max_new_tokens=4, batch_size=n) for n in (1, 2, 8)]
+    assert every[0] == every[1] == every[2]
+
+
+def test_predict_continues_prompts_as_the_checkpoint_says(model):
+    assert ft.predict(model, PROMPTS) == ft.generate(model, PROMPTS)
+    examples = ft.data.from_arrays(prompt=PROMPTS, completion=["film"] * 3)
+    assert ft.predict(model, examples) == ft.generate(model, PROMPTS)
+    assert ft.predict(model, "not") == ft.generate(model, "not")
+
+
+def test_samples_are_repeatable_and_follow_the_seed(model):
+    options = {"max_new_tokens": 8, "do_sample": True, "num_return_sequences": 4}
+    first = ft.generate(model, "a", seed=1, **options)
+    assert first == ft.generate(model, "a", seed=1, **options)
+    assert first != ft.generate(model, "a", seed=2, **options)
+    assert len(first) == 4 and len(set(first)) > 1
+
+
+def test_the_distribution_of_samples(model):
+    """A chi-squared test over 2,000 samples of the next token."""
+    from scipy.stats import chisquare
+
+    ids = model.tokenizer("a very")["input_ids"]
+    logits = np.asarray(model({"input_ids": np.array([ids])}))[0, -1].astype("float64") / 2.0
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()
+    options = {"do_sample": True, "temperature": 2.0, "top_k": 0, "min_new_tokens": 0}
+    rows = model.generate([ids], 1, num_return_sequences=2000, seed=3, **{**options, "top_p": 1.0})[
+        0
+    ]
+    drawn = [row[0] if len(row) else model.tokenizer.eos_token_id for row in rows]
+    counts = np.bincount(drawn, minlength=len(chances))
+    large = chances * 2000 >= 5
+    observed = [*counts[large], counts[~large].sum()]
+    expected = [*chances[large], chances[~large].sum()]
+    assert chisquare(observed, 2000 * np.array(expected)).pvalue > 0.001
+
+
+def test_the_settings_of_the_checkpoint_count_and_are_saved(tiny_decoder, tmp_path):
+    folder = write_decoder(tmp_path / "gpt2")
+    settings = {"num_beams": 3, "max_new_tokens": 4, "eos_token_id": [1, 5], "pad_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    with quiet():
+        own = ft.load(folder)
+        saved = ft.load(own.save_pretrained(tmp_path / "saved"))
+    wanted = ft.generate(own, PROMPTS, max_new_tokens=4, num_beams=3)
+    assert ft.generate(own, PROMPTS) == ft.generate(saved, PROMPTS) == wanted
+    assert json.loads((tmp_path / "saved" / "generation_config.json").read_text()) == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_beams": 0}, "'num_beams' of generation_config.json has the value 0, but has to be"),
+        ({"eos_token_id": "</s>"}, "'eos_token_id' .* has to be a token id, a list of them, or"),
+        ({"forced_bos_token_id": 3}, "'forced_bos_token_id' .* which is not supported here"),
+        (
+            {"stop_strings": ["."]},
+            "'stop_strings' .* which is not supported here. Take the key out",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_followed(settings, message, tmp_path):
+    folder = write_decoder(tmp_path / "gpt2")
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    with quiet():
+        own = ft.load(folder)
+    with pytest.raises(CheckpointError, match=message):
+        ft.generate(own, "a")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "error", "message"),
+    [
+        ("", {}, DataError, "Prompt 0 is empty, so there is nothing to continue"),
+        (["a", 3], {}, DataTypeError, "Prompt 1 is no text but int: 3"),
+        (7, {}, DataTypeError, "Prompts are a text or a list of texts, found int"),
+        ("a " * POSITIONS, {}, DataError, f"has {POSITIONS} tokens, but the model has positions"),
+        ("a", {"max_new_tokens": 24}, DataError, "max_new_tokens=24 need 25 positions, but .* 24."),
+        ("a", {"max_new_tokens": 0}, ArgumentError, "max_new_tokens must be an integer >= 1"),
+        ("a", {"num_beams": 0}, ArgumentError, "num_beams must be an integer >= 1"),
+        ("a", {"top_p": 0}, ArgumentError, "top_p must be a number > 0 and <= 1"),
+        ("a", {"top_p": 1.5}, ArgumentError, "top_p must be a number > 0 and <= 1"),
+        ("a", {"temperature": 0}, ArgumentError, "temperature must be a number > 0"),
+        ("a", {"num_beams": 2, "do_sample": True}, ArgumentError, "give do_sample=False or"),
+        ("a", {"num_return_sequences": 2}, ArgumentError, "need as many beams, or do_sample=True"),
+        ("a", {"early_stopping": "soon"}, ArgumentError, "early_stopping is True, False or"),
+        ("a", {"max_length": 20}, ArgumentError, "generate\\(\\) has no argument 'max_length'"),
+    ],
+)
+def test_what_is_refused(model, prompts, options, error, message):
+    with pytest.raises(error, match=message):
+        ft.generate(model, prompts, **options)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([], "Prompt 0 has to be a list of token ids with at least one, found"),
+        ([1.5], "Prompt 0 has to be a list of token ids"),
+        ([99], "Prompt 0 has the token id 99, but the model has 20 tokens"),
+        ([-1], "Prompt 0 has the token id -1"),
+    ],
+)
+def test_ids_that_are_refused(model, row, message):
+    with pytest.raises(DataError, match=message):
+        model.generate([row])
+
+
+def test_a_model_of_another_task(tiny_bert):
+    with quiet():
+        classifier = ft.load(tiny_bert, labels=["bad", "good"])
+    with pytest.raises(ModelError, match="generate needs a model for text-generation, found one"):
+        ft.generate(classifier, "a")
+    with pytest.raises(ModelError, match="is no causal language model"):
+        classifier.generate([[1, 2]])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
+def test_logits_that_are_not_finite(tiny_decoder, options):
+    with quiet():
+        broken = ft.load(tiny_decoder)
+    variable = broken.get_layer("final_norm").gamma
+    variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(ModelError, match="logits that are not finite while it generated"):
+        ft.generate(broken, "a", max_new_tokens=3, **options)
+
+
+def test_fewer_tokens_where_the_positions_end(model, capsys):
+    text = ft.generate(model, "a " * (POSITIONS - 3), return_ids=True, min_new_tokens=3)
+    assert len(text) == 3
+    assert "generate: at most 3 tokens, since the model has 24 positions" in capsys.readouterr().out
