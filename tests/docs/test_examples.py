@@ -2,8 +2,8 @@
 
 An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `train` set and `test`
 set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
-made from it and compiled, `decoder` (the folder of a tiny GPT-2), and an empty current folder. A class is imported from the module that
-documents it.
+made from it and compiled, `decoder` (the folder of a tiny GPT-2), and an empty current folder. A
+class is imported from the module that documents it.
 """
 
 import doctest
