@@ -13,7 +13,7 @@ from finetune_tf.tasks import TASKS
 
 
 def _model_class(family: str, task: str) -> type[TFPreTrainedModel]:
-    name = f"TF{FAMILIES[family].class_prefix}{TASKS[task].class_suffix}"
+    name = f"TF{FAMILIES[family].class_name(TASKS[task].class_suffix)}"
     body: dict[str, Any] = {
         "family": family,
         "task_name": task,
@@ -52,15 +52,17 @@ def _find_class(model_type: str, task: str) -> type[TFPreTrainedModel]:
             f"finetune_tf has no {model_type!r} models. It has these families: "
             f"{', '.join(FAMILIES)}."
         )
-    return CLASSES[f"TF{FAMILIES[model_type].class_prefix}{TASKS[task].class_suffix}"]
+    return CLASSES[f"TF{FAMILIES[model_type].class_name(TASKS[task].class_suffix)}"]
 
+
+_OLD_TASKS = [name for name, task in TASKS.items() if task.has_old_classes]
 
 #: All model classes of transformers 4 by name.
 CLASSES: dict[str, type] = {
     made.__name__: made
     for family in FAMILIES
-    for task in TASKS
+    for task in _OLD_TASKS
     for made in (_model_class(family, task),)
 }
-CLASSES |= {made.__name__: made for task in TASKS for made in (_auto_class(task),)}
+CLASSES |= {made.__name__: made for task in _OLD_TASKS for made in (_auto_class(task),)}
 globals().update(CLASSES)  # Keras looks up the class here when it loads a saved model

@@ -325,9 +325,10 @@ class TFPreTrainedModel(FineTuneModel):
         return super().fit(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises an error: text generation is not supported yet."""
+        """Raises an error: no class of transformers 4 generates text here."""
         raise ModelError(
-            f"{type(self).__name__} does not generate text: finetune_tf has no decoder models yet."
+            f"{type(self).__name__} does not generate text. Decoders such as GPT-2 do: "
+            "ft.generate(ft.load(checkpoint, 'text-generation'), prompts)."
         )
 
 

@@ -143,7 +143,8 @@ def KerasMetricCallback(
     check(batch_size=batch_size)
     if unused.get("predict_with_generate"):
         raise ModelError(
-            "predict_with_generate is not supported: finetune_tf has no decoder models yet."
+            "predict_with_generate is not supported. Call ft.generate(model, prompts) in a "
+            "callback of your own, such as keras.callbacks.LambdaCallback(on_epoch_end=…)."
         )
     return Measure(lambda *pair: metric_fn(pair), eval_dataset, batch_size)
 

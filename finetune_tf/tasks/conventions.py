@@ -16,12 +16,14 @@ class Conventions:
         name: Name of the Hugging Face pipeline.
         class_suffix: Suffix of the PyTorch classes, such as "ForSequenceClassification".
         usage: Code for model cards.
+        has_old_classes: Whether `compat` has classes of transformers 4 for the task.
     """
 
     labels: Labels | None
     name: ClassVar[str]
     class_suffix: ClassVar[str]
     usage: ClassVar[Usage] = make_usage()
+    has_old_classes: ClassVar[bool] = True
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """The outputs of a model by the names that Hugging Face's classes use, for `export`.

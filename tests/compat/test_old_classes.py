@@ -21,9 +21,9 @@ TYPES = np.zeros_like(IDS)
 
 
 def test_there_is_a_class_for_every_family_and_task():
-    names = {
-        f"TF{f.class_prefix}{t.class_suffix}" for f in FAMILIES.values() for t in TASKS.values()
-    }
+    tasks = [task for task in TASKS.values() if task.has_old_classes]
+    assert len(tasks) == 5
+    names = {f"TF{f.class_prefix}{t.class_suffix}" for f in FAMILIES.values() for t in tasks}
     assert all(issubclass(getattr(compat, name), ft.FineTuneModel) for name in names)
     assert ft.TFXLMRobertaForTokenClassification is compat.TFXLMRobertaForTokenClassification
     for name in ("Model", "ModelForSequenceClassification", "ModelForMaskedLM"):
@@ -259,7 +259,7 @@ def test_unsupported_options_raise_errors(classifier, tiny_bert):
     rows = {"input_ids": [[2, 7, 3]], "labels": [1]}
     with pytest.raises(ModelError, match="pads the rows itself and would not call <function"):
         classifier.prepare_tf_dataset(rows, collate_fn=lambda features: features)
-    with pytest.raises(ModelError, match="predict_with_generate is not supported: finetune_tf"):
+    with pytest.raises(ModelError, match="predict_with_generate is not supported. Call ft.gen"):
         compat.KerasMetricCallback(len, [], predict_with_generate=True)
     with pytest.raises(ModelError, match="save_strategy must be 'epoch' or 'no', found 'steps'"):
         compat.PushToHubCallback("folder", save_strategy="steps")
