@@ -1,6 +1,7 @@
 """The words are true: their code runs, their links lead somewhere, both languages agree."""
 
 import importlib.util
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -31,14 +32,15 @@ def tiny_reviews(split: str) -> ft.data.Examples:
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Runs pieces of code in one namespace and an empty folder, on a tiny checkpoint and data."""
+def run(monkeypatch, tmp_path, tiny_decoder):
+    """Runs pieces of code in one namespace and an empty folder, on tiny checkpoints and data."""
     monkeypatch.setattr(ft.data, "reviews", tiny_reviews)
     monkeypatch.chdir(tmp_path)
     names = {}
 
     def run(code: str, checkpoint: Path) -> dict:
-        exec(code.replace('"bert-base-uncased"', repr(str(checkpoint))), names)
+        code = code.replace('"bert-base-uncased"', repr(str(checkpoint)))
+        exec(code.replace('"gpt2"', repr(str(tiny_decoder))), names)
         return names
 
     return run
@@ -72,6 +74,21 @@ def test_the_readme_freezes_what_it_says(run, tmp_path):
     assert head == 24 * 2 + 2
     assert head < biases < top < everything
     assert without_bottom == top  # of six blocks, four are frozen and two learn
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_code_of_text_generation_runs(run, tiny_bert, tmp_path, capsys):
+    rows = [{"question": "a very", "answer": "good film"}, {"question": "not", "answer": "bad"}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (code,) = [block for block in code_blocks("README.md") if "ft.generate" in block]
+    code = code.replace("max_new_tokens=40", "max_new_tokens=4").replace(
+        "What is a verb?", "a very"
+    )
+
+    names = run(f"import finetune_tf as ft\n{code}", tiny_bert)
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == ft.generate(names["model"], "a very", max_new_tokens=4, num_beams=4)
 
 
 @pytest.mark.slow
