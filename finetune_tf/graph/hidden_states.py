@@ -78,7 +78,7 @@ def with_states(
         (3, 3)
     """
     models = traces_of(model)
-    key = ("states", hidden_states, attentions, pooler is not None)
+    key = ("states", hidden_states, attentions, pooler and id(pooler), name)
     if key not in models:
         blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
         last = _last_hidden_state(model, blocks)
