@@ -132,6 +132,7 @@ GPT2 = Family(
         "layer_norm_epsilon": values.EPSILON,
         "initializer_range": values.STDDEV,
         "pad_token_id": values.TOKEN_ID_OR_NULL,
+        "tie_word_embeddings": values.COMMON["tie_word_embeddings"],
     },
     supported={
         "activation_function": tuple(sorted(ACTIVATIONS)),

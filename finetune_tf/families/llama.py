@@ -176,6 +176,11 @@ def _check(config: dict) -> None:
     kinds, depth = config.get("layer_types"), config["num_hidden_layers"]
     if kinds is not None and len(kinds) != depth:
         raise unsupported(config, "layer_types", f"one for each of the {depth} layers")
+    has_window = config.get("use_sliding_window") and config.get("sliding_window")
+    if "sliding_attention" in (kinds or ()) and not has_window:
+        raise unsupported(
+            config, "layer_types", "'full_attention', since the config has no sliding window"
+        )
     check_rope(config)
 
 
@@ -213,6 +218,7 @@ LLAMA = Family(
         "initializer_range": values.STDDEV,
         "rms_norm_eps": values.EPSILON,
         "pad_token_id": values.TOKEN_ID_OR_NULL,
+        "tie_word_embeddings": values.COMMON["tie_word_embeddings"],
         "attention_bias": values.BOOLEAN,
         "attention_dropout": values.RATE_OR_NULL,
         "mlp_bias": values.BOOLEAN,

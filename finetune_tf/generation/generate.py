@@ -13,14 +13,13 @@ from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.forward import cached_blocks
 from finetune_tf.generation.loop import generate_ids, search_ids
 from finetune_tf.generation.sampling import Rules, Sampling
-from finetune_tf.generation.settings import GenerationSettings, Stopping
+from finetune_tf.generation.settings import GenerationSettings, Stopping, check_options
 from finetune_tf.graph.stages import require_task
 from finetune_tf.messages import say
 
 if TYPE_CHECKING:
     import keras
 
-NAME = "text-generation"
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
 
@@ -97,11 +96,12 @@ def generate(
     options = dict(locals())
     for name in ("model", "prompts", "return_ids"):
         options.pop(name)
+    check_options(options)
     task = require_task(model).task
-    if task.name != NAME:
+    if not task.generates_text:
         raise ModelError(
-            f"generate needs a model for {NAME}, found one for {task.name}. Load one with "
-            f"ft.load(checkpoint, {NAME!r})."
+            f"generate needs a model that generates text, found one for {task.name}. Load one with "
+            "ft.load(checkpoint, 'text-generation')."
         )
     texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
     found = generate_rows(model, _encode(model, texts), **options)
@@ -141,7 +141,7 @@ def generate_rows(
         DataError: If a prompt is empty, has ids without embedding, or leaves no room.
         ModelError: If the model is not a causal language model, or its output is not finite.
     """
-    check(batch_size=batch_size, seed=seed)
+    check(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
     cached_blocks(model)
     settings = GenerationSettings.of(model).changed({"max_new_tokens": max_new_tokens, **options})
     rows = [_checked_ids(i, row, model) for i, row in enumerate(prompts)]

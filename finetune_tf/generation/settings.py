@@ -78,8 +78,7 @@ class GenerationSettings:
             ArgumentError: If a value is out of range, or options contradict each other.
         """
         options = {name: value for name, value in options.items() if value is not None}
-        numbers = options.keys() - {"do_sample", "early_stopping"}
-        check(**{name: options[name] for name in numbers})
+        check_options(options)
         if "max_new_tokens" in options:
             options["max_length"] = None
         settings = replace(self, **options)
@@ -98,6 +97,16 @@ class GenerationSettings:
                 f"early_stopping is True, False or 'never', found {shown(settings.early_stopping)}."
             )
         return settings
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Checks the numbers among the options of a call.
+
+    Raises:
+        ArgumentError: If a number is out of range.
+    """
+    numbers = options.keys() - {"do_sample", "early_stopping"}
+    check(**{name: options[name] for name in numbers})
 
 
 def _token_ids(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class Conventions:
         name: Name of the Hugging Face pipeline.
         class_suffix: Suffix of the PyTorch classes, such as "ForSequenceClassification".
         usage: Code for model cards.
+        generates_text: Whether models continue prompts.
         has_old_classes: Whether `compat` has classes of transformers 4 for the task.
     """
 
@@ -23,6 +24,7 @@ class Conventions:
     name: ClassVar[str]
     class_suffix: ClassVar[str]
     usage: ClassVar[Usage] = make_usage()
+    generates_text: ClassVar[bool] = False
     has_old_classes: ClassVar[bool] = True
 
     def named(self, outputs: Any) -> dict[str, Any]:

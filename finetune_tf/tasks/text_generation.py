@@ -43,6 +43,7 @@ class TextGeneration(Task):
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
+    generates_text = True
     has_old_classes = False
     columns = ("text", "prompt", "completion")
     target_column = "scored"

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 from helpers_checkpoints import copy_checkpoint, read_weights, reference
 import finetune_tf as ft
-from finetune_tf import saving
+from finetune_tf.model import saving
 from finetune_tf.families import FAMILIES
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.model_info import ModelInfo
@@ -38,7 +38,7 @@ class Variable:
 source, _ = reference("relu")
 opened = ft.checkpoints.open_checkpoint(source, "text-classification")
 labels = Labels(["no", "maybe", "yes"])
-stand_in = SimpleNamespace(config=opened.config, task=get_task("text-classification"))
+stand_in = SimpleNamespace(config=opened.config, task=get_task("text-classification", labels))
 rows = {row.tensors[0]: path for path, row in table_of(stand_in).items()}
 stored = read_weights(source)
 

@@ -46,7 +46,7 @@ def saved(base, tmp_path_factory):
         "token-classification": {"labels": ["O", "B-film"]},
     }
     folder, found = tmp_path_factory.mktemp("saved"), {}
-    for task in TASKS:
+    for task in sorted(TASKS.keys() - {"text-generation"}):
         model = ft.load(base, task, **options.get(task, {}))
         model.set_weights([weight + 0.01 for weight in model.get_weights()])
         found[task] = model.save_pretrained(folder / task)

@@ -288,7 +288,7 @@ def test_an_optimizer_of_keras_2(fresh):
         """Stands for tf_keras, which cannot be installed beside Keras 3's tf.keras."""
 
     Adam.__module__ = "tf_keras.src.optimizers.adam"
-    with pytest.raises(ModelError, match="one of tf_keras .Keras 2.*unset TF_USE_LEGACY_KERAS"):
+    with pytest.raises(ModelError, match="belongs to tf_keras .Keras 2.*Unset TF_USE_LEGACY_KERAS"):
         fresh.compile(Adam())
 
 

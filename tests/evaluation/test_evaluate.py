@@ -162,7 +162,7 @@ def test_predict_refuses_one_partner_for_many_texts(critic):
 def test_predict_needs_a_model_that_knows_its_labels():
     plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
 
-    with pytest.raises(ModelError, match=r"as finetune_tf\.load gives it; found Sequential"):
+    with pytest.raises(ModelError, match=r"as returned by ft\.load, found Sequential"):
         predict(plain, "good")
 
 

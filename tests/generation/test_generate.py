@@ -149,7 +149,7 @@ def test_ids_that_are_refused(model, row, message):
 def test_a_model_of_another_task(tiny_bert):
     with quiet():
         classifier = ft.load(tiny_bert, labels=["bad", "good"])
-    with pytest.raises(ModelError, match="generate needs a model for text-generation, found one"):
+    with pytest.raises(ModelError, match="generate needs a model that generates text, found one"):
         ft.generate(classifier, "a")
     with pytest.raises(ModelError, match="is no causal language model"):
         classifier.generate([[1, 2]])

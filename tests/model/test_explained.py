@@ -72,7 +72,7 @@ def test_rows_that_do_not_fit_together(model, method):
     run = getattr(model, method)
     with pytest.raises(DataError, match="different numbers of rows: x 8; y 3. Give one target"):
         run(TOKENS, ANSWERS[:3], verbose=0)
-    with pytest.raises(DataError, match="Rows of a batch have one length, found lists of several"):
+    with pytest.raises(DataError, match="rows of a batch have one length, found lists of several"):
         run([[5, 6], [7]], [0, 1], verbose=0)
     names = np.array(["no", "yes"] * 4)
     with pytest.raises(DataError, match="Targets must be numbers, found texts in the batches"):

@@ -98,7 +98,7 @@ def test_a_model_with_random_weights(tiny_bert, capsys):
     assert len(model.trainable_variables) == 41
     with pytest.raises(CheckpointError, match="The config has the model_type None"):
         ft.load({"hidden_size": 3})
-    with pytest.raises(CheckpointError, match="folder a new bert model, which the tokenizer is lo"):
+    with pytest.raises(CheckpointError, match="folder a new bert model, from which the tokenizer"):
         ft.predict(model, "good")
 
 

@@ -100,7 +100,8 @@ def test_unknown_names_without_a_suggestion():
     assert message(EXAMPLES.take, zzz=1) == "Examples.take() has no argument 'zzz'. It has n."
     assert message(ft.data.from_csv, "a.csv", zzz=1).endswith(
         "It has path, text, text_pair, label, labels, problem_type, delimiter, encoding, "
-        "quotechar, on_invalid, tokens, tags, question, context, answers."
+        "quotechar, on_invalid, tokens, tags, prompt, "
+        "completion, question, context, answers."
     )
 
 

@@ -173,7 +173,7 @@ def test_a_path_in_place_of_examples(tiny_bert):
 
 
 def test_the_default_precision_is_that_of_load(tiny_bert, reviews, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("finetune_tf.training.devices._processor_flags", lambda: {"amx_bf16"})
+    monkeypatch.setattr("finetune_tf.training.devices._cpu_flags", lambda: {"amx_bf16"})
     defaults = [
         inspect.signature(function).parameters["dtype"].default
         for function in (ft.load, ft.finetune)
