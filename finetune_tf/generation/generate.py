@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from finetune_tf.base.arguments import check, shown
@@ -17,15 +18,12 @@ from finetune_tf.generation.settings import GenerationSettings, Stopping, check_
 from finetune_tf.graph.stages import require_task
 from finetune_tf.messages import say
 
-if TYPE_CHECKING:
-    import keras
-
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
 
 @names_checked
 def generate(
-    model: "keras.Model",
+    model: keras.Model,
     prompts: str | Iterable[str],
     max_new_tokens: int | None = None,
     *,
@@ -114,7 +112,7 @@ def generate(
 
 
 def generate_rows(
-    model: "keras.Model",
+    model: keras.Model,
     prompts: Sequence[Any],
     max_new_tokens: int | None = None,
     *,
@@ -143,6 +141,11 @@ def generate_rows(
     """
     check(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
     cached_blocks(model)
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            "Text is generated on TensorFlow only, but Keras runs on "
+            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
+        )
     settings = GenerationSettings.of(model).changed({"max_new_tokens": max_new_tokens, **options})
     rows = [_checked_ids(i, row, model) for i, row in enumerate(prompts)]
     new = _room(model, rows, settings, is_requested=max_new_tokens is not None)

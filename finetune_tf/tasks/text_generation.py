@@ -24,7 +24,7 @@ class ScoredText:
     Attributes:
         input_ids: (tokens,) int32.
         targets: (tokens,) int32, the token after each one; -100 where it is not scored.
-        scored_bytes: Bytes of the text that the scored tokens stand for, in UTF-8.
+        scored_bytes: Length in UTF-8 of the text that the scored tokens stand for.
         vocab_size: Number of tokens from which each one is predicted.
     """
 
@@ -141,16 +141,12 @@ generate("Once upon a time", max_new_tokens=50)""",
             return examples
         self.require(examples)
         ids, prompt_lengths = token_ids(examples, tokenizer)
-        texts = examples.columns["completion" if "prompt" in examples.columns else "text"]
-        scored = [
-            ScoredText(
-                row[:max_length],
-                next_tokens(row[:max_length], prompt),
-                len(text.encode()),
-                len(tokenizer),
-            )
-            for row, prompt, text in zip(ids, prompt_lengths, texts, strict=True)
-        ]
+        scored = []
+        for row, prompt_length in zip(ids, prompt_lengths, strict=True):
+            row = row[:max_length]
+            targets = next_tokens(row, prompt_length)
+            text = tokenizer.decode(targets[targets != IGNORED], skip_special_tokens=True)
+            scored.append(ScoredText(row, targets, len(text.encode()), len(tokenizer)))
         if not any((text.targets != IGNORED).any() for text in scored):
             raise DataError(
                 f"The texts of {examples.name} have one token each, so there is no token to "

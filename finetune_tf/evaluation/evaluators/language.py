@@ -72,7 +72,7 @@ class Language(Evaluator):
         size = sum(text.scored_bytes for text in targets)
         return {
             "perplexity": float(self.metric(means)[0]),
-            "bits_per_byte": float(losses / math.log(2) / size),
+            "bits_per_byte": float(losses / math.log(2) / max(size, 1)),
             "accuracy": float(hits / _scored(targets).sum()),
         }
 
