@@ -102,7 +102,7 @@ def generate(
             "ft.load(checkpoint, 'text-generation')."
         )
     texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
-    found = generate_rows(model, _encode(model, texts), **options)
+    found = model.generate(_encode(model, texts), **options)
     if not return_ids:
         decode = functools.partial(model.tokenizer.decode, skip_special_tokens=True)
         found = [

@@ -166,6 +166,10 @@ class FeatureModel(FineTuneModel):
         """Saves the whole model."""
         self.whole.save(*args, **kwargs)
 
+    def generate(self, prompts: Any, max_new_tokens: int | None = None, **options: Any) -> list:
+        """Generates with the whole model."""
+        return self.whole.generate(prompts, max_new_tokens, **options)
+
     def _complete_inputs(self, inputs: Any) -> Any:
         return inputs  # `batches` provides exactly those that are needed
 

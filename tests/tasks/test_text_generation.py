@@ -74,6 +74,19 @@ def test_two_models_are_compared(model, tiny_decoder):
     assert comparison.rows[1].difference.value == 0.0
 
 
+def test_a_model_on_cached_features_generates_with_the_whole_model(model):
+    train = ft.data.from_arrays(TEXTS)
+    with quiet():
+        ft.train_only(model, ~ft.select.embeddings() & ~ft.select.bottom(1))
+        upper = ft.cache_features(model)
+        upper.compile()
+        upper.fit(train.batches(upper, batch_size=2), verbose=0)
+        expected = ft.generate(model, "a very", max_new_tokens=4)
+        assert ft.generate(upper, "a very", max_new_tokens=4) == expected
+        scores = [ft.evaluate(m, train).metrics for m in (upper, model)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
 def test_what_is_refused(model):
     questions = ft.data.from_arrays(question=["a"], context=["a film"])
     with pytest.raises(ModelError, match="reads the column text, or prompt and completion, but"):
