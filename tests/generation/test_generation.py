@@ -1,5 +1,7 @@
 """Generated tokens are PyTorch's, whatever the family and the way of choosing."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -11,23 +13,34 @@ from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.forward import empty_cache, forward
 from finetune_tf.generation.loop import generate_ids, search_ids
 from finetune_tf.generation.sampling import Rules, Sampling, warped
+from finetune_tf.graph.traces import traces_of
 
 GENERATION = "text-generation"
 DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
 
 
-@pytest.fixture(scope="module", params=DECODERS)
-def family(request):
-    return request.param
+EVERY_DAY = ("greedy", "beams")
 
 
-@pytest.fixture(scope="module")
-def model(family):
+def cases(names):
+    """Families with ways to generate; the usual ways, and all of one family, are everyday tests."""
+    return [
+        pytest.param(
+            family, name, marks=() if name in EVERY_DAY or family == "gpt2" else pytest.mark.slow
+        )
+        for family in DECODERS
+        for name in names
+    ]
+
+
+@functools.cache
+def model_of(family):
     return Case.stored(f"{family}/{GENERATION}", GENERATION).load()
 
 
-@pytest.fixture(scope="module")
-def expected(family):
+@functools.cache
+def expected_of(family):
+    """Prompts, and the tokens that PyTorch generates for them."""
     with np.load(REFERENCES / family / GENERATION / "generation.npz") as arrays:
         return dict(arrays)
 
@@ -55,14 +68,16 @@ def tokens_of(model, ids, mask, options, new=NEW_TOKENS):
     return rows
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_tokens_are_pytorchs(model, expected, name):
+@pytest.mark.parametrize(("family", "name"), cases(OPTIONS))
+def test_tokens_are_pytorchs(family, name):
+    model, expected = model_of(family), expected_of(family)
     found = tokens_of(model, expected["ids"], expected["mask"], OPTIONS[name])
     np.testing.assert_array_equal(found, expected[name])
 
 
-@pytest.mark.parametrize("name", ["greedy", "beams", "penalty", "no repeats"])
-def test_a_prompt_alone_gives_what_it_gives_among_others(model, expected, name):
+@pytest.mark.parametrize(("family", "name"), cases(["greedy", "beams", "penalty", "no repeats"]))
+def test_a_prompt_alone_gives_what_it_gives_among_others(family, name):
+    model, expected = model_of(family), expected_of(family)
     ids, mask = expected["ids"], expected["mask"]
     returned = OPTIONS[name].get("num_return_sequences", 1)
     for row in range(len(ids)):
@@ -72,7 +87,9 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(model, expected, name):
         np.testing.assert_array_equal(alone, together)
 
 
-def test_cached_tokens_give_the_logits_of_a_whole_pass(model, expected):
+@pytest.mark.parametrize("family", DECODERS)
+def test_cached_tokens_give_the_logits_of_a_whole_pass(family):
+    model, expected = model_of(family), expected_of(family)
     ids = np.tile(expected["ids"][:1], (2, 1))
     ids[1] = np.roll(ids[1], 1)
     whole = np.asarray(model({"input_ids": ids}))
@@ -86,9 +103,8 @@ def test_cached_tokens_give_the_logits_of_a_whole_pass(model, expected):
     assert keys.shape[2] == ids.shape[1]
 
 
-def test_one_trace_serves_prompts_of_any_length(model):
-    from finetune_tf.graph.traces import traces_of
-
+def test_one_trace_serves_prompts_of_any_length():
+    model = model_of("llama")
     for length in (2, 5):
         ids = np.full((length, length), 9, "int32")
         tokens_of(model, ids, np.ones_like(ids), {})
