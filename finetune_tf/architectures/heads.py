@@ -49,9 +49,8 @@ class LastToken(ConfigLayer):
     """The vector of the last token of each text, by which PyTorch's decoders classify texts.
 
     Args:
-        padding_idx: The id of padding: the last token is the last one with another id, whatever
-            the attention mask says, as in transformers. With None it is the last one that the
-            attention mask contains.
+        padding_idx: An id that is never the last token, even if the attention mask contains it,
+            as in transformers; None for no such id.
     """
 
     def __init__(self, padding_idx: int | None = None, **kwargs: Any) -> None:
@@ -61,9 +60,9 @@ class LastToken(ConfigLayer):
 
     def call(self, hidden: Any, ids: Any, attention_mask: Any) -> Any:
         """Maps (B, L, D), (B, L) and (B, L) to (B, D)."""
-        real = attention_mask
+        real = ops.cast(attention_mask, "bool")
         if self.padding_idx is not None:
-            real = ops.not_equal(ids, self.padding_idx)
+            real = ops.logical_and(real, ops.not_equal(ids, self.padding_idx))
         places = ops.arange(ops.shape(ids)[1]) * ops.cast(real, "int32")
         last = ops.argmax(places, axis=1)
         return ops.squeeze(ops.take_along_axis(hidden, last[:, None, None], axis=1), 1)

@@ -237,7 +237,8 @@ def _positions_depend_on_padding(config: Mapping[str, Any]) -> bool:
 
     family = FAMILIES.get(config.get("model_type"))
     # Such a family has more position embeddings than a text may have tokens.
-    return family is not None and family.max_length(config) != config["max_position_embeddings"]
+    positions = config.get("max_position_embeddings")
+    return family is not None and positions not in (None, family.max_length(config))
 
 
 def _parts(stored: Mapping, key: str, nested: str) -> list[dict]:

@@ -183,7 +183,8 @@ COLUMNS: dict[str, Column] = {
             "completion",
             "texts that follow the prompts",
             check_texts,
-            target=Target(lambda value, labels: normalized(value)),
+            # A prompt may have many completions, none of which contradicts the others.
+            target=Target(lambda value, labels: normalized(value), agree=lambda one, two: True),
             replaces=TEXT_COLUMNS,
             synonyms="completions response output",
         ),

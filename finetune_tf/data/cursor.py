@@ -79,6 +79,11 @@ class Cursor:
         Raises:
             DataError: If it belongs to other batches or another seed.
         """
+        if missing := {"epoch", "batch", "batch_count", "seed"} - state.keys():
+            raise DataError(
+                f"The state of a cursor comes from cursor.state_dict(); {sorted(missing)} are "
+                "missing."
+            )
         for name in ("batch_count", "seed"):
             if state[name] != getattr(self, name):
                 raise DataError(

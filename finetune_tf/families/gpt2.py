@@ -139,6 +139,7 @@ GPT2 = Family(
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
+        "is_causal": (True, None),
     },
     dropout_keys=("resid_pdrop", "embd_pdrop", "attn_pdrop", "classifier_dropout"),
     backbone=_backbone,

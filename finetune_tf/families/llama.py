@@ -37,8 +37,11 @@ _BLOCK = {
 
 WINDOW = values.integer(1_000_000, nullable=True)
 LAYER_TYPES = values.Predicate(
-    "a list of 'full_attention' and 'sliding_attention'",
-    lambda kinds: isinstance(kinds, list) and set(kinds) <= {"full_attention", "sliding_attention"},
+    "a list of 'full_attention' and 'sliding_attention', or null",
+    lambda kinds: (
+        kinds is None
+        or (isinstance(kinds, list) and set(kinds) <= {"full_attention", "sliding_attention"})
+    ),
 )
 
 
@@ -173,6 +176,11 @@ def _check(config: dict) -> None:
             )
     if _head_size(config) % 2:
         raise unsupported(config, "head_dim", f"heads of an even size, found {_head_size(config)}")
+    check_rope(config)
+
+
+def _check_layer_types(config: dict) -> None:
+    _check(config)
     kinds, depth = config.get("layer_types"), config["num_hidden_layers"]
     if kinds is not None and len(kinds) != depth:
         raise unsupported(config, "layer_types", f"one for each of the {depth} layers")
@@ -181,7 +189,6 @@ def _check(config: dict) -> None:
         raise unsupported(
             config, "layer_types", "'full_attention', since the config has no sliding window"
         )
-    check_rope(config)
 
 
 LLAMA = Family(
@@ -228,7 +235,12 @@ LLAMA = Family(
         "rope_scaling": ROPE,
         "rope_theta": values.THETA_OR_NULL,
     },
-    supported={"hidden_act": tuple(sorted(ACTIVATIONS)), "pretraining_tp": (1, None)},
+    supported={
+        "hidden_act": tuple(sorted(ACTIVATIONS)),
+        "pretraining_tp": (1, None),
+        "is_causal": (True, None),
+        "partial_rotary_factor": (None, 1, 1.0),
+    },
     dropout_keys=("attention_dropout", "classifier_dropout"),
     backbone=_backbone,
     weights=_weights,
@@ -248,6 +260,8 @@ MISTRAL = replace(
         "sliding_window": 4096,
     },
     rules={**LLAMA.rules, "sliding_window": WINDOW},
+    # With layer_types, transformers makes another model of it (Ministral).
+    supported={**LLAMA.supported, "layer_types": (None,)},
     backbone=partial(_backbone, biases=(), windows=_one_window),
 )
 
@@ -270,6 +284,7 @@ _QWEN = replace(
         "max_window_layers": values.integer(values.MAX_DEPTH, 0),
         "layer_types": LAYER_TYPES,
     },
+    check=_check_layer_types,
 )
 
 QWEN2 = replace(

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import DataError, DataTypeError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.forward import cached_blocks
 from finetune_tf.generation.loop import generate_ids, search_ids
@@ -17,6 +17,8 @@ from finetune_tf.generation.sampling import Rules, Sampling
 from finetune_tf.generation.settings import GenerationSettings, Stopping, check_options
 from finetune_tf.graph.stages import require_task
 from finetune_tf.messages import say
+from finetune_tf.tasks.text_generation import without_end
+from finetune_tf.training.untrained import say_if_untrained
 
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
@@ -46,7 +48,8 @@ def generate(
     """Continues prompts with a causal language model.
 
     Options that are not given come from the checkpoint's generation_config.json, or else from the
-    defaults of transformers. The tokens are those of PyTorch's `generate` with the same options.
+    defaults of transformers. Greedy and beam search return the tokens that PyTorch's `generate`
+    returns for each prompt alone; samples have the same distribution.
 
     Args:
         model: A model loaded for the task "text-generation".
@@ -101,6 +104,7 @@ def generate(
             f"generate needs a model that generates text, found one for {task.name}. Load one with "
             "ft.load(checkpoint, 'text-generation')."
         )
+    say_if_untrained(model)
     texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
     found = model.generate(_encode(model, texts), **options)
     if not return_ids:
@@ -151,7 +155,7 @@ def generate_rows(
     new = _room(model, rows, settings, is_requested=max_new_tokens is not None)
     found = []
     for start in range(0, len(rows), batch_size):
-        found += _continue(model, rows[start : start + batch_size], settings, new, seed + start)
+        found += _continue(model, rows[start : start + batch_size], settings, new, (seed, start))
     ends = set(settings.eos_token_id)
     found = [[_until_end(row, ends) for row in several] for several in found]
     return [row for (row,) in found] if settings.num_return_sequences == 1 else found
@@ -174,16 +178,19 @@ def _encode(model: Any, texts: list) -> list[np.ndarray]:
         ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
         if not ids:
             raise DataError(
-                f"Prompt {i} is empty, so there is nothing to continue. Begin with a word, or with "
-                f"the token that begins a text: {tokenizer.bos_token!r}."
+                f"Prompt {i} is empty, so there is nothing to continue. Begin with a word."
             )
-        rows.append(np.asarray(ids, "int32"))
+        rows.append(without_end(np.asarray(ids, "int32"), text, tokenizer))
     return rows
 
 
 def _checked_ids(i: int, row: Any, model: Any) -> np.ndarray:
     """Returns the ids of a prompt as int32 (tokens,)."""
-    ids, size = np.asarray(row), model.config["vocab_size"]
+    size = model.config["vocab_size"]
+    try:
+        ids = np.asarray(row)
+    except ValueError:  # lists of different lengths
+        ids = np.empty(0)
     if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
         raise DataError(
             f"Prompt {i} has to be a list of token ids with at least one, found {shown(row)}."
@@ -207,6 +214,10 @@ def _room(
     """
     longest, limit = max(map(len, rows), default=0), model._max_positions
     new = settings.max_new_tokens
+    if new is not None and settings.min_new_tokens > new:
+        raise ArgumentError(
+            f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={new}."
+        )
     if new is None and settings.max_length is not None:
         new = settings.max_length - longest
         if new < 1:
@@ -234,7 +245,11 @@ def _room(
 
 
 def _continue(
-    model: Any, rows: list[np.ndarray], settings: GenerationSettings, new: int, seed: int
+    model: Any,
+    rows: list[np.ndarray],
+    settings: GenerationSettings,
+    new: int,
+    seed: tuple[int, int],
 ) -> list[np.ndarray]:
     """Returns the new tokens of a batch of prompts, (texts, tokens) for each of them."""
     ids, mask = left_padded(rows, _padding(settings))

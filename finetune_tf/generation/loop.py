@@ -4,6 +4,7 @@ import weakref
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune_tf.generation.beams import (
     Beams,
@@ -18,6 +19,8 @@ from finetune_tf.generation.forward import Cache, empty_cache, forward
 from finetune_tf.generation.sampling import Rules, Sampling, next_token
 from finetune_tf.graph.traces import traces_of
 
+_MOST_STEPS = 2**32  # more tokens than any text has, so that no two samples share a seed
+
 
 def generate_ids(
     model: keras.Model,
@@ -28,7 +31,7 @@ def generate_ids(
     rules: Rules,
     eos: tuple[int, ...],
     padding: int,
-    seed: int,
+    seed: tuple[int, int],
 ) -> Any:
     """Continues prompts.
 
@@ -41,14 +44,14 @@ def generate_ids(
         rules: What is changed of the scores before.
         eos: The tokens that end a text; none if nothing does.
         padding: What follows the end of a text.
-        seed: Decides what is drawn.
+        seed: The seed of the samples, and the index of the first prompt.
 
     Returns:
         The new tokens (B, N) int32, N up to `max_new_tokens`, and whether all logits were finite.
     """
     import tensorflow as tf
 
-    traces, key = traces_of(model), ("generate", sampling, rules, eos, padding)
+    traces, key = traces_of(model), ("generate", sampling, rules, eos, padding, len(model.weights))
     if key not in traces:
         reference = weakref.ref(model)  # the trace must not keep the model alive
 
@@ -59,10 +62,10 @@ def generate_ids(
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((), tf.int32),
-            tf.TensorSpec((), tf.int32),
+            tf.TensorSpec((2,), tf.int64),
         ]
         traces[key] = tf.function(traced, input_signature=signature, autograph=False)
-    return traces[key](ids, attention_mask, max_new_tokens, seed)
+    return traces[key](ids, attention_mask, max_new_tokens, np.asarray(seed, "int64"))
 
 
 def _loop(
@@ -83,7 +86,8 @@ def _loop(
     def choose(logits: Any, step: Any, ids: Any, mask: Any, finished: Any) -> tuple:
         """Ids, mask and ends with the next token of each text."""
         logits = rules.apply(logits, ids, mask, step, eos)
-        token = next_token(logits, sampling, tf.stack([seed, step]))
+        place = seed[1] * _MOST_STEPS + tf.cast(step, tf.int64)
+        token = next_token(logits, sampling, tf.stack([seed[0], place]))
         token = tf.where(finished, padding, token)
         ids = tf.concat([ids, token[:, None]], axis=1)
         mask = tf.concat([mask, tf.ones((batch, 1), "int32")], axis=1)
@@ -152,7 +156,10 @@ def search_ids(
     """
     import tensorflow as tf
 
-    traces, key = traces_of(model), ("search", beams, rules, eos, padding, returned)
+    traces, key = (
+        traces_of(model),
+        ("search", beams, rules, eos, padding, returned, len(model.weights)),
+    )
     if key not in traces:
         reference = weakref.ref(model)
 

@@ -115,7 +115,7 @@ def penalized(logits: Any, ids: Any, mask: Any, penalty: float) -> Any:
 
 
 def next_token(logits: Any, how: Sampling, seed: Any) -> Any:
-    """(B,) int32 from scores (B, V); `seed` (2,) int32 decides what is drawn."""
+    """(B,) int32 from scores (B, V); `seed` (2,) int64 decides what is drawn."""
     import tensorflow as tf
 
     if not how.do_sample:

@@ -6,9 +6,12 @@ is not supported is refused by name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from finetune_tf.base.arguments import Number, check, shown
+from finetune_tf.base.spelling import unknown_argument
+from finetune_tf.checkpoints.tokenizers import has_vocabulary
 from finetune_tf.errors import ArgumentError, CheckpointError
 from finetune_tf.families.config_values import OneOf, Predicate, Rule
 
@@ -57,14 +60,23 @@ class GenerationSettings:
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """The settings of a model's checkpoint.
+        """Returns the settings of a model's checkpoint.
+
+        They come from generation_config.json or, without such a file, from config.json. If neither
+        names the token that ends a text, the tokenizer's does, since completions are trained with
+        it; transformers would not end a text then.
 
         Raises:
             CheckpointError: If its generation_config.json asks for something that is not
                 supported.
         """
-        given = {**_token_ids(model.config), **model.info.generation}
-        check_generation_config(given)
+        given = dict(model.info.generation or _older_settings(model.config))
+        for name in ("eos_token_id", "pad_token_id"):
+            if given.get(name) is None:
+                given[name] = model.config.get(name)
+        if given["eos_token_id"] is None and has_vocabulary(Path(model.info.tokenizer)):
+            given["eos_token_id"] = model.tokenizer.eos_token_id
+        check_generation_config(given, model.config["vocab_size"])
         names = {field.name for field in fields(cls)}
         known = {key: value for key, value in given.items() if key in names and value is not None}
         ends = known.pop("eos_token_id", ())
@@ -79,6 +91,12 @@ class GenerationSettings:
         """
         options = {name: value for name, value in options.items() if value is not None}
         check_options(options)
+        for name in options.keys() & {"temperature", "top_k", "top_p", "min_p"}:
+            if not options.get("do_sample", self.do_sample):
+                raise ArgumentError(f"{name} has no effect without do_sample=True. Add it.")
+        for name in options.keys() & {"length_penalty", "early_stopping"}:
+            if options.get("num_beams", self.num_beams) == 1:
+                raise ArgumentError(f"{name} has no effect without beams: give num_beams=4.")
         if "max_new_tokens" in options:
             options["max_length"] = None
         settings = replace(self, **options)
@@ -92,27 +110,37 @@ class GenerationSettings:
                 f"num_return_sequences={settings.num_return_sequences} different texts need as "
                 f"many beams, or do_sample=True; found num_beams={settings.num_beams}."
             )
-        if settings.early_stopping not in (True, False, "never"):
-            raise ArgumentError(
-                f"early_stopping is True, False or 'never', found {shown(settings.early_stopping)}."
-            )
         return settings
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Checks the numbers among the options of a call.
+    """Checks the options of a call.
 
     Raises:
-        ArgumentError: If a number is out of range.
+        ArgumentError: If an option is out of range, or does not exist.
     """
-    numbers = options.keys() - {"do_sample", "early_stopping"}
-    check(**{name: options[name] for name in numbers})
+    names = [field.name for field in fields(GenerationSettings)]
+    names = [name for name in names if name not in ("max_length", "eos_token_id", "pad_token_id")]
+    for name, value in options.items():
+        if name in ("batch_size", "seed"):
+            check(**{name: value})
+        elif name not in names:
+            raise unknown_argument("generate()", name, names)
+        elif name == "do_sample":
+            if not isinstance(value, bool | None):
+                raise ArgumentError(f"do_sample is True or False, found {shown(value)}.")
+        elif name == "early_stopping":
+            if value != "never" and not isinstance(value, bool | None):
+                raise ArgumentError(
+                    f"early_stopping is True, False or 'never', found {shown(value)}."
+                )
+        else:
+            check(**{name: value})
 
 
-def _token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an older config.json says of generation."""
-    names = ("eos_token_id", "pad_token_id")
-    return {name: config[name] for name in names if config.get(name) is not None}
+def _older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings in a config.json of older releases, which had no other place."""
+    return {key: value for key, value in config.items() if key in _RULES or key in _UNSUPPORTED}
 
 
 _COUNT = Number(1, whole=True, also=(None,))
@@ -151,6 +179,7 @@ _UNSUPPORTED: dict[str, tuple] = {
     "begin_suppress_tokens": (None, []),
     "constraints": (None, []),
     "diversity_penalty": (None, 0, 0.0),
+    "dola_layers": (None,),
     "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1, 1.0),
     "epsilon_cutoff": (None, 0, 0.0),
@@ -160,6 +189,7 @@ _UNSUPPORTED: dict[str, tuple] = {
     "forced_bos_token_id": (None,),
     "forced_eos_token_id": (None,),
     "guidance_scale": (None, 1, 1.0),
+    "max_time": (None,),
     "min_length": (None, 0),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (None, 0, 0.0),
@@ -168,13 +198,19 @@ _UNSUPPORTED: dict[str, tuple] = {
     "sequence_bias": (None, {}),
     "stop_strings": (None, []),
     "suppress_tokens": (None, []),
+    "token_healing": (None, False),
+    "top_h": (None,),
     "typical_p": (None, 1, 1.0),
     "watermarking_config": (None,),
 }
 
 
-def check_generation_config(config: Mapping[str, Any]) -> None:
-    """Refuses a generation_config.json that cannot be followed.
+def check_generation_config(config: Mapping[str, Any], vocab_size: int) -> None:
+    """Checks the content of a generation_config.json.
+
+    Args:
+        config: The content.
+        vocab_size: Number of tokens of the model.
 
     Raises:
         CheckpointError: If a value is wrong, or a key is not supported; names key and value.
@@ -185,6 +221,14 @@ def check_generation_config(config: Mapping[str, Any]) -> None:
                 f"The key {key!r} of generation_config.json has the value {shown(config[key])}, "
                 f"but has to be {rule}."
             )
+    for key in ("eos_token_id", "pad_token_id"):
+        ids = config.get(key)
+        for token in ids if isinstance(ids, list) else [ids]:
+            if token is not None and token >= vocab_size:
+                raise CheckpointError(
+                    f"The key {key!r} of generation_config.json has the id {token}, but the model "
+                    f"has {vocab_size:,} tokens. Correct it."
+                )
     for key, values in _UNSUPPORTED.items():
         if key in config and config[key] not in values:
             raise CheckpointError(

@@ -24,12 +24,14 @@ class ScoredText:
     Attributes:
         input_ids: (tokens,) int32.
         targets: (tokens,) int32, the token after each one; -100 where it is not scored.
+        is_truncated: Whether the text was longer than the model accepts.
         scored_bytes: Length in UTF-8 of the text that the scored tokens stand for.
         vocab_size: Number of tokens from which each one is predicted.
     """
 
     input_ids: np.ndarray
     targets: np.ndarray
+    is_truncated: bool
     scored_bytes: int
     vocab_size: int
 
@@ -116,16 +118,17 @@ generate("Once upon a time", max_new_tokens=50)""",
         check(max_length=max_length)
         if "scored" in examples.columns:
             texts = examples.columns["scored"]
+            _check_same(texts, token_ids(examples, tokenizer)[0], examples.name)
             ids, targets = [t.input_ids for t in texts], [t.targets for t in texts]
-            truncated = 0
+            truncated = sum(text.is_truncated for text in texts)
         else:
             ids, prompt_lengths = token_ids(examples, tokenizer)
-            truncated = sum(len(row) > max_length for row in ids)
-            _check_room(prompt_lengths, max_length, examples)
-            ids = [row[:max_length] for row in ids]
-            targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
-            if "prompt" in examples.columns and "completion" not in examples.columns:
-                targets = None
+            truncated, targets = 0, None
+            if "text" in examples.columns or "completion" in examples.columns:
+                truncated = sum(len(row) > max_length for row in ids)
+                _check_room(prompt_lengths, max_length, examples)
+                ids = [row[:max_length] for row in ids]
+                targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
         padding = tokenizer.pad_token_id
         padding = tokenizer.eos_token_id or 0 if padding is None else padding
         return Encoded(
@@ -141,12 +144,14 @@ generate("Once upon a time", max_new_tokens=50)""",
             return examples
         self.require(examples)
         ids, prompt_lengths = token_ids(examples, tokenizer)
+        _check_room(prompt_lengths, max_length, examples)
         scored = []
         for row, prompt_length in zip(ids, prompt_lengths, strict=True):
-            row = row[:max_length]
+            is_truncated, row = len(row) > max_length, row[:max_length]
             targets = next_tokens(row, prompt_length)
             text = tokenizer.decode(targets[targets != IGNORED], skip_special_tokens=True)
-            scored.append(ScoredText(row, targets, len(text.encode()), len(tokenizer)))
+            size = len(text.encode())
+            scored.append(ScoredText(row, targets, is_truncated, size, len(tokenizer)))
         if not any((text.targets != IGNORED).any() for text in scored):
             raise DataError(
                 f"The texts of {examples.name} have one token each, so there is no token to "
@@ -255,9 +260,10 @@ def token_ids(examples: Columns, tokenizer: Any) -> tuple[list[np.ndarray], list
     for i, row in enumerate(ids):
         if not len(row):
             raise DataError(
-                f"{examples.places.title(i)} of {examples.name} has no tokens. Begin it with the "
-                f"token that begins a text, {tokenizer.bos_token!r}, or remove it."
+                f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
             )
+    if "prompt" in columns:
+        ids = [without_end(*pair, tokenizer) for pair in zip(ids, texts, strict=True)]
     if "prompt" not in columns or "completion" not in columns:
         return ids, [0] * len(ids)
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -282,6 +288,29 @@ def next_tokens(ids: np.ndarray, prompt_length: int = 0) -> np.ndarray:
     targets = np.append(ids[1:], IGNORED).astype("int32")
     targets[: max(prompt_length - 1, 0)] = IGNORED
     return targets
+
+
+def without_end(ids: np.ndarray, text: str, tokenizer: Any) -> np.ndarray:
+    """Returns the tokens of a prompt without an end that the tokenizer adds to every text.
+
+    Args:
+        ids: The tokens (tokens,).
+        text: The prompt.
+        tokenizer: The tokenizer.
+    """
+    end = tokenizer.eos_token_id
+    is_added = len(ids) > 1 and ids[-1] == end and not text.endswith(tokenizer.eos_token or "")
+    return ids[:-1] if is_added else ids
+
+
+def _check_same(scored: list[ScoredText], rows: list[np.ndarray], name: str) -> None:
+    for text, row in zip(scored, rows, strict=True):
+        if not np.array_equal(text.input_ids, row[: len(text.input_ids)]):
+            raise ModelError(
+                f"The models split the texts of {name} into different tokens, so their scores "
+                "cannot be compared. Compare models with one tokenizer, or evaluate each by itself "
+                "and look at the bits per byte."
+            )
 
 
 def _check_room(prompt_lengths: list[int], max_length: int, examples: Columns) -> None:

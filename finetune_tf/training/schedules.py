@@ -263,6 +263,11 @@ class AutoConstant(WarmupLinearDecay):
         """Sets the rate; a constant rate does not depend on the number of steps."""
         self._start(model)
 
+    def get_config(self) -> dict:
+        """Returns the Keras config, with a rate that was assigned to the variable."""
+        was_assigned = self._bound and self.in_force != float(np.float32(self.rate))
+        return super().get_config() | ({"held": self.in_force} if was_assigned else {})
+
     def __call__(self, step: Any = None) -> Any:
         """Returns the rate, in float32."""
         if not self._bound or keras.backend.backend() != "tensorflow":

@@ -169,3 +169,62 @@ def test_fewer_tokens_where_the_positions_end(model, capsys):
     text = ft.generate(model, "a " * (POSITIONS - 3), return_ids=True, min_new_tokens=3)
     assert len(text) == 3
     assert "generate: at most 3 tokens, since the model has 24 positions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.5}, "temperature has no effect without do_sample=True"),
+        ({"top_k": 5}, "top_k has no effect without do_sample=True"),
+        ({"length_penalty": 2.0}, "length_penalty has no effect without beams"),
+        ({"early_stopping": True}, "early_stopping has no effect without beams"),
+        ({"do_sample": "False"}, "do_sample is True or False, found 'False'"),
+        (
+            {"early_stopping": 1, "num_beams": 2},
+            "early_stopping is True, False or 'never', found 1",
+        ),
+        ({"min_new_tokens": 5, "max_new_tokens": 3}, "min_new_tokens=5 is more than max_new_to"),
+    ],
+)
+def test_options_that_would_do_nothing(model, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        ft.generate(model, "a", **options)
+
+
+def test_unknown_options_of_the_method(model):
+    with pytest.raises(ArgumentError, match=r"generate\(\) has no argument 'temprature'. Did you"):
+        model.generate([[4]], temprature=2.0)
+    with pytest.raises(DataError, match="Prompt 0 has to be a list of token ids"):
+        model.generate([[[3], [4, 5]]])
+
+
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id"])
+def test_ids_beyond_the_vocabulary(key, tmp_path):
+    folder = write_decoder(tmp_path / "gpt2")
+    (folder / "generation_config.json").write_text(json.dumps({key: 5000}))
+    with quiet():
+        own = ft.load(folder)
+    with pytest.raises(CheckpointError, match=f"'{key}' .* has the id 5000, but the model has 20"):
+        ft.generate(own, "a")
+
+
+def test_settings_of_an_older_config_count_without_another_file(tmp_path):
+    folder = write_decoder(tmp_path / "gpt2", num_beams=3, max_length=6)
+    (folder / "generation_config.json").unlink()
+    with quiet():
+        own = ft.load(folder)
+    expected = ft.generate(own, "a very", max_new_tokens=4, num_beams=3)
+    assert ft.generate(own, "a very") == expected
+
+
+def test_texts_end_with_the_token_of_the_tokenizer(tmp_path):
+    folder = write_decoder(tmp_path / "gpt2", eos_token_id=None)
+    (folder / "generation_config.json").unlink()
+    with quiet():
+        own = ft.load(folder)
+    bias = np.zeros(20, "float32")
+    bias[1] = 1e3  # the end is the most probable token
+    table = own.get_layer("embeddings").word.embeddings
+    table.assign(np.asarray(table) * 0 + np.eye(20, 12, dtype="float32"))
+    own.get_layer("final_norm").beta.assign(bias[:12])
+    assert ft.generate(own, "a very", return_ids=True).size == 0

@@ -110,3 +110,31 @@ def test_a_classifier_of_the_last_token(tiny_decoder):
     logits = np.asarray(classifier({"input_ids": ids}))
     alone = np.asarray(classifier({"input_ids": ids[:1, :2]}))
     np.testing.assert_allclose(logits[:1], alone, rtol=1e-5)
+
+
+def test_models_with_other_tokens_are_not_compared(model, tiny_decoder):
+    with quiet():
+        other = ft.load(tiny_decoder)
+    other.tokenizer.add_tokens(["very good"])
+    with (
+        quiet(),
+        pytest.raises(ModelError, match="split the texts of arrays into different tokens"),
+    ):
+        ft.compare({"one": model, "two": other}, ft.data.from_arrays(TEXTS))
+
+
+def test_the_score_of_a_text_does_not_depend_on_the_padding_of_its_batch(tiny_decoder):
+    with quiet():
+        classifier = ft.load(tiny_decoder, labels=["bad", "good"], config={"pad_token_id": 5})
+    alone = ft.predict(classifier, "a very good").probabilities
+    together = ft.predict(classifier, ["a very good", "a " * 9])[0].probabilities
+    np.testing.assert_allclose(list(alone.values()), list(together.values()), rtol=1e-5)
+
+
+def test_truncated_tests_are_told_and_their_bytes_do_not_count(model, capsys):
+    long = ft.data.from_arrays(["film " * 40])
+    metrics = ft.evaluate(model, long).metrics
+    assert "1 of 1 texts are longer than 24 tokens" in capsys.readouterr().out
+    tokens, size = 23, len(" ".join(["film"] * 23))
+    expected = tokens * np.log2(metrics["perplexity"]) / size
+    assert metrics["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
