@@ -63,7 +63,7 @@ class Labels(tuple[str, ...]):
             )
         if problem_type == "regression" and len(labels) > 1:
             raise DataError(
-                f"A regression has one output, found {len(labels)} labels: {labels.told()}."
+                f"A regression has one output, found {len(labels)} labels: {labels.listed()}."
             )
         if problem_type == "single_label_classification" and len(labels) == 1:
             raise DataError(
@@ -160,11 +160,11 @@ class Labels(tuple[str, ...]):
             )
         return self._cached_has_no_numeric_name
 
-    def told(self) -> str:
+    def listed(self) -> str:
         """Formats the names for a message: the first 20 names and, if there are more, the number.
 
         Example:
-            >>> ft.Labels(["bad", "good"]).told()
+            >>> ft.Labels(["bad", "good"]).listed()
             'bad, good'
         """
         shown = ", ".join(self[:_MAX_SHOWN])

@@ -1,4 +1,4 @@
-"""The options that commands share, and the arguments of the library that they stand for."""
+"""The options that commands share, and the arguments of the library that they set."""
 
 import functools
 import inspect

@@ -48,7 +48,7 @@ def check_answers(values: list, column: str, rows: CheckedRows) -> list[dict[str
             f"{shortened(no_form[0][1])}. Give them as in SQuAD, "
             '{"text": ["…"], "answer_start": [17]}, or as a text or a list of texts; where '
             'the context has no answer, {"text": [], "answer_start": []}.'
-            f" Found in {places.told(no_form)}.",
+            f" Found in {places.listed(no_form)}.",
             no_form,
             "without answers in a known form",
             DataTypeError,
@@ -77,11 +77,11 @@ def check_answers(values: list, column: str, rows: CheckedRows) -> list[dict[str
         raise invalid_rows(
             _describe_misplaced(wrong, contexts, name, places),
             [(each.row, each.answer) for each in wrong],
-            "with an answer that does not stand in its context",
+            "with an answer that does not occur in its context",
         )
     if ambiguous:
         say(
-            f"{name}: {ambiguous:,} answers come without their start and stand in several places "
+            f"{name}: {ambiguous:,} answers have no start and occur in several places "
             "of their context; the first one counts."
         )
     return canonical
@@ -131,7 +131,7 @@ def _describe_misplaced(
     context = contexts[row]
     found = context.find(answer)
     if start is None or found < 0:
-        what = f"does not stand in its context, which begins {_shortened(context)!r}"
+        what = f"does not occur in its context, which begins {_shortened(context)!r}"
     else:
         there = context[max(start, 0) : max(start, 0) + len(answer)]
         what = f"is said to start at character {start}, where {_shortened(there)!r} stands"
@@ -140,7 +140,7 @@ def _describe_misplaced(
     return (
         f"The answer {_shortened(answer)!r} of {places.name(row)} of {name} {what}. "
         "Answers are parts of the context, letter for letter, and their starts count characters "
-        f"from 0. Correct or remove {places.told(numbers)}."
+        f"from 0. Correct or remove {places.listed(numbers)}."
     )
 
 

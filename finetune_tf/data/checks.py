@@ -93,8 +93,8 @@ def check_columns(columns: dict[str, list], name: str) -> None:
     """
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{column} {length:,}" for column, length in lengths.items())
-        raise DataError(f"The columns of {name} differ in length: {told}. Each row needs all.")
+        listed = ", ".join(f"{column} {length:,}" for column, length in lengths.items())
+        raise DataError(f"The columns of {name} differ in length: {listed}. Each row needs all.")
     if not lengths or not next(iter(lengths.values())):
         raise DataError(f"{name} has no rows: at least one example is needed.")
 
@@ -125,7 +125,7 @@ def check_texts(values: list, column: str, rows: CheckedRows) -> list:
         kind = type(no_text[0][1]).__name__
         raise invalid_rows(
             f"The column {column!r} of {name} must hold texts (str), found {kind}: "
-            f"{places.told(no_text)}. {_instead_of_text(no_text[0][1])}",
+            f"{places.listed(no_text)}. {_instead_of_text(no_text[0][1])}",
             no_text,
             "with something else than a text",
             DataTypeError,
@@ -133,7 +133,7 @@ def check_texts(values: list, column: str, rows: CheckedRows) -> list:
     if suspects:
         raise invalid_rows(
             f"The column {column!r} of {name} has empty texts: "
-            f"{places.told(suspects)}. Remove these rows or fill them in.",
+            f"{places.listed(suspects)}. Remove these rows or fill them in.",
             suspects,
             "with an empty text",
         )
@@ -145,8 +145,8 @@ def check_texts(values: list, column: str, rows: CheckedRows) -> list:
     if broken:
         raise invalid_rows(
             f"The column {column!r} of {name} has texts with half a surrogate pair, which no "
-            f"encoding can write: {places.told(broken)}. An emoji was cut in two there; remove it: "
-            "text.encode('utf-8', 'ignore').decode('utf-8').",
+            f"encoding can write: {places.listed(broken)}. An emoji was cut in two there; remove "
+            "it: text.encode('utf-8', 'ignore').decode('utf-8').",
             broken,
             "with half a surrogate pair",
         )
@@ -185,7 +185,7 @@ def check_words(words: list, column: str, rows: CheckedRows) -> list:
     if wrong:
         raise invalid_rows(
             f"The column {column!r} of {name} must hold lists of words: found "
-            f"{places.told(wrong)}. Split texts into words first: text.split().",
+            f"{places.listed(wrong)}. Split texts into words first: text.split().",
             wrong,
             "without a list of words",
             DataTypeError,
@@ -194,7 +194,7 @@ def check_words(words: list, column: str, rows: CheckedRows) -> list:
     if empty:
         raise invalid_rows(
             f"The column {column!r} of {name} has empty rows or words: "
-            f"{places.told(empty)}. Remove them.",
+            f"{places.listed(empty)}. Remove them.",
             empty,
             "with an empty word",
         )
@@ -204,7 +204,7 @@ def check_words(words: list, column: str, rows: CheckedRows) -> list:
     if broken:
         raise invalid_rows(
             f"The column {column!r} of {name} has words with half a surrogate pair, which no "
-            f"encoding can write: {places.told(broken)}. Remove it: "
+            f"encoding can write: {places.listed(broken)}. Remove it: "
             "word.encode('utf-8', 'ignore').decode('utf-8').",
             broken,
             "with half a surrogate pair",
@@ -233,7 +233,7 @@ def check_tags(tags: list, column: str, rows: CheckedRows) -> list:
     if wrong:
         raise invalid_rows(
             f"The column {column!r} of {name} must hold lists of labels, one a word: found "
-            f"{places.told(wrong)}.",
+            f"{places.listed(wrong)}.",
             wrong,
             "without a list of tags",
         )

@@ -42,11 +42,11 @@ def check_labels(values: Sequence[Any], labels: Labels, name: str, places: Place
         else:
             wrong = offenders(values, lambda value: label_text(value) in unknown) if unknown else []
         expected = "lists of these labels: " if several else "one of these labels: "
-        expected, reason = expected + labels.told(), "with an unknown label"
+        expected, reason = expected + labels.listed(), "with an unknown label"
         advice = unseen_labels(unknown, labels)
     if wrong:
         raise invalid_rows(
-            f"The labels of {name} must be {expected}; found {places.told(wrong)}.{advice}",
+            f"The labels of {name} must be {expected}; found {places.listed(wrong)}.{advice}",
             wrong,
             reason,
         )
@@ -70,7 +70,7 @@ def check_present(
     )
     if missing:
         raise invalid_rows(
-            f"Labels of {name} are missing: {places.told(missing)}. "
+            f"Labels of {name} are missing: {places.listed(missing)}. "
             "Remove these rows, or read the data with label=None to predict only.",
             missing,
             "without a label",

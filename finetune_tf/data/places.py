@@ -42,7 +42,7 @@ class Places:
         """The places of the first few of some rows: "line 3, line 8, …"."""
         return ", ".join(map(self.name, rows[:SHOWN])) + (", …" if len(rows) > SHOWN else "")
 
-    def told(self, wrong: Sequence[tuple[int, Any]]) -> str:
+    def listed(self, wrong: Sequence[tuple[int, Any]]) -> str:
         """Formats the first few rows with their values, and the number of all.
 
         Args:

@@ -157,7 +157,7 @@ def write_folder(
             if not isinstance(part, Examples):
                 raise DataTypeError(
                     f"write_tokens takes an iterable of Examples, found a {type(part).__name__} in "
-                    "it. One Examples alone stands in brackets: [examples]."
+                    "it. Give a single Examples as a list: [examples]."
                 )
             encoded = part.encoded(model, max_length, **options)
             if encoded.draw is not None:

@@ -149,7 +149,7 @@ def result(state: State, returned: int) -> tuple[Any, Any]:
     """The best texts and their scores: (B, returned, T) and (B, returned)."""
     import tensorflow as tf
 
-    # A text of which no beam has ended is told as far as it came.
+    # If no beam has ended, the running beams are returned.
     some = tf.reduce_any(state.has_ended, axis=1)[:, None]
     tokens = tf.where(some[:, :, None], state.ended, state.running)
     scores = tf.where(some, state.ended_scores, state.running_scores)

@@ -1,7 +1,7 @@
 """The forward pass of a decoder over a few tokens, with the keys and values of earlier ones cached.
 
-The layers of the model's own graph are called again, each told where the tokens stand: no second
-model and no second version of a block.
+The layers of the model's own graph are called again, each with the positions of the tokens, so
+there is no second model and no second version of a block.
 
 Shape legend: B batch, H key and value heads, Q new tokens, C cached tokens, K = C + Q, F features
 of a head, V vocabulary.
@@ -70,7 +70,7 @@ def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> 
 
     def run_block(block: EncoderBlock, x: Any, context: Any = None, **known: Any) -> Any:
         x, caches[id(block)] = block(x, cache=caches[id(block)], **known)
-        # Nothing above the last block is asked for anything but the last token.
+        # Only the last token is needed above the last block.
         return x[:, -1:] if block is blocks[-1] else x
 
     def embed(embeddings: Embeddings, x: Any, decode: bool = False, **more: Any) -> Any:
@@ -79,7 +79,7 @@ def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> 
         return embeddings(x, position_ids=positions, **more)
 
     def placed(operation: Any) -> Callable:
-        """An operation of the graph that knows where the tokens stand."""
+        """Returns an operation of the graph that knows the positions of the tokens."""
         if isinstance(operation, EncoderBlock):
             return functools.partial(run_block, operation)
         if isinstance(operation, Embeddings):

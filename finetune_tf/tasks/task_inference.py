@@ -117,7 +117,7 @@ def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
 
 
 def _by_classes(classes: list[str], source: Checkpoint) -> dict[str, str]:
-    """Each task that a class stands for, with the reason."""
+    """Returns the tasks that the classes belong to, with the reason for each."""
     return {
         task: f"by its class {name}"
         for name in reversed(classes)

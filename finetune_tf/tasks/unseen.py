@@ -39,11 +39,11 @@ def label_numbers(
         at = ""
         if what == "tag":
             at = f" at the word {examples.columns['tokens'][row][list(rows[row]).index(value)]!r}"
-        more = f" So it is in {examples.places.told(wrong)}." if len(wrong) > 1 else ""
+        more = f" So it is in {examples.places.listed(wrong)}." if len(wrong) > 1 else ""
         error = DataError(
             f"{examples.places.title(row)} of {examples.name} has the {what} "
             f"{value!r}{at}, which is none of the model's {len(labels):,} labels: "
-            f"{labels.told()}.{more}{unseen_labels(unknown, labels)}"
+            f"{labels.listed()}.{more}{unseen_labels(unknown, labels)}"
         )
         error.rows = [row for row, _ in wrong]
         error.reason = f"with an unknown {what}"

@@ -180,8 +180,8 @@ class WarmupLinearDecay:
         """
         if not self._bound and kernels.is_tracing():
             warn(
-                f"The schedule was not told how long the fit is and stays at {self.rate:g}. "
-                "Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
+                "The schedule does not know the length of the fit, so the rate stays at "
+                f"{self.rate:g}. Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
                 "schedule='constant'.",
             )
         if step is None:

@@ -60,13 +60,13 @@ def test_a_start_decides_between_places_and_is_said_to_be_missing(capsys):
 
     assert asked(["good"]).columns["answers"][0]["answer_start"] == [13]
     assert capsys.readouterr().out == (
-        "toy: 1 answers come without their start and stand in several places of their context; "
+        "toy: 1 answers have no start and occur in several places of their context; "
         "the first one counts.\n"
     )
 
 
 def test_an_answer_that_is_not_in_its_context():
-    with pytest.raises(DataError, match="'Good' of row 0 of toy does not stand in its context"):
+    with pytest.raises(DataError, match="'Good' of row 0 of toy does not occur in its context"):
         asked("Good")
     with pytest.raises(DataError, match=r"start at character 12, where ' goo' stands; it .* at 13"):
         asked({"text": ["good"], "answer_start": [12]})

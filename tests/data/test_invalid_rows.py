@@ -103,7 +103,7 @@ def test_lines_that_are_no_json(write, capsys):
         ({"question": ["q", ""], "context": ["c", "c"]}, "with an empty text"),
         (
             {"question": ["q"] * 2, "context": ["c"] * 2, "answers": ["c", "d"]},
-            "with an answer that does not stand in its context",
+            "with an answer that does not occur in its context",
         ),
         (
             {"question": ["q"] * 2, "context": ["c"] * 2, "answers": ["c", 5]},

@@ -197,7 +197,7 @@ def test_half_a_surrogate_pair_in_a_label():
 
 
 def test_what_may_be_missing_is_warned_of():
-    with pytest.warns(UserWarning, match=r"has the label 'None' \(2 rows\), which often stands"):
+    with pytest.warns(UserWarning, match=r"has the label 'None' \(2 rows\), which often means"):
         read(["a", "None", "b", "None"])
     assert read(["a", "None"], labels=["None", "a"]).labels == Labels(["None", "a"])
 
@@ -205,18 +205,20 @@ def test_what_may_be_missing_is_warned_of():
 def test_tags_that_are_none():
     words = [["a", "b"], ["c"]]
 
-    def told(first):
+    def message_of(first):
         with pytest.raises((DataError, DataTypeError)) as error:
             from_arrays(tokens=words, tags=[first, ["O"]])
         return str(error.value)
 
-    assert "The tags of arrays are missing in places: row 0 (['O', None])" in told(["O", None])
-    assert "missing in places" in told(["O", math.nan])
-    assert "has the label -100" in told([0, -100])
-    assert "lists of numbers with a fraction: row 0 ([0.1, 0.9])" in told([0.1, 0.9])
-    assert "Lists within lists" in told(["O", ["X"]])
-    assert "Name the value inside" in told(["O", {"tag": "X"}])
-    assert "needs a list of tags, one a word; found row 0 ('OX')" in told("OX")
+    assert "The tags of arrays are missing in places: row 0 (['O', None])" in message_of(
+        ["O", None]
+    )
+    assert "missing in places" in message_of(["O", math.nan])
+    assert "has the label -100" in message_of([0, -100])
+    assert "lists of numbers with a fraction: row 0 ([0.1, 0.9])" in message_of([0.1, 0.9])
+    assert "Lists within lists" in message_of(["O", ["X"]])
+    assert "Name the value inside" in message_of(["O", {"tag": "X"}])
+    assert "needs a list of tags, one a word; found row 0 ('OX')" in message_of("OX")
 
 
 def test_numbers_of_tags_outside_of_the_names_of_the_source():
@@ -250,8 +252,8 @@ def test_lists_that_are_written_as_text(tmp_path):
         from_csv(tmp_path / "a.csv")
     assert str(error.value) == (
         "The labels of a.csv are lists or objects written as text: line 2 ('[0.2, 0.8]'), line 3 "
-        "(\"['x']\"); 2 of 2 rows. Several labels a text stand in columns of 0 and 1 (label=[…] "
-        "names them), or as lists in JSON Lines."
+        "(\"['x']\"); 2 of 2 rows. Several labels per text are given in columns of 0 and 1 "
+        "(label=[…] names them), or as lists in JSON Lines."
     )
 
 
@@ -340,4 +342,4 @@ def test_what_a_name_cannot_be(wrong):
 def test_many_labels_are_quick():
     labels = Labels(f"class {i}" for i in range(50_000))
     assert labels.index_of("class 49999") == 49_999
-    assert labels.told().endswith("class 19, … (50,000 in all)")
+    assert labels.listed().endswith("class 19, … (50,000 in all)")

@@ -121,7 +121,7 @@ def test_csv_ragged_row(write):
     path = write("a.csv", 'text,label\n"two\nlines",1\ngood, very,1\n')
     assert message(from_csv, path) == (
         "a.csv, line 4: found 3 values where the header has 2 columns. Texts that contain a ',' "
-        'or a line end must stand in quotes (quotechar=\'"\'). With on_invalid="drop" such '
+        'or a line end must be in quotes (quotechar=\'"\'). With on_invalid="drop" such '
         "rows are left out."
     )
 

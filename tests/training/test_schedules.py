@@ -185,7 +185,7 @@ class TestForeignModel:
 
     def test_without_it_a_warning_says_what_to_do(self, network):
         message = (
-            "The schedule was not told how long the fit is and stays at 0.01. Pass "
+            "The schedule does not know the length of the fit, so the rate stays at 0.01. Pass "
             "callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
             "schedule='constant'."
         )

@@ -162,7 +162,7 @@ def _parse(
                         invalid_rows(
                             f"{name}, line {begun:,}: found {len(row)} values where the header "
                             f"has {len(header)} columns. Texts that contain a {delimiter!r} or a "
-                            "line end must stand in quotes (quotechar='\"').",
+                            "line end must be in quotes (quotechar='\"').",
                             [(len(rows), row)],
                             "with another number of values than columns",
                         ),

@@ -118,8 +118,8 @@ def _sheet(book: Any, sheet: str | int, path: Path) -> Any:
     names = book.sheetnames
     number = isinstance(sheet, int) and not isinstance(sheet, bool) and 0 <= sheet < len(names)
     if not number and sheet not in names:
-        told = ", ".join(map(repr, names))
-        raise DataError(f"{path.name} has no sheet {sheet!r}; its sheets are {told}.")
+        listed = ", ".join(map(repr, names))
+        raise DataError(f"{path.name} has no sheet {sheet!r}; its sheets are {listed}.")
     table = book[names[sheet] if number else sheet]
     if not hasattr(table, "iter_rows"):
         raise DataError(f"The sheet {sheet!r} of {path.name} is a chart, not a table of cells.")

@@ -192,7 +192,7 @@ def infer_tags(
     wrong = offenders(rows, lambda row: not isinstance(row, list) or not row)
     if wrong:
         raise invalid_rows(
-            f"Each row of {source} needs a list of tags, one a word; found {places.told(wrong)}.",
+            f"Each row of {source} needs a list of tags, one a word; found {places.listed(wrong)}.",
             wrong,
             "without a list of tags",
         )
@@ -212,8 +212,8 @@ def infer_tags(
         wrong = offenders(rows, lambda row: not unknown.isdisjoint(row))
         names = sorted(map(label_text, unknown))
         raise invalid_rows(
-            f"{source} has the tags {names[:5]}, which are none of the labels {labels.told()}: "
-            f"{places.told(wrong)}.{unseen_labels(set(names), labels)}",
+            f"{source} has the tags {names[:5]}, which are none of the labels {labels.listed()}: "
+            f"{places.listed(wrong)}.{unseen_labels(set(names), labels)}",
             wrong,
             "with an unknown tag",
         )
@@ -224,8 +224,8 @@ def _problem_type(values: list, column: str, source: str, places: Places) -> Pro
     lists = [(row, value) for row, value in enumerate(values) if isinstance(value, list)]
     if 0 < len(lists) < len(values) / 2:
         raise invalid_rows(
-            f"The labels of {source} are one a row but for lists in {places.told(lists)}. Correct "
-            "or remove these rows, or give a list in each row.",
+            f"The labels of {source} are one a row but for lists in {places.listed(lists)}. "
+            "Correct or remove these rows, or give a list in each row.",
             lists,
             "with a list of labels",
         )
@@ -245,7 +245,7 @@ def _problem_type(values: list, column: str, source: str, places: Places) -> Pro
         if len(wrong) <= len(values) / 2:
             raise invalid_rows(
                 f"The labels of {source} in column {column!r} are numbers but for "
-                f"{places.told(wrong)}. Correct or remove these rows, or name all classes with "
+                f"{places.listed(wrong)}. Correct or remove these rows, or name all classes with "
                 "labels=[…].",
                 wrong,
                 "with a label that is no number",
@@ -276,8 +276,8 @@ def _classes(values: list, column: str, source: str, places: Places) -> tuple[li
     lists = [(row, value) for row, value in enumerate(values) if _writes_list(value)]
     if lists:
         raise invalid_rows(
-            f"The labels of {source} are lists or objects written as text: {places.told(lists)}. "
-            "Several labels a text stand in columns of 0 and 1 (label=[…] names them), or as "
+            f"The labels of {source} are lists or objects written as text: {places.listed(lists)}. "
+            "Several labels per text are given in columns of 0 and 1 (label=[…] names them), or as "
             "lists in JSON Lines.",
             lists,
             "with a list written as text",

@@ -43,7 +43,7 @@ def labels_of_columns(
             places = places or Places(range(len(found)))
             raise invalid_rows(
                 f"The label column {column!r} of {source} must hold 0 or 1, found "
-                f"{places.told(wrong)}.",
+                f"{places.listed(wrong)}.",
                 wrong,
                 "with a label that is neither 0 nor 1",
             )
@@ -60,7 +60,7 @@ def label_lists(
     if single:
         raise invalid_rows(
             f"Several labels a row were expected in {source}, a list in each row; found "
-            f"{places.told(single)}.",
+            f"{places.listed(single)}.",
             single,
             "without a list of labels",
         )
@@ -74,7 +74,7 @@ def label_lists(
         if len(labels) != width:
             raise DataError(
                 f"Each row of {source} has {width} values of 0 or 1, but there are {len(labels)} "
-                f"labels: {labels.told()}. Name one label for each value."
+                f"labels: {labels.listed()}. Name one label for each value."
             )
         named = [[name for name, flag in zip(labels, row, strict=True) if flag] for row in flags]
         return named, labels
@@ -82,7 +82,7 @@ def label_lists(
         wrong = [(i, row) for i, row in enumerate(values) if None in flags[i]]
         raise invalid_rows(
             f"Each row of {source} has {width} numbers, one for each label, which have to be 0 or "
-            f"1; found {places.told(wrong)}.",
+            f"1; found {places.listed(wrong)}.",
             wrong,
             "with a label that is neither 0 nor 1",
         )
@@ -100,7 +100,7 @@ def check_items(rows: list[list], source: str, places: Places, what: str) -> Non
     wrong = offenders(rows, lambda row: any(map(is_missing_label, row)))
     if wrong:
         raise invalid_rows(
-            f"The {what} of {source} are missing in places: {places.told(wrong)}. Remove these "
+            f"The {what} of {source} are missing in places: {places.listed(wrong)}. Remove these "
             "rows or fill them in.",
             wrong,
             f"with missing {what}",
@@ -108,7 +108,7 @@ def check_items(rows: list[list], source: str, places: Places, what: str) -> Non
     wrong = offenders(rows, lambda row: any(has_fraction(label_text(value)) for value in row))
     if wrong:
         raise invalid_rows(
-            f"The {what} of {source} are lists of numbers with a fraction: {places.told(wrong)}. "
+            f"The {what} of {source} are lists of numbers with a fraction: {places.listed(wrong)}. "
             "If they are probabilities, give the most probable class a row, "
             "np.argmax(values, axis=1), or 0 and 1 for each label, values >= 0.5.",
             wrong,

@@ -76,7 +76,7 @@ def check_kinds(rows: Sequence[Any], source: str, places: Places) -> None:
         if wrong:
             raise invalid_rows(
                 f"A label of {source} is a text or a number, or a list of such; found "
-                f"{places.told(wrong)}. {_instead_of_label(wrong[0][1])}",
+                f"{places.listed(wrong)}. {_instead_of_label(wrong[0][1])}",
                 wrong,
                 "with something else than a label",
                 DataTypeError,
@@ -88,7 +88,7 @@ def check_kinds(rows: Sequence[Any], source: str, places: Places) -> None:
         if wrong:
             raise invalid_rows(
                 f"{source} has the label -100, which marks a target that counts for nothing: "
-                f"{places.told(wrong)}. Leave such rows out; batches of "
+                f"{places.listed(wrong)}. Leave such rows out; batches of "
                 "rows that are tokenized already come from ft.data.tokenized_batches.",
                 wrong,
                 "with the label -100",
@@ -100,7 +100,7 @@ def check_kinds(rows: Sequence[Any], source: str, places: Places) -> None:
         if wrong:
             raise invalid_rows(
                 f"{source} has labels with half a surrogate pair, which no encoding can write: "
-                f"{places.told(wrong)}. Correct them.",
+                f"{places.listed(wrong)}. Correct them.",
                 wrong,
                 "with half a surrogate pair",
             )
@@ -190,20 +190,20 @@ def warn_of_similar(counts: Counter[str], source: str) -> None:
     if pairs:
         # A rare name is more likely a mistake than a frequent one.
         pairs.sort(key=lambda pair: counts[pair[0]])
-        told = ", ".join(
+        listed = ", ".join(
             f"{rare!r} ({_rows(counts[rare])}) and {common!r} ({_rows(counts[common])})"
             for rare, common in pairs[:_CULPRITS]
         )
         more = f" and {len(pairs) - _CULPRITS:,} more" if len(pairs) > _CULPRITS else ""
         warn(
             f"{source} has labels that differ by upper and lower case or blanks only and count as "
-            f"classes of their own: {told}{more}. Correct the spelling, or name all classes with "
+            f"classes of their own: {listed}{more}. Correct the spelling, or name all classes with "
             "labels=[…] if this is meant."
         )
     if missing := sorted(_PERHAPS_MISSING & counts.keys()):
-        told = ", ".join(f"{name!r} ({_rows(counts[name])})" for name in missing[:_CULPRITS])
+        listed = ", ".join(f"{name!r} ({_rows(counts[name])})" for name in missing[:_CULPRITS])
         warn(
-            f"{source} has the label {told}, which often stands for a missing one. Correct or "
+            f"{source} has the label {listed}, which often means a missing one. Correct or "
             "remove such rows, or name all classes with labels=[…] if this is a class."
         )
 

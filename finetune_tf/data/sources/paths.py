@@ -36,10 +36,10 @@ class ColumnPath(NamedTuple):
             keys = dict.fromkeys(
                 str(key) for value in values if isinstance(value, Mapping) for key in value
             )
-            told = f"the keys {_listed(list(keys))}" if keys else "no keys"
+            listed = f"the keys {_listed(list(keys))}" if keys else "no keys"
             raise DataError(
                 f"{source} has the column {self.base!r}, but nothing at {self.name!r} in it; its "
-                f'values have {told}. Say which one it is with {self.argument}="…".'
+                f'values have {listed}. Say which one it is with {self.argument}="…".'
             )
         return [None if value is _NOTHING else value for value in found]
 
@@ -73,8 +73,8 @@ def column_at(argument: str, name: Any, available: list[str], source: str) -> Co
     way_out = f'Say which one it is with {argument}="…"'
     if argument == "label":
         way_out += ", or label=None for texts without labels"
-    told = _listed(available)
-    raise DataError(f"{source} has no column {name!r}. Its columns are {told}. {way_out}.")
+    listed = _listed(available)
+    raise DataError(f"{source} has no column {name!r}. Its columns are {listed}. {way_out}.")
 
 
 def _listed(names: list[str]) -> str:
