@@ -181,8 +181,8 @@ class WarmupLinearDecay:
         if not self._bound and kernels.is_tracing():
             warn(
                 "The schedule does not know the length of the fit, so the rate stays at "
-                f"{self.rate:g}. Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the preset "
-                "schedule='constant'.",
+                f"{self.rate:g}. Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the "
+                "preset schedule='constant'.",
             )
         if step is None:
             step = 0 if self._counter is None else self._counter
