@@ -64,7 +64,7 @@ def _upper_windows(config: dict) -> list[int | None]:
     return [window if i >= first else None for i in range(config["num_hidden_layers"])]
 
 
-def _backbone(
+def llama_backbone(
     config: dict,
     dtype: Any,
     *,
@@ -72,6 +72,7 @@ def _backbone(
     query_bias: bool = False,
     qk_norm: bool = False,
     windows: Callable[[dict], list[int | None]] = _no_windows,
+    causal: bool = True,
 ) -> Backbone:
     """Embeddings, blocks and a last normalisation.
 
@@ -83,6 +84,7 @@ def _backbone(
         qk_norm: Whether queries and keys are normalised.
         windows: Config to the sliding window of each block; None where every earlier token is
             seen.
+        causal: Whether a token sees only the tokens before it.
     """
     attention_bias, mlp_bias = (
         key in biases and config[key] for key in ("attention_bias", "mlp_bias")
@@ -126,7 +128,7 @@ def _backbone(
     seen = windows(config)
     masks = {
         window: AttentionMask(
-            causal=True,
+            causal=causal,
             window=None if window is None else window - 1,
             name="mask" if window is None else "window_mask",
         )
@@ -230,7 +232,7 @@ LLAMA = Family(
     },
     supported={"hidden_act": tuple(sorted(ACTIVATIONS)), "pretraining_tp": (1, None)},
     dropout_keys=("attention_dropout", "classifier_dropout"),
-    backbone=_backbone,
+    backbone=llama_backbone,
     weights=_weights,
     heads=_heads,
     check=_check,
@@ -248,7 +250,7 @@ MISTRAL = replace(
         "sliding_window": 4096,
     },
     rules={**LLAMA.rules, "sliding_window": WINDOW},
-    backbone=partial(_backbone, biases=(), windows=_one_window),
+    backbone=partial(llama_backbone, biases=(), windows=_one_window),
 )
 
 _QWEN = replace(
@@ -276,7 +278,7 @@ QWEN2 = replace(
     _QWEN,
     model_type="qwen2",
     class_prefix="Qwen2",
-    backbone=partial(_backbone, biases=(), query_bias=True, windows=_upper_windows),
+    backbone=partial(llama_backbone, biases=(), query_bias=True, windows=_upper_windows),
 )
 
 QWEN3 = replace(
@@ -284,5 +286,7 @@ QWEN3 = replace(
     model_type="qwen3",
     class_prefix="Qwen3",
     defaults={**_QWEN.defaults, "head_dim": 128},
-    backbone=partial(_backbone, biases=("attention_bias",), qk_norm=True, windows=_upper_windows),
+    backbone=partial(
+        llama_backbone, biases=("attention_bias",), qk_norm=True, windows=_upper_windows
+    ),
 )
