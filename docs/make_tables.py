@@ -7,6 +7,7 @@ import inspect
 import statistics
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.tasks import TASKS
@@ -14,9 +15,14 @@ from finetune_tf.tasks import TASKS
 PAGE = Path(__file__).with_name("families.md")
 
 
+def module_of(family: Family) -> ModuleType:
+    """Returns the module that defines the family's backbone."""
+    return inspect.getmodule(getattr(family.backbone, "func", family.backbone))
+
+
 def lines_of(family: Family) -> int:
     """Returns the number of lines of the file that defines the family; some families share one."""
-    return len(inspect.getsource(inspect.getmodule(family.backbone)).splitlines())
+    return len(inspect.getsource(module_of(family)).splitlines())
 
 
 def page() -> str:
@@ -26,9 +32,9 @@ def page() -> str:
     for name, family in FAMILIES.items():
         heads = family.heads(family.complete({}))
         marks = ["yes" if task in heads else "no" for task in tasks]
-        module = inspect.getmodule(family.backbone).__name__.rpartition(".")[2]
+        module = module_of(family).__name__.rpartition(".")[2]
         rows.append([f"`{name}`", *marks, f"{module}.py", str(lines_of(family))])
-    files = {inspect.getmodule(family.backbone): lines_of(family) for family in FAMILIES.values()}
+    files = {module_of(family): lines_of(family) for family in FAMILIES.values()}
     median = statistics.median(files.values())
     header = ["model_type", *tasks, "file", "lines"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])

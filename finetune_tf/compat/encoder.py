@@ -8,7 +8,7 @@ from finetune_tf.architectures import EncoderBlock
 from finetune_tf.families import FAMILIES
 from finetune_tf.training.freezing import set_trainable
 
-_HEAD_LAYERS = ("classifier", "transform", "vocabulary_bias")
+_HEAD_LAYERS = ("classifier", "transform", "vocabulary_bias", "lm_head")
 
 
 class Part(keras.layers.Layer):

@@ -26,15 +26,17 @@ class Head:
         transform: Builds the layer below the output layer when called with `dtype=`; None if there
             is no such layer. On pooled features it is the family's own pooler, named "pooler".
         pooling: Input of the family's own pooler: the first token, the mean over tokens, or the
-            last token.
+            last token. With "late", the pooler is applied to every token, and the mean is that of
+            its outputs.
         output_bias: Whether the output layer of a classifier has a bias.
-        tied: Whether the head of a language model is the token embedding table.
+        tied: Whether the decoder of a language model, masked or causal, is the token embedding
+            table.
     """
 
     weights: Sequence[Weight] = ()
     dropout: float = 0.0
     transform: Callable[..., keras.layers.Layer] | None = None
-    pooling: Literal["cls", "mean", "last"] = "cls"
+    pooling: Literal["cls", "mean", "last", "late"] = "cls"
     output_bias: bool = True
     tied: bool = True
 

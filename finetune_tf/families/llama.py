@@ -67,7 +67,7 @@ def _upper_windows(config: dict) -> list[int | None]:
     return [window if i >= first else None for i in range(config["num_hidden_layers"])]
 
 
-def _backbone(
+def llama_backbone(
     config: dict,
     dtype: Any,
     *,
@@ -75,6 +75,7 @@ def _backbone(
     query_bias: bool = False,
     qk_norm: bool = False,
     windows: Callable[[dict], list[int | None]] = _no_windows,
+    causal: bool = True,
 ) -> Backbone:
     """Embeddings, blocks and a last normalisation.
 
@@ -86,6 +87,7 @@ def _backbone(
         qk_norm: Whether queries and keys are normalised.
         windows: Config to the sliding window of each block; None where every earlier token is
             seen.
+        causal: Whether a token sees only the tokens before it.
     """
     attention_bias, mlp_bias = (
         key in biases and config[key] for key in ("attention_bias", "mlp_bias")
@@ -129,7 +131,7 @@ def _backbone(
     seen = windows(config)
     masks = {
         window: AttentionMask(
-            causal=True,
+            causal=causal,
             window=None if window is None else window - 1,
             name="mask" if window is None else "window_mask",
         )
@@ -242,7 +244,7 @@ LLAMA = Family(
         "partial_rotary_factor": (None, 1, 1.0),
     },
     dropout_keys=("attention_dropout", "classifier_dropout"),
-    backbone=_backbone,
+    backbone=llama_backbone,
     weights=_weights,
     heads=_heads,
     check=_check,
@@ -262,7 +264,7 @@ MISTRAL = replace(
     rules={**LLAMA.rules, "sliding_window": WINDOW},
     # With layer_types, transformers makes another model of it (Ministral).
     supported={**LLAMA.supported, "layer_types": (None,)},
-    backbone=partial(_backbone, biases=(), windows=_one_window),
+    backbone=partial(llama_backbone, biases=(), windows=_one_window),
 )
 
 _QWEN = replace(
@@ -291,7 +293,7 @@ QWEN2 = replace(
     _QWEN,
     model_type="qwen2",
     class_prefix="Qwen2",
-    backbone=partial(_backbone, biases=(), query_bias=True, windows=_upper_windows),
+    backbone=partial(llama_backbone, biases=(), query_bias=True, windows=_upper_windows),
 )
 
 QWEN3 = replace(
@@ -299,5 +301,7 @@ QWEN3 = replace(
     model_type="qwen3",
     class_prefix="Qwen3",
     defaults={**_QWEN.defaults, "head_dim": 128},
-    backbone=partial(_backbone, biases=("attention_bias",), qk_norm=True, windows=_upper_windows),
+    backbone=partial(
+        llama_backbone, biases=("attention_bias",), qk_norm=True, windows=_upper_windows
+    ),
 )

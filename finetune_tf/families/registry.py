@@ -11,6 +11,7 @@ from finetune_tf.families.deberta import DEBERTA
 from finetune_tf.families.deberta_v2 import DEBERTA_V2
 from finetune_tf.families.distilbert import DISTILBERT
 from finetune_tf.families.electra import ELECTRA
+from finetune_tf.families.eurobert import EUROBERT
 from finetune_tf.families.family import Family
 from finetune_tf.families.gpt2 import GPT2
 from finetune_tf.families.gte import GTE
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         MODERNBERT,
         NOMIC_BERT,
         GTE,
+        EUROBERT,
         GPT2,
         LLAMA,
         MISTRAL,

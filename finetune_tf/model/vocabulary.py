@@ -14,7 +14,7 @@ from finetune_tf.graph.traces import forget_traces
 
 
 def resize(model: Any, size: int) -> None:
-    """Resizes the token embedding table and the bias of a masked-language-model head.
+    """Resizes the token embedding table, and the head of a language model.
 
     Args:
         model: A model from `load` that is not compiled yet.
@@ -39,19 +39,26 @@ def resize(model: Any, size: int) -> None:
     if any(layer.name == "vocabulary_bias" for layer in model.layers):
         bias = model.get_layer("vocabulary_bias")
         _replace(bias, "bias", keras.initializers.Zeros(), size)
+    if any(layer.name == "lm_head" for layer in model.layers):
+        head = model.get_layer("lm_head")
+        _replace(head.dense, "_kernel", head.dense.kernel_initializer, size, axis=1)
+        head.dense.units = head._config["vocab_size"] = size
     model.config["vocab_size"] = size
     forget_traces(model)
 
 
-def _replace(layer: keras.layers.Layer, name: str, initializer: Any, rows: int) -> None:
-    """Replaces a variable of a layer by one with another number of rows."""
+def _replace(
+    layer: keras.layers.Layer, name: str, initializer: Any, size: int, axis: int = 0
+) -> None:
+    """Replaces a variable of a layer by one with another size along an axis."""
     old = getattr(layer, name)
-    kept = ops.convert_to_numpy(old)[:rows]
-    fresh = ops.convert_to_numpy(initializer((rows - len(kept), *old.shape[1:])))
+    kept = np.moveaxis(ops.convert_to_numpy(old), axis, 0)[:size]
+    fresh = ops.convert_to_numpy(initializer((size - len(kept), *kept.shape[1:])))
+    values = np.moveaxis(np.concatenate([kept, fresh]), 0, axis)
     with ExitStack() as scopes:
         for part in old.path.split("/")[:-1]:
             scopes.enter_context(keras.name_scope(part))
-        new = keras.Variable(np.concatenate([kept, fresh]), dtype=old.dtype, name=old.name)
+        new = keras.Variable(values, dtype=old.dtype, name=old.name)
     new.trainable = old.trainable
     variables = own_variables(layer)
     variables[next(i for i, variable in enumerate(variables) if variable is old)] = new

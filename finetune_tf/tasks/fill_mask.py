@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures import Backbone, VocabularyBias
+from finetune_tf.architectures import Backbone, LanguageModelHead, VocabularyBias
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import say
@@ -49,7 +49,7 @@ class FillMask(Task):
     class_suffix = "ForMaskedLM"
     columns = ("text",)
     target_column = "cloze"
-    output_layers = ("transform", "vocabulary_bias")
+    output_layers = ("transform", "vocabulary_bias", "lm_head")
     token_axis = 0
     encode_options = ("mask_rate", "whole_word")
     usage = make_usage('ft.predict(model, "The film was [MASK].")')
@@ -69,9 +69,10 @@ class FillMask(Task):
         """Logits (batch, length, vocabulary).
 
         Raises:
-            CheckpointError: If the decoder is not tied to the token embedding table.
+            CheckpointError: If the decoder is not tied to the token embedding table, and the family
+                has no head for that.
         """
-        if not config.get("tie_word_embeddings", True):
+        if head.tied and not config.get("tie_word_embeddings", True):
             raise CheckpointError(
                 "The config key 'tie_word_embeddings' is False, but fill-mask is supported only "
                 "with the decoder tied to the word embeddings."
@@ -79,7 +80,12 @@ class FillMask(Task):
         hidden = backbone.hidden
         if head.transform is not None:
             hidden = head.transform(dtype=dtype)(hidden)
-        scores = backbone.embeddings(hidden, decode=True)
+        if head.tied:
+            scores = backbone.embeddings(hidden, decode=True)
+        else:
+            scores = LanguageModelHead(
+                config["vocab_size"], config["initializer_range"], dtype=dtype, name="lm_head"
+            )(hidden)
         if not any(row.belongs_to(["vocabulary_bias"]) for row in head.weights):
             return scores
         return VocabularyBias(name="vocabulary_bias")(scores)

@@ -28,3 +28,5 @@ class HeadParts(Protocol):
     dropout: float
     transform: Any
     pooling: str
+    output_bias: bool
+    tied: bool

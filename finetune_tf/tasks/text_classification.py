@@ -1,7 +1,7 @@
 """Text classification: one label, several labels or a number for a text or a pair of texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,12 @@ class TextClassification(Task):
         """Logits (batch, labels) on pooled features."""
         own = pooling == "pooler"
         mode = head.pooling if own else pooling
-        features = backbone.pooled(mode, dtype, config.get("pad_token_id"))
-        if own and head.transform is not None:
-            features = head.transform(dtype=dtype)(features)
+        transform = head.transform(dtype=dtype) if own and head.transform is not None else None
+        if transform is not None and mode == "late":
+            features = replace(backbone, hidden=transform(backbone.hidden)).pooled("mean", dtype)
+        else:
+            features = backbone.pooled(mode, dtype, config.get("pad_token_id"))
+            features = features if transform is None else transform(features)
         return ClassificationHead(
             len(self.labels),
             head.dropout,

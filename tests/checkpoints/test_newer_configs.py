@@ -101,6 +101,7 @@ def test_without_relative_attention_the_terms_only_scale():
         ("modernbert", {"hidden_activation": "softsign"}, "'gelu', "),
         ("modernbert", {"classifier_activation": "softsign"}, "'gelu', "),
         ("modernbert", {"classifier_pooling": "max"}, "'cls', 'mean'"),
+        ("eurobert", {"classifier_pooling": "max"}, "'bos', 'mean', 'late'"),
         ("modernbert", {"layer_types": ["full_attention"]}, "4 times 'full_attention' or "),
         ("modernbert", {"rope_scaling": {"type": "linear"}}, "the rope_type 'default'"),
         (

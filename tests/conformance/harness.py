@@ -19,7 +19,7 @@ from finetune_tf.checkpoints import open_checkpoint
 from finetune_tf.families import FAMILIES
 from finetune_tf.graph.splitting import split_model
 from finetune_tf.messages import quiet
-from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training import AdamW
 from finetune_tf.training.freezing import apply_frozen
 
@@ -182,8 +182,7 @@ def check_padding(model: keras.Model, case: Case) -> None:
         padded[name] = np.pad(array, ((0, 0), (0, min(free_positions, 6))), constant_values=fill)
     expected = outputs(model, case.inputs)
     found = outputs(model, padded)
-    if case.task != "text-classification":
-        axis = 2 if case.task == "question-answering" else 1
+    if (axis := token_axis(case)) is not None:
         found = np.take(found, range(case.real.shape[1]), axis)
     close(of_real_tokens(found, case), of_real_tokens(expected, case))
 
@@ -198,11 +197,19 @@ def check_batch(model: keras.Model, case: Case) -> None:
     close(reversed_batch[::-1], full)
 
 
+def token_axis(case: Case) -> int | None:
+    """Returns the axis of the result of `outputs` that runs over tokens; None if there is none."""
+    if case.task == "feature-extraction":
+        return 1  # `outputs` returns the hidden states
+    axis = TASKS[case.task].token_axis
+    return None if axis is None else axis + 1
+
+
 def of_real_tokens(found: np.ndarray, case: Case) -> np.ndarray:
     """Sets the outputs of padding to 0."""
-    if case.task == "text-classification":
+    if (axis := token_axis(case)) is None:
         return found
-    real = case.real[:, None, :] if case.task == "question-answering" else case.real[:, :, None]
+    real = case.real[:, None, :] if axis == 2 else case.real[:, :, None]
     return np.where(real, found, 0.0)
 
 

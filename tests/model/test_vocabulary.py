@@ -1,6 +1,7 @@
 """Embeddings of tokens that were added to the tokenizer, and models without a checkpoint."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from finetune_tf.graph.hidden_states import with_states
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.messages import quiet
 
+REFERENCES = Path(__file__).resolve().parents[1] / "references"
 IDS = np.array([[2, 7, 8, 3]], "int32")
 
 
@@ -39,6 +41,25 @@ def test_more_rows_and_fewer(tiny_bert, tmp_path, task):
         model.resize_token_embeddings(size)
     again.resize_token_embeddings(12)
     assert again.get_layer("embeddings").word.embeddings.shape[0] == 12
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [("gpt2/text-generation", "text-generation"), ("eurobert/text-classification", "fill-mask")],
+)
+def test_a_head_of_its_own_has_as_many_outputs(folder, task, tmp_path):
+    with quiet():
+        model = ft.load(REFERENCES / folder, task, dropout=0.0)
+        before, size = np.asarray(model(IDS)), model.config["vocab_size"]
+        model.resize_token_embeddings(size + 3)
+        after = np.asarray(model(IDS))
+        assert after.shape[-1] == size + 3
+        np.testing.assert_allclose(after[..., :size], before, atol=1e-6)
+        model.set_weights([weight + 0.01 for weight in model.get_weights()])
+        again = ft.load(model.save_pretrained(tmp_path / "larger"), task, dropout=0.0)
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+    again.resize_token_embeddings(12)
+    assert again(IDS).shape[-1] == 12
 
 
 def test_what_was_traced_before_is_forgotten(tiny_bert):

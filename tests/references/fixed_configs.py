@@ -121,6 +121,17 @@ FIXED: dict[str, dict[str, Any]] = {
         "pad_token_id": 3,
         "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
     },
+    "eurobert": _DECODER
+    | {
+        "hidden_act": "gelu_fast",
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "classifier_pooling": "late",
+        **dict.fromkeys(["bos_token_id", "eos_token_id", "mask_token_id"], 1),
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 30.0},
+    },
     "gpt2": {
         "vocab_size": 23,
         "n_embd": 12,

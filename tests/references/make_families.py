@@ -9,10 +9,15 @@ releases may differ in the last bits::
 
     pip install "transformers>=5" torch
     cd tests && python -m references.make_families
+
+Arguments restrict it to some families or folders::
+
+    cd tests && python -m references.make_families llama bert/fill-mask
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +35,22 @@ from references.pytorch import (
 HERE = Path(__file__).resolve().parent
 
 
-def main() -> None:
-    """Write every checkpoint with its expected values."""
+def main(wanted: list[str]) -> None:
+    """Write every checkpoint with its expected values.
+
+    Args:
+        wanted: What to write: ``FAMILY`` or ``FAMILY/TASK``; everything if empty.
+    """
     pairs = [(family, "text-classification") for family in FAMILIES]
     pairs += [(family, "text-generation") for family in DECODERS]
     others = [t for t in TASKS if t not in ("text-classification", "text-generation")]
     pairs += [("bert", task) for task in others]
+    known = {name for family, task in pairs for name in (family, f"{family}/{task}")}
+    if unknown := set(wanted) - known:
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
     for seed, (family, task) in enumerate(pairs, start=1):
+        if wanted and not {family, f"{family}/{task}"} & set(wanted):
+            continue
         config = fixed_config(family, task)
         model = make_model(family, task, config, seed)
         folder = HERE / family / task
@@ -46,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

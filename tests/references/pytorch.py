@@ -66,6 +66,7 @@ PREFIXES = {
     "modernbert": "ModernBert",
     "nomic_bert": "NomicBert",
     "gte": "Gte",
+    "eurobert": "EuroBert",
     "gpt2": "GPT2",
     "llama": "Llama",
     "mistral": "Mistral",

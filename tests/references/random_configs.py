@@ -228,6 +228,14 @@ def _gte(choose: Choose) -> dict[str, Any]:
     return _nomic_bert(choose) | {"type_vocab_size": choose([0, 1, 2])}
 
 
+def _eurobert(choose: Choose) -> dict[str, Any]:
+    return DECODER_DRAWS["llama"](choose) | {
+        "pad_token_id": choose([0, 3, None]),
+        "classifier_pooling": choose(["bos", "mean", "late"]),
+        **dict.fromkeys(["bos_token_id", "eos_token_id", "mask_token_id"], 1),
+    }
+
+
 DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "bert": _bert,
     "distilbert": _distilbert,
@@ -242,5 +250,6 @@ DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "modernbert": _modernbert,
     "nomic_bert": _nomic_bert,
     "gte": _gte,
+    "eurobert": _eurobert,
     **DECODER_DRAWS,
 }

@@ -113,6 +113,22 @@ def test_an_untied_decoder_is_refused(stored, tmp_path):
         ft.load(folder, "fill-mask")
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder_that_a_family_may_tie(tied):
+    folder = ROOT / "tests" / "references" / "eurobert" / "text-classification"
+    model = ft.load(folder, "fill-mask", config={"tie_word_embeddings": tied}, dropout=0.0)
+    head = [stage.name for stage in model.stages if stage.role == "head"]
+    assert head == (["vocabulary_bias"] if tied else ["lm_head", "vocabulary_bias"])
+    words = model.get_layer("embeddings").word.embeddings.numpy().T  # (features, vocabulary)
+    kernel = words if tied else model.get_layer("lm_head").dense.kernel.numpy()
+    bias = model.get_layer("vocabulary_bias").bias
+    bias.assign(np.arange(bias.shape[0]))
+    ids = np.array([[5, 6, 7]], "int32")
+    hidden = keras.Model(model.input, model.get_layer("final_norm").output)
+    hidden = np.asarray(hidden({"input_ids": ids, "attention_mask": np.ones_like(ids)}))
+    np.testing.assert_allclose(model(ids), hidden @ kernel + bias.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_a_checkpoint_without_the_head_gets_a_new_one(tiny_bert, capsys):
     model = ft.load(tiny_bert, "fill-mask")
     assert "new: transform/dense, transform/norm, vocabulary_bias" in capsys.readouterr().out
