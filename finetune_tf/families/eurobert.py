@@ -66,7 +66,10 @@ EUROBERT = replace(
         **{key: rule for key, rule in LLAMA.rules.items() if key not in _OTHER_DROPOUTS},
         "classifier_pooling": values.STRING,
     },
-    supported={**LLAMA.supported, "classifier_pooling": tuple(_POOLINGS)},
+    supported={
+        **{key: allowed for key, allowed in LLAMA.supported.items() if key != "is_causal"},
+        "classifier_pooling": tuple(_POOLINGS),
+    },
     dropout_keys=("attention_dropout",),
     backbone=_backbone,
     heads=_heads,
