@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from finetune_tf._version import __version__
+from finetune_tf.base.arguments import check
 from finetune_tf.data.feature_store import Arrays, FeatureStore
 from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError
@@ -168,6 +169,7 @@ class FeatureModel(FineTuneModel):
 
     def generate(self, prompts: Any, max_new_tokens: int | None = None, **options: Any) -> list:
         """Generates with the whole model."""
+        check(max_new_tokens=max_new_tokens)
         return self.whole.generate(prompts, max_new_tokens, **options)
 
     def _complete_inputs(self, inputs: Any) -> Any:

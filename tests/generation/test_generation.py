@@ -53,7 +53,9 @@ def tokens_of(model, ids, mask, options, new=NEW_TOKENS):
         options.get("min_new_tokens", 0),
     )
     if options.get("num_beams", 1) == 1:
-        found, _ = generate_ids(model, ids, mask, new, Sampling(), rules, ENDS, PADDING, seed=0)
+        found, _ = generate_ids(
+            model, ids, mask, new, Sampling(), rules, ENDS, PADDING, seed=(0, 0)
+        )
     else:
         beams = Beams(
             options["num_beams"],

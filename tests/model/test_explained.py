@@ -15,7 +15,7 @@ TOKENS, ANSWERS = token_batch(8)
 WITH_LABELS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
 METHODS = (*WITH_LABELS, "predict", "predict_on_batch")
 QUIET = {"fit": {"verbose": 0}, "evaluate": {"verbose": 0}}
-pytestmark = pytest.mark.filterwarnings("ignore:The schedule was not told")
+pytestmark = pytest.mark.filterwarnings("ignore:The schedule does not know")
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def test_validation_data():
 
 
 @pytest.mark.parametrize("method", ["evaluate", "train_on_batch", "test_on_batch"])
-@pytest.mark.filterwarnings("ignore:The schedule was not told")
+@pytest.mark.filterwarnings("ignore:The schedule does not know")
 def test_outside_of_a_fit(method):
     model = regressor()
     kernel = model.get_layer("block_0").weights[0]
