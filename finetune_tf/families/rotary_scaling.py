@@ -50,7 +50,7 @@ def check_rope(config: Mapping[str, Any]) -> None:
     """
     key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     rope = rope_parameters(config)
-    if rope["rope_type"] not in _KEYS:
+    if not isinstance(rope["rope_type"], str) or rope["rope_type"] not in _KEYS:
         raise unsupported(
             {key: rope["rope_type"], **config}, key, f"a rope_type of {', '.join(_KEYS)}"
         )
