@@ -4,10 +4,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers_tasks import LENGTH, ROWS
+from helpers_tasks import CASES, LENGTH, ROWS, small_task_model
+
+from finetune_tf import messages
 
 IDS = np.full((ROWS, LENGTH), 7, "int32")
 LABELS = np.array([0, 2, 1, 1])
+
+
+def compiled_models():
+    """A small model for each case of `helpers_tasks`, compiled so that no step changes it."""
+    made = {case: small_task_model(case) for case in CASES}
+    for model in made.values():
+        with messages.quiet():
+            model.compile(keras.optimizers.SGD(0.0))
+    return made
 
 
 class Batches(keras.utils.PyDataset):

@@ -68,9 +68,9 @@ class LastToken(ConfigLayer):
         return ops.squeeze(ops.take_along_axis(hidden, last[:, None, None], axis=1), 1)
 
     def compute_output_shape(
-        self, hidden_shape: tuple, ids_shape: tuple, attention_mask_shape: tuple
+        self, hidden_shape: tuple, ids_shape: tuple, attention_mask_shape: tuple | None = None
     ) -> tuple:
-        """(B, D)."""
+        """Returns the shape (B, D)."""
         return (hidden_shape[0], hidden_shape[-1])
 
 

@@ -17,6 +17,7 @@ from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
+from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
 
 #: Number of words that `predict` returns for each mask.
@@ -188,17 +189,11 @@ class FillMask(Task):
             it is the most probable word, both 0 where no word is masked. Without targets
             (batch, length, 10): the five most probable words and their probabilities.
         """
-        total = ops.logsumexp(outputs, axis=-1)  # (batch, length)
-        if targets is None:
-            scores, words = ops.top_k(outputs, min(CANDIDATES, outputs.shape[-1]))
-            chances = ops.exp(scores - total[..., None])
-            return ops.concatenate([ops.cast(words, "float32"), chances], axis=-1)
-        asked = ops.cast(ops.not_equal(targets, IGNORED), "float32")
-        right = ops.maximum(ops.cast(targets, "int32"), 0)
-        score = ops.squeeze(ops.take_along_axis(outputs, right[..., None], axis=-1), -1)
-        first = ops.cast(ops.argmax(outputs, axis=-1), "int32")
-        hit = ops.cast(ops.equal(first, right), "float32")
-        return ops.stack([(total - score) * asked, hit * asked], axis=-1)
+        if targets is not None:
+            return token_scores(outputs, targets)
+        scores, words = ops.top_k(outputs, min(CANDIDATES, outputs.shape[-1]))
+        chances = ops.exp(scores - ops.logsumexp(outputs, axis=-1, keepdims=True))
+        return ops.concatenate([ops.cast(words, "float32"), chances], axis=-1)
 
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """An array (texts, 3): sum of negative log-likelihoods, hits, and masked words."""

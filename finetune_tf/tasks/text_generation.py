@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from finetune_tf.architectures import Backbone, LanguageModelHead
 from finetune_tf.base.arguments import check
@@ -14,6 +13,7 @@ from finetune_tf.tasks.encoded import Encoded, tokenized
 from finetune_tf.tasks.feature import IGNORED, Feature
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
 from finetune_tf.tasks.task import Task
+from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
 
 
@@ -185,13 +185,7 @@ generate("Once upon a time", max_new_tokens=50)""",
             (batch, length, 2): the negative log-likelihood of the next token, and whether it has
             the highest logit; both 0 where it is not scored.
         """
-        is_scored = ops.cast(ops.not_equal(targets, IGNORED), "float32")
-        token = ops.maximum(ops.cast(targets, "int32"), 0)
-        logit = ops.squeeze(ops.take_along_axis(outputs, token[..., None], axis=-1), -1)
-        best = ops.cast(ops.argmax(outputs, axis=-1), "int32")
-        hit = ops.cast(ops.equal(best, token), "float32")
-        loss = ops.logsumexp(outputs, axis=-1) - logit
-        return ops.stack([loss * is_scored, hit * is_scored], axis=-1)
+        return token_scores(outputs, targets)
 
     def predict_rows(
         self,

@@ -31,22 +31,22 @@ def model(tiny_bert, monkeypatch):
 
 
 @pytest.fixture
-def test():
+def examples():
     return from_arrays(["a good film", "a very good film", "dull"], ["bad", "good", "good"])
 
 
-def test_predict(model, test):
+def test_predict(model, examples):
     assert ft.predict(model, "a very good film").label == "good"
-    assert [p.label for p in ft.predict(model, test, batch_size=2)] == ["bad", "good", "bad"]
+    assert [p.label for p in ft.predict(model, examples, batch_size=2)] == ["bad", "good", "bad"]
     assert model.asked == (2, 3)
 
 
-def test_evaluate_and_compare(model, test):
-    report = ft.evaluate(model, test, batch_size=3)
+def test_evaluate_and_compare(model, examples):
+    report = ft.evaluate(model, examples, batch_size=3)
     assert report.metrics["accuracy"] == pytest.approx(2 / 3)
     assert report.predictions.tolist() == [0, 1, 0]
     assert model.asked == (3, 3)
-    assert ft.compare({"a": model}, test).rows[0].metrics == report.metrics
+    assert ft.compare({"a": model}, examples).rows[0].metrics == report.metrics
 
 
 def test_the_command_line(model, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers_batches import IDS, IN_A_STEP, LABELS, changed, dataset, of_any_size
+from helpers_batches import IDS, IN_A_STEP, LABELS, changed, compiled_models, dataset, of_any_size
 from helpers_tasks import CASES, LENGTH, ROWS, rows_for, small_task_model
 
 from finetune_tf import messages
@@ -15,11 +15,7 @@ from finetune_tf.errors import DataError, ModelError
 
 @pytest.fixture(scope="module")
 def models():
-    made = {case: small_task_model(case) for case in CASES}
-    for model in made.values():
-        with messages.quiet():
-            model.compile(keras.optimizers.SGD(0.0))
-    return made
+    return compiled_models()
 
 
 @pytest.fixture(scope="module")

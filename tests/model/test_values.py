@@ -6,21 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers_batches import IDS, IN_A_STEP, LABELS, changed, dataset, with_slow
-from helpers_tasks import CASES, LENGTH, ROWS, VOCABULARY, rows_for, small_task_model
+from helpers_batches import IDS, IN_A_STEP, LABELS, changed, compiled_models, dataset, with_slow
+from helpers_tasks import LENGTH, ROWS, VOCABULARY, rows_for
 
-from finetune_tf import messages
 from finetune_tf.data import tokenized_batches
 from finetune_tf.errors import DataError, ModelError
 
 
 @pytest.fixture(scope="module")
 def models():
-    made = {case: small_task_model(case) for case in CASES}
-    for model in made.values():
-        with messages.quiet():
-            model.compile(keras.optimizers.SGD(0.0))
-    return made
+    return compiled_models()
 
 
 @pytest.fixture(scope="module")

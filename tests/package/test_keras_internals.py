@@ -1,5 +1,6 @@
 """Private attributes of Keras: they exist in the installed version, and one module uses them."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 import finetune_tf
+from finetune_tf import architectures
+from finetune_tf.architectures import heads
 from finetune_tf.base import keras_internals as internals
 
 ROOT = Path(finetune_tf.__file__).parent
@@ -153,3 +156,21 @@ def test_deferred_initialization():
     assert waiting == [variable]
     internals.give_value(variable, np.array([1.0, 2.0], "float32"))
     np.testing.assert_array_equal(variable, [1.0, 2.0])
+
+
+def test_layers_do_not_need_the_shapes_of_masks():
+    """Keras 3.10 passes to `build` and `compute_output_shape` no shape of an argument "…_mask"."""
+    layers = [value for value in vars(architectures).values() if inspect.isclass(value)] + [
+        value for value in vars(heads).values() if inspect.isclass(value)
+    ]
+    methods = [
+        (layer.__name__, name, getattr(layer, name))
+        for layer in layers
+        if issubclass(layer, keras.layers.Layer)
+        for name in ("build", "compute_output_shape")
+    ]
+    assert len(methods) > 40
+    for layer, name, method in methods:
+        for parameter in inspect.signature(method).parameters.values():
+            if parameter.name.endswith("mask_shape"):
+                assert parameter.default is None, f"{layer}.{name}"
