@@ -10,6 +10,8 @@ from finetune_tf.checkpoints.return_tensors import without_shared_state
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.feature import IGNORED, TOKENS, Feature, lengths_by_axis
 
+_IDS = ("input_ids", "decoder_input_ids")
+
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
@@ -74,12 +76,12 @@ class Encoded:
         )
 
 
-def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
+def tokenized(tokenizer: Any, texts: list | None, pairs: list | None = None, **options: Any) -> Any:
     """A tokenizer's output for several texts, never padded.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        texts: Texts, or lists of words with `is_split_into_words=True`.
+        texts: Texts, or lists of words with `is_split_into_words=True`; None with `text_target`.
         pairs: Second texts.
         **options: For the tokenizer.
     """
@@ -130,10 +132,12 @@ def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> 
     Raises:
         DataError: If an id, or that of the padding token, is beyond the table.
     """
-    ids = encoded.inputs.get("input_ids")
-    if size is None or ids is None or not len(ids):
+    found = [encoded.inputs[key] for key in _IDS if key in encoded.inputs]
+    if size is None or not any(map(len, found)):
         return
-    largest = max(int(np.concatenate(ids.rows).max(initial=0)), ids.padding)
+    largest = max(
+        max(int(np.concatenate(ids.rows).max(initial=0)), int(ids.padding)) for ids in found
+    )
     if encoded.draw is not None:  # fill-mask replaces tokens by the mask token and by others
         largest = max(largest, tokenizer.mask_token_id, tokenizer.vocab_size - 1)
     if largest >= size:
