@@ -55,12 +55,11 @@ def writer(tokenizer: Path, task: str = "translation", written: dict | None = No
         def generate(self, prompts, max_new_tokens=None, **options):
             decode, encode = self.tokenizer.decode, self.tokenizer
             sources = [decode(row, skip_special_tokens=True) for row in prompts]
-            asked.append((sources, {"max_new_tokens": max_new_tokens, **options}))
+            self.asked.append((sources, {"max_new_tokens": max_new_tokens, **options}))
             texts = [(written or {}).get(source, source) for source in sources]
             rows = [encode(text, add_special_tokens=False)["input_ids"] for text in texts]
             return [np.asarray(row[:max_new_tokens], "int32") for row in rows]
 
-    asked: list = []
     ids = keras.Input((None,), dtype="int32", name="input_ids")
     hidden = keras.layers.Embedding(len(WORDS), 4, name="embeddings")(ids)
     logits = keras.layers.Dense(len(WORDS), name="lm_head")(hidden)
@@ -80,5 +79,5 @@ def writer(tokenizer: Path, task: str = "translation", written: dict | None = No
         },
         head_layers=(),
     )
-    model.asked = asked
+    model.asked = []
     return model

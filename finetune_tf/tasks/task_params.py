@@ -84,12 +84,11 @@ def record_params(config: MutableMapping[str, Any], task: str, params: Mapping[s
         task: The name of the task.
         params: The parameters.
     """
-    entries = dict(config.get(_KEY) or {})
     before = _entries(config, task).get(task, {})
     changed = {key: value for key, value in params.items() if before.get(key) != value}
     if not changed:
         return
-    config[_KEY] = {**entries, task: {**before, **changed}}
+    config[_KEY] = {**(config.get(_KEY) or {}), task: {**before, **changed}}
     listed = " and ".join(f"{key} {value!r}" for key, value in changed.items())
     say(f"The model's config records {listed} for {task}; predictions use it as well.")
 

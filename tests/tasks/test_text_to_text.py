@@ -30,7 +30,6 @@ def words(ids):
 
 
 def test_the_decoder_reads_the_target_one_token_late(tokenizer, pairs):
-    (batch, targets), *_ = pairs.encoded(writer(tokenizer)), None
     encoded = pairs.encoded(writer(tokenizer))
     assert words(encoded.inputs["input_ids"][0]) == "a good film </s>"
     assert words(encoded.inputs["decoder_input_ids"][0]) == "<start> ein guter Film"
@@ -107,7 +106,9 @@ class TestPrefix:
         model = writer(tokenizer, task_specific_params=params)
         with pytest.raises(ModelError) as error:
             pairs.encoded(model)
-        assert "a prefix for each of translation_en_to_de, translation_en_to_fr." in str(error.value)
+        assert "a prefix for each of translation_en_to_de, translation_en_to_fr." in str(
+            error.value
+        )
         assert 'batches(model, languages=("en", "de"))' in str(error.value)
         with pytest.raises(ModelError, match="has no translation_de_to_en; it has translation_en_"):
             pairs.encoded(model, languages=("de", "en"))
@@ -197,12 +198,12 @@ class TestErrors:
             pairs.encoded(writer(tokenizer, vocab_size=20))
 
     def test_a_source_without_tokens(self, tmp_path):
+        from tokenizers import normalizers
+
         folder = write_tokenizer(tmp_path / "words", adds_end=False)
         model = writer(folder)
-        model.tokenizer.backend_tokenizer.normalizer = __import__(
-            "tokenizers"
-        ).normalizers.Replace("dull", "")
-        with pytest.raises(DataError, match="row 0 of examples has no tokens. Remove it."):
+        model.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("dull", "")
+        with pytest.raises(DataError, match="Row 0 of arrays has no tokens. Remove it."):
             ft.data.from_arrays(source=["dull"]).encoded(model)
 
 

@@ -49,6 +49,21 @@ class Evaluator(abc.ABC):
     def metric(self, means: np.ndarray) -> np.ndarray:
         """Computes the main metric from averaged statistics: (resamples, s) to (resamples,)."""
 
+    def require(self) -> None:
+        """Checks that the optional packages that the metrics need are installed.
+
+        Raises:
+            MissingExtraError: If one is not.
+        """
+
+    def notes(self, targets: Any) -> list[str]:
+        """Returns sentences for the report about how the metrics are computed."""
+        return []
+
+    def side_by_side(self, test: Examples, targets: Any, predictions: Any) -> list[dict[str, str]]:
+        """Returns a few examples for the report: texts by name, such as "source"."""
+        return []
+
     def per_class(
         self, targets: Any, predictions: Any, labels: Labels | None
     ) -> dict[str, dict[str, float]]:
