@@ -23,7 +23,7 @@ from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.data.target_columns import check_targets
 from finetune_tf.errors import DataError
-from finetune_tf.tasks.text_to_text import references_of
+from finetune_tf.tasks.target_texts import references_of
 
 #: The columns about whole texts, which have an argument of their own in every source.
 TEXT_COLUMNS = ("text", "text_pair", "label")

@@ -189,10 +189,8 @@ class Examples:
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
                 neighbouring rows of a context share. Tasks from text to text have `prefix`, a text
-                in front of each source, and `max_target_length`, the number of tokens that a
-                target may have (`max_length`); both are recorded in the model's config, so that
-                predictions use them as well. Translation also has `languages`, such as
-                ("en", "de"), which selects a prefix of the checkpoint.
+                in front of each source, and `max_target_length`; predictions use them as well.
+                Translation has `languages`, such as ("en", "de"), to select a prefix.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the

@@ -30,8 +30,8 @@ def params_of(config: Mapping[str, Any], task: str) -> dict[str, Any]:
 
     Example:
         >>> from finetune_tf.tasks.task_params import params_of
-        >>> params_of({"task_specific_params": {"summarization": {"prefix": "s: "}}}, "summarization")
-        {'prefix': 's: '}
+        >>> params_of({"task_specific_params": {"translation": {"prefix": "t: "}}}, "translation")
+        {'prefix': 't: '}
     """
     entries = _entries(config, task)
     if task in entries:
@@ -109,11 +109,9 @@ def _entries(config: Mapping[str, Any], task: str) -> dict[str, dict[str, Any]]:
 
 
 def _checked(entry: Any, place: str) -> dict[str, Any]:
-    prefix = entry.get("prefix", "") if isinstance(entry, Mapping) else None
-    if prefix is None and isinstance(entry, Mapping):
-        prefix = ""
-    length = entry.get("max_length") if isinstance(entry, Mapping) else None
-    if not isinstance(prefix, str) or not RULES["max_target_length"].accepts(length):
+    values = entry if isinstance(entry, Mapping) else {"prefix": entry}
+    has_text = isinstance(values.get("prefix") or "", str) and entry is values
+    if not has_text or not RULES["max_target_length"].accepts(values.get("max_length")):
         raise CheckpointError(
             f"{place} in config.json must be an object with a text as prefix and an integer >= 1 "
             f"as max_length, found {shown(entry)}. Correct or remove it."

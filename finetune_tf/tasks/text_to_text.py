@@ -9,10 +9,11 @@ from finetune_tf.architectures import Backbone, VocabularyBias
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
-from finetune_tf.tasks.encoded import Encoded, tokenized
+from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, TARGET_TOKENS, Feature
 from finetune_tf.tasks.interfaces import Columns, HeadParts
 from finetune_tf.tasks.language_model import LanguageModelOutputs
+from finetune_tf.tasks.target_texts import references_of, shifted, target_ids, token_ids
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.task_params import params_of, params_of_languages, record_params
 from finetune_tf.tasks.usage import make_usage
@@ -146,7 +147,7 @@ class TextToText(LanguageModelOutputs, Task):
         """
         check(max_length=max_length, max_target_length=max_target_length)
         texts = [prefix + text for text in examples.columns["source"]]
-        ids, truncated = _token_ids(tokenizer, max_length, texts)
+        ids, truncated = token_ids(tokenizer, max_length, texts)
         for i, row in enumerate(ids):
             if not len(row):
                 raise DataError(
@@ -156,8 +157,8 @@ class TextToText(LanguageModelOutputs, Task):
         inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
         if "target" in examples.columns:
             limit = max_target_length or max_length
-            rows, cut = _target_ids(examples, tokenizer, limit)
-            decoder_ids = [_shifted(row, start) for row in rows]
+            rows, cut = target_ids(examples, tokenizer, limit)
+            decoder_ids = [shifted(row, start) for row in rows]
             inputs["decoder_input_ids"] = Feature(decoder_ids, TARGET_TOKENS, padding)
             targets = Feature(rows, TARGET_TOKENS, IGNORED)
             if cut:
@@ -259,71 +260,3 @@ class Summarization(TextToText):
 
     name = "summarization"
     result_key = "summary_text"
-
-
-def references_of(value: str | list[str]) -> list[str]:
-    """Returns the references of an example as a list; a text is the only one.
-
-    Example:
-        >>> from finetune_tf.tasks.text_to_text import references_of
-        >>> references_of("ein Hund"), references_of(["ein Hund", "der Hund"])
-        (['ein Hund'], ['ein Hund', 'der Hund'])
-    """
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _token_ids(
-    tokenizer: Any, limit: int, texts: list[str] | None, **options: Any
-) -> tuple[list[np.ndarray], int]:
-    """The ids of each text, (tokens,) int32, and how many were truncated to a limit.
-
-    The tokenizer truncates, so that the special tokens around a text remain.
-    """
-    encoding = tokenized(tokenizer, texts, truncation=True, max_length=limit, **options)
-    ids = encoding["input_ids"]
-    full = [i for i, row in enumerate(ids) if len(row) >= limit]
-    truncated = 0
-    if full:  # only these can have lost tokens
-        named = options.get("text_target")
-        some = [(texts or named)[i] for i in full]
-        again = (None, {"text_target": some}) if named else (some, {})
-        whole = tokenized(tokenizer, again[0], **again[1])["input_ids"]
-        truncated = sum(len(row) > limit for row in whole)
-    try:
-        return [np.asarray(row, "int32") for row in ids], truncated
-    except OverflowError:
-        raise DataError(
-            "The tokenizer returns ids beyond 2**31. Its files are damaged: get them again."
-        ) from None
-
-
-def _target_ids(examples: Columns, tokenizer: Any, limit: int) -> tuple[list[np.ndarray], int]:
-    """The ids of each target with the token that ends it, and how many were truncated."""
-    texts = [references_of(value)[0] for value in examples.columns["target"]]
-    end = tokenizer.eos_token_id
-    ids, truncated = _token_ids(tokenizer, limit, None, text_target=texts)
-    if end is not None and any(not len(row) or row[-1] != end for row in ids):
-        # The tokenizer adds no end, so that one token has to be left for it.
-        ids, truncated = _token_ids(tokenizer, max(limit - 1, 1), None, text_target=texts)
-        ids = [row if len(row) and row[-1] == end else np.append(row, end) for row in ids]
-    return _not_empty([row[-limit:].astype("int32") for row in ids], examples), truncated
-
-
-def _not_empty(ids: list[np.ndarray], examples: Columns) -> list[np.ndarray]:
-    for i, row in enumerate(ids):
-        if not len(row):
-            raise DataError(
-                f"The target of {examples.places.name(i)} of {examples.name} has no tokens. "
-                "Remove it."
-            )
-    return ids
-
-
-def _shifted(ids: np.ndarray, start: int | None) -> np.ndarray:
-    """What the decoder reads: the start token, then the target without its last token."""
-    if start is None:
-        raise ModelError(
-            "The config of the model has no decoder_start_token_id, the token that a decoder "
-            'starts with. Give it: ft.load(checkpoint, config={"decoder_start_token_id": …}).'
-        )
-    return np.append(np.int32(start), ids[:-1]).astype("int32")

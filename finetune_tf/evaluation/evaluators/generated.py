@@ -1,7 +1,5 @@
 """The evaluators of tasks whose predictions are texts: translations, summaries and others."""
 
-from typing import ClassVar
-
 import numpy as np
 
 from finetune_tf.base.labels import Labels
@@ -16,7 +14,6 @@ from finetune_tf.evaluation.evaluators.generated_scores import (
     chrf,
     exact_matches,
     is_for_rouge,
-    require,
     rouge_scores,
     signatures,
 )
@@ -26,13 +23,6 @@ _SHOWN = 5  # examples in a report
 
 class _GeneratedTexts(Evaluator):
     """Compares one text per example with its references."""
-
-    packages: ClassVar[tuple[str, ...]]
-
-    def require(self) -> None:
-        """Checks that the packages for the metrics are installed."""
-        for package in self.packages:
-            require(package)
 
     def side_by_side(
         self, test: Examples, targets: References, predictions: list[str]

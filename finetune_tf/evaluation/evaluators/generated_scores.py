@@ -8,7 +8,6 @@ References:
     Post, A Call for Clarity in Reporting BLEU Scores, WMT 2018.
 """
 
-import importlib
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -16,36 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.errors import MissingExtraError
 from finetune_tf.evaluation.baselines.tfidf import UNSPACED
+from finetune_tf.evaluation.extras import require_package
 
 References = Sequence[Sequence[str]]
 
 ROUGE = ("rougeL", "rouge1", "rouge2")
 _ORDERS = 4  # of the n-grams of BLEU
-_PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score"}
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 _IS_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # The tokenizer of rouge-score splits words at every other letter than a to z. Names such as "café"
 # in English texts stay below this share of letters, languages with other letters are above it.
 _OTHER_LETTERS = 0.005
-
-
-def require(package: str) -> Any:
-    """Imports "sacrebleu" or "rouge_score.rouge_scorer".
-
-    Raises:
-        MissingExtraError: If the package is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = _PACKAGES[package.partition(".")[0]]
-        raise MissingExtraError(
-            f"Generated texts are measured with {name}, which is not installed. Install it with: "
-            "pip install 'finetune-tf[generation]'"
-        ) from error
 
 
 def exact_matches(targets: References, predictions: Sequence[str]) -> np.ndarray:
@@ -109,7 +91,7 @@ def bleu_of_means(means: np.ndarray) -> np.ndarray:
 
 def chrf(targets: References, predictions: Sequence[str]) -> float:
     """Returns the chrF of all texts together, from 0 to 100."""
-    metric = require("sacrebleu").CHRF()
+    metric = require_package("sacrebleu").CHRF()
     return float(metric.corpus_score(list(predictions), _streams(targets)).score)
 
 
@@ -120,7 +102,7 @@ def signatures(targets: References, names: Sequence[str]) -> str:
         targets: The references.
         names: Of "bleu" and "chrf".
     """
-    metrics = {"bleu": lambda: _bleu(targets), "chrf": require("sacrebleu").CHRF}
+    metrics = {"bleu": lambda: _bleu(targets), "chrf": require_package("sacrebleu").CHRF}
     found = []
     for name in names:
         metric = metrics[name]()
@@ -132,7 +114,7 @@ def signatures(targets: References, names: Sequence[str]) -> str:
 
 def rouge_scores(targets: References, predictions: Sequence[str]) -> np.ndarray:
     """F-measures (n, 3) of `ROUGE` for each text, from 0 to 1; of several references the best."""
-    scorer = require("rouge_score.rouge_scorer")
+    scorer = require_package("rouge_score.rouge_scorer")
     tokenizer = None if is_for_rouge(targets) else _Words()
     rouge = scorer.RougeScorer(list(ROUGE), use_stemmer=tokenizer is None, tokenizer=tokenizer)
     rows = []
@@ -163,7 +145,7 @@ class _Words:
 
 
 def _bleu(targets: References, **options: Any) -> Any:
-    return require("sacrebleu").BLEU(tokenize=_bleu_tokenizer(targets), **options)
+    return require_package("sacrebleu").BLEU(tokenize=_bleu_tokenizer(targets), **options)
 
 
 def _bleu_tokenizer(targets: References) -> str:
