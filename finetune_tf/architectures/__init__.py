@@ -9,8 +9,9 @@ from finetune_tf.architectures.chains import EndOfChain
 from finetune_tf.architectures.convolution import ConvolutionBlock
 from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
-from finetune_tf.architectures.embeddings import Embeddings
+from finetune_tf.architectures.embeddings import Embeddings, PositionEmbeddings
 from finetune_tf.architectures.encoder import Backbone, bert_block, encoder
+from finetune_tf.architectures.encoder_decoder import Side, encoder_decoder
 from finetune_tf.architectures.heads import (
     ClassificationHead,
     L2Normalize,
@@ -44,12 +45,15 @@ __all__ = [
     "RMSNorm",
     "MultiHeadAttention",
     "Pooling",
+    "PositionEmbeddings",
     "RelativePositionBias",
     "RelativePositions",
     "RotaryPositions",
+    "Side",
     "Transform",
     "VocabularyBias",
     "bert_block",
     "encoder",
+    "encoder_decoder",
     "rotary_block",
 ]

@@ -48,6 +48,7 @@ class Attention(ConfigLayer):
         Args:
             x: (B, Q, D), the query.
             context: (B, K, D), the tokens that the query attends to; by default the query itself.
+                Or their keys and values as a tuple, where these are known already.
             attention_mask: Boolean, broadcastable to (B, H, K, K), from `masks`. In cross-attention
                 it has one row for all queries, (B, 1, 1, K). By default every token is visible.
             positions: The output of the family's layer in `positions`; None for no positions.
@@ -173,6 +174,8 @@ class MultiHeadAttention(Attention):
         num_kv_heads: Number of key and value heads, a divisor of `num_heads`; by default the same
             number.
         head_size: F; by default D / H.
+        scaled: Whether scores are divided by the square root of F. T5 has no such division; the
+            kernel of its queries is initialised with that much smaller values instead.
         output_bias: Whether the output projection has a bias; by default `use_bias`.
         qk_norm_eps: Epsilon of the RMS normalisations of queries and keys, which are applied
             before the rotation; None for no normalisation.
@@ -191,6 +194,7 @@ class MultiHeadAttention(Attention):
         head_size: int | None = None,
         output_bias: bool | None = None,
         qk_norm_eps: float | None = None,
+        scaled: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -209,7 +213,9 @@ class MultiHeadAttention(Attention):
             width = query_size + 2 * key_size
             self.query_key_value = dense(width, **biased, name="query_key_value")
         else:
-            self.query = dense(query_size, **biased, name="query")
+            stddev = initializer_range if scaled else initializer_range * self.head_size**-0.5
+            query_options = {**biased, "initializer_range": stddev}
+            self.query = dense(query_size, **query_options, name="query")
             self.key = dense(key_size, **biased, name="key")
             self.value = dense(key_size, **biased, name="value")
         self.output_dense = dense(
@@ -241,7 +247,24 @@ class MultiHeadAttention(Attention):
             self.query_norm.build((None, self.head_size))
             self.key_norm.build((None, self.head_size))
 
+    def keys_and_values(self, context: Any) -> tuple:
+        """Projects a context once for many queries, as in the cross-attention of a decoder.
+
+        Args:
+            context: (B, K, D).
+
+        Returns:
+            Keys and values (B, G, K, F) of the G key and value heads, which `call` accepts instead
+            of the context.
+        """
+        _, key, value = self._project(context[:, :1], context)
+        return key, value
+
     def _project(self, x: Any, context: Any) -> tuple:
+        if isinstance(context, tuple):
+            query = self._fused(x)[0] if self._config["fused"] else self.query(x)
+            query = self._split_heads(query)
+            return query if self.query_norm is None else self.query_norm(query), *context
         if self._config["fused"]:
             query, key, value = self._fused(context)
             if x is not context:
@@ -277,8 +300,8 @@ class MultiHeadAttention(Attention):
         rows: tuple | None,
         training: bool | None,
     ) -> Any:
-        # It is cheaper to scale the query than the scores.
-        query = query * ops.cast(self.head_size**-0.5, query.dtype)
+        if self._config["scaled"]:  # it is cheaper to scale the query than the scores
+            query = query * ops.cast(self.head_size**-0.5, query.dtype)
         scores = _grouped_matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
         if positions is not None and not self._config["rotary"]:
             bias = positions if rows is None else query_rows(positions, 2, *rows)

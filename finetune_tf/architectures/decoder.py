@@ -65,18 +65,18 @@ class CrossAttentionBlock(EncoderBlock):
 
     Args:
         attention: As for `EncoderBlock`.
-        cross_attention: The `Attention` to the memory, named "cross_attention".
         feed_forward: As for `EncoderBlock`.
+        cross_attention: The `Attention` to the memory, named "cross_attention".
         **block: Keyword arguments of `EncoderBlock`.
     """
 
-    parts = ("attention", "cross_attention", "feed_forward")
+    parts = ("attention", "feed_forward", "cross_attention")
 
     def __init__(
         self,
         attention: keras.layers.Layer,
-        cross_attention: keras.layers.Layer,
         feed_forward: keras.layers.Layer,
+        cross_attention: keras.layers.Layer,
         **block: Any,
     ) -> None:
         super().__init__(attention, feed_forward, **block)
@@ -103,24 +103,29 @@ class CrossAttentionBlock(EncoderBlock):
         positions: Any = None,
         memory_mask: Any = None,
         start: Any = 0,
+        cache: tuple | None = None,
         training: bool | None = None,
     ) -> Any:
         """Computes the block for the tokens of a query.
 
         Args:
             x: (B, Q, D), the query; see `EncoderBlock.call`.
-            memory: (B, M, …), the tokens that the cross-attention attends to.
+            memory: (B, M, …), the tokens that the cross-attention attends to, or their keys and
+                values, see `MultiHeadAttention.keys_and_values`.
             context: (B, K, D), the tokens that the self-attention attends to; by default `x`.
             attention_mask: Mask of the context, usually causal.
             positions: Positions for the self-attention.
             memory_mask: Mask of the memory, broadcastable to (B, H, Q, M).
             start: Index of the first token of `x` in the context.
+            cache: Keys and values of the tokens before `x`, as for `Attention.call`.
             training: Whether dropout is active.
 
         Returns:
-            (B, Q, D).
+            (B, Q, D); with a cache, this and the updated cache.
         """
         inputs = (x, context, attention_mask, positions, start, memory, memory_mask)
+        if cache is not None:
+            return self.transform(*inputs, training=training, cache=cache)
         return self._transform_or_remat(*inputs, training=training)
 
     def transform(
@@ -133,11 +138,15 @@ class CrossAttentionBlock(EncoderBlock):
         memory: Any,
         memory_mask: Any,
         training: bool | None,
+        cache: tuple | None = None,
     ) -> Any:
         """Computes the block without gradient checkpointing; the arguments are those of `call`."""
-        x, _ = self._apply_attention(x, context, attention_mask, positions, start, training)
+        x, cache = self._apply_attention(
+            x, context, attention_mask, positions, start, training, cache
+        )
         norm = self.cross_attention_norm
         before = norm(x) if self._config["norm_first"] else x
         attended = self.cross_attention(before, memory, memory_mask, training=training)
         x = self._add_residual(x, attended, norm, self.cross_attention_dropout, training)
-        return self._apply_feed_forward(x, training)
+        x = self._apply_feed_forward(x, training)
+        return x if cache is None else (x, cache)

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import keras
 from keras import KerasTensor, ops
 
+from finetune_tf import kernels
 from finetune_tf.architectures.layers import PACKAGE, ConfigLayer, LayerNorm, Table, dense
+from finetune_tf.architectures.positions import sinusoidal_table
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -37,6 +39,7 @@ class Embeddings(ConfigLayer):
         norm_bias: Whether the normalisation has an offset.
         mask_padding: Whether vectors of masked tokens are set to 0 before the dropout (DeBERTa).
         has_norm: Whether there is a normalisation. Decoders such as GPT-2 have none here.
+        scale: What the token embeddings are multiplied with. The decoder is not scaled.
     """
 
     role = "embeddings"
@@ -57,6 +60,7 @@ class Embeddings(ConfigLayer):
         norm_bias: bool = True,
         mask_padding: bool = False,
         has_norm: bool = True,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -151,6 +155,8 @@ class Embeddings(ConfigLayer):
         """Sums token and position embeddings; the row of the padding token gets no gradient."""
         padding, skips = self._config["padding_idx"], self._config["skip_padding"]
         hidden, is_token = self.word(ids), None
+        if self._config["scale"] != 1.0:
+            hidden = hidden * ops.cast(self._config["scale"], hidden.dtype)
         if padding is not None:
             is_token = ops.not_equal(ids, padding)  # (B, L)
             if not skips:
@@ -178,6 +184,87 @@ class Embeddings(ConfigLayer):
         if decode:
             return KerasTensor((*inputs.shape[:-1], self._config["vocab_size"]), "float32")
         return KerasTensor((*inputs.shape, self._config["hidden_size"]), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PositionEmbeddings(ConfigLayer):
+    """Adds position embeddings to token embeddings, with normalisation and dropout.
+
+    The two sides of an encoder-decoder share their token embeddings and have one of these layers
+    each, with tables of their own.
+
+    Args:
+        hidden_size: D.
+        max_positions: Number of positions.
+        offset: Rows of the table before the one of position 0.
+        sinusoidal: Whether the table is that of `sinusoidal_table` and is not trained.
+        has_norm: Whether there is a normalisation.
+        dropout: Dropout rate.
+        layer_norm_eps: Epsilon of the normalisation.
+        initializer_range: Standard deviation of a new table.
+    """
+
+    role = "embeddings"
+
+    def __init__(
+        self,
+        hidden_size: int,
+        max_positions: int,
+        offset: int = 0,
+        sinusoidal: bool = False,
+        has_norm: bool = True,
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-5,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.record_arguments(locals())
+        self.norm = None
+        if has_norm:
+            self.norm = LayerNorm(layer_norm_eps, dtype=self.dtype_policy, name="norm")
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape: tuple) -> None:
+        """Creates the table (offset + max_positions, D), and builds the normalisation."""
+        own = self._config
+        initializer = keras.initializers.RandomNormal(stddev=own["initializer_range"])
+        if own["sinusoidal"]:
+            initializer = _sinusoidal
+        self.table = self.add_weight(
+            (own["offset"] + own["max_positions"], own["hidden_size"]),
+            initializer,
+            trainable=not own["sinusoidal"],
+            # Only the rows that are read are cast to the compute dtype.
+            autocast=False,
+            name="table",
+        )
+        if self.norm is not None:
+            self.norm.build(input_shape)
+
+    def call(self, hidden: Any, position_ids: Any = None, training: bool | None = None) -> Any:
+        """Maps token embeddings (B, L, D) to (B, L, D).
+
+        Args:
+            hidden: The token embeddings.
+            position_ids: (B, L), the position of each token; by default 0, 1, 2 …
+            training: Whether dropout is active.
+        """
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(hidden)[1])
+        rows = kernels.embedding_lookup(self.table, position_ids + self._config["offset"])
+        hidden = hidden + ops.cast(rows, hidden.dtype)
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        return self.dropout(hidden, training=training)
+
+    def compute_output_shape(self, hidden_shape: tuple, **_: Any) -> tuple:
+        """Returns the shape (B, L, D), the shape of the input."""
+        return hidden_shape
+
+
+def _sinusoidal(shape: tuple[int, int], dtype: Any = None) -> Any:
+    return ops.convert_to_tensor(sinusoidal_table(*shape), dtype or "float32")
 
 
 def _stop_gradient_outside(mask: Any, x: Any) -> Any:

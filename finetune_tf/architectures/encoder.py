@@ -12,6 +12,7 @@ import keras
 
 from finetune_tf.architectures.attention import MultiHeadAttention
 from finetune_tf.architectures.blocks import EncoderBlock
+from finetune_tf.architectures.decoder import CrossAttentionBlock
 from finetune_tf.architectures.embeddings import Embeddings
 from finetune_tf.architectures.heads import LastToken, Pooling
 from finetune_tf.architectures.layers import FeedForward, FirstToken
@@ -25,7 +26,8 @@ class Backbone:
     Attributes:
         inputs: Symbolic model inputs by name.
         hidden: (B, L, D), the output of the last block.
-        first_token: (B, 1, D), the output for the first token, computed without the other tokens.
+        first_token: (B, 1, D), the output for the first token, computed without the other tokens;
+            None for a model whose texts are not pooled.
         embeddings: The embedding layer, for heads that are tied to its table.
     """
 
@@ -64,6 +66,7 @@ def bert_block(
     attention: keras.layers.Layer | None = None,
     attention_options: Mapping[str, Any] = MappingProxyType({}),
     feed_forward_options: Mapping[str, Any] = MappingProxyType({}),
+    has_cross_attention: bool = False,
     block_class: type[EncoderBlock] = EncoderBlock,
     **block: Any,
 ) -> EncoderBlock:
@@ -81,19 +84,18 @@ def bert_block(
         attention_options: Keyword arguments of `MultiHeadAttention` in which a family differs from
             BERT.
         feed_forward_options: Keyword arguments of `FeedForward` in which it differs from BERT.
-        block_class: The class of the block.
+        has_cross_attention: Whether the block is a `CrossAttentionBlock`, whose second attention
+            has the same options.
+        block_class: The class of the block otherwise.
         **block: Keyword arguments of `block_class`.
     """
+
+    def make_attention(name: str) -> MultiHeadAttention:
+        sizes = (hidden_size, num_heads, attention_dropout, initializer_range)
+        return MultiHeadAttention(*sizes, **attention_options, dtype=dtype, name=name)
+
     if attention is None:
-        attention = MultiHeadAttention(
-            hidden_size,
-            num_heads,
-            attention_dropout,
-            initializer_range,
-            **attention_options,
-            dtype=dtype,
-            name="attention",
-        )
+        attention = make_attention("attention")
     feed_forward = FeedForward(
         intermediate_size,
         hidden_size,
@@ -103,6 +105,9 @@ def bert_block(
         dtype=dtype,
         name="feed_forward",
     )
+    if has_cross_attention:
+        block_class = CrossAttentionBlock
+        block["cross_attention"] = make_attention("cross_attention")
     return block_class(attention, feed_forward, dtype=dtype, **block)
 
 

@@ -196,17 +196,27 @@ class ClassificationHead(ConfigLayer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class VocabularyBias(keras.layers.Layer):
-    """A bias for each token of the vocabulary, added to the scores of a tied decoder; float32."""
+class VocabularyBias(ConfigLayer):
+    """A bias for each token of the vocabulary, added to the scores of a decoder; float32.
+
+    Args:
+        learned: Whether the bias is trained. In BART and Marian it is a constant of the checkpoint.
+    """
 
     role = "head"
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, learned: bool = True, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
+        self.record_arguments(locals())
 
     def build(self, input_shape: tuple) -> None:
         """Creates `bias` (V,)."""
-        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+        self.bias = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer="zeros",
+            trainable=self._config["learned"],
+            name="bias",
+        )
 
     def call(self, scores: Any) -> Any:
         """Maps scores (B, L, V) to (B, L, V)."""

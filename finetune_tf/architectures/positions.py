@@ -94,6 +94,26 @@ def rotate(x: Any, table: Any) -> Any:
     return ops.cast(rotated, x.dtype)
 
 
+def sinusoidal_table(positions: int, size: int) -> np.ndarray:
+    """Computes the position encodings of Vaswani et al. 2017, sines before cosines.
+
+    Args:
+        positions: Number of positions.
+        size: D.
+
+    Returns:
+        (positions, D) float32; the first half of the features, rounded up, are the sines.
+
+    Example:
+        >>> sinusoidal_table(2, 4).round(2).tolist()
+        [[0.0, 0.0, 1.0, 1.0], [0.8399999737739563, 0.009999999776482582, 0.5400000214576721, 1.0]]
+    """
+    features = np.arange(size)
+    angles = np.arange(positions)[:, None] / np.power(10_000, 2 * (features // 2) / size)
+    table = np.concatenate([np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2])], axis=1)
+    return table.astype("float32")
+
+
 def relative_buckets(
     distances: Any, num_buckets: int, max_distance: int, bidirectional: bool = True
 ) -> Any:
@@ -172,11 +192,20 @@ class RelativePositionBias(ConfigLayer):
         """Builds the table (num_buckets, H)."""
         self.table.build(input_shape)
 
-    def call(self, tokens: Any) -> Any:
-        """Returns biases (1, H, L, L); of the tokens (B, L) only the length is used."""
-        steps = ops.arange(ops.shape(tokens)[1])
+    def call(self, tokens: Any, last_query: bool = False) -> Any:
+        """Computes the biases.
+
+        Args:
+            tokens: (B, L); only the length is used.
+            last_query: Whether the last token is the only query, as in the steps of generation.
+
+        Returns:
+            (1, H, L, L), or (1, H, 1, L) with `last_query`.
+        """
+        keys = ops.arange(ops.shape(tokens)[1])
+        queries = keys[-1:] if last_query else keys
         buckets = relative_buckets(
-            steps[None, :] - steps[:, None],  # (L, L), key minus query
+            keys[None, :] - queries[:, None],  # key minus query
             self._config["used_buckets"],
             self._config["max_distance"],
             self._config["bidirectional"],

@@ -108,6 +108,7 @@ def _open(folder: Path, file: Path | None, overrides: dict[str, Any]) -> Checkpo
     modules = read_modules(folder)
     named = [(key.removeprefix(prefix), tensor) for key, tensor in found.items()]
     tensors = by_name([*named, *modules.dense.items()])
+    complete = family.complete_from_weights(complete, tensors)
     path = folder / GENERATION
     generation = read_json(path) if has_file(path) else {}
     files = TokenizerFiles.read(folder)

@@ -11,6 +11,7 @@ from finetune_tf.base.arguments import shown
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families.config_values import COMMON, OneOf, Rule, checked_values
 from finetune_tf.weights.table import Weight
+from finetune_tf.weights.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Head:
         output_bias: Whether the output layer of a classifier has a bias.
         tied: Whether the decoder of a language model, masked or causal, is the token embedding
             table.
+        has_logits_bias: Whether the scores of an encoder-decoder's tokens have a constant bias, the
+            buffer `final_logits_bias` of transformers.
     """
 
     weights: Sequence[Weight] = ()
@@ -39,6 +42,7 @@ class Head:
     pooling: Literal["cls", "mean", "last", "late"] = "cls"
     output_bias: bool = True
     tied: bool = True
+    has_logits_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Family:
     Attributes:
         model_type: The `model_type` of config.json.
         class_prefix: Prefix of the classes of transformers: "Bert" as in `BertModel`.
-        tensor_prefix: Prefix of the backbone's tensors in task models: "bert".
+        tensor_prefix: Prefix of the backbone's tensors in task models: "bert"; may be empty.
         defaults: Default values of the config keys that affect results and that config.json may
             omit.
         rules: Type and range of every config key that the family reads.
@@ -64,6 +68,8 @@ class Family:
         check: Raises CheckpointError if keys of a complete config contradict each other.
         class_names: Names of PyTorch classes that are not `class_prefix` with the task's suffix,
             by that suffix.
+        complete_from_weights: Changes a complete config according to the tensors of the checkpoint,
+            where these decide what config.json leaves open.
     """
 
     model_type: str
@@ -79,6 +85,7 @@ class Family:
     max_length: Callable[[dict], int] = lambda config: config["max_position_embeddings"]
     check: Callable[[dict], None] = lambda config: None
     class_names: Mapping[str, str] = field(default_factory=dict)
+    complete_from_weights: Callable[[dict, Tensors], dict] = lambda config, tensors: config
 
     def class_name(self, suffix: str) -> str:
         """The PyTorch class for a task, such as "BertForSequenceClassification".

@@ -6,6 +6,7 @@ from typing import Any
 from finetune_tf.base.arguments import shown
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families.albert import ALBERT
+from finetune_tf.families.bart import BART, MARIAN, MBART, PEGASUS
 from finetune_tf.families.bert import BERT
 from finetune_tf.families.deberta import DEBERTA
 from finetune_tf.families.deberta_v2 import DEBERTA_V2
@@ -20,6 +21,7 @@ from finetune_tf.families.modernbert import MODERNBERT
 from finetune_tf.families.mpnet import MPNET
 from finetune_tf.families.nomic_bert import NOMIC_BERT
 from finetune_tf.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from finetune_tf.families.t5 import MT5, T5
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -43,6 +45,12 @@ FAMILIES: dict[str, Family] = {
         MISTRAL,
         QWEN2,
         QWEN3,
+        T5,
+        MT5,
+        BART,
+        MBART,
+        PEGASUS,
+        MARIAN,
     )
 }
 

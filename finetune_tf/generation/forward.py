@@ -1,24 +1,78 @@
 """The forward pass of a decoder over a few tokens, with the keys and values of earlier ones cached.
 
 The layers of the model's own graph are called again, each with the positions of the tokens, so
-there is no second model and no second version of a block.
+there is no second model and no second version of a block. Of an encoder-decoder, only the decoder's
+part of the graph is called; its blocks get the keys and values of the encoder's output, which are
+computed once for each source.
 
-Shape legend: B batch, H key and value heads, Q new tokens, C cached tokens, K = C + Q, F features
-of a head, V vocabulary.
+Shape legend: B batch, H key and value heads, Q new tokens, C cached tokens, K = C + Q, M source
+tokens, F features of a head, V vocabulary.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from finetune_tf.architectures import AttentionMask, Embeddings, EncoderBlock, RotaryPositions
+from finetune_tf.architectures import (
+    AttentionMask,
+    CrossAttentionBlock,
+    Embeddings,
+    EncoderBlock,
+    EndOfChain,
+    PositionEmbeddings,
+    RelativePositionBias,
+    RotaryPositions,
+)
 from finetune_tf.base.keras_internals import run_graph
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.traces import traces_of
 
 Cache = tuple[tuple[Any, Any], ...]  # keys and values (B, H, C, F) of each block
+
+
+class Memory(NamedTuple):
+    """What the blocks of a decoder read of the source texts.
+
+    Attributes:
+        attention_mask: (B, M), 1 for tokens and 0 for padding.
+        keys_and_values: For each block the keys and values (B, H, M, F) of its cross-attention.
+    """
+
+    attention_mask: Any
+    keys_and_values: Cache
+
+
+class Sides(NamedTuple):
+    """The two parts of an encoder-decoder.
+
+    Attributes:
+        encoder: Maps `input_ids` and `attention_mask` (B, M) to hidden states (B, M, D).
+        decoder: Maps these hidden states, `attention_mask`, `decoder_input_ids` and
+            `decoder_attention_mask` to logits.
+    """
+
+    encoder: keras.Model
+    decoder: keras.Model
+
+
+def sides_of(model: keras.Model) -> Sides | None:
+    """Returns the parts of an encoder-decoder; None for any other model."""
+    traces = traces_of(model)
+    if "sides" not in traces:
+        ends = [layer for layer in model.layers if isinstance(layer, EndOfChain)]
+        ends = [layer for layer in ends if layer.name == "encoder"]
+        sides = None
+        if ends and any(isinstance(layer, CrossAttentionBlock) for layer in model.layers):
+            memory, inputs = ends[0].output, {tensor.name: tensor for tensor in model.inputs}
+            source = [inputs["input_ids"], inputs["attention_mask"]]
+            target = [inputs["decoder_input_ids"], inputs["decoder_attention_mask"]]
+            decoder = keras.Model([memory, source[1], *target], model.outputs)
+            sides = Sides(keras.Model(source, memory), decoder)
+        traces["sides"] = sides
+    return traces["sides"]
 
 
 def cached_blocks(model: keras.Model) -> list[EncoderBlock]:
@@ -27,9 +81,12 @@ def cached_blocks(model: keras.Model) -> list[EncoderBlock]:
     Raises:
         ModelError: If the model does not predict each token from those before it.
     """
-    blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
-    masks = [layer for layer in model.layers if isinstance(layer, AttentionMask)]
-    if not blocks or not all(mask.causal for mask in masks):
+    sides = sides_of(model)
+    layers = model.layers if sides is None else sides.decoder.layers
+    kind = EncoderBlock if sides is None else CrossAttentionBlock
+    blocks = [layer for layer in layers if isinstance(layer, kind)]
+    masks = [layer for layer in layers if isinstance(layer, AttentionMask)]
+    if not blocks or (sides is None and not all(mask.causal for mask in masks)):
         raise ModelError(
             f"{model.name} is no causal language model, so it generates no text. Load a checkpoint "
             "of a decoder, such as GPT-2 or Llama, with ft.load(checkpoint, 'text-generation')."
@@ -48,15 +105,38 @@ def empty_cache(model: keras.Model, batch: Any) -> Cache:
     return tuple(made)
 
 
-def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> tuple[Any, Cache]:
+def remember(model: keras.Model, ids: Any, attention_mask: Any) -> Memory:
+    """Passes source texts through the encoder of an encoder-decoder.
+
+    Args:
+        model: An encoder-decoder.
+        ids: (B, M), the tokens of the sources.
+        attention_mask: (B, M), 1 for tokens and 0 for padding.
+    """
+    hidden = sides_of(model).encoder([ids, attention_mask])
+    blocks = cached_blocks(model)
+    return Memory(
+        attention_mask, tuple(block.cross_attention.keys_and_values(hidden) for block in blocks)
+    )
+
+
+def forward(
+    model: keras.Model,
+    ids: Any,
+    attention_mask: Any,
+    cache: Cache,
+    memory: Memory | None = None,
+) -> tuple[Any, Cache]:
     """Passes tokens through the model.
 
     Args:
-        model: A causal language model.
-        ids: (B, Q), all tokens of the prompt, or the one that follows the cached ones.
+        model: A causal language model or an encoder-decoder.
+        ids: (B, Q), all tokens of the prompt, or the one that follows the cached ones. For an
+            encoder-decoder, these are tokens of the target.
         attention_mask: (B, K), 1 for real tokens, of the cached and of the new ones. Padding
             comes first, so that the last token of every text is a real one.
         cache: Of the earlier tokens.
+        memory: The sources of an encoder-decoder; None for other models.
 
     Returns:
         The logits of the token after the last one, (B, V) in float32, and the cache with the new
@@ -64,12 +144,17 @@ def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> 
     """
     blocks = cached_blocks(model)
     caches = dict(zip(map(id, blocks), cache, strict=True))
+    memories = {}
+    if memory is not None:
+        memories = dict(zip(map(id, blocks), memory.keys_and_values, strict=True))
     is_single = ids.shape[1] == 1
     places = ops.maximum(ops.cumsum(ops.cast(attention_mask, "int32"), axis=1) - 1, 0)  # (B, K)
     positions = places[:, -1:] if is_single else places
 
     def run_block(block: EncoderBlock, x: Any, context: Any = None, **known: Any) -> Any:
-        x, caches[id(block)] = block(x, cache=caches[id(block)], **known)
+        if memories:
+            known["memory"] = memories[id(block)]
+        x, caches[id(block)] = block(x, context=context, cache=caches[id(block)], **known)
         # Only the last token is needed above the last block.
         return x[:, -1:] if block is blocks[-1] else x
 
@@ -85,11 +170,20 @@ def forward(model: keras.Model, ids: Any, attention_mask: Any, cache: Cache) -> 
         if isinstance(operation, Embeddings):
             return functools.partial(embed, operation)
         if isinstance(operation, AttentionMask):
+            return functools.partial(operation, last_query=is_single and operation.causal)
+        if isinstance(operation, RelativePositionBias):
             return functools.partial(operation, last_query=is_single)
-        if isinstance(operation, RotaryPositions):
+        if isinstance(operation, PositionEmbeddings | RotaryPositions):
             return functools.partial(operation, position_ids=positions)
         return operation
 
-    known = {"input_ids": ids, "attention_mask": attention_mask}
-    logits = run_graph(model, [known[tensor.name] for tensor in model.inputs], placed)
+    if memory is None:
+        graph, known = model, {"input_ids": ids, "attention_mask": attention_mask}
+        inputs = [known[tensor.name] for tensor in graph.inputs]
+    else:
+        graph = sides_of(model).decoder
+        unread = memory.attention_mask  # in the place of the hidden states, which no block reads
+        inputs = [unread, memory.attention_mask, ids, attention_mask]
+    logits = run_graph(graph, inputs, placed)
+    logits = logits[0] if isinstance(logits, list) else logits
     return logits[:, -1], tuple(caches[id(block)] for block in blocks)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 from finetune_tf.generation.beams import Beams
-from finetune_tf.generation.forward import cached_blocks
+from finetune_tf.generation.forward import cached_blocks, sides_of
 from finetune_tf.generation.loop import generate_ids, search_ids
 from finetune_tf.generation.sampling import Rules, Sampling
 from finetune_tf.generation.settings import GenerationSettings, Stopping, check_options
@@ -180,7 +180,10 @@ def _encode(model: Any, texts: list) -> list[np.ndarray]:
             raise DataError(
                 f"Prompt {i} is empty, so there is nothing to continue. Begin with a word."
             )
-        rows.append(without_end(np.asarray(ids, "int32"), text, tokenizer))
+        ids = np.asarray(ids, "int32")
+        # A source ends as the tokenizer ends it; a prompt is to be continued.
+        is_source = sides_of(model) is not None
+        rows.append(ids if is_source else without_end(ids, text, tokenizer))
     return rows
 
 
@@ -214,6 +217,13 @@ def _room(
     """
     longest, limit = max(map(len, rows), default=0), model._max_positions
     new = settings.max_new_tokens
+    if sides_of(model) is not None:
+        if longest > limit:
+            raise DataError(
+                f"A source text has {longest:,} tokens, but the model has positions for {limit:,}. "
+                "Shorten it."
+            )
+        longest = 1  # the token with which a target begins
     if new is not None and settings.min_new_tokens > new:
         raise ArgumentError(
             f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={new}."
@@ -252,7 +262,9 @@ def _continue(
     seed: tuple[int, int],
 ) -> list[np.ndarray]:
     """Returns the new tokens of a batch of prompts, (texts, tokens) for each of them."""
-    ids, mask = left_padded(rows, _padding(settings))
+    first = _first_token(model, settings)
+    side = "left" if first is None else "right"
+    ids, mask = padded(rows, _padding(settings), side)
     rules = Rules(
         settings.repetition_penalty,
         settings.no_repeat_ngram_size,
@@ -263,7 +275,7 @@ def _continue(
         beams = Beams(settings.num_beams, settings.length_penalty, settings.early_stopping)
         several = settings.num_return_sequences
         tokens, _, is_finite = search_ids(
-            model, ids, mask, new, beams, rules, ends, padding, several
+            model, ids, mask, new, beams, rules, ends, padding, several, first
         )
         _require_finite(is_finite, model)
         return list(np.asarray(tokens))
@@ -272,9 +284,27 @@ def _continue(
     sampling = Sampling(
         settings.do_sample, settings.temperature, settings.top_k, settings.top_p, settings.min_p
     )
-    tokens, is_finite = generate_ids(model, ids, mask, new, sampling, rules, ends, padding, seed)
+    tokens, is_finite = generate_ids(
+        model, ids, mask, new, sampling, rules, ends, padding, seed, first
+    )
     _require_finite(is_finite, model)
     return list(np.asarray(tokens).reshape(len(rows), several, -1))
+
+
+def _first_token(model: Any, settings: GenerationSettings) -> int | None:
+    """Returns the token with which the targets of an encoder-decoder begin, else None.
+
+    Raises:
+        ModelError: If the checkpoint does not say it.
+    """
+    if sides_of(model) is None:
+        return None
+    if settings.decoder_start_token_id is None:
+        raise ModelError(
+            "The checkpoint does not say with which token its texts begin. Set "
+            "model.config['decoder_start_token_id'], for mBART the token of the language."
+        )
+    return settings.decoder_start_token_id
 
 
 def _require_finite(is_finite: Any, model: Any) -> None:
@@ -285,20 +315,30 @@ def _require_finite(is_finite: Any, model: Any) -> None:
         )
 
 
-def left_padded(rows: list[np.ndarray], padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ids and mask (batch, length) of prompts, padded on the left.
+def padded(
+    rows: list[np.ndarray], padding: int, side: Literal["left", "right"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and mask (batch, length) of token ids of different lengths.
+
+    Args:
+        rows: The token ids of each row.
+        padding: The id of the padding.
+        side: "left" for prompts, which all end at the same place, so that one token of each can
+            follow; "right" for sources, whose positions start at 0.
 
     Example:
-        >>> from finetune_tf.generation.generate import left_padded
-        >>> [array.tolist() for array in left_padded([np.array([5, 6]), np.array([7])], padding=0)]
+        >>> from finetune_tf.generation.generate import padded
+        >>> rows = [np.array([5, 6]), np.array([7])]
+        >>> [array.tolist() for array in padded(rows, padding=0, side="left")]
         [[[5, 6], [0, 7]], [[1, 1], [0, 1]]]
     """
     length = max(map(len, rows))
     ids = np.full((len(rows), length), padding, "int32")
     mask = np.zeros((len(rows), length), "int32")
     for i, row in enumerate(rows):
-        ids[i, length - len(row) :] = row
-        mask[i, length - len(row) :] = 1
+        start = length - len(row) if side == "left" else 0
+        ids[i, start : start + len(row)] = row
+        mask[i, start : start + len(row)] = 1
     return ids, mask
 
 

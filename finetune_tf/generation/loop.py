@@ -15,7 +15,7 @@ from finetune_tf.generation.beams import (
     result,
     start,
 )
-from finetune_tf.generation.forward import Cache, empty_cache, forward
+from finetune_tf.generation.forward import Cache, Memory, empty_cache, forward, remember
 from finetune_tf.generation.sampling import Rules, Sampling, next_token
 from finetune_tf.graph.traces import traces_of
 
@@ -32,12 +32,14 @@ def generate_ids(
     eos: tuple[int, ...],
     padding: int,
     seed: tuple[int, int],
+    first: int | None = None,
 ) -> Any:
-    """Continues prompts.
+    """Continues prompts, or generates the targets of sources.
 
     Args:
-        model: A causal language model.
-        ids: (B, P) int32, prompts with padding before them.
+        model: A causal language model or an encoder-decoder.
+        ids: (B, P) int32, prompts with padding before them; for an encoder-decoder the sources,
+            with padding after them.
         attention_mask: (B, P), 1 for real tokens.
         max_new_tokens: How many to generate at most.
         sampling: How each is chosen.
@@ -45,18 +47,20 @@ def generate_ids(
         eos: The tokens that end a text; none if nothing does.
         padding: What follows the end of a text.
         seed: The seed of the samples, and the index of the first prompt.
+        first: The token with which the targets of an encoder-decoder begin; None for other models.
 
     Returns:
         The new tokens (B, N) int32, N up to `max_new_tokens`, and whether all logits were finite.
     """
     import tensorflow as tf
 
-    traces, key = traces_of(model), ("generate", sampling, rules, eos, padding, len(model.weights))
+    options = (sampling, rules, eos, padding, first)
+    traces, key = traces_of(model), ("generate", *options, len(model.weights))
     if key not in traces:
         reference = weakref.ref(model)  # the trace must not keep the model alive
 
         def traced(ids: Any, mask: Any, most: Any, seed: Any) -> Any:
-            return _loop(reference(), ids, mask, most, seed, sampling, rules, eos, padding)
+            return _loop(reference(), ids, mask, most, seed, *options)
 
         signature = [
             tf.TensorSpec((None, None), tf.int32),
@@ -78,9 +82,11 @@ def _loop(
     rules: Rules,
     eos: tuple[int, ...],
     padding: int,
+    first: int | None,
 ) -> Any:
     import tensorflow as tf
 
+    ids, mask, memory = _begin(model, ids, mask, first)
     batch, prompt = tf.unstack(tf.shape(ids))
 
     def choose(logits: Any, step: Any, ids: Any, mask: Any, finished: Any) -> tuple:
@@ -95,7 +101,7 @@ def _loop(
             finished = finished | tf.equal(token, end)
         return ids, mask, finished
 
-    logits, cache = forward(model, ids, mask, empty_cache(model, batch))
+    logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
     is_finite = are_finite(logits)
     ids, mask, finished = choose(logits, 0, ids, mask, tf.zeros([batch], "bool"))
 
@@ -104,7 +110,7 @@ def _loop(
 
     def body(step: Any, ids: Any, mask: Any, finished: Any, is_finite: Any, cache: Cache) -> tuple:
         token = tf.ensure_shape(ids[:, -1:], (None, 1))
-        logits, cache = forward(model, token, mask, cache)
+        logits, cache = forward(model, token, mask, cache, memory)
         ids, mask, finished = choose(logits, step, ids, mask, finished)
         return step + 1, ids, mask, finished, is_finite & are_finite(logits), cache
 
@@ -117,6 +123,19 @@ def _loop(
     shapes = (scalar, rows, rows, tf.TensorShape((None,)), scalar, caches)
     _, ids, _, _, is_finite, _ = tf.while_loop(has_more, body, state, shapes)
     return ids[:, prompt:], is_finite
+
+
+def _begin(
+    model: keras.Model, ids: Any, mask: Any, first: int | None
+) -> tuple[Any, Any, Memory | None]:
+    """Returns the tokens to continue, their mask, and what the decoder reads of the sources."""
+    import tensorflow as tf
+
+    if first is None:
+        return ids, mask, None
+    memory = remember(model, ids, mask)
+    ones = tf.ones([tf.shape(ids)[0], 1], "int32")
+    return first * ones, ones, memory
 
 
 def are_finite(logits: Any) -> Any:
@@ -136,12 +155,13 @@ def search_ids(
     eos: tuple[int, ...],
     padding: int,
     returned: int = 1,
+    first: int | None = None,
 ) -> tuple[Any, Any]:
-    """Continues prompts by beam search.
+    """Continues prompts, or generates the targets of sources, by beam search.
 
     Args:
-        model: A causal language model.
-        ids: (B, P) int32, prompts with padding before them.
+        model: As for `generate_ids`.
+        ids: As for `generate_ids`.
         attention_mask: (B, P), 1 for real tokens.
         max_new_tokens: T, how many to generate at most.
         beams: How the search runs.
@@ -149,6 +169,7 @@ def search_ids(
         eos: The tokens that end a text.
         padding: What follows the end of a text.
         returned: How many texts are returned for each prompt.
+        first: As for `generate_ids`.
 
     Returns:
         The new tokens (B, returned, T) int32, the scores (B, returned), and whether all logits
@@ -156,15 +177,13 @@ def search_ids(
     """
     import tensorflow as tf
 
-    traces, key = (
-        traces_of(model),
-        ("search", beams, rules, eos, padding, returned, len(model.weights)),
-    )
+    options = (beams, rules, eos, padding, first)
+    traces, key = traces_of(model), ("search", *options, returned, len(model.weights))
     if key not in traces:
         reference = weakref.ref(model)
 
         def traced(ids: Any, mask: Any, most: Any) -> Any:
-            state, is_finite = _search(reference(), ids, mask, most, beams, rules, eos, padding)
+            state, is_finite = _search(reference(), ids, mask, most, *options)
             return *result(state, returned), is_finite
 
         signature = [
@@ -185,10 +204,12 @@ def _search(
     rules: Rules,
     eos: tuple[int, ...],
     padding: int,
+    first: int | None,
 ) -> tuple[State, Any]:
     import tensorflow as tf
 
-    batch, prompt = tf.unstack(tf.shape(ids))
+    ids, mask, memory = _begin(model, ids, mask, first)
+    batch = tf.shape(ids)[0]
 
     def choose(logits: Any, state: State, cache: Cache) -> tuple[State, Cache]:
         """The state with another token of each beam, and the caches in the beams' new order."""
@@ -205,15 +226,16 @@ def _search(
         return tf.repeat(tensor, beams.count, axis=0)
 
     # The prompt is passed through the model once for all beams of a text.
-    logits, cache = forward(model, ids, mask, empty_cache(model, batch))
+    logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
     is_finite = are_finite(logits)
+    memory = tf.nest.map_structure(every_beam, memory)
     cache = tf.nest.map_structure(every_beam, cache)
     state, cache = choose(every_beam(logits), start(batch, most, beams, padding), cache)
 
     def body(state: State, is_finite: Any, mask: Any, cache: Cache) -> tuple:
         last = tf.reshape(tf.gather(state.running, state.step - 1, axis=2), (-1, 1))
         mask = tf.concat([mask, tf.ones_like(last)], axis=1)
-        logits, cache = forward(model, last, mask, cache)
+        logits, cache = forward(model, last, mask, cache, memory)
         state, cache = choose(logits, state, cache)
         return state, is_finite & are_finite(logits), mask, cache
 

@@ -39,6 +39,7 @@ class GenerationSettings:
         num_return_sequences: Texts for each prompt.
         eos_token_id: The tokens that end a text.
         pad_token_id: The token that fills rows up.
+        decoder_start_token_id: The token with which the texts of an encoder-decoder begin.
     """
 
     max_new_tokens: int | None = None
@@ -57,6 +58,7 @@ class GenerationSettings:
     num_return_sequences: int = 1
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    decoder_start_token_id: int | None = None
 
     @classmethod
     def of(cls, model: Any) -> Self:
@@ -71,7 +73,7 @@ class GenerationSettings:
                 supported.
         """
         given = dict(model.info.generation or _older_settings(model.config))
-        for name in ("eos_token_id", "pad_token_id"):
+        for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
             if given.get(name) is None:
                 given[name] = model.config.get(name)
         if given["eos_token_id"] is None and has_vocabulary(Path(model.info.tokenizer)):
@@ -120,7 +122,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         ArgumentError: If an option is out of range, or does not exist.
     """
     names = [field.name for field in fields(GenerationSettings)]
-    names = [name for name in names if name not in ("max_length", "eos_token_id", "pad_token_id")]
+    names = [name for name in names if name != "max_length" and not name.endswith("_token_id")]
     for name, value in options.items():
         if name in ("batch_size", "seed"):
             check(**{name: value})
@@ -172,6 +174,7 @@ _RULES: dict[str, Rule] = {
     "num_return_sequences": _COUNT,
     "eos_token_id": _TOKENS,
     "pad_token_id": _FROM_0,
+    "decoder_start_token_id": _FROM_0,
 }
 #: Keys that would change a text, with the values that change nothing.
 _UNSUPPORTED: dict[str, tuple] = {

@@ -24,6 +24,13 @@ _IGNORED_KEYS = {
 }
 
 
+#: The token ids of each side of a model, with the other inputs that have the same shape. The first
+#: one of these is the attention mask.
+_SIDES = {
+    "input_ids": ("attention_mask", "token_type_ids"),
+    "decoder_input_ids": ("decoder_attention_mask",),
+}
+
 #: Description of the values of each input, and advice for invalid values, for messages.
 _DESCRIPTIONS = {
     "input_ids": (
@@ -40,6 +47,12 @@ _DESCRIPTIONS = {
         "Write (mask != 0).astype('int32') if other values mean a token.",
     ),
 }
+_DESCRIPTIONS["decoder_input_ids"] = (
+    "rows of the decoder's token embedding table",
+    "Use Examples.batches(model), which shifts the target tokens by one place, and -100 only in "
+    "targets.",
+)
+_DESCRIPTIONS["decoder_attention_mask"] = _DESCRIPTIONS["attention_mask"]
 
 
 def sizes_of(config: Any) -> dict[str, int | None]:
@@ -53,13 +66,16 @@ def sizes_of(config: Any) -> dict[str, int | None]:
 
     Example:
         >>> from finetune_tf.model.inputs import sizes_of
-        >>> sizes_of({"vocab_size": 30522, "type_vocab_size": 2})
-        {'input_ids': 30522, 'token_type_ids': 2, 'attention_mask': 2}
+        >>> sizes = sizes_of({"vocab_size": 30522, "type_vocab_size": 2})
+        >>> sizes["input_ids"], sizes["token_type_ids"], sizes["attention_mask"]
+        (30522, 2, 2)
     """
     return {
         "input_ids": config.get("vocab_size"),
         "token_type_ids": config.get("type_vocab_size") or None,
         "attention_mask": 2,
+        "decoder_input_ids": config.get("decoder_vocab_size") or config.get("vocab_size"),
+        "decoder_attention_mask": 2,
     }
 
 
@@ -96,7 +112,7 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
     ids = named.get("input_ids")
     if getattr(ids, "shape", None) is None or len(ids.shape) != 2 or _is_composite(ids):
         return  # `check_values` or `complete` raises an error
-    texts, length = rows_of(ids), ops.shape(ids)[1]
+    texts = rows_of(ids)
     parts = {name: value for name, value in named.items() if name in _DESCRIPTIONS}
     for name, value in {**parts, "targets": targets, "weights": weights}.items():
         if hasattr(value, "shape") and len(value.shape) and not _is_composite(value):
@@ -105,7 +121,11 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
                 "{found}; input_ids {high}. Give one target, and one weight, for each row."
             )
             check_range(rows_of(value), texts, texts, message)
-    check_range(length, 0, limit, too_long("{found}", limit), ModelError)
+    for name in _SIDES:
+        value = named.get(name)
+        if getattr(value, "shape", None) is not None and len(value.shape) == 2:
+            message = too_long("{found}", limit)
+            check_range(ops.shape(value)[1], 0, limit, message, ModelError)
 
 
 def too_long(length: Any, limit: int) -> str:
@@ -130,7 +150,8 @@ def _check_input(name: str, value: Any, size: int | None) -> None:
             "the padding, or use ft.data.from_arrays(texts, labels).batches(model)."
         )
     dtype = dtype_of(value)
-    if dtype is None or "int" not in dtype and (dtype != "bool" or name != "attention_mask"):
+    is_mask = name.endswith("attention_mask")
+    if dtype is None or "int" not in dtype and not (dtype == "bool" and is_mask):
         symbolic = keras.utils.is_keras_tensor(value)
         how = "keras.Input(…, dtype='int32')" if symbolic else "values.astype('int32')"
         raise ModelError(
@@ -138,7 +159,7 @@ def _check_input(name: str, value: Any, size: int | None) -> None:
             f"would be truncated silently, so convert the values explicitly: {how}."
         )
     highest = 2**31 - 1 if size is None else size - 1
-    bounds = f", from 0 to {highest}" if size != 2 or name != "attention_mask" else ""
+    bounds = "" if name.endswith("attention_mask") else f", from 0 to {highest}"
     message = f"{name} must be {description}{bounds}, found {{found}}. {advice}"
     check_range(value, 0, highest, message, ModelError)
 
@@ -203,9 +224,12 @@ def complete(
     if "token_type_ids" not in known:
         given.pop("token_type_ids", None)  # tokenizers may return them for models without them
     unknown = sorted(given.keys() - known.keys())
-    if unknown or "input_ids" not in given:
+    required = [name for name in _SIDES if name in known or name == "input_ids"]
+    if unknown or not given.keys() >= set(required):
+        needed = f"{' and '.join(required)} {'are' if len(required) > 1 else 'is'} required"
+        only = "only " if len(required) == 1 else ""
         raise ModelError(
-            f"The model expects the inputs {', '.join(known)} (only input_ids is required), "
+            f"The model expects the inputs {', '.join(known)} ({only}{needed}), "
             f"found {', '.join(map(str, inputs)) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
         )
@@ -217,27 +241,35 @@ def complete(
         name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
         for name, value in given.items()
     }
-    mask = given.get("attention_mask")
+    for ids in required:
+        given |= _complete_side(ids, given, known, limit)
+    return {name: given[name] for name in known}
+
+
+def _complete_side(ids_name: str, given: dict, known: dict[str, Any], limit: int | None) -> dict:
+    """Returns all inputs of one side, as for `complete`; `given` has its token ids."""
+    ids, (mask_name, *others) = given[ids_name], _SIDES[ids_name]
+    found = {name: given[name] for name in (ids_name, mask_name, *others) if name in given}
+    mask = found.get(mask_name)
     if mask is not None and concrete(mask) is None and not keras.utils.is_keras_tensor(mask):
         # Values of a symbolic mask cannot be checked here; any value but 0 means a token.
-        given["attention_mask"] = ops.cast(ops.not_equal(mask, 0), "int32")
-    ids = given["input_ids"]
-    for name, value in given.items():
+        found[mask_name] = ops.cast(ops.not_equal(mask, 0), "int32")
+    for name, value in found.items():
         if len(value.shape) != 2 or any(
             None not in pair and pair[0] != pair[1]
             for pair in zip(value.shape, ids.shape, strict=False)
         ):
             raise ModelError(
                 f"{name} has the shape {tuple(value.shape)}, but inputs must be (batch, length) "
-                f"with the same length; input_ids has {tuple(ids.shape)}. Write ids[None] for a "
+                f"with the same length; {ids_name} has {tuple(ids.shape)}. Write ids[None] for a "
                 "single text."
             )
     length = ids.shape[-1]
     if limit is not None and length is not None and length > limit:
         # Positions outside of the table raise a late error on a CPU and none on a GPU.
         raise ModelError(too_long(length, limit))
-    if "attention_mask" not in given:
-        given["attention_mask"] = ops.ones_like(ids, dtype="int32")
-    if "token_type_ids" in known and "token_type_ids" not in given:
-        given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
-    return {name: given[name] for name in known}
+    found.setdefault(mask_name, ops.ones_like(ids, dtype="int32"))
+    for name in others:
+        if name in known:
+            found.setdefault(name, ops.zeros_like(ids, dtype="int32"))
+    return found

@@ -30,7 +30,7 @@ class LanguageModelOutputs:
         if head.tied:
             return backbone.embeddings(backbone.hidden, decode=True)
         return LanguageModelHead(
-            config["vocab_size"], config["initializer_range"], dtype=dtype, name="lm_head"
+            config["vocab_size"], config.get("initializer_range", 0.02), dtype=dtype, name="lm_head"
         )(backbone.hidden)
 
     @property

@@ -59,8 +59,8 @@ class TextToText(LanguageModelOutputs, Task):
     ) -> Any:
         """Returns the logits of the next token, (batch, target length, vocabulary) in float32."""
         logits = super().outputs(backbone, head, config, pooling, dtype, modules)
-        if getattr(head, "has_bias", False):
-            logits = VocabularyBias(name="vocabulary_bias")(logits)
+        if head.has_logits_bias:  # a constant of the checkpoint
+            logits = VocabularyBias(learned=False, name="vocabulary_bias")(logits)
         return logits
 
     def config_keys(self) -> dict[str, Any]:

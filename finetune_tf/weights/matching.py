@@ -142,7 +142,8 @@ def match(variables: Iterable[keras.Variable], table: list[Weight], tensors: Ten
                 refuse_contradiction(source, other, f"the variable {path}")
             used.update(other.row.tensors)
         sources[path] = source
-    new = tuple(path for path in by_path if path not in sources)
+    known = {path for row in table if row.optional for path in row.variables}
+    new = tuple(path for path in by_path if path not in sources and path not in known)
     unused = tuple(name for name in tensors if name not in used)
     saved_untrained = (
         path

@@ -27,6 +27,8 @@ class Weight:
             without a variable: it is ignored when loading; saving omits it, or writes a `Constant`.
         conversion: Converts tensors to values of the variables, and back.
         tied_to: For a tensor without a variable: path of the variable that it must be equal to.
+        optional: Whether a file may lack the tensors because the variable starts with the right
+            values, as a table of sinusoidal positions does.
 
     Example:
         >>> from finetune_tf.weights.table import Weight
@@ -38,6 +40,7 @@ class Weight:
     variables: str | tuple[str, ...] | None
     conversion: Conversion = IDENTITY
     tied_to: str | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         for field in ("tensors", "variables"):
@@ -103,7 +106,12 @@ def without(table: Iterable[Weight], module: str) -> list[Weight]:
 
 
 def prefixed(table: Iterable[Weight], prefix: str) -> list[Weight]:
-    """Returns a table whose tensor names have a prefix: "dense.bias" becomes "bert.dense.bias"."""
+    """Returns a table whose tensor names have a prefix: "dense.bias" becomes "bert.dense.bias".
+
+    With the empty prefix, the names remain the same.
+    """
+    if not prefix:
+        return list(table)
     return [
         replace(row, tensors=tuple(f"{prefix}.{name}" for name in row.tensors)) for row in table
     ]

@@ -130,6 +130,8 @@ def randomize(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue  # sinusoidal positions, which some releases leave out of the file
             parameter.normal_(1.0 if name in scales else 0.0, 0.2, generator=generator)
     return model.eval()
 
