@@ -273,7 +273,8 @@ class Examples:
         options = task.complete_options(options, config)
         encoded = task.encode(examples, model.tokenizer, length, **options)
         size = config.get("vocab_size")
-        check_ids(encoded, model.tokenizer, size, self.name)
+        sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
+        check_ids(encoded, model.tokenizer, sizes, self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

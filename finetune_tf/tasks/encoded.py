@@ -1,6 +1,6 @@
 """Encoded examples: the rows that a task makes of them for a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -9,8 +9,6 @@ import numpy as np
 from finetune_tf.checkpoints.return_tensors import without_shared_state
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.feature import IGNORED, TOKENS, Feature, lengths_by_axis
-
-_IDS = ("input_ids", "decoder_input_ids")
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -118,7 +116,7 @@ def token_inputs(encoding: Any, tokenizer: Any) -> dict[str, Feature]:
         ) from None
 
 
-def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> None:
+def check_ids(encoded: Encoded, tokenizer: Any, sizes: Mapping[str, int | None], name: str) -> None:
     """Checks that every token id has a row in the model's token embedding table.
 
     A device could read another row for an id that has none, without an error.
@@ -126,18 +124,20 @@ def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> 
     Args:
         encoded: The rows.
         tokenizer: The tokenizer of their ids.
-        size: Rows of the embedding table; None if that is unknown.
+        sizes: Rows of the embedding table of each input with token ids; None if unknown.
         name: The name of the examples, for messages.
 
     Raises:
         DataError: If an id, or that of the padding token, is beyond the table.
     """
-    found = [encoded.inputs[key] for key in _IDS if key in encoded.inputs]
-    if size is None or not any(map(len, found)):
-        return
-    largest = max(
-        max(int(np.concatenate(ids.rows).max(initial=0)), int(ids.padding)) for ids in found
-    )
+    for key, size in sizes.items():
+        if size is not None and len(encoded.inputs.get(key, ())):
+            _check_ids(encoded, key, tokenizer, size, name)
+
+
+def _check_ids(encoded: Encoded, key: str, tokenizer: Any, size: int, name: str) -> None:
+    ids = encoded.inputs[key]
+    largest = max(int(np.concatenate(ids.rows).max(initial=0)), int(ids.padding))
     if encoded.draw is not None:  # fill-mask replaces tokens by the mask token and by others
         largest = max(largest, tokenizer.mask_token_id, tokenizer.vocab_size - 1)
     if largest >= size:

@@ -137,6 +137,14 @@ class Task(Conventions, abc.ABC):
         """
         return dict(options)
 
+    def prompt_prefix(self, config: Mapping[str, Any]) -> str:
+        """The text in front of each prompt of `generate`, with which the model was trained.
+
+        Args:
+            config: The config of the model.
+        """
+        return ""
+
     @abc.abstractmethod
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """Encodes examples as token ids and targets.

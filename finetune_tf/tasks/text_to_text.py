@@ -114,10 +114,14 @@ class TextToText(LanguageModelOutputs, Task):
             new["max_length"] = length
         record_params(config, self.name, new)
         return {
-            "prefix": params_of(config, self.name).get("prefix", ""),
+            "prefix": self.prompt_prefix(config),
             "max_target_length": length,
             "start": config.get("decoder_start_token_id"),
         }
+
+    def prompt_prefix(self, config: Mapping[str, Any]) -> str:
+        """The prefix of sources; see `complete_options`."""
+        return params_of(config, self.name).get("prefix", "")
 
     def encode(
         self,

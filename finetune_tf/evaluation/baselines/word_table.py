@@ -41,8 +41,8 @@ def learn_table(sources: list[str], targets: list[str]) -> dict[str, str]:
 
     Example:
         >>> from finetune_tf.evaluation.baselines.word_table import learn_table
-        >>> english, german = ["the house", "the book", "a book"], ["das Haus", "das Buch", "ein Buch"]
-        >>> table = learn_table(english, german)
+        >>> german = ["das Haus", "das Buch", "ein Buch"]
+        >>> table = learn_table(["the house", "the book", "a book"], german)
         >>> table["house"], table["book"], table["a"]
         ('Haus', 'Buch', 'ein')
     """
