@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 from helpers_models import ENGLISH
 
@@ -48,6 +47,8 @@ def writer(tokenizer: Path, task: str = "translation", written: dict | None = No
         written: Texts by source, which is looked up with its prefix.
         **config: Further keys of the config.
     """
+    import keras
+
     from finetune_tf import FineTuneModel
     from finetune_tf.model.model_info import ModelInfo
 
@@ -81,3 +82,32 @@ def writer(tokenizer: Path, task: str = "translation", written: dict | None = No
     )
     model.asked = []
     return model
+
+
+def write_t5(folder: Path, **config: object) -> Path:
+    """Writes a random T5 with one block on each side and the tokenizer of `write_tokenizer`."""
+    import keras
+
+    import finetune_tf as ft
+    from finetune_tf.messages import quiet
+
+    content = {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "vocab_size": len(WORDS),
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "dropout_rate": 0.0,
+        "pad_token_id": WORDS.index(PADDING),
+        "eos_token_id": WORDS.index(END),
+        "decoder_start_token_id": WORDS.index(PADDING),
+        **config,
+    }
+    write_tokenizer(folder)
+    with quiet():
+        keras.utils.set_random_seed(0)
+        ft.load(content, "text2text-generation").save_pretrained(folder)
+    return folder
