@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 DATA ?= ../shared/data
+PART ?= 1/1
 
 .PHONY: demo test slow bench lint format oldest wheel clean
 
@@ -14,8 +15,8 @@ demo: $(VENV)/.test
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations=10
 
-slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10
+slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub; PART=2/3 is a third
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10 --part $(PART)
 
 bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)

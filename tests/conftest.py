@@ -1,6 +1,7 @@
 """What every test may use: quiet libraries and tiny checkpoints."""
 
 import os
+import zlib
 
 # Before TensorFlow and huggingface_hub are imported, which read them once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +11,31 @@ import pytest
 from helpers_decoders import write_decoder
 from helpers_models import CHINESE, write_checkpoint
 from helpers_text_to_text import T5_PARAMS, write_t5
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part",
+        default="1/1",
+        help="K/N runs the K-th of N parts of the slow tests; the parts differ little in size",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects the slow tests of other parts than `--part`."""
+    part, parts = map(int, config.getoption("--part").split("/"))
+
+    def is_in_part(item):
+        # Tests of one case, which share a model, are in the same part.
+        path, _, name = item.nodeid.partition("::")
+        case = name.partition("[")[2] or name
+        return zlib.crc32(f"{path} {case}".encode()) % parts == part - 1
+
+    others = [i for i in items if i.get_closest_marker("slow") and not is_in_part(i)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        deselected = set(others)
+        items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from finetune_tf.weights.table import Weight, prefixed
 TESTS = Path(__file__).resolve().parent
 BERTS = TESTS / "references" / "bert"
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+DECODER_INPUTS = ("decoder_input_ids", "decoder_attention_mask")
 
 
 def reference(name: str) -> tuple[Path, dict[str, np.ndarray]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from helpers_checkpoints import INPUTS, table_of
+from helpers_checkpoints import DECODER_INPUTS, INPUTS, table_of
 from keras import ops
 
 import finetune_tf as ft
@@ -49,12 +49,14 @@ class Case:
     @property
     def inputs(self) -> dict[str, np.ndarray]:
         """The inputs of the model."""
-        return {name: self.expected[name] for name in INPUTS if name in self.expected}
+        names = (*INPUTS, *DECODER_INPUTS)
+        return {name: self.expected[name] for name in names if name in self.expected}
 
     @property
     def real(self) -> np.ndarray:
-        """True where a token is not padding, (batch, length)."""
-        return self.expected["attention_mask"] == 1
+        """True where a token that the outputs belong to is not padding, (batch, length)."""
+        masks = ("decoder_attention_mask", "attention_mask")
+        return next(self.expected[name] for name in masks if name in self.expected) == 1
 
     def load(self, **options) -> keras.Model:
         """Loads the model in finetune_tf, without dropout."""
@@ -88,7 +90,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = LOGITS) ->
 def check_logits(model: keras.Model, case: Case) -> None:
     """Checks the forward pass including padding, with all inputs and with input ids only."""
     close(outputs(model, case.inputs), case.expected["logits"])
-    ids = {"input_ids": case.expected["input_ids"]}
+    ids = {name: array for name, array in case.inputs.items() if name.endswith("input_ids")}
     close(outputs(model, ids), case.expected["logits_ids_only"])
 
 
@@ -175,10 +177,10 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
 
 def check_padding(model: keras.Model, case: Case) -> None:
     """Checks that the output of a sequence does not depend on the amount of padding after it."""
-    free_positions = model._max_positions - case.real.shape[1]
     padded = dict(case.inputs)
     for name, array in case.inputs.items():
-        fill = model.config.get("pad_token_id") or 0 if name == "input_ids" else 0
+        free_positions = model._max_positions - array.shape[1]
+        fill = model.config.get("pad_token_id") or 0 if name.endswith("input_ids") else 0
         padded[name] = np.pad(array, ((0, 0), (0, min(free_positions, 6))), constant_values=fill)
     expected = outputs(model, case.inputs)
     found = outputs(model, padded)
@@ -216,7 +218,7 @@ def of_real_tokens(found: np.ndarray, case: Case) -> np.ndarray:
 def check_bfloat16(case: Case) -> None:
     """Checks that bfloat16 is close to float32, with logits and variables in float32."""
     model, wide = case.load(dtype="mixed_bfloat16"), case.load()
-    assert model.get_layer("block_0").compute_dtype == "bfloat16"
+    assert model.stages[0].layers[0].compute_dtype == "bfloat16"
     assert {v.dtype for v in model.weights if "seed" not in v.path} == {"float32"}
     found = model(case.inputs)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
@@ -286,11 +288,13 @@ def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
 
 def check_stages(model: keras.Model) -> None:
     """Checks the order of stages, and that each trainable variable is in exactly one stage."""
-    names = [stage.name for stage in model.stages]
-    blocks = [name for name in names if name.startswith("block_")]
-    assert names[0] == "embeddings" and model.stages[0].role == "embeddings"
-    assert blocks == [f"block_{i}" for i in range(len(blocks))] and blocks
-    assert [s.name for s in model.stages if s.role == "block"] == blocks
+    assert model.stages[0].name.endswith("embeddings") and model.stages[0].role == "embeddings"
+    chains = dict.fromkeys(stage.chain for stage in model.stages if stage.role == "block")
+    for chain in chains:
+        blocks = [s.name for s in model.stages if s.role == "block" and s.chain == chain]
+        prefix = f"{chain}/" if chain else ""
+        assert blocks == [f"{prefix}block_{i}" for i in range(len(blocks))]
+    assert list(chains) in ([""], ["encoder", "decoder"])
     variables = [id(v) for stage in model.stages for v in stage.variables]
     assert len(variables) == len(set(variables))
     assert set(variables) == {id(v) for v in model.trainable_variables}
@@ -310,7 +314,9 @@ def check_splits(model: keras.Model, case: Case) -> None:
             assert not split.trunk.trainable_variables
             upper = keras.Model(split.inputs, split.outputs)
             stored = split.trunk(inputs)
-            assert list(stored) == ["cached_features"]  # positions are recomputed
+            # Positions are recomputed; the output of an encoder is stored beside the decoder's.
+            is_decoder = stages[i - 1].chain == "decoder" or stages[i].chain == "decoder"
+            assert 1 <= len(stored) <= 1 + is_decoder
             available = {**stored, **inputs}
             found = upper({name: available[name] for name in split.inputs})
             np.testing.assert_array_equal(np.asarray(found), expected)

@@ -25,6 +25,37 @@ _DECODER = {
     "pad_token_id": 3,
 }
 
+_ENCODER_DECODER = {
+    "vocab_size": 23,
+    "d_model": 12,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 13,
+    "decoder_ffn_dim": 11,
+    "max_position_embeddings": 17,
+    "pad_token_id": 3,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 5,
+    "forced_eos_token_id": None,
+}
+
+_T5 = {
+    "vocab_size": 23,
+    "d_model": 12,
+    "d_kv": 5,
+    "d_ff": 13,
+    "num_layers": 2,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "layer_norm_epsilon": 1e-4,
+    "pad_token_id": 3,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 5,
+}
+
 FIXED: dict[str, dict[str, Any]] = {
     "bert": _SMALL | {"hidden_act": "quick_gelu", "type_vocab_size": 3, "pad_token_id": 5},
     "distilbert": {
@@ -187,6 +218,19 @@ FIXED: dict[str, dict[str, Any]] = {
         "head_dim": 6,
         "attention_bias": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
+    },
+    "t5": _T5 | {"feed_forward_proj": "relu"},
+    "mt5": _T5 | {"feed_forward_proj": "gated-gelu"},
+    "bart": _ENCODER_DECODER | {"activation_function": "gelu_fast", "scale_embedding": True},
+    "mbart": _ENCODER_DECODER | {"activation_function": "relu", "tie_word_embeddings": True},
+    "pegasus": _ENCODER_DECODER
+    | {"activation_function": "silu", "scale_embedding": True, "tie_word_embeddings": False},
+    "marian": _ENCODER_DECODER
+    | {
+        "activation_function": "swish",
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": False,
+        "decoder_vocab_size": 19,
     },
 }
 

@@ -56,6 +56,12 @@ SEEDS = {
     "qwen2/text-generation": 131,
     "qwen3/text-classification": 140,
     "qwen3/text-generation": 141,
+    "t5/text2text-generation": 150,
+    "mt5/text2text-generation": 151,
+    "bart/text2text-generation": 152,
+    "mbart/text2text-generation": 153,
+    "pegasus/text2text-generation": 154,
+    "marian/text2text-generation": 155,
 }
 
 

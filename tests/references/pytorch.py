@@ -50,8 +50,12 @@ TASKS = {
     "fill-mask": "ForMaskedLM",
     "feature-extraction": "Model",
     "text-generation": "ForCausalLM",
+    "text2text-generation": "ForConditionalGeneration",
 }
-OTHER_CLASSES = {"GPT2ForCausalLM": "GPT2LMHeadModel"}
+OTHER_CLASSES = {
+    "GPT2ForCausalLM": "GPT2LMHeadModel",
+    "MarianForConditionalGeneration": "MarianMTModel",
+}
 PREFIXES = {
     "bert": "Bert",
     "distilbert": "DistilBert",
@@ -72,8 +76,16 @@ PREFIXES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "t5": "T5",
+    "mt5": "MT5",
+    "bart": "Bart",
+    "mbart": "MBart",
+    "pegasus": "Pegasus",
+    "marian": "Marian",
 }
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian")
+TEXT_TO_TEXT = "text2text-generation"  # the only task of encoder-decoders, and theirs alone
 # Keys of older releases, and those that transformers writes in their place.
 OLDER_KEYS = {
     "global_attn_every_n_layers": "layer_types",
@@ -97,7 +109,8 @@ FAMILIES: dict[str, Family] = {
         {
             task: getattr(transformers, OTHER_CLASSES.get(prefix + suffix, prefix + suffix))
             for task, suffix in TASKS.items()
-            if (task == "text-generation") == (name in DECODERS) or task != "text-generation"
+            if task != "text-generation" or name in DECODERS
+            if (task == TEXT_TO_TEXT) == (name in ENCODER_DECODERS)
             if hasattr(transformers, OTHER_CLASSES.get(prefix + suffix, prefix + suffix))
         },
         FIXED[name],
@@ -133,6 +146,9 @@ def randomize(model: PreTrainedModel, seed: int) -> PreTrainedModel:
             if not parameter.requires_grad:
                 continue  # sinusoidal positions, which some releases leave out of the file
             parameter.normal_(1.0 if name in scales else 0.0, 0.2, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":
+                buffer.normal_(0.0, 0.2, generator=generator)
     return model.eval()
 
 
@@ -152,7 +168,8 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
         last token (batch, 2) in question answering. A bare model has none.
     """
     rng = np.random.default_rng(seed)
-    lengths = np.asarray(LONG_LENGTHS if config.max_position_embeddings >= 48 else LENGTHS)
+    positions = getattr(config, "max_position_embeddings", 48)
+    lengths = np.asarray(LONG_LENGTHS if positions >= 48 else LENGTHS)
     mask = (np.arange(max(lengths)) < lengths[:, None]).astype("int32")
     pad = config.pad_token_id or 0
     ids = rng.integers(1, config.vocab_size, mask.shape).astype("int32")
@@ -165,6 +182,8 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
     elif task == "question-answering":
         first = rng.integers(0, lengths)
         inputs["labels"] = np.stack([first, rng.integers(first, lengths)], 1).astype("int32")
+    elif task == TEXT_TO_TEXT:
+        inputs |= _targets_of_sources(config, rng, lengths)
     elif task == "text-generation":
         following = np.where(mask, inputs["input_ids"], IGNORED)[:, 1:]
         inputs["labels"] = np.pad(following, ((0, 0), (0, 1)), constant_values=IGNORED)
@@ -189,6 +208,21 @@ def _targets_of_texts(config: PreTrainedConfig, rng: np.random.Generator, rows: 
     return rng.integers(0, labels, rows).astype("int32")
 
 
+def _targets_of_sources(
+    config: PreTrainedConfig, rng: np.random.Generator, lengths: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The decoder's inputs, of other lengths than the sources, and the tokens it has to predict."""
+    lengths = lengths[::-1] // 2 + 1
+    mask = (np.arange(max(lengths)) < lengths[:, None]).astype("int32")
+    size = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    ids, targets = (rng.integers(0, size, mask.shape).astype("int32") for _ in range(2))
+    return {
+        "decoder_input_ids": ids * mask,
+        "decoder_attention_mask": mask,
+        "labels": np.where(mask, targets, IGNORED).astype("int32"),
+    }
+
+
 def record(
     model: PreTrainedModel, task: str, inputs: dict[str, np.ndarray], steps: int = STEPS
 ) -> dict[str, np.ndarray]:
@@ -205,7 +239,8 @@ def record(
         for name, array in inputs.items()
     }
     logits = _logits(model, task, tensors)
-    ids_only = _logits(model, task, {"input_ids": tensors["input_ids"]})
+    ids = {name: tensor for name, tensor in tensors.items() if name.endswith("input_ids")}
+    ids_only = _logits(model, task, ids)
     _loss(model, task, tensors).backward()
     gradients = {
         model.all_tied_weights_keys.get(name, name): parameter.grad.clone()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from references.random_decoders import DECODER_DRAWS
+from references.random_encoder_decoders import ENCODER_DECODER_DRAWS
 
 Choose = Callable[[Sequence[Any]], Any]
 
@@ -252,4 +253,5 @@ DRAWS: dict[str, Callable[[Choose], dict[str, Any]]] = {
     "gte": _gte,
     "eurobert": _eurobert,
     **DECODER_DRAWS,
+    **ENCODER_DECODER_DRAWS,
 }
