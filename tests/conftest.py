@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 from helpers_decoders import write_decoder
 from helpers_models import CHINESE, write_checkpoint
+from helpers_text_to_text import T5_PARAMS, write_t5
 
 
 def pytest_addoption(parser):
@@ -47,6 +48,13 @@ def tiny_bert(tmp_path_factory):
 def tiny_decoder(tmp_path_factory):
     """Folder of a random GPT-2 with two blocks that knows the same words."""
     return write_decoder(tmp_path_factory.mktemp("checkpoints") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory):
+    """Folder of a random T5 that knows the same words and some German ones, with T5's prefixes."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-t5"
+    return write_t5(folder, task_specific_params=T5_PARAMS)
 
 
 @pytest.fixture(scope="session")

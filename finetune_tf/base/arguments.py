@@ -153,6 +153,7 @@ RULES: dict[str, Number] = {
     "mask_rate": Number(0, 1, above_low=True),
     "max_answer_length": _count(),
     "max_length": _count(also=_NO_LIMIT),
+    "max_target_length": _count(also=_NO_LIMIT),
     "n": _count(),
     "null_threshold": Number(-math.inf, also=_NO_LIMIT),
     "pad_token_id": Number(0, whole=True, also=_NO_LIMIT),

@@ -53,6 +53,9 @@ SYNONYMS: dict[str, str] = {
     "shuffle": "shuffled random",
     "max_length": "max_len maxlen max_seq_length max_seq_len maximum_length seq_length seq_len "
     "sequence_length length model_max_length max_tokens truncation",
+    "max_target_length": "max_summary_length target_length max_output_length",
+    "prefix": "source_prefix task_prefix",
+    "languages": "language_pair languages_pair lang_pair source_lang target_lang",
     "mask_rate": "rate mlm_probability masking_rate mask_probability mask_prob",
     "whole_word": "whole_word_mask whole_words",
     "stride": "doc_stride overlap",

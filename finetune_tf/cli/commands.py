@@ -125,6 +125,7 @@ def train(
         ),
     ] = None,
     seed: options.Seed = 0,
+    given_options: options.TaskOptions = None,
 ) -> None:
     """Fine-tune CHECKPOINT on DATA, compare it with a baseline and save it.
 
@@ -161,6 +162,7 @@ def train(
             store_features=options.store_features(store_features),
             verbose="auto" if verbose is None else verbose,
             seed=seed,
+            **options.task_options(given_options),
         )
     except TrainingInterrupted as stop:
         save_interrupted(stop, output, overwrite)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.data.columns import COLUMNS, TEXT_COLUMNS
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
+from finetune_tf.tasks import task_options as names_of_task_options
 
 Checkpoint = Annotated[
     str, typer.Argument(help="A checkpoint folder, or a Hub id such as bert-base-uncased.")
@@ -37,6 +39,15 @@ ClassWeight = Annotated[
     typer.Option(
         help="LABEL=NUMBER, once for each label that does not count 1 in the loss.",
         metavar="LABEL=NUMBER",
+    ),
+]
+TaskOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--options",
+        help="NAME=VALUE, once for each option of the task, such as prefix='summarize: ' or "
+        'languages=\'["en", "de"]\'.',
+        metavar="NAME=VALUE",
     ),
 ]
 
@@ -70,6 +81,30 @@ def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, f
             raise ArgumentError(f"--class-weight names the label {name!r}; labels: {known}.")
         weights[place] = weight
     return weights
+
+
+def task_options(given: list[str] | None) -> dict[str, Any]:
+    """The options of `--options NAME=VALUE`; a value is JSON or, if that fails, a text.
+
+    Args:
+        given: The options as typed.
+
+    Raises:
+        ArgumentError: If one has no name, or a name of no task's option.
+    """
+    found = {}
+    for option in given or ():
+        name, equals, value = option.partition("=")
+        if not equals or name not in names_of_task_options():
+            raise ArgumentError(
+                f"--options is NAME=VALUE with one of {', '.join(names_of_task_options())}; "
+                f"found {option!r}."
+            )
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def store_features(given: str) -> bool | str:

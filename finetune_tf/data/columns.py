@@ -21,7 +21,9 @@ from finetune_tf.data.checks import (
 )
 from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
+from finetune_tf.data.target_columns import check_targets
 from finetune_tf.errors import DataError
+from finetune_tf.tasks.target_texts import references_of
 
 #: The columns about whole texts, which have an argument of their own in every source.
 TEXT_COLUMNS = ("text", "text_pair", "label")
@@ -137,6 +139,10 @@ def _accepted(answers: Mapping[str, list], labels: Labels | None) -> Hashable:
     return frozenset(map(normalized, answers["text"]))
 
 
+def _references(value: str | list[str], labels: Labels | None) -> Hashable:
+    return frozenset(map(normalized, references_of(value)))
+
+
 def _share_an_answer(one: frozenset, other: frozenset) -> bool:
     """Accepted answers only contradict each other if they have none in common."""
     return one == other or not one.isdisjoint(other)
@@ -187,6 +193,23 @@ COLUMNS: dict[str, Column] = {
             target=Target(lambda value, labels: normalized(value), agree=lambda one, two: True),
             replaces=TEXT_COLUMNS,
             synonyms="completions response output",
+        ),
+        Column(
+            "source",
+            "texts to rewrite",
+            check_texts,
+            normalized,
+            replaces=TEXT_COLUMNS,
+            synonyms="sources src source_text input_text document article dialogue dialog",
+        ),
+        Column(
+            "target",
+            "texts that the sources become",
+            check_targets,
+            # A text has many translations and summaries, none of which contradicts the others.
+            target=Target(_references, agree=lambda one, two: True),
+            replaces=TEXT_COLUMNS,
+            synonyms="targets tgt target_text summary highlights translation reference references",
         ),
         Column(
             "question",

@@ -188,7 +188,9 @@ class Examples:
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
-                neighbouring rows of a context share.
+                neighbouring rows of a context share. Tasks from text to text have `prefix`, a text
+                in front of each source, and `max_target_length`; predictions use them as well.
+                Translation has `languages`, such as ("en", "de"), to select a prefix.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the
@@ -267,9 +269,12 @@ class Examples:
         if not targets:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name, self.places)
+        config = getattr(model, "config", {})
+        options = task.complete_options(options, config)
         encoded = task.encode(examples, model.tokenizer, length, **options)
-        size = getattr(model, "config", {}).get("vocab_size")
-        check_ids(encoded, model.tokenizer, size, self.name)
+        size = config.get("vocab_size")
+        sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
+        check_ids(encoded, model.tokenizer, sizes, self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

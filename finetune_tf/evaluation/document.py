@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """A header and rows of cells; the first column has text, the others have numbers."""
+    """A header and rows of cells; the first column has text, the others numbers by default."""
 
     header: list[str]
     rows: list[list[str]]
+    has_numbers: bool = True
 
 
 class Document(abc.ABC):
@@ -126,10 +127,9 @@ def _as_text(table: Table) -> str:
     lines = []
     for first, *others in rows:
         cells = [first + " " * (widths[0] - _width(first))]
-        cells += [
-            " " * (width - _width(cell)) + cell
-            for cell, width in zip(others, widths[1:], strict=True)
-        ]
+        for cell, width in zip(others, widths[1:], strict=True):
+            space = " " * (width - _width(cell))
+            cells.append(space + cell if table.has_numbers else cell + space)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

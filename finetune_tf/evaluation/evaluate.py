@@ -35,7 +35,9 @@ def evaluate(
         test: Examples with labels.
         baseline: The baseline: a name ("auto", "tfidf", "majority"; for a regression "auto",
             "ridge", "mean"; for words "auto", "dictionary", "majority"; for fill-mask "unigram";
-            for pairs of feature extraction "tfidf"), another model, or the predictions of another
+            for pairs of feature extraction "tfidf"; for translation "dictionary", "copy"; for
+            summarization "lead-3", "textrank"; for other tasks from text to text "nearest",
+            "copy"), another model, or the predictions of another
             method: labels or numbers (n,), or probabilities (n, num_labels) in the order of the
             model's labels; for words a list of tags for each row.
         train: The training examples. A baseline that is given by name is trained on them, and the
@@ -62,6 +64,7 @@ def evaluate(
     check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, model.task.evaluator
     evaluator, test = EVALUATORS[kind], _prepare(model, test, seed)
+    evaluator.require()
     targets = _targets(model, test)
     # The baseline comes first: wrong arguments are found before the model takes minutes.
     compared = _baseline(baseline, model, test, train, batch_size, seed)
@@ -81,6 +84,8 @@ def evaluate(
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
         contradictions=sum(map(len, contradictions(test, train, labels))),
+        notes=evaluator.notes(targets),
+        examples=evaluator.side_by_side(test, targets, predictions),
     )
     if hasattr(model, "info"):
         model.info.record["result"] = report.to_dict()
@@ -130,6 +135,7 @@ def compare(
     first = require_task(next(iter(models.values())))
     labels, kind = first.labels, first.task.evaluator
     evaluator, test = EVALUATORS[kind], _prepare(first, test, seed)
+    evaluator.require()
     targets = _targets(first, test)
     compared = _baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
@@ -157,6 +163,7 @@ def compare(
         rows=rows,
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
+        notes=evaluator.notes(targets),
     )
 
 

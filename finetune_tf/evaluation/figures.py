@@ -25,8 +25,8 @@ _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MAX_NUMBERED_CLASSES = 10
 _MAX_NAMED_CLASSES = 30
 _MAX_NAME_LENGTH = 20
-# Metrics without an upper bound cannot share an axis with the others.
-_UNBOUNDED = ("mse", "mae", "perplexity")
+# Metrics that can exceed 1 cannot share an axis with the others.
+_UNBOUNDED = ("mse", "mae", "perplexity", "bleu", "chrf")
 
 # Fonts with Chinese, Japanese or Korean characters on the usual systems.
 _CJK_FONTS = (
@@ -182,7 +182,7 @@ def _model_and_baseline(report: "Report") -> list[tuple[str, dict[str, float], s
 
 
 def _draw_metrics(axes: "Axes", report: "Report") -> None:
-    names = [name for name in report.metrics if name not in _UNBOUNDED]
+    names = [name for name in report.metrics if name not in _UNBOUNDED] or list(report.metrics)
     sides = _model_and_baseline(report)
     height, places = 0.75 / max(len(sides), 1.5), np.arange(len(names))
     shown = []

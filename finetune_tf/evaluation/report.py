@@ -1,6 +1,6 @@
 """Results on a test set: `Report` for one model, `Comparison` for several models."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_not
 # A longer table of classes is limited to those with the lowest F1.
 _MAX_CLASSES = 20
 _MAX_MISSED = 5
+_MAX_EXAMPLE = 60  # characters of a text in the table of examples; report.json has all of them
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Report(_TestResult):
         kind: The kind of task, a key of `EVALUATORS`; by default the problem type of the labels.
         contradictions: The number of test texts that occur with a different label in the test set
             or in the training examples; None if they were not counted.
+        notes: Sentences about how the metrics were computed, such as sacrebleu's signature.
+        examples: For tasks that generate texts a few examples, each with its source, reference
+            and prediction.
 
     Example:
         >>> report = ft.evaluate(model, test)
@@ -92,6 +96,8 @@ class Report(_TestResult):
     duplicates: int | None = None
     kind: str = ""
     contradictions: int | None = None
+    notes: list[str] = field(default_factory=list)
+    examples: list[dict[str, str]] = field(default_factory=list)
 
     _drawing = "report_figure"
 
@@ -115,7 +121,7 @@ class Report(_TestResult):
             )
         if self.per_class:
             blocks += self._class_blocks()
-        return blocks
+        return blocks + self._example_blocks() + self.notes
 
     def to_dict(self) -> dict:
         """Returns the report as values that JSON can represent, without targets and predictions."""
@@ -132,6 +138,8 @@ class Report(_TestResult):
             "difference": None if self.difference is None else asdict(self.difference),
             "duplicates": self.duplicates,
             "contradictions": self.contradictions,
+            "notes": self.notes,
+            "examples": self.examples,
         }
 
     def _metrics_table(self) -> Table:
@@ -150,6 +158,12 @@ class Report(_TestResult):
             f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
             f"difference {self.difference}{note}{direction_note(self.kind, '; ')}"
         )
+
+    def _example_blocks(self) -> list[Table]:
+        if not self.examples:
+            return []
+        rows = [[_shortened(text) for text in row.values()] for row in self.examples]
+        return [Table(list(self.examples[0]), rows, has_numbers=False)]
 
     def _class_blocks(self) -> list[str | Table]:
         shown = list(self.per_class)
@@ -219,6 +233,7 @@ class Comparison(_TestResult):
             one.
         duplicates: As in `Report`.
         kind: As in `Report`.
+        notes: As in `Report`.
 
     Example:
         >>> comparison = ft.compare({"first": model, "second": model}, test)
@@ -234,6 +249,7 @@ class Comparison(_TestResult):
     rows: list[Row]
     duplicates: int | None = None
     kind: str = ""
+    notes: list[str] = field(default_factory=list)
 
     _drawing = "comparison_figure"
 
@@ -259,7 +275,7 @@ class Comparison(_TestResult):
         blocks = [f"{self.name}: {self.texts:,} {self.unit}", Table(header, rows)]
         if self.duplicates is not None:
             blocks.append(_duplicates_line(self.duplicates, self.texts))
-        return blocks
+        return blocks + self.notes
 
     def to_dict(self) -> dict:
         """Returns the comparison as values that JSON can represent."""
@@ -271,7 +287,12 @@ class Comparison(_TestResult):
             "main_metric": self.main_metric,
             "rows": [asdict(row) for row in self.rows],
             "duplicates": self.duplicates,
+            "notes": self.notes,
         }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_EXAMPLE else f"{text[: _MAX_EXAMPLE - 1]}…"
 
 
 def _duplicates_line(duplicates: int, texts: int) -> str:

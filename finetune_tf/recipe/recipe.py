@@ -15,12 +15,13 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import CacheError, DataTypeError, ModelError, TrainingInterrupted
 from finetune_tf.evaluation import evaluate
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.messages import say
 from finetune_tf.model.feature_cache import cache_features
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
 from finetune_tf.recipe.run_folder import FinetuneResult
-from finetune_tf.tasks import get_task
+from finetune_tf.tasks import get_task, task_options
 from finetune_tf.training import presets, select
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
@@ -38,7 +39,7 @@ POLICIES: dict[str, tuple[Selector, ...]] = {
 }
 
 
-@names_checked
+@names_checked(also=task_options)
 def finetune(
     checkpoint: str | Path,
     train: Examples,
@@ -63,6 +64,7 @@ def finetune(
     class_weight: Mapping[Any, float] | None = None,
     verbose: Literal["auto", 0, 1, 2] = "auto",
     callbacks: tuple = (),
+    **options: Any,
 ) -> FinetuneResult:
     """Fine-tunes a checkpoint on examples and compares it with a baseline.
 
@@ -98,6 +100,8 @@ def finetune(
             name. Classes that are not listed have the weight 1.
         verbose: As in Keras's `fit`: 0 for no progress bar, 2 for one line per epoch.
         callbacks: Additional Keras callbacks for every phase.
+        **options: Options of the task, as in `Examples.batches`, such as `languages` for
+            translation.
 
     Returns:
         The model, its history and the report.
@@ -135,16 +139,18 @@ def finetune(
         train, validation = train.split(0.1, seed)
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
-    if test is not None and model.task.target_column in test.columns:
-        model.task.targets(test)  # raises errors about invalid labels before the fit
+    if test is not None:  # raises errors before the fit
+        EVALUATORS[model.task.evaluator].require()
+        if model.task.target_column in test.columns:
+            model.task.targets(test)
     preset = _preset(model, label_smoothing)
     start_from_mean(model, train)
 
     def make_batches(fitted: FineTuneModel) -> tuple[Any, Any]:
         shuffling = {"shuffle": True, "seed": seed}
         return (
-            train.batches(fitted, batch_size, max_length=max_length, **shuffling),
-            validation.batches(fitted, batch_size, max_length=max_length),
+            train.batches(fitted, batch_size, max_length=max_length, **shuffling, **options),
+            validation.batches(fitted, batch_size, max_length=max_length, **options),
         )
 
     settings = {
@@ -167,6 +173,7 @@ def finetune(
         "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
         "dtype": precision,
         "seed": seed,
+        **options,
     }
     model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
     result = FinetuneResult(model, {}, None, settings)

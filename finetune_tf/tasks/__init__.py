@@ -12,6 +12,7 @@ from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Kind, Task
 from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.text_generation import TextGeneration
+from finetune_tf.tasks.text_to_text import Summarization, TextToText, Translation
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -23,6 +24,9 @@ TASKS: dict[str, type[Task]] = {
         FillMask,
         FeatureExtraction,
         TextGeneration,
+        TextToText,
+        Translation,
+        Summarization,
     )
 }
 
@@ -63,10 +67,13 @@ __all__ = [
     "FillMask",
     "Kind",
     "QuestionAnswering",
+    "Summarization",
     "Task",
     "TextClassification",
     "TextGeneration",
+    "TextToText",
     "TokenClassification",
+    "Translation",
     "get_task",
     "task_options",
 ]

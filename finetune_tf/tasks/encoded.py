@@ -1,6 +1,6 @@
 """Encoded examples: the rows that a task makes of them for a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -74,12 +74,12 @@ class Encoded:
         )
 
 
-def tokenized(tokenizer: Any, texts: list, pairs: list | None = None, **options: Any) -> Any:
+def tokenized(tokenizer: Any, texts: list | None, pairs: list | None = None, **options: Any) -> Any:
     """A tokenizer's output for several texts, never padded.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        texts: Texts, or lists of words with `is_split_into_words=True`.
+        texts: Texts, or lists of words with `is_split_into_words=True`; None with `text_target`.
         pairs: Second texts.
         **options: For the tokenizer.
     """
@@ -116,7 +116,7 @@ def token_inputs(encoding: Any, tokenizer: Any) -> dict[str, Feature]:
         ) from None
 
 
-def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> None:
+def check_ids(encoded: Encoded, tokenizer: Any, sizes: Mapping[str, int | None], name: str) -> None:
     """Checks that every token id has a row in the model's token embedding table.
 
     A device could read another row for an id that has none, without an error.
@@ -124,16 +124,20 @@ def check_ids(encoded: Encoded, tokenizer: Any, size: int | None, name: str) -> 
     Args:
         encoded: The rows.
         tokenizer: The tokenizer of their ids.
-        size: Rows of the embedding table; None if that is unknown.
+        sizes: Rows of the embedding table of each input with token ids; None if unknown.
         name: The name of the examples, for messages.
 
     Raises:
         DataError: If an id, or that of the padding token, is beyond the table.
     """
-    ids = encoded.inputs.get("input_ids")
-    if size is None or ids is None or not len(ids):
-        return
-    largest = max(int(np.concatenate(ids.rows).max(initial=0)), ids.padding)
+    for key, size in sizes.items():
+        if size is not None and len(encoded.inputs.get(key, ())):
+            _check_ids(encoded, key, tokenizer, size, name)
+
+
+def _check_ids(encoded: Encoded, key: str, tokenizer: Any, size: int, name: str) -> None:
+    ids = encoded.inputs[key]
+    largest = max(int(np.concatenate(ids.rows).max(initial=0)), int(ids.padding))
     if encoded.draw is not None:  # fill-mask replaces tokens by the mask token and by others
         largest = max(largest, tokenizer.mask_token_id, tokenizer.vocab_size - 1)
     if largest >= size:

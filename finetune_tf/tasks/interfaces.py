@@ -30,3 +30,4 @@ class HeadParts(Protocol):
     pooling: str
     output_bias: bool
     tied: bool
+    has_logits_bias: bool

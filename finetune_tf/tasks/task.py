@@ -1,7 +1,7 @@
 """What every task defines."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,6 +119,31 @@ class Task(Conventions, abc.ABC):
         Raises:
             CheckpointError: If the checkpoint requires something that is not supported.
         """
+
+    def complete_options(
+        self, options: Mapping[str, Any], config: MutableMapping[str, Any]
+    ) -> dict[str, Any]:
+        """Completes the options of `encode` with what the config of the model specifies.
+
+        An option that predictions have to share with training, such as a prefix, is recorded in
+        the config.
+
+        Args:
+            options: The options that the user gave; each is one of `encode_options`.
+            config: The config of the model, which is saved with it.
+
+        Returns:
+            The arguments for `encode`.
+        """
+        return dict(options)
+
+    def prompt_prefix(self, config: Mapping[str, Any]) -> str:
+        """The text in front of each prompt of `generate`, with which the model was trained.
+
+        Args:
+            config: The config of the model.
+        """
+        return ""
 
     @abc.abstractmethod
     def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:

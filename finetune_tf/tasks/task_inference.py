@@ -73,6 +73,7 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
         trained = modules
     if not trained and not unknown:
         trained = _by_tensors(source)
+    trained = _most_specific(trained, source)
     if len(trained) > 1:
         raise CheckpointError(
             f"{source.folder} may have been trained for {' or '.join(trained)}: its config.json "
@@ -147,6 +148,21 @@ def _by_tensors(source: Checkpoint) -> dict[str, str]:
     }
     most = max(sizes.values())
     return {name: "by its tensors" for name, size in sizes.items() if size and size == most}
+
+
+def _most_specific(trained: dict[str, str], source: Checkpoint) -> dict[str, str]:
+    """Decides between tasks with the same classes, one of which is a special case of another.
+
+    Folders of this library name the task; otherwise it is the general one.
+    """
+    named = source.config.get("finetuning_task")
+    if isinstance(named, str) and named in trained and len(trained) > 1:
+        return {named: "by finetuning_task in its config.json"}
+    return {
+        name: why
+        for name, why in trained.items()
+        if not any(TASKS[other] in TASKS[name].__mro__[1:] for other in trained)
+    }
 
 
 def _has_head(task: Task, source: Checkpoint) -> int:

@@ -1,17 +1,17 @@
 """Text generation: a causal language model, which predicts each token from those before it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from finetune_tf.architectures import Backbone, LanguageModelHead
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks.encoded import Encoded, tokenized
 from finetune_tf.tasks.feature import IGNORED, Feature
-from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
+from finetune_tf.tasks.interfaces import Columns
+from finetune_tf.tasks.language_model import LanguageModelOutputs
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
@@ -36,7 +36,7 @@ class ScoredText:
     vocab_size: int
 
 
-class TextGeneration(Task):
+class TextGeneration(LanguageModelOutputs, Task):
     """A distribution over the next token at every token of a text.
 
     A model learns from whole texts (the column `text`), or from what follows a prompt (`prompt`
@@ -45,15 +45,9 @@ class TextGeneration(Task):
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
-    generates_text = True
-    has_old_classes = False
     columns = ("text", "prompt", "completion")
     target_column = "scored"
-    output_layers = ("lm_head",)
-    token_axis = 0
     reduces_with_targets = True
-    target_title = "A target"
-    target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
     usage = make_usage(
         predict='ft.generate(model, "Once upon a time", max_new_tokens=50)',
         transformers="""from transformers import pipeline
@@ -61,32 +55,6 @@ class TextGeneration(Task):
 generate = pipeline("{task}", model="{folder}")
 generate("Once upon a time", max_new_tokens=50)""",
     )
-
-    def outputs(
-        self,
-        backbone: Backbone,
-        head: HeadParts,
-        config: Mapping[str, Any],
-        pooling: None,
-        dtype: Any,
-        modules: Any,
-    ) -> Any:
-        """Returns the logits of the next token, (batch, length, vocabulary) in float32."""
-        if head.tied:
-            return backbone.embeddings(backbone.hidden, decode=True)
-        return LanguageModelHead(
-            config["vocab_size"], config.get("initializer_range", 0.02), dtype=dtype, name="lm_head"
-        )(backbone.hidden)
-
-    @property
-    def output_kind(self) -> Kind:
-        """Logits over the vocabulary at each token."""
-        return "classes"
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        """The loss, whose exponential is the perplexity."""
-        return "val_loss", "min"
 
     def require(self, examples: Columns) -> None:
         """Checks that examples have texts or prompts.

@@ -15,7 +15,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf import cli
-from finetune_tf.cli.options import class_weights
+from finetune_tf.cli.options import class_weights, task_options
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 
@@ -46,7 +46,7 @@ def saved(base, tmp_path_factory):
         "token-classification": {"labels": ["O", "B-film"]},
     }
     folder, found = tmp_path_factory.mktemp("saved"), {}
-    for task in sorted(TASKS.keys() - {"text-generation"}):
+    for task in sorted(name for name, task in TASKS.items() if not task.generates_text):
         model = ft.load(base, task, **options.get(task, {}))
         model.set_weights([weight + 0.01 for weight in model.get_weights()])
         found[task] = model.save_pretrained(folder / task)
@@ -140,6 +140,19 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     assert settings["store_features"] == "False"
     card = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
     assert json.loads(card)["hidden_dropout_prob"] == 0.0
+
+
+def test_options_of_the_task():
+    given = ["prefix=summarize: ", 'languages=["en", "de"]', "stride=64"]
+    assert task_options(given) == {
+        "prefix": "summarize: ",
+        "languages": ["en", "de"],
+        "stride": 64,
+    }
+    assert task_options(None) == {}
+    for wrong in ("prefix", "lr=3"):
+        with pytest.raises(ArgumentError, match="--options is NAME=VALUE with one of mask_rate|st"):
+            task_options([wrong])
 
 
 def test_class_weights_by_name_or_number():

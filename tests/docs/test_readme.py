@@ -32,7 +32,7 @@ def tiny_reviews(split: str) -> ft.data.Examples:
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, tiny_decoder):
+def run(monkeypatch, tmp_path, tiny_decoder, tiny_t5):
     """Runs pieces of code in one namespace and an empty folder, on tiny checkpoints and data."""
     monkeypatch.setattr(ft.data, "reviews", tiny_reviews)
     monkeypatch.chdir(tmp_path)
@@ -40,6 +40,7 @@ def run(monkeypatch, tmp_path, tiny_decoder):
 
     def run(code: str, checkpoint: Path) -> dict:
         code = code.replace('"bert-base-uncased"', repr(str(checkpoint)))
+        code = code.replace('"google-t5/t5-small"', repr(str(tiny_t5)))
         exec(code.replace('"gpt2"', repr(str(tiny_decoder))), names)
         return names
 

@@ -33,7 +33,7 @@ def message(function, *args, **names) -> str:
         (ft.data.from_csv, "filename", "path"),
         (ft.data.from_csv, "text_column", "text"),
         (ft.data.from_csv, "label_column", "label"),
-        (ft.data.from_csv, "target", "label"),
+        (ft.data.from_csv, "targets", "label"),
         (ft.data.from_csv, "num_labels", "labels"),
         (ft.data.from_csv, "encodig", "encoding"),
         (ft.data.from_csv, "on_bad_lines", "on_invalid"),
@@ -101,7 +101,7 @@ def test_unknown_names_without_a_suggestion():
     assert message(ft.data.from_csv, "a.csv", zzz=1).endswith(
         "It has path, text, text_pair, label, labels, problem_type, delimiter, encoding, "
         "quotechar, on_invalid, tokens, tags, prompt, "
-        "completion, question, context, answers."
+        "completion, source, target, question, context, answers."
     )
 
 

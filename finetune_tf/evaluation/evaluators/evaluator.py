@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
+from finetune_tf.evaluation.extras import require_package
 
 #: (training examples, training targets, test examples, labels, seed) to test predictions.
 BaselineFunction = Callable[[Examples, Any, Examples, Labels | None, int], Any]
@@ -29,6 +30,7 @@ class Evaluator(abc.ABC):
         unit: What reports call the examples, in the plural.
         lower_is_better: Whether a lower main metric is better.
         drawing: What the figure of a report shows beside the metrics, a key of `figures.DRAWINGS`.
+        packages: Modules of optional packages that the metrics need.
     """
 
     main_metric: ClassVar[str]
@@ -36,6 +38,7 @@ class Evaluator(abc.ABC):
     unit: ClassVar[str] = "texts"
     lower_is_better: ClassVar[bool] = False
     drawing: ClassVar[str] = "label scores"
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:
@@ -48,6 +51,23 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def metric(self, means: np.ndarray) -> np.ndarray:
         """Computes the main metric from averaged statistics: (resamples, s) to (resamples,)."""
+
+    def require(self) -> None:
+        """Checks that the optional packages that the metrics need are installed.
+
+        Raises:
+            MissingExtraError: If one is not.
+        """
+        for module in self.packages:
+            require_package(module)
+
+    def notes(self, targets: Any) -> list[str]:
+        """Returns sentences for the report about how the metrics are computed."""
+        return []
+
+    def side_by_side(self, test: Examples, targets: Any, predictions: Any) -> list[dict[str, str]]:
+        """Returns a few examples for the report: texts by name, such as "source"."""
+        return []
 
     def per_class(
         self, targets: Any, predictions: Any, labels: Labels | None

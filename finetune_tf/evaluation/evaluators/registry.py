@@ -2,6 +2,7 @@
 
 from finetune_tf.evaluation.evaluators.answers import Answers
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
+from finetune_tf.evaluation.evaluators.generated import Summaries, Texts, Translations
 from finetune_tf.evaluation.evaluators.language import Language
 from finetune_tf.evaluation.evaluators.masks import MaskedWords
 from finetune_tf.evaluation.evaluators.similarity import Similarity
@@ -18,6 +19,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "question-answering": Answers(),
     "fill-mask": MaskedWords(),
     "text-generation": Language(),
+    "text2text-generation": Texts(),
+    "translation": Translations(),
+    "summarization": Summaries(),
     "similarity": Similarity(),
 }
 

@@ -1,0 +1,266 @@
+"""Text to text: an encoder reads a source and a decoder writes a target, as in T5 and BART."""
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from finetune_tf.architectures import Backbone, VocabularyBias
+from finetune_tf.base.arguments import check, shown
+from finetune_tf.errors import DataError, ModelError
+from finetune_tf.messages import say
+from finetune_tf.tasks.encoded import Encoded
+from finetune_tf.tasks.feature import IGNORED, TARGET_TOKENS, Feature
+from finetune_tf.tasks.interfaces import Columns, HeadParts
+from finetune_tf.tasks.language_model import LanguageModelOutputs
+from finetune_tf.tasks.target_texts import references_of, shifted, target_ids, token_ids
+from finetune_tf.tasks.task import Task
+from finetune_tf.tasks.task_params import params_of, params_of_languages, record_params
+from finetune_tf.tasks.usage import make_usage
+
+# New tokens if nothing else limits them: neither generation_config.json nor the config.
+_NEW_TOKENS = 128
+
+_TRANSFORMERS = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
+params = getattr(model.config, "task_specific_params", None) or {{}}
+prefix = params.get("{task}", {{}}).get("prefix", "")
+ids = model.generate(**tokenizer(prefix + "…", return_tensors="pt"), max_new_tokens=128)
+tokenizer.decode(ids[0], skip_special_tokens=True)"""
+
+
+class TextToText(LanguageModelOutputs, Task):
+    """A distribution over the next token of the target, given the source and the tokens before.
+
+    In training the decoder reads the target, shifted by one token (teacher forcing). Predictions
+    are generated token by token.
+    """
+
+    name = "text2text-generation"
+    class_suffix = "ForConditionalGeneration"
+    columns = ("source", "target")
+    target_column = "target"
+    output_layers = ("lm_head", "vocabulary_bias")
+    encode_options = ("prefix", "max_target_length")
+    usage = make_usage(transformers=_TRANSFORMERS)
+    #: The key of a prediction in the JSON of the command line, as in Hugging Face's pipelines.
+    result_key: ClassVar[str] = "generated_text"
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        pooling: None,
+        dtype: Any,
+        modules: Any,
+    ) -> Any:
+        """Returns the logits of the next token, (batch, target length, vocabulary) in float32."""
+        logits = super().outputs(backbone, head, config, pooling, dtype, modules)
+        if head.has_logits_bias:  # a constant of the checkpoint
+            logits = VocabularyBias(learned=False, name="vocabulary_bias")(logits)
+        return logits
+
+    def config_keys(self) -> dict[str, Any]:
+        """The name of the task, since models of several tasks have the same class."""
+        return {"finetuning_task": self.name}
+
+    def require(self, examples: Columns) -> None:
+        """Checks that examples have sources.
+
+        Raises:
+            ModelError: If they have none.
+        """
+        if "source" not in examples.columns:
+            raise ModelError(
+                f"The task {self.name} reads the columns source and target (to predict, source "
+                f"alone), but {examples.name} has {', '.join(examples.columns)}. Name them when "
+                'reading it, for example from_jsonl(path, source="en", target="de").'
+            )
+
+    def complete_options(
+        self, options: Mapping[str, Any], config: MutableMapping[str, Any]
+    ) -> dict[str, Any]:
+        """Completes the options with those of the config, and records those that were given.
+
+        Args:
+            options: As for every task.
+            config: As for every task.
+
+        Raises:
+            ArgumentError: If `max_target_length` is out of range.
+            CheckpointError: If `task_specific_params` of the config is damaged.
+            ModelError: If an option is wrong, or none chooses one of several prefixes.
+        """
+        given = dict(options)
+        new: dict[str, Any] = {}
+        if "languages" in given:
+            if "prefix" in given:
+                raise ModelError("Give either languages= or prefix=, because each sets the prefix.")
+            chosen = params_of_languages(config, self.name, given.pop("languages"))
+            new = {key: chosen[key] for key in ("prefix", "max_length") if key in chosen}
+        if "prefix" in given:
+            if not isinstance(given["prefix"], str):
+                raise ModelError(
+                    'prefix= is a text in front of each source, or "" for none; found '
+                    f"{shown(given['prefix'])}."
+                )
+            new["prefix"] = given["prefix"]
+        length = given.get("max_target_length")
+        check(max_target_length=length)
+        if length is not None:
+            new["max_length"] = length
+        record_params(config, self.name, new)
+        return {
+            "prefix": self.prompt_prefix(config),
+            "max_target_length": length,
+            "start": config.get("decoder_start_token_id"),
+        }
+
+    def prompt_prefix(self, config: Mapping[str, Any]) -> str:
+        """The prefix of sources; see `complete_options`."""
+        return params_of(config, self.name).get("prefix", "")
+
+    def encode(
+        self,
+        examples: Columns,
+        tokenizer: Any,
+        max_length: int,
+        prefix: str = "",
+        max_target_length: int | None = None,
+        start: int | None = None,
+    ) -> Encoded:
+        """Encodes sources and, if there are any, targets.
+
+        The decoder reads the start token and then the target without its last token; what it has
+        to predict is the complete target. The first of several references is the target.
+
+        Args:
+            examples: Examples with sources and perhaps targets.
+            tokenizer: As for every task.
+            max_length: As for every task; the tokens of a source.
+            prefix: A text in front of each source.
+            max_target_length: The tokens of a target; by default `max_length`.
+            start: The id of the token that the decoder starts with.
+
+        Raises:
+            DataError: If a source has no tokens.
+            ModelError: If there are targets, but the config has no start token.
+        """
+        check(max_length=max_length, max_target_length=max_target_length)
+        texts = [prefix + text for text in examples.columns["source"]]
+        ids, truncated = token_ids(tokenizer, max_length, texts)
+        for i, row in enumerate(ids):
+            if not len(row):
+                raise DataError(
+                    f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
+                )
+        padding = tokenizer.pad_token_id or 0
+        inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
+        if "target" in examples.columns:
+            limit = max_target_length or max_length
+            rows, cut = target_ids(examples, tokenizer, limit)
+            decoder_ids = [shifted(row, start) for row in rows]
+            inputs["decoder_input_ids"] = Feature(decoder_ids, TARGET_TOKENS, padding)
+            targets = Feature(rows, TARGET_TOKENS, IGNORED)
+            if cut:
+                say(
+                    f"{examples.name}: {cut:,} of {len(rows):,} targets are longer than {limit} "
+                    "tokens and lose their end."
+                )
+        return Encoded(inputs=inputs, targets=targets, truncated=truncated, tokenizer=tokenizer)
+
+    def targets(self, examples: Columns) -> list[list[str]]:
+        """Returns the references of each example."""
+        return [references_of(value) for value in examples.columns["target"]]
+
+    def predict_rows(
+        self,
+        model: Any,
+        encoded: Encoded,
+        batch_size: int,
+        forward: Callable[[Encoded], list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        """Generates the target of each source.
+
+        The number of new tokens is limited by the checkpoint's generation_config.json, or else by
+        `max_length` of the task in its config, or else to 128. A message says how many predictions
+        reached the limit.
+
+        Args:
+            model: As for every task.
+            encoded: As for every task.
+            batch_size: As for every task.
+            forward: As for every task.
+        """
+        options = {}
+        generation = model.info.generation
+        if not any(generation.get(key) for key in ("max_new_tokens", "max_length")):
+            limit = params_of(model.config, self.name).get("max_length", _NEW_TOKENS)
+            options["max_new_tokens"] = min(limit, model.max_length)
+        rows = model.generate(
+            list(encoded.inputs["input_ids"].rows), batch_size=batch_size, **options
+        )
+        limit = options.get("max_new_tokens")
+        cut = 0 if limit is None else sum(len(row) >= limit for row in rows)
+        if cut:
+            say(
+                f"{cut:,} of {len(rows):,} predictions have {limit} tokens, the most that they may "
+                "have, and lose their end. Raise the limit: "
+                'model.info.generation["max_new_tokens"] = ….'
+            )
+        return rows
+
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[str]:
+        """Returns the text of each prediction."""
+        return [encoded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+    def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> list[str]:
+        """Returns the text of each prediction."""
+        return self.decide(rows, encoded, examples)
+
+    def as_json(self, described: str) -> dict[str, Any]:
+        """Returns the text under the key of Hugging Face's pipeline."""
+        return {self.result_key: described}
+
+    def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
+        """Returns the sources.
+
+        Raises:
+            DataError: If anything else is given.
+        """
+        if text_pair is not None:
+            raise DataError(f"predict for {self.name} expects sources, not pairs of texts.")
+        texts = columns.pop("source", None) if texts is None else texts
+        return {"source": super().asked(texts, **columns)["text"]}
+
+    def read_predictions(self, values: list, examples: Any) -> list[str]:
+        """Checks the predictions of another method, one text for each example.
+
+        Raises:
+            DataError: If one is not a text.
+        """
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise DataError(
+                    f"The baseline's predictions must be texts, found {shown(value)} for "
+                    f"{examples.places.name(i)} of {examples.name}."
+                )
+        return values
+
+
+class Translation(TextToText):
+    """Translates the sources; the targets are in another language."""
+
+    name = "translation"
+    encode_options = (*TextToText.encode_options, "languages")
+    result_key = "translation_text"
+
+
+class Summarization(TextToText):
+    """Summarizes the sources."""
+
+    name = "summarization"
+    result_key = "summary_text"
