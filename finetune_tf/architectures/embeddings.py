@@ -97,6 +97,11 @@ class Embeddings(ConfigLayer):
                 name="projection",
             )
 
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+        return self._config["vocab_size"]
+
     def build(
         self,
         inputs_shape: tuple,

@@ -36,10 +36,11 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
         DataTypeError: If a prompt is not a text.
     """
     tokenizer, rows = model.tokenizer, []
+    prefix = model.task.prompt_prefix(model.config)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataTypeError(f"Prompt {i} is no text but {type(text).__name__}: {text!r}.")
-        ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = tokenizer(prefix + text, return_attention_mask=False, verbose=False)["input_ids"]
         if not ids:
             raise DataError(
                 f"Prompt {i} is empty, so there is nothing to continue. Begin with a word."

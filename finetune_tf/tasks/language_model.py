@@ -30,7 +30,10 @@ class LanguageModelOutputs:
         if head.tied:
             return backbone.embeddings(backbone.hidden, decode=True)
         return LanguageModelHead(
-            config["vocab_size"], config.get("initializer_range", 0.02), dtype=dtype, name="lm_head"
+            backbone.embeddings.vocab_size,
+            config.get("initializer_range", 0.02),
+            dtype=dtype,
+            name="lm_head",
         )(backbone.hidden)
 
     @property

@@ -82,16 +82,27 @@ def outputs(model: keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(compared(model_inputs if compared is model else list(model_inputs.values())))
 
 
-def close(found: np.ndarray, expected: np.ndarray, tolerance: float = LOGITS) -> None:
-    """Asserts closeness, absolute below 1 and relative above, since logits can have any size."""
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+def close(found: np.ndarray, expected: np.ndarray, largest: float = 1.0) -> None:
+    """Asserts closeness, absolute below 1 and relative above, since logits can have any size.
+
+    Args:
+        found: The outputs.
+        expected: Those of PyTorch.
+        largest: The number to which the absolute error is relative, if it is above 1.
+    """
+    absolute = LOGITS * max(largest, 1.0)
+    np.testing.assert_allclose(found, expected, rtol=LOGITS, atol=absolute)
 
 
 def check_logits(model: keras.Model, case: Case) -> None:
     """Checks the forward pass including padding, with all inputs and with input ids only."""
-    close(outputs(model, case.inputs), case.expected["logits"])
+    # T5 does not scale attention scores, so that rounding errors of both sides (each up to 2e-5
+    # from float64 for logits up to 4) are relative to the largest logit.
+    is_scaled = case.task != "text2text-generation"
+    largest = 1.0 if is_scaled else float(np.abs(case.expected["logits"]).max())
+    close(outputs(model, case.inputs), case.expected["logits"], largest)
     ids = {name: array for name, array in case.inputs.items() if name.endswith("input_ids")}
-    close(outputs(model, ids), case.expected["logits_ids_only"])
+    close(outputs(model, ids), case.expected["logits_ids_only"], largest)
 
 
 def check_report(case: Case, capsys) -> None:
@@ -100,11 +111,25 @@ def check_report(case: Case, capsys) -> None:
     ft.load(case.folder, case.task, **options)
     report = capsys.readouterr().out
     model = case.load()
-    filled = len([v for v in model.weights if "seed_generator" not in v.path])
+    # Sinusoidal positions have their values already; some releases leave them out of the file.
+    known = () if case.task != "text2text-generation" else known_values(model, case)
+    filled = [v for v in model.weights if "seed_generator" not in v.path and v.path not in known]
+    filled = len(filled)
     assert f"{filled} of {filled} variables filled" in report, report
     assert "; new:" not in report, report
     # Mean pooling does not use the pooler of the family.
     assert report.count("unused:") == int(case.task == "feature-extraction" and "pooler" in report)
+
+
+def known_values(model: keras.Model, case: Case) -> set[str]:
+    """Returns the paths of variables that the file may lack, and does lack."""
+    rows, tensors = table_of(model), open_checkpoint(case.folder).tensors
+    prefix = f"{FAMILIES[model.config['model_type']].tensor_prefix}."
+    return {
+        path
+        for path, row in rows.items()
+        if row.optional and not any(name.removeprefix(prefix) in tensors for name in row.tensors)
+    }
 
 
 def gradient_errors(model: keras.Model, case: Case) -> dict[str, float]:
@@ -314,9 +339,9 @@ def check_splits(model: keras.Model, case: Case) -> None:
             assert not split.trunk.trainable_variables
             upper = keras.Model(split.inputs, split.outputs)
             stored = split.trunk(inputs)
-            # Positions are recomputed; the output of an encoder is stored beside the decoder's.
-            is_decoder = stages[i - 1].chain == "decoder" or stages[i].chain == "decoder"
-            assert 1 <= len(stored) <= 1 + is_decoder
+            # Positions are recomputed. Of each chain, one tensor is stored.
+            chains = {stage.chain for stage in stages if stage.role == "block"}
+            assert 1 <= len(stored) <= len(chains)
             available = {**stored, **inputs}
             found = upper({name: available[name] for name in split.inputs})
             np.testing.assert_array_equal(np.asarray(found), expected)
