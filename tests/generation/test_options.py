@@ -75,7 +75,7 @@ def test_bad_words_do_not_occur(model, options):
     words = text.split()
     bad = [words[0], " ".join(words[2:4])]
     found = ft.generate(model, "a very", bad_words=bad, **options)
-    assert len(found.split()) == 6
+    assert found and found != text
     assert words[0] not in found.split() and bad[1] not in found
 
 
