@@ -28,6 +28,7 @@ def fitted(options, size):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints:UserWarning")
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_any_configuration_with_any_options(family, seed, tmp_path):
@@ -44,9 +45,8 @@ def test_any_configuration_with_any_options(family, seed, tmp_path):
     new = min(8, model._max_positions - length)
     mask = (np.arange(length) >= random.integers(0, length, (3, 1))).astype("int32")
     ids = np.where(mask, random.integers(8, 23, mask.shape), PADDING).astype("int32")
-    names = random.choice(list(OPTIONS), 3, replace=False)
-    for options in (*(OPTIONS[name] for name in names), OPTIONS["greedy"] | OPTIONS[names[0]]):
-        options = fitted(options, 23)
+    for name in random.choice(list(OPTIONS), 2, replace=False):
+        options = fitted(OPTIONS[name], 23)
         expected, scores = generated(torch_model, ids, mask, new, **options)
         if random.random() < 0.5:
             options["bad_words_ids"] = bad_words(expected)
