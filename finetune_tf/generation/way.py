@@ -44,7 +44,7 @@ class Way:
 
 
 def trace(model: keras.Model, key: tuple, function: Callable, signature: list) -> Any:
-    """Returns a function of a model, which is traced when it is first called.
+    """Returns a traced function of a model, from the cache of the model if it is in there.
 
     Args:
         model: The model, which becomes the first argument of the function.
@@ -57,11 +57,12 @@ def trace(model: keras.Model, key: tuple, function: Callable, signature: list) -
     traces, key = traces_of(model), (*key, len(model.weights))
     if key not in traces:
         reference = weakref.ref(model)  # the trace must not keep the model alive
-        traces[key] = tf.function(
+        traced = tf.function(
             lambda *arguments: function(reference(), *arguments),
             input_signature=signature,
             autograph=False,
         )
+        traces[key] = traced.get_concrete_function()
     return traces[key]
 
 

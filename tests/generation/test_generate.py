@@ -51,30 +51,6 @@ def test_samples_are_repeatable_and_follow_the_seed(model):
     assert len(first) == 4 and len(set(first)) > 1
 
 
-def test_the_distribution_of_samples(model):
-    """A chi-squared test over 2,000 samples of the next token."""
-    from scipy.stats import chisquare
-
-    ids = model.tokenizer("a very")["input_ids"]
-    logits = np.asarray(model({"input_ids": np.array([ids])}))[0, -1].astype("float64") / 2.0
-    chances = np.exp(logits - logits.max())
-    chances /= chances.sum()
-    options = {"do_sample": True, "temperature": 2.0, "top_k": 0, "min_new_tokens": 0}
-    rows = model.generate([ids], 1, num_return_sequences=2000, seed=3, **{**options, "top_p": 1.0})[
-        0
-    ]
-    drawn = [row[0] if len(row) else model.tokenizer.eos_token_id for row in rows]
-    counts = np.bincount(drawn, minlength=len(chances))
-    order = np.argsort(chances)
-    groups = np.searchsorted(np.cumsum(chances[order]) * 2000, [8])[0]  # the rare tokens together
-    groups = np.maximum(np.arange(len(order)), groups)
-    observed, expected = (
-        np.bincount(groups, values[order])[groups.min() :] for values in (counts, 2000 * chances)
-    )
-    assert len(observed) > 8
-    assert chisquare(observed, expected).pvalue > 0.001
-
-
 def test_the_settings_of_the_checkpoint_count_and_are_saved(tiny_decoder, tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     settings = {"num_beams": 3, "max_new_tokens": 4, "eos_token_id": [1, 5], "pad_token_id": 0}
@@ -92,11 +68,18 @@ def test_the_settings_of_the_checkpoint_count_and_are_saved(tiny_decoder, tmp_pa
     [
         ({"num_beams": 0}, "'num_beams' of generation_config.json has the value 0, but has to be"),
         ({"eos_token_id": "</s>"}, "'eos_token_id' .* has to be a token id, a list of them, or"),
-        ({"forced_bos_token_id": 3}, "'forced_bos_token_id' .* which is not supported here"),
+        ({"guidance_scale": 1.5}, "'guidance_scale' .* which is not supported here"),
         (
-            {"stop_strings": ["."]},
-            "'stop_strings' .* which is not supported here. Take the key out",
+            {"encoder_repetition_penalty": 1.5},
+            "'encoder_repetition_penalty' .* which is not supported here. Take the key out",
         ),
+        ({"bad_words_ids": [[]]}, "'bad_words_ids' .* has to be a list with a list of token ids"),
+        ({"bad_words_ids": [3]}, "'bad_words_ids' .* has to be a list with a list of token ids"),
+        ({"forced_bos_token_id": [3]}, "'forced_bos_token_id' .* has to be a token id, or null"),
+        ({"suppress_tokens": 3}, "'suppress_tokens' .* has to be a list of token ids, or null"),
+        ({"stop_strings": [""]}, "'stop_strings' .* has to be a text that is not empty, a list of"),
+        ({"typical_p": 0}, "'typical_p' .* has to be a number > 0 and <= 1"),
+        ({"renormalize_logits": "no"}, "'renormalize_logits' .* has to be true or false"),
     ],
 )
 def test_settings_that_cannot_be_followed(settings, message, tmp_path):
@@ -198,10 +181,22 @@ def test_unknown_options_of_the_method(model):
         model.generate([[[3], [4, 5]]])
 
 
-@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id"])
-def test_ids_beyond_the_vocabulary(key, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("eos_token_id", 5000),
+        ("pad_token_id", 5000),
+        ("decoder_start_token_id", 5000),
+        ("forced_bos_token_id", 5000),
+        ("forced_eos_token_id", [1, 5000]),
+        ("suppress_tokens", [5000]),
+        ("begin_suppress_tokens", [3, 5000]),
+        ("bad_words_ids", [[3], [4, 5000]]),
+    ],
+)
+def test_ids_beyond_the_vocabulary(key, value, tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
-    (folder / "generation_config.json").write_text(json.dumps({key: 5000}))
+    (folder / "generation_config.json").write_text(json.dumps({key: value}))
     with quiet():
         own = ft.load(folder)
     with pytest.raises(CheckpointError, match=f"'{key}' .* has the id 5000, but the model has 20"):

@@ -1,0 +1,63 @@
+"""Random decoders generate PyTorch's tokens, whatever the configuration and the options."""
+
+import numpy as np
+import pytest
+from conformance.harness import Case
+from conformance.test_conformance import SEEDS
+from references.generation_options import ENDS, OPTIONS, PADDING, bad_words
+
+from finetune_tf.families import FAMILIES
+from finetune_tf.generation.generate import way_of
+from finetune_tf.generation.loop import generate_ids
+from finetune_tf.generation.search import search_ids
+from finetune_tf.generation.settings import GenerationSettings
+
+GENERATION = "text-generation"
+DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
+
+
+def fitted(options, size):
+    """Options whose tokens a small vocabulary has, of which few are suppressed."""
+
+    def fit(key, value):
+        if isinstance(value, list):
+            return sorted({token % size for token in value} - set(ENDS))[:2]
+        return value % size if "token_id" in key else value
+
+    return {key: fit(key, value) for key, value in options.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints:UserWarning")
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("family", DECODERS)
+def test_any_configuration_with_any_options(family, seed, tmp_path):
+    pytest.importorskip("torch")
+    from references import pytorch
+    from references.make_generation import generated
+
+    random = np.random.default_rng(seed)
+    config = pytorch.random_config(family, GENERATION, seed) | {"vocab_size": 23}
+    torch_model = pytorch.make_model(family, GENERATION, config, seed)
+    pytorch.save(torch_model, config, tmp_path)
+    model = Case(tmp_path, GENERATION, {}).load()
+    length = 4
+    new = min(8, model._max_positions - length)
+    mask = (np.arange(length) >= random.integers(0, length, (3, 1))).astype("int32")
+    ids = np.where(mask, random.integers(8, 23, mask.shape), PADDING).astype("int32")
+    for name in random.choice(list(OPTIONS), 2, replace=False):
+        options = fitted(OPTIONS[name], 23)
+        expected, scores = generated(torch_model, ids, mask, new, **options)
+        if random.random() < 0.5:
+            options["bad_words_ids"] = bad_words(expected)
+            expected, scores = generated(torch_model, ids, mask, new, **options)
+        settings = GenerationSettings(eos_token_id=ENDS, pad_token_id=PADDING).with_values(options)
+        way = way_of(model, settings, has_scores=True)
+        if settings.num_beams > 1:
+            found, sums, _ = search_ids(model, ids, mask, new, way)
+        else:
+            found, sums, _ = generate_ids(model, ids, mask, new, way, (0, 0))
+        found = np.asarray(found).reshape(len(expected), -1)
+        np.testing.assert_array_equal(found, expected[:, : found.shape[1]], err_msg=str(options))
+        assert (expected[:, found.shape[1] :] == PADDING).all()
+        np.testing.assert_allclose(np.reshape(sums, -1), scores, rtol=1e-4, atol=1e-4)

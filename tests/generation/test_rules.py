@@ -1,0 +1,108 @@
+"""Rules that change scores, one by one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune_tf.generation import rules
+from finetune_tf.generation.rules import Seen, apply_rules
+
+SIZE, NONE = 8, -np.inf
+SCORES = np.log(np.arange(1.0, 17.0).reshape(2, SIZE)).astype("float32")
+
+
+def forbidden(rule, ids, mask=None, step=0, most=5):
+    """The tokens that a rule forbids in each text."""
+    ids = np.array(ids, "int32")
+    mask = np.ones_like(ids) if mask is None else np.array(mask, "int32")
+    scores = apply_rules(
+        [rule], tf.constant(SCORES[: len(ids)]), Seen(ids, mask, tf.constant(step), most)
+    ).numpy()
+    return [np.flatnonzero(np.isneginf(row)).tolist() for row in scores]
+
+
+@pytest.mark.parametrize(
+    ("words", "ids", "expected"),
+    [
+        (((5,),), [[1, 2], [3, 4]], [[5], [5]]),
+        (((2, 5), (4, 6), (4, 7)), [[1, 2], [3, 4]], [[5], [6, 7]]),
+        (((1, 2, 5), (2, 3)), [[1, 2], [3, 2]], [[3, 5], [3]]),
+        (((9, 9, 1, 2, 5),), [[1, 2], [3, 2]], [[], []]),  # longer than the text
+        (((2, 5), (2, 5)), [[1, 2], [2, 1]], [[5], []]),
+    ],
+)
+def test_bad_words(words, ids, expected):
+    assert forbidden(rules.BadWords(words), ids) == expected
+
+
+def test_padding_is_part_of_no_word():
+    rule = rules.BadWords(((0, 2, 5), (2, 6)))
+    assert forbidden(rule, [[0, 2], [0, 2]], mask=[[0, 1], [1, 1]]) == [[6], [5, 6]]
+
+
+def test_lengths_are_those_of_each_text_without_padding():
+    ids, mask = [[1, 2, 3], [0, 0, 3]], [[1, 1, 1], [0, 0, 1]]
+    assert forbidden(rules.MinLength(3, (6, 7)), ids, mask) == [[], [6, 7]]
+    assert forbidden(rules.ForcedFirst(4), ids, mask) == [[], [0, 1, 2, 3, 5, 6, 7]]
+    assert forbidden(rules.SuppressedFirst((4,)), ids, mask) == [[4], [4]]
+    assert forbidden(rules.SuppressedFirst((4,)), ids, mask, step=1) == [[], []]
+
+
+def test_tokens_after_a_forced_first_one_are_suppressed():
+    rule = rules.SuppressedFirst((4,), after_forced=True)
+    ids, mask = [[1, 2, 3], [0, 0, 3]], [[1, 1, 1], [0, 0, 1]]
+    assert forbidden(rule, ids, mask, step=0) == [[4], []]
+    ids, mask = [[1, 2, 3, 4], [0, 0, 3, 4]], [[1, 1, 1, 1], [0, 0, 1, 1]]
+    assert forbidden(rule, ids, mask, step=1) == [[], [4]]
+
+
+def test_steps():
+    ids = [[1, 2, 3]]
+    assert forbidden(rules.MinNewTokens(2, (7,)), ids, step=1) == [[7]]
+    assert forbidden(rules.MinNewTokens(2, (7,)), ids, step=2) == [[]]
+    assert forbidden(rules.ForcedLast((5, 6)), ids, step=3) == [[]]
+    assert forbidden(rules.ForcedLast((5, 6)), ids, step=4) == [[0, 1, 2, 3, 4, 7]]
+
+
+def test_a_forced_token_has_the_score_0():
+    seen = Seen(np.array([[1]]), np.array([[1]]), tf.constant(0), 5)
+    found = rules.ForcedFirst(4).apply(tf.constant(SCORES[:1]), seen).numpy()[0]
+    assert found.tolist() == [NONE, NONE, NONE, NONE, 0, NONE, NONE, NONE]
+
+
+def test_rules_are_applied_in_their_order():
+    seen = Seen(np.array([[1]]), np.array([[1]]), tf.constant(0), 5)
+    first, then = rules.ForcedFirst(4), rules.Suppressed((4,))
+    assert apply_rules([then, first], tf.constant(SCORES[:1]), seen).numpy()[0, 4] == 0
+    assert apply_rules([first, then], tf.constant(SCORES[:1]), seen).numpy()[0, 4] == NONE
+
+
+def test_renormalized_scores_are_log_probabilities():
+    found = rules.Renormalized().apply(tf.constant(SCORES), None).numpy()
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_random_words_are_those_of_transformers(seed):
+    torch = pytest.importorskip("torch")
+    from transformers.generation.logits_process import (
+        NoBadWordsLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+    )
+
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, 4, (3, random.integers(1, 9))).astype("int32")
+    words = [random.integers(0, 4, random.integers(1, 5)).tolist() for _ in range(6)]
+    scores = random.normal(size=(3, SIZE)).astype("float32")
+    seen = Seen(ids, np.ones_like(ids), tf.constant(0), 5)
+    size = int(random.integers(1, 4))
+    for rule, processor in [
+        (rules.BadWords(tuple(map(tuple, words))), NoBadWordsLogitsProcessor(words, [7])),
+        (rules.NoRepeatedNgrams(size), NoRepeatNGramLogitsProcessor(size)),
+        (rules.RepetitionPenalty(1.7), RepetitionPenaltyLogitsProcessor(1.7)),
+    ]:
+        expected = processor(torch.tensor(ids).long(), torch.tensor(scores))
+        found = apply_rules([rule], tf.constant(scores), seen)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(rule))
