@@ -188,7 +188,8 @@ class Examples:
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
-                neighbouring rows of a context share.
+                neighbouring rows of a context share. Text generation has `packing` (False), which
+                joins short texts to rows of up to `max_length` tokens.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the

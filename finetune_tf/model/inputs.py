@@ -1,6 +1,7 @@
 """Validation and completion of model inputs: a dict with one int32 tensor for each input."""
 
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -34,6 +35,10 @@ _DESCRIPTIONS = {
     "token_type_ids": (
         "segment numbers of the model",
         "Use those of the model's own tokenizer, or leave them out.",
+    ),
+    "position_ids": (
+        "positions of tokens in their text",
+        "Count from 0 in each text of a row, as batches(model, packing=True) does.",
     ),
     "attention_mask": (
         "1 for a token and 0 for padding",
@@ -160,6 +165,7 @@ def complete(
     known: dict[str, Any],
     limit: int | None,
     sizes: dict[str, int | None] | None = None,
+    optional: Collection[str] = (),
 ) -> dict:
     """Validates inputs and adds the attention mask and token types if they are missing.
 
@@ -168,6 +174,7 @@ def complete(
         known: The model's symbolic inputs by name.
         limit: The maximum number of tokens, or None if it is unknown.
         sizes: As for `check_values`, or None if they are unknown.
+        optional: Further inputs that may be given and that nothing replaces if they are not.
 
     Returns:
         A dict of int32 tensors with all inputs of the model.
@@ -202,7 +209,7 @@ def complete(
     given = {name: value for name, value in given.items() if value is not None}
     if "token_type_ids" not in known:
         given.pop("token_type_ids", None)  # tokenizers may return them for models without them
-    unknown = sorted(given.keys() - known.keys())
+    unknown = sorted(given.keys() - known.keys() - set(optional))
     if unknown or "input_ids" not in given:
         raise ModelError(
             f"The model expects the inputs {', '.join(known)} (only input_ids is required), "
@@ -240,4 +247,4 @@ def complete(
         given["attention_mask"] = ops.ones_like(ids, dtype="int32")
     if "token_type_ids" in known and "token_type_ids" not in given:
         given["token_type_ids"] = ops.zeros_like(ids, dtype="int32")
-    return {name: given[name] for name in known}
+    return {name: given[name] for name in (*known, *optional) if name in given}

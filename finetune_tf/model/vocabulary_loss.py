@@ -25,7 +25,9 @@ from finetune_tf.data.encodings import targets_of
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.model.encoding_model import EncodingModel
+from finetune_tf.model.packed import run_packed
 from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.classification import Accuracy
 from finetune_tf.training.presets import LOSSES
 
@@ -106,6 +108,8 @@ class VocabularyLossModel(EncodingModel):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Computes the logits, or the hidden states in a step that needs no logits."""
         step = self._step
+        if POSITIONS in inputs:
+            return run_packed(self if step is None else step.output.trunk, inputs, training)
         model = super() if step is None else step.output.trunk
         return model.call(inputs, training=training, mask=mask)
 

@@ -12,6 +12,7 @@ from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks.encoded import Encoded, tokenized
 from finetune_tf.tasks.feature import IGNORED, Feature
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
+from finetune_tf.tasks.packing import packed
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
@@ -49,6 +50,7 @@ class TextGeneration(Task):
     has_old_classes = False
     columns = ("text", "prompt", "completion")
     target_column = "scored"
+    encode_options = ("packing",)
     output_layers = ("lm_head",)
     token_axis = 0
     reduces_with_targets = True
@@ -101,7 +103,9 @@ generate("Once upon a time", max_new_tokens=50)""",
                 'for example from_jsonl(path, prompt="…", completion="…").'
             )
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(
+        self, examples: Columns, tokenizer: Any, max_length: int, packing: bool = False
+    ) -> Encoded:
         """Encodes texts; the target of each token is the token after it.
 
         A completion ends with the token that ends a text, so that a model learns to stop. Prompts
@@ -111,9 +115,12 @@ generate("Once upon a time", max_new_tokens=50)""",
             examples: Examples with texts, or with prompts and perhaps completions.
             tokenizer: As for every task.
             max_length: As for every task.
+            packing: Whether short texts are joined to rows of up to `max_length` tokens, for
+                training; see `packing.packed`.
 
         Raises:
-            DataError: If a prompt alone fills `max_length`.
+            DataError: If a prompt alone fills `max_length`, or prompts without completions are to
+                be packed.
         """
         check(max_length=max_length)
         if "scored" in examples.columns:
@@ -131,12 +138,18 @@ generate("Once upon a time", max_new_tokens=50)""",
                 targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
         padding = tokenizer.pad_token_id
         padding = tokenizer.eos_token_id or 0 if padding is None else padding
-        return Encoded(
+        encoded = Encoded(
             inputs={"input_ids": Feature(ids, padding=padding)},
             targets=None if targets is None else Feature(targets, padding=IGNORED),
             truncated=truncated,
             tokenizer=tokenizer,
         )
+        if packing and targets is None:
+            raise DataError(
+                f"packing=True is for training, but {examples.name} has prompts without "
+                "completions. Leave it out."
+            )
+        return packed(encoded, max_length) if packing else encoded
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Adds the column "scored" with the tokens that every model has to predict."""
