@@ -19,6 +19,7 @@ from finetune_tf.data.checks import (
     check_texts,
     check_words,
 )
+from finetune_tf.data.conversations import check_conversations, conversation_key
 from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.errors import DataError
@@ -187,6 +188,14 @@ COLUMNS: dict[str, Column] = {
             target=Target(lambda value, labels: normalized(value), agree=lambda one, two: True),
             replaces=TEXT_COLUMNS,
             synonyms="completions response output",
+        ),
+        Column(
+            "messages",
+            "conversations",
+            check_conversations,
+            conversation_key,
+            replaces=TEXT_COLUMNS,
+            synonyms="conversations conversation chat dialog dialogue",
         ),
         Column(
             "question",

@@ -17,7 +17,8 @@ from finetune_tf.generation.sampling import Rules, Sampling
 from finetune_tf.generation.settings import GenerationSettings, Stopping, check_options
 from finetune_tf.graph.stages import require_task
 from finetune_tf.messages import say
-from finetune_tf.tasks.text_generation import without_end
+from finetune_tf.tasks.causal_tokens import without_end
+from finetune_tf.tasks.chat import is_conversation, prompt_ids
 from finetune_tf.training.untrained import say_if_untrained
 
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
@@ -26,7 +27,7 @@ _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a numbe
 @names_checked
 def generate(
     model: keras.Model,
-    prompts: str | Iterable[str],
+    prompts: str | Iterable[Any],
     max_new_tokens: int | None = None,
     *,
     min_new_tokens: int | None = None,
@@ -53,7 +54,9 @@ def generate(
 
     Args:
         model: A model loaded for the task "text-generation".
-        prompts: A text, or several texts of any lengths.
+        prompts: A text, or several texts of any lengths. A conversation, a list of messages
+            {"role": …, "content": …}, may stand in the place of a text: the chat template of the
+            tokenizer makes the prompt, and the new text is the answer of the assistant.
         max_new_tokens: The maximum number of new tokens, by default 50.
         min_new_tokens: The minimum number of new tokens, by default 0.
         do_sample: Whether tokens are sampled; by default the most probable token is selected.
@@ -105,14 +108,15 @@ def generate(
             "ft.load(checkpoint, 'text-generation')."
         )
     say_if_untrained(model)
-    texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
+    is_single = isinstance(prompts, str) or is_conversation(prompts)
+    texts = [prompts] if is_single else _as_list(prompts)
     found = model.generate(_encode(model, texts), **options)
     if not return_ids:
         decode = functools.partial(model.tokenizer.decode, skip_special_tokens=True)
         found = [
             decode(row) if isinstance(row, np.ndarray) else list(map(decode, row)) for row in found
         ]
-    return found[0] if isinstance(prompts, str) else found
+    return found[0] if is_single else found
 
 
 def generate_rows(
@@ -173,6 +177,9 @@ def _encode(model: Any, texts: list) -> list[np.ndarray]:
     """Returns the token ids of each prompt."""
     tokenizer, rows = model.tokenizer, []
     for i, text in enumerate(texts):
+        if is_conversation(text):
+            rows.append(prompt_ids(text, tokenizer, f"prompt {i}"))
+            continue
         if not isinstance(text, str):
             raise DataTypeError(f"Prompt {i} is no text but {type(text).__name__}: {text!r}.")
         ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]

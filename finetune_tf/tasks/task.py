@@ -213,6 +213,14 @@ class Task(Conventions, abc.ABC):
         """
         return outputs
 
+    def questions(self, columns: dict[str, list]) -> dict[str, list]:
+        """Returns the columns of examples without answers that are part of another column.
+
+        Args:
+            columns: The columns without the target column, which are to be predicted.
+        """
+        return columns
+
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Converts the arguments of `predict` to columns of examples.
 

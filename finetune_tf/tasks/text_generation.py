@@ -9,7 +9,9 @@ import numpy as np
 from finetune_tf.architectures import Backbone, LanguageModelHead
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.tasks.encoded import Encoded, tokenized
+from finetune_tf.tasks.causal_tokens import next_tokens, token_ids
+from finetune_tf.tasks.chat import is_conversation, without_answer
+from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, Feature
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
 from finetune_tf.tasks.packing import packed
@@ -40,15 +42,16 @@ class ScoredText:
 class TextGeneration(Task):
     """A distribution over the next token at every token of a text.
 
-    A model learns from whole texts (the column `text`), or from what follows a prompt (`prompt`
-    and `completion`), where only the tokens of the completion have targets.
+    A model learns from whole texts (the column `text`), from what follows a prompt (`prompt` and
+    `completion`), where only the tokens of the completion have targets, or from conversations
+    (`messages`), where only what the assistant says has targets.
     """
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
     generates_text = True
     has_old_classes = False
-    columns = ("text", "prompt", "completion")
+    columns = ("text", "prompt", "completion", "messages")
     target_column = "scored"
     encode_options = ("packing",)
     output_layers = ("lm_head",)
@@ -96,10 +99,10 @@ generate("Once upon a time", max_new_tokens=50)""",
         Raises:
             ModelError: If they have neither.
         """
-        if not {"text", "prompt"} & examples.columns.keys():
+        if not {"text", "prompt", "messages"} & examples.columns.keys():
             raise ModelError(
-                f"The task {self.name} reads the column text, or prompt and completion, but "
-                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
+                f"The task {self.name} reads the column text, or prompt and completion, or messages, "
+                f"but {examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
                 'for example from_jsonl(path, prompt="…", completion="…").'
             )
 
@@ -129,13 +132,13 @@ generate("Once upon a time", max_new_tokens=50)""",
             ids, targets = [t.input_ids for t in texts], [t.targets for t in texts]
             truncated = sum(text.is_truncated for text in texts)
         else:
-            ids, prompt_lengths = token_ids(examples, tokenizer)
+            ids, learned = token_ids(examples, tokenizer)
             truncated, targets = 0, None
-            if "text" in examples.columns or "completion" in examples.columns:
+            if learned is not None:
                 truncated = sum(len(row) > max_length for row in ids)
-                _check_room(prompt_lengths, max_length, examples)
+                _check_room(learned, max_length, examples)
                 ids = [row[:max_length] for row in ids]
-                targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
+                targets = [next_tokens(*pair) for pair in zip(ids, learned, strict=True)]
         padding = tokenizer.pad_token_id
         padding = tokenizer.eos_token_id or 0 if padding is None else padding
         encoded = Encoded(
@@ -156,12 +159,17 @@ generate("Once upon a time", max_new_tokens=50)""",
         if "scored" in examples.columns:
             return examples
         self.require(examples)
-        ids, prompt_lengths = token_ids(examples, tokenizer)
-        _check_room(prompt_lengths, max_length, examples)
+        ids, learned = token_ids(examples, tokenizer)
+        if learned is None:
+            raise DataError(
+                f"{examples.name} has nothing to score: give completions, or conversations that "
+                "end with a message of the assistant."
+            )
+        _check_room(learned, max_length, examples)
         scored = []
-        for row, prompt_length in zip(ids, prompt_lengths, strict=True):
+        for row, is_learned in zip(ids, learned, strict=True):
             is_truncated, row = len(row) > max_length, row[:max_length]
-            targets = next_tokens(row, prompt_length)
+            targets = next_tokens(row, is_learned)
             text = tokenizer.decode(targets[targets != IGNORED], skip_special_tokens=True)
             size = len(text.encode())
             scored.append(ScoredText(row, targets, is_truncated, size, len(tokenizer)))
@@ -229,7 +237,7 @@ generate("Once upon a time", max_new_tokens=50)""",
         Raises:
             DataError: If there are texts in the place of prompts.
         """
-        if "prompt" not in examples.columns:
+        if not {"prompt", "messages"} & examples.columns.keys():
             raise DataError(
                 f"predict continues prompts, found the texts of {examples.name}. Read them as "
                 'prompts: from_jsonl(path, prompt="text").'
@@ -248,66 +256,15 @@ generate("Once upon a time", max_new_tokens=50)""",
         """
         if text_pair is not None:
             raise DataError("predict for text-generation expects prompts, not pairs of texts.")
+        if is_conversation(texts) or (isinstance(texts, list) and any(map(is_conversation, texts))):
+            return {"messages": texts}
         return {"prompt": super().asked(texts, **columns)["text"]}
 
-
-def token_ids(examples: Columns, tokenizer: Any) -> tuple[list[np.ndarray], list[int]]:
-    """The tokens of each example, and how many of them belong to the prompt.
-
-    Args:
-        examples: Examples with texts, or with prompts and perhaps completions.
-        tokenizer: The tokenizer.
-
-    Raises:
-        DataError: If a text has no tokens.
-    """
-    columns = examples.columns
-    texts = columns["prompt" if "prompt" in columns else "text"]
-    ids = [np.asarray(row, "int32") for row in tokenized(tokenizer, texts)["input_ids"]]
-    for i, row in enumerate(ids):
-        if not len(row):
-            raise DataError(
-                f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
-            )
-    if "prompt" in columns:
-        ids = [without_end(*pair, tokenizer) for pair in zip(ids, texts, strict=True)]
-    if "prompt" not in columns or "completion" not in columns:
-        return ids, [0] * len(ids)
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    completions = tokenized(tokenizer, columns["completion"], add_special_tokens=False)
-    rows = [
-        np.concatenate([prompt, np.asarray([*completion, *ends], "int32")])
-        for prompt, completion in zip(ids, completions["input_ids"], strict=True)
-    ]
-    return rows, [len(prompt) for prompt in ids]
-
-
-def next_tokens(ids: np.ndarray, prompt_length: int = 0) -> np.ndarray:
-    """The target of each token: the token after it, (tokens,) int32.
-
-    It is -100 for the last token, and for those whose next token belongs to the prompt.
-
-    Example:
-        >>> from finetune_tf.tasks.text_generation import next_tokens
-        >>> next_tokens(np.array([5, 6, 7, 8]), prompt_length=2).tolist()
-        [-100, 7, 8, -100]
-    """
-    targets = np.append(ids[1:], IGNORED).astype("int32")
-    targets[: max(prompt_length - 1, 0)] = IGNORED
-    return targets
-
-
-def without_end(ids: np.ndarray, text: str, tokenizer: Any) -> np.ndarray:
-    """Returns the tokens of a prompt without an end that the tokenizer adds to every text.
-
-    Args:
-        ids: The tokens (tokens,).
-        text: The prompt.
-        tokenizer: The tokenizer.
-    """
-    end = tokenizer.eos_token_id
-    is_added = len(ids) > 1 and ids[-1] == end and not text.endswith(tokenizer.eos_token or "")
-    return ids[:-1] if is_added else ids
+    def questions(self, columns: dict[str, list]) -> dict[str, list]:
+        """Returns conversations without the answer at their end, and other columns as they are."""
+        if "messages" not in columns:
+            return columns
+        return {**columns, "messages": list(map(without_answer, columns["messages"]))}
 
 
 def _check_same(scored: list[ScoredText], rows: list[np.ndarray], name: str) -> None:
@@ -320,8 +277,9 @@ def _check_same(scored: list[ScoredText], rows: list[np.ndarray], name: str) -> 
             )
 
 
-def _check_room(prompt_lengths: list[int], max_length: int, examples: Columns) -> None:
-    for i, length in enumerate(prompt_lengths):
+def _check_room(learned: list[np.ndarray], max_length: int, examples: Columns) -> None:
+    for i, is_learned in enumerate(learned):
+        length = int(is_learned.argmax())  # tokens before the first one that is learned
         if length >= max_length:
             raise DataError(
                 f"{examples.places.title(i)} of {examples.name} has a prompt of {length:,} tokens, "
