@@ -101,9 +101,9 @@ generate("Once upon a time", max_new_tokens=50)""",
         """
         if not {"text", "prompt", "messages"} & examples.columns.keys():
             raise ModelError(
-                f"The task {self.name} reads the column text, or prompt and completion, or messages, "
-                f"but {examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
-                'for example from_jsonl(path, prompt="…", completion="…").'
+                f"The task {self.name} reads the column text, or prompt and completion, or "
+                f"messages, but {examples.name} has {', '.join(examples.columns)}. Name them when "
+                'reading it, for example from_jsonl(path, prompt="…", completion="…").'
             )
 
     def encode(
