@@ -28,6 +28,7 @@ from finetune_tf.model.encoding_model import EncodingModel
 from finetune_tf.model.packed import run_packed
 from finetune_tf.tasks import IGNORED
 from finetune_tf.tasks.feature import POSITIONS
+from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.training.classification import Accuracy
 from finetune_tf.training.presets import LOSSES
 
@@ -108,10 +109,11 @@ class VocabularyLossModel(EncodingModel):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Computes the logits, or the hidden states in a step that needs no logits."""
         step = self._step
+        if step is not None:
+            return _hidden(step.output, inputs, training)
         if POSITIONS in inputs:
-            return run_packed(self if step is None else step.output.trunk, inputs, training)
-        model = super() if step is None else step.output.trunk
-        return model.call(inputs, training=training, mask=mask)
+            return run_packed(self, inputs, training)
+        return super().call(inputs, training=training, mask=mask)
 
     def compute_loss(
         self,
@@ -158,10 +160,35 @@ class VocabularyLossModel(EncodingModel):
         is_hit = ops.where(ops.equal(targets, IGNORED), IGNORED, 1)
         return super().compute_metrics(x, is_hit, hits, sample_weight)
 
+    def token_scores(self, inputs: Any, targets: Any) -> Any:
+        """Scores the next token at each token, as `tasks.token_scores` does from logits.
+
+        Args:
+            inputs: As for a call of the model.
+            targets: (batch, length), token ids; -100 where nothing is scored.
+
+        Returns:
+            (batch, length, 2) in float32: the negative log-likelihood of the target, and 1 where it
+            has the highest logit; both 0 where nothing is scored.
+        """
+        output = output_layer(self)
+        if output is None:
+            return token_scores(self.call(inputs, training=False), targets)
+        hidden = _hidden(output, self._complete_inputs(inputs), training=False)
+        ids = ops.reshape(ops.cast(targets, "int32"), (-1,))
+        scores = kernels.token_scores(output.flattened(hidden), output.table, ids, output.is_tied)
+        return ops.reshape(scores, (*ops.shape(targets), 2))
+
     @property
     def _step(self) -> _Step | None:
         step = _STEP.get()
         return step if step is not None and step.model is self else None
+
+
+def _hidden(output: OutputLayer, inputs: Any, training: bool | None) -> Any:
+    if POSITIONS in inputs:
+        return run_packed(output.trunk, inputs, training)
+    return output.trunk.call(inputs, training=training)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class TextGeneration(Task):
     encode_options = ("packing",)
     output_layers = ("lm_head",)
     token_axis = 0
-    reduces_with_targets = True
+    reduces_with_targets = scores_tokens = True
     target_title = "A target"
     target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
     usage = make_usage(

@@ -210,6 +210,21 @@ class Doubled(ft.FineTuneModel):
         return 2.0 * super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
+def test_an_evaluation_without_logits(tiny_decoder, calls):
+    from finetune_tf.tasks.token_scores import token_scores
+
+    with quiet():
+        model = ft.load(tiny_decoder)
+        test = ft.data.from_arrays(TEXTS)
+        metrics = ft.evaluate(model, test).metrics
+    assert set(calls) == {"token_scores"}
+    inputs, targets = next(iter(test.batches(model, batch_size=len(TEXTS))))
+    losses, hits = np.moveaxis(np.asarray(token_scores(model(inputs), targets)), -1, 0)
+    count = np.sum(targets != IGNORED)
+    assert metrics["perplexity"] == pytest.approx(np.exp(losses.sum() / count), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(hits.sum() / count)
+
+
 def test_what_needs_logits_gets_them(calls):
     """Other losses, metrics and models, and compilation by XLA."""
     loss = ft.presets.LOSSES["classes"]()
