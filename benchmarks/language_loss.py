@@ -16,7 +16,6 @@ of the process, and the ratios of both to ours. With `--step`, a whole training 
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -99,8 +98,6 @@ def pytorch_call(tokens: int) -> Callable[[], object]:
 
 def tensorflow_step(side: str, tokens: int) -> Callable[[], object]:
     """Returns a training step of finetune_tf, with or without logits."""
-    import tempfile
-
     import numpy as np
 
     import finetune_tf as ft
@@ -108,9 +105,9 @@ def tensorflow_step(side: str, tokens: int) -> Callable[[], object]:
 
     if side == "naive":
         vocabulary_loss._needs_only_the_loss = lambda model: False
-    with tempfile.TemporaryDirectory() as folder, ft.messages.quiet():
-        write_config(folder)
-        model = ft.load(folder, "text-generation", weights=None, dropout=0.0)
+    with ft.messages.quiet():
+        config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SIZES}
+        model = ft.load(config, "text-generation")
         model.compile()
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (tokens // LENGTH, LENGTH + 1))
     return lambda: model.train_on_batch({"input_ids": ids[:, :-1]}, ids[:, 1:])
@@ -145,13 +142,6 @@ SIZES = {
     "n_positions": LENGTH,
     **dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], 0.0),
 }
-
-
-def write_config(folder: str) -> None:
-    """Writes the config.json of a GPT-2."""
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SIZES}
-    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
-        json.dump(config, file)
 
 
 def measure(side: str, tokens: int, threads: int, step: bool) -> None:
