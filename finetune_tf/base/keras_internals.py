@@ -133,9 +133,19 @@ def inputs_struct(model: keras.Model) -> Any:
     return model._inputs_struct
 
 
+def set_last_axis(tensor: keras.KerasTensor, size: int) -> None:
+    """Changes the last axis of a symbolic tensor, whose layer has got another number of outputs."""
+    tensor._shape = (*tensor.shape[:-1], size)
+
+
 def first_epoch(model: keras.Model) -> int:
     """Returns the epoch at which a running fit resumed, as BackupAndRestore sets it, or 0."""
     return model._initial_epoch or 0
+
+
+def compiled_with(model: keras.Model, argument: str) -> Any:
+    """Returns an argument that Keras's `compile` was called with, or None."""
+    return model._compile_config.config.get(argument)
 
 
 def set_compiled_optimizer(model: keras.Model, optimizer: Any) -> None:

@@ -26,7 +26,7 @@ from finetune_tf.data.rows import ragged_reader, reader
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
-from finetune_tf.tasks.feature import MASKS, TOKENS, Feature
+from finetune_tf.tasks.feature import MASKS, POSITIONS, TOKENS, Feature
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -65,9 +65,16 @@ def batches_of(
     if not shuffle:
         encoded = encoded.drawn(seed)
     inputs = encoded.inputs
+    names = {tensor.name for tensor in model.inputs}
+    if POSITIONS in inputs:  # rows of several texts
+        names.add(POSITIONS)
+        if hasattr(model, "cached_features"):
+            raise DataError(
+                "Features of packed rows are not cached. Write batches(model) without packing, or "
+                "train the whole model."
+            )
     if hasattr(model, "cached_features"):
         inputs = inputs | model.cached_features(encoded, name)
-    names = {tensor.name for tensor in model.inputs}
     limits = {TOKENS: max_length or getattr(model, "max_length", None)}
     lengths = batch_lengths(inputs, encoded.targets, names)
     return bucketed_dataset(

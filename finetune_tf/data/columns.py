@@ -19,6 +19,7 @@ from finetune_tf.data.checks import (
     check_texts,
     check_words,
 )
+from finetune_tf.data.conversations import check_conversations, conversation_key
 from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.data.target_columns import check_targets
@@ -210,6 +211,14 @@ COLUMNS: dict[str, Column] = {
             target=Target(_references, agree=lambda one, two: True),
             replaces=TEXT_COLUMNS,
             synonyms="targets tgt target_text summary highlights translation reference references",
+        ),
+        Column(
+            "messages",
+            "conversations",
+            check_conversations,
+            conversation_key,
+            replaces=TEXT_COLUMNS,
+            synonyms="conversations conversation chat dialog dialogue",
         ),
         Column(
             "question",

@@ -190,7 +190,9 @@ class Examples:
                 the same. Question answering has `stride` (128), the number of tokens that
                 neighbouring rows of a context share. Tasks from text to text have `prefix`, a text
                 in front of each source, and `max_target_length`; predictions use them as well.
-                Translation has `languages`, such as ("en", "de"), to select a prefix.
+                Translation has `languages`, such as ("en", "de"), to select a prefix. Text
+                generation has `packing` (False), which joins short texts to rows of up to
+                `max_length` tokens.
 
         Returns:
             A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the

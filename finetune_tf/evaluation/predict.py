@@ -13,6 +13,7 @@ from finetune_tf.errors import DataError
 from finetune_tf.graph.stages import require_task
 from finetune_tf.model.inference import run
 from finetune_tf.tasks import TASKS, Encoded
+from finetune_tf.tasks.chat import is_conversation
 from finetune_tf.training.untrained import say_if_untrained
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def predict(
 
     Args:
         model: A model from `load`.
-        texts: One text or several; for token classification also lists of words. Or `Examples`,
-            whose labels are ignored.
+        texts: One text or several; for token classification also lists of words; for text
+            generation also conversations. Or `Examples`, whose labels are ignored.
         text_pair: The second text of each, for models of pairs.
         batch_size: Rows in a batch.
         **columns: The other columns that the task reads, such as `question=` and `context=` for
@@ -75,7 +76,7 @@ def predict(
     if isinstance(texts, Examples):
         return _of_examples(model, texts, {"text_pair": text_pair, **columns}, batch_size, options)
     asked = task.asked(texts, text_pair, **columns)
-    single = [isinstance(value, str) for value in asked.values()]
+    single = [_is_single(value) for value in asked.values()]
     if any(single) and not all(single):
         kinds = " and ".join(type(value).__name__ for value in asked.values())
         raise DataError(
@@ -130,13 +131,19 @@ def _of_examples(
     task = model.task
     targets = {name for name, column in COLUMNS.items() if column.target} | {task.target_column}
     columns = {name: rows for name, rows in given.columns.items() if name not in targets}
+    columns = task.questions(columns)
     examples = Examples(columns, labels=None, name=given.name, places=given.places)
     rows, encoded = outputs(model, examples, batch_size)
     return task.describe(rows, encoded, examples, **options)
 
 
+def _is_single(value: Any) -> bool:
+    return isinstance(value, str) or is_conversation(value)
+
+
 def _column(texts: Any) -> list:
     # A value that is not a collection becomes a single row, which `Examples` then checks.
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+    is_collection = isinstance(texts, Iterable) and not isinstance(texts, bytes | Mapping)
+    if not is_collection or _is_single(texts):
         return [texts]
     return list(texts)

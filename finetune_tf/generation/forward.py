@@ -28,6 +28,7 @@ from finetune_tf.architectures import (
 )
 from finetune_tf.base.keras_internals import run_graph
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.splitting import upper_part
 from finetune_tf.graph.traces import traces_of
 
 Cache = tuple[tuple[Any, Any], ...]  # keys and values (B, H, C, F) of each block
@@ -45,6 +46,7 @@ class Memory(NamedTuple):
     keys_and_values: Cache
 
 
+_MEMORY = "memory"  # the input of the decoder for the encoder's output
 NO_MEMORY = ()  # of models that are no encoder-decoders
 
 
@@ -53,8 +55,8 @@ class Sides(NamedTuple):
 
     Attributes:
         encoder: Maps `input_ids` and `attention_mask` (B, M) to hidden states (B, M, D).
-        decoder: Maps these hidden states, `attention_mask`, `decoder_input_ids` and
-            `decoder_attention_mask` to logits.
+        decoder: Maps these hidden states (the input "memory"), `attention_mask`,
+            `decoder_input_ids` and `decoder_attention_mask` to logits.
     """
 
     encoder: keras.Model
@@ -69,11 +71,10 @@ def sides_of(model: keras.Model) -> Sides | None:
         ends = [layer for layer in ends if layer.name == "encoder"]
         sides = None
         if ends and any(isinstance(layer, CrossAttentionBlock) for layer in model.layers):
-            memory, inputs = ends[0].output, {tensor.name: tensor for tensor in model.inputs}
+            inputs = {tensor.name: tensor for tensor in model.inputs}
             source = [inputs["input_ids"], inputs["attention_mask"]]
-            target = [inputs["decoder_input_ids"], inputs["decoder_attention_mask"]]
-            decoder = keras.Model([memory, source[1], *target], model.outputs)
-            sides = Sides(keras.Model(source, memory), decoder)
+            known, outputs = upper_part(model, {_MEMORY: ends[0].output})
+            sides = Sides(keras.Model(source, ends[0].output), keras.Model(known, outputs))
         traces["sides"] = sides
     return traces["sides"]
 
@@ -203,11 +204,10 @@ def forward(
 
     if not memory:
         graph, known = model, {"input_ids": ids, "attention_mask": attention_mask}
-        inputs = [known[tensor.name] for tensor in graph.inputs]
     else:
         graph = sides_of(model).decoder
-        unread = memory.attention_mask  # in the place of the hidden states, which no block reads
-        inputs = [unread, memory.attention_mask, ids, attention_mask]
-    logits = run_graph(graph, inputs, placed)
-    logits = logits[0] if isinstance(logits, list) else logits
+        known = {"attention_mask": memory.attention_mask, _MEMORY: memory.attention_mask}
+        # No block reads the hidden states of the encoder, so that anything may be in their place.
+        known |= {"decoder_input_ids": ids, "decoder_attention_mask": attention_mask}
+    logits = run_graph(graph, [known[tensor.name] for tensor in graph.inputs], placed)
     return logits[:, -1], tuple(caches[id(block)] for block in blocks)

@@ -32,13 +32,14 @@ from finetune_tf.generation.settings import (
 from finetune_tf.generation.way import Way
 from finetune_tf.graph.stages import require_task
 from finetune_tf.graph.traces import traces_of
+from finetune_tf.tasks.chat import is_conversation
 from finetune_tf.training.untrained import say_if_untrained
 
 
 @names_checked
 def generate(
     model: keras.Model,
-    prompts: str | Iterable[str],
+    prompts: str | Iterable[Any],
     max_new_tokens: int | None = None,
     *,
     min_new_tokens: int | None = None,
@@ -71,7 +72,9 @@ def generate(
 
     Args:
         model: A model loaded for the task "text-generation".
-        prompts: A text, or several texts of any lengths.
+        prompts: A text, or several texts of any lengths. A conversation, a list of messages
+            {"role": …, "content": …}, may stand in the place of a text: the chat template of the
+            tokenizer makes the prompt, and the new text is the answer of the assistant.
         max_new_tokens: The maximum number of new tokens, by default 50.
         min_new_tokens: The minimum number of new tokens, by default 0.
         do_sample: Whether tokens are sampled; by default the most probable token is selected.
@@ -132,7 +135,8 @@ def generate(
     for name in ("model", "prompts", "return_ids", "return_scores"):
         options.pop(name)
     options = checked_options(model, options, "generate")
-    texts = [prompts] if isinstance(prompts, str) else as_list(prompts)
+    is_single = isinstance(prompts, str) or is_conversation(prompts)
+    texts = [prompts] if is_single else as_list(prompts)
     found = model.generate(encode(model, texts), return_scores=return_scores, **options)
     found, scores = found if return_scores else (found, [None])
     if not return_ids:
@@ -140,7 +144,7 @@ def generate(
         found = [
             decode(row) if isinstance(row, np.ndarray) else list(map(decode, row)) for row in found
         ]
-    if isinstance(prompts, str):
+    if is_single:
         found, scores = found[0], scores[0]
     return (found, scores) if return_scores else found
 

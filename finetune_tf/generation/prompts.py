@@ -10,7 +10,8 @@ from finetune_tf.errors import ArgumentError, DataError, DataTypeError
 from finetune_tf.generation.forward import sides_of
 from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import say
-from finetune_tf.tasks.text_generation import without_end
+from finetune_tf.tasks.causal_tokens import without_end
+from finetune_tf.tasks.chat import is_conversation, prompt_ids
 
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
@@ -38,6 +39,9 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
     tokenizer, rows = model.tokenizer, []
     prefix = model.task.prompt_prefix(model.config)
     for i, text in enumerate(texts):
+        if is_conversation(text):
+            rows.append(prompt_ids(text, tokenizer, f"prompt {i}"))
+            continue
         if not isinstance(text, str):
             raise DataTypeError(f"Prompt {i} is no text but {type(text).__name__}: {text!r}.")
         ids = tokenizer(prefix + text, return_attention_mask=False, verbose=False)["input_ids"]

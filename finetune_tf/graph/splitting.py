@@ -83,7 +83,7 @@ def split_model(model: keras.Model) -> SplitModel:
     stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(to_cache)}
     inputs = {tensor.name: tensor for tensor in graph.inputs}
     trunk = keras.Model(inputs, stored, name=f"{model.name}_trunk")
-    return SplitModel(trunk, *_upper_part(graph, stored), blocking)
+    return SplitModel(trunk, *upper_part(graph, stored), blocking)
 
 
 def _split_inner_models(model: keras.Model) -> keras.Model:
@@ -158,8 +158,19 @@ def _blocking_layers(other_pieces: list[Piece]) -> tuple[str, ...]:
     return tuple(tied) if has_frozen_piece else ()
 
 
-def _upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Builds the upper part: the layers above the stored tensors, called on new inputs for them."""
+def upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Builds the part of a model above some tensors: its layers, called on new inputs for them.
+
+    `keras.Model(tensors, outputs)` would do the same, but afterwards Keras could no longer save the
+    model itself.
+
+    Args:
+        model: A Functional model.
+        stored: Tensors of the graph, by the names of the new inputs.
+
+    Returns:
+        All inputs by name, those of the model that the part reads included, and the outputs.
+    """
     inputs = {
         name: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for name, tensor in stored.items()

@@ -27,12 +27,14 @@ if keras.backend.backend() == "tensorflow":
     )
     from finetune_tf.kernels.tensorflow_updates import (
         adamw_update,
+        divided_among_devices,
         global_norm,
         is_tracing,
         scaled_gradient,
         summed_gradient,
         summed_over_devices,
     )
+    from finetune_tf.kernels.tensorflow_vocabulary import token_scores, weighted_cross_entropy
 else:
     from finetune_tf.kernels.portable import (
         activated,
@@ -47,6 +49,11 @@ else:
         summed_gradient,
         summed_over_devices,
     )
+    from finetune_tf.kernels.vocabulary import (
+        divided_among_devices,
+        token_scores,
+        weighted_cross_entropy,
+    )
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +63,7 @@ __all__ = [
     "adamw_update",
     "add_norm",
     "dense",
+    "divided_among_devices",
     "embedding_lookup",
     "global_norm",
     "is_tracing",
@@ -67,4 +75,6 @@ __all__ = [
     "scaled_gradient",
     "summed_gradient",
     "summed_over_devices",
+    "token_scores",
+    "weighted_cross_entropy",
 ]

@@ -171,6 +171,8 @@ def masked_softmax(
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
     wide = ops.cast(scores, "float32") if scores.dtype != "float64" else scores
+    if scores.shape[-1] == 1:  # the first token of a decoder; `ops.softmax` would warn
+        return ops.ones_like(scores)
     return ops.cast(ops.softmax(blocked(wide, mask), axis=-1), scores.dtype)
 
 

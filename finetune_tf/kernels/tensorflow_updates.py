@@ -36,6 +36,11 @@ def summed_over_devices(gradients: list[Any]) -> list[Any]:
     ]
 
 
+def divided_among_devices(loss: Any) -> Any:
+    """See `vocabulary.divided_among_devices`."""
+    return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def _with_table_shape(gradient: Any, summed: Any) -> Any:
     """Restores the static number of table rows, which all-reduced slices lose during tracing."""
     if not isinstance(gradient, tf.IndexedSlices):

@@ -13,7 +13,9 @@ from finetune_tf.errors import UnknownModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.model.inputs import check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
+from finetune_tf.model.packed import takes_positions
 from finetune_tf.model.weighted import WeightedModel
+from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.similarity_loss import PairSimilarity
 
 # Properties that read `info`, which a clone of the graph does not have.
@@ -49,8 +51,13 @@ class CheckedModel(WeightedModel):
         # A clone of the graph has no `info`, so limits and sizes are unknown.
         has_info = hasattr(self, "info")
         limit = self._max_positions if has_info else None
-        sizes = sizes_of(self.config) if has_info else None
-        return complete(inputs, inputs_struct(self), limit, sizes)
+        sizes = self._sizes if has_info else None
+        optional = (POSITIONS,) if takes_positions(self) else ()
+        return complete(inputs, inputs_struct(self), limit, sizes, optional)
+
+    @property
+    def _sizes(self) -> dict[str, int | None]:
+        return {**sizes_of(self.config), POSITIONS: self._max_positions}
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Overrides the Keras hook that builds the model from the shapes of a batch.
@@ -112,7 +119,7 @@ class CheckedModel(WeightedModel):
             ModelError: If a value is not an integer or outside of its range.
         """
         if hasattr(self, "info"):  # for a clone of the graph, the sizes are unknown
-            check_values(inputs, sizes_of(self.config))
+            check_values(inputs, self._sizes)
 
     def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Checks arrays before Keras traces a step; in the step, all batches are checked."""

@@ -110,12 +110,17 @@ def _outputs(
     # One function with targets and one without: Keras's predict traces anew for other shapes.
     has_targets = isinstance(spec, tuple)
     key = ("outputs", has_targets)
+    # The result is that of `kept`, but without the logits of the whole batch.
+    scores_tokens = has_targets and model.task.scores_tokens
     if key not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 
         def forward(inputs: Any, *targets: Any) -> Any:
+            model = reference()
+            if scores_tokens:
+                return model.token_scores(inputs, *targets)
             # Not `model(…)`: a subclass may wrap its result for the caller.
-            return kept(reference().call(inputs, training=False), *targets or (None,))
+            return kept(model.call(inputs, training=False), *targets or (None,))
 
         signature = spec if has_targets else [spec]
         function = tf.function(forward, input_signature=signature, autograph=False)

@@ -1,6 +1,7 @@
 """Validation and completion of model inputs: a dict with one int32 tensor for each input."""
 
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ _IGNORED_KEYS = {
 #: The token ids of each side of a model, with the other inputs that have the same shape. The first
 #: one of these is the attention mask.
 _SIDES = {
-    "input_ids": ("attention_mask", "token_type_ids"),
+    "input_ids": ("attention_mask", "token_type_ids", "position_ids"),
     "decoder_input_ids": ("decoder_attention_mask",),
 }
 
@@ -41,6 +42,10 @@ _DESCRIPTIONS = {
     "token_type_ids": (
         "segment numbers of the model",
         "Use those of the model's own tokenizer, or leave them out.",
+    ),
+    "position_ids": (
+        "positions of tokens in their text",
+        "Count from 0 in each text of a row, as batches(model, packing=True) does.",
     ),
     "attention_mask": (
         "1 for a token and 0 for padding",
@@ -181,6 +186,7 @@ def complete(
     known: dict[str, Any],
     limit: int | None,
     sizes: dict[str, int | None] | None = None,
+    optional: Collection[str] = (),
 ) -> dict:
     """Validates inputs and adds the attention mask and token types if they are missing.
 
@@ -189,6 +195,7 @@ def complete(
         known: The model's symbolic inputs by name.
         limit: The maximum number of tokens, or None if it is unknown.
         sizes: As for `check_values`, or None if they are unknown.
+        optional: Further inputs that may be given and that nothing replaces if they are not.
 
     Returns:
         A dict of int32 tensors with all inputs of the model.
@@ -223,7 +230,7 @@ def complete(
     given = {name: value for name, value in given.items() if value is not None}
     if "token_type_ids" not in known:
         given.pop("token_type_ids", None)  # tokenizers may return them for models without them
-    unknown = sorted(given.keys() - known.keys())
+    unknown = sorted(given.keys() - known.keys() - set(optional))
     required = [name for name in _SIDES if name in known or name == "input_ids"]
     if unknown or not given.keys() >= set(required):
         needed = f"{' and '.join(required)} {'are' if len(required) > 1 else 'is'} required"
@@ -243,7 +250,7 @@ def complete(
     }
     for ids in required:
         given |= _complete_side(ids, given, known, limit)
-    return {name: given[name] for name in known}
+    return {name: given[name] for name in (*known, *optional) if name in given}
 
 
 def _complete_side(ids_name: str, given: dict, known: dict[str, Any], limit: int | None) -> dict:

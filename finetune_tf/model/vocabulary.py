@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import own_variables
+from finetune_tf.base.keras_internals import own_variables, set_last_axis
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.traces import forget_traces
 
 
@@ -43,6 +44,10 @@ def resize(model: Any, size: int) -> None:
         head = model.get_layer("lm_head")
         _replace(head.dense, "_kernel", head.dense.kernel_initializer, size, axis=1)
         head.dense.units = head._config["vocab_size"] = size
+    for node in ordered_nodes(model):
+        is_decoder = node.operation is embeddings and node.arguments.kwargs.get("decode")
+        if is_decoder or node.operation.name in ("vocabulary_bias", "lm_head"):
+            set_last_axis(node.output_tensors[0], size)
     model.config["vocab_size"] = size
     forget_traces(model)
 

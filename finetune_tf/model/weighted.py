@@ -11,8 +11,8 @@ from keras import ops
 
 from finetune_tf.data.encodings import LABELS, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
-from finetune_tf.model.encoding_model import EncodingModel
 from finetune_tf.model.targets import check_shape, check_type, checked_targets
+from finetune_tf.model.vocabulary_loss import VocabularyLossModel
 from finetune_tf.tasks import Kind
 from finetune_tf.training.outputs import fit_of, kind_of
 from finetune_tf.training.sample_weights import (
@@ -25,7 +25,7 @@ from finetune_tf.training.sample_weights import (
 from finetune_tf.training.similarity_loss import PairSimilarity
 
 
-class WeightedModel(EncodingModel):
+class WeightedModel(VocabularyLossModel):
     """Applies sample weights and class weights in the same way for all tasks.
 
     The loss of a batch is Σ weight · loss / n, summed over its n targets; targets of -100 are

@@ -18,6 +18,9 @@ TARGET_TOKENS = "target_tokens"  # of the text that a decoder generates
 #: The axes along which rows differ in length, and the attention mask of each of them.
 MASKS = {TOKENS: "attention_mask", TARGET_TOKENS: "decoder_attention_mask"}
 
+#: The input that says where each token stands in its text, for rows of several texts.
+POSITIONS = "position_ids"
+
 IGNORED = -100  # the target of a position that the loss leaves out; PyTorch's value for it
 
 

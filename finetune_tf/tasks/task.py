@@ -38,6 +38,7 @@ class Task(Conventions, abc.ABC):
             rows; None if there is none.
         usual_length: Tokens that a row may have by default; None for as many as the model accepts.
         options: Arguments of `predict` that are passed to `describe`.
+        scores_tokens: Whether `reduce_outputs` returns what `token_scores` does.
         encode_options: Arguments of `batches` that are passed to `encode`.
         reduces_with_targets: Whether `reduce_outputs` needs the targets.
         targets_are_positions: Whether a target is a token of the row, so that the classes are the
@@ -57,6 +58,7 @@ class Task(Conventions, abc.ABC):
     options: ClassVar[tuple[str, ...]] = ()
     encode_options: ClassVar[tuple[str, ...]] = ()
     reduces_with_targets: ClassVar[bool] = False
+    scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
     target_title: ClassVar[str] = "A label"
     target_advice: ClassVar[str] = (
@@ -237,6 +239,14 @@ class Task(Conventions, abc.ABC):
             (batch, …), with the same token axis.
         """
         return outputs
+
+    def questions(self, columns: dict[str, list]) -> dict[str, list]:
+        """Returns the columns of examples without answers that are part of another column.
+
+        Args:
+            columns: The columns without the target column, which are to be predicted.
+        """
+        return columns
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Converts the arguments of `predict` to columns of examples.

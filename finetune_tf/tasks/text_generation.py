@@ -8,10 +8,13 @@ import numpy as np
 
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import DataError, ModelError
-from finetune_tf.tasks.encoded import Encoded, tokenized
+from finetune_tf.tasks.causal_tokens import next_tokens, token_ids
+from finetune_tf.tasks.chat import is_conversation, without_answer
+from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, Feature
 from finetune_tf.tasks.interfaces import Columns
 from finetune_tf.tasks.language_model import LanguageModelOutputs
+from finetune_tf.tasks.packing import packed
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
@@ -39,15 +42,17 @@ class ScoredText:
 class TextGeneration(LanguageModelOutputs, Task):
     """A distribution over the next token at every token of a text.
 
-    A model learns from whole texts (the column `text`), or from what follows a prompt (`prompt`
-    and `completion`), where only the tokens of the completion have targets.
+    A model learns from whole texts (the column `text`), from what follows a prompt (`prompt` and
+    `completion`), where only the tokens of the completion have targets, or from conversations
+    (`messages`), where only what the assistant says has targets.
     """
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
-    columns = ("text", "prompt", "completion")
+    columns = ("text", "prompt", "completion", "messages")
     target_column = "scored"
-    reduces_with_targets = True
+    encode_options = ("packing",)
+    reduces_with_targets = scores_tokens = True
     usage = make_usage(
         predict='ft.generate(model, "Once upon a time", max_new_tokens=50)',
         transformers="""from transformers import pipeline
@@ -62,14 +67,16 @@ generate("Once upon a time", max_new_tokens=50)""",
         Raises:
             ModelError: If they have neither.
         """
-        if not {"text", "prompt"} & examples.columns.keys():
+        if not {"text", "prompt", "messages"} & examples.columns.keys():
             raise ModelError(
-                f"The task {self.name} reads the column text, or prompt and completion, but "
-                f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
-                'for example from_jsonl(path, prompt="…", completion="…").'
+                f"The task {self.name} reads the column text, or prompt and completion, or "
+                f"messages, but {examples.name} has {', '.join(examples.columns)}. Name them when "
+                'reading it, for example from_jsonl(path, prompt="…", completion="…").'
             )
 
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
+    def encode(
+        self, examples: Columns, tokenizer: Any, max_length: int, packing: bool = False
+    ) -> Encoded:
         """Encodes texts; the target of each token is the token after it.
 
         A completion ends with the token that ends a text, so that a model learns to stop. Prompts
@@ -79,9 +86,12 @@ generate("Once upon a time", max_new_tokens=50)""",
             examples: Examples with texts, or with prompts and perhaps completions.
             tokenizer: As for every task.
             max_length: As for every task.
+            packing: Whether short texts are joined to rows of up to `max_length` tokens, for
+                training; see `packing.packed`.
 
         Raises:
-            DataError: If a prompt alone fills `max_length`.
+            DataError: If a prompt alone fills `max_length`, or prompts without completions are to
+                be packed.
         """
         check(max_length=max_length)
         if "scored" in examples.columns:
@@ -90,33 +100,44 @@ generate("Once upon a time", max_new_tokens=50)""",
             ids, targets = [t.input_ids for t in texts], [t.targets for t in texts]
             truncated = sum(text.is_truncated for text in texts)
         else:
-            ids, prompt_lengths = token_ids(examples, tokenizer)
+            ids, learned = token_ids(examples, tokenizer)
             truncated, targets = 0, None
-            if "text" in examples.columns or "completion" in examples.columns:
+            if learned is not None:
                 truncated = sum(len(row) > max_length for row in ids)
-                _check_room(prompt_lengths, max_length, examples)
+                _check_room(learned, max_length, examples)
                 ids = [row[:max_length] for row in ids]
-                targets = [next_tokens(*pair) for pair in zip(ids, prompt_lengths, strict=True)]
+                targets = [next_tokens(*pair) for pair in zip(ids, learned, strict=True)]
         padding = tokenizer.pad_token_id
         padding = tokenizer.eos_token_id or 0 if padding is None else padding
-        return Encoded(
+        encoded = Encoded(
             inputs={"input_ids": Feature(ids, padding=padding)},
             targets=None if targets is None else Feature(targets, padding=IGNORED),
             truncated=truncated,
             tokenizer=tokenizer,
         )
+        if packing and targets is None:
+            raise DataError(
+                f"packing=True is for training, but {examples.name} has prompts without "
+                "completions. Leave it out."
+            )
+        return packed(encoded, max_length) if packing else encoded
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Adds the column "scored" with the tokens that every model has to predict."""
         if "scored" in examples.columns:
             return examples
         self.require(examples)
-        ids, prompt_lengths = token_ids(examples, tokenizer)
-        _check_room(prompt_lengths, max_length, examples)
+        ids, learned = token_ids(examples, tokenizer)
+        if learned is None:
+            raise DataError(
+                f"{examples.name} has nothing to score: give completions, or conversations that "
+                "end with a message of the assistant."
+            )
+        _check_room(learned, max_length, examples)
         scored = []
-        for row, prompt_length in zip(ids, prompt_lengths, strict=True):
+        for row, is_learned in zip(ids, learned, strict=True):
             is_truncated, row = len(row) > max_length, row[:max_length]
-            targets = next_tokens(row, prompt_length)
+            targets = next_tokens(row, is_learned)
             text = tokenizer.decode(targets[targets != IGNORED], skip_special_tokens=True)
             size = len(text.encode())
             scored.append(ScoredText(row, targets, is_truncated, size, len(tokenizer)))
@@ -184,7 +205,7 @@ generate("Once upon a time", max_new_tokens=50)""",
         Raises:
             DataError: If there are texts in the place of prompts.
         """
-        if "prompt" not in examples.columns:
+        if not {"prompt", "messages"} & examples.columns.keys():
             raise DataError(
                 f"predict continues prompts, found the texts of {examples.name}. Read them as "
                 'prompts: from_jsonl(path, prompt="text").'
@@ -203,66 +224,15 @@ generate("Once upon a time", max_new_tokens=50)""",
         """
         if text_pair is not None:
             raise DataError("predict for text-generation expects prompts, not pairs of texts.")
+        if is_conversation(texts) or (isinstance(texts, list) and any(map(is_conversation, texts))):
+            return {"messages": texts}
         return {"prompt": super().asked(texts, **columns)["text"]}
 
-
-def token_ids(examples: Columns, tokenizer: Any) -> tuple[list[np.ndarray], list[int]]:
-    """The tokens of each example, and how many of them belong to the prompt.
-
-    Args:
-        examples: Examples with texts, or with prompts and perhaps completions.
-        tokenizer: The tokenizer.
-
-    Raises:
-        DataError: If a text has no tokens.
-    """
-    columns = examples.columns
-    texts = columns["prompt" if "prompt" in columns else "text"]
-    ids = [np.asarray(row, "int32") for row in tokenized(tokenizer, texts)["input_ids"]]
-    for i, row in enumerate(ids):
-        if not len(row):
-            raise DataError(
-                f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
-            )
-    if "prompt" in columns:
-        ids = [without_end(*pair, tokenizer) for pair in zip(ids, texts, strict=True)]
-    if "prompt" not in columns or "completion" not in columns:
-        return ids, [0] * len(ids)
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    completions = tokenized(tokenizer, columns["completion"], add_special_tokens=False)
-    rows = [
-        np.concatenate([prompt, np.asarray([*completion, *ends], "int32")])
-        for prompt, completion in zip(ids, completions["input_ids"], strict=True)
-    ]
-    return rows, [len(prompt) for prompt in ids]
-
-
-def next_tokens(ids: np.ndarray, prompt_length: int = 0) -> np.ndarray:
-    """The target of each token: the token after it, (tokens,) int32.
-
-    It is -100 for the last token, and for those whose next token belongs to the prompt.
-
-    Example:
-        >>> from finetune_tf.tasks.text_generation import next_tokens
-        >>> next_tokens(np.array([5, 6, 7, 8]), prompt_length=2).tolist()
-        [-100, 7, 8, -100]
-    """
-    targets = np.append(ids[1:], IGNORED).astype("int32")
-    targets[: max(prompt_length - 1, 0)] = IGNORED
-    return targets
-
-
-def without_end(ids: np.ndarray, text: str, tokenizer: Any) -> np.ndarray:
-    """Returns the tokens of a prompt without an end that the tokenizer adds to every text.
-
-    Args:
-        ids: The tokens (tokens,).
-        text: The prompt.
-        tokenizer: The tokenizer.
-    """
-    end = tokenizer.eos_token_id
-    is_added = len(ids) > 1 and ids[-1] == end and not text.endswith(tokenizer.eos_token or "")
-    return ids[:-1] if is_added else ids
+    def questions(self, columns: dict[str, list]) -> dict[str, list]:
+        """Returns conversations without the answer at their end, and other columns as they are."""
+        if "messages" not in columns:
+            return columns
+        return {**columns, "messages": list(map(without_answer, columns["messages"]))}
 
 
 def _check_same(scored: list[ScoredText], rows: list[np.ndarray], name: str) -> None:
@@ -275,8 +245,9 @@ def _check_same(scored: list[ScoredText], rows: list[np.ndarray], name: str) -> 
             )
 
 
-def _check_room(prompt_lengths: list[int], max_length: int, examples: Columns) -> None:
-    for i, length in enumerate(prompt_lengths):
+def _check_room(learned: list[np.ndarray], max_length: int, examples: Columns) -> None:
+    for i, is_learned in enumerate(learned):
+        length = int(is_learned.argmax())  # tokens before the first one that is learned
         if length >= max_length:
             raise DataError(
                 f"{examples.places.title(i)} of {examples.name} has a prompt of {length:,} tokens, "

@@ -110,6 +110,17 @@ class TestLayersAndModels:
         assert [len(nodes) for nodes in internals.nodes_by_depth(inside).values()] == [1, 1]
         assert internals.graph_of(keras.layers.Dense(1)) is None
 
+    def test_what_a_model_was_compiled_with(self):
+        model = small_model()
+        model.compile("sgd", "mse", loss_weights=2.0)
+        assert internals.compiled_with(model, "loss_weights") == 2.0
+        assert internals.compiled_with(model, "weighted_metrics") is None
+
+    def test_the_last_axis_of_a_symbolic_tensor(self):
+        tensor = keras.Input((3, 4))
+        internals.set_last_axis(tensor, 5)
+        assert tensor.shape == (None, 3, 5)
+
     def test_a_replaced_optimizer_is_saved(self):
         model = small_model()
         model.compile(keras.optimizers.SGD(0.5), "mse")

@@ -1,9 +1,9 @@
 r"""Store the tokens that PyTorch's `generate` gives for the small models of `make_families.py`.
 
 In ``FAMILY/TASK/generation.npz``: ``ids`` and ``mask`` of prompts of different lengths, padded on
-the left, or of the sources of encoder-decoders, padded on the right, and for each name in `OPTIONS` and `WITHOUT_WORDS` the new tokens and, as
-``NAME scores``, the scores of the texts. Each prompt is continued alone. It was run with Python
-3.11, transformers 5.24.0 and torch 2.13.0 on a CPU::
+the left, or of the sources of encoder-decoders, padded on the right, and for each name in `OPTIONS`
+and `WITHOUT_WORDS` the new tokens and, as ``NAME scores``, the scores of the texts. Each prompt is
+continued alone. It was run with Python 3.11, transformers 5.24.0 and torch 2.13.0 on a CPU::
 
     pip install "transformers>=5" torch
     cd tests && python -m references.make_generation

@@ -89,7 +89,7 @@ def test_a_model_on_cached_features_generates_with_the_whole_model(model):
 
 def test_what_is_refused(model):
     questions = ft.data.from_arrays(question=["a"], context=["a film"])
-    with pytest.raises(ModelError, match="reads the column text, or prompt and completion, but"):
+    with pytest.raises(ModelError, match="reads the column text, or prompt and completion, or"):
         questions.encoded(model)
     long = ft.data.from_arrays(prompt=["a " * 30], completion=["film"])
     with pytest.raises(DataError, match="prompt of 30 tokens, which leaves no room for its compl"):
