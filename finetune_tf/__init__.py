@@ -15,6 +15,7 @@ from finetune_tf import _moved, callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import compare, evaluate, plot_history, predict
 from finetune_tf.generation.generate import generate
+from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.loading import load
@@ -61,5 +62,6 @@ __all__ = [
     "select",
     "stages",
     "start_from_mean",
+    "stream",
     "train_only",
 ]

@@ -165,8 +165,11 @@ RULES: dict[str, Number] = {
     "stride": Number(0, whole=True),
     "tokens_per_batch": _count(also=_NO_LIMIT),
     # Generation
+    "epsilon_cutoff": _share(also=(None,)),
+    "eta_cutoff": _share(also=(None,)),
     "length_penalty": Number(-math.inf, also=(None,)),
     "max_new_tokens": _count(also=(None,)),
+    "min_length": Number(0, whole=True, also=(None,)),
     "min_new_tokens": Number(0, whole=True, also=(None,)),
     "min_p": Number(0, 1, also=(None,)),
     "no_repeat_ngram_size": Number(0, whole=True, also=(None,)),
@@ -176,6 +179,7 @@ RULES: dict[str, Number] = {
     "temperature": _positive(also=(None,)),
     "top_k": Number(0, whole=True, also=(None,)),
     "top_p": Number(0, 1, above_low=True, also=(None,)),
+    "typical_p": Number(0, 1, above_low=True, also=(None,)),
     # Losses and layers
     "dropout": _share(also=(None,)),
     "label_smoothing": _share(),

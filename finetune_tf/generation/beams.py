@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from finetune_tf.generation.ends import Ends
+
 _NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it can be compared
 
 
@@ -40,6 +42,7 @@ class State(NamedTuple):
         has_ended: (B, N), which of these rows are texts.
         can_improve: (B, 1), whether a running beam can still beat the ended ones.
         all_stop: Whether every candidate of the last step has ended.
+        states: (B, N), what `Ends` knows about running beams.
     """
 
     step: Any
@@ -50,19 +53,21 @@ class State(NamedTuple):
     has_ended: Any
     can_improve: Any
     all_stop: Any
+    states: Any
 
 
-def start(batch: Any, most: Any, beams: Beams, fill: int) -> State:
+def start(states: Any, most: Any, beams: Beams, fill: int) -> State:
     """The state before the first token.
 
     Args:
-        batch: B.
+        states: (B,), what `Ends` knows about the prompts.
         most: T, how many tokens may be generated.
         beams: How the search runs.
         fill: What stands behind the end of a text.
     """
     import tensorflow as tf
 
+    batch = tf.shape(states)[0]
     shape = tf.stack([batch, beams.count])
     nothing = tf.fill(tf.stack([batch, beams.count, most]), fill)
     # All beams are the same prompt at first, so only one of them may have successors.
@@ -76,6 +81,7 @@ def start(batch: Any, most: Any, beams: Beams, fill: int) -> State:
         has_ended=tf.zeros(shape, "bool"),
         can_improve=tf.ones([batch, 1], "bool"),
         all_stop=tf.constant(False),
+        states=tf.repeat(states[:, None], beams.count, axis=1),
     )
 
 
@@ -89,9 +95,7 @@ def is_going_on(state: State, beams: Beams) -> Any:
     return going_on
 
 
-def advance(
-    state: State, log_probs: Any, most: Any, beams: Beams, eos: tuple[int, ...]
-) -> tuple[State, Any]:
+def advance(state: State, log_probs: Any, most: Any, beams: Beams, ends: Ends) -> tuple[State, Any]:
     """Appends a token to every beam.
 
     Args:
@@ -99,7 +103,7 @@ def advance(
         log_probs: (B, N, V), of the next token of each running beam.
         most: T.
         beams: How the search runs.
-        eos: The tokens that end a text.
+        ends: What ends a text.
 
     Returns:
         The state after it, and for each beam the one that it continues, (B, N).
@@ -109,17 +113,16 @@ def advance(
     size, step, power = log_probs.shape[-1], state.step + 1, beams.length_penalty
     totals = log_probs + state.running_scores[:, :, None]
     # So many that enough of them go on even if the best ones all end.
-    count = max(2, 1 + len(eos)) * beams.count
+    count = max(2, 1 + len(ends.tokens)) * beams.count
     scores, places = tf.math.top_k(_flat(totals), count)  # (B, M)
     parents, tokens = places // size, places % size
     candidates = _appended(_rows(state.running, parents), tokens, state.step)
-    ends = tf.fill(tf.shape(tokens), step >= most)
-    for end in eos:
-        ends |= tf.equal(tokens, end)
+    states, is_end = ends.after(_rows(state.states, parents), tokens)
+    is_end |= step >= most
 
-    running_scores, best = tf.math.top_k(scores + _never(ends), beams.count)
+    running_scores, best = tf.math.top_k(scores + _never(is_end), beams.count)
     # A candidate that ends counts only if it is among the best N.
-    counts = ends & (tf.range(count) < beams.count)[None]
+    counts = is_end & (tf.range(count) < beams.count)[None]
     final = scores / tf.cast(step, "float32") ** power + _never(~counts)
     final += _never(~state.can_improve)
     if beams.early_stopping is True:
@@ -140,7 +143,8 @@ def advance(
         ended_scores=ended_scores,
         has_ended=has_ended,
         can_improve=can_improve,
-        all_stop=tf.reduce_all(ends),
+        all_stop=tf.reduce_all(is_end),
+        states=_rows(states, best),
     )
     return state, _rows(parents, best)
 

@@ -45,6 +45,9 @@ class Memory(NamedTuple):
     keys_and_values: Cache
 
 
+NO_MEMORY = ()  # of models that are no encoder-decoders
+
+
 class Sides(NamedTuple):
     """The two parts of an encoder-decoder.
 
@@ -120,12 +123,33 @@ def remember(model: keras.Model, ids: Any, attention_mask: Any) -> Memory:
     )
 
 
+def beginning(
+    model: keras.Model, ids: Any, attention_mask: Any, first: int | None
+) -> tuple[Any, Any, Memory | tuple[()]]:
+    """Returns what the first pass through a decoder reads.
+
+    Args:
+        model: A causal language model or an encoder-decoder.
+        ids: (B, P), prompts; for an encoder-decoder the sources.
+        attention_mask: (B, P), 1 for real tokens.
+        first: The token with which the targets of an encoder-decoder begin; None for other models.
+
+    Returns:
+        The tokens that are continued, their mask, and what the blocks read of the sources.
+    """
+    if first is None:
+        return ids, attention_mask, NO_MEMORY
+    memory = remember(model, ids, attention_mask)
+    ones = ops.ones((ops.shape(ids)[0], 1), "int32")
+    return first * ones, ones, memory
+
+
 def forward(
     model: keras.Model,
     ids: Any,
     attention_mask: Any,
     cache: Cache,
-    memory: Memory | None = None,
+    memory: Memory | tuple[()] = NO_MEMORY,
 ) -> tuple[Any, Cache]:
     """Passes tokens through the model.
 
@@ -136,7 +160,7 @@ def forward(
         attention_mask: (B, K), 1 for real tokens, of the cached and of the new ones. Padding
             comes first, so that the last token of every text is a real one.
         cache: Of the earlier tokens.
-        memory: The sources of an encoder-decoder; None for other models.
+        memory: What the blocks of an encoder-decoder read of the sources.
 
     Returns:
         The logits of the token after the last one, (B, V) in float32, and the cache with the new
@@ -145,7 +169,7 @@ def forward(
     blocks = cached_blocks(model)
     caches = dict(zip(map(id, blocks), cache, strict=True))
     memories = {}
-    if memory is not None:
+    if memory:
         memories = dict(zip(map(id, blocks), memory.keys_and_values, strict=True))
     is_single = ids.shape[1] == 1
     places = ops.maximum(ops.cumsum(ops.cast(attention_mask, "int32"), axis=1) - 1, 0)  # (B, K)
@@ -177,7 +201,7 @@ def forward(
             return functools.partial(operation, position_ids=positions)
         return operation
 
-    if memory is None:
+    if not memory:
         graph, known = model, {"input_ids": ids, "attention_mask": attention_mask}
         inputs = [known[tensor.name] for tensor in graph.inputs]
     else:

@@ -2,25 +2,37 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
+from finetune_tf.errors import ModelError
 from finetune_tf.generation.beams import Beams
+from finetune_tf.generation.ends import Ends, compiled
 from finetune_tf.generation.forward import cached_blocks, sides_of
-from finetune_tf.generation.loop import generate_ids, search_ids
-from finetune_tf.generation.sampling import Rules, Sampling
-from finetune_tf.generation.settings import GenerationSettings, Stopping, check_options
+from finetune_tf.generation.loop import generate_ids
+from finetune_tf.generation.prompts import (
+    as_list,
+    checked_ids,
+    encode,
+    encode_words,
+    padded,
+    room,
+)
+from finetune_tf.generation.search import search_ids
+from finetune_tf.generation.settings import (
+    GenerationSettings,
+    Stopping,
+    check_options,
+    target_size,
+)
+from finetune_tf.generation.way import Way
 from finetune_tf.graph.stages import require_task
-from finetune_tf.messages import say
-from finetune_tf.tasks.text_generation import without_end
+from finetune_tf.graph.traces import traces_of
 from finetune_tf.training.untrained import say_if_untrained
-
-_DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
 
 @names_checked
@@ -36,14 +48,20 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
+    typical_p: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
     repetition_penalty: float | None = None,
     no_repeat_ngram_size: int | None = None,
+    bad_words: Sequence[str] | None = None,
+    stop_strings: str | Sequence[str] | None = None,
     length_penalty: float | None = None,
     early_stopping: Stopping | None = None,
     num_return_sequences: int | None = None,
     batch_size: int = 8,
     seed: int = 0,
     return_ids: bool = False,
+    return_scores: bool = False,
 ) -> Any:
     """Continues prompts with a causal language model.
 
@@ -61,13 +79,23 @@ def generate(
         temperature: Divides the logits before sampling, by default 1.0.
         top_k: Samples from this number of most probable tokens, by default 50; 0 for all.
         top_p: Samples from the most probable tokens with this total probability, by default 1.0
-            (Holtzman et al. 2020).
+            (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration").
         min_p: Samples from tokens with at least this fraction of the highest probability, by
-            default 0.0 (Nguyen et al. 2024).
+            default 0.0 (Nguyen et al. 2024, "Turning Up the Heat").
+        typical_p: Samples from the tokens with this total probability whose information is closest
+            to the entropy, by default 1.0 (Meister et al. 2023, "Locally Typical Sampling").
+        epsilon_cutoff: Samples from tokens with at least this probability, by default 0.0 (Hewitt
+            et al. 2022, "Truncation Sampling as Language Model Desmoothing").
+        eta_cutoff: As `epsilon_cutoff`, but lower where the entropy is high, by default 0.0.
         repetition_penalty: Lowers the scores of tokens that already occur, by default 1.0, which
-            changes nothing (Keskar et al. 2019).
+            changes nothing (Keskar et al. 2019, "CTRL").
         no_repeat_ngram_size: N-grams of this size never occur twice; by default 0, no restriction
-            (Paulus et al. 2018).
+            (Paulus et al. 2018, "A Deep Reinforced Model for Abstractive Summarization").
+        bad_words: Texts that are never generated, in addition to those of the checkpoint. Each is
+            excluded as the tokens into which the tokenizer splits it, with and without a space
+            before it.
+        stop_strings: A text ends as soon as it contains one of these strings, which may also begin
+            in the prompt. The text includes the string and the rest of its last token.
         length_penalty: Exponent of the length by which beam search divides scores, by default 1.0.
         early_stopping: When beam search ends: True, as soon as `num_beams` texts are complete;
             False (the default), when no running beam of the current length has a better score;
@@ -76,11 +104,17 @@ def generate(
         batch_size: Prompts in a batch.
         seed: Seed of the samples.
         return_ids: Whether to return token ids instead of texts.
+        return_scores: Whether to return the score of each text as well. It is the sum of the
+            log-probabilities (natural logarithms) of its tokens, including the one that ends it:
+            those of the distribution from which each was selected, after all options. In beam
+            search, penalties count in the sum, which is divided by the number of tokens to the
+            power `length_penalty`.
 
     Returns:
         For each prompt the new text, without the prompt; for a single prompt the text itself. If
         `num_return_sequences` is above 1, a list of texts for each prompt. With `return_ids`,
-        int32 arrays (tokens,) without the token that ends a text.
+        int32 arrays (tokens,) without the token that ends a text. With `return_scores`, a pair of
+        that and floats in the same structure.
 
     Raises:
         ArgumentError: If an option is out of range, or options contradict each other.
@@ -90,29 +124,52 @@ def generate(
 
     Example:
         >>> gpt = ft.load(decoder)
-        >>> text = ft.generate(gpt, "a very good", max_new_tokens=3)
-        >>> len(gpt.tokenizer(text)["input_ids"]) <= 5
-        True
+        >>> text, score = ft.generate(gpt, "a very good", max_new_tokens=3, return_scores=True)
+        >>> len(gpt.tokenizer(text)["input_ids"]) <= 3, score < 0
+        (True, True)
     """
     options = dict(locals())
-    for name in ("model", "prompts", "return_ids"):
+    for name in ("model", "prompts", "return_ids", "return_scores"):
         options.pop(name)
-    check_options(options)
-    task = require_task(model).task
-    if not task.generates_text:
-        raise ModelError(
-            f"generate needs a model that generates text, found one for {task.name}. Load one with "
-            "ft.load(checkpoint, 'text-generation')."
-        )
-    say_if_untrained(model)
-    texts = [prompts] if isinstance(prompts, str) else _as_list(prompts)
-    found = model.generate(_encode(model, texts), **options)
+    options = checked_options(model, options, "generate")
+    texts = [prompts] if isinstance(prompts, str) else as_list(prompts)
+    found = model.generate(encode(model, texts), return_scores=return_scores, **options)
+    found, scores = found if return_scores else (found, [None])
     if not return_ids:
         decode = functools.partial(model.tokenizer.decode, skip_special_tokens=True)
         found = [
             decode(row) if isinstance(row, np.ndarray) else list(map(decode, row)) for row in found
         ]
-    return found[0] if isinstance(prompts, str) else found
+    if isinstance(prompts, str):
+        found, scores = found[0], scores[0]
+    return (found, scores) if return_scores else found
+
+
+def checked_options(model: Any, options: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the options of a call for texts as those of a call for token ids.
+
+    Args:
+        model: A model for text generation.
+        options: The options of the call.
+        name: The function, for messages.
+
+    Raises:
+        ArgumentError: If an option is out of range.
+        ModelError: If the model is not for text generation.
+    """
+    words = options.pop("bad_words", None)
+    check_options(options)
+    task = require_task(model).task
+    if not task.generates_text:
+        raise ModelError(
+            f"{name} needs a model that generates text, found one for {task.name}. Load one with "
+            "ft.load(checkpoint, 'text-generation')."
+        )
+    say_if_untrained(model)
+    if words is not None:
+        known = GenerationSettings.of(model).bad_words_ids
+        options["bad_words_ids"] = known + encode_words(words, model.tokenizer)
+    return options
 
 
 def generate_rows(
@@ -122,8 +179,9 @@ def generate_rows(
     *,
     batch_size: int = 8,
     seed: int = 0,
+    return_scores: bool = False,
     **options: Any,
-) -> list:
+) -> Any:
     """Continues prompts of token ids; arguments are as for `generate`.
 
     Args:
@@ -132,11 +190,13 @@ def generate_rows(
         max_new_tokens: As for `generate`, as are all other arguments.
         batch_size: Prompts in a batch.
         seed: Seed of the samples.
+        return_scores: Whether to return the scores as well.
         **options: The options of `GenerationSettings`.
 
     Returns:
         The ids of the new tokens without the end of the text, an array for each prompt; or a list
-        of arrays for each prompt if there are several texts for each.
+        of arrays for each prompt if there are several texts for each. With `return_scores`, a pair
+        of that and floats in the same structure.
 
     Raises:
         ArgumentError: If an option is out of range, or options contradict each other.
@@ -144,151 +204,57 @@ def generate_rows(
         ModelError: If the model is not a causal language model, or its output is not finite.
     """
     check(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
+    settings = settings_for(model, {"max_new_tokens": max_new_tokens, **options})
+    way = way_of(model, settings, return_scores)
+    rows = [checked_ids(i, row, model) for i, row in enumerate(prompts)]
+    new = room(model, rows, settings, is_requested=max_new_tokens is not None)
+    found, scores = [], []
+    for start in range(0, len(rows), batch_size):
+        batch, several = rows[start : start + batch_size], settings.num_return_sequences
+        tokens, totals = _continue(model, batch, way, several, new, (seed, start))
+        for prompt, texts in zip(batch, tokens, strict=True):
+            before = way.continues(prompt)
+            found.append([way.ends.cut(before, row) for row in texts])
+        scores += totals.tolist()
+    if settings.num_return_sequences == 1:
+        found, scores = [row for (row,) in found], [score for (score,) in scores]
+    return (found, scores) if return_scores else found
+
+
+def settings_for(model: Any, options: dict[str, Any]) -> GenerationSettings:
+    """Returns the settings of a checkpoint with the options of a call.
+
+    Raises:
+        ArgumentError: If an option is out of range, or options contradict each other.
+        ModelError: If the model cannot generate.
+    """
     cached_blocks(model)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             "Text is generated on TensorFlow only, but Keras runs on "
             f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
         )
-    settings = GenerationSettings.of(model).changed({"max_new_tokens": max_new_tokens, **options})
-    rows = [_checked_ids(i, row, model) for i, row in enumerate(prompts)]
-    new = _room(model, rows, settings, is_requested=max_new_tokens is not None)
-    found = []
-    for start in range(0, len(rows), batch_size):
-        found += _continue(model, rows[start : start + batch_size], settings, new, (seed, start))
-    ends = set(settings.eos_token_id)
-    found = [[_until_end(row, ends) for row in several] for several in found]
-    return [row for (row,) in found] if settings.num_return_sequences == 1 else found
+    return GenerationSettings.of(model).changed(options, target_size(model.config))
 
 
-def _as_list(prompts: Any) -> list:
-    if isinstance(prompts, bytes | dict) or not isinstance(prompts, Iterable):
-        raise DataTypeError(
-            f"Prompts are a text or a list of texts, found {type(prompts).__name__}."
-        )
-    return list(prompts)
-
-
-def _encode(model: Any, texts: list) -> list[np.ndarray]:
-    """Returns the token ids of each prompt."""
-    tokenizer, rows = model.tokenizer, []
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataTypeError(f"Prompt {i} is no text but {type(text).__name__}: {text!r}.")
-        ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
-        if not ids:
-            raise DataError(
-                f"Prompt {i} is empty, so there is nothing to continue. Begin with a word."
-            )
-        ids = np.asarray(ids, "int32")
-        # A source ends as the tokenizer ends it; a prompt is to be continued.
-        is_source = sides_of(model) is not None
-        rows.append(ids if is_source else without_end(ids, text, tokenizer))
-    return rows
-
-
-def _checked_ids(i: int, row: Any, model: Any) -> np.ndarray:
-    """Returns the ids of a prompt as int32 (tokens,)."""
-    size = model.config["vocab_size"]
-    try:
-        ids = np.asarray(row)
-    except ValueError:  # lists of different lengths
-        ids = np.empty(0)
-    if ids.ndim != 1 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
-        raise DataError(
-            f"Prompt {i} has to be a list of token ids with at least one, found {shown(row)}."
-        )
-    if ids.min() < 0 or ids.max() >= size:
-        wrong = ids[(ids < 0) | (ids >= size)][0]
-        raise DataError(
-            f"Prompt {i} has the token id {wrong}, but the model has {size:,} tokens, from 0 to "
-            f"{size - 1:,}. Encode it with model.tokenizer."
-        )
-    return ids.astype("int32")
-
-
-def _room(
-    model: Any, rows: list[np.ndarray], settings: GenerationSettings, is_requested: bool
-) -> int:
-    """Returns the maximum number of new tokens.
-
-    Raises:
-        DataError: If prompts are too long for that.
-    """
-    longest, limit = max(map(len, rows), default=0), model._max_positions
-    new = settings.max_new_tokens
-    if sides_of(model) is not None:
-        if longest > limit:
-            raise DataError(
-                f"A source text has {longest:,} tokens, but the model has positions for {limit:,}. "
-                "Shorten it."
-            )
-        longest = 1  # the token with which a target begins
-    if new is not None and settings.min_new_tokens > new:
-        raise ArgumentError(
-            f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={new}."
-        )
-    if new is None and settings.max_length is not None:
-        new = settings.max_length - longest
-        if new < 1:
-            raise DataError(
-                f"A prompt has {longest:,} tokens, but the checkpoint's generation_config.json has "
-                f"max_length {settings.max_length:,}, prompt included. Give max_new_tokens."
-            )
-    if new is None:
-        new = _DEFAULT_TOKENS
-    if longest + new > limit:
-        if longest >= limit:
-            raise DataError(
-                f"A prompt has {longest:,} tokens, but the model has positions for {limit:,}, so "
-                "nothing can be generated. Shorten it."
-            )
-        if is_requested:
-            raise DataError(
-                f"A prompt of {longest:,} tokens and max_new_tokens={new:,} need "
-                f"{longest + new:,} positions, but the model has {limit:,}. Give "
-                f"max_new_tokens={limit - longest} or less, or shorten the prompt."
-            )
-        new = limit - longest
-        say(f"generate: at most {new:,} tokens, since the model has {limit:,} positions.")
-    return new
-
-
-def _continue(
-    model: Any,
-    rows: list[np.ndarray],
-    settings: GenerationSettings,
-    new: int,
-    seed: tuple[int, int],
-) -> list[np.ndarray]:
-    """Returns the new tokens of a batch of prompts, (texts, tokens) for each of them."""
-    first = _first_token(model, settings)
-    side = "left" if first is None else "right"
-    ids, mask = padded(rows, _padding(settings), side)
-    rules = Rules(
-        settings.repetition_penalty,
-        settings.no_repeat_ngram_size,
-        settings.min_new_tokens,
+def way_of(model: Any, settings: GenerationSettings, has_scores: bool = False) -> Way:
+    """Returns what the graph of a model's loop depends on."""
+    stops, texts = None, settings.stop_strings
+    if texts:
+        kept, tokenizer = traces_of(model), model.tokenizer
+        of, stops = kept.get(("stop strings", texts), (None, None))
+        if of is not tokenizer:
+            stops = compiled(texts, tokenizer, target_size(model.config))
+            kept["stop strings", texts] = tokenizer, stops
+    return Way(
+        settings.choice(),
+        tuple(settings.rules()),
+        Ends(settings.eos_token_id, stops),
+        settings.padding(),
+        settings.num_return_sequences if settings.num_beams > 1 else 1,
+        _first_token(model, settings),
+        has_scores,
     )
-    ends, padding = settings.eos_token_id, _padding(settings)
-    if settings.num_beams > 1:
-        beams = Beams(settings.num_beams, settings.length_penalty, settings.early_stopping)
-        several = settings.num_return_sequences
-        tokens, _, is_finite = search_ids(
-            model, ids, mask, new, beams, rules, ends, padding, several, first
-        )
-        _require_finite(is_finite, model)
-        return list(np.asarray(tokens))
-    several = settings.num_return_sequences
-    ids, mask = (np.repeat(array, several, axis=0) for array in (ids, mask))
-    sampling = Sampling(
-        settings.do_sample, settings.temperature, settings.top_k, settings.top_p, settings.min_p
-    )
-    tokens, is_finite = generate_ids(
-        model, ids, mask, new, sampling, rules, ends, padding, seed, first
-    )
-    _require_finite(is_finite, model)
-    return list(np.asarray(tokens).reshape(len(rows), several, -1))
 
 
 def _first_token(model: Any, settings: GenerationSettings) -> int | None:
@@ -302,55 +268,42 @@ def _first_token(model: Any, settings: GenerationSettings) -> int | None:
     if settings.decoder_start_token_id is None:
         raise ModelError(
             "The checkpoint does not say with which token its texts begin. Set "
-            "model.config['decoder_start_token_id'], for mBART the token of the language."
+            "model.config['decoder_start_token_id'], for mBART to the token of the language."
         )
     return settings.decoder_start_token_id
 
 
-def _require_finite(is_finite: Any, model: Any) -> None:
+def _continue(
+    model: Any, rows: list[np.ndarray], way: Way, several: int, new: int, seed: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the new tokens of a batch of prompts, and the scores of the texts.
+
+    Args:
+        model: A causal language model.
+        rows: The ids of the prompts.
+        way: How tokens are generated.
+        several: Number of texts for each prompt.
+        new: Maximum number of new tokens.
+        seed: The seed of the samples, and the index of the first prompt.
+
+    Returns:
+        (prompts, texts, tokens) int32 and (prompts, texts) float32.
+    """
+    ids, mask = padded(rows, way.padding, "left" if way.first is None else "right")
+    if isinstance(way.choice, Beams):
+        tokens, scores, is_finite = search_ids(model, ids, mask, new, way)
+    else:
+        ids, mask = (np.repeat(array, several, axis=0) for array in (ids, mask))
+        tokens, scores, is_finite = generate_ids(model, ids, mask, new, way, seed)
+    require_finite(is_finite, model)
+    shape = len(rows), several
+    return np.asarray(tokens).reshape(*shape, -1), np.asarray(scores).reshape(shape)
+
+
+def require_finite(is_finite: Any, model: Any) -> None:
+    """Raises a ModelError unless all logits were finite."""
     if not is_finite:
         raise ModelError(
             f"{model.name} returned logits that are not finite while it generated: its weights are "
             "most likely broken. Train again, with a lower learning rate or without float16."
         )
-
-
-def padded(
-    rows: list[np.ndarray], padding: int, side: Literal["left", "right"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ids and mask (batch, length) of token ids of different lengths.
-
-    Args:
-        rows: The token ids of each row.
-        padding: The id of the padding.
-        side: "left" for prompts, which all end at the same place, so that one token of each can
-            follow; "right" for sources, whose positions start at 0.
-
-    Example:
-        >>> from finetune_tf.generation.generate import padded
-        >>> rows = [np.array([5, 6]), np.array([7])]
-        >>> [array.tolist() for array in padded(rows, padding=0, side="left")]
-        [[[5, 6], [0, 7]], [[1, 1], [0, 1]]]
-    """
-    length = max(map(len, rows))
-    ids = np.full((len(rows), length), padding, "int32")
-    mask = np.zeros((len(rows), length), "int32")
-    for i, row in enumerate(rows):
-        start = length - len(row) if side == "left" else 0
-        ids[i, start : start + len(row)] = row
-        mask[i, start : start + len(row)] = 1
-    return ids, mask
-
-
-def _padding(settings: GenerationSettings) -> int:
-    if settings.pad_token_id is not None:
-        return settings.pad_token_id
-    return settings.eos_token_id[0] if settings.eos_token_id else 0
-
-
-def _until_end(row: np.ndarray, ends: set[int]) -> np.ndarray:
-    """Returns the tokens of a text before the one that ends it."""
-    for i, token in enumerate(row.tolist()):
-        if token in ends:
-            return row[:i]
-    return row

@@ -1,25 +1,43 @@
 """The loop that generates tokens, as one TensorFlow graph for all prompts of a model."""
 
-import weakref
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from finetune_tf.generation.beams import (
-    Beams,
-    State,
-    advance,
-    follow,
-    is_going_on,
-    result,
-    start,
-)
-from finetune_tf.generation.forward import Cache, Memory, empty_cache, forward, remember
-from finetune_tf.generation.sampling import Rules, Sampling, next_token
-from finetune_tf.graph.traces import traces_of
+from finetune_tf.generation.forward import Cache, Memory, beginning, empty_cache, forward
+from finetune_tf.generation.rules import Seen, apply_rules
+from finetune_tf.generation.sampling import log_probs_of, next_token
+from finetune_tf.generation.way import Way, are_finite, prompts, scalar, seeds, trace
 
 _MOST_STEPS = 2**32  # more tokens than any text has, so that no two samples share a seed
+
+
+class Progress(NamedTuple):
+    """Where generation stands.
+
+    Attributes:
+        step: The number of generated tokens.
+        ids: (B, K) int32, prompts and generated tokens.
+        mask: (B, K) int32, 1 for real tokens.
+        finished: (B,) bool, which texts have ended.
+        is_finite: Whether all logits were finite.
+        states: (B,), what `Ends` knows about the texts.
+        scores: (B,), sums of log-probabilities of the chosen tokens; 0 unless they are asked for.
+        cache: The keys and values of all tokens but the last one.
+        memory: What the blocks of an encoder-decoder read of the sources.
+    """
+
+    step: Any
+    ids: Any
+    mask: Any
+    finished: Any
+    is_finite: Any
+    states: Any
+    scores: Any
+    cache: Cache
+    memory: Memory | tuple[()]
 
 
 def generate_ids(
@@ -27,14 +45,10 @@ def generate_ids(
     ids: Any,
     attention_mask: Any,
     max_new_tokens: int,
-    sampling: Sampling,
-    rules: Rules,
-    eos: tuple[int, ...],
-    padding: int,
+    way: Way,
     seed: tuple[int, int],
-    first: int | None = None,
 ) -> Any:
-    """Continues prompts, or generates the targets of sources.
+    """Continues prompts.
 
     Args:
         model: A causal language model or an encoder-decoder.
@@ -42,211 +56,151 @@ def generate_ids(
             with padding after them.
         attention_mask: (B, P), 1 for real tokens.
         max_new_tokens: How many to generate at most.
-        sampling: How each is chosen.
-        rules: What is changed of the scores before.
-        eos: The tokens that end a text; none if nothing does.
-        padding: What follows the end of a text.
+        way: How they are generated, by sampling or greedily.
         seed: The seed of the samples, and the index of the first prompt.
-        first: The token with which the targets of an encoder-decoder begin; None for other models.
 
     Returns:
-        The new tokens (B, N) int32, N up to `max_new_tokens`, and whether all logits were finite.
+        The new tokens (B, N) int32, N up to `max_new_tokens`, the sums of their log-probabilities
+        (B,), and whether all logits were finite.
     """
-    import tensorflow as tf
 
-    options = (sampling, rules, eos, padding, first)
-    traces, key = traces_of(model), ("generate", *options, len(model.weights))
-    if key not in traces:
-        reference = weakref.ref(model)  # the trace must not keep the model alive
+    def traced(model: Any, ids: Any, mask: Any, most: Any, seed: Any) -> Any:
+        progress = _begin(model, ids, mask, most, seed, way)
+        progress = _advance(model, progress, most, most, seed, way)
+        given = _length(ids) if way.first is None else 1
+        return progress.ids[:, given:], progress.scores, progress.is_finite
 
-        def traced(ids: Any, mask: Any, most: Any, seed: Any) -> Any:
-            return _loop(reference(), ids, mask, most, seed, *options)
-
-        signature = [
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((), tf.int32),
-            tf.TensorSpec((2,), tf.int64),
-        ]
-        traces[key] = tf.function(traced, input_signature=signature, autograph=False)
-    return traces[key](ids, attention_mask, max_new_tokens, np.asarray(seed, "int64"))
+    signature = [*prompts(), scalar("int32"), seeds()]
+    function = trace(model, ("generate", way), traced, signature)
+    return function(ids, attention_mask, max_new_tokens, np.asarray(seed, "int64"))
 
 
-def _loop(
-    model: keras.Model,
-    ids: Any,
-    mask: Any,
-    most: Any,
-    seed: Any,
-    sampling: Sampling,
-    rules: Rules,
-    eos: tuple[int, ...],
-    padding: int,
-    first: int | None,
-) -> Any:
-    import tensorflow as tf
-
-    ids, mask, memory = _begin(model, ids, mask, first)
-    batch, prompt = tf.unstack(tf.shape(ids))
-
-    def choose(logits: Any, step: Any, ids: Any, mask: Any, finished: Any) -> tuple:
-        """Ids, mask and ends with the next token of each text."""
-        logits = rules.apply(logits, ids, mask, step, eos)
-        place = seed[1] * _MOST_STEPS + tf.cast(step, tf.int64)
-        token = next_token(logits, sampling, tf.stack([seed[0], place]))
-        token = tf.where(finished, padding, token)
-        ids = tf.concat([ids, token[:, None]], axis=1)
-        mask = tf.concat([mask, tf.ones((batch, 1), "int32")], axis=1)
-        for end in eos:
-            finished = finished | tf.equal(token, end)
-        return ids, mask, finished
-
-    logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
-    is_finite = are_finite(logits)
-    ids, mask, finished = choose(logits, 0, ids, mask, tf.zeros([batch], "bool"))
-
-    def has_more(step: Any, ids: Any, mask: Any, finished: Any, is_finite: Any, _: Cache) -> Any:
-        return (step < most) & ~tf.reduce_all(finished) & is_finite
-
-    def body(step: Any, ids: Any, mask: Any, finished: Any, is_finite: Any, cache: Cache) -> tuple:
-        token = tf.ensure_shape(ids[:, -1:], (None, 1))
-        logits, cache = forward(model, token, mask, cache, memory)
-        ids, mask, finished = choose(logits, step, ids, mask, finished)
-        return step + 1, ids, mask, finished, is_finite & are_finite(logits), cache
-
-    rows = tf.TensorShape((None, None))
-    caches = tf.nest.map_structure(
-        lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), cache
-    )
-    state = (tf.constant(1), ids, mask, finished, is_finite, cache)
-    scalar = tf.TensorShape(())
-    shapes = (scalar, rows, rows, tf.TensorShape((None,)), scalar, caches)
-    _, ids, _, _, is_finite, _ = tf.while_loop(has_more, body, state, shapes)
-    return ids[:, prompt:], is_finite
-
-
-def _begin(
-    model: keras.Model, ids: Any, mask: Any, first: int | None
-) -> tuple[Any, Any, Memory | None]:
-    """Returns the tokens to continue, their mask, and what the decoder reads of the sources."""
-    import tensorflow as tf
-
-    if first is None:
-        return ids, mask, None
-    memory = remember(model, ids, mask)
-    ones = tf.ones([tf.shape(ids)[0], 1], "int32")
-    return first * ones, ones, memory
-
-
-def are_finite(logits: Any) -> Any:
-    """Whether all logits are finite: a boolean scalar."""
-    import tensorflow as tf
-
-    return tf.reduce_all(tf.math.is_finite(logits))
-
-
-def search_ids(
+def stream_ids(
     model: keras.Model,
     ids: Any,
     attention_mask: Any,
     max_new_tokens: int,
-    beams: Beams,
-    rules: Rules,
-    eos: tuple[int, ...],
-    padding: int,
-    returned: int = 1,
-    first: int | None = None,
-) -> tuple[Any, Any]:
-    """Continues prompts, or generates the targets of sources, by beam search.
+    way: Way,
+    seed: tuple[int, int],
+) -> Iterator[Progress]:
+    """Continues prompts token by token, with the same tokens as `generate_ids`.
 
     Args:
-        model: As for `generate_ids`.
-        ids: As for `generate_ids`.
+        model: A causal language model.
+        ids: (B, P) int32, prompts with padding before them.
         attention_mask: (B, P), 1 for real tokens.
-        max_new_tokens: T, how many to generate at most.
-        beams: How the search runs.
-        rules: What is changed of the log-probabilities before.
-        eos: The tokens that end a text.
-        padding: What follows the end of a text.
-        returned: How many texts are returned for each prompt.
-        first: As for `generate_ids`.
+        max_new_tokens: How many to generate at most.
+        way: How they are generated, by sampling or greedily.
+        seed: The seed of the samples, and the index of the first prompt.
 
-    Returns:
-        The new tokens (B, returned, T) int32, the scores (B, returned), and whether all logits
-        were finite.
+    Yields:
+        Where generation stands after each token.
     """
     import tensorflow as tf
 
-    options = (beams, rules, eos, padding, first)
-    traces, key = traces_of(model), ("search", *options, returned, len(model.weights))
-    if key not in traces:
-        reference = weakref.ref(model)
+    def begun(model: Any, ids: Any, mask: Any, most: Any, seed: Any) -> Any:
+        return _begin(model, ids, mask, most, seed, way)
 
-        def traced(ids: Any, mask: Any, most: Any) -> Any:
-            state, is_finite = _search(reference(), ids, mask, most, *options)
-            return *result(state, returned), is_finite
+    def continued(model: Any, most: Any, seed: Any, *progress: Any) -> Any:
+        progress = Progress(*progress)
+        return _advance(model, progress, progress.step + 1, most, seed, way)
 
-        signature = [
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((), tf.int32),
-        ]
-        traces[key] = tf.function(traced, input_signature=signature, autograph=False)
-    return traces[key](ids, attention_mask, max_new_tokens)
+    most, seed = tf.constant(max_new_tokens), tf.constant(seed, "int64")
+    begin = trace(model, ("begin", way), begun, [*prompts(), scalar("int32"), seeds()])
+    progress = Progress(*begin(ids, attention_mask, most, seed))
+    yield progress
+    kinds = tf.nest.map_structure(
+        lambda shape, part: tf.TensorSpec(shape, part.dtype), _shapes(progress), progress
+    )
+    step = trace(model, ("continue", way), continued, [scalar("int32"), seeds(), *kinds])
+    while _has_more(progress, most):
+        progress = Progress(*step(most, seed, *progress))
+        yield progress
 
 
-def _search(
-    model: keras.Model,
-    ids: Any,
-    mask: Any,
-    most: Any,
-    beams: Beams,
-    rules: Rules,
-    eos: tuple[int, ...],
-    padding: int,
-    first: int | None,
-) -> tuple[State, Any]:
+def _length(ids: Any) -> Any:
     import tensorflow as tf
 
-    ids, mask, memory = _begin(model, ids, mask, first)
+    return tf.shape(ids)[1]
+
+
+def _begin(model: keras.Model, ids: Any, mask: Any, most: Any, seed: Any, way: Way) -> Progress:
+    """Passes prompts through the model, and chooses the first token of each text."""
+    import tensorflow as tf
+
+    ids, mask, memory = beginning(model, ids, mask, way.first)
     batch = tf.shape(ids)[0]
-
-    def choose(logits: Any, state: State, cache: Cache) -> tuple[State, Cache]:
-        """The state with another token of each beam, and the caches in the beams' new order."""
-        scores = tf.nn.log_softmax(logits)  # (B · N, V)
-        new = tf.reshape(state.running[:, :, : state.step], (-1, state.step))
-        seen = tf.concat([every_beam(ids), new], axis=1)
-        real = tf.concat([every_beam(mask), tf.ones_like(new)], axis=1)
-        scores = rules.apply(scores, seen, real, state.step, eos)
-        scores = tf.reshape(scores, (batch, beams.count, logits.shape[-1]))
-        state, parents = advance(state, scores, most, beams, eos)
-        return state, tf.nest.map_structure(follow(parents), cache)
-
-    def every_beam(tensor: Any) -> Any:
-        return tf.repeat(tensor, beams.count, axis=0)
-
-    # The prompt is passed through the model once for all beams of a text.
     logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
-    is_finite = are_finite(logits)
-    memory = tf.nest.map_structure(every_beam, memory)
-    cache = tf.nest.map_structure(every_beam, cache)
-    state, cache = choose(every_beam(logits), start(batch, most, beams, padding), cache)
-
-    def body(state: State, is_finite: Any, mask: Any, cache: Cache) -> tuple:
-        last = tf.reshape(tf.gather(state.running, state.step - 1, axis=2), (-1, 1))
-        mask = tf.concat([mask, tf.ones_like(last)], axis=1)
-        logits, cache = forward(model, last, mask, cache, memory)
-        state, cache = choose(logits, state, cache)
-        return state, is_finite & are_finite(logits), mask, cache
-
-    caches = tf.nest.map_structure(
-        lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), cache
+    progress = Progress(
+        step=tf.constant(0),
+        ids=ids,
+        mask=mask,
+        finished=tf.zeros([batch], "bool"),
+        is_finite=tf.constant(True),
+        states=way.ends.states(ids, mask),
+        scores=tf.zeros([batch]),
+        cache=cache,
+        memory=memory,
     )
-    shapes = tf.nest.map_structure(lambda part: part.shape, state)
-    rows = tf.TensorShape((None, None))
+    return _chosen(logits, progress, most, seed, way)
+
+
+def _advance(
+    model: keras.Model, progress: Progress, until: Any, most: Any, seed: Any, way: Way
+) -> Progress:
+    """Generates tokens until there are so many, or all texts have ended."""
+    import tensorflow as tf
+
+    def body(*progress: Any) -> Progress:
+        progress = Progress(*progress)
+        token = tf.ensure_shape(progress.ids[:, -1:], (None, 1))
+        logits, cache = forward(model, token, progress.mask, progress.cache, progress.memory)
+        return _chosen(logits, progress._replace(cache=cache), most, seed, way)
+
     return tf.while_loop(
-        lambda state, is_finite, mask, cache: is_going_on(state, beams) & is_finite,
-        body,
-        (state, is_finite, every_beam(mask), cache),
-        (shapes, tf.TensorShape(()), rows, caches),
-    )[:2]
+        lambda *progress: _has_more(Progress(*progress), until), body, progress, _shapes(progress)
+    )
+
+
+def _has_more(progress: Progress, most: Any) -> Any:
+    import tensorflow as tf
+
+    return (progress.step < most) & ~tf.reduce_all(progress.finished) & progress.is_finite
+
+
+def _chosen(logits: Any, progress: Progress, most: Any, seed: Any, way: Way) -> Progress:
+    """Appends the next token to each text."""
+    import tensorflow as tf
+
+    step, ids, mask, finished = progress[:4]
+    scores = apply_rules(way.rules, logits, Seen(ids, mask, step, most))
+    place = seed[1] * _MOST_STEPS + tf.cast(step, tf.int64)
+    token, scores = next_token(scores, way.choice, tf.stack([seed[0], place]))
+    total = progress.scores
+    if way.has_scores:
+        total += tf.where(finished, 0.0, log_probs_of(token, scores))
+    token = tf.where(finished, way.padding, token)
+    states, is_end = way.ends.after(progress.states, token)
+    return Progress(
+        step=step + 1,
+        ids=tf.concat([ids, token[:, None]], axis=1),
+        mask=tf.concat([mask, tf.ones_like(token[:, None])], axis=1),
+        finished=finished | is_end,
+        is_finite=progress.is_finite & are_finite(logits),
+        states=states,
+        scores=total,
+        cache=progress.cache,
+        memory=progress.memory,
+    )
+
+
+def _shapes(progress: Progress) -> Progress:
+    """Returns the shapes of which some axes grow in the loop."""
+    import tensorflow as tf
+
+    rows, texts, scalar = (tf.TensorShape(shape) for shape in ((None, None), (None,), ()))
+    caches = tf.nest.map_structure(
+        lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), progress.cache
+    )
+    memory = tf.nest.map_structure(lambda part: part.shape, progress.memory)
+    return Progress(scalar, rows, rows, texts, scalar, texts, texts, caches, memory)

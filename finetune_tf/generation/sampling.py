@@ -6,17 +6,28 @@ Shape legend: B batch, V vocabulary.
 from dataclasses import dataclass
 from typing import Any
 
+_FIRST = 1024  # tokens that are tried before the whole vocabulary is sorted, which is slower
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen.
 
+    The restrictions are applied in the order of the attributes, each to the distribution that the
+    ones before it have left, as in transformers.
+
     Attributes:
         do_sample: Whether it is drawn from the distribution instead of being the best one.
         temperature: Divides the scores; below 1 the distribution gets sharper.
-        top_k: Only so many of the best tokens are drawn from; 0 for all.
+        top_k: Only this number of the best tokens; 0 for all.
         top_p: Only the best tokens that together have this probability (Holtzman et al. 2020).
-        min_p: Only tokens that have at least this share of the best one's probability.
+        min_p: Only tokens with at least this fraction of the best one's probability (Nguyen et al.
+            2024).
+        typical_p: Only the tokens whose information is closest to the entropy of the distribution,
+            and that together have this probability (Meister et al. 2023).
+        epsilon_cutoff: Only tokens with at least this probability (Hewitt et al. 2022).
+        eta_cutoff: Only tokens with at least this probability, or a lower one if the entropy of the
+            distribution is high (Hewitt et al. 2022).
     """
 
     do_sample: bool = False
@@ -24,124 +35,112 @@ class Sampling:
     top_k: int = 50
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What is changed of the scores before a token is chosen.
-
-    Attributes:
-        repetition_penalty: Divides positive scores of tokens that occur already, and multiplies
-            negative ones (Keskar et al. 2019); 1 for no penalty.
-        no_repeat_ngram_size: So many tokens in succession never occur twice (Paulus et al. 2018);
-            0 for no such rule.
-        min_new_tokens: Tokens that are generated before one that ends the text.
-    """
-
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    min_new_tokens: int = 0
-
-    def apply(self, scores: Any, ids: Any, mask: Any, step: Any, eos: tuple[int, ...]) -> Any:
-        """Scores (B, V) as the rules change them.
-
-        Args:
-            scores: Logits or log-probabilities of the next token.
-            ids: (B, K), the tokens so far.
-            mask: (B, K), 1 for real ones.
-            step: How many tokens were generated.
-            eos: The tokens that end a text.
-        """
-        import tensorflow as tf
-
-        if self.repetition_penalty != 1.0:
-            scores = penalized(scores, ids, mask, self.repetition_penalty)
-        if self.no_repeat_ngram_size:
-            scores = without_repeats(scores, ids, mask, self.no_repeat_ngram_size)
-        if self.min_new_tokens and eos:
-            ends = tf.reduce_max(tf.one_hot(list(eos), scores.shape[-1]), axis=0) > 0
-            early = step < self.min_new_tokens
-            scores = tf.where(ends & early, tf.constant(float("-inf"), scores.dtype), scores)
-        return scores
-
-
-def without_repeats(scores: Any, ids: Any, mask: Any, size: int) -> Any:
-    """Scores (B, V) with -inf for tokens that would repeat `size` tokens in succession.
+def next_token(scores: Any, how: Sampling, seed: Any) -> tuple[Any, Any]:
+    """Chooses a token for each row.
 
     Args:
         scores: (B, V).
-        ids: (B, K), the tokens so far.
-        mask: (B, K), 1 for real ones.
-        size: Length of the successions.
+        how: How it is chosen.
+        seed: (2,) int64, determines what is drawn.
+
+    Returns:
+        The tokens, (B,) int32, and the scores (B, V) from which they were chosen: -inf for tokens
+        that could not be drawn.
     """
-    import tensorflow as tf
-
-    # A token is forbidden where the size - 1 tokens before it are the last ones of the text.
-    length = tf.shape(ids)[1]
-    count = tf.maximum(length - size + 1, 0)
-    same = tf.cast(mask[:, :count], "bool")
-    for i in range(size - 1):
-        last = tf.gather(ids, tf.maximum(length - size + 1 + i, 0), axis=1)[:, None]
-        same &= tf.equal(ids[:, i : i + count], last)
-    follows = ids[:, size - 1 : size - 1 + count]
-    hits = tf.scatter_nd(
-        _places(follows), tf.reshape(tf.cast(same, "int32"), [-1]), tf.shape(scores)
-    )
-    return tf.where(hits > 0, tf.constant(float("-inf"), scores.dtype), scores)
-
-
-def _places(ids: Any) -> Any:
-    """Row and token of each id (B, N): (B · N, 2)."""
-    import tensorflow as tf
-
-    batch, length = tf.unstack(tf.shape(ids))
-    return tf.stack([tf.repeat(tf.range(batch), length), tf.reshape(ids, [-1])], axis=1)
-
-
-def penalized(logits: Any, ids: Any, mask: Any, penalty: float) -> Any:
-    """Scores (B, V) with those of tokens that occur already made worse.
-
-    Args:
-        logits: (B, V).
-        ids: (B, K), the tokens so far.
-        mask: (B, K), 1 for real ones.
-        penalty: As of `Rules.repetition_penalty`.
-    """
-    import tensorflow as tf
-
-    counts = tf.scatter_nd(_places(ids), tf.reshape(tf.cast(mask, "int32"), [-1]), tf.shape(logits))
-    worse = tf.where(logits < 0, logits * penalty, logits / penalty)
-    return tf.where(counts > 0, worse, logits)
-
-
-def next_token(logits: Any, how: Sampling, seed: Any) -> Any:
-    """(B,) int32 from scores (B, V); `seed` (2,) int64 decides what is drawn."""
     import tensorflow as tf
 
     if not how.do_sample:
-        return tf.argmax(logits, axis=-1, output_type="int32")
-    return tf.random.stateless_categorical(warped(logits, how), 1, seed, dtype="int32")[:, 0]
+        return tf.argmax(scores, axis=-1, output_type="int32"), scores
+    scores = warped(scores, how)
+    return tf.random.stateless_categorical(scores, 1, seed, dtype="int32")[:, 0], scores
 
 
-def warped(logits: Any, how: Sampling) -> Any:
+def log_probs_of(tokens: Any, scores: Any) -> Any:
+    """Returns the log-probability of one token of each row: (B,) from (B,) and scores (B, V)."""
+    import tensorflow as tf
+
+    chosen = tf.gather(scores, tokens[:, None], batch_dims=1)[:, 0]
+    return chosen - tf.reduce_logsumexp(scores, axis=-1)
+
+
+def warped(scores: Any, how: Sampling) -> Any:
     """Scores (B, V) of the distribution that is drawn from: -inf for tokens that are left out."""
     import tensorflow as tf
 
-    logits = logits / how.temperature
-    lowest = tf.constant(float("-inf"), logits.dtype)
-    size = logits.shape[-1]
+    scores = scores / how.temperature
+    size = scores.shape[-1]
     if how.top_k and (size is None or how.top_k < size):
-        least = tf.math.top_k(logits, how.top_k, sorted=True).values[:, -1:]
-        logits = tf.where(logits < least, lowest, logits)
+        least = tf.math.top_k(scores, how.top_k, sorted=True).values[:, -1:]
+        scores = _only(scores, scores >= least)
     if how.top_p < 1.0:
-        ordered = tf.sort(logits, direction="ASCENDING")
-        below = tf.cumsum(tf.nn.softmax(ordered), axis=-1)  # of a token and all that are worse
-        kept = tf.reduce_sum(tf.cast(below > 1.0 - how.top_p, "int32"), axis=-1, keepdims=True)
-        kept = tf.maximum(kept, 1)
-        least = tf.gather(ordered, tf.shape(logits)[1] - kept, batch_dims=1)
-        logits = tf.where(logits < least, lowest, logits)
+        scores = _only(scores, scores >= _least(scores, tf.nn.softmax(scores), how.top_p))
     if how.min_p > 0.0:
-        chances = tf.nn.softmax(logits)
-        least = how.min_p * tf.reduce_max(chances, axis=-1, keepdims=True)
-        logits = tf.where(chances < least, lowest, logits)
-    return logits
+        chances = tf.nn.softmax(scores)
+        best = tf.reduce_max(chances, axis=-1, keepdims=True)
+        scores = _only(scores, chances >= how.min_p * best)
+    if how.typical_p < 1.0:
+        chances, entropy = tf.nn.softmax(scores), entropies(scores)
+        typicality = -tf.abs(-tf.nn.log_softmax(scores) - entropy)
+        scores = _only(scores, typicality >= _least(typicality, chances, how.typical_p))
+    if how.epsilon_cutoff > 0.0:
+        scores = _at_least(scores, how.epsilon_cutoff)
+    if how.eta_cutoff > 0.0:
+        eta = how.eta_cutoff
+        scores = _at_least(scores, tf.minimum(eta, eta**0.5 * tf.exp(-entropies(scores))))
+    return scores
+
+
+def entropies(scores: Any) -> Any:
+    """Returns the entropy (B, 1) in nats of the distribution of each row of scores (B, V)."""
+    import tensorflow as tf
+
+    logs = tf.nn.log_softmax(scores)
+    return -tf.reduce_sum(tf.math.multiply_no_nan(logs, tf.exp(logs)), axis=-1, keepdims=True)
+
+
+def _only(scores: Any, kept: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.where(kept, scores, tf.constant(float("-inf"), scores.dtype))
+
+
+def _at_least(scores: Any, chance: Any) -> Any:
+    """Scores with -inf for tokens below a probability; the best token always remains."""
+    import tensorflow as tf
+
+    is_best = scores >= tf.reduce_max(scores, axis=-1, keepdims=True)
+    return _only(scores, (tf.nn.softmax(scores) >= chance) | is_best)
+
+
+def _least(keys: Any, chances: Any, mass: float) -> Any:
+    """Returns the lowest key of the tokens that have a probability together.
+
+    They are as few as possible, the highest keys first. If the first 1,024 have the probability,
+    the vocabulary is not sorted; the result is the same.
+
+    Args:
+        keys: (B, V), what the tokens are sorted by.
+        chances: (B, V), their probabilities.
+        mass: The probability, below 1.
+
+    Returns:
+        (B, 1).
+    """
+    import tensorflow as tf
+
+    size = tf.shape(keys)[1]
+
+    def of_best(count: Any) -> tuple[Any, Any]:
+        best, places = tf.math.top_k(keys, count)
+        total = tf.cumsum(tf.gather(chances, places, batch_dims=1), axis=-1)
+        reached = tf.reduce_sum(tf.cast(total < mass, "int32"), axis=-1, keepdims=True)
+        is_enough = tf.reduce_all(reached < count)
+        return tf.gather(best, tf.minimum(reached, count - 1), batch_dims=1), is_enough
+
+    least, is_enough = of_best(tf.minimum(size, _FIRST))
+    return tf.cond(is_enough | (size <= _FIRST), lambda: least, lambda: of_best(size)[0])

@@ -1,21 +1,42 @@
-"""How a checkpoint wants text to be generated: its generation_config.json and what a call changes.
+"""How text is generated: the generation_config.json of a checkpoint and what a call changes.
 
-Keys and defaults are those of transformers' GenerationConfig. A key that would change the text and
-is not supported is refused by name.
+Keys and defaults are those of transformers' GenerationConfig.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from finetune_tf.base.arguments import Number, check, shown
+from finetune_tf.base.arguments import check, check_known, shown
 from finetune_tf.base.spelling import unknown_argument
 from finetune_tf.checkpoints.tokenizers import has_vocabulary
-from finetune_tf.errors import ArgumentError, CheckpointError
-from finetune_tf.families.config_values import OneOf, Predicate, Rule
+from finetune_tf.errors import ArgumentError
+from finetune_tf.generation import rules
+from finetune_tf.generation.beams import Beams
+from finetune_tf.generation.generation_config import (
+    RULES,
+    check_generation_config,
+    older_settings,
+    token_beyond,
+)
+from finetune_tf.generation.sampling import Sampling
 
 Stopping = bool | Literal["never"]
+
+# What is read from files only.
+_NO_OPTIONS = ("max_length", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_OF_SAMPLES = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff")
+_OF_SAMPLES += ("eta_cutoff",)
+
+
+def target_size(config: Mapping[str, Any]) -> int:
+    """Returns the number of tokens that a model can generate.
+
+    Args:
+        config: A complete Hugging Face config. Only Marian may have two vocabularies.
+    """
+    return config.get("decoder_vocab_size") or config["vocab_size"]
 
 
 @dataclass(frozen=True)
@@ -23,39 +44,62 @@ class GenerationSettings:
     """How text is generated.
 
     Attributes:
-        max_new_tokens: Tokens that are generated at most; None for as many as fit.
-        max_length: Tokens of prompt and text together; counts where `max_new_tokens` is None.
-        min_new_tokens: Tokens that are generated at least, before a text may end.
+        max_new_tokens: Maximum number of generated tokens; None for as many as fit.
+        max_length: Maximum number of tokens of prompt and text together; counts where
+            `max_new_tokens` is None.
+        min_new_tokens: Number of generated tokens before a text may end; None for `min_length`.
+        min_length: Number of tokens, those of a decoder's prompt included, before a text may end.
         do_sample: Whether tokens are drawn at random instead of taking the best one.
         num_beams: Beams of beam search; 1 for none.
-        temperature: See `sampling.Sampling`, as for the next four.
+        temperature: See `sampling.Sampling`, as for the next six.
         top_k: Of the best tokens.
         top_p: Of their probability.
         min_p: Of the best one's probability.
-        repetition_penalty: On tokens that occur already.
-        no_repeat_ngram_size: So many tokens in succession never occur twice; 0 for no such rule.
+        typical_p: Of the probability of typical tokens.
+        epsilon_cutoff: The lowest probability.
+        eta_cutoff: The lowest probability, which depends on the entropy.
+        repetition_penalty: See `rules.RepetitionPenalty`.
+        no_repeat_ngram_size: See `rules.NoRepeatedNgrams`; 0 for no such rule.
+        bad_words_ids: See `rules.BadWords`.
+        forced_bos_token_id: See `rules.ForcedFirst`.
+        forced_eos_token_id: See `rules.ForcedLast`.
+        suppress_tokens: See `rules.Suppressed`.
+        begin_suppress_tokens: See `rules.SuppressedFirst`.
+        renormalize_logits: See `rules.Renormalized`.
         length_penalty: See `beams.Beams`.
         early_stopping: See `beams.Beams`.
         num_return_sequences: Texts for each prompt.
+        stop_strings: Texts that end a text as soon as it contains one of them.
         eos_token_id: The tokens that end a text.
         pad_token_id: The token that fills rows up.
-        decoder_start_token_id: The token with which the texts of an encoder-decoder begin.
+        decoder_start_token_id: The first token of the decoder of an encoder-decoder.
     """
 
     max_new_tokens: int | None = None
     max_length: int | None = None
-    min_new_tokens: int = 0
+    min_new_tokens: int | None = None
+    min_length: int = 0
     do_sample: bool = False
     num_beams: int = 1
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    bad_words_ids: rules.Words = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    renormalize_logits: bool = False
     length_penalty: float = 1.0
     early_stopping: Stopping = False
     num_return_sequences: int = 1
+    stop_strings: tuple[str, ...] = ()
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     decoder_start_token_id: int | None = None
@@ -72,47 +116,136 @@ class GenerationSettings:
             CheckpointError: If its generation_config.json asks for something that is not
                 supported.
         """
-        given = dict(model.info.generation or _older_settings(model.config))
+        given = dict(model.info.generation or older_settings(model.config))
         for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
             if given.get(name) is None:
                 given[name] = model.config.get(name)
         if given["eos_token_id"] is None and has_vocabulary(Path(model.info.tokenizer)):
             given["eos_token_id"] = model.tokenizer.eos_token_id
-        check_generation_config(given, model.config["vocab_size"])
-        names = {field.name for field in fields(cls)}
-        known = {key: value for key, value in given.items() if key in names and value is not None}
-        ends = known.pop("eos_token_id", ())
-        known["eos_token_id"] = tuple(ends) if isinstance(ends, list | tuple) else (ends,)
-        return cls(**known)
+        check_generation_config(given, target_size(model.config))
+        return cls().with_values(given)
 
-    def changed(self, options: Mapping[str, Any]) -> Self:
-        """These settings with the options of a call.
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """Returns these settings with values as in a generation_config.json; None counts as absent.
+
+        Other keys are ignored.
+        """
+        names = {field.name for field in fields(self)}
+        return replace(
+            self,
+            **{
+                key: _in_tuples(key, value)
+                for key, value in values.items()
+                if key in names and value is not None
+            },
+        )
+
+    def changed(self, options: Mapping[str, Any], vocab_size: int) -> Self:
+        """Returns these settings with the options of a call.
+
+        Args:
+            options: The options; None counts as absent.
+            vocab_size: Number of tokens of the model.
 
         Raises:
             ArgumentError: If a value is out of range, or options contradict each other.
         """
         options = {name: value for name, value in options.items() if value is not None}
         check_options(options)
-        for name in options.keys() & {"temperature", "top_k", "top_p", "min_p"}:
+        if beyond := token_beyond(options, vocab_size):
+            name, token = beyond
+            raise ArgumentError(
+                f"{name} has the id {token}, but the model has {vocab_size:,} tokens, from 0 to "
+                f"{vocab_size - 1:,}."
+            )
+        for name in options.keys() & set(_OF_SAMPLES):
             if not options.get("do_sample", self.do_sample):
                 raise ArgumentError(f"{name} has no effect without do_sample=True. Add it.")
         for name in options.keys() & {"length_penalty", "early_stopping"}:
             if options.get("num_beams", self.num_beams) == 1:
                 raise ArgumentError(f"{name} has no effect without beams: give num_beams=4.")
+        settings = self.with_values(options)
         if "max_new_tokens" in options:
-            options["max_length"] = None
-        settings = replace(self, **options)
-        if settings.do_sample and settings.num_beams > 1:
+            settings = replace(settings, max_length=None)
+        if "min_length" in options and "min_new_tokens" not in options:
+            settings = replace(settings, min_new_tokens=None)
+        settings._check_together()
+        return settings
+
+    def _check_together(self) -> None:
+        """Raises an ArgumentError if settings contradict each other."""
+        if self.do_sample and self.num_beams > 1:
             raise ArgumentError(
                 "Beam search takes the best texts and draws none: give do_sample=False or "
-                f"num_beams=1, found do_sample=True and num_beams={settings.num_beams}."
+                f"num_beams=1, found do_sample=True and num_beams={self.num_beams}."
             )
-        if not settings.do_sample and settings.num_return_sequences > settings.num_beams:
+        if not self.do_sample and self.num_return_sequences > self.num_beams:
             raise ArgumentError(
-                f"num_return_sequences={settings.num_return_sequences} different texts need as "
-                f"many beams, or do_sample=True; found num_beams={settings.num_beams}."
+                f"num_return_sequences={self.num_return_sequences} different texts need as many "
+                f"beams, or do_sample=True; found num_beams={self.num_beams}."
             )
-        return settings
+        forced = {
+            "forced_bos_token_id": {self.forced_bos_token_id} - {None},
+            "forced_eos_token_id": set(self.forced_eos_token_id),
+        }
+        for name, tokens in forced.items():
+            if tokens and tokens <= set(self.suppress_tokens):
+                raise ArgumentError(
+                    f"{name} forces token {min(tokens)}, which suppress_tokens forbids, so that no "
+                    "token is left. Take it out of one of them."
+                )
+
+    def rules(self) -> Iterator[rules.Rule]:
+        """Yields the rules that change scores, in the order of transformers."""
+        ends, first = self.eos_token_id, self.forced_bos_token_id
+        if self.repetition_penalty != 1.0:
+            yield rules.RepetitionPenalty(self.repetition_penalty)
+        if self.no_repeat_ngram_size:
+            yield rules.NoRepeatedNgrams(self.no_repeat_ngram_size)
+        # A sequence of one token that ends a text is no bad word.
+        words = dict.fromkeys(
+            word for word in self.bad_words_ids if word[1:] or word[0] not in ends
+        )
+        if words:
+            yield rules.BadWords(tuple(words))
+        if ends and self.min_new_tokens:
+            yield rules.MinNewTokens(self.min_new_tokens, ends)
+        if ends and self.min_length and self.min_new_tokens is None:
+            yield rules.MinLength(self.min_length, ends)
+        if first is not None:
+            yield rules.ForcedFirst(first)
+        if self.forced_eos_token_id:
+            yield rules.ForcedLast(self.forced_eos_token_id)
+        if self.suppress_tokens:
+            yield rules.Suppressed(self.suppress_tokens)
+        if self.begin_suppress_tokens:
+            yield rules.SuppressedFirst(self.begin_suppress_tokens, after_forced=first is not None)
+        if self.renormalize_logits:
+            yield rules.Renormalized()
+
+    def choice(self) -> Sampling | Beams:
+        """Returns how each token is chosen."""
+        if self.num_beams > 1:
+            return Beams(self.num_beams, self.length_penalty, self.early_stopping)
+        if not self.do_sample:
+            return Sampling()
+        return Sampling(True, **{name: getattr(self, name) for name in _OF_SAMPLES})
+
+    def padding(self) -> int:
+        """Returns the token that follows the end of a text in a row."""
+        if self.pad_token_id is not None:
+            return self.pad_token_id
+        return self.eos_token_id[0] if self.eos_token_id else 0
+
+
+def _in_tuples(key: str, value: Any) -> Any:
+    """Returns a value of a generation_config.json with tuples in place of lists."""
+    is_single = not isinstance(value, list | tuple)
+    if key in ("eos_token_id", "forced_eos_token_id", "stop_strings") and is_single:
+        return (value,)
+    if is_single:
+        return value
+    return tuple(tuple(each) if isinstance(each, list | tuple) else each for each in value)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -122,120 +255,20 @@ def check_options(options: Mapping[str, Any]) -> None:
         ArgumentError: If an option is out of range, or does not exist.
     """
     names = [field.name for field in fields(GenerationSettings)]
-    names = [name for name in names if name != "max_length" and not name.endswith("_token_id")]
+    names = [name for name in names if name not in _NO_OPTIONS]
     for name, value in options.items():
         if name in ("batch_size", "seed"):
             check(**{name: value})
-        elif name not in names:
+            continue
+        if name not in names:
             raise unknown_argument("generate()", name, names)
-        elif name == "do_sample":
-            if not isinstance(value, bool | None):
-                raise ArgumentError(f"do_sample is True or False, found {shown(value)}.")
-        elif name == "early_stopping":
-            if value != "never" and not isinstance(value, bool | None):
+        check_known(**{name: value})  # its message has the range of the argument
+        if not RULES[name].accepts(value):
+            if name == "early_stopping":
                 raise ArgumentError(
                     f"early_stopping is True, False or 'never', found {shown(value)}."
                 )
-        else:
-            check(**{name: value})
-
-
-def _older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings in a config.json of older releases, which had no other place."""
-    return {key: value for key, value in config.items() if key in _RULES or key in _UNSUPPORTED}
-
-
-_COUNT = Number(1, whole=True, also=(None,))
-_FROM_0 = Number(0, whole=True, also=(None,))
-_TOKENS = Predicate(
-    "a token id, a list of them, or null",
-    lambda value: (
-        value is None
-        or all(
-            isinstance(each, int) and not isinstance(each, bool) and each >= 0
-            for each in (value if isinstance(value, list) else [value])
-        )
-    ),
-)
-_RULES: dict[str, Rule] = {
-    "max_new_tokens": _COUNT,
-    "max_length": _COUNT,
-    "min_new_tokens": _FROM_0,
-    "do_sample": OneOf((True, False, None)),
-    "num_beams": _COUNT,
-    "temperature": Number(0, above_low=True, also=(None,)),
-    "top_k": _FROM_0,
-    "top_p": Number(0, 1, above_low=True, also=(None,)),
-    "min_p": Number(0, 1, also=(None,)),
-    "repetition_penalty": Number(0, above_low=True, also=(None,)),
-    "no_repeat_ngram_size": _FROM_0,
-    "length_penalty": Number(-1e9, also=(None,)),
-    "early_stopping": OneOf((True, False, "never", None)),
-    "num_return_sequences": _COUNT,
-    "eos_token_id": _TOKENS,
-    "pad_token_id": _FROM_0,
-    "decoder_start_token_id": _FROM_0,
-}
-#: Keys that would change a text, with the values that change nothing.
-_UNSUPPORTED: dict[str, tuple] = {
-    "bad_words_ids": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "constraints": (None, []),
-    "diversity_penalty": (None, 0, 0.0),
-    "dola_layers": (None,),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1, 1.0),
-    "epsilon_cutoff": (None, 0, 0.0),
-    "eta_cutoff": (None, 0, 0.0),
-    "exponential_decay_length_penalty": (None,),
-    "force_words_ids": (None, []),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "guidance_scale": (None, 1, 1.0),
-    "max_time": (None,),
-    "min_length": (None, 0),
-    "num_beam_groups": (None, 1),
-    "penalty_alpha": (None, 0, 0.0),
-    "remove_invalid_values": (None, False),
-    "renormalize_logits": (None, False),
-    "sequence_bias": (None, {}),
-    "stop_strings": (None, []),
-    "suppress_tokens": (None, []),
-    "token_healing": (None, False),
-    "top_h": (None,),
-    "typical_p": (None, 1, 1.0),
-    "watermarking_config": (None,),
-}
-
-
-def check_generation_config(config: Mapping[str, Any], vocab_size: int) -> None:
-    """Checks the content of a generation_config.json.
-
-    Args:
-        config: The content.
-        vocab_size: Number of tokens of the model.
-
-    Raises:
-        CheckpointError: If a value is wrong, or a key is not supported; names key and value.
-    """
-    for key, rule in _RULES.items():
-        if key in config and not rule.accepts(config[key]):
-            raise CheckpointError(
-                f"The key {key!r} of generation_config.json has the value {shown(config[key])}, "
-                f"but has to be {rule}."
-            )
-    for key in ("eos_token_id", "pad_token_id"):
-        ids = config.get(key)
-        for token in ids if isinstance(ids, list) else [ids]:
-            if token is not None and token >= vocab_size:
-                raise CheckpointError(
-                    f"The key {key!r} of generation_config.json has the id {token}, but the model "
-                    f"has {vocab_size:,} tokens. Correct it."
-                )
-    for key, values in _UNSUPPORTED.items():
-        if key in config and config[key] not in values:
-            raise CheckpointError(
-                f"The key {key!r} of generation_config.json has the value {shown(config[key])}, "
-                "which is not supported here. Take the key out of the file, or set it to null, to "
-                "generate without it."
-            )
+            if name == "do_sample":
+                raise ArgumentError(f"do_sample is True or False, found {shown(value)}.")
+            expected = str(RULES[name]).replace("null", "None")
+            raise ArgumentError(f"{name} has to be {expected}, found {shown(value)}.")

@@ -2,23 +2,33 @@
 
 import functools
 
-import keras
 import numpy as np
 import pytest
 from conformance.harness import REFERENCES, Case
-from references.generation_options import ENDS, NEW_TOKENS, OPTIONS, PADDING
+from references.generation_options import (
+    ENDS,
+    NEW_TOKENS,
+    OPTIONS,
+    PADDING,
+    WITHOUT_WORDS,
+    bad_words,
+)
 
 from finetune_tf.families import FAMILIES
-from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.forward import empty_cache, forward
-from finetune_tf.generation.loop import generate_ids, search_ids
-from finetune_tf.generation.sampling import Rules, Sampling, warped
+from finetune_tf.generation.generate import way_of
+from finetune_tf.generation.loop import generate_ids, stream_ids
+from finetune_tf.generation.search import search_ids
+from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.graph.traces import traces_of
 
-GENERATION = "text-generation"
-DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
-
-
+TASK_OF = {
+    family: task
+    for family, row in FAMILIES.items()
+    for task in ("text-generation", "text2text-generation")
+    if task in row.heads(row.complete({}))
+}
+DECODERS = [family for family, task in TASK_OF.items() if task == "text-generation"]
 EVERY_DAY = ("greedy", "beams")
 
 
@@ -26,67 +36,90 @@ def cases(names):
     """Families with ways to generate; the usual ways, and all of one family, are everyday tests."""
     return [
         pytest.param(
-            family, name, marks=() if name in EVERY_DAY or family == "gpt2" else pytest.mark.slow
+            family,
+            name,
+            marks=()
+            if family == "gpt2" or (name in EVERY_DAY and family in ("llama", "t5", "bart"))
+            else pytest.mark.slow,
         )
-        for family in DECODERS
+        for family in TASK_OF
         for name in names
     ]
 
 
 @functools.cache
 def model_of(family):
-    return Case.stored(f"{family}/{GENERATION}", GENERATION).load()
+    return Case.stored(f"{family}/{TASK_OF[family]}", TASK_OF[family]).load()
 
 
 @functools.cache
 def expected_of(family):
     """Prompts, and the tokens that PyTorch generates for them."""
-    with np.load(REFERENCES / family / GENERATION / "generation.npz") as arrays:
+    with np.load(REFERENCES / family / TASK_OF[family] / "generation.npz") as arrays:
         return dict(arrays)
 
 
-def tokens_of(model, ids, mask, options, new=NEW_TOKENS):
-    """New tokens (prompts · returned, new) for options in transformers' words."""
-    rules = Rules(
-        options.get("repetition_penalty", 1.0),
-        options.get("no_repeat_ngram_size", 0),
-        options.get("min_new_tokens", 0),
-    )
+def way_with(model, options):
+    """How tokens are generated for options in transformers' words."""
+    ids = {"pad_token_id": PADDING, "decoder_start_token_id": 5}
+    settings = GenerationSettings(eos_token_id=ENDS, **ids).with_values(options)
+    return way_of(model, settings, has_scores=True)
+
+
+def found_by(model, ids, mask, options, new=NEW_TOKENS):
+    """New tokens (prompts · returned, new) and their scores for options in transformers' words."""
+    way = way_with(model, options)
     if options.get("num_beams", 1) == 1:
-        found, _ = generate_ids(
-            model, ids, mask, new, Sampling(), rules, ENDS, PADDING, seed=(0, 0)
-        )
+        found, scores, _ = generate_ids(model, ids, mask, new, way, seed=(0, 0))
     else:
-        beams = Beams(
-            options["num_beams"],
-            options.get("length_penalty", 1.0),
-            options.get("early_stopping", False),
-        )
-        returned = options.get("num_return_sequences", 1)
-        found, _, _ = search_ids(model, ids, mask, new, beams, rules, ENDS, PADDING, returned)
+        found, scores, _ = search_ids(model, ids, mask, new, way)
     found = np.asarray(found).reshape(-1, np.shape(found)[-1])
     rows = np.full((len(found), new), PADDING, "int32")
     rows[:, : found.shape[1]] = found
-    return rows
+    return rows, np.reshape(scores, -1)
 
 
-@pytest.mark.parametrize(("family", "name"), cases(OPTIONS))
-def test_tokens_are_pytorchs(family, name):
+@pytest.mark.parametrize(("family", "name"), cases([*OPTIONS, *WITHOUT_WORDS]))
+def test_tokens_and_scores_are_pytorchs(family, name):
     model, expected = model_of(family), expected_of(family)
-    found = tokens_of(model, expected["ids"], expected["mask"], OPTIONS[name])
-    np.testing.assert_array_equal(found, expected[name])
+    if name in WITHOUT_WORDS:
+        source, options = WITHOUT_WORDS[name]
+        options = options | {"bad_words_ids": bad_words(expected[source])}
+    else:
+        options = OPTIONS[name]
+    tokens, scores = found_by(model, expected["ids"], expected["mask"], options)
+    np.testing.assert_array_equal(tokens, expected[name])
+    np.testing.assert_allclose(scores, expected[f"{name} scores"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "name"), cases(["greedy", "beams", "penalty", "no repeats"]))
+@pytest.mark.parametrize(
+    ("family", "name"),
+    cases(["greedy", "length", "forced", "every rule", "beams", "penalty", "no repeats"]),
+)
 def test_a_prompt_alone_gives_what_it_gives_among_others(family, name):
     model, expected = model_of(family), expected_of(family)
     ids, mask = expected["ids"], expected["mask"]
     returned = OPTIONS[name].get("num_return_sequences", 1)
     for row in range(len(ids)):
-        real = mask[row] == 1
-        alone = tokens_of(model, ids[row : row + 1, real], mask[row : row + 1, real], OPTIONS[name])
+        is_real = mask[row] == 1
+        prompt = ids[row : row + 1, is_real]
+        alone, _ = found_by(model, prompt, np.ones_like(prompt), OPTIONS[name])
         together = expected[name][row * returned : (row + 1) * returned]
         np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize(("family", "name"), cases(["greedy", "every rule"]))
+def test_tokens_one_by_one_are_those_of_the_loop(family, name):
+    model, expected = model_of(family), expected_of(family)
+    ids, mask = expected["ids"], expected["mask"]
+    way = way_with(model, OPTIONS[name] | {"num_beams": 1, "do_sample": True, "top_p": 0.9})
+    whole, _, _ = generate_ids(model, ids, mask, NEW_TOKENS, way, seed=(3, 0))
+    for step, progress in enumerate(stream_ids(model, ids, mask, NEW_TOKENS, way, seed=(3, 0))):
+        assert int(progress.step) == step + 1
+        given = ids.shape[1] if way.first is None else 1
+        found = np.asarray(progress.ids)[:, given:]
+        np.testing.assert_array_equal(found, np.asarray(whole)[:, : step + 1])
+    assert step + 1 == np.shape(whole)[1]
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -109,30 +142,10 @@ def test_one_trace_serves_prompts_of_any_length():
     model = model_of("llama")
     for length in (2, 5):
         ids = np.full((length, length), 9, "int32")
-        tokens_of(model, ids, np.ones_like(ids), {})
+        found_by(model, ids, np.ones_like(ids), {})
     (function,) = [
         trace
         for key, trace in traces_of(model).items()
-        if key[:3] == ("generate", Sampling(), Rules())
+        if key[:2] == ("generate", way_with(model, {}))
     ]
     assert function.experimental_get_tracing_count() == 1
-
-
-SCORES = np.log(np.array([[0.5, 0.25, 0.15, 0.06, 0.04]], "float32"))
-
-
-@pytest.mark.parametrize(
-    ("how", "kept"),
-    [
-        (Sampling(True), [0, 1, 2, 3, 4]),
-        (Sampling(True, top_k=2), [0, 1]),
-        (Sampling(True, top_p=0.7), [0, 1]),
-        (Sampling(True, top_p=0.01), [0]),
-        (Sampling(True, min_p=0.2), [0, 1, 2]),
-        (Sampling(True, temperature=0.5, min_p=0.2), [0, 1]),
-    ],
-)
-def test_tokens_that_are_drawn_from(how, kept):
-    found = np.asarray(warped(keras.ops.convert_to_tensor(SCORES), how))[0]
-    assert np.flatnonzero(np.isfinite(found)).tolist() == kept
-    np.testing.assert_allclose(found[kept], SCORES[0, kept] / how.temperature, rtol=1e-6)

@@ -230,7 +230,7 @@ FIXED: dict[str, dict[str, Any]] = {
         "activation_function": "swish",
         "scale_embedding": True,
         "share_encoder_decoder_embeddings": False,
-        "decoder_vocab_size": 19,
+        "decoder_vocab_size": 29,
     },
 }
 
