@@ -199,7 +199,8 @@ class TextToText(LanguageModelOutputs, Task):
         generation = model.info.generation
         if not any(generation.get(key) for key in ("max_new_tokens", "max_length")):
             limit = params_of(model.config, self.name).get("max_length", _NEW_TOKENS)
-            options["max_new_tokens"] = min(limit, model.max_length)
+            # The token that the decoder starts with takes one of the model's positions.
+            options["max_new_tokens"] = min(limit, max(model.max_length - 1, 1))
         rows = model.generate(
             list(encoded.inputs["input_ids"].rows), batch_size=batch_size, **options
         )

@@ -148,7 +148,7 @@ class TestPredictions:
         assert ft.predict(model, "a good film") == "ein guter Film"
         assert ft.predict(model, ["a good film", "bad"], batch_size=3) == ["ein guter Film", "bad"]
         assert ft.predict(model, source=["bad"]) == ["bad"]
-        assert model.asked[1][1] == {"max_new_tokens": 24, "batch_size": 3}
+        assert model.asked[1][1] == {"max_new_tokens": 23, "batch_size": 3}
 
     def test_examples_lose_their_targets(self, tokenizer, pairs):
         assert ft.predict(writer(tokenizer), pairs) == SOURCES
