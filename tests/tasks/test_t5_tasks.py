@@ -20,8 +20,6 @@ TARGETS = [
 ]
 
 
-# In the first step of a decoder, the softmax is over a single token.
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*softmax over axis -1")
 
 
 @pytest.fixture(scope="module")
