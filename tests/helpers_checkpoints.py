@@ -18,6 +18,12 @@ INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 DECODER_INPUTS = ("decoder_input_ids", "decoder_attention_mask")
 
 
+def main_task(family: str) -> str:
+    """The task of which `references/` has a folder for the family."""
+    heads = FAMILIES[family].heads(FAMILIES[family].complete({}))
+    return next(task for task in ("text-classification", "text2text-generation") if task in heads)
+
+
 def reference(name: str) -> tuple[Path, dict[str, np.ndarray]]:
     """A checkpoint folder of `references/make_bert.py`, and what PyTorch gives for it."""
     folder = BERTS / name

@@ -46,6 +46,11 @@ class ConfigLayer(keras.layers.Layer):
 class Dense(keras.layers.Dense):
     """Keras's Dense layer with a kernel that fuses the matrix product and the bias."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the layer computes `x @ kernel + bias` and nothing else."""
+        return type(self) is Dense and self.quantization_mode is None
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (…, D) to (…, units)."""
         return kernels.dense(inputs, self.kernel, self.bias)

@@ -44,12 +44,19 @@ def dense(x: Any, kernel: Any, bias: Any | None) -> Any:
 def activated(layer: Any, x: Any, activation: str, training: bool | None = None) -> Any:
     """See `portable.activated`.
 
-    Where all tensors have two axes, oneDNN fuses bias and activation with the matrix product.
+    Where all tensors have two axes, oneDNN fuses bias and activation with the matrix product. In
+    training, XLA fuses the bias of a plain Dense layer with the activation, and the gradient of the
+    bias with that of the activation.
     """
     x = tf.convert_to_tensor(x)
-    pays = activation != "linear" and islands_pay(training, x)
-    activate = _activation(activation) if pays else portable.ACTIVATIONS[activation]
-    return _unflatten(activate(layer(_flatten(x))), x)
+    if activation == "linear" or not islands_pay(training, x):
+        out = portable.ACTIVATIONS[activation](layer(_flatten(x)))
+    elif getattr(layer, "is_plain", False) and layer.bias is not None:
+        product = tf.matmul(_flatten(x), tf.convert_to_tensor(layer.kernel))
+        out = _biased_activation(activation)(product, tf.convert_to_tensor(layer.bias))
+    else:
+        out = _activation(activation)(layer(_flatten(x)))
+    return _unflatten(out, x)
 
 
 def _flatten(x: tf.Tensor) -> tf.Tensor:
@@ -88,6 +95,34 @@ def _activation(name: str) -> Callable:
     @differentiated
     def apply(x: tf.Tensor) -> tuple:
         return forward(x), lambda gradient: backward(x, gradient)
+
+    return apply
+
+
+@functools.cache
+def _biased_activation(name: str) -> Callable:
+    """The same as `_activation` for the sum of a matrix product (N, units) and a bias (units,)."""
+
+    def summed(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        wide = _computation_dtype(product.dtype)
+        return tf.cast(product, wide) + tf.cast(bias, wide)
+
+    @island
+    def forward(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        return tf.cast(portable.ACTIVATIONS[name](summed(product, bias)), product.dtype)
+
+    @island
+    def backward(product: tf.Tensor, bias: tf.Tensor, gradient: tf.Tensor) -> tuple:
+        with tf.GradientTape() as tape:
+            x = summed(product, bias)
+            tape.watch(x)
+            out = portable.ACTIVATIONS[name](x)
+        slope = tape.gradient(out, x, tf.cast(gradient, out.dtype))
+        return tf.cast(slope, product.dtype), _sum_over_rows(slope, bias.dtype)
+
+    @differentiated
+    def apply(product: tf.Tensor, bias: tf.Tensor) -> tuple:
+        return forward(product, bias), lambda gradient: backward(product, bias, gradient)
 
     return apply
 

@@ -62,14 +62,23 @@ def test_activation_of_a_layer(name, dtype, tolerance):
     )
 
 
+class PlainDense:
+    """What `activated` needs of a Dense layer whose bias it may fuse with the activation."""
+
+    def __init__(self, kernels, kernel, bias, is_plain):
+        self.kernels, self.kernel, self.bias, self.is_plain = kernels, kernel, bias, is_plain
+
+    def __call__(self, x):
+        return self.kernels.dense(x, self.kernel, self.bias)
+
+
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "wrapped"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("name", ["gelu", "linear"])
-def test_dense(name, bias, training):
+def test_dense(name, bias, training, is_plain):
     def layer(kernels, x, kernel, *bias):
-        def product(x):
-            return kernels.dense(x, kernel, bias[0] if bias else None)
-
+        product = PlainDense(kernels, kernel, bias[0] if bias else None, is_plain)
         return kernels.activated(product, x, name, training=training)
 
     random = np.random.default_rng(2)

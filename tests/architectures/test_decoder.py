@@ -35,8 +35,8 @@ def cross(**options):
     """A post-LN block with biases as in BART, here with the relative position bias of T5."""
     block = CrossAttentionBlock(
         MultiHeadAttention(D, HEADS, initializer_range=0.5, name="attention"),
-        MultiHeadAttention(D, HEADS, initializer_range=0.5, name="cross_attention"),
         FeedForward(12, D, "relu", initializer_range=0.5, name="feed_forward"),
+        MultiHeadAttention(D, HEADS, initializer_range=0.5, name="cross_attention"),
         layer_norm_eps=1e-5,
         **options,
     )

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers_checkpoints import main_task
 
 import finetune_tf as ft
 from finetune_tf.architectures import (
@@ -21,7 +22,7 @@ from finetune_tf.tasks import TASKS
 REFERENCES = Path(__file__).resolve().parents[1] / "references"
 CASES = dict.fromkeys(
     [
-        *((family, "text-classification") for family in FAMILIES),
+        *((family, main_task(family)) for family in FAMILIES),
         *(("bert", name) for name, task in TASKS.items() if not task.generates_text),
     ]
 )
@@ -70,7 +71,10 @@ def wrap_all(root, outputs):
 def test_every_dense_layer_of_a_model_is_called(family, task):
     with ft.messages.quiet():
         model = ft.load(REFERENCES / family / task, task)
-    inputs = model._complete_inputs({"input_ids": IDS, "attention_mask": (IDS > 0).astype(int)})
+    inputs = {"input_ids": IDS, "attention_mask": (IDS > 0).astype(int)}
+    if any(tensor.name == "decoder_input_ids" for tensor in model.inputs):
+        inputs["decoder_input_ids"] = IDS[:, :3]
+    inputs = model._complete_inputs(inputs)
     blocks = sum(stage.role == "block" for stage in model.stages)
     assert wrap_all(model, lambda: model(inputs)) >= 4 * blocks
 
@@ -83,8 +87,8 @@ def test_every_dense_layer_of_a_decoder_is_called():
     assert wrap_all(rotary, lambda: rotary(hidden, positions=table)) == 7
     cross = CrossAttentionBlock(
         MultiHeadAttention(8, 2, initializer_range=0.5, name="attention"),
-        MultiHeadAttention(8, 2, initializer_range=0.5, name="cross_attention"),
         FeedForward(6, 8, initializer_range=0.5, name="feed_forward"),
+        MultiHeadAttention(8, 2, initializer_range=0.5, name="cross_attention"),
     )
     cross(hidden, hidden)
     assert wrap_all(cross, lambda: cross(hidden, hidden[:, :3])) == 10
