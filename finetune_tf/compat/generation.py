@@ -81,7 +81,10 @@ def generated(
     settings = _settings(model, options)
     way = way_of(model, settings)
     ids, mask = _rows(model, inputs, attention_mask, settings, start)
-    rows = [checked_ids(i, row[real > 0], model) for i, (row, real) in enumerate(zip(ids, mask, strict=True))]
+    rows = [
+        checked_ids(i, row[real > 0], model)
+        for i, (row, real) in enumerate(zip(ids, mask, strict=True))
+    ]
     given = ids.shape[1] if way.first is None else 1
     settings = replace(settings, max_new_tokens=_new_tokens(settings, given), max_length=None)
     most = room(model, rows, settings, is_requested=True)
