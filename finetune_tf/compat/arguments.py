@@ -14,8 +14,10 @@ from finetune_tf.families import Family
 from finetune_tf.tasks import Task
 
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # the order of positional inputs
+_OF_DECODERS = ("decoder_input_ids", "decoder_attention_mask")
 TARGETS = ("labels", *ENDS)
 _UNSUPPORTED = ("inputs_embeds", "position_ids", "head_mask", "encoder_hidden_states")
+_UNSUPPORTED += ("past_key_values", "past", "encoder_outputs", "decoder_inputs_embeds")
 
 #: Arguments of a call that a config may also set, with their defaults.
 FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
@@ -86,7 +88,7 @@ def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
         inputs.update(zip(ORDER, args[0], strict=False))
     else:
         inputs.update(zip(ORDER, args, strict=False))
-    for name in (*ORDER, *TARGETS, *_UNSUPPORTED):
+    for name in (*ORDER, *_OF_DECODERS, *TARGETS, *_UNSUPPORTED):
         if name in kwargs:
             inputs[name] = kwargs.pop(name)
     for name in _UNSUPPORTED:

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from finetune_tf.compat.arguments import family_of_checkpoint
+from finetune_tf.compat.language_models import TFLanguageModel
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.errors import ModelError
-from finetune_tf.families import FAMILIES
+from finetune_tf.families import FAMILIES, Family
 from finetune_tf.tasks import TASKS
 
 
@@ -19,14 +20,16 @@ def _model_class(family: str, task: str) -> type[TFPreTrainedModel]:
         "task_name": task,
         "__module__": __name__,
         "__doc__": f"`{name}` of transformers 4: a {family} model for {task}.",
-        FAMILIES[family].tensor_prefix: TFPreTrainedModel.base_model,
+        FAMILIES[family].tensor_prefix or "base": TFPreTrainedModel.base_model,
     }
-    made = type(name, (TFPreTrainedModel,), body)
+    base = TFLanguageModel if TASKS[task].generates_text else TFPreTrainedModel
+    made = type(name, (base,), body)
     return keras.saving.register_keras_serializable("finetune_tf")(made)
 
 
 def _auto_class(task: str) -> type:
-    name = f"TFAutoModel{TASKS[task].class_suffix.removeprefix('Model')}"
+    name = f"TFAutoModel{TASKS[task].auto_suffix or TASKS[task].class_suffix}"
+    name = name.replace("ModelModel", "Model")
 
     class Auto:
         """Selects the model class by the family of a checkpoint."""
@@ -52,17 +55,29 @@ def _find_class(model_type: str, task: str) -> type[TFPreTrainedModel]:
             f"finetune_tf has no {model_type!r} models. It has these families: "
             f"{', '.join(FAMILIES)}."
         )
-    return CLASSES[f"TF{FAMILIES[model_type].class_name(TASKS[task].class_suffix)}"]
+    if (model_type, task) not in _BY_FAMILY:
+        tasks = [task for family, task in _BY_FAMILY if family == model_type]
+        raise ModelError(
+            f"{model_type} models have no class for {task}. They have classes for: "
+            f"{', '.join(tasks)}."
+        )
+    return _BY_FAMILY[model_type, task]
+
+
+def _tasks_of(family: Family) -> list[str]:
+    """Returns the tasks for which a family has a head, and transformers 4 had classes."""
+    heads = family.heads(family.complete({"model_type": family.model_type}))
+    return [name for name in _OLD_TASKS if name in heads]
 
 
 _OLD_TASKS = [name for name, task in TASKS.items() if task.has_old_classes]
+_BY_FAMILY = {
+    (family.model_type, task): _model_class(family.model_type, task)
+    for family in FAMILIES.values()
+    for task in _tasks_of(family)
+}
 
 #: All model classes of transformers 4 by name.
-CLASSES: dict[str, type] = {
-    made.__name__: made
-    for family in FAMILIES
-    for task in _OLD_TASKS
-    for made in (_model_class(family, task),)
-}
+CLASSES: dict[str, type] = {made.__name__: made for made in _BY_FAMILY.values()}
 CLASSES |= {made.__name__: made for task in _OLD_TASKS for made in (_auto_class(task),)}
 globals().update(CLASSES)  # Keras looks up the class here when it loads a saved model

@@ -3,8 +3,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
-from finetune_tf.architectures import EncoderBlock
+from finetune_tf.architectures import Embeddings, EncoderBlock
+from finetune_tf.compat.arguments import inputs_of
+from finetune_tf.compat.outputs import output_of
+from finetune_tf.errors import ModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.training.freezing import set_trainable
 
@@ -16,12 +20,19 @@ class Part(keras.layers.Layer):
 
     def __init__(self, layers: list[keras.layers.Layer], name: str) -> None:
         super().__init__(name=name)
-        self.layers, self.built = layers, True
+        self.parts, self.built = layers, True
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """All layers."""
+        return self.parts
 
     @property
     def layer(self) -> list[keras.layers.Layer]:
         """The encoder blocks."""
-        return [layer for layer in self.layers if isinstance(layer, EncoderBlock)]
+        return [layer for layer in self.parts if isinstance(layer, EncoderBlock)]
+
+    h = block = layer  # the names in GPT-2 and T5
 
     @property
     def trainable(self) -> bool:
@@ -36,6 +47,49 @@ class Part(keras.layers.Layer):
             super().__setattr__(name, value)
 
 
+class Side(Part):
+    """The encoder or the decoder of an encoder-decoder, such as `model.get_encoder()`.
+
+    The token embeddings belong to both sides if they share them, as in PyTorch.
+
+    Args:
+        model: An encoder-decoder.
+        chain: "encoder" or "decoder".
+    """
+
+    def __init__(self, model: Any, chain: str) -> None:
+        layers = [layer for s in model.stages if s.chain == chain for layer in s.layers]
+        if not any(isinstance(layer, Embeddings) for layer in layers):
+            layers = [
+                layer for layer in model.stages[0].layers if isinstance(layer, Embeddings)
+            ] + layers
+        super().__init__(layers, chain)
+        self._get_model = lambda: model  # as in `Encoder`
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The blocks, as in BART."""
+        return self.layer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the last hidden state of an encoder.
+
+        Raises:
+            ModelError: If this is a decoder, or an input is not supported.
+        """
+        model = self._get_model()
+        if self.name != "encoder":
+            raise ModelError(
+                "A decoder cannot be called alone. Call the model: model(input_ids, "
+                "decoder_input_ids=…)."
+            )
+        inputs, _ = inputs_of(args, kwargs)
+        ids = ops.convert_to_tensor(inputs["input_ids"])
+        decoder_ids = ops.zeros_like(ids[:, :1])  # any, since the encoder does not read them
+        output = model({**inputs, "decoder_input_ids": decoder_ids}, return_dict=True)
+        return output_of(last_hidden_state=output.encoder_last_hidden_state)
+
+
 class Encoder(Part):
     """The encoder, such as `model.bert`: the layers below the head.
 
@@ -48,11 +102,14 @@ class Encoder(Part):
         excluded = (*_HEAD_LAYERS, "pooler") if has_head and _pooler_module(model) else _HEAD_LAYERS
         layers = [layer for stage in model.stages for layer in stage.layers]
         layers = [layer for layer in layers if layer.name not in excluded]
-        super().__init__(layers, family.tensor_prefix)
+        super().__init__(layers, family.tensor_prefix or family.model_type)
         self._get_model = lambda: model  # a function, so that Keras does not track it as a sublayer
-        self.embeddings = next(layer for layer in layers if layer.name == "embeddings")
+        self.embeddings = next(layer for layer in layers if isinstance(layer, Embeddings))
         self.pooler = next((layer for layer in layers if layer.name == "pooler"), None)
-        self.encoder = self.transformer = Part(self.layer, "encoder")
+        if getattr(model, "is_encoder_decoder", False):
+            self.encoder, self.decoder = model.get_encoder(), model.get_decoder()
+        else:
+            self.encoder = self.transformer = Part(self.layer, "encoder")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the last hidden state and the pooler output, as a model without a head does."""
@@ -68,6 +125,9 @@ class Encoder(Part):
 def parts_of(model: Any, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
     """Returns what `model.layers` was in transformers 4: the encoder and the layers of the head."""
     encoder = Encoder(model)
+    if not FAMILIES[model.config["model_type"]].tensor_prefix:  # T5 has no part that holds all
+        head = [layer for layer in layers if layer.name == "lm_head"]
+        return [model.shared, model.get_encoder(), model.get_decoder(), *head]
     head = [layer for layer in layers[layers.index(encoder.layers[-1]) + 1 :] if layer.weights]
     if _pooler_module(model) == "classifier" and len(head) > 1:
         head = [Part(head, "classifier")]

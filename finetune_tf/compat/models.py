@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from finetune_tf.architectures import Embeddings
 from finetune_tf.compat.arguments import (
     FLAGS,
     TARGETS,
@@ -134,9 +135,7 @@ class TFPreTrainedModel(FineTuneModel):
             return super().__call__(inputs, **kwargs)
         targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
         out, as_dict = self._run(inputs, kwargs, None)
-        fields = self._output_fields(
-            out["output"], out["last_hidden_state"]
-        ) | _hidden_states_and_attentions(out)
+        fields = self._output_fields(out["output"], out["last_hidden_state"]) | self._states_of(out)
         labels = targets_in(targets)
         if labels is not None:
             fields["loss"] = self.hf_compute_loss(labels, out["output"])
@@ -148,25 +147,30 @@ class TFPreTrainedModel(FineTuneModel):
         inputs, kwargs = inputs_of(args, kwargs)
         out, as_dict = self._run(inputs, kwargs, Encoder(self).pooler)
         names = ("last_hidden_state", "pooler_output")
-        output = output_of(
-            **{name: out.get(name) for name in names}, **_hidden_states_and_attentions(out)
-        )
+        output = output_of(**{name: out.get(name) for name in names}, **self._states_of(out))
         return output if as_dict else output.to_tuple()
 
     def _run(self, inputs: dict, kwargs: dict, pooler: Any) -> tuple[dict, bool]:
         """Returns the outputs, and whether the caller wants them as a `ModelOutput`."""
-        flags = {name: kwargs.pop(name, None) for name in FLAGS}
-        states, attentions, as_dict = (
-            bool(self.config.get(name, FLAGS[name]) if value is None else value)
-            for name, value in flags.items()
-        )
-        unknown = kwargs.keys() - {"training", "mask"}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} does not accept {sorted(unknown)} in a call.")
+        states, attentions, as_dict = self._flags(kwargs)
         # The layer name in a functional model of the user: tf_bert_model, as with the old class.
         name = None if pooler else _WORD_BOUNDARY.sub("_", type(self).__name__).lower()
         model = with_states(self, states, attentions, pooler, name)
         return model(self._complete_inputs(inputs), **kwargs), as_dict
+
+    def _flags(self, kwargs: dict) -> tuple[bool, ...]:
+        """Removes what the caller wants to get from other arguments, in the order of `FLAGS`."""
+        flags = {name: kwargs.pop(name, None) for name in FLAGS}
+        unknown = kwargs.keys() - {"training", "mask"}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} does not accept {sorted(unknown)} in a call.")
+        return tuple(
+            bool(self.config.get(name, FLAGS[name]) if value is None else value)
+            for name, value in flags.items()
+        )
+
+    def _states_of(self, out: dict) -> dict:
+        return {n: tuple(out[n]) for n in ("hidden_states", "attentions") if n in out}
 
     def _output_fields(self, output: Any, last_hidden_state: Any) -> dict:
         return self.task.class_outputs(output, last_hidden_state, self.info.pooling)
@@ -183,9 +187,13 @@ class TFPreTrainedModel(FineTuneModel):
             loss = None
         if loss is None and type(self).hf_compute_loss is not TFPreTrainedModel.hf_compute_loss:
             loss = self.hf_compute_loss  # overridden by a subclass
-        if loss is None and metrics is None:
-            loss = LOSSES[self.task.output_kind]()  # without the preset's metrics
+        if loss is None:
+            loss = self._default_loss(metrics)
         super().compile(optimizer, loss, metrics, **kwargs)
+
+    def _default_loss(self, metrics: Any) -> Any:
+        """Returns the task's loss; None with metrics, so that `FineTuneModel` chooses it."""
+        return LOSSES[self.task.output_kind]() if metrics is None else None
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> ModelOutput:
         """Predicts as Keras's predict; the arrays are available as `.logits` or `["logits"]`."""
@@ -283,7 +291,8 @@ class TFPreTrainedModel(FineTuneModel):
 
     def get_input_embeddings(self) -> keras.layers.Layer:
         """Returns the token embedding layer."""
-        return self.get_layer("embeddings").word
+        stages = [stage for stage in self.stages if stage.role == "embeddings"]
+        return next(layer.word for layer in stages[0].layers if isinstance(layer, Embeddings))
 
     def resize_token_embeddings(self, size: int | None = None) -> keras.layers.Layer:
         """Resizes as `FineTuneModel.resize_token_embeddings`; returns the token embeddings."""
@@ -325,12 +334,8 @@ class TFPreTrainedModel(FineTuneModel):
         return super().fit(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises an error: no class of transformers 4 generates text here."""
+        """Raises an error, since the model is no language model."""
         raise ModelError(
-            f"{type(self).__name__} does not generate text. Decoders such as GPT-2 do: "
-            "ft.generate(ft.load(checkpoint, 'text-generation'), prompts)."
+            f"{type(self).__name__} does not generate text. Classes of language models do, such as "
+            "TFGPT2LMHeadModel, TFT5ForConditionalGeneration and TFAutoModelForCausalLM."
         )
-
-
-def _hidden_states_and_attentions(out: dict) -> dict:
-    return {n: tuple(out[n]) for n in ("hidden_states", "attentions") if n in out}

@@ -11,6 +11,11 @@ _FIELDS = (
     "pooler_output",
     "hidden_states",
     "attentions",
+    "past_key_values",
+    "decoder_hidden_states",
+    "encoder_last_hidden_state",
+    "encoder_hidden_states",
+    "sequences",
 )
 
 

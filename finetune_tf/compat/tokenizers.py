@@ -1,5 +1,7 @@
 """Tokenizers and data collators of transformers with the methods of transformers 4."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,44 @@ class _OldTokenizerMethods:
         if texts and isinstance(texts[0], tuple):
             return self(*map(list, zip(*texts, strict=True)), **kwargs)
         return self(texts, **kwargs)
+
+    @contextlib.contextmanager
+    def as_target_tokenizer(self) -> Iterator[None]:
+        """Inside the block, calls encode targets, as `tokenizer(text_target=…)` does."""
+        self._switch_mode("target")
+        self._in_target_context_manager = True
+        try:
+            yield
+        finally:
+            self._in_target_context_manager = False
+            self._switch_mode("input")
+
+    def _switch_mode(self, mode: str) -> None:
+        switch = getattr(self, f"_switch_to_{mode}_mode", None)  # tokenizers of two languages
+        if switch is not None:
+            switch()
+
+    def prepare_seq2seq_batch(
+        self,
+        src_texts: list[str],
+        tgt_texts: list[str] | None = None,
+        max_length: int | None = None,
+        max_target_length: int | None = None,
+        padding: Any = "longest",
+        truncation: Any = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Encodes sources, and targets as `labels`."""
+        for language in ("src_lang", "tgt_lang"):
+            if kwargs.get(language) is not None:
+                setattr(self, language, kwargs.pop(language))
+        options = {"padding": padding, "truncation": truncation, **kwargs}
+        batch = self(src_texts, max_length=max_length, **options)
+        if tgt_texts is not None:
+            length = max_target_length or max_length
+            labels = self(text_target=tgt_texts, max_length=length, **options)
+            batch["labels"] = labels["input_ids"]
+        return batch
 
     def save_vocabulary(self, folder: str, *args: Any, **kwargs: Any) -> tuple:
         """Writes vocab.txt, as the slow WordPiece tokenizers did."""

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune_tf.base.arguments import check
+from finetune_tf.compat.collated import collated_batches
+from finetune_tf.data.encodings import targets_in
 from finetune_tf.data.tokenized import tokenized_batches
 from finetune_tf.errors import ModelError
+from finetune_tf.messages import say
+from finetune_tf.tasks import IGNORED
 from finetune_tf.training.callbacks import Measure, SavePretrained
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.schedules import Warmup
@@ -106,7 +111,10 @@ def prepare_tf_dataset(
     drop_remainder: bool = False,
     **prefetching: Any,
 ) -> Any:
-    """Makes batches of a tokenized dataset; see `finetune_tf.data.tokenized_batches`.
+    """Makes batches of a tokenized dataset.
+
+    Rows are padded as by `finetune_tf.data.tokenized_batches`. Where a collator does more than
+    padding or masking, and for encoder-decoders, it makes the batches; see `collated_batches`.
 
     Args:
         model: The model to train.
@@ -114,12 +122,9 @@ def prepare_tf_dataset(
         batch_size: The number of rows per batch.
         shuffle: Whether to shuffle the rows.
         tokenizer: The tokenizer, whose padding token is used.
-        collate_fn: A collator of transformers that pads or masks tokens.
+        collate_fn: A collator of transformers, or a function from rows to a dict of arrays.
         drop_remainder: Whether to drop an incomplete last batch.
         **prefetching: Ignored.
-
-    Raises:
-        ModelError: If `collate_fn` does more than padding or masking.
     """
     check(batch_size=batch_size)
     options: dict[str, Any] = {"drop_remainder": bool(drop_remainder)}
@@ -127,25 +132,74 @@ def prepare_tf_dataset(
     if collator == "DataCollatorForLanguageModeling" and collate_fn.mlm:
         tokenizer = model.tokenizer = collate_fn.tokenizer
         options["mask_rate"] = collate_fn.mlm_probability
-    elif collate_fn is not None and collator not in _PADDING_COLLATORS:
-        raise ModelError(
-            f"prepare_tf_dataset pads the rows itself and would not call {collate_fn!r:.80}. "
-            "Collate the batches yourself and pass them to fit."
-        )
+    elif getattr(model, "is_encoder_decoder", False) or not (
+        collate_fn is None or collator in _PADDING_COLLATORS
+    ):
+        collate = collate_fn or _default_collator(tokenizer)
+        return collated_batches(model, dataset, collate, batch_size, shuffle, **options)
     padding = getattr(tokenizer, "pad_token_id", None)
     return tokenized_batches(dataset, model, batch_size, shuffle, padding, **options)
 
 
+def _default_collator(tokenizer: Any) -> Any:
+    import transformers
+
+    if tokenizer is None:
+        return transformers.DefaultDataCollator(return_tensors="np")
+    return transformers.DataCollatorWithPadding(tokenizer, return_tensors="np")
+
+
+class _MeasureGenerated(keras.callbacks.Callback):
+    """Computes metrics of generated tokens and labels after each epoch."""
+
+    def __init__(self, metric_fn: Callable, batches: Any, options: dict[str, Any]) -> None:
+        super().__init__()
+        self._metric_fn, self._batches, self._options = metric_fn, batches, options
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Generates and measures; later callbacks find the metrics in the logs."""
+        predictions, labels = [], []
+        for batch in self._batches:
+            inputs, given = batch if isinstance(batch, tuple) else (batch, batch)
+            options = {**self._options, "attention_mask": inputs.get("attention_mask")}
+            predictions.append(self.model.generate(inputs["input_ids"], **options).numpy())
+            labels.append(np.asarray(targets_in(given)))
+        padding = self._options.get("pad_token_id", self.model.config.get("pad_token_id")) or 0
+        found = self._metric_fn((_stacked(predictions, padding), _stacked(labels, IGNORED)))
+        (logs if logs is not None else {}).update(found)
+        say(", ".join(f"{name}: {value:.4f}" for name, value in found.items()))
+
+
+def _stacked(batches: list[np.ndarray], padding: int) -> np.ndarray:
+    """Returns the rows of all batches, filled up to one length."""
+    longest = max(batch.shape[1] for batch in batches)
+    widths = [((0, 0), (0, longest - batch.shape[1])) for batch in batches]
+    pairs = zip(batches, widths, strict=True)
+    return np.concatenate([np.pad(b, width, constant_values=padding) for b, width in pairs])
+
+
 def KerasMetricCallback(
-    metric_fn: Callable, eval_dataset: Any, batch_size: int = 32, **unused: Any
-) -> Measure:
-    """Creates a `finetune_tf.callbacks.Measure`; `metric_fn` gets a pair (predictions, labels)."""
+    metric_fn: Callable,
+    eval_dataset: Any,
+    batch_size: int = 32,
+    predict_with_generate: bool = False,
+    generate_kwargs: dict[str, Any] | None = None,
+    **unused: Any,
+) -> keras.callbacks.Callback:
+    """Creates a callback with metrics; `metric_fn` gets a pair (predictions, labels).
+
+    Args:
+        metric_fn: Returns a dict of metrics by name.
+        eval_dataset: As for `finetune_tf.callbacks.Measure`; with `predict_with_generate`, batches.
+        batch_size: As for `finetune_tf.callbacks.Measure`.
+        predict_with_generate: Whether the predictions are the tokens of `model.generate`, filled
+            up with the padding token, instead of the logits.
+        generate_kwargs: Options of `model.generate`.
+        **unused: Ignored.
+    """
     check(batch_size=batch_size)
-    if unused.get("predict_with_generate"):
-        raise ModelError(
-            "predict_with_generate is not supported. Call ft.generate(model, prompts) in a "
-            "callback of your own, such as keras.callbacks.LambdaCallback(on_epoch_end=…)."
-        )
+    if predict_with_generate:
+        return _MeasureGenerated(metric_fn, eval_dataset, dict(generate_kwargs or {}))
     return Measure(lambda *pair: metric_fn(pair), eval_dataset, batch_size)
 
 

@@ -215,7 +215,7 @@ def generate_rows(
     found, scores = [], []
     for start in range(0, len(rows), batch_size):
         batch, several = rows[start : start + batch_size], settings.num_return_sequences
-        tokens, totals = _continue(model, batch, way, several, new, (seed, start))
+        tokens, totals = continue_batch(model, batch, way, several, new, (seed, start))
         for prompt, texts in zip(batch, tokens, strict=True):
             before = way.continues(prompt)
             found.append([way.ends.cut(before, row) for row in texts])
@@ -277,7 +277,7 @@ def _first_token(model: Any, settings: GenerationSettings) -> int | None:
     return settings.decoder_start_token_id
 
 
-def _continue(
+def continue_batch(
     model: Any, rows: list[np.ndarray], way: Way, several: int, new: int, seed: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the new tokens of a batch of prompts, and the scores of the texts.

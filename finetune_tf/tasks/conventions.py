@@ -15,6 +15,8 @@ class Conventions:
         labels: Names of the outputs, or None; see `Task`.
         name: Name of the Hugging Face pipeline.
         class_suffix: Suffix of the PyTorch classes, such as "ForSequenceClassification".
+        auto_suffix: Suffix of the Auto… classes, such as "ForSeq2SeqLM"; None for that of the
+            other classes.
         usage: Code for model cards.
         generates_text: Whether models continue prompts.
         has_old_classes: Whether `compat` has classes of transformers 4 for the task.
@@ -23,6 +25,7 @@ class Conventions:
     labels: Labels | None
     name: ClassVar[str]
     class_suffix: ClassVar[str]
+    auto_suffix: ClassVar[str | None] = None
     usage: ClassVar[Usage] = make_usage()
     generates_text: ClassVar[bool] = False
     has_old_classes: ClassVar[bool] = True

@@ -11,7 +11,6 @@ class LanguageModelOutputs:
     """The head, the loss and the monitored value of a language model; a base class of tasks."""
 
     generates_text = True
-    has_old_classes = False
     output_layers = ("lm_head",)
     token_axis = 0
     target_title = "A target"

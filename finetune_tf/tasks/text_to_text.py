@@ -40,6 +40,7 @@ class TextToText(LanguageModelOutputs, Task):
 
     name = "text2text-generation"
     class_suffix = "ForConditionalGeneration"
+    auto_suffix = "ForSeq2SeqLM"
     columns = ("source", "target")
     target_column = "target"
     output_layers = ("lm_head", "vocabulary_bias")
@@ -256,6 +257,7 @@ class Translation(TextToText):
     """Translates the sources; the targets are in another language."""
 
     name = "translation"
+    has_old_classes = False  # those of text to text
     encode_options = (*TextToText.encode_options, "languages")
     result_key = "translation_text"
 
@@ -264,4 +266,5 @@ class Summarization(TextToText):
     """Summarizes the sources."""
 
     name = "summarization"
+    has_old_classes = False  # those of text to text
     result_key = "summary_text"

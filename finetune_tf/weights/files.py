@@ -181,19 +181,21 @@ def _read_keras_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             f"{path} is not a complete HDF5 file ({error}): download it again."
         ) from None
 
-    def load(name: str, conversion: Conversion) -> np.ndarray:
-        return conversion.save([file[name][()]])[0]
+    def load(name: str, conversion: Conversion, shape: tuple[int, ...]) -> np.ndarray:
+        return conversion.save([file[name][()]])[0].reshape(shape)
 
     for name, (shape, dtype) in found.items():
         parts = name.split("/")
-        parts = parts[nesting:] or parts
+        parts = parts[nesting:] or parts[-1:]  # BART's final_logits_bias is in one group alone
         # TensorFlow stores kernels in the layout of Keras.
         is_kernel = _variable_name(parts) == "kernel" and len(shape) > 1
         conversion = KERNEL if is_kernel else IDENTITY
         (shape,) = conversion.shapes([shape])
+        if _variable_name(parts) == "bias" and len(shape) == 2:
+            shape = shape[1:]  # GPT-2's biases have the shape (1, outputs) there
         yield (
             _pytorch_name(parts),
-            LazyTensor(name, shape, dtype, path, partial(load, name, conversion)),
+            LazyTensor(name, shape, dtype, path, partial(load, name, conversion, shape)),
         )
 
 
@@ -208,13 +210,15 @@ def _pytorch_name(parts: list[str]) -> str:
     Example:
         >>> _pytorch_name(["bert", "encoder", "layer_._0", "output", "kernel:0"])
         'bert.encoder.layer.0.output.weight'
+        >>> _pytorch_name(["final_logits_bias:0"])
+        'final_logits_bias'
     """
     # "layer_._0" is "layer.0" in PyTorch, and "mlm___cls" is "cls".
     scopes = [part.split("___")[-1] for part in parts[:-1]]
     module = ".".join(scopes).replace("_._", ".")
     variable = _variable_name(parts)
     leaf = {"kernel": "weight", "embeddings": "weight"}.get(variable, variable)
-    return f"{module}.{leaf}"
+    return f"{module}.{leaf}" if module else leaf
 
 
 def _read_torch_bin(path: Path) -> Iterator[tuple[str, LazyTensor]]:

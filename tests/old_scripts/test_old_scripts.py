@@ -9,7 +9,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(
-    path for path in HERE.glob("*.py") if path.name not in ("material.py", "test_old_scripts.py")
+    path for path in HERE.glob("*.py") if not path.name.startswith(("material", "test_"))
 )
 MIGRATING = HERE.parents[1] / "docs" / "migrating.md"
 
