@@ -12,24 +12,28 @@ def learns_pretrained(model: keras.Model) -> bool:
 
     A model from `load`, even inside of another model, records which of its variables the checkpoint
     filled (`ModelInfo.pretrained`). All others are new, such as an adapter inside a pretrained
-    block, additional layers on top, or all variables of a model that was made from a config.
-    Without such a record, all variables below the head count as pretrained.
+    block or additional layers on top. Without such a record, and in a model that is trained from
+    scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
     return any(
-        variable.trainable and (filled is None or id(variable) in filled)
+        variable.trainable and (not filled or id(variable) in filled)
         for stage in stages(model)
         if stage.role != "head"
         for variable in stage.variables
     )
 
 
-def _filled_by_load(model: keras.Model) -> set[int] | None:
-    """Returns the ids of the variables that a checkpoint filled, or None without any record."""
-    found: set[int] | None = None
+def is_from_scratch(model: keras.Model) -> bool:
+    """Returns whether `load` created the model from a config, without any trained weights."""
+    infos = [getattr(part, "info", None) for part in all_layers(model)]
+    records = [getattr(info, "pretrained", None) for info in infos if info is not None]
+    return bool(records) and all(record == () for record in records)
+
+
+def _filled_by_load(model: keras.Model) -> set[int]:
+    found: set[int] = set()
     for part in all_layers(model):
-        paths = getattr(getattr(part, "info", None), "pretrained", None)
-        if paths is not None:
-            paths, found = set(paths), found or set()
+        if paths := set(getattr(getattr(part, "info", None), "pretrained", None) or ()):
             found.update(id(v) for v in learnable_variables(part) if v.path in paths)
     return found

@@ -85,7 +85,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model(tiny_decoder):
         ft.load(tiny_decoder, tokenizer=tokenizer)
 
 
-def test_nothing_counts_as_pretrained_in_a_model_from_a_config(recwarn, tmp_path):
+def test_a_model_from_a_config_may_have_a_high_learning_rate(recwarn, tmp_path):
     """A learning rate that suits a new model ruins a trained one."""
     model = ft.load(LLAMA, "text-generation", tokenizer=word_tokenizer())
     model.compile(**ft.presets.cross_entropy(learning_rate=2e-3))
