@@ -11,13 +11,13 @@ import typer
 import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, save, save_interrupted
+from finetune_tf.cli.generating import generate
 from finetune_tf.cli.reading import examples, lines, splits
-from finetune_tf.errors import ModelError, TrainingInterrupted
+from finetune_tf.cli.trained import complete_rows, load_trained
+from finetune_tf.errors import TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
-from finetune_tf.messages import say
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
 from finetune_tf.training.devices import device_line
-from finetune_tf.training.untrained import untrained_message
 
 app = typer.Typer(
     cls=Commands,
@@ -197,7 +197,7 @@ def evaluate(
     if output:
         check_output(output, REPORT, overwrite, _OVERWRITE_OPTION)
     print(device_line())
-    model = _load_trained(checkpoint, task)
+    model = load_trained(checkpoint, task)
     if model.labels is not None:
         columns["labels"] = model.labels
     report = ft.evaluate(
@@ -244,10 +244,10 @@ def predict(
         columns |= {"text_pair": text_pair} if text_pair else {}
     with contextlib.redirect_stdout(sys.stderr):  # only predictions go to standard output
         print(device_line())
-        model = _load_trained(checkpoint, task)
+        model = load_trained(checkpoint, task)
         inputs, complete = columns, None
         if "texts" in columns and len(set(map(len, columns.values()))) == 1:
-            complete = _complete_rows(columns)
+            complete = complete_rows(columns)
             inputs = {name: [values[i] for i in complete] for name, values in columns.items()}
         predictions = iter(ft.predict(model, **inputs, batch_size=batch_size))
     named = {"text" if name == "texts" else name: values for name, values in columns.items()}
@@ -256,6 +256,9 @@ def predict(
         if complete is None or i in complete:
             record |= model.task.as_json(next(predictions))
         print(json.dumps(record, ensure_ascii=False))
+
+
+app.command()(generate)
 
 
 @app.command()
@@ -279,7 +282,7 @@ def export(
     is_own_folder = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
     names = _EXPORTED_FILES[1:] if is_own_folder else _EXPORTED_FILES
     check_output(output, names, overwrite, _OVERWRITE_OPTION)
-    _load_trained(checkpoint, task).export(output, format)
+    load_trained(checkpoint, task).export(output, format)
 
 
 @app.command()
@@ -297,30 +300,3 @@ def demo(
         run(output, overwrite)
     except TrainingInterrupted as stop:
         save_interrupted(stop, output, overwrite)
-
-
-def _load_trained(checkpoint: str, task: str | None) -> Any:
-    """Loads a checkpoint whose head is trained.
-
-    Raises:
-        ModelError: If the head has random weights.
-    """
-    model = ft.load(checkpoint, task)
-    if message := untrained_message(model):
-        raise ModelError(
-            f"{message} Pass a checkpoint that was fine-tuned for {model.task.name}, or train this "
-            "one first with finetune-tf train."
-        )
-    return model
-
-
-def _complete_rows(columns: dict[str, list[str]]) -> list[int]:
-    """Returns the indices of the rows in which no text is empty, and reports the others."""
-    rows = list(zip(*columns.values(), strict=True))
-    complete = [i for i, row in enumerate(rows) if all(value.strip() for value in row)]
-    if len(complete) < len(rows):
-        say(
-            f"{len(rows) - len(complete):,} of {len(rows):,} texts are empty and are printed "
-            "without a prediction."
-        )
-    return complete

@@ -174,7 +174,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-def _with_options(
+def with_options(
     parameter: str,
     options: Callable[[], dict[str, tuple[Any, Any]]],
     combine: Callable[..., dict[str, Any]],
@@ -213,7 +213,7 @@ def _with_options(
 #: Decorates a command that reads data: its parameter `columns` becomes one option for each column
 #: of `data.columns.COLUMNS` and for what else the sources accept. The command gets a dict of the
 #: options that were given, by the arguments of the sources.
-reads_data = _with_options("columns", _data_options, arguments_of_source)
+reads_data = with_options("columns", _data_options, arguments_of_source)
 #: Decorates `predict`: its parameter `inputs` becomes one option for each column whose values can
 #: be typed. The command gets a dict of those that were given.
-takes_inputs = _with_options("inputs", _inputs_of_predict, _given)
+takes_inputs = with_options("inputs", _inputs_of_predict, _given)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
-from finetune_tf.data.sources.text_files import suffix_of
+from finetune_tf.data.sources.text_files import read_text, suffix_of
 from finetune_tf.errors import DataError
 
 # Names of functions in finetune_tf.data.
@@ -74,6 +74,19 @@ def lines(encoding: str | None = None) -> list[str]:
             f"Standard input is not {error.encoding}: byte 0x{error.object[error.start]:02x} does "
             "not fit. Say which encoding it has, for example --encoding cp1252."
         ) from None
+    return _stripped_lines(content)
+
+
+def lines_of_file(path: Path, encoding: str | None = None) -> list[str]:
+    """The lines of a text file, as `lines` returns those of standard input.
+
+    Raises:
+        DataError: If the file cannot be read, or is not text in that encoding.
+    """
+    return _stripped_lines(read_text(path, encoding or "utf-8"))
+
+
+def _stripped_lines(content: str) -> list[str]:
     listed = content.removeprefix("\ufeff").split("\n")
     if not listed[-1]:
         listed.pop()  # the empty text after the last line end

@@ -120,7 +120,9 @@ class GenerationSettings:
         for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
             if given.get(name) is None:
                 given[name] = model.config.get(name)
-        if given["eos_token_id"] is None and has_vocabulary(Path(model.info.tokenizer)):
+        has_tokenizer = getattr(model, "_tokenizer", None) is not None
+        has_tokenizer = has_tokenizer or has_vocabulary(Path(model.info.tokenizer))
+        if given["eos_token_id"] is None and has_tokenizer:
             given["eos_token_id"] = model.tokenizer.eos_token_id
         check_generation_config(given, target_size(model.config))
         return cls().with_values(given)

@@ -18,6 +18,7 @@ from finetune_tf.generation.generate import (
 )
 from finetune_tf.generation.loop import stream_ids
 from finetune_tf.generation.prompts import encode, padded, room
+from finetune_tf.tasks.chat import is_conversation
 
 _INCOMPLETE = "\ufffd"  # what the bytes of an incomplete character are decoded to
 
@@ -25,7 +26,7 @@ _INCOMPLETE = "\ufffd"  # what the bytes of an incomplete character are decoded 
 @names_checked
 def stream(
     model: keras.Model,
-    prompt: str,
+    prompt: Any,
     max_new_tokens: int | None = None,
     *,
     min_new_tokens: int | None = None,
@@ -51,7 +52,7 @@ def stream(
 
     Args:
         model: A model loaded for the task "text-generation".
-        prompt: A text.
+        prompt: A text, or a conversation as for `generate`.
         max_new_tokens: As for `generate`, as are all other arguments.
         min_new_tokens: The minimum number of new tokens.
         do_sample: Whether tokens are sampled.
@@ -90,7 +91,7 @@ def stream(
         options.pop(name)
     check(seed=seed)
     options = checked_options(model, options, "stream")
-    if not isinstance(prompt, str):
+    if not isinstance(prompt, str) and not is_conversation(prompt):
         raise DataTypeError(
             f"stream continues one text, found {type(prompt).__name__}. Use generate for several."
         )

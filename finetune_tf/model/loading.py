@@ -10,6 +10,11 @@ from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints import Checkpoint, open_checkpoint
+from finetune_tf.checkpoints.own_tokenizer import (
+    check_tokenizer,
+    require_tokenizer,
+    with_tokens_of,
+)
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families import Head
 from finetune_tf.messages import say
@@ -41,6 +46,7 @@ def load(
     config: Mapping[str, Any] | None = None,
     new_head: bool = False,
     gradient_checkpointing: bool = False,
+    tokenizer: Any = None,
     model_class: type[FineTuneModel] = FineTuneModel,
 ) -> FineTuneModel:
     """Loads a Hugging Face checkpoint as a Keras model for a task.
@@ -51,7 +57,7 @@ def load(
     Args:
         checkpoint: A folder; a Hub id such as "bert-base-uncased"; a file with weights, which
             requires `config` if there is no config.json next to it; or the content of a
-            config.json, for a model with random weights.
+            config.json, for a model with random weights, which also needs a `tokenizer`.
         task: Name of a Hugging Face pipeline; see `finetune_tf.tasks.TASKS`. By default, the task
             that the checkpoint was trained for, which is printed with the reason. For a pretrained
             checkpoint, the default is text classification with a new head.
@@ -75,6 +81,9 @@ def load(
         gradient_checkpointing: Whether to rematerialize the activations inside of blocks in the
             backward pass (Chen et al. 2016): a step takes about a third longer, with far less
             memory.
+        tokenizer: A fast tokenizer of transformers that replaces that of the checkpoint. For a
+            model from a config, it sets `vocab_size` and the ids of special tokens, unless the
+            config has them. It is saved with the model.
         model_class: The class of the model, a subclass of FineTuneModel.
 
     Returns:
@@ -82,7 +91,9 @@ def load(
 
     Raises:
         CheckpointError: If the checkpoint cannot be found or downloaded, is damaged or
-            unsupported, has a trained head for other labels, or does not specify its task.
+            unsupported, has a trained head for other labels, does not specify its task, or has
+            fewer tokens than `tokenizer`.
+        DataTypeError: If `tokenizer` is no fast tokenizer.
         ModelError: If the task or the dtype policy is unknown.
 
     Example:
@@ -99,7 +110,13 @@ def load(
         dtype = policy.name
     if policy.compute_dtype == "float32":
         compute_float32_in_full()
+    if tokenizer is not None:
+        require_tokenizer(tokenizer)
+        if isinstance(checkpoint, Mapping):
+            checkpoint = with_tokens_of(tokenizer, checkpoint)
     source = open_checkpoint(checkpoint, revision, cache_dir, config)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, source.config)
     choice = choose_task(task, source, is_labelled=labels is not None or problem_type is not None)
     task_, task = choice.task, choice.task.name
     head = source.family.head(task, source.config)
@@ -142,6 +159,8 @@ def load(
         generation=source.generation,
     )
     model._tokenizer_files = source.tokenizer_files
+    if tokenizer is not None:
+        model.tokenizer = tokenizer
     say(_summary(model, report, choice))
     return model
 

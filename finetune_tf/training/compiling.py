@@ -13,7 +13,7 @@ from finetune_tf.training import presets
 from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
 from finetune_tf.training.outputs import fitting_loss
-from finetune_tf.training.pretrained import learns_pretrained
+from finetune_tf.training.pretrained import is_from_scratch, learns_pretrained
 from finetune_tf.training.schedules import schedule_of
 
 # The highest safe learning rate for fine-tuning pretrained weights with an adaptive optimizer.
@@ -111,7 +111,7 @@ def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Non
     if not any(name in type(optimizer).__name__ for name in _ADAPTIVE):
         return
     rate = schedule.in_force if schedule else _highest_rate(optimizer)
-    if rate > HIGHEST_SAFE_RATE and learns_pretrained(model):
+    if rate > HIGHEST_SAFE_RATE and learns_pretrained(model) and not is_from_scratch(model):
         if getattr(model, "_warned_of_rate", None) == rate:
             return
         model._warned_of_rate = rate

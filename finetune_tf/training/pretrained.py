@@ -24,6 +24,13 @@ def learns_pretrained(model: keras.Model) -> bool:
     )
 
 
+def is_from_scratch(model: keras.Model) -> bool:
+    """Returns whether `load` created the model from a config, without any trained weights."""
+    infos = [getattr(part, "info", None) for part in all_layers(model)]
+    records = [getattr(info, "pretrained", None) for info in infos if info is not None]
+    return bool(records) and all(record == () for record in records)
+
+
 def _filled_by_load(model: keras.Model) -> set[int]:
     found: set[int] = set()
     for part in all_layers(model):

@@ -92,6 +92,21 @@ def test_the_code_of_text_generation_runs(run, tiny_bert, tmp_path, capsys):
     assert last == ft.generate(names["model"], "a very", max_new_tokens=4, num_beams=4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_code_of_translation_runs(run, tiny_bert, tmp_path, capsys):
+    rows = [{"en": "a good film", "de": "ein guter Film"}, {"en": "the actor", "de": "der"}]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (code,) = [block for block in code_blocks("README.md") if "t5-small" in block]
+    assert len(code.splitlines()) == 9
+
+    names = run(f"import finetune_tf as ft\n{code}", tiny_bert)
+
+    printed = capsys.readouterr().out
+    assert "baseline dictionary" in printed
+    assert printed.splitlines()[-1] == ft.predict(names["model"], "a good film")
+
+
 @pytest.mark.slow
 def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
     ten_lines, recipe = code_blocks("README.md")[:2]

@@ -85,3 +85,34 @@ def test_notebooks_on_other_tasks_run_to_a_measured_result(
     found, baseline, same = json.loads(notebook.cells[-1].outputs[-1].text)
     assert same is True
     assert 0 <= found[metric] <= 1 and set(found) == set(baseline)
+
+
+TRANSLATION = """
+import json
+print(json.dumps([report.metrics, report.baseline.metrics, sum(exact) / len(exact), same]))
+"""
+SMALL_GPT = """
+import json
+streams = "".join(streamed) == ft.generate(model, "Tom has nine coins. He loses", max_new_tokens=20)
+print(json.dumps([report.metrics, report.baseline.metrics, correct, same and streams]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+@pytest.mark.parametrize(
+    ("name", "code", "metric", "sign"),
+    [("04_translate", TRANSLATION, "bleu", 1), ("05_small_gpt", SMALL_GPT, "perplexity", -1)],
+)
+def test_small_models_trained_from_scratch_beat_their_baselines(name, code, metric, sign, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+
+    nbclient.execute(notebook, cwd=tmp_path, timeout=1800, kernel_name="python3")
+
+    found, baseline, correct, same = json.loads(notebook.cells[-1].outputs[-1].text)
+    assert same is True
+    assert sign * found[metric] > sign * baseline[metric]
+    assert correct > 0.5  # translations without any error, or results of calculations

@@ -76,6 +76,7 @@ def test_a_model_learns_its_answers_and_continues_conversations(model):
     answers = ["film", "dull story"]
     assert ft.generate(model, questions, max_new_tokens=4) == answers
     assert ft.generate(model, questions[1], max_new_tokens=4) == "dull story"
+    assert "".join(ft.stream(model, questions[1], max_new_tokens=4)) == "dull story"
     assert ft.generate(model, ["a bad <end> the", questions[0]], max_new_tokens=4) == answers[::-1]
     with quiet():
         assert ft.predict(model, questions) == answers

@@ -57,6 +57,7 @@ def test_from_scratch_nothing_is_pretrained_and_all_is_treated_with_care(base, m
     scratch = load(dict(model.config))
     assert scratch.info.pretrained == ()
     assert automatic_rate(scratch) == pytest.approx(5e-5)
+    scratch.compile(keras.optimizers.Adam(1e-3))  # no pretrained weights to ruin, no warning
     ft.train_only(scratch, select.head())
     assert automatic_rate(scratch) == pytest.approx(2e-3)
 
