@@ -196,7 +196,8 @@ def with_prefix_models(
     return heads | dict.fromkeys(("text2text-generation", "translation", "summarization"), head)
 
 
-def _heads(config: dict) -> dict[str, Head]:
+def bert_heads(config: dict) -> dict[str, Head]:
+    """Returns the heads of PyTorch's classes."""
     dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
     pooler = partial(
         Transform,
@@ -207,7 +208,7 @@ def _heads(config: dict) -> dict[str, Head]:
     )
     classifier = linear("classifier", "classifier/dense")
     masked = "cls.predictions"
-    heads = {
+    return {
         "text-classification": Head(classifier, dropout, pooler),
         "token-classification": Head(classifier, dropout),
         "question-answering": Head(linear("qa_outputs", "classifier/dense")),
@@ -221,7 +222,10 @@ def _heads(config: dict) -> dict[str, Head]:
         ),
         "feature-extraction": Head(transform=pooler),
     }
-    return with_prefix_models(heads, bert_backbone)
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    return with_prefix_models(bert_heads(config), bert_backbone)
 
 
 BERT = Family(
