@@ -76,6 +76,7 @@ def writer(tokenizer: Path, task: str = "translation", written: dict | None = No
             "vocab_size": len(WORDS),
             "max_position_embeddings": 24,
             "decoder_start_token_id": WORDS.index(START),
+            "is_encoder_decoder": True,
             **config,
         },
         head_layers=(),

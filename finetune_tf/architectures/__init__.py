@@ -27,6 +27,7 @@ from finetune_tf.architectures.positions import (
     RelativePositions,
     RotaryPositions,
 )
+from finetune_tf.architectures.prefix_model import JoinTexts, TargetStates, prefix_model
 
 __all__ = [
     "AttentionMask",
@@ -39,6 +40,7 @@ __all__ = [
     "EncoderBlock",
     "EndOfChain",
     "FeedForward",
+    "JoinTexts",
     "L2Normalize",
     "LanguageModelHead",
     "LayerNorm",
@@ -50,10 +52,12 @@ __all__ = [
     "RelativePositions",
     "RotaryPositions",
     "Side",
+    "TargetStates",
     "Transform",
     "VocabularyBias",
     "bert_block",
     "encoder",
     "encoder_decoder",
+    "prefix_model",
     "rotary_block",
 ]

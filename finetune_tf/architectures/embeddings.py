@@ -135,7 +135,8 @@ class Embeddings(ConfigLayer):
             token_type_ids: (B, L), needed if there is a token-type table.
             attention_mask: (B, L), needed with `mask_padding`.
             decode: Whether to decode instead of to embed.
-            position_ids: (B, L), the position of each token; by default 0, 1, 2 …
+            position_ids: (B, L), the position of each token in its text, from 0 on; by default its
+                place in the row or, with `skip_padding`, among the tokens that are not padding.
             training: Whether dropout is active.
 
         Returns:
@@ -172,6 +173,9 @@ class Embeddings(ConfigLayer):
             if position_ids is None:
                 position_ids = ops.arange(ops.shape(ids)[1])
             return hidden + self.position(position_ids)
+        if position_ids is not None:
+            hidden = _stop_gradient_outside(is_token, hidden)
+            return hidden + self.position(position_ids + padding + 1)
         mask = ops.cast(is_token, "int32")
         positions = ops.cumsum(mask, axis=1) * mask + padding
         return _stop_gradient_outside(is_token, hidden + self.position(positions))

@@ -56,6 +56,12 @@ class Side:
         return hidden
 
 
+def text_inputs() -> dict[str, Any]:
+    """Returns symbolic inputs for a source (B, L) and a target (B, T): ids and mask of each."""
+    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+
+
 def encoder_decoder(encoder: Side, decoder: Side) -> Backbone:
     """Calls an encoder and a decoder that attends to its output on symbolic inputs.
 
@@ -67,8 +73,7 @@ def encoder_decoder(encoder: Side, decoder: Side) -> Backbone:
     Returns:
         The backbone, whose hidden states (B, T, D) and embeddings are those of the decoder.
     """
-    names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    inputs = text_inputs()
     ids, attention_mask, decoder_ids, decoder_mask = inputs.values()
 
     def bias(side: Side, mask: Any) -> Any:

@@ -17,7 +17,9 @@ class CardTask(Protocol):
     name: str
     problem_type: str | None
     title: str
-    usage: Any
+
+    def usage_for(self, config: Any) -> Any:
+        """Returns the code that shows how a model with this config is used."""
 
 
 def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) -> str:
@@ -39,7 +41,8 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
     }
     title = task.title.replace("_", " ").replace("-", " ").capitalize()
     libraries = (opens_in.split(".")[0], "finetune_tf")
-    code, own = (task.usage.code(each, "path/to/this/folder", task.name) for each in libraries)
+    usage = task.usage_for(info.config)
+    code, own = (usage.code(each, "path/to/this/folder", task.name) for each in libraries)
     parts = [
         "---",
         "library_name: finetune_tf",

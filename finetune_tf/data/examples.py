@@ -280,7 +280,7 @@ class Examples:
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
-                f"{length} tokens and lose their end."
+                f"{encoded.limit or length} tokens and lose their end."
             )
         return encoded
 

@@ -223,6 +223,7 @@ BART = Family(
         "pad_token_id": 1,
         "eos_token_id": 2,
         "decoder_start_token_id": 2,
+        "is_encoder_decoder": True,
         "forced_eos_token_id": 2,
         "tie_word_embeddings": True,
     },

@@ -4,11 +4,19 @@ Equal to `transformers.BertModel` and its task models. Checkpoints such as MiniL
 have the same architecture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from finetune_tf.architectures import Backbone, Embeddings, Transform, bert_block, encoder
+from finetune_tf.architectures import (
+    Backbone,
+    Embeddings,
+    Transform,
+    bert_block,
+    encoder,
+    prefix_model,
+)
 from finetune_tf.families import config_values as values
 from finetune_tf.families.family import Family, Head, first_of, require_divisor
 from finetune_tf.kernels import ACTIVATIONS
@@ -57,6 +65,7 @@ RULES = {
     "initializer_range": values.STDDEV,
     "layer_norm_eps": values.EPSILON,
     "pad_token_id": values.TOKEN_ID_OR_NULL,
+    "decoder_start_token_id": values.TOKEN_ID_OR_NULL,
 }
 
 SUPPORTED = {
@@ -111,13 +120,22 @@ def bert_embeddings(config: dict, dtype: Any, **options: Any) -> Embeddings:
     return Embeddings(**{**arguments, **options}, dtype=dtype, name="embeddings")
 
 
-def bert_backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
-    """Builds embeddings and blocks; `options` are arguments of `Embeddings`."""
+def bert_backbone(
+    config: dict, dtype: Any, chain: Callable[..., Backbone] = encoder, **options: Any
+) -> Backbone:
+    """Builds embeddings and blocks.
+
+    Args:
+        config: Complete config.
+        dtype: Keras dtype policy.
+        chain: Calls them on symbolic inputs: `encoder` or `prefix_model`.
+        **options: Arguments of `Embeddings` that differ from BERT's.
+    """
     arguments = bert_block_arguments(config, dtype)
     blocks = [
         bert_block(**arguments, name=f"block_{i}") for i in range(config["num_hidden_layers"])
     ]
-    return encoder(bert_embeddings(config, dtype, **options), blocks)
+    return chain(bert_embeddings(config, dtype, **options), blocks)
 
 
 def bert_weights(config: dict, parts: Mapping[str, str] = BLOCK) -> list[Weight]:
@@ -165,7 +183,21 @@ def decoder_weights(module: str) -> list[Weight]:
     ]
 
 
-def _heads(config: dict) -> dict[str, Head]:
+def with_prefix_models(
+    heads: dict[str, Head], backbone: Callable[..., Backbone]
+) -> dict[str, Head]:
+    """Adds the heads of tasks from text to text: that of fill-mask on a `prefix_model`.
+
+    Args:
+        heads: The heads of the family.
+        backbone: Its backbone, with the argument `chain` of `bert_backbone`.
+    """
+    head = replace(heads["fill-mask"], backbone=partial(backbone, chain=prefix_model))
+    return heads | dict.fromkeys(("text2text-generation", "translation", "summarization"), head)
+
+
+def bert_heads(config: dict) -> dict[str, Head]:
+    """Returns the heads of PyTorch's classes."""
     dropout = first_of(config, "classifier_dropout", "hidden_dropout_prob")
     pooler = partial(
         Transform,
@@ -192,6 +224,10 @@ def _heads(config: dict) -> dict[str, Head]:
     }
 
 
+def _heads(config: dict) -> dict[str, Head]:
+    return with_prefix_models(bert_heads(config), bert_backbone)
+
+
 BERT = Family(
     model_type="bert",
     class_prefix="Bert",
@@ -204,4 +240,5 @@ BERT = Family(
     weights=bert_weights,
     heads=_heads,
     check=check_heads,
+    class_names={"ForConditionalGeneration": "{prefix}ForMaskedLM"},
 )

@@ -13,16 +13,17 @@ from finetune_tf.families.bert import (
     bert_backbone,
     bert_weights,
     vocabulary_transform,
+    with_prefix_models,
 )
 from finetune_tf.families.family import Head
 from finetune_tf.families.roberta import roberta_heads
 from finetune_tf.weights.table import Weight, linear, norm
 
 
-def _backbone(config: dict, dtype: Any) -> Backbone:
+def _backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
     size = config["embedding_size"]
     project = "after" if size != config["hidden_size"] else None
-    return bert_backbone(config, dtype, embedding_size=size, project=project)
+    return bert_backbone(config, dtype, embedding_size=size, project=project, **options)
 
 
 def _weights(config: dict) -> list[Weight]:
@@ -41,7 +42,8 @@ def _heads(config: dict) -> dict[str, Head]:
     )
     heads = roberta_heads(config, activation="gelu")
     # The bare model has no pooler, and only the generator has a masked-language-model head.
-    return {**heads, "feature-extraction": Head(), "fill-mask": masked}
+    heads |= {"feature-extraction": Head(), "fill-mask": masked}
+    return with_prefix_models(heads, _backbone)
 
 
 ELECTRA = replace(

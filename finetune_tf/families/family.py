@@ -34,6 +34,8 @@ class Head:
             table.
         has_logits_bias: Whether the scores of an encoder-decoder's tokens have a constant bias, the
             buffer `final_logits_bias` of transformers.
+        backbone: Builds the backbone of models for this task, as `Family.backbone` does for all
+            other tasks; None for that one.
     """
 
     weights: Sequence[Weight] = ()
@@ -43,6 +45,7 @@ class Head:
     output_bias: bool = True
     tied: bool = True
     has_logits_bias: bool = False
+    backbone: Callable[[dict, Any], Backbone] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Family:
         max_length: Returns the maximum length of a text in tokens for a complete config.
         check: Raises CheckpointError if keys of a complete config contradict each other.
         class_names: Names of PyTorch classes that are not `class_prefix` with the task's suffix,
-            by that suffix.
+            by that suffix; "{prefix}" in a name stands for `class_prefix`.
         complete_from_weights: Changes a complete config according to the tensors of the checkpoint,
             where these decide what config.json leaves open.
     """
@@ -93,7 +96,7 @@ class Family:
         Args:
             suffix: Of the task: "ForSequenceClassification".
         """
-        return self.class_names.get(suffix, f"{self.class_prefix}{suffix}")
+        return self.class_names.get(suffix, "{prefix}" + suffix).format(prefix=self.class_prefix)
 
     def complete(self, config: Mapping[str, Any], where: str = "") -> dict:
         """Adds the defaults to a config, and checks all values.

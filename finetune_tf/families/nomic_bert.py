@@ -11,6 +11,7 @@ from finetune_tf.families.bert import (
     RULES,
     bert_block_arguments,
     bert_embeddings,
+    bert_heads,
     decoder_weights,
 )
 from finetune_tf.families.family import Head, unsupported
@@ -85,7 +86,7 @@ def rotary_heads(config: dict, masked: list[Weight], activation: str) -> dict[st
         masked: Rows of the masked-language-model head.
         activation: Activation of that head.
     """
-    heads = {**BERT.heads({**config, "hidden_act": activation}), "feature-extraction": Head()}
+    heads = {**bert_heads({**config, "hidden_act": activation}), "feature-extraction": Head()}
     heads["fill-mask"] = replace(heads["fill-mask"], weights=masked)
     return {task: head for task, head in heads.items() if task != "question-answering"}
 

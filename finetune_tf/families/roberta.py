@@ -19,6 +19,7 @@ from finetune_tf.families.bert import (
     check_heads,
     vocabulary_transform,
     vocabulary_weights,
+    with_prefix_models,
 )
 from finetune_tf.families.family import Head, first_of, unsupported
 from finetune_tf.weights.table import Weight, linear, without
@@ -60,8 +61,12 @@ def classifier_weights() -> list[Weight]:
     ]
 
 
-def _backbone(config: dict, dtype: Any) -> Backbone:
-    return bert_backbone(config, dtype, skip_padding=True)
+def _backbone(config: dict, dtype: Any, **options: Any) -> Backbone:
+    return bert_backbone(config, dtype, skip_padding=True, **options)
+
+
+def _heads(config: dict) -> dict[str, Head]:
+    return with_prefix_models(roberta_heads(config), _backbone)
 
 
 def _weights(config: dict) -> list[Weight]:
@@ -90,7 +95,7 @@ ROBERTA = replace(
     rules={**RULES, "pad_token_id": values.TOKEN_ID},  # positions start behind it
     backbone=_backbone,
     weights=_weights,
-    heads=roberta_heads,
+    heads=_heads,
     max_length=usable_positions,
     check=_check,
 )

@@ -201,6 +201,7 @@ T5 = Family(
         "pad_token_id": 0,
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
+        "is_encoder_decoder": True,
         "tie_word_embeddings": True,
     },
     rules={

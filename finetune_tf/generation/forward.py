@@ -3,7 +3,8 @@
 The layers of the model's own graph are called again, each with the positions of the tokens, so
 there is no second model and no second version of a block. Of an encoder-decoder, only the decoder's
 part of the graph is called; its blocks get the keys and values of the encoder's output, which are
-computed once for each source.
+computed once for each source. A prefix language model reads a source as its prompt: the graph is
+called with an empty target, and its blocks cache the keys and values of the source.
 
 Shape legend: B batch, H key and value heads, Q new tokens, C cached tokens, K = C + Q, M source
 tokens, F features of a head, V vocabulary.
@@ -22,9 +23,11 @@ from finetune_tf.architectures import (
     Embeddings,
     EncoderBlock,
     EndOfChain,
+    JoinTexts,
     PositionEmbeddings,
     RelativePositionBias,
     RotaryPositions,
+    TargetStates,
 )
 from finetune_tf.base.keras_internals import run_graph
 from finetune_tf.errors import ModelError
@@ -39,7 +42,8 @@ class Memory(NamedTuple):
 
     Attributes:
         attention_mask: (B, M), 1 for tokens and 0 for padding.
-        keys_and_values: For each block the keys and values (B, H, M, F) of its cross-attention.
+        keys_and_values: For each block the keys and values (B, H, M, F) of its cross-attention;
+            empty for a prefix language model, which has those of the sources in its cache.
     """
 
     attention_mask: Any
@@ -63,8 +67,21 @@ class Sides(NamedTuple):
     decoder: keras.Model
 
 
+def reads_sources(model: keras.Model) -> bool:
+    """Whether a model writes targets for sources instead of continuing prompts."""
+    return any(tensor.name == "decoder_input_ids" for tensor in model.inputs)
+
+
+def is_prefix_model(model: keras.Model) -> bool:
+    """Whether a model reads sources and targets joined to one sequence."""
+    return any(isinstance(layer, JoinTexts) for layer in model.layers)
+
+
 def sides_of(model: keras.Model) -> Sides | None:
-    """Returns the parts of an encoder-decoder; None for any other model."""
+    """Returns the parts of an encoder-decoder; None for any other model.
+
+    A prefix language model, which reads sources as well, has a single part.
+    """
     traces = traces_of(model)
     if "sides" not in traces:
         ends = [layer for layer in model.layers if isinstance(layer, EndOfChain)]
@@ -124,25 +141,59 @@ def remember(model: keras.Model, ids: Any, attention_mask: Any) -> Memory:
     )
 
 
+def read_prefix(model: keras.Model, ids: Any, attention_mask: Any) -> tuple[Memory, Cache]:
+    """Passes source texts through a prefix language model.
+
+    Args:
+        model: A prefix language model.
+        ids: (B, M), the tokens of the sources.
+        attention_mask: (B, M), 1 for tokens and 0 for padding.
+
+    Returns:
+        What the later tokens need to know of the sources: the mask, and the cache.
+    """
+    batch = ops.shape(ids)[0]
+    blocks, cache = cached_blocks(model), empty_cache(model, batch)
+    caches = dict(zip(map(id, blocks), cache, strict=True))
+
+    def run_block(block: EncoderBlock, x: Any, **known: Any) -> Any:
+        x, caches[id(block)] = block(x, cache=caches[id(block)], **known)
+        return x
+
+    def placed(operation: Any) -> Callable:
+        is_block = isinstance(operation, EncoderBlock)
+        return functools.partial(run_block, operation) if is_block else operation
+
+    nothing = ops.zeros((batch, 0), "int32")
+    known = {"input_ids": ids, "attention_mask": attention_mask}
+    run_graph(model, [known.get(tensor.name, nothing) for tensor in model.inputs], placed)
+    return Memory(attention_mask, ()), tuple(caches[id(block)] for block in blocks)
+
+
 def beginning(
     model: keras.Model, ids: Any, attention_mask: Any, first: int | None
-) -> tuple[Any, Any, Memory | tuple[()]]:
+) -> tuple[Any, Any, Memory | tuple[()], Cache]:
     """Returns what the first pass through a decoder reads.
 
     Args:
-        model: A causal language model or an encoder-decoder.
-        ids: (B, P), prompts; for an encoder-decoder the sources.
+        model: A causal language model, a prefix language model or an encoder-decoder.
+        ids: (B, P), prompts, or the sources of a model that reads sources.
         attention_mask: (B, P), 1 for real tokens.
-        first: The token with which the targets of an encoder-decoder begin; None for other models.
+        first: The token with which targets begin; None for a model that continues prompts.
 
     Returns:
-        The tokens that are continued, their mask, and what the blocks read of the sources.
+        The tokens that are continued, their mask, what the blocks read of the sources, and the
+        cache.
     """
+    batch = ops.shape(ids)[0]
     if first is None:
-        return ids, attention_mask, NO_MEMORY
-    memory = remember(model, ids, attention_mask)
-    ones = ops.ones((ops.shape(ids)[0], 1), "int32")
-    return first * ones, ones, memory
+        return ids, attention_mask, NO_MEMORY, empty_cache(model, batch)
+    if is_prefix_model(model):
+        memory, cache = read_prefix(model, ids, attention_mask)
+    else:
+        memory, cache = remember(model, ids, attention_mask), empty_cache(model, batch)
+    ones = ops.ones((batch, 1), "int32")
+    return first * ones, ones, memory, cache
 
 
 def forward(
@@ -155,13 +206,13 @@ def forward(
     """Passes tokens through the model.
 
     Args:
-        model: A causal language model or an encoder-decoder.
-        ids: (B, Q), all tokens of the prompt, or the one that follows the cached ones. For an
-            encoder-decoder, these are tokens of the target.
+        model: A causal language model, a prefix language model or an encoder-decoder.
+        ids: (B, Q), all tokens of the prompt, or the one that follows the cached ones. In a model
+            that reads sources, it is a token of the target.
         attention_mask: (B, K), 1 for real tokens, of the cached and of the new ones. Padding
             comes first, so that the last token of every text is a real one.
         cache: Of the earlier tokens.
-        memory: What the blocks of an encoder-decoder read of the sources.
+        memory: What the blocks of a model that reads sources read of them.
 
     Returns:
         The logits of the token after the last one, (B, V) in float32, and the cache with the new
@@ -169,8 +220,11 @@ def forward(
     """
     blocks = cached_blocks(model)
     caches = dict(zip(map(id, blocks), cache, strict=True))
-    memories = {}
-    if memory:
+    memories, is_prefix = {}, is_prefix_model(model)
+    if is_prefix:  # the cache holds the sources as well
+        sources = ops.cast(memory.attention_mask, "int32")
+        attention_mask = ops.concatenate([sources, attention_mask], axis=1)
+    elif memory:
         memories = dict(zip(map(id, blocks), memory.keys_and_values, strict=True))
     is_single = ids.shape[1] == 1
     places = ops.maximum(ops.cumsum(ops.cast(attention_mask, "int32"), axis=1) - 1, 0)  # (B, K)
@@ -186,7 +240,11 @@ def forward(
     def embed(embeddings: Embeddings, x: Any, decode: bool = False, **more: Any) -> Any:
         if decode:
             return embeddings(x, decode=True, **more)
-        return embeddings(x, position_ids=positions, **more)
+        return embeddings(x, **{**more, "position_ids": positions})
+
+    def join(layer: JoinTexts, *_: Any) -> tuple[Any, ...]:
+        types = ops.full_like(ids, layer.target_type)
+        return ids, attention_mask, positions, types, None
 
     def placed(operation: Any) -> Callable:
         """Returns an operation of the graph that knows the positions of the tokens."""
@@ -200,9 +258,15 @@ def forward(
             return functools.partial(operation, last_query=is_single)
         if isinstance(operation, PositionEmbeddings | RotaryPositions):
             return functools.partial(operation, position_ids=positions)
+        if isinstance(operation, JoinTexts):
+            return functools.partial(join, operation)
+        if isinstance(operation, TargetStates):  # all tokens are those of the target
+            return lambda _, hidden: hidden
         return operation
 
-    if not memory:
+    if is_prefix:  # its first layer, in whose place `join` is called, is all that reads inputs
+        graph, known = model, {tensor.name: ids for tensor in model.inputs}
+    elif not memory:
         graph, known = model, {"input_ids": ids, "attention_mask": attention_mask}
     else:
         graph = sides_of(model).decoder

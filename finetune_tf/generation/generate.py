@@ -12,7 +12,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.ends import Ends, compiled
-from finetune_tf.generation.forward import cached_blocks, sides_of
+from finetune_tf.generation.forward import cached_blocks, reads_sources
 from finetune_tf.generation.loop import generate_ids
 from finetune_tf.generation.prompts import (
     as_list,
@@ -262,12 +262,12 @@ def way_of(model: Any, settings: GenerationSettings, has_scores: bool = False) -
 
 
 def _first_token(model: Any, settings: GenerationSettings) -> int | None:
-    """Returns the token with which the targets of an encoder-decoder begin, else None.
+    """Returns the token with which targets begin; None for a model that continues prompts.
 
     Raises:
         ModelError: If the checkpoint does not say it.
     """
-    if sides_of(model) is None:
+    if not reads_sources(model):
         return None
     if settings.decoder_start_token_id is None:
         raise ModelError(

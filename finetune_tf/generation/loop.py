@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from finetune_tf.generation.forward import Cache, Memory, beginning, empty_cache, forward
+from finetune_tf.generation.forward import Cache, Memory, beginning, forward
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.sampling import log_probs_of, next_token
 from finetune_tf.generation.way import Way, are_finite, prompts, scalar, seeds, trace
@@ -128,9 +128,9 @@ def _begin(model: keras.Model, ids: Any, mask: Any, most: Any, seed: Any, way: W
     """Passes prompts through the model, and chooses the first token of each text."""
     import tensorflow as tf
 
-    ids, mask, memory = beginning(model, ids, mask, way.first)
+    ids, mask, memory, cache = beginning(model, ids, mask, way.first)
     batch = tf.shape(ids)[0]
-    logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
+    logits, cache = forward(model, ids, mask, cache, memory)
     progress = Progress(
         step=tf.constant(0),
         ids=ids,

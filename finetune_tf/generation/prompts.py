@@ -7,7 +7,7 @@ import numpy as np
 
 from finetune_tf.base.arguments import shown
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError
-from finetune_tf.generation.forward import sides_of
+from finetune_tf.generation.forward import is_prefix_model, reads_sources
 from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import say
 from finetune_tf.tasks.causal_tokens import without_end
@@ -51,8 +51,7 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
             )
         ids = np.asarray(ids, "int32")
         # A source ends as the tokenizer ends it; a prompt is to be continued.
-        is_source = sides_of(model) is not None
-        rows.append(ids if is_source else without_end(ids, text, tokenizer))
+        rows.append(ids if reads_sources(model) else without_end(ids, text, tokenizer))
     return rows
 
 
@@ -98,22 +97,26 @@ def room(
     """
     longest, limit = max(map(len, rows), default=0), model._max_positions
     new = settings.max_new_tokens
-    if sides_of(model) is not None:
+    begun = longest
+    if reads_sources(model):
         if longest > limit:
             raise DataError(
                 f"A source text has {longest:,} tokens, but the model has positions for {limit:,}. "
                 "Shorten it."
             )
-        longest = 1  # the token with which a target begins
+        begun = 1  # the token with which a target begins
+        # An encoder-decoder has other positions for sources. In a prefix language model, the token
+        # that begins a target takes a position after the source, and the last new token none.
+        longest = longest if is_prefix_model(model) else 1
     if new is not None and (settings.min_new_tokens or 0) > new:
         raise ArgumentError(
             f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={new}."
         )
     if new is None and settings.max_length is not None:
-        new = settings.max_length - longest
+        new = settings.max_length - begun
         if new < 1:
             raise DataError(
-                f"A prompt has {longest:,} tokens, but the checkpoint's generation_config.json has "
+                f"A prompt has {begun:,} tokens, but the checkpoint's generation_config.json has "
                 f"max_length {settings.max_length:,}, prompt included. Give max_new_tokens."
             )
     if new is None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from finetune_tf.generation.beams import State, advance, follow, is_going_on, result, start
-from finetune_tf.generation.forward import Cache, beginning, empty_cache, forward
+from finetune_tf.generation.forward import Cache, beginning, forward
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.way import Way, are_finite, prompts, scalar, trace
 
@@ -46,7 +46,7 @@ def search_ids(
 def _search(model: keras.Model, ids: Any, mask: Any, most: Any, way: Way) -> tuple[State, Any]:
     import tensorflow as tf
 
-    ids, mask, memory = beginning(model, ids, mask, way.first)
+    ids, mask, memory, cache = beginning(model, ids, mask, way.first)
     batch, beams = tf.shape(ids)[0], way.choice
 
     def choose(logits: Any, state: State, cache: Cache) -> tuple[State, Cache]:
@@ -64,7 +64,7 @@ def _search(model: keras.Model, ids: Any, mask: Any, most: Any, way: Way) -> tup
         return tf.repeat(tensor, beams.count, axis=0)
 
     # The prompt is passed through the model once for all beams of a text.
-    logits, cache = forward(model, ids, mask, empty_cache(model, batch), memory)
+    logits, cache = forward(model, ids, mask, cache, memory)
     is_finite = are_finite(logits)
     memory = tf.nest.map_structure(every_beam, memory)
     cache = tf.nest.map_structure(every_beam, cache)

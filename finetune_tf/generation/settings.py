@@ -14,6 +14,7 @@ from finetune_tf.checkpoints.tokenizers import has_vocabulary
 from finetune_tf.errors import ArgumentError
 from finetune_tf.generation import rules
 from finetune_tf.generation.beams import Beams
+from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.generation.generation_config import (
     RULES,
     check_generation_config,
@@ -21,6 +22,7 @@ from finetune_tf.generation.generation_config import (
     token_beyond,
 )
 from finetune_tf.generation.sampling import Sampling
+from finetune_tf.tasks.target_texts import end_of
 
 Stopping = bool | Literal["never"]
 
@@ -110,7 +112,8 @@ class GenerationSettings:
 
         They come from generation_config.json or, without such a file, from config.json. If neither
         names the token that ends a text, the tokenizer's does, since completions are trained with
-        it; transformers would not end a text then.
+        it; transformers would not end a text then. Neither a start nor an end is known to the
+        config of an encoder that has become a prefix language model.
 
         Raises:
             CheckpointError: If its generation_config.json asks for something that is not
@@ -124,6 +127,10 @@ class GenerationSettings:
         has_tokenizer = has_tokenizer or has_vocabulary(Path(model.info.tokenizer))
         if given["eos_token_id"] is None and has_tokenizer:
             given["eos_token_id"] = model.tokenizer.eos_token_id
+        if is_prefix_model(model) and has_tokenizer:  # as it is trained
+            for name in ("eos_token_id", "decoder_start_token_id"):
+                if given[name] is None:
+                    given[name] = end_of(model.tokenizer)
         check_generation_config(given, target_size(model.config))
         return cls().with_values(given)
 

@@ -169,16 +169,21 @@ def _depth_first(roots: list[Any], dependencies: dict[int, list[Any]]) -> list[A
     return order
 
 
-def input_followed_by(model: keras.Model, tensor: Any) -> str:
+def input_followed_by(model: keras.Model, tensor: Any) -> str | None:
     """Returns the name of the model input from which a tensor gets its batch and length axes.
 
     It is found along the first argument of each call. A decoder block is called with its own tokens
     first and the memory second, so its output follows the decoder's input ids.
+
+    It is None if a layer whose attribute `joins_inputs` is true, such as `architectures.JoinTexts`,
+    concatenates several inputs along the length axis.
     """
     producers = {
         id(output): node for node in ordered_nodes(model) for output in node.output_tensors
     }
     while (node := producers[id(tensor)]).input_tensors:
+        if getattr(node.operation, "joins_inputs", False):
+            return None
         tensor = node.input_tensors[0]
     return tensor.name
 

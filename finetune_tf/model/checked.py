@@ -11,7 +11,8 @@ from finetune_tf.base.values import after, asserting, dtype_of
 from finetune_tf.data.encodings import targets_of
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.families import FAMILIES
-from finetune_tf.model.inputs import check_sizes, check_values, complete, sizes_of
+from finetune_tf.generation.forward import is_prefix_model
+from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.packed import takes_positions
 from finetune_tf.model.weighted import WeightedModel
@@ -53,7 +54,10 @@ class CheckedModel(WeightedModel):
         limit = self._max_positions if has_info else None
         sizes = self._sizes if has_info else None
         optional = (POSITIONS,) if takes_positions(self) else ()
-        return complete(inputs, inputs_struct(self), limit, sizes, optional)
+        completed = complete(inputs, inputs_struct(self), limit, sizes, optional)
+        if has_info and is_prefix_model(self):
+            check_joined(completed, limit)
+        return completed
 
     @property
     def _sizes(self) -> dict[str, int | None]:
@@ -103,6 +107,8 @@ class CheckedModel(WeightedModel):
             with asserting() as assertions:
                 targets = None if pairs else targets_of(x, y)
                 check_sizes(x, targets, None if pairs else weights, self._max_positions)
+                if is_prefix_model(self):
+                    check_joined(x, self._max_positions)
             data = after(assertions, data)
         with asserting() as assertions:
             self._validated(*keras.utils.unpack_x_y_sample_weight(data))

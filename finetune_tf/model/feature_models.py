@@ -254,6 +254,12 @@ def _axis_of(trunk: keras.Model, tensor: Any, encoded: Encoded) -> str | None:
     if None not in tensor.shape[1:]:
         return None
     source = input_followed_by(trunk, tensor)
+    if source is None:
+        raise CacheError(
+            "The frozen stages compute a vector for each token of a source joined with its target, "
+            "so that padding stands inside of a row, where it cannot be cut off. Freeze all stages "
+            "below the head, ft.train_only(model, ft.select.head()), or train the whole model."
+        )
     axes = {mask: axis for axis, mask in MASKS.items()}
     axes |= {name: feature.axis for name, feature in encoded.inputs.items()}
     if axes.get(source) is None or None in tensor.shape[2:]:

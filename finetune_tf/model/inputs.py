@@ -133,6 +133,36 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
             check_range(ops.shape(value)[1], 0, limit, message, ModelError)
 
 
+def check_joined(inputs: Any, limit: int) -> None:
+    """Checks that each source fits into the positions of a model together with its target.
+
+    Args:
+        inputs: A dict with the inputs of a prefix language model, or anything else, which is not
+            checked.
+        limit: The number of positions.
+
+    Raises:
+        ModelError: If a source and its target have more tokens than that; see `check_range`.
+    """
+    sides = [_mask_of(name, inputs) for name in _SIDES] if hasattr(inputs, "keys") else []
+    if not sides or any(mask is None for mask in sides):
+        return  # `complete` raises an error
+    tokens = sum(ops.sum(ops.cast(ops.not_equal(mask, 0), "int32"), axis=1) for mask in sides)
+    message = (
+        f"A source and its target have {{found}} tokens, but the model has positions for {limit} "
+        "tokens of both together. Use Examples.batches(model), which shortens the sources."
+    )
+    check_range(tokens, 0, limit, message, ModelError)
+
+
+def _mask_of(ids_name: str, inputs: Any) -> Any:
+    """The attention mask (batch, length) of token ids; None if they have another shape."""
+    ids, mask = inputs.get(ids_name), inputs.get(_SIDES[ids_name][0])
+    if getattr(ids, "shape", None) is None or len(ids.shape) != 2 or _is_composite(ids):
+        return None
+    return ops.ones_like(ids, dtype="int32") if mask is None else mask
+
+
 def too_long(length: Any, limit: int) -> str:
     """Returns the message for texts with more tokens than the model has positions.
 

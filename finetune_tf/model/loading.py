@@ -175,7 +175,7 @@ def _build_model(
     dtype: Any,
 ) -> FineTuneModel:
     """Builds a Functional model of the backbone and the head."""
-    backbone = source.family.backbone(config, dtype)
+    backbone = (head.backbone or source.family.backbone)(config, dtype)
     outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
     return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
 

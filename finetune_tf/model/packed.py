@@ -15,13 +15,17 @@ from keras import ops
 
 from finetune_tf.architectures import AttentionMask, Embeddings, RotaryPositions
 from finetune_tf.base.keras_internals import run_graph
+from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.tasks.feature import POSITIONS
 
 
 def takes_positions(model: keras.Model) -> bool:
-    """Whether a model is a causal language model, whose rows may consist of several texts."""
+    """Whether a model is a causal language model, whose rows may consist of several texts.
+
+    A prefix language model is not: its rows are sources and targets.
+    """
     masks = [layer for layer in model.layers if isinstance(layer, AttentionMask)]
-    is_causal = bool(masks) and all(mask.causal for mask in masks)
+    is_causal = bool(masks) and all(mask.causal for mask in masks) and not is_prefix_model(model)
     return is_causal and hasattr(model, "info") and model.task.generates_text
 
 

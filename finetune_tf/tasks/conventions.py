@@ -1,5 +1,6 @@
 """What Hugging Face's libraries call a task and its outputs, and how they save its models."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from finetune_tf.base.labels import Labels
@@ -37,6 +38,14 @@ class Conventions:
             outputs: The outputs for a batch.
         """
         return {"logits": outputs}
+
+    def usage_for(self, config: Mapping[str, Any]) -> Usage:
+        """The code for the model card of a model.
+
+        Args:
+            config: The config of the model.
+        """
+        return self.usage
 
     def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
         """The fields of the output of Hugging Face's class for this task, for `compat`.

@@ -23,6 +23,7 @@ class Encoded:
         targets: One entry for each item, or one value for each position of an axis; None without
             labels.
         truncated: How many examples were longer than allowed and lost their end.
+        limit: The tokens that were allowed, if it is not the `max_length` of the call.
         example: The index of the example that each row comes from, where an example can have
             several rows; None where rows and examples are the same.
         offsets: For each row the place of each token in its text: (tokens, 2) with the first
@@ -46,6 +47,7 @@ class Encoded:
     group: int = 1
     draw: Draw | None = None
     tokenizer: Any = None
+    limit: int | None = None
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures import Backbone, LanguageModelHead, VocabularyBias
+from finetune_tf.architectures import Backbone
 from finetune_tf.base.arguments import check
-from finetune_tf.errors import CheckpointError, DataError, ModelError
+from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import token_inputs, tokenized
 from finetune_tf.tasks.feature import Feature
+from finetune_tf.tasks.language_model import vocabulary_logits
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
@@ -70,26 +71,9 @@ class FillMask(Task):
         """Logits (batch, length, vocabulary).
 
         Raises:
-            CheckpointError: If the decoder is not tied to the token embedding table, and the family
-                has no head for that.
+            CheckpointError: As for `vocabulary_logits`.
         """
-        if head.tied and not config.get("tie_word_embeddings", True):
-            raise CheckpointError(
-                "The config key 'tie_word_embeddings' is False, but fill-mask is supported only "
-                "with the decoder tied to the word embeddings."
-            )
-        hidden = backbone.hidden
-        if head.transform is not None:
-            hidden = head.transform(dtype=dtype)(hidden)
-        if head.tied:
-            scores = backbone.embeddings(hidden, decode=True)
-        else:
-            scores = LanguageModelHead(
-                config["vocab_size"], config["initializer_range"], dtype=dtype, name="lm_head"
-            )(hidden)
-        if not any(row.belongs_to(["vocabulary_bias"]) for row in head.weights):
-            return scores
-        return VocabularyBias(name="vocabulary_bias")(scores)
+        return vocabulary_logits(backbone, head, config, dtype)
 
     @property
     def output_kind(self) -> Kind:

@@ -3,8 +3,46 @@
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_tf.architectures import Backbone, LanguageModelHead
+from finetune_tf.architectures import Backbone, LanguageModelHead, VocabularyBias
+from finetune_tf.errors import CheckpointError
 from finetune_tf.tasks.interfaces import HeadParts, Kind
+
+
+def vocabulary_logits(
+    backbone: Backbone, head: HeadParts, config: Mapping[str, Any], dtype: Any
+) -> Any:
+    """Puts the head of a language model, causal or masked, on a backbone.
+
+    Args:
+        backbone: A backbone with symbolic hidden states (batch, length, features).
+        head: The head of the family: its transform, its decoder and its bias.
+        config: A complete Hugging Face config.
+        dtype: Keras dtype policy.
+
+    Returns:
+        Logits (batch, length, vocabulary) in float32.
+
+    Raises:
+        CheckpointError: If the decoder is not tied to the token embedding table, and the family has
+            no head for that.
+    """
+    if head.tied and not config.get("tie_word_embeddings", True):
+        raise CheckpointError(
+            "The config key 'tie_word_embeddings' is False, but the language model of this family "
+            "is supported only with the decoder tied to the word embeddings."
+        )
+    hidden = backbone.hidden
+    if head.transform is not None:
+        hidden = head.transform(dtype=dtype)(hidden)
+    if head.tied:
+        scores = backbone.embeddings(hidden, decode=True)
+    else:
+        size, stddev = backbone.embeddings.vocab_size, config.get("initializer_range", 0.02)
+        scores = LanguageModelHead(size, stddev, dtype=dtype, name="lm_head")(hidden)
+    if not any(row.belongs_to(["vocabulary_bias"]) for row in head.weights):
+        return scores
+    # The bias of encoder-decoders is a constant of the checkpoint.
+    return VocabularyBias(learned=not head.has_logits_bias, name="vocabulary_bias")(scores)
 
 
 class LanguageModelOutputs:
@@ -26,14 +64,7 @@ class LanguageModelOutputs:
         modules: Any,
     ) -> Any:
         """Returns the logits of the next token, (batch, length, vocabulary) in float32."""
-        if head.tied:
-            return backbone.embeddings(backbone.hidden, decode=True)
-        return LanguageModelHead(
-            backbone.embeddings.vocab_size,
-            config.get("initializer_range", 0.02),
-            dtype=dtype,
-            name="lm_head",
-        )(backbone.hidden)
+        return vocabulary_logits(backbone, head, config, dtype)
 
     @property
     def output_kind(self) -> Kind:

@@ -52,6 +52,16 @@ def token_ids(
         ) from None
 
 
+def end_of(tokenizer: Any) -> int | None:
+    """Returns the id of the token that ends a target: eos, or else sep as in BERT; None if neither.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+    """
+    end = tokenizer.eos_token_id
+    return tokenizer.sep_token_id if end is None else end
+
+
 def target_ids(examples: Columns, tokenizer: Any, limit: int) -> tuple[list[np.ndarray], int]:
     """The ids of each target with the token that ends it, and how many were truncated.
 
@@ -64,7 +74,7 @@ def target_ids(examples: Columns, tokenizer: Any, limit: int) -> tuple[list[np.n
         DataError: If a target has no tokens.
     """
     texts = [references_of(value)[0] for value in examples.columns["target"]]
-    end = tokenizer.eos_token_id
+    end = end_of(tokenizer)
     ids, truncated = token_ids(tokenizer, limit, None, text_target=texts)
     if end is not None and any(not len(row) or row[-1] != end for row in ids):
         # The tokenizer adds no end, so that one token has to be left for it.

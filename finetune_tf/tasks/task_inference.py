@@ -108,13 +108,25 @@ def _is_class_of(class_name: str, task: Task | type[Task], source: Checkpoint) -
 
 
 def _tasks_of(class_name: str, source: Checkpoint) -> list[str]:
-    """The tasks of a class with a head that this family supports."""
+    """The tasks of a class with a head that this family supports.
+
+    A class that is named after another task counts only if the config names the task.
+    """
     heads = source.family.heads(source.config)
     return [
         name
         for name, task in TASKS.items()
         if name in heads and task.class_suffix != "Model" and _is_class_of(class_name, task, source)
+        if not _borrows_class(name, source) or source.config.get("finetuning_task") == name
     ]
+
+
+def _borrows_class(name: str, source: Checkpoint) -> bool:
+    """Whether the family's models for a task are saved as a class that belongs to another task."""
+    suffix = TASKS[name].class_suffix
+    own = source.family.class_name(suffix)
+    others = {task.class_suffix for task in TASKS.values()} - {suffix, "Model"}
+    return own.endswith(tuple(others))
 
 
 def _by_classes(classes: list[str], source: Checkpoint) -> dict[str, str]:
@@ -145,6 +157,7 @@ def _by_tensors(source: Checkpoint) -> dict[str, str]:
         name: _has_head(task, source)
         for name, task in TASKS.items()
         if not (task.has_labels and is_class_of_other_task(source, task))
+        and not _borrows_class(name, source)
     }
     most = max(sizes.values())
     return {name: "by its tensors" for name, size in sizes.items() if size and size == most}

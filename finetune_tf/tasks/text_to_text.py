@@ -1,22 +1,31 @@
-"""Text to text: an encoder reads a source and a decoder writes a target, as in T5 and BART."""
+"""Text to text: a model reads a source and writes a target.
+
+T5 and BART have an encoder for the source and a decoder for the target. A prefix language model, as
+BERT becomes one, joins both texts to one sequence, so that they share its positions.
+"""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from finetune_tf.architectures import Backbone, VocabularyBias
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, TARGET_TOKENS, Feature
-from finetune_tf.tasks.interfaces import Columns, HeadParts
+from finetune_tf.tasks.interfaces import Columns
 from finetune_tf.tasks.language_model import LanguageModelOutputs
-from finetune_tf.tasks.target_texts import references_of, shifted, target_ids, token_ids
+from finetune_tf.tasks.target_texts import (
+    end_of,
+    references_of,
+    shifted,
+    target_ids,
+    token_ids,
+)
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.task_params import params_of, params_of_languages, record_params
-from finetune_tf.tasks.usage import make_usage
+from finetune_tf.tasks.usage import Usage, make_usage
 
 # New tokens if nothing else limits them: neither generation_config.json nor the config.
 _NEW_TOKENS = 128
@@ -31,6 +40,38 @@ ids = model.generate(**tokenizer(prefix + "…", return_tensors="pt"), max_new_t
 tokenizer.decode(ids[0], skip_special_tokens=True)"""
 
 
+def joined_target_length(max_length: int) -> int:
+    """The default `max_target_length` of a model that joins source and target.
+
+    Args:
+        max_length: The tokens of both texts together.
+
+    Example:
+        >>> from finetune_tf.tasks.text_to_text import joined_target_length
+        >>> joined_target_length(256), joined_target_length(2048)
+        (64, 128)
+    """
+    return max(min(max_length // 4, _NEW_TOKENS), 1)
+
+
+def _source_length(max_length: int, max_target_length: int) -> int:
+    if max_target_length >= max_length:
+        raise ModelError(
+            f"max_target_length={max_target_length} leaves no room for sources: this model joins "
+            f"each source with its target, and both together may have {max_length} tokens. Give a "
+            "smaller one."
+        )
+    return max_length - max_target_length
+
+
+_PREFIX_MODEL = """from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForMaskedLM.from_pretrained("{folder}")
+# transformers computes the logits, given a four-dimensional attention_mask in which the target is
+# causal and the source is not, but does not generate with this class. finetune_tf does."""
+
+
 class TextToText(LanguageModelOutputs, Task):
     """A distribution over the next token of the target, given the source and the tokens before.
 
@@ -43,26 +84,16 @@ class TextToText(LanguageModelOutputs, Task):
     auto_suffix = "ForSeq2SeqLM"
     columns = ("source", "target")
     target_column = "target"
-    output_layers = ("lm_head", "vocabulary_bias")
+    output_layers = ("lm_head", "transform", "vocabulary_bias")
     encode_options = ("prefix", "max_target_length")
     usage = make_usage(transformers=_TRANSFORMERS)
     #: The key of a prediction in the JSON of the command line, as in Hugging Face's pipelines.
     result_key: ClassVar[str] = "generated_text"
 
-    def outputs(
-        self,
-        backbone: Backbone,
-        head: HeadParts,
-        config: Mapping[str, Any],
-        pooling: None,
-        dtype: Any,
-        modules: Any,
-    ) -> Any:
-        """Returns the logits of the next token, (batch, target length, vocabulary) in float32."""
-        logits = super().outputs(backbone, head, config, pooling, dtype, modules)
-        if head.has_logits_bias:  # a constant of the checkpoint
-            logits = VocabularyBias(learned=False, name="vocabulary_bias")(logits)
-        return logits
+    def usage_for(self, config: Mapping[str, Any]) -> Usage:
+        """The code for the model card; transformers does not generate with a class of encoders."""
+        is_joined = self._joined_length(config) is not None
+        return make_usage(transformers=_PREFIX_MODEL) if is_joined else self.usage
 
     def config_keys(self) -> dict[str, Any]:
         """The name of the task, since models of several tasks have the same class."""
@@ -118,7 +149,17 @@ class TextToText(LanguageModelOutputs, Task):
             "prefix": self.prompt_prefix(config),
             "max_target_length": length,
             "start": config.get("decoder_start_token_id"),
+            "joined_length": self._joined_length(config),
         }
+
+    def _joined_length(self, config: Mapping[str, Any]) -> int | None:
+        """The `max_target_length` of a model that joins both texts; 0 for its default.
+
+        It is None for an encoder-decoder, whose texts have positions of their own.
+        """
+        if config.get("is_encoder_decoder"):
+            return None
+        return params_of(config, self.name).get("max_length") or 0
 
     def prompt_prefix(self, config: Mapping[str, Any]) -> str:
         """The prefix of sources; see `complete_options`."""
@@ -132,6 +173,7 @@ class TextToText(LanguageModelOutputs, Task):
         prefix: str = "",
         max_target_length: int | None = None,
         start: int | None = None,
+        joined_length: int | None = None,
     ) -> Encoded:
         """Encodes sources and, if there are any, targets.
 
@@ -141,16 +183,25 @@ class TextToText(LanguageModelOutputs, Task):
         Args:
             examples: Examples with sources and perhaps targets.
             tokenizer: As for every task.
-            max_length: As for every task; the tokens of a source.
+            max_length: As for every task; the tokens of a source, or of both texts if the model
+                joins them.
             prefix: A text in front of each source.
             max_target_length: The tokens of a target; by default `max_length`.
-            start: The id of the token that the decoder starts with.
+            start: The id of the token that the decoder starts with. In a model that joins the
+                texts it is by default the token that ends a text.
+            joined_length: The tokens of a target in a model that joins the texts, by default a
+                quarter of `max_length` and at most 128; None for an encoder-decoder.
 
         Raises:
             DataError: If a source has no tokens.
-            ModelError: If there are targets, but the config has no start token.
+            ModelError: If there are targets, but the config has no start token; or if targets leave
+                no room for sources.
         """
         check(max_length=max_length, max_target_length=max_target_length)
+        if joined_length is not None:
+            max_target_length = joined_length or joined_target_length(max_length)
+            start = end_of(tokenizer) if start is None else start
+            max_length = _source_length(max_length, max_target_length)
         texts = [prefix + text for text in examples.columns["source"]]
         ids, truncated = token_ids(tokenizer, max_length, texts)
         for i, row in enumerate(ids):
@@ -171,7 +222,7 @@ class TextToText(LanguageModelOutputs, Task):
                     f"{examples.name}: {cut:,} of {len(rows):,} targets are longer than {limit} "
                     "tokens and lose their end."
                 )
-        return Encoded(inputs=inputs, targets=targets, truncated=truncated, tokenizer=tokenizer)
+        return Encoded(inputs, targets, truncated=truncated, tokenizer=tokenizer, limit=max_length)
 
     def targets(self, examples: Columns) -> list[list[str]]:
         """Returns the references of each example."""
@@ -187,8 +238,9 @@ class TextToText(LanguageModelOutputs, Task):
         """Generates the target of each source.
 
         The number of new tokens is limited by the checkpoint's generation_config.json, or else by
-        `max_length` of the task in its config, or else to 128. A message says how many predictions
-        reached the limit.
+        `max_length` of the task in its config, or else to 128; in a model that joins the texts, to
+        a quarter of its positions if that is less. A message says how many predictions reached the
+        limit.
 
         Args:
             model: As for every task.
@@ -200,6 +252,8 @@ class TextToText(LanguageModelOutputs, Task):
         generation = model.info.generation
         if not any(generation.get(key) for key in ("max_new_tokens", "max_length")):
             limit = params_of(model.config, self.name).get("max_length", _NEW_TOKENS)
+            if self._joined_length(model.config) == 0:
+                limit = joined_target_length(model.max_length)
             # The token that the decoder starts with takes one of the model's positions.
             options["max_new_tokens"] = min(limit, max(model.max_length - 1, 1))
         rows = model.generate(

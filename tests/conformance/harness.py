@@ -291,7 +291,7 @@ def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
     """Checks that PyTorch loads a saved folder, finds all tensors, and computes the same logits."""
     import torch
     from references.pytorch import FAMILIES as TORCH_FAMILIES
-    from references.pytorch import _logits
+    from references.pytorch import _logits, for_task
 
     kind = TORCH_FAMILIES[family].models[case.task]
     model, report = kind.from_pretrained(
@@ -308,7 +308,8 @@ def check_opens_in_pytorch(saved: Path, case: Case, family: str) -> None:
     }
     assert not missing and not report["unexpected_keys"] and not report["mismatched_keys"], report
     tensors = {name: torch.from_numpy(array).long() for name, array in case.inputs.items()}
-    close(_logits(model.eval(), case.task, tensors), case.expected["logits"])
+    model = for_task(model.eval(), case.task)
+    close(_logits(model, case.task, tensors), case.expected["logits"])
 
 
 def check_stages(model: keras.Model) -> None:

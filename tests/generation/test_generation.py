@@ -27,7 +27,8 @@ TASK_OF = {
     family: task
     for family, row in FAMILIES.items()
     for task in ("text-generation", "text2text-generation")
-    if task in row.heads(row.complete({}))
+    if task in (heads := row.heads(row.complete({})))
+    if heads[task].backbone is None  # transformers does not generate with prefix language models
 }
 DECODERS = [family for family, task in TASK_OF.items() if task == "text-generation"]
 EVERY_DAY = ("greedy", "beams")

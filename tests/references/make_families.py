@@ -1,8 +1,9 @@
 r"""Store what PyTorch computes for one small odd model of every family.
 
 In ``FAMILY/TASK/`` next to this file: ``config.json`` and ``model.safetensors``, and in
-``expected.npz`` the arrays of `pytorch.record`. Every family has text classification and every
-decoder text generation; BERT has the other tasks as well, for their losses and heads.
+``expected.npz`` the arrays of `pytorch.record`. Every family has text classification, every
+decoder text generation, and every family that writes targets for sources text to text; BERT has the
+other tasks as well, for their losses and heads.
 
 `SEEDS` has the seed of each folder. The script was run with Python 3.11, transformers 5.24.0 and
 torch 2.13.0 on a CPU; other releases may differ in the last bits::
@@ -46,6 +47,11 @@ SEEDS = {
     "bert/question-answering": 13,
     "bert/fill-mask": 14,
     "bert/feature-extraction": 15,
+    "bert/text2text-generation": 16,
+    "roberta/text2text-generation": 17,
+    "xlm-roberta/text2text-generation": 18,
+    "camembert/text2text-generation": 19,
+    "electra/text2text-generation": 20,
     "gpt2/text-classification": 100,
     "gpt2/text-generation": 101,
     "llama/text-classification": 110,

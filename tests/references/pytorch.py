@@ -85,7 +85,10 @@ PREFIXES = {
 }
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 ENCODER_DECODERS = ("t5", "mt5", "bart", "mbart", "pegasus", "marian")
-TEXT_TO_TEXT = "text2text-generation"  # the only task of encoder-decoders, and theirs alone
+TEXT_TO_TEXT = "text2text-generation"  # the only task of encoder-decoders
+# Encoders that are loaded as prefix language models: their classes for masked language modelling,
+# called with source and target joined to one sequence.
+PREFIX_MODELS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Keys of older releases, and those that transformers writes in their place.
 OLDER_KEYS = {
     "global_attn_every_n_layers": "layer_types",
@@ -112,7 +115,12 @@ FAMILIES: dict[str, Family] = {
             if task != "text-generation" or name in DECODERS
             if (task == TEXT_TO_TEXT) == (name in ENCODER_DECODERS)
             if hasattr(transformers, OTHER_CLASSES.get(prefix + suffix, prefix + suffix))
-        },
+        }
+        | (
+            {TEXT_TO_TEXT: getattr(transformers, f"{prefix}ForMaskedLM")}
+            if name in PREFIX_MODELS
+            else {}
+        ),
         FIXED[name],
     )
     for name, prefix in PREFIXES.items()
@@ -131,7 +139,49 @@ def make_model(family: str, task: str, config: dict[str, Any], seed: int) -> Pre
     kinds = FAMILIES[family]
     # The config class writes into the dicts it is given.
     full = kinds.config(**copy.deepcopy(config), attn_implementation="eager")
-    return randomize(kinds.models[task](full), seed)
+    return for_task(randomize(kinds.models[task](full), seed), task)
+
+
+def for_task(model: PreTrainedModel, task: str) -> PreTrainedModel:
+    """Gives a masked language model the inputs of an encoder-decoder if the task needs them."""
+    if task != TEXT_TO_TEXT or not type(model).__name__.endswith("ForMaskedLM"):
+        return model
+    masked = model.forward
+
+    def forward(
+        input_ids: torch.Tensor,
+        decoder_input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> Any:
+        ids = torch.cat([input_ids, decoder_input_ids], 1)  # (batch, length)
+        real = torch.ones_like(ids)
+        source, length = input_ids.shape[1], ids.shape[1]
+        if attention_mask is not None:
+            real = torch.cat([attention_mask, decoder_attention_mask], 1)
+        places = torch.arange(length)
+        is_target = places >= source
+        seen = ~is_target[None, :] | (places[None, :] <= places[:, None])  # (queries, keys)
+        seen = seen[None, None] & (real[:, None, None, :] == 1)
+        skips = model.config.model_type in ("roberta", "xlm-roberta", "camembert")
+        first = model.config.pad_token_id + 1 if skips else 0
+        more_types = getattr(model.config, "type_vocab_size", 0) > 1
+        output = masked(
+            input_ids=ids,
+            attention_mask=torch.zeros(seen.shape).masked_fill(~seen, torch.finfo().min),
+            token_type_ids=(is_target.long() * more_types).expand(ids.shape),
+            position_ids=(real.cumsum(1) - 1).clamp(min=0) + first,
+        )
+        output.logits = output.logits[:, source:]
+        if labels is not None:
+            output.loss = torch.nn.functional.cross_entropy(
+                output.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+            )
+        return output
+
+    model.forward = forward
+    return model
 
 
 def randomize(model: PreTrainedModel, seed: int) -> PreTrainedModel:
@@ -175,6 +225,10 @@ def make_inputs(config: PreTrainedConfig, task: str, seed: int) -> dict[str, np.
     ids = rng.integers(1, config.vocab_size, mask.shape).astype("int32")
     ids -= ids <= pad  # any id but the padding
     inputs = {"input_ids": np.where(mask, ids, np.int32(pad)), "attention_mask": mask}
+    if task == TEXT_TO_TEXT and config.model_type in PREFIX_MODELS:
+        inputs = {name: array[:, : max(lengths) // 2] for name, array in inputs.items()}
+        inputs["attention_mask"] *= np.arange(max(lengths) // 2) < lengths[:, None] // 2
+        return inputs | _targets_of_sources(config, rng, lengths)  # they share the positions
     if types := getattr(config, "type_vocab_size", 0):
         inputs["token_type_ids"] = rng.integers(0, types, mask.shape).astype("int32") * mask
     if task == "text-classification":

@@ -20,8 +20,6 @@ TARGETS = [
 ]
 
 
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_t5(tmp_path_factory.mktemp("t5") / "tiny", task_specific_params=PARAMS)
