@@ -239,7 +239,10 @@ BART = Family(
         "init_std": values.STDDEV,
         "scale_embedding": values.BOOLEAN,
         "pad_token_id": values.TOKEN_ID,
+        "eos_token_id": values.TOKEN_IDS,
         "decoder_start_token_id": values.TOKEN_ID_OR_NULL,
+        "forced_eos_token_id": values.TOKEN_IDS,
+        "is_encoder_decoder": values.BOOLEAN,
         "tie_word_embeddings": values.BOOLEAN,
     },
     supported={

@@ -85,6 +85,13 @@ THETA = Number(0, 1e12, above_low=True)
 THETA_OR_NULL = replace(THETA, also=(None,))
 TOKEN_ID = integer(2_000_000, 0)
 TOKEN_ID_OR_NULL = integer(2_000_000, 0, nullable=True)
+TOKEN_IDS = Predicate(
+    "a token id, a list of token ids, or null",
+    lambda value: (
+        value is None
+        or all(map(TOKEN_ID.accepts, value if isinstance(value, list | tuple) else [value]))
+    ),
+)
 BOOLEAN = OneOf((True, False))
 STRING = Predicate("a string", lambda value: isinstance(value, str))
 

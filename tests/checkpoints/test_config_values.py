@@ -6,7 +6,7 @@ import re
 import resource
 
 import pytest
-from helpers_checkpoints import TESTS, copy_checkpoint, reference
+from helpers_checkpoints import TESTS, copy_checkpoint, main_task, reference
 
 import finetune_tf as ft
 from finetune_tf.base.arguments import Number
@@ -23,7 +23,7 @@ TINY = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "voc
 
 
 def folder_of(family):
-    return TESTS / "references" / family / "text-classification"
+    return TESTS / "references" / family / main_task(family)
 
 
 def config_of(family):
