@@ -9,7 +9,6 @@ with its 95% interval. Prints one line of JSON.
 """
 
 import argparse
-import ast
 import json
 import time
 from pathlib import Path
@@ -26,10 +25,7 @@ def read(path: Path, target: str, rows: int | None) -> ft.data.Examples:
     """Returns dialogues and their targets; those of the test have several references."""
     lines = path.read_text(encoding="utf-8").splitlines()[:rows]
     found = [json.loads(line) for line in lines]
-    several = PLURALS[target]
-    targets = [
-        ast.literal_eval(row[several]) if several in row else row[target].strip() for row in found
-    ]
+    targets = [row.get(PLURALS[target]) or row[target].strip() for row in found]
     return ft.data.from_arrays(source=[row["dialogue"] for row in found], target=targets)
 
 
