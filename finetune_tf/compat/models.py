@@ -244,9 +244,9 @@ class TFPreTrainedModel(FineTuneModel):
         counted = ops.sum(ops.cast(ops.not_equal(labels, IGNORED), losses.dtype))
         return ops.reshape(ops.sum(losses) / ops.maximum(counted, 1.0), (1,))
 
-    def prepare_tf_dataset(self, dataset: Any, **options: Any) -> Any:
+    def prepare_tf_dataset(self, dataset: Any, *args: Any, **options: Any) -> Any:
         """See `finetune_tf.compat.prepare_tf_dataset`."""
-        return prepare_tf_dataset(self, dataset, **options)
+        return prepare_tf_dataset(self, dataset, *args, **options)
 
     # The parts of a model under the names of transformers 4.
 

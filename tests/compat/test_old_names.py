@@ -18,7 +18,7 @@ from finetune_tf.errors import DataError
         ("TFTrainer", r"TFTrainer is not supported. Use instead: model.compile\(\) and model.fit"),
         ("pipeline", r"pipeline is not supported. Use instead: ft.predict\(model, texts\)"),
         ("glue_convert_examples_to_features", r"instead: tokenizer\(texts, pairs"),
-        ("TFGPT2LMHeadModel", "no class 'TFGPT2LMHeadModel'. It has: TFAlbertForMaskedLM, "),
+        ("TFXLNetModel", "no class 'TFXLNetModel'. It has: TFAlbertForMaskedLM, "),
         (
             "TFBertMainLayer",
             r"MainLayer is not supported. Use instead: TFBertModel\(config\), which h",

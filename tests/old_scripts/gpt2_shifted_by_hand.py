@@ -32,7 +32,7 @@ optimizer = tf.keras.optimizers.Adam(learning_rate=1e-2, epsilon=1e-08, clipnorm
 loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 metric = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
 model.compile(optimizer=optimizer, loss=[loss, *[None] * config.n_layer], metrics=[metric])
-history = model.fit(data, epochs=8, verbose=0).history
+history = model.fit(data, epochs=15, verbose=0).history
 assert history["loss"][-1] < 0.5 * history["loss"][0], history
 each = tf.keras.losses.sparse_categorical_crossentropy(
     labels, model(inputs).logits, from_logits=True

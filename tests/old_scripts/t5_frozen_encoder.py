@@ -12,7 +12,8 @@ from finetune_tf.compat import AutoTokenizer, TFT5ForConditionalGeneration
 tokenizer = AutoTokenizer.from_pretrained(T5)
 model = TFT5ForConditionalGeneration.from_pretrained(T5)
 everything = len(model.trainable_weights)
-assert [layer.name for layer in model.layers] == ["embeddings", "encoder", "decoder"]
+assert model.layers[0] is model.shared
+assert [layer.name for layer in model.layers[1:]] == ["encoder", "decoder"]
 assert len(model.encoder.block) == len(model.get_decoder().block) == 1
 
 model.encoder.trainable = False
