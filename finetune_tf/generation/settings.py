@@ -121,7 +121,7 @@ class GenerationSettings:
             if given.get(name) is None:
                 given[name] = model.config.get(name)
         if given["eos_token_id"] is None and has_vocabulary(Path(model.info.tokenizer)):
-            given["eos_token_id"] = model.tokenizer.eos_token_id
+            given["eos_token_id"] = model.target_tokenizer.eos_token_id
         check_generation_config(given, target_size(model.config))
         return cls().with_values(given)
 

@@ -44,6 +44,7 @@ class TextToText(LanguageModelOutputs, Task):
     target_column = "target"
     output_layers = ("lm_head", "vocabulary_bias")
     encode_options = ("prefix", "max_target_length")
+    writes_targets = True
     usage = make_usage(transformers=_TRANSFORMERS)
     #: The key of a prediction in the JSON of the command line, as in Hugging Face's pipelines.
     result_key: ClassVar[str] = "generated_text"
@@ -131,6 +132,7 @@ class TextToText(LanguageModelOutputs, Task):
         prefix: str = "",
         max_target_length: int | None = None,
         start: int | None = None,
+        target_tokenizer: Any = None,
     ) -> Encoded:
         """Encodes sources and, if there are any, targets.
 
@@ -144,6 +146,7 @@ class TextToText(LanguageModelOutputs, Task):
             prefix: A text in front of each source.
             max_target_length: The tokens of a target; by default `max_length`.
             start: The id of the token that the decoder starts with.
+            target_tokenizer: The tokenizer of targets; by default that of the sources.
 
         Raises:
             DataError: If a source has no tokens.
@@ -157,20 +160,23 @@ class TextToText(LanguageModelOutputs, Task):
                 raise DataError(
                     f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
                 )
+        writer = target_tokenizer or tokenizer
         padding = tokenizer.pad_token_id or 0
         inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
         if "target" in examples.columns:
             limit = max_target_length or max_length
-            rows, cut = target_ids(examples, tokenizer, limit)
+            rows, cut = target_ids(examples, writer, limit)
             decoder_ids = [shifted(row, start) for row in rows]
-            inputs["decoder_input_ids"] = Feature(decoder_ids, TARGET_TOKENS, padding)
+            inputs["decoder_input_ids"] = Feature(
+                decoder_ids, TARGET_TOKENS, writer.pad_token_id or 0
+            )
             targets = Feature(rows, TARGET_TOKENS, IGNORED)
             if cut:
                 say(
                     f"{examples.name}: {cut:,} of {len(rows):,} targets are longer than {limit} "
                     "tokens and lose their end."
                 )
-        return Encoded(inputs=inputs, targets=targets, truncated=truncated, tokenizer=tokenizer)
+        return Encoded(inputs=inputs, targets=targets, truncated=truncated, tokenizer=writer)
 
     def targets(self, examples: Columns) -> list[list[str]]:
         """Returns the references of each example."""
