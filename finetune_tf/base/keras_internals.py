@@ -6,6 +6,7 @@ every function with the installed version.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -13,6 +14,8 @@ import keras
 # Under JAX, Keras delays the initialization of variables that are created in a StatelessScope until
 # the scope ends. It stores them in a global list, which these functions use as well.
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.variables import get_autocast_scope
 
 _WAITING_VARIABLES = "uninitialized_variables"
 
@@ -197,3 +200,58 @@ def give_value(variable: keras.Variable, value: Any = None) -> None:
     if value is not None:
         variable._initializer = lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype)
     variable._deferred_initialize()
+
+
+class ReadOnce(keras.StatelessScope):
+    """A scope in which variables are read and cast once, outside of the loops of a graph.
+
+    Otherwise each iteration of a `tf.while_loop` reads every variable again and, with a policy such
+    as "mixed_bfloat16", casts it again. The scope is entered in the graph around the loop. Nothing
+    may be assigned to variables in it.
+
+    Example:
+        >>> from finetune_tf.base.keras_internals import ReadOnce
+        >>> import tensorflow as tf
+        >>> step = keras.Variable(2.0)
+        >>> @tf.function
+        ... def doubled():
+        ...     with ReadOnce():
+        ...         return tf.while_loop(lambda x: x < 9.0, lambda x: (x + step.value,), (0.0,))
+        >>> float(doubled()[0])
+        10.0
+    """
+
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        super().__init__()
+        is_graph = not tf.executing_eagerly()
+        self._outside = tf.compat.v1.get_default_graph().as_default if is_graph else nullcontext
+        self._read = {}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        """Returns a variable in the dtype that the current layer computes in."""
+        scope = get_autocast_scope()
+        casts = variable._autocast and scope is not None and scope.dtype is not None
+        is_float = "float" in variable._dtype
+        return self._once(variable, scope.dtype if casts and is_float else variable._dtype)
+
+    def transposed(self, variable: keras.Variable, dtype: str) -> Any:
+        """Returns the transpose of a matrix, which is stored as such once."""
+        return self._once(variable, dtype, transposes=True)
+
+    def _once(self, variable: keras.Variable, dtype: str, transposes: bool = False) -> Any:
+        import tensorflow as tf
+
+        key = id(variable), dtype, transposes
+        if key not in self._read:
+            with self._outside():
+                value = tf.cast(tf.convert_to_tensor(variable._value), dtype)
+                self._read[key] = tf.transpose(value) if transposes else value
+        return self._read[key]
+
+
+def scope_of_reading() -> ReadOnce | None:
+    """Returns the `ReadOnce` scope that is entered, or None."""
+    scope = get_stateless_scope() if in_stateless_scope() else None
+    return scope if isinstance(scope, ReadOnce) else None

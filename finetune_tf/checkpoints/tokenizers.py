@@ -21,6 +21,8 @@ from finetune_tf.checkpoints.vocabularies import (
 )
 from finetune_tf.errors import CheckpointError, FinetuneError, MissingExtraError
 
+#: The folder in a checkpoint with the tokenizer of target texts, if they have one of their own.
+TARGET_TOKENIZER = "target_tokenizer"
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them contains a vocabulary
 # Files that transformers reads for a tokenizer; config.json determines its class.
 _FILES = (*_VOCABULARIES, "*token*.json", "merges.txt", "config.json")

@@ -273,6 +273,8 @@ class Examples:
             examples = type(self)(columns, self.labels, self.name, self.places)
         config = getattr(model, "config", {})
         options = task.complete_options(options, config)
+        if task.writes_targets:
+            options["target_tokenizer"] = model.target_tokenizer
         encoded = task.encode(examples, model.tokenizer, length, **options)
         size = config.get("vocab_size")
         sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}

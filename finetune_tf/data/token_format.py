@@ -232,6 +232,8 @@ def _read(parts: Iterable[Examples]) -> Iterator[Examples]:
 def maker(model: Any) -> dict[str, Any]:
     """Returns what rows depend on besides the texts: task, tokenizer and labels of the model."""
     tokenizer = model.tokenizer.backend_tokenizer.to_str()
+    if model.target_tokenizer is not model.tokenizer:
+        tokenizer += model.target_tokenizer.backend_tokenizer.to_str()
     return {
         "task": model.task.name,
         "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest()[:16],

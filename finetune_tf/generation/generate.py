@@ -245,7 +245,7 @@ def way_of(model: Any, settings: GenerationSettings, has_scores: bool = False) -
     """Returns what the graph of a model's loop depends on."""
     stops, texts = None, settings.stop_strings
     if texts:
-        kept, tokenizer = traces_of(model), model.tokenizer
+        kept, tokenizer = traces_of(model), model.target_tokenizer
         of, stops = kept.get(("stop strings", texts), (None, None))
         if of is not tokenizer:
             stops = compiled(texts, tokenizer, target_size(model.config))

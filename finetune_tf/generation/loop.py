@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from finetune_tf.base.keras_internals import ReadOnce
 from finetune_tf.generation.forward import Cache, Memory, beginning, forward
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.sampling import log_probs_of, next_token
@@ -65,8 +66,9 @@ def generate_ids(
     """
 
     def traced(model: Any, ids: Any, mask: Any, most: Any, seed: Any) -> Any:
-        progress = _begin(model, ids, mask, most, seed, way)
-        progress = _advance(model, progress, most, most, seed, way)
+        with ReadOnce():
+            progress = _begin(model, ids, mask, most, seed, way)
+            progress = _advance(model, progress, most, most, seed, way)
         given = _length(ids) if way.first is None else 1
         return progress.ids[:, given:], progress.scores, progress.is_finite
 

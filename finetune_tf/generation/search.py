@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from finetune_tf.base.keras_internals import ReadOnce
 from finetune_tf.generation.beams import State, advance, follow, is_going_on, result, start
 from finetune_tf.generation.forward import Cache, beginning, forward
 from finetune_tf.generation.rules import Seen, apply_rules
@@ -36,7 +37,8 @@ def search_ids(
     """
 
     def traced(model: Any, ids: Any, mask: Any, most: Any) -> Any:
-        state, is_finite = _search(model, ids, mask, most, way)
+        with ReadOnce():
+            state, is_finite = _search(model, ids, mask, most, way)
         return *result(state, way.returned), is_finite
 
     function = trace(model, ("search", way), traced, [*prompts(), scalar("int32")])

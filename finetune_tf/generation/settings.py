@@ -126,7 +126,7 @@ class GenerationSettings:
         has_tokenizer = getattr(model, "_tokenizer", None) is not None
         has_tokenizer = has_tokenizer or has_vocabulary(Path(model.info.tokenizer))
         if given["eos_token_id"] is None and has_tokenizer:
-            given["eos_token_id"] = model.tokenizer.eos_token_id
+            given["eos_token_id"] = model.target_tokenizer.eos_token_id
         if is_prefix_model(model) and has_tokenizer:  # as it is trained
             for name in ("eos_token_id", "decoder_start_token_id"):
                 if given[name] is None:

@@ -12,7 +12,7 @@ from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.paths import absolute
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say
-from finetune_tf.model.saving import tokenizer_or_none, write_config
+from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
 
@@ -58,11 +58,10 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
     say_if_untrained(model)
     openvino = _openvino() if format == "openvino" else None
     folder = absolute(folder)
-    tokenizer = tokenizer_or_none(model)
+    tokenizers = tokenizers_of(model)
     with unfinished_folder(folder, _STALE) as unfinished:
         write_config(model, unfinished)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(unfinished)
+        write_tokenizers(tokenizers, unfinished)
         if openvino is None:
             _write_saved_model(model, unfinished)
         else:

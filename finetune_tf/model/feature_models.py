@@ -94,6 +94,11 @@ class FeatureModel(FineTuneModel):
         """The tokenizer of the whole model."""
         return self.whole.tokenizer
 
+    @property
+    def target_tokenizer(self) -> Any:
+        """The tokenizer of target texts of the whole model."""
+        return self.whole.target_tokenizer
+
     def cached_features(self, encoded: Encoded, name: str) -> dict[str, Feature]:
         """The outputs of the frozen stages for encoded rows, computed unless they are stored.
 

@@ -14,7 +14,7 @@ from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
-from finetune_tf.checkpoints.tokenizers import load_tokenizer
+from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
 from finetune_tf.generation.generate import generate_rows
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
@@ -107,8 +107,37 @@ class FineTuneModel(ExplainedModel):
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = add_tensorflow_support(tokenizer)
 
+    @property
+    def target_tokenizer(self) -> Any:
+        """The tokenizer of the target texts of an encoder-decoder.
+
+        By default, it is `tokenizer`. A model whose sources and targets have different
+        vocabularies has another one in the folder "target_tokenizer" of its checkpoint, which
+        `save_pretrained` writes; it can also be set.
+
+        Raises:
+            CheckpointError: If it cannot be read.
+
+        Example:
+            >>> model.target_tokenizer is model.tokenizer
+            True
+            >>> model.target_tokenizer = ft.load(decoder).tokenizer
+            >>> model.target_tokenizer is model.tokenizer
+            False
+        """
+        if getattr(self, "_target_tokenizer", None) is None:
+            folder = Path(self.info.tokenizer) / TARGET_TOKENIZER
+            if not folder.is_dir():
+                return self.tokenizer
+            self._target_tokenizer = load_tokenizer(folder, config=self.config)
+        return self._target_tokenizer
+
+    @target_tokenizer.setter
+    def target_tokenizer(self, tokenizer: Any) -> None:
+        self._target_tokenizer = add_tensorflow_support(tokenizer)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute, with special cases for `trainable`, `optimizer` and `tokenizer`.
+        """Sets an attribute, with special cases for `trainable`, `optimizer` and tokenizers.
 
         `model.trainable = True` also unfreezes layers and variables that were frozen individually.
         Any optimizer is made to sum gradients over devices and repeated tokens.
@@ -118,8 +147,9 @@ class FineTuneModel(ExplainedModel):
             return
         if name == "optimizer" and isinstance(value, keras.optimizers.Optimizer):
             give_whole_gradients(value)
-        if name == "tokenizer":  # Keras would read the old value, which may not exist
-            FineTuneModel.tokenizer.fset(self, value)
+        if name in ("tokenizer", "target_tokenizer"):
+            # Keras would read the old value, which may not exist.
+            getattr(FineTuneModel, name).fset(self, value)
             return
         super().__setattr__(name, value)
 

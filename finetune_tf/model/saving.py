@@ -11,7 +11,7 @@ from finetune_tf.base.paths import absolute
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.checkpoint import GENERATION
 from finetune_tf.checkpoints.layouts import Layout
-from finetune_tf.checkpoints.tokenizers import has_vocabulary
+from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, has_vocabulary
 from finetune_tf.errors import ArgumentError, FinetuneError
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.messages import say
@@ -21,7 +21,7 @@ from finetune_tf.weights.writing import WeightWriter
 
 # Prefixes of weight files and modules that an earlier save may have written to the folder.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
-_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION)
+_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER)
 # The default maximum file size of transformers 4.
 _SHARD = "5GB"
 
@@ -72,9 +72,9 @@ def save_pretrained(
     _check_card(card)
     weights = _make_writer(model, dtype, max_shard_size)
     folder = absolute(folder)
-    tokenizer = tokenizer_or_none(model)  # read before its folder is replaced
+    tokenizers = tokenizers_of(model)  # read before their folder is replaced
     with unfinished_folder(folder, _STALE) as unfinished:
-        _write_files(model, tokenizer, unfinished, weights, card)
+        _write_files(model, tokenizers, unfinished, weights, card)
     model.info.tokenizer = str(folder)
     say_saved(model, folder, weights.dtype)
     return folder
@@ -101,7 +101,7 @@ def write_checkpoint(model: Any, folder: Path) -> None:
         folder: The folder, which is created and must not exist yet.
     """
     folder.mkdir()
-    _write_files(model, tokenizer_or_none(model), folder, _make_writer(model), {})
+    _write_files(model, tokenizers_of(model), folder, _make_writer(model), {})
 
 
 def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any, **options: Any) -> Any:
@@ -165,30 +165,48 @@ def _make_writer(
 
 
 def _write_files(
-    model: Any, tokenizer: Any, folder: Path, weights: WeightWriter, card: dict[str, str]
+    model: Any,
+    tokenizers: dict[str, Any],
+    folder: Path,
+    weights: WeightWriter,
+    card: dict[str, str],
 ) -> None:
     family = _family(model)
     refuse_ruined(model, "Saving")
     write_config(model, folder, weights.dtype)
-    max_length = family.max_length(model.config) if tokenizer is None else model.max_length
+    max_length = model.max_length if tokenizers else family.max_length(model.config)
     if model.info.generation:
         write_json(folder / GENERATION, model.info.generation)
     _layout(model).write(folder, model, family, weights, max_length)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    write_tokenizers(tokenizers, folder)
     text = model_card(model.info, opens_in(model), card, model.task)
     (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def tokenizer_or_none(model: Any) -> Any:
-    """Returns the tokenizer, or prints a message and returns None if it cannot be read."""
+def tokenizers_of(model: Any) -> dict[str, Any]:
+    """Returns the tokenizers of a model by the folders in its checkpoint that they are saved in.
+
+    Prints a message and returns none if they cannot be read.
+
+    Args:
+        model: A FineTuneModel.
+    """
     try:
-        return model.tokenizer
+        found = {"": model.tokenizer}
+        if model.target_tokenizer is not model.tokenizer:
+            found[TARGET_TOKENIZER] = model.target_tokenizer
+        return found
     except FinetuneError as error:
         has_none = not has_vocabulary(Path(model.info.tokenizer))
         message = "The checkpoint has no tokenizer, so none is saved."
         say(message if has_none else f"No tokenizer is saved: {error}")
-        return None
+        return {}
+
+
+def write_tokenizers(tokenizers: dict[str, Any], folder: Path) -> None:
+    """Writes what `tokenizers_of` returned into a checkpoint."""
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(folder / name)
 
 
 def _layout(model: Any) -> Layout:

@@ -40,6 +40,8 @@ class Task(Conventions, abc.ABC):
         options: Arguments of `predict` that are passed to `describe`.
         scores_tokens: Whether `reduce_outputs` returns what `token_scores` does.
         encode_options: Arguments of `batches` that are passed to `encode`.
+        writes_targets: Whether the targets are texts, so that `encode` has an argument
+            `target_tokenizer`.
         reduces_with_targets: Whether `reduce_outputs` needs the targets.
         targets_are_positions: Whether a target is a token of the row, so that the classes are the
             tokens of a batch.
@@ -57,6 +59,7 @@ class Task(Conventions, abc.ABC):
     usual_length: ClassVar[int | None] = None
     options: ClassVar[tuple[str, ...]] = ()
     encode_options: ClassVar[tuple[str, ...]] = ()
+    writes_targets: ClassVar[bool] = False
     reduces_with_targets: ClassVar[bool] = False
     scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False

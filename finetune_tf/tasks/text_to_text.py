@@ -86,6 +86,7 @@ class TextToText(LanguageModelOutputs, Task):
     target_column = "target"
     output_layers = ("lm_head", "transform", "vocabulary_bias")
     encode_options = ("prefix", "max_target_length")
+    writes_targets = True
     usage = make_usage(transformers=_TRANSFORMERS)
     #: The key of a prediction in the JSON of the command line, as in Hugging Face's pipelines.
     result_key: ClassVar[str] = "generated_text"
@@ -174,6 +175,7 @@ class TextToText(LanguageModelOutputs, Task):
         max_target_length: int | None = None,
         start: int | None = None,
         joined_length: int | None = None,
+        target_tokenizer: Any = None,
     ) -> Encoded:
         """Encodes sources and, if there are any, targets.
 
@@ -191,6 +193,7 @@ class TextToText(LanguageModelOutputs, Task):
                 texts it is by default the token that ends a text.
             joined_length: The tokens of a target in a model that joins the texts, by default a
                 quarter of `max_length` and at most 128; None for an encoder-decoder.
+            target_tokenizer: The tokenizer of targets; by default that of the sources.
 
         Raises:
             DataError: If a source has no tokens.
@@ -209,20 +212,23 @@ class TextToText(LanguageModelOutputs, Task):
                 raise DataError(
                     f"{examples.places.title(i)} of {examples.name} has no tokens. Remove it."
                 )
+        writer = target_tokenizer or tokenizer
         padding = tokenizer.pad_token_id or 0
         inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
         if "target" in examples.columns:
             limit = max_target_length or max_length
-            rows, cut = target_ids(examples, tokenizer, limit)
+            rows, cut = target_ids(examples, writer, limit)
             decoder_ids = [shifted(row, start) for row in rows]
-            inputs["decoder_input_ids"] = Feature(decoder_ids, TARGET_TOKENS, padding)
+            inputs["decoder_input_ids"] = Feature(
+                decoder_ids, TARGET_TOKENS, writer.pad_token_id or 0
+            )
             targets = Feature(rows, TARGET_TOKENS, IGNORED)
             if cut:
                 say(
                     f"{examples.name}: {cut:,} of {len(rows):,} targets are longer than {limit} "
                     "tokens and lose their end."
                 )
-        return Encoded(inputs, targets, truncated=truncated, tokenizer=tokenizer, limit=max_length)
+        return Encoded(inputs, targets, truncated=truncated, tokenizer=writer, limit=max_length)
 
     def targets(self, examples: Columns) -> list[list[str]]:
         """Returns the references of each example."""

@@ -1,4 +1,6 @@
-"""Random decoders generate PyTorch's tokens, whatever the configuration and the options."""
+"""Random models generate PyTorch's tokens, whatever the configuration and the options."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from finetune_tf.generation.search import search_ids
 from finetune_tf.generation.settings import GenerationSettings
 
 GENERATION = "text-generation"
+TEXT_TO_TEXT = "text2text-generation"
 DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
+ENCODER_DECODERS = [f for f, row in FAMILIES.items() if TEXT_TO_TEXT in row.heads(row.complete({}))]
 
 
 def fitted(options, size):
@@ -61,3 +65,42 @@ def test_any_configuration_with_any_options(family, seed, tmp_path):
         np.testing.assert_array_equal(found, expected[:, : found.shape[1]], err_msg=str(options))
         assert (expected[:, found.shape[1] :] == PADDING).all()
         np.testing.assert_allclose(np.reshape(sums, -1), scores, rtol=1e-4, atol=1e-4)
+
+
+def random_text_to_text(family, seed):
+    """A random configuration that `generate` of transformers can run, with 136 positions."""
+    from references import pytorch
+
+    config = pytorch.random_config(family, TEXT_TO_TEXT, seed) | {"vocab_size": 41}
+    # The cache of transformers fails if the sides have different numbers of blocks.
+    if "num_layers" in config:
+        config["num_decoder_layers"] = config["num_layers"]
+    else:
+        config["decoder_layers"] = config["encoder_layers"]
+        config["max_position_embeddings"] = 136
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+def test_long_texts_of_any_encoder_decoder(family, seed, tmp_path):
+    pytest.importorskip("torch")
+    from references import pytorch
+    from references.make_generation import generated
+
+    random = np.random.default_rng(seed)
+    config = random_text_to_text(family, seed)
+    torch_model = pytorch.make_model(family, TEXT_TO_TEXT, config, seed)
+    pytorch.save(torch_model, config, tmp_path)
+    model = Case(tmp_path, TEXT_TO_TEXT, {}).load()
+    mask = (np.arange(9) < random.integers(1, 10, (2, 1))).astype("int32")
+    ids = np.where(mask, random.integers(8, 41, mask.shape), PADDING).astype("int32")
+    new, options = 128, {"num_beams": 4, "length_penalty": float(random.choice([-0.5, 0.7, 2.0]))}
+    settings = GenerationSettings.of(model)
+    settings = replace(settings, eos_token_id=ENDS, pad_token_id=PADDING).with_values(options)
+    expected, scores = generated(torch_model, ids, mask, new, **options)
+    way = way_of(model, settings, has_scores=True)
+    found, sums, _ = search_ids(model, ids, mask, new, way)
+    np.testing.assert_array_equal(np.asarray(found)[:, 0], expected)
+    np.testing.assert_allclose(np.reshape(sums, -1), scores, rtol=1e-4, atol=1e-4)

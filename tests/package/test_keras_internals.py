@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import finetune_tf
 from finetune_tf import architectures
@@ -185,3 +186,40 @@ def test_layers_do_not_need_the_shapes_of_masks():
         for parameter in inspect.signature(method).parameters.values():
             if parameter.name.endswith("mask_shape"):
                 assert parameter.default is None, f"{layer}.{name}"
+
+
+class TestReadOnce:
+    def test_a_loop_neither_reads_nor_casts_variables(self):
+        dense = keras.layers.Dense(3, dtype="mixed_bfloat16")
+        dense.build((2, 3))
+
+        def steps(x):
+            with internals.ReadOnce():
+                return tf.while_loop(
+                    lambda x: tf.reduce_sum(x) < 9, lambda x: (dense(x) + 1,), (x,)
+                )
+
+        x = tf.ones((2, 3), "bfloat16")
+        graph = tf.function(steps).get_concrete_function(x).graph
+        (body,) = (name for name in graph._functions if "body" in name)
+        inside = {node.op for node in graph._functions[body].cached_definition.node_def}
+        assert not inside & {"ReadVariableOp"}
+        kernels = [op for op in graph.get_operations() if op.type == "ReadVariableOp"]
+        assert len(kernels) == 2
+
+    def test_each_layer_gets_its_own_dtype(self):
+        variable = keras.Variable([1.0, 1.001])
+        with internals.ReadOnce() as scope:
+            assert internals.scope_of_reading() is scope
+            assert variable.value.dtype == "float32"
+            with keras.src.backend.AutocastScope("bfloat16"):
+                assert variable.value.dtype == "bfloat16"
+            assert variable.value.dtype == "float32"
+        assert internals.scope_of_reading() is None
+
+    def test_a_transpose(self):
+        table = keras.Variable(np.arange(6.0).reshape(2, 3))
+        with internals.ReadOnce() as scope:
+            found = scope.transposed(table, "float32")
+            assert scope.transposed(table, "float32") is found
+        np.testing.assert_array_equal(found, table.numpy().T)
