@@ -112,8 +112,9 @@ def prefix_model(embeddings: Embeddings, blocks: Sequence[EncoderBlock]) -> Back
         >>> block = bert_block(**sizes, **options, dtype=None, name="block_0")
         >>> backbone = prefix_model(Embeddings(100, 8, 32, name="embeddings"), [block])
         >>> model = keras.Model(backbone.inputs, backbone.hidden)
-        >>> source, target = np.array([[5, 6, 7]]), np.array([[8, 9]])
-        >>> model([source, np.ones_like(source), target, np.ones_like(target)]).shape
+        >>> texts = {"input_ids": np.array([[5, 6, 7]]), "decoder_input_ids": np.array([[8, 9]])}
+        >>> masks = {"attention_mask": np.ones((1, 3)), "decoder_attention_mask": np.ones((1, 2))}
+        >>> model({**texts, **masks}).shape
         TensorShape([1, 2, 8])
     """
     inputs = text_inputs()
