@@ -15,6 +15,11 @@ from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, TARGET_TOKENS, Feature
 from finetune_tf.tasks.interfaces import Columns
+from finetune_tf.tasks.joined_texts import (
+    NEW_TOKENS,
+    joined_source_length,
+    joined_target_length,
+)
 from finetune_tf.tasks.language_model import LanguageModelOutputs
 from finetune_tf.tasks.target_texts import (
     end_of,
@@ -27,9 +32,6 @@ from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.task_params import params_of, params_of_languages, record_params
 from finetune_tf.tasks.usage import Usage, make_usage
 
-# New tokens if nothing else limits them: neither generation_config.json nor the config.
-_NEW_TOKENS = 128
-
 _TRANSFORMERS = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
@@ -38,30 +40,6 @@ params = getattr(model.config, "task_specific_params", None) or {{}}
 prefix = params.get("{task}", {{}}).get("prefix", "")
 ids = model.generate(**tokenizer(prefix + "…", return_tensors="pt"), max_new_tokens=128)
 tokenizer.decode(ids[0], skip_special_tokens=True)"""
-
-
-def joined_target_length(max_length: int) -> int:
-    """The default `max_target_length` of a model that joins source and target.
-
-    Args:
-        max_length: The tokens of both texts together.
-
-    Example:
-        >>> from finetune_tf.tasks.text_to_text import joined_target_length
-        >>> joined_target_length(256), joined_target_length(2048)
-        (64, 128)
-    """
-    return max(min(max_length // 4, _NEW_TOKENS), 1)
-
-
-def _source_length(max_length: int, max_target_length: int) -> int:
-    if max_target_length >= max_length:
-        raise ModelError(
-            f"max_target_length={max_target_length} leaves no room for sources: this model joins "
-            f"each source with its target, and both together may have {max_length} tokens. Give a "
-            "smaller one."
-        )
-    return max_length - max_target_length
 
 
 _PREFIX_MODEL = """from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -204,7 +182,7 @@ class TextToText(LanguageModelOutputs, Task):
         if joined_length is not None:
             max_target_length = joined_length or joined_target_length(max_length)
             start = end_of(tokenizer) if start is None else start
-            max_length = _source_length(max_length, max_target_length)
+            max_length = joined_source_length(max_length, max_target_length)
         texts = [prefix + text for text in examples.columns["source"]]
         ids, truncated = token_ids(tokenizer, max_length, texts)
         for i, row in enumerate(ids):
@@ -257,7 +235,7 @@ class TextToText(LanguageModelOutputs, Task):
         options = {}
         generation = model.info.generation
         if not any(generation.get(key) for key in ("max_new_tokens", "max_length")):
-            limit = params_of(model.config, self.name).get("max_length", _NEW_TOKENS)
+            limit = params_of(model.config, self.name).get("max_length", NEW_TOKENS)
             if self._joined_length(model.config) == 0:
                 limit = joined_target_length(model.max_length)
             # The token that the decoder starts with takes one of the model's positions.
