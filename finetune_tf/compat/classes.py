@@ -65,9 +65,12 @@ def _find_class(model_type: str, task: str) -> type[TFPreTrainedModel]:
 
 
 def _tasks_of(family: Family) -> list[str]:
-    """Returns the tasks for which a family has a head, and transformers 4 had classes."""
+    """Returns the tasks for which a family has a head, and transformers 4 had classes.
+
+    A head with a backbone of its own is that of a prefix language model, which is new.
+    """
     heads = family.heads(family.complete({"model_type": family.model_type}))
-    return [name for name in _OLD_TASKS if name in heads]
+    return [name for name in _OLD_TASKS if name in heads and heads[name].backbone is None]
 
 
 _OLD_TASKS = [name for name, task in TASKS.items() if task.has_old_classes]

@@ -111,7 +111,8 @@ def _outputs(
     has_targets = isinstance(spec, tuple)
     key = ("outputs", has_targets)
     # The result is that of `kept`, but without the logits of the whole batch.
-    scores_tokens = has_targets and model.task.scores_tokens
+    task = getattr(model, "task", None)  # a Keras model of another kind has none
+    scores_tokens = has_targets and task is not None and task.scores_tokens
     if key not in traced:
         reference = weakref.ref(model)  # the function must not keep its own key alive
 

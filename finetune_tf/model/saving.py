@@ -192,6 +192,8 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
         model: A FineTuneModel.
     """
     try:
+        if model.tokenizer is None:
+            return {}
         found = {"": model.tokenizer}
         if model.target_tokenizer is not model.tokenizer:
             found[TARGET_TOKENIZER] = model.target_tokenizer

@@ -262,6 +262,7 @@ def test_a_variable_without_a_name_is_not_lost_in_silence(model, tmp_path):
         task=model.task,
         config=model.config,
         tokenizer=None,
+        target_tokenizer=None,
         weights=[*model.weights, stranger],
     )
     message = "The variable block_0/adapter/kernel has no name in the checkpoint format; it would"

@@ -29,6 +29,7 @@ TASKS_OF = {
 }
 # Families that differ from another one only in defaults and options; their tests are slow ones.
 KIN = ("xlm-roberta", "camembert", "qwen2", "qwen3", "mt5", "mbart", "pegasus", "marian")
+KIN += ("roberta/text2text", "electra/text2text")
 
 # Every family with one task, every task with one family, and BERT with other activations.
 STORED = {

@@ -235,7 +235,8 @@ def test_files_keep_axes_and_dtypes(kind, tiny_bert, tmp_path):
     names = ("pixels", "input_ids", "attention_mask", "decoder_input_ids", "speed")
     model = SimpleNamespace(
         task=task,
-        tokenizer=ft.load(tiny_bert).tokenizer,
+        tokenizer=(tokenizer := ft.load(tiny_bert).tokenizer),
+        target_tokenizer=tokenizer,
         labels=task.labels,
         config={},
         max_length=32,

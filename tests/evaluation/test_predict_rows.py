@@ -54,7 +54,7 @@ def test_the_command_line(model, tmp_path, monkeypatch, capsys):
 
     from finetune_tf.cli.commands import app
 
-    monkeypatch.setattr("finetune_tf.cli.commands._load_trained", lambda checkpoint, task: model)
+    monkeypatch.setattr("finetune_tf.cli.commands.load_trained", lambda checkpoint, task: model)
     result = CliRunner().invoke(app, ["predict", "folder", "a good film", "a very good film"])
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     assert labels == ["bad", "good"], result.output

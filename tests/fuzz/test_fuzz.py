@@ -11,13 +11,12 @@ import pytest
 from helpers_models import write_checkpoint
 
 from finetune_tf.errors import FinetuneError
-from finetune_tf.families import FAMILIES
 from fuzz import targets
 from fuzz.limits import limited
 
 #: Cases of each target in the everyday suite, 300 in all; the slow suite runs ten times as many.
 CASES = {
-    **{f"config of {family}": 9 for family in FAMILIES},
+    **{f"config of {family}": 9 for family in targets.CLASSIFIERS},
     "safetensors": 35,
     "shards": 25,
     "HDF5": 20,
@@ -36,7 +35,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def target_of(checkpoint):
     targets.warm_up(checkpoint)
-    made = {f"config of {family}": targets.config(family) for family in FAMILIES} | {
+    made = {f"config of {family}": targets.config(family) for family in targets.CLASSIFIERS} | {
         "safetensors": targets.safetensors_header,
         "shards": targets.shards,
         "HDF5": targets.hdf5,

