@@ -17,7 +17,13 @@ from finetune_tf.generation.settings import GenerationSettings
 GENERATION = "text-generation"
 TEXT_TO_TEXT = "text2text-generation"
 DECODERS = [f for f, row in FAMILIES.items() if GENERATION in row.heads(row.complete({}))]
-ENCODER_DECODERS = [f for f, row in FAMILIES.items() if TEXT_TO_TEXT in row.heads(row.complete({}))]
+HEADS = {family: row.heads(row.complete({})) for family, row in FAMILIES.items()}
+# A head with a backbone of its own is that of a prefix language model, which PyTorch has not.
+ENCODER_DECODERS = [
+    family
+    for family, heads in HEADS.items()
+    if TEXT_TO_TEXT in heads and heads[TEXT_TO_TEXT].backbone is None
+]
 
 
 def fitted(options, size):
