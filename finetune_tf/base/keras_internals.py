@@ -95,6 +95,11 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     return layer._trainable_variables
 
 
+def own_constants(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns a layer's own variables that were created as not trainable; see `own_variables`."""
+    return layer._non_trainable_variables
+
+
 def trainable_flag(layer: keras.layers.Layer) -> bool:
     """Returns `layer.trainable` as it was set, independent of the enclosing layers."""
     return layer._trainable

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import own_variables, set_last_axis
+from finetune_tf.base.keras_internals import own_constants, own_variables, set_last_axis
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.traces import forget_traces
@@ -24,7 +24,8 @@ def resize(model: Any, size: int) -> None:
 
     Raises:
         ArgumentError: If the size is not a positive integer.
-        ModelError: If the model is compiled, because its optimizer refers to the old variables.
+        ModelError: If the model is compiled, because its optimizer refers to the old variables; or
+            if encoder and decoder have token embeddings of their own.
     """
     check(size=size)
     if size == model.config["vocab_size"]:
@@ -32,6 +33,11 @@ def resize(model: Any, size: int) -> None:
     if getattr(model, "optimizer", None) is not None:
         raise ModelError(
             "Resize the vocabulary before compile: the optimizer refers to the old embedding table."
+        )
+    if not any(layer.name == "embeddings" for layer in model.layers):
+        raise ModelError(
+            "The encoder and the decoder of this model have token embeddings of their own, so one "
+            "size does not fit both. Only a vocabulary that they share can be resized."
         )
     embeddings = model.get_layer("embeddings")
     word = embeddings.word
@@ -49,6 +55,8 @@ def resize(model: Any, size: int) -> None:
         if is_decoder or node.operation.name in ("vocabulary_bias", "lm_head"):
             set_last_axis(node.output_tensors[0], size)
     model.config["vocab_size"] = size
+    if model.config.get("decoder_vocab_size"):  # Marian's, which is the same one if it is shared
+        model.config["decoder_vocab_size"] = size
     forget_traces(model)
 
 
@@ -65,6 +73,8 @@ def _replace(
             scopes.enter_context(keras.name_scope(part))
         new = keras.Variable(values, dtype=old.dtype, name=old.name)
     new.trainable = old.trainable
-    variables = own_variables(layer)
-    variables[next(i for i, variable in enumerate(variables) if variable is old)] = new
+    for variables in (own_variables(layer), own_constants(layer)):
+        for i, variable in enumerate(variables):
+            if variable is old:
+                variables[i] = new
     object.__setattr__(layer, name, new)  # a built Keras layer does not accept new variables

@@ -1,22 +1,20 @@
 """Fill-mask: masked words of a text, by which a model is adapted to the language of a domain."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures import Backbone
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks.encoded import token_inputs, tokenized
 from finetune_tf.tasks.feature import Feature
-from finetune_tf.tasks.language_model import vocabulary_logits
+from finetune_tf.tasks.language_model import LanguageModelOutputs
 from finetune_tf.tasks.masking import Cloze, Masking, mask_id
-from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
+from finetune_tf.tasks.task import IGNORED, Columns, Encoded, Task
 from finetune_tf.tasks.text_classification import encode_texts
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
@@ -44,7 +42,7 @@ class Candidate:
         return f"Candidate({self.word!r}, {self.score:.3f})"
 
 
-class FillMask(Task):
+class FillMask(LanguageModelOutputs, Task):
     """A score for every word at every token, computed with the token embedding table."""
 
     name = "fill-mask"
@@ -52,38 +50,9 @@ class FillMask(Task):
     columns = ("text",)
     target_column = "cloze"
     output_layers = ("transform", "vocabulary_bias", "lm_head")
-    token_axis = 0
     encode_options = ("mask_rate", "whole_word")
     usage = make_usage('ft.predict(model, "The film was [MASK].")')
     reduces_with_targets = True
-    target_title = "A target"
-    target_advice = "Encode the texts with the model's own tokenizer, model.tokenizer."
-
-    def outputs(
-        self,
-        backbone: Backbone,
-        head: HeadParts,
-        config: Mapping[str, Any],
-        pooling: None,
-        dtype: Any,
-        modules: Any,
-    ) -> Any:
-        """Logits (batch, length, vocabulary).
-
-        Raises:
-            CheckpointError: As for `vocabulary_logits`.
-        """
-        return vocabulary_logits(backbone, head, config, dtype)
-
-    @property
-    def output_kind(self) -> Kind:
-        """Logits over the vocabulary, at each token."""
-        return "classes"
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        """The loss, whose exponential is the perplexity."""
-        return "val_loss", "min"
 
     def encode(
         self,

@@ -48,7 +48,6 @@ def vocabulary_logits(
 class LanguageModelOutputs:
     """The head, the loss and the monitored value of a language model; a base class of tasks."""
 
-    generates_text = True
     output_layers = ("lm_head",)
     token_axis = 0
     target_title = "A target"

@@ -49,6 +49,7 @@ class TextGeneration(LanguageModelOutputs, Task):
 
     name = "text-generation"
     class_suffix = "ForCausalLM"
+    generates_text = True
     columns = ("text", "prompt", "completion", "messages")
     target_column = "scored"
     encode_options = ("packing",)

@@ -60,6 +60,7 @@ class TextToText(LanguageModelOutputs, Task):
     name = "text2text-generation"
     class_suffix = "ForConditionalGeneration"
     auto_suffix = "ForSeq2SeqLM"
+    generates_text = True
     columns = ("source", "target")
     target_column = "target"
     output_layers = ("lm_head", "transform", "vocabulary_bias")

@@ -228,7 +228,7 @@ class TestReports:
     TARGETS = ["der Film war sehr guter", "ein sehr schlechter Film und ein guter Film"]
 
     @pytest.fixture
-    def test(self):
+    def films(self):
         return ft.data.from_arrays(source=self.SOURCES, target=self.TARGETS, name="films")
 
     @pytest.fixture
@@ -236,9 +236,9 @@ class TestReports:
         written = dict(zip(self.SOURCES, ["der Film war guter", self.TARGETS[1]], strict=True))
         return writer(write_tokenizer(tmp_path / "words"), written=written)
 
-    def test_translation(self, model, test, tmp_path):
+    def test_translation(self, model, films, tmp_path):
         with quiet():
-            report = ft.evaluate(model, test, baseline="auto", train=test)
+            report = ft.evaluate(model, films, baseline="auto", train=films)
         predictions = ["der Film war guter", self.TARGETS[1]]
         assert report.predictions == predictions
         expected = sacrebleu.corpus_bleu(predictions, [self.TARGETS]).score
@@ -257,23 +257,23 @@ class TestReports:
         assert (folder / "report.png").exists()
         assert "<td>der Film war guter</td>" in report._repr_html_()
 
-    def test_comparison(self, model, test):
+    def test_comparison(self, model, films):
         with quiet():
-            comparison = ft.compare({"one": model, "two": model}, test, self.SOURCES)
+            comparison = ft.compare({"one": model, "two": model}, films, self.SOURCES)
         assert comparison.rows[1].difference.value == 0.0
         assert comparison.rows[2].name == "baseline predictions"
         assert "smooth:exp" in str(comparison)
 
     def test_several_references(self, model):
-        test = ft.data.from_arrays(
+        films = ft.data.from_arrays(
             source=self.SOURCES[:1], target=[["falsch", "der Film war guter"]]
         )
         with quiet():
-            assert ft.evaluate(model, test).metrics["bleu"] == pytest.approx(100)
+            assert ft.evaluate(model, films).metrics["bleu"] == pytest.approx(100)
 
-    def test_predictions_of_others_are_texts(self, model, test):
+    def test_predictions_of_others_are_texts(self, model, films):
         with pytest.raises(DataError, match="predictions must be texts, found 3 for row 1"):
-            ft.evaluate(model, test, baseline=["ein Film", 3])
+            ft.evaluate(model, films, baseline=["ein Film", 3])
 
     @pytest.mark.parametrize(
         ("task", "module", "package"),
@@ -283,12 +283,12 @@ class TestReports:
         ],
     )
     def test_a_missing_package_is_found_before_the_model_runs(
-        self, tmp_path, test, monkeypatch, task, module, package
+        self, tmp_path, films, monkeypatch, task, module, package
     ):
         model = writer(write_tokenizer(tmp_path / "words"), task)
         for name in [name for name in sys.modules if name.partition(".")[0] == module]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtraError, match=rf"{package}.*finetune-tf\[generation\]"):
-            ft.evaluate(model, test)
+            ft.evaluate(model, films)
         assert model.asked == []

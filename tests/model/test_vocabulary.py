@@ -62,6 +62,45 @@ def test_a_head_of_its_own_has_as_many_outputs(folder, task, tmp_path):
     assert again(IDS).shape[-1] == 12
 
 
+TEXT_TO_TEXT = "text2text-generation"
+PAIR = {"input_ids": IDS, "decoder_input_ids": IDS[:, :3]}
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_encoder_decoder_with_one_vocabulary(family, tmp_path):
+    with quiet():
+        model = ft.load(REFERENCES / family / TEXT_TO_TEXT, dropout=0.0)
+        before, size = np.asarray(model(PAIR)), model.config["vocab_size"]
+        model.resize_token_embeddings(size + 3)
+        after = np.asarray(model(PAIR))
+        again = ft.load(model.save_pretrained(tmp_path / "larger"), dropout=0.0)
+    assert after.shape[-1] == size + 3
+    np.testing.assert_allclose(after[..., :size], before, atol=1e-6)
+    np.testing.assert_array_equal(again(PAIR), after)
+    if family == "bart":  # whose bias is a constant
+        assert not model.get_layer("vocabulary_bias").trainable_variables
+
+
+def test_the_size_of_marians_decoder_follows_a_shared_vocabulary():
+    config = {"model_type": "marian", "vocab_size": 20, "decoder_vocab_size": 20, "d_model": 8}
+    for side in ("encoder", "decoder"):
+        sizes = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
+        config |= {f"{side}_{name}": size for name, size in sizes.items()}
+    with quiet():
+        model = ft.load(config | {"pad_token_id": 1, "decoder_start_token_id": 1}, TEXT_TO_TEXT)
+    model.resize_token_embeddings(23)
+    assert model.config["vocab_size"] == model.config["decoder_vocab_size"] == 23
+    assert model({**PAIR, "decoder_input_ids": np.array([[1, 22]])}).shape == (1, 2, 23)
+
+
+@pytest.mark.parametrize("family", ["marian", "pegasus"])
+def test_two_vocabularies_are_not_resized(family):
+    with quiet():
+        model = ft.load(REFERENCES / family / TEXT_TO_TEXT)
+    with pytest.raises(ModelError, match="have token embeddings of their own, so one size does"):
+        model.resize_token_embeddings(50)
+
+
 def test_what_was_traced_before_is_forgotten(tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=["neg", "pos"])
