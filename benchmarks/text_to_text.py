@@ -166,7 +166,7 @@ def stories(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Trains stories260K on captions, and compares the perplexity with that before."""
     folder = arguments.data / "multi30k"
     train, test = (
-        ft.data.from_jsonl(folder / f"{part}.jsonl", text="en").take(rows)
+        ft.data.from_jsonl(folder / f"{part}.jsonl", text="en", label=None).take(rows)
         for part, rows in (("train", arguments.rows), ("test", arguments.test_rows))
     )
     before, model = (ft.load(arguments.weights / "stories260K", "text-generation") for _ in "ab")

@@ -17,6 +17,7 @@ from finetune_tf.checkpoints.own_tokenizer import (
 )
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families import Head
+from finetune_tf.generation.generation_config import older_settings
 from finetune_tf.messages import say
 from finetune_tf.model import saving
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -156,13 +157,23 @@ def load(
         file_dtype=matched.dtype,
         max_length=task_.max_length(source.modules),
         pretrained=report.trained,
-        generation=source.generation,
+        generation=source.generation or _generation_of_config(complete, task_),
     )
     model._tokenizer_files = source.tokenizer_files
     if tokenizer is not None:
         model.tokenizer = tokenizer
     say(_summary(model, report, choice))
     return model
+
+
+def _generation_of_config(config: dict, task: Task) -> dict[str, Any]:
+    """Returns the settings of generation that a config has in place of generation_config.json.
+
+    They are saved in that file, since transformers 5 does not find them in config.json: without the
+    token that the decoder starts with, it cannot generate.
+    """
+    settings = older_settings(config) if task.generates_text else {}
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _build_model(

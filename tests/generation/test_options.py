@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers_checkpoints import TESTS, copy_checkpoint
 from helpers_decoders import write_decoder
 
 import finetune_tf as ft
@@ -207,3 +208,20 @@ def test_a_prompt_that_leaves_no_room(model):
         DataError, match="max_new_tokens=24 need 25 positions, but the model has 24"
     ):
         model.generate([[4]], 24)
+
+
+def test_settings_of_a_config_are_saved_where_pytorch_reads_them(tmp_path):
+    """A model without generation_config.json gets one with what its config says."""
+    source = TESTS / "references" / "bart" / "text2text-generation"
+    folder = copy_checkpoint(source, tmp_path / "old", num_beams=3, forced_eos_token_id=2)
+    with quiet():
+        model = ft.load(folder, "text2text-generation")
+        saved = model.save_pretrained(tmp_path / "saved")
+    settings = json.loads((saved / "generation_config.json").read_text())
+    wanted = {"num_beams": 3, "decoder_start_token_id": 5, "forced_eos_token_id": 2}
+    assert wanted.items() <= settings.items()
+    with quiet():
+        again = ft.load(saved, "text2text-generation")
+    sources = [[9, 10, 11], [12]]
+    for found, expected in zip(again.generate(sources), model.generate(sources), strict=True):
+        np.testing.assert_array_equal(found, expected)
