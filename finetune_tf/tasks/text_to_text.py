@@ -23,6 +23,7 @@ from finetune_tf.tasks.joined_texts import (
 from finetune_tf.tasks.language_model import LanguageModelOutputs
 from finetune_tf.tasks.target_texts import (
     end_of,
+    language_token,
     references_of,
     shifted,
     target_ids,
@@ -197,7 +198,7 @@ class TextToText(LanguageModelOutputs, Task):
         if "target" in examples.columns:
             limit = max_target_length or max_length
             rows, cut = target_ids(examples, writer, limit)
-            decoder_ids = [shifted(row, start) for row in rows]
+            decoder_ids = [shifted(row, start, end_of(writer)) for row in rows]
             inputs["decoder_input_ids"] = Feature(
                 decoder_ids, TARGET_TOKENS, writer.pad_token_id or 0
             )
@@ -224,7 +225,8 @@ class TextToText(LanguageModelOutputs, Task):
 
         The number of new tokens is limited by the checkpoint's generation_config.json, or else by
         `max_length` of the task in its config, or else to 128; in a model that joins the texts, to
-        a quarter of its positions if that is less. A message says how many predictions reached the
+        a quarter of its positions if that is less. The language of the tokenizer's targets is forced
+        where the decoder writes it, as in mBART-50. A message says how many predictions reached the
         limit.
 
         Args:
@@ -233,8 +235,12 @@ class TextToText(LanguageModelOutputs, Task):
             batch_size: As for every task.
             forward: As for every task.
         """
-        options = {}
+        options: dict[str, Any] = {}
         generation = model.info.generation
+        language = language_token(model.target_tokenizer)
+        starts_with_end = model.config.get("decoder_start_token_id") == end_of(model.tokenizer)
+        if language is not None and starts_with_end and "forced_bos_token_id" not in generation:
+            options["forced_bos_token_id"] = language  # mBART-50 writes the language first
         if not any(generation.get(key) for key in ("max_new_tokens", "max_length")):
             limit = params_of(model.config, self.name).get("max_length", NEW_TOKENS)
             if self._joined_length(model.config) == 0:

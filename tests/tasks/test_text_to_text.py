@@ -209,3 +209,57 @@ class TestErrors:
 
 def test_the_start_token_is_in_the_vocabulary():
     assert WORDS.index(START) == 3
+
+
+class TestLanguages:
+    """The tokenizers of mBART mark a target with its language, at its end or at its beginning."""
+
+    SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+
+    def model(self, folder, kind, **languages):
+        import transformers
+        from transformers.models.mbart50 import tokenization_mbart50
+
+        known = tokenization_mbart50.FAIRSEQ_LANGUAGE_CODES
+        if kind == "MBartTokenizer":
+            known = transformers.models.mbart.tokenization_mbart.FAIRSEQ_LANGUAGE_CODES
+        words = [f"▁{word}" for word in "a good film ein guter Film".split()]
+        vocabulary = [(word, -1.0) for word in [*self.SPECIAL, *words, *known, "<mask>"]]
+        tokenizer = getattr(transformers, kind)(vocab=vocabulary, **languages)
+        tokenizer.save_pretrained(folder)
+        ids = tokenizer.convert_tokens_to_ids
+        starts = {"decoder_start_token_id": 2 if kind == "MBart50Tokenizer" else ids("de_DE")}
+        return writer(folder, eos_token_id=2, pad_token_id=1, **starts), ids
+
+    @pytest.mark.parametrize(
+        ("kind", "read", "predicted"),
+        [
+            ("MBartTokenizer", "de_DE ▁ein ▁Film </s>", "▁ein ▁Film </s> de_DE"),
+            ("MBart50Tokenizer", "</s> de_DE ▁ein ▁Film", "de_DE ▁ein ▁Film </s>"),
+        ],
+    )
+    def test_targets_are_those_of_pytorch(self, tmp_path, kind, read, predicted):
+        model, _ = self.model(tmp_path, kind, src_lang="en_XX", tgt_lang="de_DE")
+        pairs = ft.data.from_arrays(source=["a film", "a"], target=["ein Film", "ein guter Film"])
+        encoded = pairs.encoded(model)
+        names = model.tokenizer.convert_ids_to_tokens
+        decoder_ids, targets = encoded.inputs["decoder_input_ids"], encoded.targets
+        assert " ".join(names(decoder_ids[0])) == read
+        assert " ".join(names(targets[0])) == predicted
+        for i in range(2):  # transformers puts the last token of the labels first
+            assert decoder_ids[i].tolist() == np.roll(targets[i], 1).tolist()
+
+    def test_the_language_is_forced_where_the_decoder_writes_it(self, tmp_path):
+        languages = {"src_lang": "en_XX", "tgt_lang": "de_DE"}
+        model, ids = self.model(tmp_path / "50", "MBart50Tokenizer", **languages)
+        ft.predict(model, ["a film"])
+        assert model.asked[-1][1]["forced_bos_token_id"] == ids("de_DE")
+        model, _ = self.model(tmp_path / "25", "MBartTokenizer", **languages)
+        ft.predict(model, ["a film"])  # its decoder starts with the language
+        assert "forced_bos_token_id" not in model.asked[-1][1]
+
+    def test_an_unknown_language(self, tmp_path):
+        model, _ = self.model(tmp_path, "MBartTokenizer", src_lang="en_XX")
+        pairs = ft.data.from_arrays(source=["a film"], target=["ein Film"])
+        with pytest.raises(ModelError, match="model.tokenizer.tgt_lang = "):
+            pairs.encoded(model)
