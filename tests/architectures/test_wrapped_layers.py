@@ -67,6 +67,7 @@ def wrap_all(root, outputs):
     return len(wrappers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "task"), CASES, ids=map("/".join, CASES))
 def test_every_dense_layer_of_a_model_is_called(family, task):
     with ft.messages.quiet():

@@ -58,6 +58,7 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
     assert set(lines[0]["probabilities"]) == {"good", "bad"}
 
 
+@pytest.mark.slow
 def test_token_classification(tmp_path, monkeypatch, capsys):
     tiny_bert = write_checkpoint(tmp_path / "one-block", blocks=1)
     rows = [(["a", "good", "film"], ["O", "O", "B-film"]), (["the", "actor"], ["O", "B-who"])] * 4
@@ -109,6 +110,7 @@ def test_help_names_every_command(monkeypatch, capsys):
         assert command in printed
 
 
+@pytest.mark.slow
 def test_columns_of_0_and_1_are_multi_label(tiny_bert, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.csv"
     with path.open("w", newline="") as file:
@@ -129,6 +131,7 @@ def test_columns_of_0_and_1_are_multi_label(tiny_bert, tmp_path, monkeypatch, ca
     assert config["label2id"] == {"good": 0, "about_film": 1}
 
 
+@pytest.mark.slow
 def test_integers_as_regression_scores(tiny_bert, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.jsonl"
     rows = [{"text": text, "stars": 5 if label == "good" else 1} for text, label in ROWS]

@@ -180,6 +180,7 @@ def test_chats(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{expected}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "key", "baseline"),
     [
@@ -213,6 +214,7 @@ def test_train_evaluate_and_generate_with_an_encoder_decoder(
     assert set(json.loads(capsys.readouterr().out)) == {"text", key}
 
 
+@pytest.mark.slow
 def test_train_on_prompts_and_completions(tiny_decoder, tmp_path, monkeypatch, capsys):
     rows = [{"question": "a very good", "answer": "film"}, {"question": "the", "answer": "actor"}]
     data = tmp_path / "train.jsonl"

@@ -106,6 +106,7 @@ def test_a_signal_before_the_first_step_writes_nothing(one_block, table, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_process_at_once():
     code = textwrap.dedent(
         """

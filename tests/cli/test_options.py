@@ -193,6 +193,7 @@ def test_a_file_of_unknown_kind(base, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["runs", "reports", "graphs"])
 def test_results_are_not_overwritten_without_the_option(
     kind, saved, base, table, tmp_path, monkeypatch, capsys

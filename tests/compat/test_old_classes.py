@@ -224,6 +224,7 @@ def test_keras_files_restore_the_class(classifier, tmp_path):
     np.testing.assert_array_equal(again(IDS, MASK).logits, classifier(IDS, MASK).logits)
 
 
+@pytest.mark.slow
 def test_library_functions_work_with_an_old_class(fresh, tmp_path):
     texts, labels = ["the film was good", "a very bad film"], ["LABEL_1", "LABEL_0"]
     examples = ft.data.from_arrays(texts, labels)

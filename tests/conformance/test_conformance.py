@@ -27,9 +27,9 @@ TASKS_OF = {
     family: [task for task in row.heads(row.complete({})) if task not in SAME_MODELS]
     for family, row in FAMILIES.items()
 }
-# Families that differ from another one only in defaults and options; their tests are slow ones.
-KIN = ("xlm-roberta", "camembert", "qwen2", "qwen3", "mt5", "mbart", "pegasus", "marian")
-KIN += ("roberta/text2text", "electra/text2text")
+# The everyday tests have one family for each kind of block; the tests of the others are slow ones.
+EVERY_DAY = ("bert/", "deberta-v2/", "modernbert/", "gpt2/text-gen", "llama/text-gen", "t5/", "bart/")
+SLOW_CASES = ("bert/relu", "bert/gelu_new", "bert/token-class", "bert/question")
 
 # Every family with one task, every task with one family, and BERT with other activations.
 STORED = {
@@ -48,7 +48,12 @@ SEEDS = range(4)
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.slow if name.startswith(KIN) else ())
+        pytest.param(
+            name,
+            marks=()
+            if name.startswith(EVERY_DAY) and not name.startswith(SLOW_CASES)
+            else pytest.mark.slow,
+        )
         for name in STORED
     ],
 )

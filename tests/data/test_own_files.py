@@ -142,6 +142,7 @@ def test_tokens_written_after_other_calls_are_of_the_same_tokenizer(
     assert list(read.batches(fresh)) and list(read.batches(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*sorted(set(DAMAGES) - {"removed", "longer"}), *OF_ARRAYS])
 def test_damaged_features_are_computed_again(damage, films, model, tmp_path, capsys):
     good = list(films.batches(ft.cache_features(model, tmp_path), 4).as_numpy_iterator())

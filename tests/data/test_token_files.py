@@ -59,6 +59,7 @@ def test_words_and_pairs(tiny_bert, tmp_path):
     assert_same(stored.batches(model, 4, shuffle=True), pairs.batches(model, 4, shuffle=True))
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_files_and_from_features_of_them(films, tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=films.labels)
     stored = ft.data.write_tokens(parts_of(films, 12), model, tmp_path / "tokens", max_length=16)

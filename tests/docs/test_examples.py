@@ -36,10 +36,21 @@ def examples_in_docstrings() -> dict[str, doctest.DocTest]:
 
 
 EXAMPLES = examples_in_docstrings()
+# Examples that train or generate take longer than all others together.
+SLOW = (
+    "training.callbacks.",
+    "recipe.",
+    "model.finetune_model.FineTuneModel",
+    "model.feature_cache.",
+    "generation.",
+)
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith(SLOW) else ()) for n in EXAMPLES],
+)
 def test_an_example_gives_what_it_says(name, tiny_bert, tiny_decoder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     test = EXAMPLES[name]

@@ -77,6 +77,7 @@ def test_the_readme_freezes_what_it_says(run, tmp_path):
     assert without_bottom == top  # of six blocks, four are frozen and two learn
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_code_of_text_generation_runs(run, tiny_bert, tmp_path, capsys):
     rows = [{"question": "a very", "answer": "good film"}, {"question": "not", "answer": "bad"}]
@@ -92,6 +93,7 @@ def test_the_code_of_text_generation_runs(run, tiny_bert, tmp_path, capsys):
     assert last == ft.generate(names["model"], "a very", max_new_tokens=4, num_beams=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_code_of_translation_runs(run, tiny_bert, tmp_path, capsys):
     rows = [{"en": "a good film", "de": "ein guter Film"}, {"en": "the actor", "de": "der"}]
@@ -127,6 +129,7 @@ def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
     assert Path("served/saved_model.pb").is_file()  # the last thing the guide makes
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_for_movers_runs(run, tiny_bert, capsys):
     for block in code_blocks("docs/migrating.md"):
         names = run(block, tiny_bert)

@@ -71,6 +71,7 @@ def failures(target: targets.Target, folder: Path, checkpoint: Path, seeds: rang
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_damage_is_told_or_does_no_harm(name, target_of, checkpoint, tmp_path):
     found = failures(target_of(name), tmp_path, checkpoint, range(CASES[name]))

@@ -149,6 +149,7 @@ def model(tmp_path_factory):
 PROMPTS = ["the", "a the other", "I"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"do_sample": True, "seed": 5}, {"no_repeat_ngram_size": 2}, {"num_beams": 3}]
 )

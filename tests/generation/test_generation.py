@@ -31,19 +31,20 @@ TASK_OF = {
     if heads[task].backbone is None  # transformers does not generate with prefix language models
 }
 DECODERS = [family for family, task in TASK_OF.items() if task == "text-generation"]
-EVERY_DAY = ("greedy", "beams")
+EVERY_DAY = {
+    ("gpt2", "greedy"),
+    ("gpt2", "beams"),
+    ("gpt2", "every rule"),
+    ("llama", "greedy"),
+    ("t5", "greedy"),
+    ("t5", "beams"),
+}
 
 
 def cases(names):
-    """Families with ways to generate; the usual ways, and all of one family, are everyday tests."""
+    """Families with ways to generate; a few are everyday tests."""
     return [
-        pytest.param(
-            family,
-            name,
-            marks=()
-            if family == "gpt2" or (name in EVERY_DAY and family in ("llama", "t5", "bart"))
-            else pytest.mark.slow,
-        )
+        pytest.param(family, name, marks=() if (family, name) in EVERY_DAY else pytest.mark.slow)
         for family in TASK_OF
         for name in names
     ]

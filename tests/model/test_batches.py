@@ -49,6 +49,7 @@ def test_weights_of_batches(models, kind, wrong):
                 getattr(models[case], method)(IN_A_STEP[kind](ids, targets, weights), verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_right_batches_pass(case):
@@ -62,6 +63,7 @@ def test_right_batches_pass(case):
         assert model.fit(made(ids, targets), verbose=0).history["loss"] == [pytest.approx(expected)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("rows", [2, 3])
 @pytest.mark.parametrize("method", ["fit", "evaluate"])

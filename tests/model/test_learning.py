@@ -54,6 +54,7 @@ def test_one_label(one_block):
     assert report.metrics["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_several_labels(one_block):
     def topics(text):
         return [word for word in ("film", "story", "actor") if word in text]

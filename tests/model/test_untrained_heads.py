@@ -41,6 +41,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_it_is_said_before_training_and_not_after(model, examples, verb, tmp_path, capsys):
     VERBS[verb](model, examples, tmp_path / "before")

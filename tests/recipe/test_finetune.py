@@ -47,6 +47,7 @@ def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path,
     assert "toy (43 texts)" in card and "| accuracy |" in card
 
 
+@pytest.mark.slow
 def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, capsys):
     result = ft.finetune(
         tiny_bert, reviews, reviews, policy="head-first", epochs=1, pooling="mean", batch_size=16
@@ -64,6 +65,7 @@ def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, caps
     assert result.report is None
 
 
+@pytest.mark.slow
 def test_the_learning_rate_applies_to_the_last_phase(tiny_bert, reviews):
     class Rates(keras.callbacks.Callback):
         peaks = []
@@ -79,6 +81,7 @@ def test_the_learning_rate_applies_to_the_last_phase(tiny_bert, reviews):
     assert Rates.peaks == ["auto", 3e-5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep, epoch", [("best", 0), ("last", 2)])
 def test_keep_selects_the_weights_of_the_best_or_last_epoch(tiny_bert, reviews, keep, epoch):
     biases = []
@@ -103,6 +106,7 @@ def test_keep_is_best_or_last(tiny_bert, reviews):
         ft.finetune(tiny_bert, reviews, keep="first")
 
 
+@pytest.mark.slow
 def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
     result = ft.finetune(tiny_bert, reviews, reviews, epochs=1, label_smoothing=0.2)
 
@@ -131,6 +135,7 @@ def test_an_unknown_policy_raises_an_error_with_the_known_ones(tiny_bert, review
         ft.finetune(tiny_bert, reviews, policy="everything")
 
 
+@pytest.mark.slow
 def test_regression_reports_pearson(tiny_bert):
     scores = [2.5] * 24 + [0.5] * 24
     train = ft.data.from_arrays(TEXTS, scores, name="toy")
@@ -143,6 +148,7 @@ def test_regression_reports_pearson(tiny_bert):
     assert result.report.baseline.name == "ridge"
 
 
+@pytest.mark.slow
 def test_custom_phases(tiny_bert, reviews, capsys):
     policy = (ft.select.head(), ~ft.select.embeddings())
     result = ft.finetune(tiny_bert, reviews, reviews, policy=policy, epochs=2)
@@ -172,6 +178,7 @@ def test_a_path_in_place_of_examples(tiny_bert):
         ft.finetune(tiny_bert, "train.csv")
 
 
+@pytest.mark.slow
 def test_the_default_precision_is_that_of_load(tiny_bert, reviews, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("finetune_tf.training.devices._cpu_flags", lambda: {"amx_bf16"})
     defaults = [

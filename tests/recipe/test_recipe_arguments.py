@@ -20,6 +20,7 @@ def reviews():
     return ft.data.from_arrays(GOOD * 8 + BAD * 8, ["good"] * 16 + ["bad"] * 16, name="toy")
 
 
+@pytest.mark.slow
 def test_class_weights_reach_the_loss(base, reviews):
     def loss(**options):
         return ft.finetune(
@@ -31,6 +32,7 @@ def test_class_weights_reach_the_loss(base, reviews):
     assert doubled == pytest.approx(2 * plain, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_verbose_is_passed_to_keras(base, reviews, capsys):
     ft.finetune(base, reviews, reviews, epochs=1, verbose=2)
     assert "1/1 - " in capsys.readouterr().out
@@ -38,6 +40,7 @@ def test_verbose_is_passed_to_keras(base, reviews, capsys):
     assert "Epoch 1" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_task_is_inferred_as_in_load(base, reviews):
     assert ft.finetune(base, reviews, reviews, epochs=1).settings["task"] == "text-classification"
 
@@ -48,6 +51,7 @@ def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
         ft.finetune("no-such-checkpoint", reviews, **{name: value})
 
 
+@pytest.mark.slow
 def test_a_regression_starts_from_the_training_mean(base, capsys):
     years = ft.data.from_arrays(GOOD * 4 + BAD * 4, [1990.5, 2010.5] * 8, name="years")
     result = ft.finetune(base, years, years, epochs=1, learning_rate=1e-5, keep="last", verbose=0)

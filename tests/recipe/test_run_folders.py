@@ -25,6 +25,7 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_second_run_raises_an_error_and_keeps_the_first(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
     before = (folder / "settings.json").read_text()

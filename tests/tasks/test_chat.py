@@ -66,6 +66,7 @@ def test_only_answers_have_targets(model, template, learned):
     np.testing.assert_array_equal(targets[is_target], ids[1:][is_target[:-1]])
 
 
+@pytest.mark.slow
 def test_a_model_learns_its_answers_and_continues_conversations(model):
     chats = [[user("very good"), assistant("film")], [user("bad"), assistant("dull story")]]
     train = ft.data.from_arrays(messages=chats)

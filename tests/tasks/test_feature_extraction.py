@@ -258,6 +258,7 @@ def test_losses_are_those_of_sentence_transformers():
     assert float(PairSimilarity()(none, vectors)) == pytest.approx(float(theirs), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_the_order_of_scores(tiny_bert, pairs):
     result = ft.finetune(
         tiny_bert, pairs, pairs, pairs, task="feature-extraction", epochs=12, batch_size=8,
@@ -277,6 +278,7 @@ def test_the_recipe_learns_the_order_of_scores(tiny_bert, pairs):
     assert comparison.rows[0].metrics == report.metrics
 
 
+@pytest.mark.slow
 def test_pairs_without_scores_find_each_other(tiny_bert):
     model = ft.load(tiny_bert, "feature-extraction")
     train = ft.data.from_arrays(TEXTS, text_pair=OTHERS)

@@ -187,6 +187,7 @@ def test_each_epoch_hides_other_words_and_validation_always_the_same(model, toy)
     np.testing.assert_array_equal(fixed, fixed_again)
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_and_is_measured_against_words_by_frequency(tiny_bert, toy, tmp_path):
     result = ft.finetune(
         tiny_bert, toy, toy, toy, task="fill-mask", epochs=12, batch_size=8, learning_rate=3e-3

@@ -275,6 +275,7 @@ class TestFeatureCache:
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_finetune(folder, pairs):
     with quiet():
         result = ft.finetune(

@@ -269,6 +269,7 @@ def films(rows, seed):
     return questions(["the film"] * rows, contexts, answers, name="films")
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_measures_and_saves(tiny_bert, tmp_path):
     train, test = films(96, 0), films(24, 1)
     result = ft.finetune(
@@ -303,6 +304,7 @@ def test_the_recipe_learns_measures_and_saves(tiny_bert, tmp_path):
         ft.evaluate(again, test, baseline=[3] * 24)
 
 
+@pytest.mark.slow
 def test_command_line(tiny_bert, tmp_path, monkeypatch, capsys):
     columns = films(16, 0).columns
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

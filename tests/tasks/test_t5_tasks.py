@@ -57,6 +57,7 @@ class TestLoading:
             assert ft.load(plain).task.name == "text2text-generation"
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_tokens_of_the_targets(trained, pairs):
     encoded = pairs.encoded(trained)
     losses = []
@@ -87,6 +88,7 @@ def test_it_remembers_task_and_prefix_when_it_is_saved(trained, tmp_path):
     assert ft.predict(again, SOURCES[0]) == TARGETS[0]
 
 
+@pytest.mark.slow
 def test_finetune(folder, pairs):
     with quiet():
         with pytest.raises(

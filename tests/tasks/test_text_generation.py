@@ -74,6 +74,7 @@ def test_two_models_are_compared(model, tiny_decoder):
     assert comparison.rows[1].difference.value == 0.0
 
 
+@pytest.mark.slow
 def test_a_model_on_cached_features_generates_with_the_whole_model(model):
     train = ft.data.from_arrays(TEXTS)
     with quiet():

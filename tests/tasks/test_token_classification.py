@@ -52,6 +52,7 @@ def model(result):
     return result.model
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_and_measures(result):
     assert result.report.metrics["f1"] == 1.0
     assert result.report.baseline.name == "dictionary"

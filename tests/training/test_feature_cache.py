@@ -84,6 +84,7 @@ def test_shuffled_rows_keep_their_features(tiny_bert):
             np.testing.assert_allclose(row[:length], in_order[target][:length], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_in_a_folder_outlive_the_run(tiny_bert, examples, tmp_path, capsys):
     def first_batch(source=tiny_bert, data=examples, precision="float32", learns=HEAD, **options):
         learner = ft.cache_features(loaded(source, learns, **options), tmp_path, precision)
@@ -195,6 +196,7 @@ def test_too_little_room_is_told_before_anything_is_computed(
     assert not list(tmp_path.glob("*.npy"))
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_what_is_saved(tiny_bert, examples, tmp_path):
     model = loaded(tiny_bert)
     learner = ft.cache_features(model)
@@ -208,6 +210,7 @@ def test_the_whole_model_is_what_is_saved(tiny_bert, examples, tmp_path):
     assert ft.evaluate(learner, examples).metrics == ft.evaluate(model, examples).metrics
 
 
+@pytest.mark.slow
 def test_the_recipe_stores_features_where_blocks_are_frozen(tiny_bert, examples, capsys):
     runs = {
         stores: ft.finetune(

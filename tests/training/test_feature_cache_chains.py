@@ -68,6 +68,7 @@ def assert_trains_as_the_whole(whole, cut, inputs, targets, shapes, **options):
     np.testing.assert_array_equal(cut(inputs), whole(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", T5)
 def test_encoder_and_decoder(case):
     options, learns, shapes = T5[case]
@@ -82,6 +83,7 @@ def test_two_towers(case):
     assert_trains_as_the_whole(whole, cut, *tower_data(), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOWERS)
 def test_towers_that_are_models_of_their_own(case):
     learns, shapes = TOWERS[case]
@@ -172,6 +174,7 @@ def test_a_model_without_a_graph():
         ft.cache_features(network)
 
 
+@pytest.mark.slow
 def test_batches_of_a_model_of_ours_have_all_that_is_stored(tiny_bert):
     """One chain is stored with one vector per token, the other with one vector per text."""
     info = small_task_model("two labels", tiny_bert).info

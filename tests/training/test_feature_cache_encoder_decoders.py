@@ -22,6 +22,7 @@ def pairs():
     return ft.data.from_arrays(source=SOURCES, target=TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "learns",
     [select.blocks(0, chain="decoder"), select.blocks(-1, chain="decoder")],

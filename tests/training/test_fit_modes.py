@@ -49,7 +49,7 @@ def test_accumulated_small_batches_equal_a_large_one():
 @pytest.mark.parametrize(
     "optimizer", ["adamw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "adam"))]
 )
-@pytest.mark.parametrize("validates", [False, True])
+@pytest.mark.parametrize("validates", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_is_left_over_at_the_end_of_an_epoch_is_a_step(optimizer, validates, tiny_bert):
     """12 rows in batches of 4, two per step, equal a batch of 8 rows and one of 4."""
     texts = ft.data.from_arrays(

@@ -42,6 +42,7 @@ def test_losses_and_weights_are_the_same(name, learns, request):
         np.testing.assert_allclose(other, variable, atol=1e-5, err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_dropout_moves_on(tiny_bert):
     model = ft.load(tiny_bert, labels=2, dropout=0.5, gradient_checkpointing=True)
     model.compile(keras.optimizers.SGD(0.0))
@@ -49,6 +50,7 @@ def test_dropout_moves_on(tiny_bert):
     assert len(set(losses)) == 3
 
 
+@pytest.mark.slow
 def test_mixed_precision_and_accumulation(tiny_bert):
     model = ft.load(tiny_bert, labels=2, dtype="mixed_bfloat16", gradient_checkpointing=True)
     model.compile(**ft.presets.cross_entropy(accumulate=2))

@@ -41,7 +41,7 @@ def look_inside(model):
     ("work", "options"),
     [
         (fit, {}),
-        (fit, {"gradient_checkpointing": True}),
+        pytest.param(fit, {"gradient_checkpointing": True}, marks=pytest.mark.slow),
         pytest.param(fit, {"dtype": "mixed_bfloat16"}, marks=pytest.mark.slow),
         pytest.param(lambda model: fit(model, run_eagerly=True), {}, marks=pytest.mark.slow),
         (lambda model: ft.predict(model, TEXTS), {}),

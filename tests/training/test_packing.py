@@ -67,8 +67,11 @@ def test_logits_equal_those_of_each_text_alone(family):
 
 
 @pytest.mark.parametrize("metrics", [[], [keras.metrics.SparseTopKCategoricalAccuracy(k=2)]])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family",
+    ["gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "mistral"))],
+)
 def test_a_training_step_equals_that_of_the_texts_alone(family, checkpointing, metrics):
     """With and without logits in the step; see `model.vocabulary_loss`."""
     results = []
@@ -104,6 +107,7 @@ def test_batches_of_packed_rows(tiny_decoder):
     np.testing.assert_array_equal(targets[:, [3, 7]], [[IGNORED] * 2, [ids[1, 4], IGNORED]])
 
 
+@pytest.mark.slow
 def test_a_fit_and_an_evaluation_with_packed_rows(tiny_decoder):
     with quiet():
         model = ft.load(tiny_decoder)

@@ -85,7 +85,16 @@ def fitted(model, act, when):
     return watcher.moved
 
 
-@pytest.mark.parametrize("when", ["epoch begin", "batch begin", "batch end", "epoch end"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "epoch begin",
+        *(
+            pytest.param(when, marks=pytest.mark.slow)
+            for when in ("batch begin", "batch end", "epoch end")
+        ),
+    ],
+)
 @pytest.mark.parametrize(
     ("act", "learning"),
     [
@@ -145,6 +154,7 @@ def test_what_does_not_change_is_not_traced_again():
     assert len(functions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -138,6 +138,7 @@ def test_accuracy_and_loss_of_a_fit(tiny_decoder, monkeypatch):
         np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_half_precision(family, dtype, calls):
@@ -225,6 +226,7 @@ def test_an_evaluation_without_logits(tiny_decoder, calls):
     assert metrics["accuracy"] == pytest.approx(hits.sum() / count)
 
 
+@pytest.mark.slow
 def test_what_needs_logits_gets_them(calls):
     """Other losses, metrics and models, and compilation by XLA."""
     loss = ft.presets.LOSSES["classes"]()
@@ -252,6 +254,7 @@ def test_what_needs_logits_gets_them(calls):
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_resized_vocabulary(tiny_decoder, calls):
     with quiet():
         model = ft.load(tiny_decoder)

@@ -92,6 +92,7 @@ def test_a_weight_per_text_is_that_of_each_of_its_targets(models, case):
     np.testing.assert_allclose(np.ravel(column)[0], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WEIGHED)
 def test_weights_of_one_change_nothing(models, case):
     ids, targets = rows_for(case)
@@ -115,6 +116,7 @@ def test_weights_in_the_shape_of_the_targets(models, case):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [0, 1], ids=["by number", "by name"])
 @pytest.mark.parametrize("case", BY_CLASS)
 def test_weights_of_classes(models, case, names):
@@ -128,6 +130,7 @@ def test_weights_of_classes(models, case, names):
     assert without == pytest.approx(loss_of(losses, counted, 1), rel=1e-5)  # and only for that call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BY_CLASS)
 def test_weights_of_texts_and_of_classes_are_multiplied(models, case):
     ids, targets = rows_for(case)
@@ -165,6 +168,7 @@ def test_labels_among_the_inputs(models):
     assert reader.evaluate(batches, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WEIGHED)
 def test_weights_of_texts_with_their_targets_among_the_inputs(models, case):
     """Keras ignores sample weights if targets are not passed separately."""
@@ -213,6 +217,7 @@ def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "loss"),
     [

@@ -151,6 +151,7 @@ def test_the_norm_is_that_of_the_summed_gradient():
     np.testing.assert_allclose(step(optimizer, REPEATED), -SUMMED / 5, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adam"])
 def test_optimizers_of_presets_and_of_models_have_it(name):
     model = small_model()
