@@ -13,7 +13,7 @@ Example:
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
 from finetune_tf import _moved, callbacks, data, errors, messages
 from finetune_tf._version import __version__
-from finetune_tf.evaluation import compare, evaluate, plot_history, predict
+from finetune_tf.evaluation import compare, evaluate, plot_history, predict, show
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -22,7 +22,15 @@ from finetune_tf.model.loading import load
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
-from finetune_tf.training import count_parameters, freeze, presets, select, train_only
+from finetune_tf.training import (
+    count_parameters,
+    freeze,
+    measure_batch_statistics,
+    presets,
+    select,
+    train_batch_statistics,
+    train_only,
+)
 from finetune_tf.training.starting import start_from_mean
 
 _moved.install(__name__)
@@ -55,13 +63,16 @@ __all__ = [
     "freeze",
     "generate",
     "load",
+    "measure_batch_statistics",
     "messages",
     "plot_history",
     "predict",
     "presets",
     "select",
+    "show",
     "stages",
     "start_from_mean",
     "stream",
+    "train_batch_statistics",
     "train_only",
 ]

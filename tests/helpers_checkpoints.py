@@ -18,10 +18,15 @@ INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 DECODER_INPUTS = ("decoder_input_ids", "decoder_attention_mask")
 
 
+#: The families that read texts.
+TEXT_FAMILIES = [name for name, family in FAMILIES.items() if family.image_processor is None]
+
+
 def main_task(family: str) -> str:
     """The task of which `references/` has a folder for the family."""
     heads = FAMILIES[family].heads(FAMILIES[family].complete({}))
-    return next(task for task in ("text-classification", "text2text-generation") if task in heads)
+    tasks = ("text-classification", "text2text-generation", "image-classification")
+    return next(task for task in tasks if task in heads)
 
 
 def reference(name: str) -> tuple[Path, dict[str, np.ndarray]]:

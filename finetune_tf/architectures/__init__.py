@@ -4,9 +4,11 @@ The layers are configured by plain numbers. Nothing here depends on Hugging Face
 """
 
 from finetune_tf.architectures.attention import MultiHeadAttention
+from finetune_tf.architectures.batch_norm import BatchNorm, ConvNorm
 from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.chains import EndOfChain
 from finetune_tf.architectures.convolution import ConvolutionBlock
+from finetune_tf.architectures.convolutions import Group, Residual, Stem
 from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings, PositionEmbeddings
@@ -20,19 +22,24 @@ from finetune_tf.architectures.heads import (
     Transform,
     VocabularyBias,
 )
+from finetune_tf.architectures.image_encoder import convolutional_encoder, image_encoder
 from finetune_tf.architectures.layers import FeedForward, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
+from finetune_tf.architectures.patches import PatchEmbeddings, PixelNormalization
 from finetune_tf.architectures.positions import (
     RelativePositionBias,
     RelativePositions,
     RotaryPositions,
 )
 from finetune_tf.architectures.prefix_model import JoinTexts, TargetStates, prefix_model
+from finetune_tf.architectures.windows import PatchMerging, WindowAttention
 
 __all__ = [
     "AttentionMask",
     "Backbone",
+    "BatchNorm",
     "ClassificationHead",
+    "ConvNorm",
     "ConvolutionBlock",
     "CrossAttentionBlock",
     "DisentangledAttention",
@@ -40,24 +47,33 @@ __all__ = [
     "EncoderBlock",
     "EndOfChain",
     "FeedForward",
+    "Group",
     "JoinTexts",
     "L2Normalize",
     "LanguageModelHead",
     "LayerNorm",
-    "RMSNorm",
     "MultiHeadAttention",
+    "PatchEmbeddings",
+    "PatchMerging",
+    "PixelNormalization",
     "Pooling",
     "PositionEmbeddings",
+    "RMSNorm",
     "RelativePositionBias",
     "RelativePositions",
+    "Residual",
     "RotaryPositions",
     "Side",
+    "Stem",
     "TargetStates",
     "Transform",
     "VocabularyBias",
+    "WindowAttention",
     "bert_block",
+    "convolutional_encoder",
     "encoder",
     "encoder_decoder",
+    "image_encoder",
     "prefix_model",
     "rotary_block",
 ]

@@ -32,6 +32,10 @@ class EncoderBlock(ConfigLayer):
         has_attention_norm: Whether the attention has a normalisation. The first block of ModernBERT
             has none, since its embeddings end with one.
         rms_norm: Whether the normalisations are `RMSNorm` instead of `LayerNorm`.
+        layer_scale: Initial value of a factor for each feature of the output of both sublayers
+            (Touvron et al. 2021); None for no such factors. Only in pre-LN.
+        drop_path: Rate at which the output of a sublayer is dropped for a complete row, which is
+            stochastic depth (Huang et al. 2016); only in pre-LN.
         gradient_checkpointing: Whether training stores only the input and output of the block and
             rematerializes the rest in the backward pass, which saves memory and takes more time
             (Chen et al. 2016).
@@ -51,6 +55,8 @@ class EncoderBlock(ConfigLayer):
         norm_bias: bool = True,
         has_attention_norm: bool = True,
         rms_norm: bool = False,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
         gradient_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -69,6 +75,12 @@ class EncoderBlock(ConfigLayer):
             attention_output_dropout, dtype=policy, name="attention_output_dropout"
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=policy, name="dropout")
+        self.drop_path = None
+        if drop_path:
+            self.drop_path = keras.layers.Dropout(
+                drop_path, noise_shape=(None, 1, 1), dtype=policy, name="drop_path"
+            )
+        self.attention_scale = self.feed_forward_scale = None
 
     def _make_norm(self, name: str) -> LayerNorm:
         epsilon, policy = self._config["layer_norm_eps"], self.dtype_policy
@@ -89,6 +101,12 @@ class EncoderBlock(ConfigLayer):
         if self._config["has_attention_norm"]:
             self.attention_norm.build(x_shape)
         self.feed_forward_norm.build(x_shape)
+        if (scale := self._config["layer_scale"]) is not None:
+            start = keras.initializers.Constant(scale)
+            self.attention_scale, self.feed_forward_scale = (
+                self.add_weight(shape=(x_shape[-1],), initializer=start, name=name)
+                for name in ("attention_scale", "feed_forward_scale")
+            )
 
     def call(
         self,
@@ -166,13 +184,21 @@ class EncoderBlock(ConfigLayer):
         )
         if cache is not None:
             attended, cache = attended
+        attended = self._scaled(attended, self.attention_scale, training)
         dropout = self.attention_output_dropout
         return self._add_residual(x, attended, self.attention_norm, dropout, training), cache
+
+    def _scaled(self, output: Any, scale: Any, training: bool | None) -> Any:
+        """The output of a sublayer after the factors and the stochastic depth of the block."""
+        if scale is not None:
+            output = output * ops.cast(scale, output.dtype)
+        return output if self.drop_path is None else self.drop_path(output, training=training)
 
     def _apply_feed_forward(self, x: Any, training: bool | None) -> Any:
         norm = self.feed_forward_norm
         before = norm(x) if self._config["norm_first"] else x
         transformed = self.feed_forward(before, training=training)
+        transformed = self._scaled(transformed, self.feed_forward_scale, training)
         return self._add_residual(x, transformed, norm, self.dropout, training)
 
     def _add_residual(

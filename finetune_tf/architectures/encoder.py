@@ -21,11 +21,11 @@ from finetune_tf.architectures.masks import AttentionMask
 
 @dataclass(frozen=True)
 class Backbone:
-    """The symbolic tensors of an encoder without a head.
+    """The symbolic tensors of an encoder, of texts or of images, without a head.
 
     Attributes:
         inputs: Symbolic model inputs by name.
-        hidden: (B, L, D), the output of the last block.
+        hidden: (B, L, D), the output of the last block; (B, H, W, D) for a convolutional network.
         first_token: (B, 1, D), the output for the first token, computed without the other tokens;
             None for a model whose texts are not pooled.
         embeddings: The embedding layer, for heads that are tied to its table.
@@ -37,7 +37,10 @@ class Backbone:
     embeddings: Embeddings
 
     def pooled(
-        self, mode: Literal["cls", "mean", "last"], dtype: Any, padding_idx: int | None = None
+        self,
+        mode: Literal["cls", "mean", "last", "cls_and_mean"],
+        dtype: Any,
+        padding_idx: int | None = None,
     ) -> Any:
         """One vector for each text, (B, D).
 
@@ -46,12 +49,13 @@ class Backbone:
             dtype: Keras dtype policy.
             padding_idx: For "last", as for `LastToken`.
         """
-        mask = self.inputs["attention_mask"]
+        mask = self.inputs.get("attention_mask")  # images have none
         if mode == "last":
             last = LastToken(padding_idx, dtype=dtype, name="pooling")
             return last(self.hidden, self.inputs["input_ids"], mask)
         hidden = self.first_token if mode == "cls" else self.hidden
-        return Pooling(mode, dtype=dtype, name="pooling")(hidden, mask)
+        pooling = Pooling(mode, dtype=dtype, name="pooling")
+        return pooling(hidden) if mask is None else pooling(hidden, mask)
 
 
 def bert_block(

@@ -15,33 +15,45 @@ from finetune_tf.errors import ModelError
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pooling(ConfigLayer):
-    """Pools the tokens of a text into one vector, without weights.
+    """Pools the tokens of a text, or the features of an image, into one vector, without weights.
 
     Args:
-        mode: "cls" for the vector of the first token, "mean" for the average over unmasked tokens.
+        mode: "cls" for the vector of the first token, "mean" for the average over unmasked tokens,
+            or "cls_and_mean" for the first token and the average over the others, concatenated.
     """
 
-    def __init__(self, mode: Literal["cls", "mean"], **kwargs: Any) -> None:
+    def __init__(self, mode: Literal["cls", "mean", "cls_and_mean"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.record_arguments(locals())
-        if mode not in ("cls", "mean"):
+        if mode not in ("cls", "mean", "cls_and_mean"):
             raise ModelError(f"The pooling mode has to be 'cls' or 'mean', found {mode!r}.")
         self.mode = mode
 
-    def call(self, hidden: Any, attention_mask: Any) -> Any:
-        """Maps hidden states (B, L, D) and a mask (B, L) to (B, D)."""
+    def call(self, hidden: Any, attention_mask: Any = None) -> Any:
+        """Maps hidden states (B, L, D) and a mask (B, L) to (B, D).
+
+        Without a mask all tokens count. The features of an image (B, H, W, D) have no mask either.
+        """
         if self.mode == "cls":
             return hidden[:, 0]
+        if self.mode == "cls_and_mean":
+            mean = ops.mean(ops.cast(hidden[:, 1:], "float32"), axis=1)
+            return ops.concatenate([hidden[:, 0], ops.cast(mean, hidden.dtype)], axis=-1)
         # Long sums lose precision in bfloat16, so the sum over tokens is computed in float32.
-        mask = ops.cast(attention_mask, "float32")[:, :, None]
-        total = ops.sum(ops.cast(hidden, "float32") * mask, axis=1)
-        return ops.cast(total / ops.maximum(ops.sum(mask, axis=1), 1e-9), hidden.dtype)
+        wide = ops.cast(hidden, "float32")
+        if attention_mask is None:
+            mean = ops.mean(wide, axis=tuple(range(1, len(hidden.shape) - 1)))
+        else:
+            mask = ops.cast(attention_mask, "float32")[:, :, None]
+            mean = ops.sum(wide * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1e-9)
+        return ops.cast(mean, hidden.dtype)
 
     def compute_output_shape(
         self, hidden_shape: tuple, attention_mask_shape: tuple | None = None
     ) -> tuple:
-        """Returns the shape (B, D)."""
-        return (hidden_shape[0], hidden_shape[-1])
+        """Returns the shape (B, D), or (B, 2 D) for "cls_and_mean"."""
+        parts = 2 if self.mode == "cls_and_mean" else 1
+        return (hidden_shape[0], parts * hidden_shape[-1])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -100,6 +100,21 @@ class Bytes(Number):
         return f'{super().__str__()} (bytes), or a string such as "5GB" or "500MB"'
 
 
+@dataclass(frozen=True)
+class ImageSize(Number):
+    """The size of an image: a number of pixels for a square, or (height, width)."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is a number in the range, or a pair of them."""
+        if isinstance(value, list | tuple):
+            return len(value) == 2 and all(map(super().accepts, value))
+        return super().accepts(value)
+
+    def __str__(self) -> str:
+        """Describes the valid values."""
+        return f"{super().__str__()} (pixels), or (height, width)"
+
+
 def bytes_of(amount: int | str) -> int:
     """Returns the number of bytes of a size that `Bytes` accepts.
 
@@ -149,13 +164,16 @@ RULES: dict[str, Number] = {
     # Rows and tokens
     "batch_size": _count(),
     "buckets": _count(),
+    "image_size": ImageSize(1, 65_535, whole=True, also=_NO_LIMIT),
     "fraction": Number(0, 1, above_low=True, below_high=True),
     "mask_rate": Number(0, 1, above_low=True),
     "max_answer_length": _count(),
     "max_length": _count(also=_NO_LIMIT),
     "max_target_length": _count(also=_NO_LIMIT),
+    "columns": _count(),
     "n": _count(),
     "null_threshold": Number(-math.inf, also=_NO_LIMIT),
+    "rows": _count(),
     "pad_token_id": Number(0, whole=True, also=_NO_LIMIT),
     "seed": Number(0, 2**32 - 1, whole=True),
     "max_shard_size": Bytes(1, whole=True),

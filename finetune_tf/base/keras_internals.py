@@ -5,8 +5,8 @@ this module has to change for a new version of Keras. `tests/package/test_keras_
 every function with the installed version.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -260,3 +260,41 @@ def scope_of_reading() -> ReadOnce | None:
     """Returns the `ReadOnce` scope that is entered, or None."""
     scope = get_stateless_scope() if in_stateless_scope() else None
     return scope if isinstance(scope, ReadOnce) else None
+
+
+# Random numbers of layers
+
+
+@contextmanager
+def seeds_from(
+    next_seed: Callable[[], Any], layers: Iterable[keras.layers.Layer]
+) -> Iterator[None]:
+    """Inside the block, layers in a tf.data pipeline get their seeds from a function.
+
+    Args:
+        next_seed: Returns another seed at each call, a tensor (2,).
+        layers: Layers, whose inner layers are included.
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            for inner in layer._flatten_layers():
+                for value in list(vars(inner).values()):
+                    if isinstance(value, keras.random.SeedGenerator):
+                        stack.enter_context(_replaced(vars(value), "next", lambda *_: next_seed()))
+                if keras.backend.backend() != "tensorflow" and hasattr(inner, "generator"):
+                    own = {"tensorflow": inner.generator}
+                    stack.enter_context(_replaced(vars(inner), "_backend_generators", own))
+        yield
+
+
+@contextmanager
+def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+    """Inside the block, an attribute of an object has another value."""
+    before = dict(attributes)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        del attributes[name]
+        if name in before:
+            attributes[name] = before[name]

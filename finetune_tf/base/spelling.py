@@ -50,6 +50,7 @@ SYNONYMS: dict[str, str] = {
     "per_device_eval_batch_size eval_batch_size",
     "tokens_per_batch": "max_tokens batch_tokens max_tokens_per_batch",
     "drop_remainder": "drop_last",
+    "augment": "augmentation augmentations augmenter data_augmentation transform transforms",
     "shuffle": "shuffled random",
     "max_length": "max_len maxlen max_seq_length max_seq_len maximum_length seq_length seq_len "
     "sequence_length length model_max_length max_tokens truncation",

@@ -14,7 +14,9 @@ from finetune_tf.checkpoints.layouts import Modules, read_modules
 from finetune_tf.checkpoints.tokenizers import TokenizerFiles
 from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.families.family import Family
+from finetune_tf.families.image_values import image_size
 from finetune_tf.families.registry import family_of
+from finetune_tf.images import PREPROCESSOR, ImageProcessor
 from finetune_tf.messages import say
 from finetune_tf.weights.files import READERS, read_file, read_tensors
 from finetune_tf.weights.tensors import Tensors, by_name
@@ -35,6 +37,7 @@ class Checkpoint:
         modules: The modules of sentence-transformers that follow the transformer.
         tokenizer_files: The tokenizer files of the same version; None if there is no folder.
         generation: The content of generation_config.json; empty if there is no such file.
+        image_processor: What prepares images for it; None for models of texts.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class Checkpoint:
     modules: Modules
     tokenizer_files: TokenizerFiles | None = None
     generation: dict = field(default_factory=dict)
+    image_processor: ImageProcessor | None = None
 
 
 def open_checkpoint(
@@ -83,7 +87,8 @@ def open_checkpoint(
         family = family_of(config, "The config")
         label = Path(f"a new {family.model_type} model")  # shown in messages as the folder
         complete = with_labels(family.complete(config))
-        return Checkpoint(label, family, complete, {}, Modules())
+        processor = _image_processor(None, family, complete)
+        return Checkpoint(label, family, complete, {}, Modules(), image_processor=processor)
     file = local_path(name)
     is_file = file.suffix in READERS and os.path.isfile(file)
     folder = file.parent if is_file else resolve(name, revision, cache_dir)
@@ -112,7 +117,27 @@ def _open(folder: Path, file: Path | None, overrides: dict[str, Any]) -> Checkpo
     path = folder / GENERATION
     generation = read_json(path) if has_file(path) else {}
     files = TokenizerFiles.read(folder)
-    return Checkpoint(folder, family, complete, tensors, modules, files, generation)
+    processor = _image_processor(folder, family, complete)
+    return Checkpoint(folder, family, complete, tensors, modules, files, generation, processor)
+
+
+def _image_processor(
+    folder: Path | None, family: Family, config: dict[str, Any]
+) -> ImageProcessor | None:
+    """Reads preprocessor_config.json, or has the family's defaults at the size of the config."""
+    if family.image_processor is None:
+        return None
+    path = folder / PREPROCESSOR if folder else None
+    if path is not None and has_file(path):
+        return ImageProcessor.from_config(read_json(path), family.image_processor, str(path))
+    processor = ImageProcessor.from_config({}, family.image_processor)
+    size = image_size(config)
+    if path is not None:
+        say(
+            f"{folder} has no {PREPROCESSOR}, so images are prepared with the defaults of "
+            f"{family.image_processor}."
+        )
+    return processor if size is None else processor.resized(size)
 
 
 def with_labels(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def shuffled_plans(
     item_count: int,
     plan: Callable[[np.ndarray], Plan],
     draw: Draw | None,
+    with_seeds: bool = False,
 ) -> Callable[[], tuple[np.ndarray, ...]]:
     """Returns the function that makes the plan of the cursor's epoch, and what `draw` samples.
 
@@ -32,6 +33,7 @@ def shuffled_plans(
         item_count: How many items an epoch has; others are left out in each epoch.
         plan: Cuts an order of items into batches; see `plan_of`.
         draw: See `Encoded`.
+        with_seeds: Whether a seed for each batch, (batches, 2) int64, follows the plan.
     """
 
     def next_epoch() -> tuple[np.ndarray, ...]:
@@ -40,7 +42,11 @@ def shuffled_plans(
         order = random.permutation(len(item_buckets))[:item_count]
         items, lengths = plan(order[order_by_bucket(item_buckets[order])])
         batches = random.permutation(len(items))[first:]
-        return items[batches], lengths[batches], *(draw(random) if draw else ())
+        seeds = ()
+        if with_seeds:  # of a generator of their own, so that orders are the same without them
+            own = np.random.default_rng((cursor.seed, epoch, 1))
+            seeds = (own.integers(2**31 - 1, size=(len(items), 2))[first:],)
+        return items[batches], lengths[batches], *seeds, *(draw(random) if draw else ())
 
     return next_epoch
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.data.augmentation import Augmentation
 from finetune_tf.data.batch_plans import (
     NO_ITEM,
     choose_cut,
@@ -23,7 +24,7 @@ from finetune_tf.data.buckets import (
 )
 from finetune_tf.data.cursor import Cursor
 from finetune_tf.data.rows import ragged_reader, reader
-from finetune_tf.errors import DataError
+from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
 from finetune_tf.tasks.feature import MASKS, POSITIONS, TOKENS, Feature
@@ -46,6 +47,7 @@ def batches_of(
     seed: int = 0,
     name: str = "texts",
     buckets: int = BUCKETS,
+    augment: Any = None,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
@@ -60,6 +62,7 @@ def batches_of(
         seed: As for `bucketed_dataset`.
         name: The name of the examples, for messages.
         buckets: The number of buckets along each axis.
+        augment: As for `Augmentation`; None for images as they are.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
@@ -73,11 +76,14 @@ def batches_of(
                 "Features of packed rows are not cached. Write batches(model) without packing, or "
                 "train the whole model."
             )
+    if augment is not None:
+        _check_augment(model, shuffle)
+        options["augment"] = Augmentation(augment, model.task, encoded.targets is not None, name)
     if hasattr(model, "cached_features"):
         inputs = inputs | model.cached_features(encoded, name)
     limits = {TOKENS: max_length or getattr(model, "max_length", None)}
     lengths = batch_lengths(inputs, encoded.targets, names)
-    return bucketed_dataset(
+    dataset = bucketed_dataset(
         inputs,
         encoded.targets,
         batch_size=batch_size,
@@ -92,6 +98,21 @@ def batches_of(
         names=names,
         **options,
     )
+    dataset.labels = getattr(model, "labels", None)  # for `show`
+    return dataset
+
+
+def _check_augment(model: Any, shuffle: bool) -> None:
+    if not shuffle:
+        raise ArgumentError(
+            "augment= is for training: write batches(model, shuffle=True, augment=…). Without "
+            "shuffle=True, batches are for evaluation, whose images must stay as they are."
+        )
+    if hasattr(model, "cached_features"):
+        raise ArgumentError(
+            "augment= has no effect on cached features, which are those of the images as they are. "
+            "Leave it out, or train the model without cache_features."
+        )
 
 
 def bucketed_dataset(
@@ -107,6 +128,7 @@ def bucketed_dataset(
     draw: Draw | None = None,
     names: Collection[str] | None = None,
     order: np.ndarray | None = None,
+    augment: Augmentation | None = None,
 ) -> "tf.data.Dataset":
     """Batches rows, each batch padded along each axis to one of a few lengths.
 
@@ -134,6 +156,7 @@ def bucketed_dataset(
             (seed, epoch); see `Encoded`. Only with `shuffle`.
         names: The inputs that batches have; by default all.
         order: The order of the items without `shuffle`; by default as they are.
+        augment: Changes images at random, other ones in each epoch. Only with `shuffle`.
 
     Returns:
         A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
@@ -171,31 +194,36 @@ def bucketed_dataset(
     batch_count, largest = first[0].shape
     cursor = Cursor(batch_count, seed)
     if shuffle:
-        next_epoch = shuffled_plans(cursor, item_buckets, item_count, plan, draw)
+        next_epoch = shuffled_plans(cursor, item_buckets, item_count, plan, draw, bool(augment))
     else:
         next_epoch = same_plan(cursor, first)
     read_batch = _batch_reader(inputs, targets, lengths, group, draw, names)
-    types = [tf.int64, tf.int64, *([tf.int32, tf.int32] if draw else [])]
+    seed_type, drawn_types = [tf.int64] * bool(augment), [tf.int32, tf.int32] * bool(draw)
+    types = [tf.int64, tf.int64, *seed_type, *drawn_types]
     plain = tf.autograph.experimental.do_not_convert  # there is no control flow to convert
 
     def epoch(_: tf.Tensor) -> tf.data.Dataset:
         # Not `from_generator`: its first use makes malloc return every large buffer at once,
         # so that each step waits for the pages of its buffers.
-        items, padded_to, *drawn = tf.numpy_function(next_epoch, [], types)
+        items, padded_to, *others = tf.numpy_function(next_epoch, [], types)
+        seeds, drawn = others[: len(seed_type)], others[len(seed_type) :]
         items = tf.ensure_shape(items, (None, largest))
         padded_to = tf.ensure_shape(padded_to, (None, len(lengths)))
         drawn = [tf.ensure_shape(flat, (None,)) for flat in drawn]
-        return tf.data.Dataset.from_tensor_slices((items, padded_to)).map(
+        batches = tf.data.Dataset.from_tensor_slices((items, padded_to)).map(
             plain(functools.partial(read_batch, drawn)),
             num_parallel_calls=_WORKERS,
             deterministic=True,
         )
+        return augment(batches, tf.ensure_shape(seeds[0], (None, 2))) if augment else batches
 
     dataset = _with_cardinality(tf.data.Dataset.range(1).flat_map(plain(epoch)), batch_count)
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.prefetch(_AHEAD).with_options(options)
     dataset.cursor = cursor
+    # The functions that read rows refer to them weakly; see `rows`. Iterators keep this dataset.
+    dataset.rows = [feature.rows for feature in (*inputs.values(), targets) if feature is not None]
     return dataset
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from finetune_tf.base.labels import Labels
 from finetune_tf.data.places import Places, shortened
 from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.images import CheckedImages
 
 
 class CheckedRows(Protocol):
@@ -68,6 +69,15 @@ def list_of(values: Any, argument: str, holds: str = "values") -> list:
     """
     if hasattr(values, "numpy") and not hasattr(values, "tolist"):
         values = values.numpy()
+    if isinstance(values, CheckedImages):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim > 2:  # images
+        if values.ndim == 3 and values.shape[-1] in (1, 3, 4):
+            raise DataTypeError(
+                f"{argument}= takes a list of {holds}, found a single array of the shape "
+                f"{values.shape}. Put it in a list."
+            )
+        return list(values)
     for method in ("tolist", "to_list", "to_pylist"):  # of NumPy and pandas, polars, pyarrow
         if hasattr(values, method):
             values = getattr(values, method)()
@@ -256,6 +266,8 @@ def check_tags(tags: list, column: str, rows: CheckedRows) -> list:
 
 
 def _instead_of_text(value: Any) -> str:
+    if getattr(value, "ndim", 0) == 3 or hasattr(value, "convert"):
+        return 'Images need a model of images, such as ft.load(checkpoint, "image-classification").'
     if isinstance(value, bytes):
         return "Decode them first: value.decode('utf-8')."
     if isinstance(value, list | tuple):

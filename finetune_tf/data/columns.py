@@ -9,6 +9,7 @@ import operator
 import unicodedata
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finetune_tf.base.labels import Labels, label_text
@@ -20,6 +21,7 @@ from finetune_tf.data.checks import (
     check_words,
 )
 from finetune_tf.data.conversations import check_conversations, conversation_key
+from finetune_tf.data.image_columns import check_images, image_in_folder, image_key
 from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.data.target_columns import check_targets
@@ -69,6 +71,8 @@ class Column:
         target: How the ground truth is understood; None for a column of inputs.
         replaces: The columns of `TEXT_COLUMNS` that a source does not read if it reads this one.
         needs_labels: Whether the check needs the names of the labels.
+        in_folder: (value, folder) to a value whose relative paths are relative to a folder; None
+            where values have no paths.
         is_option_of_predict: Whether a value can be typed as an option of `finetune-tf predict`.
         synonyms: What the column is called elsewhere, separated by spaces. An unknown argument of
             one of these names is answered with the right name.
@@ -81,6 +85,7 @@ class Column:
     target: Target | None = None
     replaces: tuple[str, ...] = ()
     needs_labels: bool = False
+    in_folder: Callable[[Any, Path], Any] | None = None
     is_option_of_predict: bool = False
     synonyms: str = ""
 
@@ -245,6 +250,16 @@ COLUMNS: dict[str, Column] = {
             target=Target(_accepted, agree=_share_an_answer, shown=operator.itemgetter("text")),
             replaces=TEXT_COLUMNS,
             synonyms="answer",
+        ),
+        Column(
+            "image",
+            "images",
+            check_images,
+            image_key,
+            replaces=("text", "text_pair"),
+            in_folder=image_in_folder,
+            is_option_of_predict=True,
+            synonyms="images picture pictures photo photos img image_path image_file pixel_values",
         ),
     )
 }

@@ -83,7 +83,8 @@ class Examples:
                 )
             return {column: values[rows] for column, values in self.columns.items()}
         numbers = range(len(self))[rows] if isinstance(rows, slice) else self._row_numbers(rows)
-        picked = {column: [v[i] for i in numbers] for column, v in self.columns.items()}
+        # Of the same type, so that images that were checked are not checked again.
+        picked = {column: type(v)(v[i] for i in numbers) for column, v in self.columns.items()}
         return type(self)(picked, self.labels, self.name, self.places.at(numbers))
 
     def _row_numbers(self, rows: Any) -> list[int]:
@@ -166,6 +167,7 @@ class Examples:
         drop_remainder: bool = False,
         tokens_per_batch: int | None = None,
         buckets: int = BUCKETS,
+        augment: Any = None,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -185,6 +187,10 @@ class Examples:
             buckets: Number of different lengths that batches may have (8). The lengths are chosen
                 from the data. More lengths mean less padding and more compilation; a single one
                 suits `compile(jit_compile=True)` on a GPU.
+            augment: How images are changed at random in training, other ones in each epoch: "flip",
+                "crop", "color", "randaugment", "mixup", "cutmix", a Keras preprocessing layer for
+                levels from 0 to 255, or a list of these. Only with `shuffle`. With mixup and cutmix
+                the targets are rows with the share of each class.
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
@@ -200,7 +206,8 @@ class Examples:
             them "attention_mask", 1 for tokens and 0 for padding.
 
         Raises:
-            ArgumentError: If a number is out of range: `batch_size` or `buckets` below 1.
+            ArgumentError: If a number is out of range, such as a `batch_size` below 1, or `augment`
+                is unknown or does not fit.
             DataError: If a label is not one of the model's, or the task has no such option.
             ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
 
@@ -229,6 +236,7 @@ class Examples:
             tokens_per_batch=tokens_per_batch,
             buckets=buckets,
             name=self.name,
+            augment=augment,
         )
 
     @names_checked(also=task_options)
@@ -250,18 +258,13 @@ class Examples:
             ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
         """
         check(max_length=max_length)
-        if not all(hasattr(model, wanted) for wanted in ("task", "tokenizer", "labels")):
+        if not all(hasattr(model, wanted) for wanted in ("task", "labels")):
             raise ModelError(
                 f"batches(model) needs a model of finetune_tf.load(…), whose tokenizer encodes "
                 f"the texts; found {type(model).__name__}."
             )
-        limit = model.max_length
-        length = model.task.row_length(limit) if max_length is None else max_length
-        if not 0 < length <= limit:
-            raise ModelError(
-                f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
-            )
         task, examples = model.task, self
+        length = self._row_length(model, max_length)
         task.require(self)
         if unknown := sorted(options.keys() - set(task.encode_options)):
             raise DataError(
@@ -275,7 +278,9 @@ class Examples:
         options = task.complete_options(options, config)
         if task.writes_targets:
             options["target_tokenizer"] = model.target_tokenizer
-        encoded = task.encode(examples, model.tokenizer, length, **options)
+        encoded = task.encode(examples, getattr(model, task.preprocessor), length, **options)
+        if task.preprocessor != "tokenizer":
+            return encoded
         size = config.get("vocab_size")
         sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
         check_ids(encoded, model.tokenizer, sizes, self.name)
@@ -285,6 +290,20 @@ class Examples:
                 f"{encoded.limit or length} tokens and lose their end."
             )
         return encoded
+
+    def _row_length(self, model: Any, max_length: int | None) -> int | None:
+        """The tokens that a row may have; None for images."""
+        limit = model.max_length
+        if limit is None:
+            if max_length is not None:
+                raise ModelError("max_length= is for texts, but the model reads images.")
+            return None
+        length = model.task.row_length(limit) if max_length is None else max_length
+        if not 0 < length <= limit:
+            raise ModelError(
+                f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
+            )
+        return length
 
     def __repr__(self) -> str:
         content = f"{len(self):,} rows of {', '.join(self.columns)}"

@@ -3,6 +3,7 @@
 Shape legend: R rows, T positions of all rows, B batch, L length.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,6 +42,11 @@ class StoredRows(Sequence):
         return np.asarray(self.array[self.ends[row - 1] if row else 0 : self.ends[row]])
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `array`."""
+        return self.array.shape
+
+    @property
     def lengths(self) -> np.ndarray | None:
         """The lengths of the rows (R,); None for one entry a row."""
         return None if self.ends is None else np.diff(self.ends, prepend=0)
@@ -75,7 +81,7 @@ def reader(feature: Feature, row_splits: "tf.Tensor | None") -> Reader:
     """
     import tensorflow as tf
 
-    if isinstance(feature.rows, StoredRows):
+    if hasattr(feature.rows, "batch"):  # `StoredRows`, and images that are decoded when read
         return _stored_reader(feature, feature.rows)
     if feature.axis is not None:
         return ragged_reader(tf.constant(joined(feature)), row_splits, feature.padding)
@@ -98,21 +104,29 @@ def ragged_reader(flat: "tf.Tensor", row_splits: "tf.Tensor", padding: float) ->
     return read
 
 
-def _stored_reader(feature: Feature, stored: StoredRows) -> Reader:
-    """Reads in Python, because the rows may be in a file that is larger than memory."""
+def _stored_reader(feature: Feature, stored: "StoredRows | Sequence") -> Reader:
+    """Reads in Python, because the rows may be in a file that is larger than memory.
+
+    TensorFlow never releases a function that it calls, so the function has only a weak reference to
+    the rows; the dataset has to keep them.
+    """
     import tensorflow as tf
 
-    has_axis = feature.axis is not None
+    has_axis, padding, dtype = feature.axis is not None, feature.padding, feature.dtype
+    inner, reference = stored.shape[1:], weakref.ref(stored)
 
     def batch(rows: np.ndarray, *length: int) -> np.ndarray:
+        found = reference()
+        if found is None:
+            raise DataError("The rows of these batches were freed together with their dataset.")
         if has_axis:
-            return stored.padded(rows, *length, feature.padding, feature.dtype)
-        return stored.batch(rows, feature.dtype)
+            return found.padded(rows, *length, padding, dtype)
+        return found.batch(rows, dtype)
 
     def read(rows: tf.Tensor, length: tf.Tensor | None) -> tf.Tensor:
-        shape = (None, *[None] * has_axis, *stored.array.shape[1:])
+        shape = (None, *[None] * has_axis, *inner)
         arguments = [rows, length] if has_axis else [rows]
-        found = tf.numpy_function(batch, arguments, feature.dtype, stateful=False)
+        found = tf.numpy_function(batch, arguments, dtype, stateful=False)
         return tf.ensure_shape(found, shape)
 
     return read

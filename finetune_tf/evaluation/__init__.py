@@ -4,8 +4,9 @@ from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.evaluation.evaluate import compare, evaluate
 from finetune_tf.evaluation.predict import predict
 from finetune_tf.evaluation.report import Comparison, Report
+from finetune_tf.evaluation.show import show
+from finetune_tf.tasks.classification import Prediction
 from finetune_tf.tasks.fill_mask import Candidate
-from finetune_tf.tasks.text_classification import Prediction
 from finetune_tf.tasks.token_classification import Entity
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate",
     "plot_history",
     "predict",
+    "show",
 ]

@@ -10,7 +10,7 @@ from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.evaluators.registry import EVALUATORS
+from finetune_tf.evaluation.evaluators.registry import EVALUATORS, evaluator_of
 from finetune_tf.evaluation.predict import outputs
 from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
 from finetune_tf.graph.stages import require_task
@@ -63,7 +63,7 @@ def evaluate(
     """
     check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, model.task.evaluator
-    evaluator, test = EVALUATORS[kind], _prepare(model, test, seed)
+    evaluator, test = evaluator_of(model.task), _prepare(model, test, seed)
     evaluator.require()
     targets = _targets(model, test)
     # The baseline comes first: wrong arguments are found before the model takes minutes.
@@ -134,7 +134,7 @@ def compare(
         )
     first = require_task(next(iter(models.values())))
     labels, kind = first.labels, first.task.evaluator
-    evaluator, test = EVALUATORS[kind], _prepare(first, test, seed)
+    evaluator, test = evaluator_of(first.task), _prepare(first, test, seed)
     evaluator.require()
     targets = _targets(first, test)
     compared = _baseline(baseline, first, test, train, batch_size, seed)
@@ -178,7 +178,8 @@ def _require_examples(examples: Any) -> None:
 
 def _prepare(model: "keras.Model", examples: Examples, seed: int) -> Examples:
     _require_examples(examples)
-    return model.task.prepare_test(examples, model.tokenizer, model.max_length, seed)
+    preprocessor = getattr(model, model.task.preprocessor)
+    return model.task.prepare_test(examples, preprocessor, model.max_length, seed)
 
 
 def _targets(model: "keras.Model", examples: Examples) -> Any:

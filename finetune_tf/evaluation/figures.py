@@ -82,7 +82,7 @@ def comparison_figure(comparison: "Comparison") -> Figure:
     bars.barh(places, values, height=0.6, color=colors)
     for place, value in zip(places, values, strict=True):
         _label_value(bars, place, value)
-    names = _replace_undrawable([_truncate_name(row.name) for row in rows], "model")
+    names = replace_undrawable([_truncate_name(row.name) for row in rows], "model")
     _set_tick_names(bars.yaxis, names)
     bars.invert_yaxis()
     _set_metric_limits(bars, values)
@@ -106,7 +106,7 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
                 color="white" if shares[row, column] > 0.55 else _INK,
             )  # fmt: skip
     if len(counts) <= _MAX_NAMED_CLASSES:
-        names = _replace_undrawable(report.labels, "class")
+        names = replace_undrawable(report.labels, "class")
         _set_tick_names(axes.yaxis, names)
         _set_tick_names(axes.xaxis, names)
         if len(counts) > 3:
@@ -122,7 +122,7 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
 
 def _draw_label_scores(axes: "Axes", report: "Report") -> None:
     labels = list(report.per_class)
-    names = dict(zip(labels, _replace_undrawable(labels, "label"), strict=True))
+    names = dict(zip(labels, replace_undrawable(labels, "label"), strict=True))
     f1 = {names[label]: values["f1"] for label, values in report.per_class.items()}
     weakest = sorted(f1, key=f1.get)[:_MAX_NAMED_CLASSES]
     names, values = weakest[::-1], [f1[name] for name in weakest[::-1]]
@@ -229,10 +229,10 @@ def _draw_differences(
 def _create_figure(result: "Report | Comparison", size: int, height: float) -> NotebookFigure:
     figure = NotebookFigure(figsize=(11, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
-    (name,) = _replace_undrawable([result.name], "test")
+    (name,) = replace_undrawable([result.name], "test")
     figure.suptitle(
         f"{name}  ({size:,} {result.unit})", x=0.012, ha="left",
-        fontsize=13, fontweight="bold", color=_INK, fontfamily=_font_families(),
+        fontsize=13, fontweight="bold", color=_INK, fontfamily=font_families(),
     )  # fmt: skip
     return figure
 
@@ -240,7 +240,7 @@ def _create_figure(result: "Report | Comparison", size: int, height: float) -> N
 def _set_tick_names(axis: "Axis", names: Sequence[str]) -> None:
     axis.set_ticks(np.arange(len(names)), [_truncate_name(name) for name in names])
     for label in axis.get_ticklabels():
-        label.set(fontfamily=_font_families(), fontsize=10 if len(names) <= 12 else 8)
+        label.set(fontfamily=font_families(), fontsize=10 if len(names) <= 12 else 8)
 
 
 def _label_value(axes: "Axes", place: float, value: float) -> None:
@@ -260,7 +260,7 @@ def _set_metric_limits(axes: "Axes", values: Sequence[float]) -> None:
 
 
 def _style_axes(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=_font_families())
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=font_families())
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(length=0, colors=_INK)
@@ -272,16 +272,21 @@ def _truncate_name(name: str) -> str:
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _font_families() -> list[str]:
+def font_families() -> list[str]:
     """Returns the font families in which matplotlib looks for a character, in this order."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
 
 
-def _replace_undrawable(names: Sequence[str], kind: str) -> list[str]:
-    """Replaces names with characters that no installed font has by a number: "class 3"."""
+def replace_undrawable(names: Sequence[str], kind: str) -> list[str]:
+    """Replaces names with characters that no installed font has by a number.
+
+    Args:
+        names: The names.
+        kind: What the names are of, as in "class 3".
+    """
     known = set()
-    for family in _font_families():
+    for family in font_families():
         known |= FT2Font(font_manager.findfont(family)).get_charmap().keys()
     return [
         name if known.issuperset(map(ord, name)) else f"{kind} {i}" for i, name in enumerate(names)

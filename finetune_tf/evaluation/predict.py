@@ -1,5 +1,6 @@
-"""Predictions of a model for texts, in a form that people read."""
+"""Predictions of a model for texts or images, in a form that people read."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,27 +45,30 @@ def predict(
     batch_size: int = 64,
     **columns: Any,
 ) -> Any:
-    """Returns the predictions of a model for texts.
+    """Returns the predictions of a model for texts or images.
 
     Args:
         model: A model from `load`.
         texts: One text or several; for token classification also lists of words; for text
-            generation also conversations. Or `Examples`, whose labels are ignored.
+            generation also conversations. For a model of images one image or several: paths, the
+            bytes of files, arrays (height, width, 3) uint8, images of Pillow, or one array of
+            several images. Or `Examples`, whose labels are ignored.
         text_pair: The second text of each, for models of pairs.
         batch_size: Rows in a batch.
         **columns: The other columns that the task reads, such as `question=` and `context=` for
-            question answering, and the options of its `describe`.
+            question answering or `image=` for images, and the options of its `describe`.
 
     Returns:
-        For a single text one prediction, otherwise a list of predictions in the order of the
-        texts. A prediction is, for text classification, a `Prediction` (label, score,
+        For a single text or image one prediction, otherwise a list of predictions in the order of
+        the texts. A prediction is, for classification, a `Prediction` (label, score,
         probabilities); for token classification a list of `Entity` (label, text, start, end,
         score); for question answering an `Answer`; for fill-mask a list of `Candidate`. Feature
         extraction returns a vector or, for a pair, the cosine; for several texts an array.
 
     Raises:
         DataTypeError: If something other than text is given, such as token ids.
-        DataError: If a text is empty, or the numbers of texts and second texts differ.
+        DataError: If a text is empty, an image cannot be decoded, or the numbers of texts and
+            second texts differ.
 
     Example:
         >>> ft.predict(model, "a good film").label in model.labels
@@ -86,7 +90,7 @@ def predict(
     listed = {name: _column(value) for name, value in asked.items()}
     if not any(listed.values()):
         return []
-    examples = Examples(columns=listed, labels=None, name="texts")
+    examples = Examples(listed, labels=None, name="images" if "image" in listed else "texts")
     rows, encoded = outputs(model, examples, batch_size)
     described = task.describe(rows, encoded, examples, **options)
     return described[0] if all(single) else described
@@ -138,12 +142,15 @@ def _of_examples(
 
 
 def _is_single(value: Any) -> bool:
-    return isinstance(value, str) or is_conversation(value)
+    """Whether a value is one text, one conversation or one image."""
+    if isinstance(value, str | os.PathLike | bytes | Mapping) or is_conversation(value):
+        return True
+    return 1 < getattr(value, "ndim", 0) < 4 or hasattr(value, "convert")
 
 
 def _column(texts: Any) -> list:
     # A value that is not a collection becomes a single row, which `Examples` then checks.
-    is_collection = isinstance(texts, Iterable) and not isinstance(texts, bytes | Mapping)
+    is_collection = isinstance(texts, Iterable) and not isinstance(texts, Mapping)
     if not is_collection or _is_single(texts):
         return [texts]
     return list(texts)

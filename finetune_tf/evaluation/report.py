@@ -112,11 +112,12 @@ class Report(_TestResult):
         if self.difference is not None:
             blocks.append(self._difference_line())
         if self.duplicates is not None:
-            blocks.append(_duplicates_line(self.duplicates, len(self.targets)))
+            blocks.append(_duplicates_line(self.duplicates, len(self.targets), self.kind))
         if self.contradictions:
             blocks.append(
-                f"{self.contradictions:,} of {len(self.targets):,} test texts also occur with "
-                "another label in the test set or the training examples: a model can predict "
+                f"{self.contradictions:,} of {len(self.targets):,} test "
+                f"{EVALUATORS[self.kind].example_unit} also occur with another "
+                "label in the test set or the training examples: a model can predict "
                 "these correctly only by chance."
             )
         if self.per_class:
@@ -274,7 +275,7 @@ class Comparison(_TestResult):
         ]
         blocks = [f"{self.name}: {self.texts:,} {self.unit}", Table(header, rows)]
         if self.duplicates is not None:
-            blocks.append(_duplicates_line(self.duplicates, self.texts))
+            blocks.append(_duplicates_line(self.duplicates, self.texts, self.kind))
         return blocks + self.notes
 
     def to_dict(self) -> dict:
@@ -295,10 +296,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_EXAMPLE else f"{text[: _MAX_EXAMPLE - 1]}…"
 
 
-def _duplicates_line(duplicates: int, texts: int) -> str:
+def _duplicates_line(duplicates: int, total: int, kind: str) -> str:
+    unit = EVALUATORS[kind].example_unit
     if not duplicates:
-        return "No test text occurs in the training examples."
+        return f"No test {unit.removesuffix('s')} occurs in the training examples."
     return (
-        f"{duplicates:,} of {texts:,} test texts also occur in the training examples: "
-        "results on new texts may be worse than these metrics."
+        f"{duplicates:,} of {total:,} test {unit} also occur in the training examples: "
+        f"results on new {unit} may be worse than these metrics."
     )

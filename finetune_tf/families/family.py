@@ -26,9 +26,9 @@ class Head:
         dropout: Dropout rate before the output layer.
         transform: Builds the layer below the output layer when called with `dtype=`; None if there
             is no such layer. On pooled features it is the family's own pooler, named "pooler".
-        pooling: Input of the family's own pooler: the first token, the mean over tokens, or the
-            last token. With "late", the pooler is applied to every token, and the mean is that of
-            its outputs.
+        pooling: Input of the family's own pooler: the first token, the mean over tokens, the last
+            token, or the first token and the mean over the others ("cls_and_mean"). With "late",
+            the pooler is applied to every token, and the mean is that of its outputs.
         output_bias: Whether the output layer of a classifier has a bias.
         tied: Whether the decoder of a language model, masked or causal, is the token embedding
             table.
@@ -41,7 +41,7 @@ class Head:
     weights: Sequence[Weight] = ()
     dropout: float = 0.0
     transform: Callable[..., keras.layers.Layer] | None = None
-    pooling: Literal["cls", "mean", "last", "late"] = "cls"
+    pooling: Literal["cls", "mean", "last", "late", "cls_and_mean"] = "cls"
     output_bias: bool = True
     tied: bool = True
     has_logits_bias: bool = False
@@ -63,16 +63,20 @@ class Family:
         rules: Type and range of every config key that the family reads.
         supported: Config keys of which only some values are supported, with these values.
         dropout_keys: Config keys that contain dropout rates.
-        backbone: Builds the embeddings and blocks from a complete config and a dtype policy.
+        backbone: Builds the embeddings and blocks from a complete config and a dtype policy; for
+            images also from `pixels=`, a `PixelNormalization`.
         weights: Returns the weight table of the backbone, including a pooler inside it, for a
             complete config.
         heads: Returns the head of each supported task for a complete config.
-        max_length: Returns the maximum length of a text in tokens for a complete config.
+        max_length: Returns the maximum length of a text in tokens for a complete config; None for
+            images.
         check: Raises CheckpointError if keys of a complete config contradict each other.
         class_names: Names of PyTorch classes that are not `class_prefix` with the task's suffix,
             by that suffix; "{prefix}" in a name stands for `class_prefix`.
         complete_from_weights: Changes a complete config according to the tensors of the checkpoint,
             where these decide what config.json leaves open.
+        image_processor: For image models, the image processor of transformers whose settings are
+            the defaults; None for models of texts.
     """
 
     model_type: str
@@ -82,13 +86,14 @@ class Family:
     rules: Mapping[str, Rule]
     supported: Mapping[str, tuple]
     dropout_keys: tuple[str, ...]
-    backbone: Callable[[dict, Any], Backbone]
+    backbone: Callable[..., Backbone]
     weights: Callable[[dict], list[Weight]]
     heads: Callable[[dict], dict[str, Head]]
-    max_length: Callable[[dict], int] = lambda config: config["max_position_embeddings"]
+    max_length: Callable[[dict], int | None] = lambda config: config["max_position_embeddings"]
     check: Callable[[dict], None] = lambda config: None
     class_names: Mapping[str, str] = field(default_factory=dict)
     complete_from_weights: Callable[[dict, Tensors], dict] = lambda config, tensors: config
+    image_processor: str | None = None
 
     def class_name(self, suffix: str) -> str:
         """The PyTorch class for a task, such as "BertForSequenceClassification".

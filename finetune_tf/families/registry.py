@@ -8,8 +8,10 @@ from finetune_tf.errors import CheckpointError
 from finetune_tf.families.albert import ALBERT
 from finetune_tf.families.bart import BART, MARIAN, MBART, PEGASUS
 from finetune_tf.families.bert import BERT
+from finetune_tf.families.convnext import CONVNEXT
 from finetune_tf.families.deberta import DEBERTA
 from finetune_tf.families.deberta_v2 import DEBERTA_V2
+from finetune_tf.families.dinov2 import DINOV2
 from finetune_tf.families.distilbert import DISTILBERT
 from finetune_tf.families.electra import ELECTRA
 from finetune_tf.families.eurobert import EUROBERT
@@ -17,11 +19,15 @@ from finetune_tf.families.family import Family
 from finetune_tf.families.gpt2 import GPT2
 from finetune_tf.families.gte import GTE
 from finetune_tf.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from finetune_tf.families.mobilenet import MOBILENET_V1, MOBILENET_V2
 from finetune_tf.families.modernbert import MODERNBERT
 from finetune_tf.families.mpnet import MPNET
 from finetune_tf.families.nomic_bert import NOMIC_BERT
+from finetune_tf.families.resnet import RESNET
 from finetune_tf.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from finetune_tf.families.swin import SWIN
 from finetune_tf.families.t5 import MT5, T5
+from finetune_tf.families.vit import DEIT, VIT
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -51,6 +57,14 @@ FAMILIES: dict[str, Family] = {
         MBART,
         PEGASUS,
         MARIAN,
+        VIT,
+        DEIT,
+        DINOV2,
+        RESNET,
+        CONVNEXT,
+        SWIN,
+        MOBILENET_V1,
+        MOBILENET_V2,
     )
 }
 

@@ -21,6 +21,7 @@ if keras.backend.backend() == "tensorflow":
     from finetune_tf.kernels.tensorflow import (
         activated,
         add_norm,
+        batch_norm,
         dense,
         embedding_lookup,
         masked_softmax,
@@ -40,6 +41,7 @@ else:
         activated,
         adamw_update,
         add_norm,
+        batch_norm,
         dense,
         embedding_lookup,
         global_norm,
@@ -62,6 +64,7 @@ __all__ = [
     "adamw_numbers",
     "adamw_update",
     "add_norm",
+    "batch_norm",
     "dense",
     "divided_among_devices",
     "embedding_lookup",

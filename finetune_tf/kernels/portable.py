@@ -124,6 +124,32 @@ def rms_norm(x: Tensor, gamma: Tensor, epsilon: float) -> Tensor:
     return ops.cast(wide * ops.rsqrt(square + epsilon) * gamma, x.dtype)
 
 
+def batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises each channel with the statistics of the batch (Ioffe and Szegedy 2015).
+
+    The arithmetic is in float32. The returned statistics are constants for gradients.
+
+    Args:
+        x: (batch, height, width, channels).
+        gamma: (channels,).
+        beta: (channels,).
+        epsilon: Added to the variance.
+
+    Returns:
+        The normalised `x` in its own dtype; the mean of each channel; and the unbiased estimate of
+        its variance. As in PyTorch, `x` itself is normalised with the biased one.
+    """
+    wide = x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    mean = ops.mean(wide, axis=(0, 1, 2))
+    variance = ops.mean(ops.square(wide - mean), axis=(0, 1, 2))
+    out = (wide - mean) * (gamma * ops.rsqrt(variance + epsilon)) + beta
+    count = ops.cast(ops.prod(ops.shape(x)[:-1]), wide.dtype)
+    unbiased = variance * (count / ops.maximum(count - 1, 1))
+    return ops.cast(out, x.dtype), ops.stop_gradient(mean), ops.stop_gradient(unbiased)
+
+
 def add_norm(
     x: Tensor,
     residual: Tensor,

@@ -196,6 +196,18 @@ def _add_norm(epsilon: float, rate: float) -> Callable:
     return apply
 
 
+def batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple:
+    """See `portable.batch_norm`. One operation in the place of a dozen passes over memory."""
+    x, gamma, beta = map(tf.convert_to_tensor, (x, gamma, beta))
+    if x.dtype == tf.float64:  # the operation has no such kernel
+        return portable.batch_norm(x, gamma, beta, epsilon)
+    # Not tf.nn.fused_batch_norm, which raises the epsilon.
+    out, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    return out, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
 def masked_softmax(
     scores: Any, mask: Any, dropout: Any | None = None, training: bool | None = None
 ) -> Any:

@@ -15,6 +15,7 @@ from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.packed import takes_positions
+from finetune_tf.model.pixel_inputs import PIXELS, check_pixels, complete_pixels
 from finetune_tf.model.weighted import WeightedModel
 from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.similarity_loss import PairSimilarity
@@ -45,10 +46,16 @@ class CheckedModel(WeightedModel):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
-    def _max_positions(self) -> int:
+    def _max_positions(self) -> int | None:
         return FAMILIES[self.config["model_type"]].max_length(self.config)
 
+    @property
+    def _reads_images(self) -> bool:
+        return PIXELS in inputs_struct(self)
+
     def _complete_inputs(self, inputs: Any) -> dict:
+        if self._reads_images:
+            return complete_pixels(inputs, inputs_struct(self))
         # A clone of the graph has no `info`, so limits and sizes are unknown.
         has_info = hasattr(self, "info")
         limit = self._max_positions if has_info else None
@@ -124,7 +131,9 @@ class CheckedModel(WeightedModel):
         Raises:
             ModelError: If a value is not an integer or outside of its range.
         """
-        if hasattr(self, "info"):  # for a clone of the graph, the sizes are unknown
+        if self._reads_images:
+            check_pixels(inputs)
+        elif hasattr(self, "info"):  # for a clone of the graph, the sizes are unknown
             check_values(inputs, self._sizes)
 
     def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:

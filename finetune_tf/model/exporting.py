@@ -9,8 +9,10 @@ from typing import Any
 import keras
 
 from finetune_tf.base.files import unfinished_folder
+from finetune_tf.base.json_files import write_json
 from finetune_tf.base.paths import absolute
 from finetune_tf.errors import ModelError
+from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
 from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
 from finetune_tf.training.fit_errors import refuse_ruined
@@ -23,11 +25,12 @@ _STALE = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino_m
 
 
 def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Path:
-    """Writes a model's forward pass for serving, with its config and tokenizer.
+    """Writes a model's forward pass for serving, with config and tokenizer or image processor.
 
-    The graph requires all inputs of the model, int32 (batch, length) each, and returns the outputs
-    by the names of `Task.named`, in float32. It computes in float32 regardless of the dtype of the
-    model; inference engines choose a lower precision themselves.
+    The graph requires all inputs of the model: int32 (batch, length) each, or `pixel_values`
+    (batch, height, width, 3), levels from 0 to 255 in uint8, which an image processor has resized.
+    It returns the outputs by the names of `Task.named`, in float32. It computes in float32
+    regardless of the dtype of the model; inference engines choose a lower precision themselves.
 
     Args:
         model: A FineTuneModel.
@@ -62,6 +65,8 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
     with unfinished_folder(folder, _STALE) as unfinished:
         write_config(model, unfinished)
         write_tokenizers(tokenizers, unfinished)
+        if model.info.image_processor:
+            write_json(unfinished / PREPROCESSOR, model.info.image_processor)
         if openvino is None:
             _write_saved_model(model, unfinished)
         else:
@@ -91,7 +96,8 @@ def _write_saved_model(model: Any, folder: Path) -> None:
 
     model, task = _in_float32(model), model.task
     signature = {
-        tensor.name: tf.TensorSpec((None, None), tf.int32, tensor.name) for tensor in model.inputs
+        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
+        for tensor in model.inputs
     }
 
     def serve(inputs: dict) -> dict:

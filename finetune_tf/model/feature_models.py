@@ -68,7 +68,8 @@ class Origin:
             rows = [rows] if isinstance(rows, np.ndarray) else rows
             digest.update(f"{name} {rows[0].dtype} {rows[0].shape[1:]}".encode())
             digest.update(np.cumsum([len(row) for row in rows]))
-            digest.update(np.ascontiguousarray(np.concatenate(rows)))
+            for row in rows:  # not joined, since images may be larger than memory
+                digest.update(np.ascontiguousarray(row))
         return digest.hexdigest()[:32]
 
 
@@ -98,6 +99,11 @@ class FeatureModel(FineTuneModel):
     def target_tokenizer(self) -> Any:
         """The tokenizer of target texts of the whole model."""
         return self.whole.target_tokenizer
+
+    @property
+    def image_processor(self) -> Any:
+        """What prepares images for the whole model."""
+        return self.whole.image_processor
 
     def cached_features(self, encoded: Encoded, name: str) -> dict[str, Feature]:
         """The outputs of the frozen stages for encoded rows, computed unless they are stored.

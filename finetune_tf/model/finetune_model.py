@@ -15,10 +15,12 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
+from finetune_tf.errors import ModelError
 from finetune_tf.generation.generate import generate_rows
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.graph.stages import Stage
+from finetune_tf.images import ImageProcessor
 from finetune_tf.model import exporting, saving, vocabulary
 from finetune_tf.model.explained import ExplainedModel
 from finetune_tf.model.model_info import Config, ModelInfo
@@ -136,6 +138,21 @@ class FineTuneModel(ExplainedModel):
     def target_tokenizer(self, tokenizer: Any) -> None:
         self._target_tokenizer = add_tensorflow_support(tokenizer)
 
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """What prepares images for the model; it is saved with the model.
+
+        Raises:
+            ModelError: If the model reads texts.
+        """
+        if not self.info.image_processor:
+            raise ModelError(
+                f"The model reads texts, since {self.config.get('model_type')} is no family of "
+                "image models; it has no image processor."
+            )
+        kind = self.info.image_processor["image_processor_type"]
+        return ImageProcessor.from_config(self.info.image_processor, kind)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute, with special cases for `trainable`, `optimizer` and tokenizers.
 
@@ -154,8 +171,10 @@ class FineTuneModel(ExplainedModel):
         super().__setattr__(name, value)
 
     @property
-    def max_length(self) -> int:
-        """The maximum number of tokens of a text, including special tokens."""
+    def max_length(self) -> int | None:
+        """The maximum number of tokens of a text, including special tokens; None for images."""
+        if self.info.image_processor:
+            return None
         limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)
 

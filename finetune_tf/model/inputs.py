@@ -114,8 +114,9 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
         ModelError: If the token sequences are too long.
     """
     named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
-    ids = named.get("input_ids")
-    if getattr(ids, "shape", None) is None or len(ids.shape) != 2 or _is_composite(ids):
+    first = next((name for name in ("input_ids", "pixel_values") if name in named), "")
+    ids, axes = named.get(first), 4 if first == "pixel_values" else 2
+    if getattr(ids, "shape", None) is None or len(ids.shape) != axes or _is_composite(ids):
         return  # `check_values` or `complete` raises an error
     texts = rows_of(ids)
     parts = {name: value for name, value in named.items() if name in _DESCRIPTIONS}
@@ -123,7 +124,7 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
         if hasattr(value, "shape") and len(value.shape) and not _is_composite(value):
             message = (
                 f"Inputs, targets and sample weights have different numbers of rows: {name} "
-                "{found}; input_ids {high}. Give one target, and one weight, for each row."
+                f"{{found}}; {first} {{high}}. Give one target, and one weight, for each row."
             )
             check_range(rows_of(value), texts, texts, message)
     for name in _SIDES:

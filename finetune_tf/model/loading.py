@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.architectures import PixelNormalization
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
@@ -18,6 +19,7 @@ from finetune_tf.checkpoints.own_tokenizer import (
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families import Head
 from finetune_tf.generation.generation_config import older_settings
+from finetune_tf.images import ImageProcessor
 from finetune_tf.messages import say
 from finetune_tf.model import saving
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -48,6 +50,7 @@ def load(
     new_head: bool = False,
     gradient_checkpointing: bool = False,
     tokenizer: Any = None,
+    image_size: int | tuple[int, int] | None = None,
     model_class: type[FineTuneModel] = FineTuneModel,
 ) -> FineTuneModel:
     """Loads a Hugging Face checkpoint as a Keras model for a task.
@@ -85,6 +88,8 @@ def load(
         tokenizer: A fast tokenizer of transformers that replaces that of the checkpoint. For a
             model from a config, it sets `vocab_size` and the ids of special tokens, unless the
             config has them. It is saved with the model.
+        image_size: For image models, the size to which images are prepared instead of that of the
+            checkpoint: a number of pixels, or (height, width). Learned positions are interpolated.
         model_class: The class of the model, a subclass of FineTuneModel.
 
     Returns:
@@ -102,7 +107,7 @@ def load(
         >>> [stage.name for stage in model.stages]
         ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
-    check(dropout=dropout)
+    check(dropout=dropout, image_size=image_size)
     if task is not None:
         get_task(task)  # raises an error for an unknown task before the download
     policy = policy_of(dtype)
@@ -128,10 +133,11 @@ def load(
     labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
     task_ = get_task(task, labels)
     complete = _final_config(source, task_, dropout)
+    processor = _choose_processor(source, image_size)
     head = source.family.head(task, complete)
 
     with shapes_only() as variables:
-        model = _build_model(model_class, source, task_, head, complete, pooling, dtype)
+        model = _build_model(model_class, source, task_, head, complete, pooling, dtype, processor)
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
@@ -158,12 +164,27 @@ def load(
         max_length=task_.max_length(source.modules),
         pretrained=report.trained,
         generation=source.generation or _generation_of_config(complete, task_),
+        image_processor={} if processor is None else processor.to_config(),
     )
     model._tokenizer_files = source.tokenizer_files
     if tokenizer is not None:
         model.tokenizer = tokenizer
     say(_summary(model, report, choice))
     return model
+
+
+def _choose_processor(
+    source: Checkpoint, image_size: int | tuple[int, int] | None
+) -> ImageProcessor | None:
+    """Returns what prepares images, for the size that was asked for."""
+    processor = source.image_processor
+    if image_size is None:
+        return processor
+    if processor is None:
+        raise CheckpointError(
+            f"image_size= is for image models, but {source.family.model_type} models read texts."
+        )
+    return processor.resized(image_size)
 
 
 def _generation_of_config(config: dict, task: Task) -> dict[str, Any]:
@@ -184,9 +205,13 @@ def _build_model(
     config: dict,
     pooling: str | None,
     dtype: Any,
+    processor: ImageProcessor | None,
 ) -> FineTuneModel:
     """Builds a Functional model of the backbone and the head."""
-    backbone = (head.backbone or source.family.backbone)(config, dtype)
+    inputs = {}
+    if processor is not None:
+        inputs["pixels"] = PixelNormalization(**processor.normalization, dtype=dtype, name="pixels")
+    backbone = (head.backbone or source.family.backbone)(config, dtype, **inputs)
     outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
     return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
 

@@ -69,6 +69,8 @@ class ModelInfo:
             variables (a new head, an adapter) are new. None if unknown, as in files of older
             versions.
         generation: The content of the checkpoint's generation_config.json.
+        image_processor: The content of preprocessor_config.json, with all defaults; empty for a
+            model of texts.
     """
 
     checkpoint: str
@@ -84,6 +86,7 @@ class ModelInfo:
     record: dict = dataclasses.field(default_factory=dict)
     pretrained: tuple[str, ...] | None = None
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    image_processor: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = Config(self.config)

@@ -14,6 +14,7 @@ from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, has_vocabulary
 from finetune_tf.errors import ArgumentError, FinetuneError
 from finetune_tf.families import FAMILIES, Family
+from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained, untrained_variables
@@ -21,7 +22,7 @@ from finetune_tf.weights.writing import WeightWriter
 
 # Prefixes of weight files and modules that an earlier save may have written to the folder.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
-_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER)
+_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER, PREPROCESSOR)
 # The default maximum file size of transformers 4.
 _SHARD = "5GB"
 
@@ -175,6 +176,8 @@ def _write_files(
     refuse_ruined(model, "Saving")
     write_config(model, folder, weights.dtype)
     max_length = model.max_length if tokenizers else family.max_length(model.config)
+    if model.info.image_processor:
+        write_json(folder / PREPROCESSOR, model.info.image_processor)
     if model.info.generation:
         write_json(folder / GENERATION, model.info.generation)
     _layout(model).write(folder, model, family, weights, max_length)
@@ -191,6 +194,8 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
     Args:
         model: A FineTuneModel.
     """
+    if model.info.image_processor:
+        return {}
     try:
         if model.tokenizer is None:
             return {}

@@ -3,11 +3,17 @@
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.base.values import check_class_numbers, check_range, dtype_of, is_float
 from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Kind, Task
 from finetune_tf.training.outputs import fit_of
+
+_NO_SHARES = (
+    "Write labels.argmax(axis=-1) if each text has one class; if texts can have several, load the "
+    "model with problem_type='multi_label_classification'."
+)
 
 
 def check_type(targets: Any, kind: Kind, loss: Any) -> None:
@@ -36,6 +42,27 @@ def check_type(targets: Any, kind: Kind, loss: Any) -> None:
         )
 
 
+def are_shares(targets: Any, outputs: Any, kind: Kind, loss: Any) -> bool:
+    """Whether targets are rows with the share of each class, for a loss over class indices.
+
+    Args:
+        targets: The targets of a batch or of all rows; None if there are none.
+        outputs: The outputs of the model.
+        kind: The kind of the outputs.
+        loss: The loss of the model.
+    """
+    fit = fit_of(loss, kind)
+    shape = tuple(getattr(targets, "shape", None) or ())
+    return (
+        kind == "classes"
+        and fit is not None
+        and not fit.rows
+        and len(shape) == len(outputs.shape) == 2
+        and shape[-1] == outputs.shape[-1] > 1
+        and is_float(targets)
+    )
+
+
 def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     """Checks the shape of the targets against that of the outputs.
 
@@ -60,11 +87,10 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
         )
     if kind == "classes":
         rows = len(shape) == rank and shape[-1] not in (None, 1)
-        if rows and not fit.rows:
+        if rows and not fit.rows and not are_shares(targets, outputs, kind, loss):
             raise DataError(
                 f"The loss expects class indices, one per text, found rows of {shape[-1]} numbers. "
-                "Write labels.argmax(axis=-1) if each text has one class; if texts can have "
-                "several, load the model with problem_type='multi_label_classification'."
+                f"{_NO_SHARES}"
             )
         if fit.rows and not (len(shape) == rank and shape[-1] in (None, wanted[-1])):
             raise DataError(_rows_expected(shape, wanted[-1]))
@@ -108,7 +134,16 @@ def checked_targets(
     if kind == "classes" and not fit.rows:
         shape = targets.shape if hasattr(targets, "shape") else np.shape(targets)
         if len(shape) == len(outputs) and shape[-1] != 1:
-            return targets  # rows, which `check_shape` rejects
+            # Rows, which `check_shape` rejects unless they are shares of the classes.
+            if is_float(targets):
+                check_range(
+                    targets, 0, 1, f"Shares of classes are in 0 to 1, found {{found}}. {_NO_SHARES}"
+                )
+                message = (
+                    f"Shares of classes sum to 1, found a row that sums to {{found}}. {_NO_SHARES}"
+                )
+                check_range(ops.sum(targets, axis=-1), 0.99, 1.01, message)
+            return targets
         return _checked_class_indices(targets, task, outputs, length)
     check_range(targets, None, None, "Targets must be finite numbers, found {found}.")
     if kind in ("classes", "several", "yes_no"):

@@ -9,11 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf import kernels
 from finetune_tf.data.encodings import LABELS, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
-from finetune_tf.model.targets import check_shape, check_type, checked_targets
+from finetune_tf.model.targets import are_shares, check_shape, check_type, checked_targets
 from finetune_tf.model.vocabulary_loss import VocabularyLossModel
 from finetune_tf.tasks import Kind
+from finetune_tf.training.classification import loss_of_shares
 from finetune_tf.training.outputs import fit_of, kind_of
 from finetune_tf.training.sample_weights import (
     by_class,
@@ -121,6 +123,8 @@ class WeightedModel(VocabularyLossModel):
         targets = targets_of(x, y)
         if targets is not None:
             check_shape(targets, y_pred, self.kind, self.loss)
+        has_shares = targets is not None and are_shares(targets, y_pred, self.kind, self.loss)
+        if targets is not None and not has_shares:
             check_type(targets, self.kind, self.loss)
         if sample_weight is not None and targets is not None:
             sample_weight = self._weights_per_term(sample_weight, targets, y_pred)
@@ -132,6 +136,10 @@ class WeightedModel(VocabularyLossModel):
                         "such as that of ft.presets.binary_cross_entropy()."
                     )
                 y, y_pred = targets[..., None], y_pred[..., None]  # (batch, labels, 1)
+        if has_shares:
+            loss = loss_of_shares(self.loss)(targets, y_pred, sample_weight)
+            others = [kernels.divided_among_devices(ops.sum(other)) for other in self.losses]
+            return sum(others, loss)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:

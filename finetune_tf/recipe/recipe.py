@@ -15,7 +15,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import CacheError, DataTypeError, ModelError, TrainingInterrupted
 from finetune_tf.evaluation import evaluate
-from finetune_tf.evaluation.evaluators.registry import EVALUATORS
+from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.messages import say
 from finetune_tf.model.feature_cache import cache_features
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -140,7 +140,7 @@ def finetune(
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
     if test is not None:  # raises errors before the fit
-        EVALUATORS[model.task.evaluator].require()
+        evaluator_of(model.task).require()
         if model.task.target_column in test.columns:
             model.task.targets(test)
     preset = _preset(model, label_smoothing)
@@ -201,7 +201,10 @@ def finetune(
             weights.add_history(result.history)
             weights = None
         if test is not None and (shared := overlap(train, test)):
-            say(f"{len(shared):,} of {len(test):,} test texts also occur in the training examples.")
+            unit = evaluator_of(model.task).example_unit
+            say(
+                f"{len(shared):,} of {len(test):,} test {unit} also occur in the training examples."
+            )
         if test is not None:
             result.report = evaluate(model, test, baseline=baseline, train=train)
     except KeyboardInterrupt as stop:

@@ -8,6 +8,8 @@ from finetune_tf.errors import ModelError
 from finetune_tf.tasks.answers import Answer
 from finetune_tf.tasks.feature_extraction import FeatureExtraction
 from finetune_tf.tasks.fill_mask import Candidate, FillMask
+from finetune_tf.tasks.image_classification import ImageClassification
+from finetune_tf.tasks.image_feature_extraction import ImageFeatureExtraction
 from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Kind, Task
 from finetune_tf.tasks.text_classification import TextClassification
@@ -27,6 +29,8 @@ TASKS: dict[str, type[Task]] = {
         TextToText,
         Translation,
         Summarization,
+        ImageClassification,
+        ImageFeatureExtraction,
     )
 }
 
@@ -65,6 +69,8 @@ __all__ = [
     "Entity",
     "FeatureExtraction",
     "FillMask",
+    "ImageClassification",
+    "ImageFeatureExtraction",
     "Kind",
     "QuestionAnswering",
     "Summarization",

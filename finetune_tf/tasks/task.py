@@ -1,8 +1,8 @@
 """What every task defines."""
 
 import abc
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Task(Conventions, abc.ABC):
             rows; None if there is none.
         usual_length: Tokens that a row may have by default; None for as many as the model accepts.
         options: Arguments of `predict` that are passed to `describe`.
+        preprocessor: The attribute of a model that turns examples into inputs, which `encode` gets:
+            "tokenizer" or "image_processor".
         scores_tokens: Whether `reduce_outputs` returns what `token_scores` does.
         encode_options: Arguments of `batches` that are passed to `encode`.
         writes_targets: Whether the targets are texts, so that `encode` has an argument
@@ -60,6 +62,7 @@ class Task(Conventions, abc.ABC):
     options: ClassVar[tuple[str, ...]] = ()
     encode_options: ClassVar[tuple[str, ...]] = ()
     writes_targets: ClassVar[bool] = False
+    preprocessor: ClassVar[Literal["tokenizer", "image_processor"]] = "tokenizer"
     reduces_with_targets: ClassVar[bool] = False
     scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
@@ -151,13 +154,13 @@ class Task(Conventions, abc.ABC):
         return ""
 
     @abc.abstractmethod
-    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
-        """Encodes examples as token ids and targets.
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int | None) -> Encoded:
+        """Encodes examples as token ids, or as pixels, and targets.
 
         Args:
             examples: Examples with (some of) the task's columns.
-            tokenizer: A fast tokenizer of transformers.
-            max_length: Tokens that a row may have, special ones included.
+            tokenizer: A fast tokenizer of transformers; for images, the processor of the model.
+            max_length: Tokens that a row may have, special ones included; None for images.
 
         Raises:
             DataError: If an example does not fit the task or the labels.
@@ -305,6 +308,12 @@ class Task(Conventions, abc.ABC):
         """
         return predictions
 
+    @classmethod
+    def fits(cls, examples: Columns) -> bool:
+        """Whether examples have the columns that the task needs, targets included."""
+        needed = {*(cls.needs or cls.columns[:1]), cls.target_column}
+        return needed <= examples.columns.keys()
+
     def require(self, examples: Columns) -> None:
         """Checks that examples have the required columns.
 
@@ -314,10 +323,18 @@ class Task(Conventions, abc.ABC):
         needed = self.needs or self.columns[:1]
         if not all(column in examples.columns for column in needed):
             named = ", ".join(f'{column}="…"' for column in needed)
-            fitting = [t.name for t in Task.__subclasses__() if t.target_column in examples.columns]
+            fitting = [task.name for task in _kinds_of(Task) if task.fits(examples)]
             hint = f" With these columns the task can be {', '.join(fitting)}." if fitting else ""
             raise ModelError(
                 f"The task {self.name} reads the columns {', '.join(self.columns)}, but "
                 f"{examples.name} has {', '.join(examples.columns)}. Name them when reading it, "
                 f"for example from_jsonl(path, {named}).{hint}"
             )
+
+
+def _kinds_of(task: type[Task]) -> Iterator[type[Task]]:
+    """The tasks that are derived from a class, without their common base classes."""
+    for kind in task.__subclasses__():
+        if "name" in vars(kind):
+            yield kind
+        yield from _kinds_of(kind)

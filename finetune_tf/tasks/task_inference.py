@@ -83,8 +83,14 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
         if TASKS[name].has_labels or not is_labelled:
             return TaskChoice(get_task(name), reason)
     reason = "because labels are given" if is_labelled else "because it has no trained head"
-    default = get_task(_DEFAULT)
+    default = get_task(_default_task(source))
     return TaskChoice(default, reason, _left_out(default, trained, unknown))
+
+
+def _default_task(source: Checkpoint) -> str:
+    """The first task with labels for which the family has a head."""
+    heads = source.family.heads(source.config)
+    return next((n for n, task in TASKS.items() if task.has_labels and n in heads), _DEFAULT)
 
 
 def class_names(source: Checkpoint) -> list[str]:

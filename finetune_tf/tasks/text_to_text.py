@@ -225,9 +225,9 @@ class TextToText(LanguageModelOutputs, Task):
 
         The number of new tokens is limited by the checkpoint's generation_config.json, or else by
         `max_length` of the task in its config, or else to 128; in a model that joins the texts, to
-        a quarter of its positions if that is less. The language of the tokenizer's targets is forced
-        where the decoder writes it, as in mBART-50. A message says how many predictions reached the
-        limit.
+        a quarter of its positions if that is less. A message says how many predictions reached the
+        limit. The language of the tokenizer's targets is forced where the decoder writes it, as in
+        mBART-50.
 
         Args:
             model: As for every task.

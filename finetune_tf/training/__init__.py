@@ -1,6 +1,10 @@
 """Training: selectors, freezing, optimizers, learning-rate schedules and presets."""
 
 from finetune_tf.training import presets, select
+from finetune_tf.training.batch_statistics import (
+    measure_batch_statistics,
+    train_batch_statistics,
+)
 from finetune_tf.training.freezing import count_parameters, freeze, train_only
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.schedules import Warmup, WarmupLinearDecay
@@ -11,7 +15,9 @@ __all__ = [
     "WarmupLinearDecay",
     "count_parameters",
     "freeze",
+    "measure_batch_statistics",
     "presets",
     "select",
+    "train_batch_statistics",
     "train_only",
 ]

@@ -75,7 +75,19 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the losses (…,) of class indices (…,) and logits (…, classes)."""
+        """Returns the losses (…,) of logits (…, classes).
+
+        Args:
+            y_true: Class indices (…,), or rows (…, classes) with the share of each class.
+            y_pred: Logits (…, classes).
+        """
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] != 1:
+            return keras.losses.categorical_crossentropy(
+                ops.cast(y_true, y_pred.dtype),
+                y_pred,
+                from_logits=True,
+                label_smoothing=self.label_smoothing,
+            )
         if len(y_true.shape) == len(y_pred.shape):
             y_true = ops.squeeze(y_true, axis=-1)
         y_true = ops.cast(y_true, "int32")
@@ -92,3 +104,19 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     def get_config(self) -> dict:
         """Returns the Keras config."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def loss_of_shares(loss: keras.losses.Loss) -> SmoothedCrossEntropy:
+    """Returns the cross-entropy over rows of class shares that belongs to one over class indices.
+
+    Args:
+        loss: Keras's sparse cross-entropy, or a `SmoothedCrossEntropy`.
+
+    Example:
+        >>> from finetune_tf.training.classification import loss_of_shares
+        >>> loss = loss_of_shares(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> round(float(loss(np.array([[0.5, 0.5]]), np.array([[0.0, 2.0]]))), 3)
+        1.127
+    """
+    smoothing = getattr(loss, "label_smoothing", 0.0)
+    return SmoothedCrossEntropy(smoothing, reduction=loss.reduction, name=loss.name)

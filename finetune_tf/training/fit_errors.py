@@ -46,8 +46,9 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
         ("validation", validation_data, ""),
     ):
         if isinstance(data, Examples):
+            advice = "Prepare the images" if "image" in data.columns else "Encode the texts"
             raise DataTypeError(
-                f"{call} expects batches, found {data!r}. Encode the texts: "
+                f"{call} expects batches, found {data!r}. {advice}: "
                 f"{name}.batches(model, batch_size=32{options}){_TEXT_ALTERNATIVES.get(call, '')}."
             )
         if isinstance(data, tuple) and data:

@@ -52,7 +52,7 @@ def freeze(model: keras.Model, selector: Selector) -> None:
         >>> [s.name for s in ft.stages(model) if all(v.trainable for v in s.variables)]
         ['block_1', 'pooler', 'classifier']
     """
-    selected = _selected_ids(model, selector)
+    selected = selected_ids(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | selected)
     _report_trainable(model)
 
@@ -73,12 +73,17 @@ def train_only(model: keras.Model, selector: Selector) -> None:
         >>> [variable.path for variable in model.trainable_variables]
         ['classifier/dense/kernel', 'classifier/dense/bias']
     """
-    selected = _selected_ids(model, selector)
+    selected = selected_ids(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model)} - selected)
     _report_trainable(model)
 
 
-def _selected_ids(model: keras.Model, selector: Selector) -> set[int]:
+def selected_ids(model: keras.Model, selector: Selector) -> set[int]:
+    """Returns the ids of the variables that a selector selects.
+
+    Raises:
+        ModelError: If the selector matches nothing, or is not a selector.
+    """
     require_model(model)
     if not isinstance(selector, Selector):
         name = getattr(selector, "__name__", None)

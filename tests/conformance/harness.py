@@ -49,8 +49,13 @@ class Case:
     @property
     def inputs(self) -> dict[str, np.ndarray]:
         """The inputs of the model."""
-        names = (*INPUTS, *DECODER_INPUTS)
+        names = (*INPUTS, *DECODER_INPUTS, "pixel_values")
         return {name: self.expected[name] for name in names if name in self.expected}
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.inputs.values())))
 
     @property
     def real(self) -> np.ndarray:
@@ -101,7 +106,8 @@ def check_logits(model: keras.Model, case: Case) -> None:
     is_scaled = case.task != "text2text-generation"
     largest = 1.0 if is_scaled else float(np.abs(case.expected["logits"]).max())
     close(outputs(model, case.inputs), case.expected["logits"], largest)
-    ids = {name: array for name, array in case.inputs.items() if name.endswith("input_ids")}
+    required = ("input_ids", "decoder_input_ids", "pixel_values")
+    ids = {name: array for name, array in case.inputs.items() if name in required}
     close(outputs(model, ids), case.expected["logits_ids_only"], largest)
 
 
@@ -173,7 +179,7 @@ def check_gradients(model: keras.Model, case: Case) -> None:
 
 def loss_of(model: keras.Model):
     """Returns the loss of the task; for a model without a head that of `references/pytorch.py`."""
-    if model.task.name == "feature-extraction":
+    if model.task.output_kind == "vectors":
         return lambda _, vectors: ops.mean(ops.square(vectors))
     return ft.presets.PRESETS[model.task.output_kind]()["loss"]
 
@@ -187,11 +193,11 @@ def check_training(model: keras.Model, case: Case, run_eagerly: bool = False) ->
         model.compile(optimizer, loss=loss_of(model), run_eagerly=run_eagerly)
         targets = case.expected.get("labels")
         if targets is None:
-            targets = np.zeros(len(case.real))
+            targets = np.zeros(case.rows)
         fit = model.fit(
             case.inputs,
             targets,
-            batch_size=len(case.real),
+            batch_size=case.rows,
             epochs=len(case.expected["losses"]),
             verbose=0,
         )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers_checkpoints import copy_checkpoint
+from helpers_checkpoints import TEXT_FAMILIES, copy_checkpoint
 
 import finetune_tf as ft
 from conformance import harness
@@ -26,9 +26,18 @@ SAME_MODELS = ("translation", "summarization")  # those of text2text-generation
 TASKS_OF = {
     family: [task for task in row.heads(row.complete({})) if task not in SAME_MODELS]
     for family, row in FAMILIES.items()
+    if family in TEXT_FAMILIES
 }
 # The everyday tests have one family for each kind of block; the tests of the others are slow ones.
-EVERY_DAY = ("bert/", "deberta-v2/", "modernbert/", "gpt2/text-gen", "llama/text-gen", "t5/", "bart/")
+EVERY_DAY = (
+    "bert/",
+    "deberta-v2/",
+    "modernbert/",
+    "gpt2/text-gen",
+    "llama/text-gen",
+    "t5/",
+    "bart/",
+)
 SLOW_CASES = ("bert/relu", "bert/gelu_new", "bert/token-class", "bert/question")
 
 # Every family with one task, every task with one family, and BERT with other activations.

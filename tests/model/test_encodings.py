@@ -66,7 +66,7 @@ def test_a_row_of_targets_for_each_class_number(model):
     encoding = model.tokenizer(TEXTS, padding=True)
     message = r"expects class indices, one per text, found rows of 2 numbers. Write labels.argmax"
     with pytest.raises(DataError, match=message):
-        model.fit(encoding, np.eye(2)[LABELS], verbose=0)
+        model.fit(encoding, np.eye(2, dtype="int32")[LABELS], verbose=0)
 
 
 def test_first_and_last_tokens_of_answers(tiny_bert):

@@ -122,7 +122,7 @@ class TestWrongLabels:
     @pytest.mark.parametrize("value", ["plot", 1, None])
     def test_one_label_where_a_list_is_meant(self, value):
         message = (
-            f"Row 0 of films.csv has the label {value!r}; a model of several labels a text "
+            f"Row 0 of films.csv has the label {value!r}; a model of several labels "
             "expects a list of label names."
         )
         with pytest.raises(DataError, match=re.escape(message)):

@@ -223,3 +223,35 @@ class TestReadOnce:
             found = scope.transposed(table, "float32")
             assert scope.transposed(table, "float32") is found
         np.testing.assert_array_equal(found, table.numpy().T)
+
+
+class TestSeeds:
+    def test_layers_in_a_pipeline_draw_from_the_given_seeds(self):
+        layer = keras.layers.RandomColorJitter(brightness_factor=0.5, contrast_factor=0.5)
+        images = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype("float32")
+        given = []
+
+        def changed(seed):
+            def next_seed():
+                given.append(seed)
+                return tf.constant([seed, len(given)], "int64")
+
+            def change(batch):
+                with internals.seeds_from(next_seed, [keras.Sequential([layer])]):
+                    return layer(batch, training=True)
+
+            given.clear()
+            (found,) = tf.data.Dataset.from_tensors(images).map(change)
+            assert len(given) >= 2  # one for each inner layer
+            return found.numpy()
+
+        first = changed(3)
+        np.testing.assert_array_equal(changed(3), first)
+        assert (changed(4) != first).any()
+
+    def test_the_layers_draw_as_before_afterwards(self):
+        layer, other = (keras.layers.RandomFlip(seed=3) for _ in range(2))
+        with internals.seeds_from(lambda: tf.constant([1, 2], "int64"), [layer]):
+            assert "next" in vars(layer.generator)
+        assert vars(layer.generator).keys() == vars(other.generator).keys()
+        assert vars(layer).keys() == vars(other).keys()

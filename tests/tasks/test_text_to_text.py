@@ -223,7 +223,7 @@ class TestLanguages:
         known = tokenization_mbart50.FAIRSEQ_LANGUAGE_CODES
         if kind == "MBartTokenizer":
             known = transformers.models.mbart.tokenization_mbart.FAIRSEQ_LANGUAGE_CODES
-        words = [f"▁{word}" for word in "a good film ein guter Film".split()]
+        words = [f"▁{word}" for word in ("a", "film", "ein", "guter", "Film")]
         vocabulary = [(word, -1.0) for word in [*self.SPECIAL, *words, *known, "<mask>"]]
         tokenizer = getattr(transformers, kind)(vocab=vocabulary, **languages)
         tokenizer.save_pretrained(folder)

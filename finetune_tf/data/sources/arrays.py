@@ -45,8 +45,9 @@ def from_arrays(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **others: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
-            `context=` and `answers=`. These are read instead of the three above.
+            be added: `image=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists of
+            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
         DataError: If columns differ in length, or a text or label is missing or wrong.
@@ -65,7 +66,9 @@ def from_arrays(
         problem_type,
     )
     if text is None and wanted.reads("text"):
-        raise DataTypeError("from_arrays needs texts, or the columns of another task.")
+        raise DataTypeError(
+            "from_arrays needs texts, or the columns of another task, such as image=…."
+        )
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] == 1:
         label = label[:, 0]
     columns = {"text": text, "text_pair": text_pair, "label": label, **others}
@@ -103,8 +106,9 @@ def from_pandas(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
-            `context=` and `answers=`. These are read instead of the three above.
+            be added: `image=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists of
+            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
         DataError: If a column is missing, or a text or label is missing or wrong.

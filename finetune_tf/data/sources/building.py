@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from finetune_tf.base.labels import Labels, ProblemType
@@ -9,6 +10,7 @@ from finetune_tf.data.checks import check_columns, list_of
 from finetune_tf.data.columns import COLUMNS, values_of
 from finetune_tf.data.copies import contradictions, target_of
 from finetune_tf.data.examples import Examples
+from finetune_tf.data.image_columns import shown_image
 from finetune_tf.data.places import Places, counted, shortened
 from finetune_tf.data.sources.dropping import Dropped
 from finetune_tf.data.sources.label_inference import KnownLabels
@@ -56,16 +58,18 @@ class Wanted:
         """Each name in `COLUMNS` that is read, with the column of the source that holds it.
 
         With several columns of labels, "label" occurs once for each. A column among `others` may
-        replace those about whole texts, which are not read then.
+        replace those about whole texts, which are not read then. Labels come after the inputs.
         """
         texts = [("text", self.text)]
         if self.text_pair:
             texts.append(("text_pair", self.text_pair))
+        labels = []
         if self.has_label_list:
-            texts += [("label", column) for column in self.label]
+            labels = [("label", column) for column in self.label]
         elif self.label not in (None, ""):
-            texts.append(("label", self.label))
-        return [pair for pair in texts if self.reads(pair[0])] + list(self.others.items())
+            labels = [("label", self.label)]
+        found = [*texts, *self.others.items(), *labels]
+        return [pair for pair in found if pair[0] in self.others or self.reads(pair[0])]
 
     def reads(self, column: str) -> bool:
         """Whether a column about whole texts is not replaced by another one."""
@@ -89,6 +93,7 @@ def build_examples(
     class_names: Sequence[str] | None = None,
     dropped: Dropped | None = None,
     places: Places | None = None,
+    folder: Path | None = None,
 ) -> Examples:
     """Reads the wanted columns of a source and gives them their names in `COLUMNS`.
 
@@ -100,6 +105,8 @@ def build_examples(
         class_names: What the source itself calls its class numbers 0, 1, ….
         dropped: Decides about rows that cannot be used; by default they are an error.
         places: Where the rows are in the source; by default they are counted from 0.
+        folder: The folder of a source that is a file. Relative paths in it are relative to that
+            folder; those in other sources are relative to the current folder.
 
     Raises:
         DataError: If a column is missing, or its values are wrong.
@@ -107,7 +114,7 @@ def build_examples(
     dropped = dropped or Dropped(name)
     available = [str(column) for column in available]
     found = [column_at(argument, column, available, name) for argument, column in wanted.arguments]
-    raw = [_values(column, read, available, name) for column in found]
+    raw = [_values(column, read, available, name, folder) for column in found]
     check_columns(dict(zip(map(str, range(len(raw))), raw, strict=True)), name)
     if places is None:
         places = Places(range(len(raw[0])))
@@ -145,14 +152,18 @@ def build_examples(
     return examples
 
 
-def _values(column: ColumnPath, read: Callable, available: list[str], name: str) -> list:
-    """The values of a column as a list of Python values."""
+def _values(
+    column: ColumnPath, read: Callable, available: list[str], name: str, folder: Path | None
+) -> list:
+    """The values of a column as a list of Python values, with paths that can be opened."""
     if available.count(column.base) > 1:
         raise DataError(f"{name} has columns of the same name: {[column.base]}. Rename them.")
     values = list_of(read(column.base), column.argument, values_of(column.argument))
     if column.path:
         values = column.inside(values, name)
-    return [value if isinstance(value, str) else plain(value) for value in values]
+    values = [value if isinstance(value, str) else plain(value) for value in values]
+    in_folder = COLUMNS[column.argument].in_folder
+    return values if folder is None or in_folder is None else [in_folder(v, folder) for v in values]
 
 
 def _say_contradictions(examples: Examples) -> None:
@@ -161,15 +172,18 @@ def _say_contradictions(examples: Examples) -> None:
         return
     first, target = found[0], target_of(examples.columns)
     values, shown = examples.columns[target], COLUMNS[target].target.shown
-    texts = next(iter(examples.columns.values()))
+    inputs = next(iter(examples.columns.values()))
+    has_images = "image" in examples.columns
+    one, many = ("image", "images") if has_images else ("text", "texts")
+    shown_input = (shown_image if has_images else shortened)(inputs[first[0]])
     rows = sum(map(len, found))
     targets = ", ".join(
         f"{shortened(shown(values[row]))} in {examples.places.name(row)}"
         for row in _first_two_different(first, values)
     )
     say(
-        f"{examples.name}: {counted(len(found), 'text stands', 'texts stand')} there with "
-        f"different labels ({rows:,} rows), for example {shortened(texts[first[0]])}: {targets}. "
+        f"{examples.name}: {counted(len(found), f'{one} stands', f'{many} stand')} there with "
+        f"different labels ({rows:,} rows), for example {shown_input}: {targets}. "
         "A model cannot learn both: correct them, or keep one row of each."
     )
 

@@ -1,5 +1,6 @@
 """Examples from the datasets library of Hugging Face."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,8 +47,9 @@ def from_huggingface(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
-            `context=` and `answers=`. These are read instead of the three above.
+            be added: `image=` (images), `tokens=` and `tags=` (lists of
+            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
         DataError: If the data set cannot be loaded, a split or column is missing, or a text or
@@ -72,7 +74,7 @@ def from_huggingface(
         )
     return build_examples(
         available=dataset.column_names,
-        read=lambda column: list(dataset[column]),
+        read=lambda column: list(_undecoded(dataset, column)[column]),
         wanted=wanted,
         name=name,
         dropped=Dropped(name, on_invalid),
@@ -96,6 +98,14 @@ def _load(name: str, config: str | None) -> Any:
             f"{str(error).partition(chr(10))[0]}. Without a network, pass "
             "datasets.load_from_disk(FOLDER) instead, or read files with from_csv or from_jsonl."
         ) from error
+
+
+def _undecoded(dataset: Any, column: str) -> Any:
+    """The data set with the files of an image column instead of all their pixels in memory."""
+    feature = (getattr(dataset, "features", None) or {}).get(column)
+    if type(feature).__name__ != "Image" or not getattr(feature, "decode", False):
+        return dataset
+    return dataset.cast_column(column, dataclasses.replace(feature, decode=False))
 
 
 def _class_names(dataset: Any, label: str | None) -> Sequence[str] | None:

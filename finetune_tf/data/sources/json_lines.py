@@ -53,8 +53,9 @@ def from_jsonl(
             is missing or wrong: "raise" an error that names them, or "drop" them and say how many
             there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
-            `context=` and `answers=`. These are read instead of the three above.
+            be added: `image=` (paths, relative to the folder of the file), `tokens=` and `tags=`
+            (lists of words and of their labels), or `question=`, `context=` and `answers=`. These
+            are read instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
         DataError: If the file is missing, empty, in another encoding or not JSON, a column
@@ -95,6 +96,7 @@ def from_jsonl(
         wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
         name=path.name,
         dropped=dropped,
+        folder=path.parent,
         places=Places(numbers, unit, 1),
     )
 

@@ -39,6 +39,8 @@ def plain(value: Any) -> Any:
         return value
     if hasattr(value, "numpy") and not hasattr(value, "tolist"):
         value = value.numpy()
+    if getattr(value, "ndim", 0) > 1:
+        return value  # an image
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, set | frozenset):

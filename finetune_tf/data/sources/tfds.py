@@ -59,8 +59,9 @@ def from_tfds(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `tokens=` and `tags=` (lists of words and of their labels), or `question=`,
-            `context=` and `answers=`. These are read instead of the three above.
+            be added: `image=` (images), `tokens=` and `tags=` (lists of
+            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
         DataError: If there is no such data set, split or feature, it is not prepared and cannot
@@ -195,9 +196,14 @@ def _only_text(features: Any, text_pair: str | None, name: str) -> str:
 
 
 def _read(builder: Any, split: str, needed: list[str]) -> dict[str, list]:
-    """The values of the needed features, one for each row."""
+    """The values of the needed features, one for each row; of images the bytes of their files."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [column for column in needed if isinstance(features[column], tfds.features.Image)]
+    decoders = {column: tfds.decode.SkipDecoding() for column in images}
     try:
-        rows = builder.as_dataset(split=split)
+        rows = builder.as_dataset(split=split, decoders=decoders or None)
     except ValueError as error:
         splits = ", ".join(builder.info.splits)
         raise DataError(
@@ -207,7 +213,7 @@ def _read(builder: Any, split: str, needed: list[str]) -> dict[str, list]:
     rows = rows.map(lambda row: {column: row[column] for column in needed})
     for batch in rows.ragged_batch(READ_AT_ONCE):
         for column, values in batch.items():
-            columns[column] += _as_rows(values)
+            columns[column] += values.numpy().tolist() if column in images else _as_rows(values)
     return columns
 
 

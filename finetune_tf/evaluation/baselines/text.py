@@ -12,8 +12,9 @@ cross-validation on at most 2,000 training examples. Scores have the form that
 `TextClassification.probabilities` returns.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from finetune_tf.evaluation.metrics import MAIN_METRIC, compute_metrics, decide
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+#: (training examples, test examples) to the features of both, (n, num_features).
+Features = Callable[[Examples, Examples], tuple[Any, Any]]
 
 #: (training features, training targets, test features, labels, regularization strength) to scores.
 _FitAndScore = Callable[["csr_matrix", np.ndarray, "csr_matrix", Labels, float], np.ndarray]
@@ -47,26 +51,28 @@ def _mean(
     return np.full(len(test), np.mean(targets, dtype=np.float64))
 
 
-def _tfidf(
-    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
-) -> np.ndarray:
-    return _fit_tuned(_logistic_regression, (1.0, 5.0, 25.0), train, targets, test, labels, seed)
+def text_features(train: Examples, test: Examples) -> tuple["csr_matrix", "csr_matrix"]:
+    """Returns the TF-IDF features of training and of test texts."""
+    extractor = TfidfFeatures()
+    found = extractor.fit_transform(_text_columns(train))
+    return found, extractor.transform(_text_columns(test))
 
 
-def _ridge(
-    train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
-) -> np.ndarray:
-    return _fit_tuned(_ridge_regression, (10.0, 3.0, 1.0, 0.3), train, targets, test, labels, seed)
+def scorers(features: Features, linear: str) -> dict[str, dict[str, Callable[..., np.ndarray]]]:
+    """Returns the baselines by problem type and name, strongest first, as functions to scores.
 
-
-_CLASSIFIERS = {"tfidf": _tfidf, "majority": _majority}
-
-#: The baselines by problem type and name, strongest first; "auto" selects the first one.
-_BASELINES = {
-    "single_label_classification": _CLASSIFIERS,
-    "multi_label_classification": _CLASSIFIERS,
-    "regression": {"ridge": _ridge, "mean": _mean},
-}
+    Args:
+        features: Computes the features of the linear models.
+        linear: The name of the classifier.
+    """
+    logistic = functools.partial(_fit_tuned, features, _logistic_regression, (1.0, 5.0, 25.0))
+    ridge = functools.partial(_fit_tuned, features, _ridge_regression, (10.0, 3.0, 1.0, 0.3))
+    classifiers = {linear: logistic, "majority": _majority}
+    return {
+        "single_label_classification": classifiers,
+        "multi_label_classification": classifiers,
+        "regression": {"ridge": ridge, "mean": _mean},
+    }
 
 
 def baseline_scores(
@@ -119,6 +125,7 @@ def baselines_for(problem_type: ProblemType) -> dict[str, BaselineFunction]:
 
 
 def _fit_tuned(
+    features: Features,
     fit_and_score: _FitAndScore,
     strengths: Sequence[float],
     train: Examples,
@@ -127,9 +134,7 @@ def _fit_tuned(
     labels: Labels,
     seed: int,
 ) -> np.ndarray:
-    extractor = TfidfFeatures()
-    train_features = extractor.fit_transform(_text_columns(train))
-    test_features = extractor.transform(_text_columns(test))
+    train_features, test_features = features(train, test)
     strength = _best_strength(fit_and_score, strengths, train_features, targets, labels, seed)
     return fit_and_score(train_features, targets, test_features, labels, strength)
 
@@ -215,3 +220,7 @@ def _indicators(targets: np.ndarray, labels: Labels) -> np.ndarray:
 
 def _text_columns(examples: Examples) -> list[list[str]]:
     return [examples.columns[name] for name in ("text", "text_pair") if name in examples.columns]
+
+
+#: The baselines by problem type and name, strongest first; "auto" selects the first one.
+_BASELINES = scorers(text_features, "tfidf")

@@ -28,6 +28,7 @@ class Evaluator(abc.ABC):
         main_metric: The metric for which differences and confidence intervals are computed.
         baselines: Baselines by name, strongest first; "auto" selects the first one.
         unit: What reports call the examples, in the plural.
+        example_unit: What reports call the rows of a test set, in the plural.
         lower_is_better: Whether a lower main metric is better.
         drawing: What the figure of a report shows beside the metrics, a key of `figures.DRAWINGS`.
         packages: Modules of optional packages that the metrics need.
@@ -36,6 +37,7 @@ class Evaluator(abc.ABC):
     main_metric: ClassVar[str]
     baselines: ClassVar[Mapping[str, BaselineFunction]]
     unit: ClassVar[str] = "texts"
+    example_unit: ClassVar[str] = "texts"
     lower_is_better: ClassVar[bool] = False
     drawing: ClassVar[str] = "label scores"
     packages: ClassVar[tuple[str, ...]] = ()

@@ -1,13 +1,20 @@
 """The registry of evaluators: one for each kind of task."""
 
+from finetune_tf.errors import ModelError
 from finetune_tf.evaluation.evaluators.answers import Answers
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 from finetune_tf.evaluation.evaluators.generated import Summaries, Texts, Translations
+from finetune_tf.evaluation.evaluators.images import (
+    ImageRegression,
+    MultiLabelImages,
+    SingleLabelImages,
+)
 from finetune_tf.evaluation.evaluators.language import Language
 from finetune_tf.evaluation.evaluators.masks import MaskedWords
 from finetune_tf.evaluation.evaluators.similarity import Similarity
 from finetune_tf.evaluation.evaluators.text import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.evaluators.tokens import Entities, Tags
+from finetune_tf.tasks import Task
 
 #: The evaluators by the value of `Task.evaluator`.
 EVALUATORS: dict[str, Evaluator] = {
@@ -23,7 +30,27 @@ EVALUATORS: dict[str, Evaluator] = {
     "translation": Translations(),
     "summarization": Summaries(),
     "similarity": Similarity(),
+    "images/single_label_classification": SingleLabelImages(),
+    "images/multi_label_classification": MultiLabelImages(),
+    "images/regression": ImageRegression(),
 }
+
+
+def evaluator_of(task: Task) -> Evaluator:
+    """Returns the evaluator of a task.
+
+    Raises:
+        ModelError: If predictions of the task cannot be measured, as those of
+            image-feature-extraction.
+    """
+    found = EVALUATORS.get(task.evaluator)
+    if found is None:
+        raise ModelError(
+            f"The predictions of {task.name} cannot be measured, because there are no labels for "
+            "them. Load the checkpoint for another task, such as "
+            'ft.load(checkpoint, "image-classification", labels=train.labels).'
+        )
+    return found
 
 
 def direction_note(kind: str, before: str, after: str = "") -> str:

@@ -1,0 +1,7 @@
+"""Images: decoding of files, and the preparation that a checkpoint was trained with."""
+
+from finetune_tf.images.decoding import decode
+from finetune_tf.images.prepared import CheckedImages, PreparedImages
+from finetune_tf.images.processor import PREPROCESSOR, ImageProcessor
+
+__all__ = ["PREPROCESSOR", "CheckedImages", "ImageProcessor", "PreparedImages", "decode"]

@@ -1,0 +1,88 @@
+"""Validation of the input of image models: `pixel_values`, levels from 0 to 255."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from finetune_tf.base.values import check_range, concrete, dtype_of
+from finetune_tf.data.encodings import ENDS, LABELS
+from finetune_tf.errors import ModelError
+
+#: The name of the input.
+PIXELS = "pixel_values"
+_ADVICE = "Prepare images with ft.predict(model, image=…) or Examples.batches(model)."
+
+
+def complete_pixels(inputs: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Validates the images of a call.
+
+    Args:
+        inputs: Levels (batch, height, width, channels) uint8, or a dict with them as
+            `pixel_values`.
+        known: The model's symbolic inputs by name.
+
+    Returns:
+        A dict of the input by its name, uint8.
+
+    Raises:
+        ModelError: If there is no such input, or its dtype, its shape or a value is wrong.
+    """
+    pixels = _pixels_of(inputs)
+    shape = tuple(known[PIXELS].shape)
+    found = tuple(getattr(pixels, "shape", ()))
+    if len(found) != 4 or any(
+        None not in pair and pair[0] != pair[1] for pair in zip(found[1:], shape[1:], strict=True)
+    ):
+        raise ModelError(
+            f"{PIXELS} must have the shape (batch, height, width, channels), here (batch, "
+            f"{', '.join(map(str, shape[1:]))}), found {found or type(pixels).__name__}. {_ADVICE}"
+        )
+    check_pixels(pixels)
+    if keras.utils.is_keras_tensor(pixels):
+        return {PIXELS: pixels}
+    return {PIXELS: ops.convert_to_tensor(pixels, dtype="uint8")}
+
+
+def check_pixels(inputs: Any) -> None:
+    """Checks the dtype and the values of images; see `values.check_range` for symbolic tensors.
+
+    Args:
+        inputs: As for `complete_pixels`.
+
+    Raises:
+        ModelError: If they are not integers from 0 to 255.
+    """
+    pixels = _pixels_of(inputs)
+    dtype = dtype_of(pixels)
+    if dtype is None or "int" not in dtype:
+        raise ModelError(
+            f"{PIXELS} must be levels from 0 to 255 as integers (uint8), found "
+            f"{dtype or 'no numbers'}. The model scales and normalises them itself, as its "
+            f"checkpoint requires. {_ADVICE}"
+        )
+    if dtype != "uint8" and (concrete(pixels) is not None or not _is_symbolic(pixels)):
+        message = f"{PIXELS} must be levels from 0 to 255, found {{found}}. {_ADVICE}"
+        check_range(pixels, 0, 255, message, ModelError)
+
+
+def _is_symbolic(value: Any) -> bool:
+    return keras.utils.is_keras_tensor(value)
+
+
+def _pixels_of(inputs: Any) -> Any:
+    if not hasattr(inputs, "keys"):
+        if isinstance(inputs, list | tuple | str | bytes):
+            raise ModelError(
+                f"The model expects {PIXELS} (batch, height, width, channels), found a "
+                f"{type(inputs).__name__}. {_ADVICE}"
+            )
+        return inputs
+    others = [str(n) for n in inputs if n not in (PIXELS, *LABELS, *ENDS)]
+    if PIXELS not in inputs or others:
+        hint = " These are inputs of a model of texts." if "input_ids" in inputs else ""
+        raise ModelError(
+            f"The model reads images and expects the input {PIXELS}, found "
+            f"{', '.join(map(str, inputs)) or 'none'}.{hint} {_ADVICE}"
+        )
+    return inputs[PIXELS]

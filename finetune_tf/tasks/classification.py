@@ -1,0 +1,221 @@
+"""Classification of any inputs: one label, several labels, or a number for each example."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from finetune_tf.architectures import Backbone, ClassificationHead
+from finetune_tf.base.labels import Labels
+from finetune_tf.errors import DataError
+from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
+from finetune_tf.tasks.unseen import label_numbers
+
+#: A label of a multi-label problem is predicted if its probability is at least this.
+THRESHOLD = 0.5
+_KINDS: dict[str, Kind] = {
+    "single_label_classification": "classes",
+    "multi_label_classification": "several",
+    "regression": "number",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The prediction for one text or image.
+
+    Attributes:
+        label: The most probable label; for a multi-label model the list of labels with a
+            probability of 0.5 or more; None for a regression.
+        score: The probability of the label; for a multi-label model the highest one; for a
+            regression the number itself.
+        probabilities: The probability of each label; empty for a regression.
+    """
+
+    label: str | list[str] | None
+    score: float
+    probabilities: dict[str, float]
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f"{self.label!r}, "
+        return f"Prediction({label}{self.score:.3f})"
+
+
+class Classification(Task):
+    """One value per label for an example; the base class of tasks on texts and on images."""
+
+    has_labels = True
+    target_column = "label"
+
+    def outputs(
+        self,
+        backbone: Backbone,
+        head: HeadParts,
+        config: Mapping[str, Any],
+        pooling: str,
+        dtype: Any,
+        modules: Any,
+    ) -> Any:
+        """Logits (batch, labels) on pooled features."""
+        own = pooling == "pooler"
+        mode = head.pooling if own else pooling
+        transform = head.transform(dtype=dtype) if own and head.transform is not None else None
+        if transform is not None and mode == "late":
+            features = replace(backbone, hidden=transform(backbone.hidden)).pooled("mean", dtype)
+        else:
+            features = backbone.pooled(mode, dtype, config.get("pad_token_id"))
+            features = features if transform is None else transform(features)
+        return ClassificationHead(
+            len(self.labels),
+            head.dropout,
+            initializer_range=config.get("initializer_range", 0.02),
+            use_bias=head.output_bias or not own,
+            name="classifier",
+        )(features)
+
+    @property
+    def output_kind(self) -> Kind:
+        """The kind that belongs to the problem type."""
+        return _KINDS[self.labels.problem_type]
+
+    @property
+    def problem_type(self) -> str:
+        """The problem type of the labels."""
+        return self.labels.problem_type
+
+    @property
+    def evaluator(self) -> str:
+        """The evaluator of the problem type."""
+        return self.problem_type
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The accuracy; of a regression the loss."""
+        return ("val_loss", "min") if self.problem_type == "regression" else super().monitor
+
+    def config_keys(self) -> dict[str, Any]:
+        """Names of the labels and the problem type."""
+        return {**super().config_keys(), "problem_type": self.labels.problem_type}
+
+    def targets(self, examples: Columns) -> np.ndarray:
+        """Converts the label column to targets in the order of the model's labels.
+
+        Returns:
+            Class numbers (rows,) int32; or 0/1 (rows, labels) float32 for several labels; or
+            numbers (rows,) float32 for a regression.
+
+        Raises:
+            DataError: If a label is not one of the model's.
+        """
+        values, labels = examples.columns["label"], self.labels
+        if labels.problem_type == "regression":
+            return np.asarray([_number(value, i, examples) for i, value in enumerate(values)])
+        if labels.problem_type == "single_label_classification":
+            numbers = label_numbers([(value,) for value in values], labels, examples)
+            return np.asarray([row[0] for row in numbers], dtype="int32")
+        targets = np.zeros((len(values), len(labels)), dtype="float32")
+        for i, row in enumerate(values):
+            if isinstance(row, str) or not isinstance(row, Sequence | np.ndarray):
+                raise DataError(
+                    f"{examples.places.title(i)} of {examples.name} has the label {row!r}; a "
+                    "model of several labels expects a list of label names."
+                )
+        for i, row in enumerate(label_numbers(values, labels, examples)):
+            targets[i, row] = 1.0
+        return targets
+
+    def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
+        """Converts logits to predictions in the form of `targets`."""
+        return decide(self.probabilities(np.stack(rows)), self.labels)
+
+    def describe(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
+    ) -> list[Prediction]:
+        """Converts logits to labels with their probabilities."""
+        return [_prediction(row, self.labels) for row in self.probabilities(np.stack(rows))]
+
+    def read_predictions(self, values: list, examples: Any) -> np.ndarray:
+        """Converts labels, numbers, or probabilities in the order of the model's labels."""
+        if self.problem_type == "regression":
+            values = np.ravel(values).tolist()
+        elif _are_scores(values, len(self.labels)):
+            return decide(np.array(values, dtype=np.float64), self.labels)
+        return super().read_predictions(values, examples)
+
+    def has_outputs_of(self, other: Task) -> bool:
+        """Two regressions can be compared whatever the names of their outputs are."""
+        if isinstance(other, Classification) and self.problem_type == "regression":
+            return other.problem_type == "regression"
+        return super().has_outputs_of(other)
+
+    def reordered(self, predictions: np.ndarray, wanted: Labels) -> np.ndarray:
+        """Reorders predictions for labels of the same names in another order."""
+        labels = self.labels
+        if labels.problem_type == "multi_label_classification":
+            return predictions[:, [labels.index(name) for name in wanted]]
+        if labels.problem_type == "regression":
+            return predictions
+        return np.asarray([wanted.index(name) for name in labels])[predictions]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Converts logits (rows, labels) to probabilities; for a regression to numbers (rows,)."""
+        labels = self.labels
+        logits = np.asarray(logits, dtype="float64")
+        if labels.problem_type == "regression":
+            return logits[:, 0]
+        if labels.problem_type == "multi_label_classification":
+            return np.exp(-np.logaddexp(0.0, -logits))  # a sigmoid that cannot overflow
+        exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def decide(scores: np.ndarray, labels: Labels) -> np.ndarray:
+    """Converts scores to predictions.
+
+    Args:
+        scores: (n, num_labels) probabilities, or (n,) numbers for a regression.
+        labels: The labels in column order.
+
+    Returns:
+        Class indices (n,), or 0 and 1 (n, num_labels) for multi-label, or the numbers (n,).
+    """
+    if labels.problem_type == "single_label_classification":
+        return scores.argmax(axis=1)
+    if labels.problem_type == "multi_label_classification":
+        return (scores >= THRESHOLD).astype(int)
+    return scores
+
+
+def _prediction(row: np.ndarray, labels: Labels) -> Prediction:
+    if labels.problem_type == "regression":
+        return Prediction(None, float(row), {})
+    probabilities = {name: float(value) for name, value in zip(labels, row, strict=True)}
+    best = max(probabilities, key=probabilities.get)
+    if labels.problem_type == "single_label_classification":
+        return Prediction(best, probabilities[best], probabilities)
+    chosen = [name for name, value in probabilities.items() if value >= THRESHOLD]
+    return Prediction(chosen, probabilities[best], probabilities)
+
+
+def _are_scores(values: list, labels: int) -> bool:
+    """Whether each row is one number per label."""
+    return all(
+        isinstance(row, list | tuple)
+        and len(row) == labels
+        and all(isinstance(value, int | float) for value in row)
+        for row in values
+    )
+
+
+def _number(value: Any, row: int, examples: Columns) -> np.float32:
+    try:
+        number = np.float32(float(value))
+    except (TypeError, ValueError, OverflowError):
+        number = np.float32("nan")
+    if not np.isfinite(number):
+        raise DataError(
+            f"{examples.places.title(row)} of {examples.name} has the score {value!r}; a "
+            "regression expects a number."
+        )
+    return number
