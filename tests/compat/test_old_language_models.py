@@ -44,7 +44,7 @@ OTHER_BEAMS = ("mistral", "t5")
 
 
 # The other families have the same classes and blocks, so that their tests are slow ones.
-EVERY_DAY = ("gpt2", "t5")
+EVERY_DAY = ("gpt2",)
 
 
 @pytest.fixture(

@@ -30,6 +30,7 @@ def first_loss(history):
     return history.history["loss"][0]
 
 
+@pytest.mark.slow
 def test_encodings_lists_and_labels_among_the_inputs(model):
     lists = model.tokenizer(TEXTS, padding=True)
     arrays = model.tokenizer(TEXTS, padding=True, return_tensors="np")

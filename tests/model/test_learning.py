@@ -86,6 +86,7 @@ def test_a_number(one_block):
     assert np.abs(np.subtract(scores, test.columns["label"])).mean() < 0.3
 
 
+@pytest.mark.slow
 def test_chinese_the_whole_road(tiny_chinese_bert, tmp_path):
     """From sentences to a report, a saved checkpoint and its predictions."""
     vocabulary = [*"这部电影很的我", "好", "坏"]

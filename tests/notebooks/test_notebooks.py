@@ -116,3 +116,30 @@ def test_small_models_trained_from_scratch_beat_their_baselines(name, code, metr
     assert same is True
     assert sign * found[metric] > sign * baseline[metric]
     assert correct > 0.5  # translations without any error, or results of calculations
+
+
+PHOTOGRAPHS = """
+import json
+shares = [row.metrics["accuracy"] for row in comparison.rows]
+print(json.dumps([report.metrics["accuracy"], shares, bool(same)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_a_trained_network_learns_other_classes_from_few_images(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOKS / "06_own_photographs.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(PHOTOGRAPHS))
+
+    nbclient.execute(notebook, cwd=tmp_path, timeout=1800, kernel_name="python3")
+
+    accuracy, few, same = json.loads(notebook.cells[-1].outputs[-1].text)
+    assert accuracy > 0.9 and same is True
+    tuned, head, scratch, baseline = few
+    assert tuned == max(few) and head < baseline
+    pictures = [
+        o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 2

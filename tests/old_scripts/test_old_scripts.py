@@ -14,7 +14,7 @@ SCRIPTS = sorted(
 MIGRATING = HERE.parents[1] / "docs" / "migrating.md"
 
 
-EVERYDAY = ("custom_head", "labels_inside", "old_tokenizer_calls", "configs")
+EVERYDAY = ("labels_inside", "old_tokenizer_calls", "configs")
 
 
 def as_cases(scripts):

@@ -174,6 +174,7 @@ class TestTokens:
             assert tokens.tolist() == target[1:]
             assert float(score) == pytest.approx(total, abs=1e-4)
 
+    @pytest.mark.slow
     def test_beams_find_the_best_text(self, family):
         """As many beams as there are tokens leave out none of the texts of two tokens."""
         model = random_model(family)

@@ -32,6 +32,7 @@ def test_only_completions_have_targets(model):
     assert words(encoded.targets[1][2:4].tolist()) == ["bad", "<end>"]
 
 
+@pytest.mark.slow
 def test_a_model_learns_its_texts(model):
     train = ft.data.from_arrays(prompt=["a very", "the actor was"], completion=["good film", "bad"])
     with quiet(), pytest.warns(UserWarning, match="learning rate"):

@@ -112,6 +112,7 @@ def test_keras_own_callback_stops_without_an_error():
     assert len(history.history["loss"]) == 1
 
 
+@pytest.mark.slow
 def test_steps_that_loss_scaling_skips_are_none():
     """A loss scale so high that gradients overflow at first, while the loss is finite."""
     model = small_model()

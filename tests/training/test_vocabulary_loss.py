@@ -118,6 +118,7 @@ def test_weights_for_each_token_and_for_each_class(calls):
     assert set(calls) == {"token_scores"}
 
 
+@pytest.mark.slow
 def test_accuracy_and_loss_of_a_fit(tiny_decoder, monkeypatch):
     """Whole fits with validation: equal histories with and without logits."""
     from finetune_tf.model import vocabulary_loss
