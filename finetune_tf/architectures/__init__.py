@@ -22,7 +22,7 @@ from finetune_tf.architectures.heads import (
     Transform,
     VocabularyBias,
 )
-from finetune_tf.architectures.image_encoder import convolutional_encoder, image_encoder
+from finetune_tf.architectures.image_encoder import PIXELS, convolutional_encoder, image_encoder
 from finetune_tf.architectures.layers import FeedForward, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
 from finetune_tf.architectures.patches import PatchEmbeddings, PixelNormalization
@@ -35,6 +35,7 @@ from finetune_tf.architectures.prefix_model import JoinTexts, TargetStates, pref
 from finetune_tf.architectures.windows import PatchMerging, WindowAttention
 
 __all__ = [
+    "PIXELS",
     "AttentionMask",
     "Backbone",
     "BatchNorm",

@@ -12,6 +12,9 @@ from finetune_tf.architectures.encoder import Backbone
 from finetune_tf.architectures.layers import FirstToken
 from finetune_tf.architectures.patches import PixelNormalization
 
+#: The name of the input of image models.
+PIXELS = "pixel_values"
+
 
 def image_encoder(
     pixels: PixelNormalization,
@@ -28,7 +31,7 @@ def image_encoder(
         final_norm: Normalisation after the last block; None for no normalisation.
     """
     inputs = image_inputs(pixels)
-    hidden = embeddings(pixels(inputs["pixel_values"]))
+    hidden = embeddings(pixels(inputs[PIXELS]))
     for block in blocks[:-1]:
         hidden = block(hidden)
     results = [
@@ -50,7 +53,7 @@ def convolutional_encoder(
         layers: The stages; the first one is the stem.
     """
     inputs = image_inputs(pixels)
-    hidden = pixels(inputs["pixel_values"])
+    hidden = pixels(inputs[PIXELS])
     for layer in layers:
         hidden = layer(hidden)
     return Backbone(inputs, hidden, None, layers[0])
@@ -59,4 +62,4 @@ def convolutional_encoder(
 def image_inputs(pixels: PixelNormalization) -> dict[str, keras.KerasTensor]:
     """The symbolic input of an image model by its name: levels from 0 to 255, channels last."""
     shape = pixels.input_shape_of_images
-    return {"pixel_values": keras.Input(shape, dtype="uint8", name="pixel_values")}
+    return {PIXELS: keras.Input(shape, dtype="uint8", name=PIXELS)}

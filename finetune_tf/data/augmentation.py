@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.keras_internals import seeds_from
 from finetune_tf.errors import ArgumentError, DataError
@@ -22,7 +23,6 @@ from finetune_tf.tasks import Task
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_PIXELS = "pixel_values"
 _LEVELS = {"value_range": (0, 255), "dtype": "float32"}
 _SMALLEST_AREA = 0.35  # of a crop; classifiers trained from scratch use .08
 _ASPECTS = (3 / 4, 4 / 3)
@@ -126,7 +126,7 @@ class Augmentation:
         import tensorflow as tf
 
         inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
-        pixels = inputs[_PIXELS]
+        pixels = inputs[PIXELS]
         images = tf.cast(pixels, "float32")
         if self._classes is not None:
             targets = tf.one_hot(targets, self._classes, dtype="float32")
@@ -134,7 +134,7 @@ class Augmentation:
             for step in self._steps:
                 images, targets = step(images, targets)
         images = tf.cast(tf.round(tf.clip_by_value(images, 0.0, 255.0)), "uint8")
-        inputs = {**inputs, _PIXELS: tf.ensure_shape(images, pixels.shape)}
+        inputs = {**inputs, PIXELS: tf.ensure_shape(images, pixels.shape)}
         return (inputs, targets) if isinstance(batch, tuple) else inputs
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from matplotlib.figure import Figure
 
-_PIXELS = "pixel_values"
 _LEAST_SHARE = 0.005  # shares below round to 0 %
 
 
@@ -48,7 +48,7 @@ def show(batches: "tf.data.Dataset", rows: int = 3, columns: int = 4) -> "Figure
     check(rows=rows, columns=columns)
     spec = getattr(batches, "element_spec", None)
     inputs = spec[0] if isinstance(spec, tuple) else spec
-    if not isinstance(inputs, Mapping) or _PIXELS not in inputs:
+    if not isinstance(inputs, Mapping) or PIXELS not in inputs:
         found = f"batches of {', '.join(inputs)}" if isinstance(inputs, Mapping) else shown(batches)
         raise DataTypeError(
             f"show draws batches of images, such as train.batches(model, shuffle=True); found "
@@ -70,7 +70,7 @@ def _next_batch(batches: "tf.data.Dataset") -> tuple[np.ndarray, np.ndarray | No
     if cursor:
         cursor.epoch, cursor.batch = place
     inputs, targets = batch[:2] if isinstance(batch, tuple) else (batch, None)
-    return inputs[_PIXELS], targets
+    return inputs[PIXELS], targets
 
 
 def _draw(pixels: np.ndarray, targets: Sequence, labels: Labels | None, columns: int) -> "Figure":

@@ -123,7 +123,7 @@ class PreparedImages(Sequence):
         """
         with ThreadPoolExecutor(_WORKERS) as pool:
             for _ in pool.map(self.__getitem__, range(len(self))):
-                pass
+                pass  # the iterator raises the errors; a list would hold all images
 
 
 def _make_store(shape: tuple[int, ...], in_memory: int) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.base.values import after, asserting, dtype_of
 from finetune_tf.data.encodings import targets_of
@@ -15,7 +16,7 @@ from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.packed import takes_positions
-from finetune_tf.model.pixel_inputs import PIXELS, check_pixels, complete_pixels
+from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels
 from finetune_tf.model.weighted import WeightedModel
 from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.similarity_loss import PairSimilarity

@@ -36,7 +36,7 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
     if not model.task.reduces_with_targets:
         encoded = dataclasses.replace(encoded, targets=None)
     outputs: list[Any] = [None] * len(encoded)
-    for row, output in rows_of(model, encoded, batch_size, model.task.reduce_outputs):
+    for row, output in rows_of(model, encoded, batch_size, model.task.reduce_outputs, name):
         outputs[row] = output
     axis = model.task.token_axis
     if axis is not None:
@@ -60,6 +60,7 @@ def rows_of(
     encoded: Encoded,
     batch_size: int,
     kept: Callable[[Any, Any], Any],
+    name: str = "rows",
 ) -> Iterator[tuple[int, Any]]:
     """Yields the index and the output of each row, sorted by length.
 
@@ -69,13 +70,16 @@ def rows_of(
         batch_size: Rows a batch.
         kept: Returns the part of a batch's (outputs, targets) that is kept, an array or a dict of
             arrays; always the same function for a model.
+        name: The name of the examples, for messages.
     """
     encoded = dataclasses.replace(encoded, group=1, draw=None)
     lengths = list(encoded.lengths.values())
     # By length along the first axis, then along the second; as they are without an axis.
     order = np.lexsort(lengths[::-1]) if lengths else np.arange(len(encoded))
     rows = iter(order)
-    for outputs in _outputs(model, batches_of(encoded, model, batch_size, order=order), kept):
+    for outputs in _outputs(
+        model, batches_of(encoded, model, batch_size, order=order, name=name), kept
+    ):
         yield from ((int(next(rows)), output) for output in _rows(outputs))
 
 

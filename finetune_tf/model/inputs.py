@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.values import check_range, concrete, dtype_of, rows_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
@@ -114,8 +115,8 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
         ModelError: If the token sequences are too long.
     """
     named = inputs if hasattr(inputs, "keys") else {"input_ids": inputs}
-    first = next((name for name in ("input_ids", "pixel_values") if name in named), "")
-    ids, axes = named.get(first), 4 if first == "pixel_values" else 2
+    first = next((name for name in ("input_ids", PIXELS) if name in named), "")
+    ids, axes = named.get(first), 4 if first == PIXELS else 2
     if getattr(ids, "shape", None) is None or len(ids.shape) != axes or _is_composite(ids):
         return  # `check_values` or `complete` raises an error
     texts = rows_of(ids)

@@ -5,12 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from finetune_tf.base.values import check_range, concrete, dtype_of
+from finetune_tf.architectures import PIXELS
+from finetune_tf.base.values import check_range, dtype_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 
-#: The name of the input.
-PIXELS = "pixel_values"
 _ADVICE = "Prepare images with ft.predict(model, image=…) or Examples.batches(model)."
 
 
@@ -41,7 +40,10 @@ def complete_pixels(inputs: Any, known: dict[str, Any]) -> dict[str, Any]:
     check_pixels(pixels)
     if keras.utils.is_keras_tensor(pixels):
         return {PIXELS: pixels}
-    return {PIXELS: ops.convert_to_tensor(pixels, dtype="uint8")}
+    if dtype_of(pixels) != "uint8":
+        # The values of a traced call are not known here: clipped, they do not wrap around.
+        pixels = ops.clip(pixels, 0, 255)
+    return {PIXELS: ops.cast(pixels, "uint8")}
 
 
 def check_pixels(inputs: Any) -> None:
@@ -61,13 +63,9 @@ def check_pixels(inputs: Any) -> None:
             f"{dtype or 'no numbers'}. The model scales and normalises them itself, as its "
             f"checkpoint requires. {_ADVICE}"
         )
-    if dtype != "uint8" and (concrete(pixels) is not None or not _is_symbolic(pixels)):
+    if dtype != "uint8" and not keras.utils.is_keras_tensor(pixels):
         message = f"{PIXELS} must be levels from 0 to 255, found {{found}}. {_ADVICE}"
         check_range(pixels, 0, 255, message, ModelError)
-
-
-def _is_symbolic(value: Any) -> bool:
-    return keras.utils.is_keras_tensor(value)
 
 
 def _pixels_of(inputs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.tasks.classification import Classification
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import Feature
@@ -29,7 +30,7 @@ class ImageClassification(Classification):
         """Prepares images; targets are in the order of the labels."""
         has_labels = "label" in examples.columns
         targets = Feature.of_array(self.targets(examples)) if has_labels else None
-        return Encoded({"pixel_values": image_feature(examples, processor)}, targets)
+        return Encoded({PIXELS: image_feature(examples, processor)}, targets)
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Returns the images: the first argument of `predict`, or `image=`."""

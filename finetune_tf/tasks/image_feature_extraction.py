@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.architectures import Backbone
+from finetune_tf.architectures import PIXELS, Backbone
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.image_classification import asked_images, image_feature
@@ -59,7 +59,7 @@ class ImageFeatureExtraction(Task):
 
     def encode(self, examples: Columns, processor: Any, max_length: None = None) -> Encoded:
         """Prepares images; there are no targets."""
-        return Encoded({"pixel_values": image_feature(examples, processor)}, None)
+        return Encoded({PIXELS: image_feature(examples, processor)}, None)
 
     def targets(self, examples: Columns) -> Any:
         """Raises an error, because a vector has no ground truth.

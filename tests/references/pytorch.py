@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -303,9 +304,9 @@ def record(
     }
     gradients = {
         f"gradient/{name}": gradient.numpy()
-        for name, gradient in _as_in_the_file(model, gradients).items()
+        for name, gradient in as_in_the_file(model, gradients).items()
     }
-    losses = _train(model, task, tensors, steps)
+    losses = train(model, lambda: _loss(model, task, tensors), steps)
     return {
         **inputs,
         "logits": logits,
@@ -316,7 +317,7 @@ def record(
     }
 
 
-def _as_in_the_file(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict:
+def as_in_the_file(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict:
     """Under the names, and joined as, in a file that transformers writes for the model."""
     return revert_weight_conversion(model, tensors)
 
@@ -348,10 +349,17 @@ def _loss(model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor]) -
     return model(**tensors).loss
 
 
-def _train(
-    model: PreTrainedModel, task: str, tensors: dict[str, torch.Tensor], steps: int
-) -> list[float]:
-    """A few steps of AdamW, in which biases and LayerNorm do not decay."""
+def train(model: PreTrainedModel, loss_of: Callable[[], torch.Tensor], steps: int) -> list[float]:
+    """A few steps of AdamW, in which biases and normalisations do not decay.
+
+    Args:
+        model: The model.
+        loss_of: Computes its loss for the batch.
+        steps: How many steps.
+
+    Returns:
+        The loss before each step.
+    """
     normalisations = _normalisations(model)
     decayed, spared = [], []
     for name, parameter in model.named_parameters():
@@ -368,7 +376,7 @@ def _train(
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = _loss(model, task, tensors)
+        loss = loss_of()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -376,11 +384,11 @@ def _train(
 
 
 def _normalisations(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters of all LayerNorms."""
+    """Names of the parameters of all normalisations."""
     return {
         f"{path}.{name}"
         for path, module in model.named_modules()
-        if type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+        if type(module).__name__.endswith(("LayerNorm", "RMSNorm", "BatchNorm2d"))
         for name, _ in module.named_parameters()
     }
 

@@ -121,6 +121,17 @@ def test_batch_statistics_stay_as_they_are(photos):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
+def test_levels_of_a_traced_call_do_not_wrap_around(photos):
+    import tensorflow as tf
+
+    model = loaded(photos)
+    call = tf.function(model, input_signature=[tf.TensorSpec((None, 37, 37, 3), tf.int32)])
+    for level, nearest in ((300, 255), (-1, 0)):
+        found = call(np.full((1, 37, 37, 3), level, "int32"))
+        expected = model(np.full((1, 37, 37, 3), nearest, "uint8"))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_another_size(photos, tmp_path):
     for family in ("vit", "resnet"):
         model = loaded(photos, family, image_size=48)
