@@ -223,6 +223,19 @@ def from_config(config: Mapping[str, Any]) -> Selector:
     )
 
 
+_NAMES = ("everything", "head", "embeddings", "chain", "blocks", "bottom", "biases", "norms")
+_NAMES += ("matching", "from_config")
+
+
+def __getattr__(name: str) -> Any:
+    """Names the selectors where there is none of the name.
+
+    Raises:
+        AttributeError: Always.
+    """
+    raise AttributeError(f"There is no selector {name!r}; there are: {', '.join(_NAMES)}.")
+
+
 def _length(parts: Any) -> int:
     return len(parts) if isinstance(parts, list | tuple) else 0
 

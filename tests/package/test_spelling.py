@@ -165,3 +165,9 @@ def test_decorated_functions_keep_their_signature():
     assert list(inspect.signature(function).parameters) == ["a", "b", "options"]
     assert message(function, 1, moore=3).endswith("has no argument 'moore'. Did you mean more=?")
     assert meant_by("moore", ["a", "more"]) == "more"
+
+
+def test_a_misspelt_selector():
+    with pytest.raises(AttributeError, match="no selector 'embedding'; there are: everything, hea"):
+        ft.select.embedding  # noqa: B018
+    assert all(callable(getattr(ft.select, name)) for name in ft.select._NAMES)
