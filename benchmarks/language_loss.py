@@ -96,7 +96,7 @@ def pytorch_call(tokens: int) -> Callable[[], object]:
     return call
 
 
-def tensorflow_step(side: str, tokens: int) -> Callable[[], object]:
+def tensorflow_step(side: str, tokens: int, dtype: str) -> Callable[[], object]:
     """Returns a training step of finetune_tf, with or without logits."""
     import numpy as np
 
@@ -107,13 +107,14 @@ def tensorflow_step(side: str, tokens: int) -> Callable[[], object]:
         vocabulary_loss._needs_only_the_loss = lambda model: False
     with ft.messages.quiet():
         config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SIZES}
-        model = ft.load(config, "text-generation")
+        policy = "mixed_bfloat16" if dtype == "bfloat16" else "float32"
+        model = ft.load(config, "text-generation", dtype=policy)
         model.compile()
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (tokens // LENGTH, LENGTH + 1))
     return lambda: model.train_on_batch({"input_ids": ids[:, :-1]}, ids[:, 1:])
 
 
-def pytorch_step(tokens: int) -> Callable[[], object]:
+def pytorch_step(tokens: int, dtype: str) -> Callable[[], object]:
     """Returns a training step of transformers."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -125,7 +126,8 @@ def pytorch_step(tokens: int) -> Callable[[], object]:
 
     def call() -> None:
         optimizer.zero_grad()
-        output = model(ids, labels=ids)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            output = model(ids, labels=ids)
         output.loss.backward()
         (output.logits.detach()[:, :-1].argmax(-1) == ids[:, 1:]).sum()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -144,14 +146,15 @@ SIZES = {
 }
 
 
-def measure(side: str, tokens: int, threads: int, step: bool) -> None:
+def measure(given: argparse.Namespace) -> None:
     """Prints the result of one side as JSON."""
+    side, (tokens,), threads = given.only, given.tokens, given.threads
     if side == "pytorch":
         import torch
 
         torch.set_num_threads(threads)
         before = peak_mb()
-        call = pytorch_step(tokens) if step else pytorch_call(tokens)
+        call = pytorch_step(tokens, given.dtype) if given.step else pytorch_call(tokens)
     else:
         import tensorflow as tf
 
@@ -160,7 +163,10 @@ def measure(side: str, tokens: int, threads: int, step: bool) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         before = peak_mb()
-        call = (tensorflow_step if step else tensorflow_call)(side, tokens)
+        if given.step:
+            call = tensorflow_step(side, tokens, given.dtype)
+        else:
+            call = tensorflow_call(side, tokens)
     took = milliseconds(call)
     print(json.dumps({"ms": took, "peak": peak_mb(), "own": peak_mb() - before}))
 
@@ -172,17 +178,19 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["ours", "naive", "pytorch"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--step", action="store_true")
+    help = "of the computations of a step; weights are in float32"
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help=help)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        measure(given.only, given.tokens[0], given.threads, given.step)
+        measure(given)
         return
     print("tokens, side: milliseconds (times ours), peak MB without imports (ours as a fraction)")
     for tokens in given.tokens:
         results = {}
         for side in given.sides:
             options = ["--only", side, "--tokens", str(tokens), "--threads", str(given.threads)]
-            options += ["--step"] * given.step
+            options += ["--dtype", given.dtype, *["--step"] * given.step]
             command = [sys.executable, __file__, *options]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             results[side] = result = json.loads(done.stdout.splitlines()[-1])

@@ -228,7 +228,8 @@ def forward(
         memories = dict(zip(map(id, blocks), memory.keys_and_values, strict=True))
     is_single = ids.shape[1] == 1
     places = ops.maximum(ops.cumsum(ops.cast(attention_mask, "int32"), axis=1) - 1, 0)  # (B, K)
-    positions = places[:, -1:] if is_single else places
+    # TensorFlow cannot infer that `places[:, -1:]` has exactly one column.
+    positions = places[:, -1][:, None] if is_single else places
 
     def run_block(block: EncoderBlock, x: Any, context: Any = None, **known: Any) -> Any:
         if memories:

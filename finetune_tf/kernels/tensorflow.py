@@ -35,9 +35,15 @@ def differentiated(function: Callable) -> Callable:
 
 
 def dense(x: Any, kernel: Any, bias: Any | None) -> Any:
-    """See `portable.dense`. On two axes, TensorFlow fuses the bias with the matrix product."""
+    """See `portable.dense`. On two axes, TensorFlow fuses the bias with the matrix product.
+
+    On CPUs, the fused operation of oneDNN copies the kernel to another layout in each call. That
+    takes as long as the product itself if there is one token per text, as in generation.
+    """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     out = tf.matmul(_flatten(x), kernel)
+    if _has_one_token(x):
+        out = tf.ensure_shape(out, out.shape)  # separates two operations that would be fused
     return _unflatten(out if bias is None else tf.nn.bias_add(out, bias), x)
 
 
@@ -49,7 +55,9 @@ def activated(layer: Any, x: Any, activation: str, training: bool | None = None)
     bias with that of the activation.
     """
     x = tf.convert_to_tensor(x)
-    if activation == "linear" or not islands_pay(training, x):
+    if _has_one_token(x):
+        return portable.activated(layer, x, activation)
+    if activation == "linear" or not islands_pay(training):
         out = portable.ACTIVATIONS[activation](layer(_flatten(x)))
     elif getattr(layer, "is_plain", False) and layer.bias is not None:
         product = tf.matmul(_flatten(x), tf.convert_to_tensor(layer.kernel))
@@ -57,6 +65,11 @@ def activated(layer: Any, x: Any, activation: str, training: bool | None = None)
     else:
         out = _activation(activation)(layer(_flatten(x)))
     return _unflatten(out, x)
+
+
+def _has_one_token(x: tf.Tensor) -> bool:
+    """Whether texts (…, L, D) have one token each."""
+    return x.shape.rank > 2 and x.shape[-2] == 1
 
 
 def _flatten(x: tf.Tensor) -> tf.Tensor:
