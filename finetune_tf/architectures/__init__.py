@@ -8,7 +8,7 @@ from finetune_tf.architectures.batch_norm import BatchNorm, ConvNorm
 from finetune_tf.architectures.blocks import EncoderBlock
 from finetune_tf.architectures.chains import EndOfChain
 from finetune_tf.architectures.convolution import ConvolutionBlock
-from finetune_tf.architectures.convolutions import Group, Residual, Stem
+from finetune_tf.architectures.convolutions import Group, PaddedShortcut, Residual, Stem
 from finetune_tf.architectures.decoder import CrossAttentionBlock, rotary_block
 from finetune_tf.architectures.disentangled import DisentangledAttention
 from finetune_tf.architectures.embeddings import Embeddings, PositionEmbeddings
@@ -62,6 +62,7 @@ __all__ = [
     "RMSNorm",
     "RelativePositionBias",
     "RelativePositions",
+    "PaddedShortcut",
     "Residual",
     "RotaryPositions",
     "Side",

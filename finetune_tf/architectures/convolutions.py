@@ -143,12 +143,41 @@ class Residual(Group):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class PaddedShortcut(ConfigLayer):
+    """A shortcut without weights: pixels are left out, and channels of zeros are added.
+
+    Option A of He et al. 2016, section 4.2. Half of the zeros come before the channels.
+
+    Args:
+        channels: Number of output channels, at least that of the input.
+        strides: Of that many rows and columns, one is kept.
+    """
+
+    def __init__(self, channels: int, strides: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.record_arguments(locals())
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """Maps (B, H, W, C) to (B, H / strides, W / strides, channels)."""
+        strides, added = self._config["strides"], self._config["channels"] - x.shape[-1]
+        x = x[:, ::strides, ::strides, :]
+        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns the shape (B, H / strides, W / strides, channels), rounded up."""
+        batch, *sizes, _ = input_shape
+        strides, channels = self._config["strides"], self._config["channels"]
+        return (batch, *(None if s is None else -(-s // strides) for s in sizes), channels)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class Stem(ConfigLayer):
     """The first convolution of a ResNet, of 7 x 7, and a maximum over windows of 3 x 3.
 
     Args:
         channels: Number of output channels.
         activation: A Hugging Face activation name.
+        small: Whether it is one convolution of 3 x 3 instead, which keeps the size of the image.
         learns_statistics: As for `BatchNorm`.
     """
 
@@ -159,27 +188,33 @@ class Stem(ConfigLayer):
         channels: int,
         activation: str = "relu",
         learns_statistics: bool = False,
+        small: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs, autocast=False)
         self.record_arguments(locals(), "learns_statistics")
         options = {"learns_statistics": learns_statistics, "dtype": self.dtype_policy}
-        self.layer = ConvNorm(channels, 7, 2, activation, name="layer", **options)
+        window, step = (3, 1) if small else (7, 2)
+        self.layer = ConvNorm(channels, window, step, activation, name="layer", **options)
 
     def build(self, input_shape: tuple) -> None:
         """Builds the convolution."""
         self.layer.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """Maps (B, H, W, C) to (B, H / 4, W / 4, channels)."""
+        """Maps (B, H, W, C) to (B, H / 4, W / 4, channels), or to (B, H, W, channels)."""
         x = self.layer(x, training=training)
+        if self._config["small"]:
+            return x
         # The activation may be negative, so the border must not win over any value.
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-float("inf"))
         return ops.max_pool(x, 3, 2, padding="valid")
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns the shape (B, H / 4, W / 4, channels), rounded up."""
-        batch, *sizes, channels = self.layer.compute_output_shape(input_shape)
+        """Returns the shape (B, H / 4, W / 4, channels), rounded up, or (B, H, W, channels)."""
+        batch, *sizes, channels = shape = self.layer.compute_output_shape(input_shape)
+        if self._config["small"]:
+            return shape
         return (batch, *(None if s is None else (s - 1) // 2 + 1 for s in sizes), channels)
 
     def get_config(self) -> dict:

@@ -40,9 +40,11 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
         **{fact: one_line(str(line)) for fact, line in lines.items()},
     }
     title = task.title.replace("_", " ").replace("-", " ").capitalize()
-    libraries = (opens_in.split(".")[0], "finetune_tf")
+    library, own = opens_in.split(".")[0], "finetune_tf"
     usage = task.usage_for(info.config)
-    code, own = (usage.code(each, "path/to/this/folder", task.name) for each in libraries)
+    examples = {f"It opens in `{opens_in}`:": library}
+    if library != own:
+        examples["and in finetune_tf:"] = own
     parts = [
         "---",
         "library_name: finetune_tf",
@@ -57,19 +59,10 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
         *_result(info.record.get("result")),
         "## Use",
         "",
-        f"It opens in `{opens_in}`:",
-        "",
-        "```python",
-        code,
-        "```",
-        "",
-        "and in finetune_tf:",
-        "",
-        "```python",
-        own,
-        "```",
-        "",
     ]
+    for introduction, name in examples.items():
+        code = usage.code(name, "path/to/this/folder", task.name)
+        parts += [introduction, "", "```python", code, "```", ""]
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from finetune_tf.base.json_files import read_json
 from finetune_tf.base.paths import has_file, read_whole
 from finetune_tf.checkpoints.hub import local_path, resolve
 from finetune_tf.checkpoints.layouts import Modules, read_modules
+from finetune_tf.checkpoints.timm import is_timm, renamed, translated
 from finetune_tf.checkpoints.tokenizers import TokenizerFiles
 from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.families.family import Family
@@ -105,10 +106,14 @@ def _open(folder: Path, file: Path | None, overrides: dict[str, Any]) -> Checkpo
             "content as load(…, config=…)."
         )
     stored = read_json(folder / "config.json") if has_config else {}
+    preprocessor = None
+    if is_timm(stored):
+        stored, found, preprocessor = translated(stored, found, folder / "config.json")
     config = {**stored, **overrides}
     family = family_of(config, "config=" if "model_type" in overrides else folder / "config.json")
     where = [str(folder / "config.json")] * bool(stored) + ["config="] * bool(overrides)
     complete = with_labels(family.complete(config, " with ".join(where)))
+    found = renamed(found, family.model_type, folder / "config.json")
     prefix = f"{family.tensor_prefix}."
     modules = read_modules(folder)
     named = [(key.removeprefix(prefix), tensor) for key, tensor in found.items()]
@@ -117,16 +122,25 @@ def _open(folder: Path, file: Path | None, overrides: dict[str, Any]) -> Checkpo
     path = folder / GENERATION
     generation = read_json(path) if has_file(path) else {}
     files = TokenizerFiles.read(folder)
-    processor = _image_processor(folder, family, complete)
+    processor = _image_processor(folder, family, complete, preprocessor)
     return Checkpoint(folder, family, complete, tensors, modules, files, generation, processor)
 
 
 def _image_processor(
-    folder: Path | None, family: Family, config: dict[str, Any]
+    folder: Path | None,
+    family: Family,
+    config: dict[str, Any],
+    stored: dict[str, Any] | None = None,
 ) -> ImageProcessor | None:
-    """Reads preprocessor_config.json, or has the family's defaults at the size of the config."""
+    """Reads preprocessor_config.json, or has the family's defaults at the size of the config.
+
+    `stored` is the content of the file where another file of the checkpoint has the settings.
+    """
     if family.image_processor is None:
         return None
+    if stored is not None:
+        where = str(folder / "config.json")
+        return ImageProcessor.from_config(stored, family.image_processor, where)
     path = folder / PREPROCESSOR if folder else None
     if path is not None and has_file(path):
         return ImageProcessor.from_config(read_json(path), family.image_processor, str(path))

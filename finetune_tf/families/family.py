@@ -77,6 +77,8 @@ class Family:
             where these decide what config.json leaves open.
         image_processor: For image models, the image processor of transformers whose settings are
             the defaults; None for models of texts.
+        own_keys: Config keys that transformers does not have, each with the value for which the
+            model is that of transformers.
     """
 
     model_type: str
@@ -94,6 +96,11 @@ class Family:
     class_names: Mapping[str, str] = field(default_factory=dict)
     complete_from_weights: Callable[[dict, Tensors], dict] = lambda config, tensors: config
     image_processor: str | None = None
+    own_keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
+        """Returns whether transformers has the model of a complete config."""
+        return all(config[key] == value for key, value in self.own_keys.items())
 
     def class_name(self, suffix: str) -> str:
         """The PyTorch class for a task, such as "BertForSequenceClassification".

@@ -26,7 +26,7 @@ DEPTHS = Predicate("a list of numbers of blocks", lambda value: _is_list_of(valu
 
 RULES = {
     "image_size": SIZE,
-    "num_channels": values.integer(1024),
+    "num_channels": values.OneOf((3,)),  # images are decoded as red, green and blue
     "initializer_range": values.STDDEV,
 }
 

@@ -1,6 +1,8 @@
 """ResNet v1.5 (He et al. 2016, arXiv:1512.03385), as in microsoft/resnet-50.
 
-Equal to `transformers.ResNetModel` and `ResNetForImageClassification`.
+Equal to `transformers.ResNetModel` and `ResNetForImageClassification`. The keys `small_stem` and
+`padded_shortcuts`, which transformers does not have, make it the ResNet for images of 32 x 32
+pixels of section 4.2 there, as in many scripts for CIFAR-10.
 """
 
 from typing import Any
@@ -11,6 +13,7 @@ from finetune_tf.architectures import (
     Backbone,
     ConvNorm,
     Group,
+    PaddedShortcut,
     PixelNormalization,
     Residual,
     Stem,
@@ -37,6 +40,11 @@ def _check(config: dict) -> None:
             f"The config key 'hidden_sizes' is {list(sizes)}, but a bottleneck needs multiples of "
             "4."
         )
+    if config["padded_shortcuts"] and not config["small_stem"]:
+        # transformers rejects the weights of a small stem, but would add shortcuts that are random.
+        raise CheckpointError(
+            "The config key 'padded_shortcuts' is true, which needs 'small_stem' true as well."
+        )
 
 
 def _blocks(config: dict) -> list[list[dict[str, Any]]]:
@@ -61,7 +69,13 @@ def _backbone(config: dict, dtype: Any, pixels: PixelNormalization) -> Backbone:
         )
         for i, blocks in enumerate(_blocks(config))
     ]
-    stem = Stem(config["embedding_size"], config["hidden_act"], dtype=dtype, name="embeddings")
+    stem = Stem(
+        config["embedding_size"],
+        config["hidden_act"],
+        small=config["small_stem"],
+        dtype=dtype,
+        name="embeddings",
+    )
     return convolutional_encoder(pixels, [stem, *groups])
 
 
@@ -78,7 +92,13 @@ def _block(
         layers.append((channels, 1, 1, None))
     shortcut = None
     if projects:
-        shortcut = ConvNorm(channels, 1, strides, dtype=dtype, name="shortcut")
+        options = {"dtype": dtype, "name": "shortcut"}
+        is_padded = config["padded_shortcuts"]
+        shortcut = (
+            PaddedShortcut(channels, strides, **options)
+            if is_padded
+            else ConvNorm(channels, 1, strides, **options)
+        )
     layers = [ConvNorm(*each, dtype=dtype, name=f"layer_{i}") for i, each in enumerate(layers)]
     return Residual(layers, shortcut, config["hidden_act"], dtype=dtype, name=name)
 
@@ -101,7 +121,7 @@ def _weights(config: dict) -> list[Weight]:
     for i, blocks in enumerate(_blocks(config)):
         for j, arguments in enumerate(blocks):
             module, layer = f"encoder.stages.{i}.layers.{j}", f"block_{i}/layer_{j}"
-            if arguments.get("projects"):
+            if arguments.get("projects") and not config["padded_shortcuts"]:
                 table += conv_norm_weights(f"{module}.shortcut", f"{layer}/shortcut")
             for k in range(count):
                 table += conv_norm_weights(f"{module}.layer.{k}", f"{layer}/layer_{k}")
@@ -129,6 +149,8 @@ RESNET = Family(
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
+        "small_stem": False,
+        "padded_shortcuts": False,
     },
     rules={
         **image_values.RULES,
@@ -139,6 +161,8 @@ RESNET = Family(
         "hidden_act": values.STRING,
         "downsample_in_first_stage": values.BOOLEAN,
         "downsample_in_bottleneck": values.BOOLEAN,
+        "small_stem": values.BOOLEAN,
+        "padded_shortcuts": values.BOOLEAN,
     },
     supported={
         "layer_type": ("basic", "bottleneck"),
@@ -151,4 +175,5 @@ RESNET = Family(
     max_length=lambda config: None,
     check=_check,
     image_processor="ConvNextImageProcessor",
+    own_keys={"small_stem": False, "padded_shortcuts": False},
 )

@@ -28,7 +28,12 @@ _SHARD = "5GB"
 
 
 def opens_in(model: Any) -> str:
-    """Returns the PyTorch class that loads the checkpoints of this model."""
+    """Returns the PyTorch class that loads the checkpoints of this model.
+
+    If there is none, it is `finetune_tf.load`.
+    """
+    if not _family(model).is_in_transformers(model.config):
+        return "finetune_tf.load"
     return _layout(model).opens_in(_family(model), model.task.class_suffix)
 
 

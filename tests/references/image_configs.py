@@ -67,7 +67,87 @@ FIXED: dict[str, dict[str, Any]] = {
 }
 
 
-_ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh", "quick_gelu", "relu6")
+_ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh", "quick_gelu", "relu6", "leaky_relu")
+_EPSILONS = (1e-12, 1e-5, 1e-2)
+_BOTH = (True, False)
+_OF_VIT = {
+    "hidden_size": (8, 16),
+    "num_attention_heads": (1, 2, 4),
+    "num_hidden_layers": (1, 3),
+    "image_size": (16, 23, [16, 23]),
+    "patch_size": (4, 7),
+    "qkv_bias": _BOTH,
+    "layer_norm_eps": _EPSILONS,
+}
+_OF_VIT_ONLY = {
+    "intermediate_size": (5, 16),
+    "pooler_output_size": (None, 3),
+    "pooler_act": ("tanh", "relu", "gelu"),
+}
+_OF_MOBILENET = {
+    "depth_multiplier": (0.1, 0.2, 0.35),
+    "min_depth": (2, 3, 8),
+    "tf_padding": _BOTH,
+    "layer_norm_eps": (1e-3, 1e-2),
+}
+#: The possible values of the keys of each family.
+DRAWS: dict[str, dict[str, tuple]] = {
+    "vit": _OF_VIT | _OF_VIT_ONLY,
+    "deit": _OF_VIT | _OF_VIT_ONLY,
+    "dinov2": {
+        **_OF_VIT,
+        "image_size": (16, 23),
+        "mlp_ratio": (2, 4),
+        "use_swiglu_ffn": _BOTH,
+        "use_mask_token": _BOTH,
+        "layerscale_value": (1.0, 0.1),
+        "drop_path_rate": (0.0, 0.3),
+    },
+    "resnet": {
+        "embedding_size": (3, 8),
+        "hidden_sizes": ([8], [8, 4, 12], [4, 4], [16, 8]),
+        "layer_type": ("basic", "bottleneck"),
+        "downsample_in_first_stage": _BOTH,
+        "downsample_in_bottleneck": _BOTH,
+    },
+    "convnext": {
+        "hidden_sizes": ([6, 10], [5], [4, 8, 6]),
+        "patch_size": (2, 4),
+        "layer_scale_init_value": (0.0, 1e-6, 1.0),
+        "layer_norm_eps": (1e-12, 1e-2),
+        "drop_path_rate": (0.0, 0.3),
+    },
+    "swin": {
+        "embed_dim": (6, 12),
+        "window_size": (2, 3, 4),
+        "patch_size": (2, 3, [2, 3]),
+        "depths": ([2, 2], [1, 2], [3]),
+        "mlp_ratio": (1.5, 2.0),
+        "qkv_bias": _BOTH,
+        "use_absolute_embeddings": _BOTH,
+        "layer_norm_eps": (1e-12, 1e-2),
+        "drop_path_rate": (0.0, 0.3),
+        "image_size": (24, 36, [24, 30]),
+    },
+    "mobilenet_v1": _OF_MOBILENET,
+    "mobilenet_v2": {
+        **_OF_MOBILENET,
+        "depth_multiplier": (0.1, 0.2, 0.35, 1.0),
+        "depth_divisible_by": (2, 8),
+        "expand_ratio": (1.0, 2.0, 3.5),
+        "output_stride": (4, 8, 16, 32),
+        "first_layer_is_expansion": _BOTH,
+        "finegrained_output": _BOTH,
+    },
+}
+#: The possible heights and widths where images may have any size.
+_SIZES = {
+    "dinov2": ((16, 30), (16, 25)),
+    "resnet": ((33, 40), (33, 64)),
+    "convnext": ((17, 32), (24, 29)),
+    "mobilenet_v1": ((33, 48), (33, 40)),
+    "mobilenet_v2": ((33, 48), (33, 40)),
+}
 
 
 def config_of(family: str, task: str, seed: int | None) -> tuple[dict[str, Any], tuple[int, int]]:
@@ -87,68 +167,21 @@ def config_of(family: str, task: str, seed: int | None) -> tuple[dict[str, Any],
     choose = random.Random(f"{family} {task} {seed}").choice
     config |= {"hidden_act": choose(_ACTIVATIONS)}
     if task == "image-classification":
-        problem = choose([None, "single_label_classification", "multi_label_classification"])
-        config |= {"num_labels": choose([2, 5]), "problem_type": problem}
-    if family in ("vit", "deit", "dinov2"):
-        heads = choose([1, 2, 4])
-        config |= {
-            "hidden_size": 4 * heads,
-            "num_attention_heads": heads,
-            "num_hidden_layers": choose([1, 3]),
-            "image_size": choose([16, 23]),
-            "patch_size": choose([4, 7]),
-            "qkv_bias": choose([True, False]),
-            "layer_norm_eps": choose([1e-12, 1e-5, 1e-2]),
-        }
-        size = config["image_size"]
-        if family == "dinov2":
-            del config["intermediate_size"]
-            config |= {
-                "mlp_ratio": choose([2, 4]),
-                "use_swiglu_ffn": choose([True, False]),
-                "use_mask_token": choose([True, False]),
-                "layerscale_value": choose([1.0, 0.1]),
-            }
-            return config, (choose([16, 30]), choose([16, 25]))
-    elif family == "resnet":
-        config |= {
-            "embedding_size": choose([3, 8]),
-            "hidden_sizes": choose([[8], [8, 4, 12], [4, 4]]),
-            "layer_type": choose(["basic", "bottleneck"]),
-            "downsample_in_first_stage": choose([True, False]),
-            "downsample_in_bottleneck": choose([True, False]),
-        }
-        config["depths"] = [choose([1, 2]) for _ in config["hidden_sizes"]]
-        return config, (choose([33, 40]), choose([33, 64]))
+        config |= {"num_labels": choose([1, 2, 5]), "problem_type": None}
+        if config["num_labels"] > 1:
+            problems = [None, "single_label_classification", "multi_label_classification"]
+            config["problem_type"] = choose(problems)
+    config |= {key: choose(values) for key, values in DRAWS[family].items()}
+    if family == "dinov2":
+        del config["intermediate_size"]  # `mlp_ratio` determines it
     elif family == "convnext":
-        config |= {
-            "patch_size": choose([2, 4]),
-            "layer_scale_init_value": choose([0.0, 1e-6, 1.0]),
-            "layer_norm_eps": choose([1e-12, 1e-2]),
-        }
-        return config, (choose([17, 32]), choose([24, 29]))
+        config["num_stages"] = len(config["hidden_sizes"])
     elif family == "swin":
-        config |= {
-            "window_size": choose([2, 3, 4]),
-            "patch_size": choose([2, 3]),
-            "depths": choose([[2, 2], [1, 2], [3]]),
-            "qkv_bias": choose([True, False]),
-            "use_absolute_embeddings": choose([True, False]),
-            "layer_norm_eps": choose([1e-12, 1e-2]),
-        }
-        config["num_heads"] = [3, 2][: len(config["depths"])]
-        size = config["image_size"] = choose([24, 36])
-    else:
-        config |= {
-            "depth_multiplier": choose([0.1, 0.2]),
-            "tf_padding": choose([True, False]),
-            "layer_norm_eps": choose([1e-3, 1e-2]),
-        }
-        if family == "mobilenet_v2":
-            config |= {
-                "output_stride": choose([8, 16, 32]),
-                "first_layer_is_expansion": choose([True, False]),
-                "finegrained_output": choose([True, False]),
-            }
-        return config, (choose([33, 48]), choose([33, 40]))
-    return config, (size, size)
+        config["num_heads"] = [choose([1, 2, 3]) * 2**i for i in range(len(config["depths"]))]
+    if "hidden_sizes" in config:
+        config["depths"] = [choose([1, 2]) for _ in config["hidden_sizes"]]
+    if family in _SIZES:
+        height, width = map(choose, _SIZES[family])
+        return config, (height, width)
+    size = config["image_size"]
+    return config, tuple(size) if isinstance(size, list) else (size, size)

@@ -118,7 +118,7 @@ def record(
         model: From `make_model`; save it before, not after.
         task: A key of `TASKS`.
         inputs: From `make_inputs`.
-        steps: How many steps of AdamW, with fixed statistics of batches.
+        steps: How many steps of AdamW, with fixed statistics of batches; may be 0.
     """
     pixels = normalized(inputs["pixel_values"])
     labels = inputs.get("labels")
