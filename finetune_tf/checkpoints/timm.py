@@ -154,7 +154,8 @@ def renamed(tensors: Tensors, kind: str, where: object) -> Tensors:
     found: Tensors = {}
     unknown = []
     for name, tensor in tensors.items():
-        if kind == "vit" and (fused := _FUSED.fullmatch(name)):
+        is_joined = kind == "vit" and tensor.shape and tensor.shape[0] % 3 == 0
+        if is_joined and (fused := _FUSED.fullmatch(name)):
             module = f"encoder.layer.{fused[1]}.attention.attention"
             for i, part in enumerate(("query", "key", "value")):
                 found[f"{module}.{part}.{fused[2]}"] = _third(tensor, i)
@@ -194,13 +195,15 @@ def _third(tensor: LazyTensor, index: int) -> LazyTensor:
     return replace(tensor, shape=(size, *tensor.shape[1:]), load=load)
 
 
-def _shape(tensors: Tensors, name: str, where: object) -> tuple[int, ...]:
-    """The shape of a kernel (out, in, *window) of the model."""
-    if name not in tensors:
+def _shape(tensors: Tensors, name: str, where: object, rank: int = 4) -> tuple[int, ...]:
+    """The shape of a tensor by its name in transformers."""
+    shape = tensors[name].shape if name in tensors else None
+    if shape is None or len(shape) != rank:
         raise CheckpointError(
-            f"The checkpoint of {where} lacks {name} under its name of timm. Download it again."
+            f"The checkpoint of {where} must have a tensor with {rank} axes that becomes {name} of "
+            f"transformers, found {'none' if shape is None else shape}. Download it again."
         )
-    return tensors[name].shape
+    return shape
 
 
 def _resnet_sizes(tensors: Tensors, where: object) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def _resnet_sizes(tensors: Tensors, where: object) -> dict[str, Any]:
 
 def _vit_sizes(tensors: Tensors, name: str, where: object) -> dict[str, Any]:
     kernel = _shape(tensors, "embeddings.patch_embeddings.projection.weight", where)
-    positions = _shape(tensors, "embeddings.position_embeddings", where)[1] - 1
+    positions = _shape(tensors, "embeddings.position_embeddings", where, rank=3)[1] - 1
     side, patch = isqrt(positions), kernel[-1]
     if side**2 != positions or kernel[1:] != (3, patch, patch):
         raise CheckpointError(
@@ -247,7 +250,7 @@ def _vit_sizes(tensors: Tensors, name: str, where: object) -> dict[str, Any]:
         "hidden_size": kernel[0],
         "num_hidden_layers": len(layers),
         "num_attention_heads": _HEADS[_ARCHITECTURES["vit"].fullmatch(name)[1]],
-        "intermediate_size": _shape(tensors, f"{first}.intermediate.dense.weight", where)[0],
+        "intermediate_size": _shape(tensors, f"{first}.intermediate.dense.weight", where, 2)[0],
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
         "qkv_bias": f"{first}.attention.attention.query.bias" in tensors,
@@ -267,7 +270,7 @@ def _preprocessor(pretrained: Mapping[str, Any], where: object) -> dict[str, Any
     mode = pretrained.get("crop_mode", "center")
     shape = pretrained.get("input_size", (3, 224, 224))
     share = pretrained.get("crop_pct", 0.875)
-    is_known = interpolation in _INTERPOLATIONS and mode in ("center", "squash")
+    is_known = str(interpolation) in _INTERPOLATIONS and mode in ("center", "squash")
     if not (is_known and _is_shape(shape) and Number(0, 1, above_low=True).accepts(share)):
         raise CheckpointError(
             f"The key pretrained_cfg of {where} has the interpolation {shown(interpolation)}, the "
@@ -284,6 +287,6 @@ def _preprocessor(pretrained: Mapping[str, Any], where: object) -> dict[str, Any
         "resample": _INTERPOLATIONS[interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
-        "image_mean": list(pretrained.get("mean", (0.485, 0.456, 0.406))),
-        "image_std": list(pretrained.get("std", (0.229, 0.224, 0.225))),
+        "image_mean": pretrained.get("mean", [0.485, 0.456, 0.406]),
+        "image_std": pretrained.get("std", [0.229, 0.224, 0.225]),
     }

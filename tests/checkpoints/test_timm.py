@@ -170,6 +170,19 @@ def test_tensors_of_variants_are_an_error(folders):
         ft.load(folders[1])
 
 
+def test_tensors_of_wrong_shapes_are_an_error(kind, folders):
+    path = folders[1] / "model.safetensors"
+    tensors = load_file(path)
+    first = {"resnet": "conv1.weight", "vit": "patch_embed.proj.weight"}[kind]
+    save_file(tensors | {first: tensors[first].ravel()}, path)
+    with pytest.raises(CheckpointError, match="must have a tensor with 4 axes that becomes embed"):
+        ft.load(folders[1])
+    del tensors[first]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match="of transformers, found none. Download it again"):
+        ft.load(folders[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_tiny_patch16_224"])
 def test_timm_computes_the_same(name, tmp_path):
