@@ -12,7 +12,7 @@ import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.generating import generate
-from finetune_tf.cli.reading import examples, lines, splits
+from finetune_tf.cli.reading import examples, files_of_images, lines, splits
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.errors import TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
@@ -220,7 +220,10 @@ def predict(
     inputs: dict[str, Any],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="The texts; by default they are read from stdin, one per line."),
+        typer.Argument(
+            help="The texts, or the files and folders of images; by default they are read from "
+            "stdin, one per line."
+        ),
     ] = None,
     text_pair: Annotated[
         list[str] | None, typer.Option(help="Add the second text; give it once for each text.")
@@ -232,7 +235,7 @@ def predict(
     ] = None,
     batch_size: options.BatchSize = 64,
 ) -> None:
-    """Predict the labels of TEXTS, or answer questions. Print one JSON object per line.
+    """Predict the labels of TEXTS or images, or answer questions. Print a JSON object per line.
 
     For an empty line of input, print an object without a prediction, so that the lines of input
     and output match.
@@ -245,8 +248,13 @@ def predict(
     with contextlib.redirect_stdout(sys.stderr):  # only predictions go to standard output
         print(device_line())
         model = load_trained(checkpoint, task)
+        if model.task.preprocessor == "image_processor" and "texts" in columns:
+            columns["image"] = files_of_images(columns.pop("texts"))
         inputs, complete = columns, None
-        if "texts" in columns and len(set(map(len, columns.values()))) == 1:
+        if (
+            not columns.keys().isdisjoint(("texts", "image"))
+            and len(set(map(len, columns.values()))) == 1
+        ):
             complete = complete_rows(columns)
             inputs = {name: [values[i] for i in complete] for name, values in columns.items()}
         predictions = iter(ft.predict(model, **inputs, batch_size=batch_size))
@@ -273,6 +281,13 @@ def export(
             help="Choose the format: tf_saved_model, or openvino (requires the extra openvino)."
         ),
     ] = "tf_saved_model",
+    image_bytes: Annotated[
+        bool,
+        typer.Option(
+            "--image-bytes",
+            help="Read the bytes of JPEG and PNG files, and prepare the images in the graph.",
+        ),
+    ] = False,
     task: options.Task = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -282,7 +297,7 @@ def export(
     is_own_folder = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
     names = _EXPORTED_FILES[1:] if is_own_folder else _EXPORTED_FILES
     check_output(output, names, overwrite, _OVERWRITE_OPTION)
-    load_trained(checkpoint, task).export(output, format)
+    load_trained(checkpoint, task).export(output, format, image_bytes=image_bytes)
 
 
 @app.command()

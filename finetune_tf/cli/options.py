@@ -20,8 +20,9 @@ Checkpoint = Annotated[
 Data = Annotated[
     str,
     typer.Argument(
-        help="A file (.csv, .tsv, .jsonl, .json or .xlsx), a TFDS data set such as glue/sst2, or "
-        "'reviews', the data set that comes with finetune_tf."
+        help="A file (.csv, .tsv, .jsonl, .json or .xlsx), a folder with a folder of images for "
+        "each class, a TFDS data set such as glue/sst2, or 'reviews', the data set that comes with "
+        "finetune_tf."
     ),
 ]
 Task = Annotated[
@@ -31,7 +32,7 @@ Task = Annotated[
         "text-classification."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Texts in a batch.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts or images in a batch.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 ClassWeight = Annotated[

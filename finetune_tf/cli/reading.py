@@ -1,11 +1,13 @@
 """Reads the data of the command line: files by their suffix, data sets by their name."""
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
+from finetune_tf.data.sources.image_folder import ENDINGS, folders_of_splits, image_files
 from finetune_tf.data.sources.text_files import read_text, suffix_of
 from finetune_tf.errors import DataError
 
@@ -20,23 +22,35 @@ _SPECIAL = ("encoding", "delimiter", "quotechar", "on_invalid")
 
 
 def splits(data: str, columns: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Returns the training data, and the validation and test data that come with a source."""
+    """Returns the training data, and the validation and test data that come with a source.
+
+    Args:
+        data: The source as written on the command line. A folder of images may have one folder for
+            each split.
+        columns: As for `examples`.
+    """
+    names = ("train", "validation", "test")
     if data == "reviews":
-        return tuple(examples(data, split, columns) for split in ("train", "validation", "test"))
+        return tuple(examples(data, split, columns) for split in names)
+    if Path(data).is_dir() and (folders := folders_of_splits(Path(data))):
+        found = {name: examples(data, name, columns) for name in names if name in folders}
+        return examples(data, "train", columns), found.get("validation"), found.get("test")
     return examples(data, "train", columns), None, None
 
 
 def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
-    """Reads examples from a file, the included reviews, or TFDS ("name" or "name:split").
+    """Reads examples from a file, a folder of images, the included reviews, or TFDS.
 
     Args:
-        source: The source as written on the command line.
+        source: The source as written on the command line; of TFDS "name" or "name:split".
         split: The split to read if `source` does not name one.
         columns: Arguments of the source, from the options of the command.
 
     Raises:
         DataError: If they cannot be read, or the source does not accept an option.
     """
+    if Path(source).is_dir():
+        return _images(Path(source), split, columns)
     suffix = suffix_of(Path(source))
     if suffix in _READERS:
         reader = getattr(ft.data, _READERS[suffix], None)
@@ -54,6 +68,51 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
         return ft.data.reviews(asked or split)
     given = _fitting(columns, ft.data.from_tfds, source)
     return ft.data.from_tfds(name, split=asked or split, **given)
+
+
+def _images(folder: Path, split: str, columns: dict[str, Any]) -> Any:
+    """Reads a folder with a folder of images for each class, or with such folders for splits."""
+    # The classes are the names of the folders, in the order of the model's labels.
+    given = {name: value for name, value in columns.items() if name != "labels"}
+    if given.pop("label", "label") != "label":
+        given["label"] = columns["label"]
+    for name in given:
+        if name != "on_invalid":
+            raise DataError(
+                f"--{name.replace('_', '-')} has no meaning for {folder}, a folder of images whose "
+                "labels are the names of its folders: leave it out, or list the images in a .csv "
+                "file."
+            )
+    if folders := folders_of_splits(folder):
+        if split not in folders:
+            raise DataError(
+                f"{folder} has no folder for {split} data, only "
+                f"{', '.join(sorted(path.name for path in folders.values()))}. Name the folder "
+                "with the folders of classes."
+            )
+        folder = folders[split]
+    return ft.data.from_image_folder(folder, **given)
+
+
+def files_of_images(given: list[str]) -> list[str]:
+    """Returns the paths of images, with each folder replaced by the images in it.
+
+    Args:
+        given: Paths of files and folders.
+
+    Raises:
+        DataError: If a folder has no images.
+    """
+    found: list[str] = []
+    for path in given:
+        if not os.path.isdir(path or "no folder"):
+            found.append(path)
+            continue
+        files = image_files(Path(path))
+        if not files:
+            raise DataError(f"{path} has no images: files that end in {', '.join(ENDINGS)}.")
+        found += map(str, files)
+    return found
 
 
 def lines(encoding: str | None = None) -> list[str]:

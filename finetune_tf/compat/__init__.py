@@ -16,6 +16,7 @@ from typing import Any
 
 from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
+from finetune_tf.compat.image_processors import image_processor, is_image_processor
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.tokenizers import InputExample, InputFeatures, old_style  # noqa: F401
 from finetune_tf.families import FAMILIES
@@ -54,7 +55,7 @@ def _all_names() -> list[str]:
     """Returns the names for `import *`, including configs and tokenizers of transformers."""
     import transformers
 
-    kinds = ("Config", "Tokenizer", "TokenizerFast")
+    kinds = ("Config", "Tokenizer", "TokenizerFast", "ImageProcessor")
     prefixes = ("Auto", *(family.class_prefix for family in FAMILIES.values()))
     candidates = {prefix + kind for prefix in prefixes for kind in kinds} | {
         name for name in dir(transformers) if name.startswith("DataCollator")
@@ -89,6 +90,8 @@ def __getattr__(name: str) -> Any:
         return __getattr__("DefaultDataCollator")(return_tensors="tf")
     import transformers
 
+    if is_image_processor(name):
+        return image_processor(name)
     try:
         found = getattr(transformers, name)
     except AttributeError:

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.json_files import read_json
 from finetune_tf.checkpoints.hub import resolve
 from finetune_tf.compat.outputs import ModelOutput
@@ -16,8 +17,10 @@ from finetune_tf.tasks import Task
 ORDER = ("input_ids", "attention_mask", "token_type_ids")  # the order of positional inputs
 _OF_DECODERS = ("decoder_input_ids", "decoder_attention_mask")
 TARGETS = ("labels", *ENDS)
+IMAGES = (PIXELS,)  # those of image models
 _UNSUPPORTED = ("inputs_embeds", "position_ids", "head_mask", "encoder_hidden_states")
 _UNSUPPORTED += ("past_key_values", "past", "encoder_outputs", "decoder_inputs_embeds")
+_UNSUPPORTED += ("bool_masked_pos",)
 
 #: Arguments of a call that a config may also set, with their defaults.
 FLAGS = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
@@ -63,6 +66,8 @@ def options_of(given: dict, config: Any, family: Family, task: type[Task]) -> di
         options.setdefault("new_head", bool(replaces_head and options["labels"] is not None))
         if config.get("problem_type"):
             options.setdefault("problem_type", config["problem_type"])
+    if family.image_processor and "image_size" in given:
+        options["image_size"] = given.pop("image_size")  # the size that images are prepared to
     if task.poolings:
         head = family.head(task.name, family.complete({"model_type": family.model_type}))
         options.setdefault("pooling", task.class_pooling(head))
@@ -76,8 +81,19 @@ def options_of(given: dict, config: Any, family: Family, task: type[Task]) -> di
     return options | {"config": keys}
 
 
-def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
-    """Separates the inputs and labels of a call, by name, from its other arguments."""
+def inputs_of(
+    args: tuple, kwargs: dict, order: tuple[str, ...] = ORDER
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separates the inputs and labels of a call, by name, from its other arguments.
+
+    Args:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        order: The names of the inputs in the order of positional arguments.
+
+    Raises:
+        ModelError: If an input is not supported.
+    """
     kwargs = dict(kwargs)
     inputs: dict[str, Any] = {}
     if "inputs" in kwargs:
@@ -85,16 +101,16 @@ def inputs_of(args: tuple, kwargs: dict) -> tuple[dict, dict]:
     if len(args) == 1 and hasattr(args[0], "keys"):
         inputs.update(args[0])
     elif len(args) == 1 and isinstance(args[0], list | tuple):
-        inputs.update(zip(ORDER, args[0], strict=False))
+        inputs.update(zip(order, args[0], strict=False))
     else:
-        inputs.update(zip(ORDER, args, strict=False))
-    for name in (*ORDER, *_OF_DECODERS, *TARGETS, *_UNSUPPORTED):
+        inputs.update(zip(order, args, strict=False))
+    for name in (*order, *_OF_DECODERS, *TARGETS, *_UNSUPPORTED):
         if name in kwargs:
             inputs[name] = kwargs.pop(name)
     for name in _UNSUPPORTED:
         if inputs.pop(name, None) is not None:
             raise ModelError(
-                f"{name} is not supported; the model takes {', '.join(ORDER)} and labels."
+                f"{name} is not supported; the model takes {', '.join(order)} and labels."
             )
     return {name: value for name, value in inputs.items() if value is not None}, kwargs
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from finetune_tf.compat.arguments import family_of_checkpoint
+from finetune_tf.compat.image_models import TFImageModel
 from finetune_tf.compat.language_models import TFLanguageModel
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.errors import ModelError
@@ -23,14 +24,13 @@ def _model_class(family: str, task: str) -> type[TFPreTrainedModel]:
         FAMILIES[family].tensor_prefix or "base": TFPreTrainedModel.base_model,
     }
     base = TFLanguageModel if TASKS[task].generates_text else TFPreTrainedModel
+    if FAMILIES[family].image_processor:
+        base = TFImageModel
     made = type(name, (base,), body)
     return keras.saving.register_keras_serializable("finetune_tf")(made)
 
 
-def _auto_class(task: str) -> type:
-    name = f"TFAutoModel{TASKS[task].auto_suffix or TASKS[task].class_suffix}"
-    name = name.replace("ModelModel", "Model")
-
+def _auto_class(name: str) -> type:
     class Auto:
         """Selects the model class by the family of a checkpoint."""
 
@@ -38,30 +38,42 @@ def _auto_class(task: str) -> type:
         def from_pretrained(cls, checkpoint: str | Path, *args: Any, **options: Any) -> Any:
             """Loads a checkpoint, with the arguments of the selected class."""
             family = family_of_checkpoint(checkpoint, options)
-            return _find_class(family, task).from_pretrained(checkpoint, *args, **options)
+            return _find_class(family, name).from_pretrained(checkpoint, *args, **options)
 
         @classmethod
         def from_config(cls, config: Any, **options: Any) -> Any:
             """Creates a model with random weights."""
-            return _find_class(config.model_type, task).from_config(config, **options)
+            return _find_class(config.model_type, name).from_config(config, **options)
 
     Auto.__name__ = Auto.__qualname__ = name
     return Auto
 
 
-def _find_class(model_type: str, task: str) -> type[TFPreTrainedModel]:
+def _auto_name(task: str) -> str:
+    name = f"TFAutoModel{TASKS[task].auto_suffix or TASKS[task].class_suffix}"
+    return name.replace("ModelModel", "Model")
+
+
+def _find_class(model_type: str, auto_name: str) -> type[TFPreTrainedModel]:
     if model_type not in FAMILIES:
         raise ModelError(
             f"finetune_tf has no {model_type!r} models. It has these families: "
             f"{', '.join(FAMILIES)}."
         )
-    if (model_type, task) not in _BY_FAMILY:
-        tasks = [task for family, task in _BY_FAMILY if family == model_type]
+    tasks = _AUTO_TASKS[auto_name]
+    known = {task: made for (family, task), made in _BY_FAMILY.items() if family == model_type}
+    found = [known[task] for task in tasks if task in known]
+    if found:
+        return found[0]
+    if not known:
         raise ModelError(
-            f"{model_type} models have no class for {task}. They have classes for: "
-            f"{', '.join(tasks)}."
+            f"transformers 4 had no TensorFlow classes of {model_type} models. Load the checkpoint "
+            "with ft.load(checkpoint)."
         )
-    return _BY_FAMILY[model_type, task]
+    raise ModelError(
+        f"{model_type} models have no class for {tasks[0]}. They have classes for: "
+        f"{', '.join(known)}."
+    )
 
 
 def _tasks_of(family: Family) -> list[str]:
@@ -69,6 +81,8 @@ def _tasks_of(family: Family) -> list[str]:
 
     A head with a backbone of its own is that of a prefix language model, which is new.
     """
+    if not family.has_old_classes:
+        return []
     heads = family.heads(family.complete({"model_type": family.model_type}))
     return [name for name in _OLD_TASKS if name in heads and heads[name].backbone is None]
 
@@ -80,7 +94,12 @@ _BY_FAMILY = {
     for task in _tasks_of(family)
 }
 
+# Several tasks may share an Auto… class: TFAutoModel is that of bare models of texts and of images.
+_AUTO_TASKS: dict[str, list[str]] = {}
+for _task in _OLD_TASKS:
+    _AUTO_TASKS.setdefault(_auto_name(_task), []).append(_task)
+
 #: All model classes of transformers 4 by name.
 CLASSES: dict[str, type] = {made.__name__: made for made in _BY_FAMILY.values()}
-CLASSES |= {made.__name__: made for task in _OLD_TASKS for made in (_auto_class(task),)}
+CLASSES |= {name: _auto_class(name) for name in _AUTO_TASKS}
 globals().update(CLASSES)  # Keras looks up the class here when it loads a saved model

@@ -19,11 +19,13 @@ def collated_batches(
     shuffle: bool,
     drop_remainder: bool,
 ) -> Any:
-    """Batches tokenized rows as transformers 4 did: a collator makes each batch.
+    """Batches rows as transformers 4 did: a collator makes each batch.
+
+    Rows are read when their batch is made, so that `dataset.with_transform` may prepare images.
 
     Args:
         model: The model, which determines the columns that are kept.
-        dataset: Columns by name: a `datasets.Dataset` or a dict of lists.
+        dataset: A `datasets.Dataset`, or columns by name in a dict of lists.
         collate: Called with a list of rows, which are dicts; returns a dict of arrays.
         batch_size: The number of rows per batch.
         shuffle: Whether each epoch has its own order, which `tf.random.set_seed` determines.
@@ -37,14 +39,12 @@ def collated_batches(
     """
     import tensorflow as tf
 
-    names = getattr(dataset, "column_names", None) or list(dataset)
     known = {tensor.name for tensor in model.inputs} | {*TARGETS, *LABELS}
-    columns = {name: list(dataset[name]) for name in names if name in known}
-    count = len(next(iter(columns.values()), ()))
+    rows_at, count = _rows_of(dataset, known)
     size = min(batch_size, count) if drop_remainder else batch_size
     starts = range(0, count - count % size if drop_remainder else count, size) if count else ()
     if not count:
-        raise DataError("The tokenized dataset has no rows.")
+        raise DataError("The dataset has no rows with an input of the model.")
 
     def batches() -> Iterator[Any]:
         order = np.arange(count)
@@ -52,7 +52,7 @@ def collated_batches(
             order = tf.random.shuffle(order).numpy()
         for start in starts:
             rows = order[start : start + size]
-            yield _collated(collate, [{n: columns[n][i] for n in columns} for i in rows])
+            yield _collated(collate, rows_at(rows))
 
     first = next(batches())
     signature = tf.nest.map_structure(
@@ -60,6 +60,31 @@ def collated_batches(
     )
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return made.apply(tf.data.experimental.assert_cardinality(len(starts))).prefetch(2)
+
+
+def _rows_of(dataset: Any, known: set[str]) -> tuple[Callable[[np.ndarray], list[dict]], int]:
+    """Returns the number of rows, after a function from indices to rows, dicts of known columns."""
+    if hasattr(dataset, "column_names"):
+        count = len(dataset)
+
+        def read(indices: np.ndarray) -> dict[str, Any]:
+            found = dataset[indices.tolist()]  # one access; a transform may make the columns
+            return {name: found[name] for name in found if name in known}
+
+        if count and not read(np.arange(1)):
+            count = 0
+    else:
+        columns = {name: list(dataset[name]) for name in dataset if name in known}
+        count = len(next(iter(columns.values()), ()))
+
+        def read(indices: np.ndarray) -> dict[str, Any]:
+            return {name: [column[i] for i in indices] for name, column in columns.items()}
+
+    def rows_at(indices: np.ndarray) -> list[dict]:
+        columns = read(indices)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    return rows_at, count
 
 
 def _collated(collate: Callable[[list[dict]], Any], rows: list[dict]) -> Any:

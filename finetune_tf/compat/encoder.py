@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finetune_tf.architectures import Embeddings, EncoderBlock
+from finetune_tf.architectures import Embeddings, EncoderBlock, Group
 from finetune_tf.compat.arguments import inputs_of
 from finetune_tf.compat.outputs import output_of
 from finetune_tf.errors import ModelError
@@ -29,10 +29,10 @@ class Part(keras.layers.Layer):
 
     @property
     def layer(self) -> list[keras.layers.Layer]:
-        """The encoder blocks."""
-        return [layer for layer in self.parts if isinstance(layer, EncoderBlock)]
+        """The encoder blocks; of convolutional networks and Swin, the groups of blocks."""
+        return [layer for layer in self.parts if _is_block(layer)]
 
-    h = block = layer  # the names in GPT-2 and T5
+    h = block = stages = layer  # the names in GPT-2, T5 and ResNet
 
     @property
     def trainable(self) -> bool:
@@ -104,7 +104,8 @@ class Encoder(Part):
         layers = [layer for layer in layers if layer.name not in excluded]
         super().__init__(layers, family.tensor_prefix or family.model_type)
         self._get_model = lambda: model  # a function, so that Keras does not track it as a sublayer
-        self.embeddings = next(layer for layer in layers if isinstance(layer, Embeddings))
+        embeddings = (layer for layer in layers if isinstance(layer, Embeddings))
+        self.embeddings = self.embedder = next(embeddings, layers[0])  # the first stage of images
         self.pooler = next((layer for layer in layers if layer.name == "pooler"), None)
         if getattr(model, "is_encoder_decoder", False):
             self.encoder, self.decoder = model.get_encoder(), model.get_decoder()
@@ -120,6 +121,11 @@ class Encoder(Part):
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._get_model(), name)
+
+
+def _is_block(layer: keras.layers.Layer) -> bool:
+    is_group = isinstance(layer, Group) and layer.role == "block"
+    return is_group or isinstance(layer, EncoderBlock)
 
 
 def parts_of(model: Any, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:

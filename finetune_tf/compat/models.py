@@ -15,6 +15,7 @@ from keras import ops
 from finetune_tf.architectures import Embeddings
 from finetune_tf.compat.arguments import (
     FLAGS,
+    ORDER,
     TARGETS,
     family_of_checkpoint,
     inputs_of,
@@ -52,10 +53,12 @@ class TFPreTrainedModel(FineTuneModel):
     Attributes:
         family: The `model_type` of the family.
         task_name: The name of the task.
+        inputs_in_order: The names of the inputs, in the order of positional arguments.
     """
 
     family: ClassVar[str]
     task_name: ClassVar[str]
+    inputs_in_order: ClassVar[tuple[str, ...]] = ORDER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Rejects overrides that would never be called.
@@ -65,7 +68,7 @@ class TFPreTrainedModel(FineTuneModel):
         """
         super().__init_subclass__(**kwargs)
         for name, instead in _FORBIDDEN_OVERRIDES.items():
-            if name in cls.__dict__:
+            if name in cls.__dict__ and cls.__module__.partition(".")[0] != "finetune_tf":
                 raise ModelError(f"{cls.__name__} cannot override {name}: {instead}.")
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> "TFPreTrainedModel":
@@ -130,12 +133,13 @@ class TFPreTrainedModel(FineTuneModel):
         Raises:
             ModelError: If an input is unknown or not supported.
         """
-        inputs, kwargs = inputs_of(args, kwargs)
+        inputs, kwargs = inputs_of(args, kwargs, self.inputs_in_order)
         if not hasattr(self, "info"):
             return super().__call__(inputs, **kwargs)
         targets = {name: inputs.pop(name) for name in TARGETS if name in inputs}
         out, as_dict = self._run(inputs, kwargs, None)
-        fields = self._output_fields(out["output"], out["last_hidden_state"]) | self._states_of(out)
+        fields = self._output_fields(out["output"], out.get("last_hidden_state"))
+        fields |= self._states_of(out)
         labels = targets_in(targets)
         if labels is not None:
             fields["loss"] = self.hf_compute_loss(labels, out["output"])
@@ -144,7 +148,7 @@ class TFPreTrainedModel(FineTuneModel):
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what `model.bert(…)` returned: last hidden state and pooler output, if any."""
-        inputs, kwargs = inputs_of(args, kwargs)
+        inputs, kwargs = inputs_of(args, kwargs, self.inputs_in_order)
         out, as_dict = self._run(inputs, kwargs, Encoder(self).pooler)
         names = ("last_hidden_state", "pooler_output")
         output = output_of(**{name: out.get(name) for name in names}, **self._states_of(out))
@@ -153,10 +157,13 @@ class TFPreTrainedModel(FineTuneModel):
     def _run(self, inputs: dict, kwargs: dict, pooler: Any) -> tuple[dict, bool]:
         """Returns the outputs, and whether the caller wants them as a `ModelOutput`."""
         states, attentions, as_dict = self._flags(kwargs)
-        # The layer name in a functional model of the user: tf_bert_model, as with the old class.
-        name = None if pooler else _WORD_BOUNDARY.sub("_", type(self).__name__).lower()
-        model = with_states(self, states, attentions, pooler, name)
+        model = with_states(self, states, attentions, pooler, None if pooler else self._layer_name)
         return model(self._complete_inputs(inputs), **kwargs), as_dict
+
+    @property
+    def _layer_name(self) -> str:
+        """The name of the layer in a functional model of the user: tf_bert_model, as before."""
+        return _WORD_BOUNDARY.sub("_", type(self).__name__).lower()
 
     def _flags(self, kwargs: dict) -> tuple[bool, ...]:
         """Removes what the caller wants to get from other arguments, in the order of `FLAGS`."""
@@ -290,9 +297,9 @@ class TFPreTrainedModel(FineTuneModel):
         return len(self.labels or ())
 
     def get_input_embeddings(self) -> keras.layers.Layer:
-        """Returns the token embedding layer."""
-        stages = [stage for stage in self.stages if stage.role == "embeddings"]
-        return next(layer.word for layer in stages[0].layers if isinstance(layer, Embeddings))
+        """Returns the token embedding layer; of images, the embeddings of patches or the stem."""
+        layers = next(stage.layers for stage in self.stages if stage.role == "embeddings")
+        return next((layer.word for layer in layers if isinstance(layer, Embeddings)), layers[0])
 
     def resize_token_embeddings(self, size: int | None = None) -> keras.layers.Layer:
         """Resizes as `FineTuneModel.resize_token_embeddings`; returns the token embeddings."""

@@ -11,6 +11,7 @@ _FIELDS = (
     "pooler_output",
     "hidden_states",
     "attentions",
+    "reshaped_hidden_states",
     "past_key_values",
     "decoder_hidden_states",
     "encoder_last_hidden_state",

@@ -114,11 +114,13 @@ def prepare_tf_dataset(
     """Makes batches of a tokenized dataset.
 
     Rows are padded as by `finetune_tf.data.tokenized_batches`. Where a collator does more than
-    padding or masking, and for encoder-decoders, it makes the batches; see `collated_batches`.
+    padding or masking, for encoder-decoders, and for images, it makes the batches; see
+    `collated_batches`.
 
     Args:
         model: The model to train.
-        dataset: A Hugging Face dataset with token ids.
+        dataset: A Hugging Face dataset with token ids, or with the `pixel_values` of an image
+            processor.
         batch_size: The number of rows per batch.
         shuffle: Whether to shuffle the rows.
         tokenizer: The tokenizer, whose padding token is used.
@@ -132,8 +134,10 @@ def prepare_tf_dataset(
     if collator == "DataCollatorForLanguageModeling" and collate_fn.mlm:
         tokenizer = model.tokenizer = collate_fn.tokenizer
         options["mask_rate"] = collate_fn.mlm_probability
-    elif getattr(model, "is_encoder_decoder", False) or not (
-        collate_fn is None or collator in _PADDING_COLLATORS
+    elif (
+        getattr(model, "is_encoder_decoder", False)
+        or _reads_images(model)
+        or not (collate_fn is None or collator in _PADDING_COLLATORS)
     ):
         collate = collate_fn or _default_collator(tokenizer)
         return collated_batches(model, dataset, collate, batch_size, shuffle, **options)
@@ -141,10 +145,14 @@ def prepare_tf_dataset(
     return tokenized_batches(dataset, model, batch_size, shuffle, padding, **options)
 
 
+def _reads_images(model: Any) -> bool:
+    return model.task.preprocessor != "tokenizer"
+
+
 def _default_collator(tokenizer: Any) -> Any:
     import transformers
 
-    if tokenizer is None:
+    if tokenizer is None or not hasattr(tokenizer, "pad"):  # that of images has nothing to pad
         return transformers.DefaultDataCollator(return_tensors="np")
     return transformers.DataCollatorWithPadding(tokenizer, return_tensors="np")
 

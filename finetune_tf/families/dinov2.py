@@ -118,4 +118,5 @@ DINOV2 = Family(
     max_length=lambda config: None,
     check=check_patches,
     image_processor="BitImageProcessor",
+    has_old_classes=False,
 )

@@ -79,6 +79,7 @@ class Family:
             the defaults; None for models of texts.
         own_keys: Config keys that transformers does not have, each with the value for which the
             model is that of transformers.
+        has_old_classes: Whether `compat` has classes of transformers 4 for the family.
     """
 
     model_type: str
@@ -97,6 +98,7 @@ class Family:
     complete_from_weights: Callable[[dict, Tensors], dict] = lambda config, tensors: config
     image_processor: str | None = None
     own_keys: Mapping[str, Any] = field(default_factory=dict)
+    has_old_classes: bool = True
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""

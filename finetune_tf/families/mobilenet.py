@@ -202,6 +202,7 @@ MOBILENET_V1 = Family(
     heads=_heads,
     max_length=lambda config: None,
     image_processor="MobileNetV1ImageProcessor",
+    has_old_classes=False,
 )
 
 MOBILENET_V2 = replace(

@@ -80,26 +80,55 @@ def with_states(
     models = traces_of(model)
     key = ("states", hidden_states, attentions, pooler and id(pooler), name)
     if key not in models:
-        blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
-        last = _last_hidden_state(model, blocks)
-        outputs = {"output": model.outputs[0], "last_hidden_state": last}
+        outputs = {"output": model.outputs[0], **state_outputs(model, hidden_states, attentions)}
+        last = outputs["last_hidden_state"]
         if pooler is not None:
             outputs["pooler_output"] = pooler(last[:, 0])
         if hidden_states:
             # The output of a normalisation above the blocks replaces that of the last block.
-            (states,) = _states_by_chain(model).values()
-            outputs["hidden_states"] = [*states[:-1], last]
-        if attentions:
-            outputs["attentions"] = []
-            for i, node in enumerate(blocks):
-                weights = AttentionWeights(node.operation, name=f"attention_weights_{i}")
-                hidden, options = _block_inputs(node)
-                outputs["attentions"].append(weights(hidden, **options))
-        name = name or model.name
-        number, _NAME_COUNTS[name] = _NAME_COUNTS[name], _NAME_COUNTS[name] + 1
-        name = f"{name}_{number}" if number else name
-        models[key] = keras.Model(inputs_struct(model), outputs, name=name)
+            outputs["hidden_states"][-1] = last
+        models[key] = keras.Model(
+            inputs_struct(model), outputs, name=unused_name(name or model.name)
+        )
     return models[key]
+
+
+def unused_name(name: str) -> str:
+    """Returns a name for a model, with a number if the name was used before."""
+    number, _NAME_COUNTS[name] = _NAME_COUNTS[name], _NAME_COUNTS[name] + 1
+    return f"{name}_{number}" if number else name
+
+
+def state_outputs(
+    model: keras.Model, hidden_states: bool = True, attentions: bool = False
+) -> dict[str, Any]:
+    """Returns the symbolic states of a finetune_tf model that has one chain.
+
+    Args:
+        model: As for `with_states`.
+        hidden_states: As for `with_states`.
+        attentions: As for `with_states`.
+
+    Returns:
+        A dict with "last_hidden_state", which is the output of the last block, or of a
+        normalisation above it; and, if requested, "hidden_states", the input of the first block and
+        the output of each block, and "attentions".
+    """
+    blocks = [n for n in ordered_nodes(model) if isinstance(n.operation, EncoderBlock)]
+    states = None
+    if hidden_states or not blocks:
+        (states,) = _states_by_chain(model).values()
+    last_of_blocks, last = _last_hidden_states(model, blocks, states)
+    outputs: dict[str, Any] = {"last_hidden_state": last}
+    if hidden_states:
+        outputs["hidden_states"] = [*states[:-1], last_of_blocks]
+    if attentions:
+        outputs["attentions"] = []
+        for i, node in enumerate(blocks):
+            weights = AttentionWeights(node.operation, name=f"attention_weights_{i}")
+            hidden, options = _block_inputs(node)
+            outputs["attentions"].append(weights(hidden, **options))
+    return outputs
 
 
 def _block_inputs(node: Any) -> tuple[Any, dict[str, Any]]:
@@ -177,13 +206,29 @@ def _states_of_inner_model(piece: Piece, roles: dict[int, str]) -> dict[str, lis
     }
 
 
-def _last_hidden_state(model: keras.Model, blocks: list) -> Any:
+def _last_hidden_states(
+    model: keras.Model, blocks: list[Any], states: list[Any] | None
+) -> tuple[Any, Any]:
+    """Returns the output of the last block for all tokens, and that of a normalisation above it.
+
+    Both are the same tensor if there is no normalisation.
+
+    Args:
+        model: The model.
+        blocks: The calls of blocks; empty if the stages are groups of layers.
+        states: As of `_states_by_chain`; read if `blocks` is empty.
+    """
     final_norms = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
-    last = blocks[-1]
-    hidden, options = _block_inputs(last)
-    if hidden is last.arguments.args[0]:
-        return (final_norms or blocks)[-1].outputs[0]
+    if not blocks:
+        last = states[-1]
+        # A normalisation of the pooled vector has the same name.
+        above = [node for node in final_norms if node.input_tensors[0] is last]
+        return last, above[0].outputs[0] if above else last
+    block = blocks[-1]
+    hidden, options = _block_inputs(block)
+    if hidden is block.arguments.args[0]:
+        return block.outputs[0], (final_norms or blocks)[-1].outputs[0]
     # The head reads only the first token, so the last block's output for all tokens is not yet in
     # the graph.
-    hidden = last.operation(hidden, **options)
-    return final_norms[-1].operation(hidden) if final_norms else hidden
+    last = block.operation(hidden, **options)
+    return last, final_norms[-1].operation(last) if final_norms else last

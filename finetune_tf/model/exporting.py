@@ -8,23 +8,29 @@ from typing import Any
 
 import keras
 
+from finetune_tf.architectures import PIXELS
 from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.json_files import write_json
 from finetune_tf.base.paths import absolute
 from finetune_tf.errors import ModelError
-from finetune_tf.images import PREPROCESSOR
+from finetune_tf.images import PREPROCESSOR, ImageProcessor
+from finetune_tf.images.in_graph import levels_of_files
 from finetune_tf.messages import say
 from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
 
+#: The input of a graph that reads files; TensorFlow Serving decodes base64 for such a name.
+FILES = "image_bytes"
 FORMATS = ("tf_saved_model", "openvino")
 # The file name that Hugging Face's serving classes (optimum) expect.
 OPENVINO_FILE = "openvino_model.xml"
 _STALE = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino_model")
 
 
-def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Path:
+def export(
+    model: Any, folder: str | Path, format: str = "tf_saved_model", image_bytes: bool = False
+) -> Path:
     """Writes a model's forward pass for serving, with config and tokenizer or image processor.
 
     The graph requires all inputs of the model: int32 (batch, length) each, or `pixel_values`
@@ -38,13 +44,17 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
             are kept.
         format: "tf_saved_model", for TensorFlow and TensorFlow Serving (signature
             "serving_default"); or "openvino", for CPUs (the extra `finetune-tf[openvino]`).
+        image_bytes: For models of images: whether the graph reads the bytes of files, the input
+            `image_bytes` (batch,), and decodes and prepares the images itself; see
+            `images.in_graph`.
 
     Returns:
         The folder, absolute.
 
     Raises:
         ModelError: If the format is unknown, its package is missing, the Keras backend is not
-            TensorFlow, or a weight is NaN or infinite.
+            TensorFlow, a weight is NaN or infinite, or `image_bytes` is given for a model of
+            texts or for OpenVINO.
         CheckpointError: If the folder cannot be written.
     """
     if format not in FORMATS:
@@ -57,6 +67,13 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
             f"export needs KERAS_BACKEND=tensorflow, found {keras.backend.backend()}. Save the "
             "model with save_pretrained and load it with the TensorFlow backend."
         )
+    if image_bytes:
+        processor = model.image_processor  # raises an error for a model of texts
+        if format == "openvino":
+            raise ModelError(
+                "OpenVINO does not decode images. Export image_bytes=True as 'tf_saved_model', or "
+                "a graph for OpenVINO without image_bytes."
+            )
     refuse_ruined(model, "Exporting")
     say_if_untrained(model)
     openvino = _openvino() if format == "openvino" else None
@@ -68,7 +85,7 @@ def export(model: Any, folder: str | Path, format: str = "tf_saved_model") -> Pa
         if model.info.image_processor:
             write_json(unfinished / PREPROCESSOR, model.info.image_processor)
         if openvino is None:
-            _write_saved_model(model, unfinished)
+            _write_saved_model(model, unfinished, processor if image_bytes else None)
         else:
             with tempfile.TemporaryDirectory() as saved_model:
                 _write_saved_model(model, Path(saved_model))
@@ -91,7 +108,8 @@ def _openvino() -> Any:
     return openvino
 
 
-def _write_saved_model(model: Any, folder: Path) -> None:
+def _write_saved_model(model: Any, folder: Path, processor: ImageProcessor | None = None) -> None:
+    """Writes the graph; with a processor, one that reads the bytes of files."""
     import tensorflow as tf
 
     model, task = _in_float32(model), model.task
@@ -100,7 +118,12 @@ def _write_saved_model(model: Any, folder: Path) -> None:
         for tensor in model.inputs
     }
 
+    if processor is not None:
+        signature = {FILES: tf.TensorSpec((None,), tf.string, FILES)}
+
     def serve(inputs: dict) -> dict:
+        if processor is not None:
+            inputs = {PIXELS: levels_of_files(inputs[FILES], processor)}
         return task.named(model.call(inputs, training=False))
 
     archive = keras.export.ExportArchive()

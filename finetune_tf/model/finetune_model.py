@@ -397,7 +397,12 @@ class FineTuneModel(ExplainedModel):
 
     @names_checked
     def export(
-        self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        *,
+        image_bytes: bool = False,
     ) -> Path:
         """Writes the forward pass for serving, without finetune_tf and Keras.
 
@@ -405,12 +410,16 @@ class FineTuneModel(ExplainedModel):
             filepath: The folder, created or replaced atomically; other files in it are kept.
             format: "tf_saved_model" for TensorFlow and TensorFlow Serving, or "openvino".
             verbose: As in Keras; with False, nothing is printed.
+            image_bytes: For models of images, whether the graph reads the bytes of JPEG, PNG, GIF
+                and BMP files and prepares the images itself, instead of levels of the size of the
+                model.
 
         Returns:
             The folder.
 
         Raises:
-            ModelError: If the format is unknown or its package is missing.
+            ModelError: If the format is unknown or its package is missing, or `image_bytes` is
+                given for a model of texts.
             CheckpointError: If the folder cannot be written.
 
         Example:
@@ -419,7 +428,7 @@ class FineTuneModel(ExplainedModel):
             True
         """
         with contextlib.nullcontext() if verbose in (None, True, 1) else messages.quiet():
-            return exporting.export(self, filepath, format)
+            return exporting.export(self, filepath, format, image_bytes)
 
     def get_config(self) -> dict:
         """Returns the Keras config, with `info` and the paths of the frozen variables."""

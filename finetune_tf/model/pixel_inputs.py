@@ -27,7 +27,7 @@ def complete_pixels(inputs: Any, known: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: If there is no such input, or its dtype, its shape or a value is wrong.
     """
-    pixels = _pixels_of(inputs)
+    pixels = pixels_of(inputs)
     shape = tuple(known[PIXELS].shape)
     found = tuple(getattr(pixels, "shape", ()))
     if len(found) != 4 or any(
@@ -55,7 +55,7 @@ def check_pixels(inputs: Any) -> None:
     Raises:
         ModelError: If they are not integers from 0 to 255.
     """
-    pixels = _pixels_of(inputs)
+    pixels = pixels_of(inputs)
     dtype = dtype_of(pixels)
     if dtype is None or "int" not in dtype:
         raise ModelError(
@@ -68,7 +68,15 @@ def check_pixels(inputs: Any) -> None:
         check_range(pixels, 0, 255, message, ModelError)
 
 
-def _pixels_of(inputs: Any) -> Any:
+def pixels_of(inputs: Any) -> Any:
+    """Returns the images among the inputs of a call.
+
+    Args:
+        inputs: As for `complete_pixels`.
+
+    Raises:
+        ModelError: If there are none, or other inputs.
+    """
     if not hasattr(inputs, "keys"):
         if isinstance(inputs, list | tuple | str | bytes):
             raise ModelError(

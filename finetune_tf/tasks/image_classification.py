@@ -18,7 +18,6 @@ class ImageClassification(Classification):
     columns = ("image", "label")
     poolings = ("pooler",)
     preprocessor = "image_processor"
-    has_old_classes = False
     usage = make_usage(predict='ft.predict(model, image=["photo.jpg"])', names_task=False)
 
     @property

@@ -25,7 +25,6 @@ class ImageFeatureExtraction(Task):
     output_layers = ()
     poolings = ("pooler",)
     preprocessor = "image_processor"
-    has_old_classes = False
     usage = make_usage(predict='ft.predict(model, image=["photo.jpg"])')
 
     def outputs(
@@ -56,6 +55,10 @@ class ImageFeatureExtraction(Task):
     def named(self, outputs: Any) -> dict[str, Any]:
         """The name that transformers uses."""
         return {"pooler_output": outputs}
+
+    def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
+        """The hidden states and the pooled vector."""
+        return {"last_hidden_state": hidden, "pooler_output": outputs}
 
     def encode(self, examples: Columns, processor: Any, max_length: None = None) -> Encoded:
         """Prepares images; there are no targets."""

@@ -26,9 +26,9 @@ ENCODERS = [name for name in FAMILIES if (FOLDER / name / NAME).is_dir()]
 
 def test_there_is_a_class_for_every_head_of_a_family():
     tasks = [task for task in TASKS.values() if task.has_old_classes]
-    assert len(tasks) == 7
+    assert len(tasks) == 9
     pairs = []
-    for family in FAMILIES.values():
+    for family in (family for family in FAMILIES.values() if family.has_old_classes):
         heads = family.heads(family.complete({"model_type": family.model_type}))
         # A head with a backbone of its own is that of a prefix language model, which is new.
         known = [task for task in tasks if task.name in heads and not heads[task.name].backbone]

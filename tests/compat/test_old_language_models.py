@@ -290,7 +290,7 @@ def test_a_collator_of_the_user_makes_batches(t5):
     assert len(t5.prepare_tf_dataset(rows, 2, collate_fn=collate, drop_remainder=True)) == 1
     with pytest.raises(DataError, match="a dict of arrays by name, found list"):
         t5.prepare_tf_dataset(rows, 2, collate_fn=lambda features: features)
-    with pytest.raises(DataError, match="The tokenized dataset has no rows"):
+    with pytest.raises(DataError, match="The dataset has no rows with an input of the model"):
         t5.prepare_tf_dataset({"input_ids": []}, 2, collate_fn=collate)
 
 

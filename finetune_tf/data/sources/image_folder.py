@@ -16,6 +16,12 @@ from finetune_tf.errors import DataError
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
+# What the folders of splits are called.
+_SPLITS = {name: "train" for name in ("train", "training")}
+_SPLITS |= {name: "validation" for name in ("val", "valid", "validation", "dev")}
+_SPLITS |= {name: "test" for name in ("test", "testing")}
+
+
 @dataclass(frozen=True)
 class FilePlaces(Places):
     """Files of a folder; `numbers` are their paths, relative to the folder.
@@ -61,8 +67,8 @@ def from_image_folder(
         Examples with the columns "image" (paths) and "label", sorted by path.
 
     Raises:
-        DataError: If there is no such folder, there are no images or fewer than two classes, or
-            a file is not an image.
+        DataError: If there is no such folder, there are no images or fewer than two classes, its
+            folders are those of splits, or a file is not an image.
 
     Example:
         >>> photos = ft.data.from_image_folder(images)
@@ -72,7 +78,7 @@ def from_image_folder(
     root = absolute(folder)
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    paths = sorted(_image_paths(root))
+    paths = image_files(root)
     name = root.name if name is None else name
     columns = {"image": [str(path) for path in paths]}
     if labels:
@@ -90,7 +96,12 @@ def from_image_folder(
     )
 
 
-def _image_paths(root: Path) -> list[Path]:
+def image_files(root: Path) -> list[Path]:
+    """Returns the images below a folder, sorted by path.
+
+    Args:
+        root: The folder.
+    """
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [each for each in folders if not each.startswith(".")]
@@ -99,7 +110,21 @@ def _image_paths(root: Path) -> list[Path]:
             for file in files
             if file.lower().endswith(ENDINGS) and not file.startswith(".")
         ]
-    return found
+    return sorted(found)
+
+
+def folders_of_splits(root: Path) -> dict[str, Path]:
+    """Returns the folders of a data set that has one for each split, by "train" and so on.
+
+    Args:
+        root: The folder of the data set.
+
+    Returns:
+        The folders; empty if `root` has other folders than those of splits, such as classes.
+    """
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."]
+    splits = {_SPLITS.get(path.name.lower(), ""): path for path in sorted(folders)}
+    return splits if splits and "" not in splits else {}
 
 
 def _check_classes(root: Path, paths: list[Path], classes: set[str]) -> None:
@@ -109,6 +134,12 @@ def _check_classes(root: Path, paths: list[Path], classes: set[str]) -> None:
         raise DataError(
             f"{root} must have a folder for each class with its images, found {found}. Images "
             "without labels are read with from_image_folder(folder, labels=False)."
+        )
+    if splits := folders_of_splits(root):
+        raise DataError(
+            f"{root} has folders of splits and not of classes: "
+            f"{', '.join(sorted(path.name for path in splits.values()))}. Read each of them, for "
+            f"example {str(next(iter(splits.values())))!r}."
         )
     if len(classes) < 2:
         raise DataError(
