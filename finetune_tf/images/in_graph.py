@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_tf.images.decoding import MAX_PIXELS
 from finetune_tf.images.processor import ImageProcessor
-from finetune_tf.images.resize_in_graph import resized
+from finetune_tf.images.resize_in_graph import pillow_may_begin_with_height, resized
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,11 +21,12 @@ _ORIENTATION = 0x0112  # the tag of EXIF data that says how an image is turned
 
 
 def levels_of_files(contents: "tf.Tensor", processor: ImageProcessor) -> "tf.Tensor":
-    """Decodes and prepares images of JPEG, PNG, GIF (the first frame) and BMP files.
+    """Decodes and prepares images of JPEG, PNG and GIF files (of GIF the first frame).
 
-    The levels are those of `ImageProcessor`. It differs in three cases: the orientation of other
-    files than JPEG is not read, CMYK files have other colors, and an image that cannot be decoded
-    is an error of TensorFlow.
+    The levels are those of `ImageProcessor` with the installed version of Pillow. There are three
+    differences: the orientation of other files than JPEG is not read, JPEG files of four colors
+    (CMYK) have other levels, and a file that cannot be decoded, or is of another format, is an
+    error of TensorFlow.
 
     Args:
         contents: The bytes of files, a tensor (B,) of strings.
@@ -58,6 +59,9 @@ def decoded(content: "tf.Tensor") -> "tf.Tensor":
         return turned(levels, orientation_of(content))
 
     def other() -> tf.Tensor:
+        # TensorFlow does not read the palettes of BMP files.
+        is_bmp = tf.equal(tf.strings.substr(content, 0, 2), b"BM")
+        tf.debugging.assert_equal(is_bmp, False, "BMP files are not supported: use PNG.")
         return tf.io.decode_image(content, channels=3, expand_animations=False)
 
     levels = tf.cond(tf.io.is_jpeg(content), jpeg, other)
@@ -127,18 +131,18 @@ def prepared(levels: "tf.Tensor", processor: ImageProcessor) -> "tf.Tensor":
     import tensorflow as tf
 
     values, size = processor.values, processor.values["size"]
-    resample = values["resample"]
+    options = (values["resample"], pillow_may_begin_with_height())
     if values["do_resize"] and processor.kind == "ConvNextImageProcessor":
         edge = size["shortest_edge"]
         if edge >= 384:
-            levels = resized(levels, edge, edge, resample)
+            levels = resized(levels, edge, edge, *options)
         else:
             scaled = _shortest(levels, int(edge / values["crop_pct"]))
-            levels = _center_crop(resized(levels, *scaled, resample), edge, edge)
+            levels = _center_crop(resized(levels, *scaled, *options), edge, edge)
     elif values["do_resize"] and "shortest_edge" in size:
-        levels = resized(levels, *_shortest(levels, size["shortest_edge"]), resample)
+        levels = resized(levels, *_shortest(levels, size["shortest_edge"]), *options)
     elif values["do_resize"]:
-        levels = resized(levels, size["height"], size["width"], resample)
+        levels = resized(levels, size["height"], size["width"], *options)
     if values["do_center_crop"]:
         crop = values["crop_size"]
         levels = _center_crop(levels, crop["height"], crop["width"])

@@ -6,9 +6,12 @@ Shape legend: H height, W width, L old and N new size of an axis, M the other ax
 filter.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,14 +20,17 @@ _BITS = 22  # of the fractions of Pillow's weights
 _NEAREST = 0
 
 
-def resized(levels: "tf.Tensor", height: Any, width: Any, resample: int) -> "tf.Tensor":
-    """Resizes an image as Pillow does: along the width, then along the height.
+def resized(
+    levels: "tf.Tensor", height: Any, width: Any, resample: int, may_begin_with_height: bool
+) -> "tf.Tensor":
+    """Resizes an image as Pillow does, in two passes.
 
     Args:
         levels: (H, W, 3) uint8.
         height: The new height.
         width: The new width.
         resample: Pillow's number of the filter.
+        may_begin_with_height: As `pillow_may_begin_with_height` returns it.
 
     Returns:
         (height, width, 3) uint8.
@@ -32,9 +38,38 @@ def resized(levels: "tf.Tensor", height: Any, width: Any, resample: int) -> "tf.
     import tensorflow as tf
 
     along = _nearest if resample == _NEAREST else _filtered
-    levels = tf.transpose(levels, (1, 0, 2))
-    levels = tf.transpose(along(levels, width, resample), (1, 0, 2))
-    return along(levels, height, resample)
+
+    def of_height(levels: tf.Tensor) -> tf.Tensor:
+        return along(levels, height, resample)
+
+    def of_width(levels: tf.Tensor) -> tf.Tensor:
+        return tf.transpose(along(tf.transpose(levels, (1, 0, 2)), width, resample), (1, 0, 2))
+
+    if not may_begin_with_height:
+        return of_height(of_width(levels))
+    shape = tf.shape(levels)
+    fewer_rows, fewer_columns = shape[0] - height, shape[1] - width
+    return tf.cond(
+        (fewer_rows > 0) & (fewer_rows > 2 * fewer_columns),
+        lambda: of_width(of_height(levels)),
+        lambda: of_height(of_width(levels)),
+    )
+
+
+@functools.cache
+def pillow_may_begin_with_height() -> bool:
+    """Whether the installed Pillow resizes the height first if it shrinks more than the width.
+
+    Pillow 13 does; older versions always begin with the width. The order matters because levels are
+    rounded after the first pass.
+    """
+    import tensorflow as tf
+    from PIL import Image
+
+    levels = (np.arange(20 * 6 * 3) * 7919 % 251).reshape(20, 6, 3).astype("uint8")
+    found = np.asarray(Image.fromarray(levels).resize((5, 4), 2))
+    with tf.init_scope():
+        return np.array_equal(resized(tf.constant(levels), 4, 5, 2, True), found)
 
 
 def _nearest(levels: "tf.Tensor", size: Any, resample: int) -> "tf.Tensor":
@@ -42,7 +77,9 @@ def _nearest(levels: "tf.Tensor", size: Any, resample: int) -> "tf.Tensor":
     import tensorflow as tf
 
     old = tf.shape(levels)[0]
-    places = (tf.range(size, dtype=tf.float64) + 0.5) * _ratio(old, size)
+    step = _ratio(old, size)
+    # Pillow adds up the steps, which is not quite a product.
+    places = tf.cumsum(tf.concat([step[None] * 0.5, tf.fill((size - 1,), step)], 0))
     return tf.gather(levels, tf.minimum(tf.cast(places, tf.int32), old - 1))
 
 

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers_images import TINY_VIT, content
 
 import finetune_tf as ft
+from finetune_tf.errors import ModelError
 from finetune_tf.messages import quiet
 
 CONFIG = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [8], "depths": [1]}
@@ -61,3 +63,28 @@ def test_features_are_served_in_float32_for_any_number_of_images(dtype, tmp_path
         found = served(pixel_values=tf.constant(pixels))
         assert set(found) == {"pooler_output"}
         np.testing.assert_allclose(found["pooler_output"], exact(pixels), atol=1e-6)
+
+
+def test_a_graph_that_reads_files(tmp_path):
+    """It decodes and prepares images as the model's own processor does, several at once."""
+    with quiet():
+        model = ft.load(TINY_VIT)
+        folder = model.export(tmp_path / "served", image_bytes=True)
+    served = tf.saved_model.load(folder).signatures["serving_default"]
+    (spec,) = served.structured_input_signature[1].values()
+    assert (spec.name, spec.dtype, spec.shape.as_list()) == ("image_bytes", tf.string, [None])
+    photo = np.random.default_rng(0).integers(0, 256, (9, 5, 3)).astype("uint8").repeat(9, 0)
+    files = [content(photo), content(photo.repeat(3, 1), "JPEG"), content(photo[:, :1])]
+    found = served(image_bytes=tf.constant(files))["logits"]
+    pixels = np.stack([model.image_processor(file) for file in files])
+    np.testing.assert_allclose(found, model(pixels), atol=1e-6)
+    assert served(image_bytes=tf.constant([], tf.string))["logits"].shape == (0, 3)
+
+
+def test_graphs_that_cannot_read_files(tiny_bert, tmp_path):
+    with quiet():
+        with pytest.raises(ModelError, match="The model reads texts, since bert is no family"):
+            ft.load(tiny_bert).export(tmp_path, image_bytes=True)
+        with pytest.raises(ModelError, match="OpenVINO does not decode images. Export image_byte"):
+            ft.load(TINY_VIT).export(tmp_path, "openvino", image_bytes=True)
+    assert not list(tmp_path.iterdir())
