@@ -6,6 +6,7 @@ from typing import Any
 from finetune_tf.checkpoints.return_tensors import to_tensorflow
 
 _OLD, _NEW = "FeatureExtractor", "ImageProcessor"
+_ON_PILLOW = "Pil"  # the suffix of processors on Pillow in transformers 5
 
 
 class _TensorFlowMixin:
@@ -25,7 +26,7 @@ def is_image_processor(name: str) -> bool:
     Args:
         name: The name of the class. Before 2023 it ended in FeatureExtractor.
     """
-    return name.endswith(_NEW) or _processor_name(name) is not None
+    return name.removesuffix(_ON_PILLOW).endswith(_NEW) or _processor_name(name) is not None
 
 
 def image_processor(name: str) -> type:
@@ -36,7 +37,7 @@ def image_processor(name: str) -> type:
     """
     import transformers
 
-    name = _processor_name(name) or name
+    name = _processor_name(name) or name.removesuffix(_ON_PILLOW)
     if name.startswith("Auto"):
         return type(name, (), {"from_pretrained": staticmethod(_load)})
     # Those on Pillow, which transformers 4 used; others need torchvision and return no arrays.

@@ -271,6 +271,7 @@ def complete(
             f"The model expects the inputs {', '.join(known)} ({only}{needed}), "
             f"found {', '.join(map(str, inputs)) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
+            + (f" {PIXELS} belong to a model of images." if PIXELS in unknown else "")
         )
     if sizes is not None:
         arrays = {n: v if hasattr(v, "shape") else np.asarray(v) for n, v in given.items()}

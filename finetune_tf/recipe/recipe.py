@@ -175,7 +175,8 @@ def finetune(
         "seed": seed,
         **options,
     }
-    model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
+    unit = evaluator_of(model.task).example_unit
+    model.info.record["data"] = f"{train.name} ({len(train):,} {unit})"
     result = FinetuneResult(model, {}, None, settings)
     progress, request, weights = Progress(), StopRequest(), None
     try:
@@ -201,7 +202,6 @@ def finetune(
             weights.add_history(result.history)
             weights = None
         if test is not None and (shared := overlap(train, test)):
-            unit = evaluator_of(model.task).example_unit
             say(
                 f"{len(shared):,} of {len(test):,} test {unit} also occur in the training examples."
             )

@@ -272,9 +272,12 @@ class Task(Conventions, abc.ABC):
             )
         return {"text": texts} if text_pair is None else {"text": texts, "text_pair": text_pair}
 
-    def row_length(self, limit: int) -> int:
-        """Tokens that a row may have by default; `limit` is the most that the model accepts."""
-        return min(self.usual_length or limit, limit)
+    def row_length(self, limit: int | None) -> int | None:
+        """Tokens that a row may have by default; `limit` is the most that the model accepts.
+
+        Both are None for a model of images.
+        """
+        return None if limit is None else min(self.usual_length or limit, limit)
 
     def read_predictions(self, values: list, examples: Any) -> Any:
         """Converts predictions of another method to the form of `decide`.

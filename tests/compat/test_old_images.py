@@ -1,5 +1,6 @@
 """Tests of the image models of transformers 4: normalised numbers, channels first."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -145,6 +146,7 @@ def test_image_processors_return_tensors(name, classifier, pictures, tmp_path):
     expected = [list(prediction.probabilities.values()) for prediction in ours]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(classifier(inputs).logits, classifier(**inputs).logits)
+    assert type(pickle.loads(pickle.dumps(processor))) is type(processor)
     processor.save_pretrained(tmp_path)
     again = compat.AutoImageProcessor.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again(pictures[1])["pixel_values"][0], inputs["pixel_values"][1])

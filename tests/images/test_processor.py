@@ -119,6 +119,11 @@ def test_an_image_three_million_pixels_wide():
         processor(np.zeros((1, 3_000_000, 3), "uint8"))
 
 
+def test_a_wide_image_for_a_processor_that_keeps_no_proportions():
+    processor = ImageProcessor.from_config({"size": 21}, "ViTImageProcessor")
+    assert (processor(np.full((1, 3_000_000, 3), 9, "uint8")) == 9).all()
+
+
 def test_images_of_another_size_without_resizing():
     processor = ImageProcessor.from_config({"do_resize": False, "size": 8}, "ViTImageProcessor")
     assert processor(np.zeros((8, 8, 3), "uint8")).shape == (8, 8, 3)

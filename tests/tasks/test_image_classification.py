@@ -9,7 +9,7 @@ from conformance.harness import REFERENCES
 from PIL import Image
 
 import finetune_tf as ft
-from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import quiet
 
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -191,6 +191,17 @@ class TestErrors:
             photos.batches(model)
         with pytest.raises(ModelError, match="The model reads texts"):
             model.image_processor  # noqa: B018
+
+    def test_predictions_for_the_other_kind_of_input(self, photos, tiny_bert):
+        images = photos.columns["image"][:2]
+        with quiet():
+            texts = ft.load(tiny_bert, labels=photos.labels)
+            with pytest.raises(DataError, match="takes texts and text_pair, found image"):
+                ft.predict(texts, image=images)
+            with pytest.raises(DataError, match="files that do not exist: 'a good film' .row 0."):
+                ft.predict(loaded(photos), ["a good film"])
+        with pytest.raises(ModelError, match="unknown: pixel_values. pixel_values belong to a mod"):
+            texts({"pixel_values": np.zeros((1, 37, 37, 3), "uint8")})
 
     def test_a_length_for_images(self, photos):
         with pytest.raises(ModelError, match="max_length= is for texts"):
