@@ -106,7 +106,7 @@ def _result(result: dict | None) -> list[str]:
     header = "| metric | fine-tuned |" + (f" {_plain(baseline['name'])} |" if baseline else "")
     rows = [
         f"| {_plain(name)} | {value:.4f} |"
-        + (f" {baseline['metrics'][name]:.4f} |" if baseline else "")
+        + (f" {_number(baseline['metrics'].get(name))} |" if baseline else "")
         for name, value in result["metrics"].items()
     ]
     lines = [
@@ -126,6 +126,10 @@ def _result(result: dict | None) -> list[str]:
             "",
         ]
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _values(values: dict[str, float]) -> str:

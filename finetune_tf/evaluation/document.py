@@ -6,7 +6,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,7 +58,9 @@ class Document(abc.ABC):
             return getattr(figures, self._drawing)(self)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes report.json and report.txt, and report.png if matplotlib is installed.
+        """Writes report.json and report.txt, and the figures if matplotlib is installed.
+
+        The figure is report.png. A report on images with mistakes also writes mistakes.png.
 
         Args:
             folder: The folder, created if it does not exist. Files of these names are replaced.
@@ -73,14 +75,21 @@ class Document(abc.ABC):
         as_json = json.dumps(_finite(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / "report.json", as_json + "\n", DataError)
         write_text(folder / "report.txt", f"{self}\n", DataError)
-        try:
-            figure = self.plot()
-        except MissingExtraError:
-            (folder / "report.png").unlink(missing_ok=True)  # it would show an earlier report
-            return folder
-        with unfinished(folder / "report.png", DataError) as path:
-            figure.savefig(path, format="png", dpi=150)
+        for name, draw in self._figures().items():
+            try:
+                figure = draw and draw()
+            except MissingExtraError:
+                figure = None
+            if figure is None:
+                (folder / name).unlink(missing_ok=True)  # it would show an earlier report
+                continue
+            with unfinished(folder / name, DataError) as path:
+                figure.savefig(path, format="png", dpi=150)
         return folder
+
+    def _figures(self) -> "dict[str, Callable[[], Figure] | None]":
+        """What draws each file of figures; None for a file that this result does not have."""
+        return {"report.png": self.plot}
 
     def __str__(self) -> str:
         return "\n\n".join(

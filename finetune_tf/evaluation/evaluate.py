@@ -1,18 +1,26 @@
 """Evaluates models on a test set: alone, against a baseline, or against each other."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.arguments import check
+from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
-from finetune_tf.errors import DataError, DataTypeError, ModelError
-from finetune_tf.evaluation.bootstrap import paired_bootstrap
-from finetune_tf.evaluation.evaluators.registry import EVALUATORS, evaluator_of
-from finetune_tf.evaluation.predict import outputs
-from finetune_tf.evaluation.report import Baseline, Comparison, Report, Row
+from finetune_tf.errors import DataError
+from finetune_tf.evaluation.bootstrap import Difference, paired_bootstrap
+from finetune_tf.evaluation.comparison import Comparison, Row
+from finetune_tf.evaluation.evaluators.evaluator import Evaluator, Predicted
+from finetune_tf.evaluation.evaluators.registry import evaluator_of
+from finetune_tf.evaluation.predicted import (
+    predict_baseline,
+    predict_test,
+    prepare,
+    targets_of,
+)
+from finetune_tf.evaluation.report import Baseline, Report
 from finetune_tf.graph.stages import require_task
 
 if TYPE_CHECKING:
@@ -63,32 +71,36 @@ def evaluate(
     """
     check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, model.task.evaluator
-    evaluator, test = evaluator_of(model.task), _prepare(model, test, seed)
+    evaluator, test = evaluator_of(model.task), prepare(model, test, seed)
     evaluator.require()
-    targets = _targets(model, test)
+    targets = targets_of(model, test)
     # The baseline comes first: wrong arguments are found before the model takes minutes.
-    compared = _baseline(baseline, model, test, train, batch_size, seed)
-    predictions = _predictions(model, test, model, batch_size)
+    compared = predict_baseline(baseline, model, test, train, batch_size, seed)
+    predicted = predict_test(model, test, model, batch_size)
+    predictions = predicted.values
     report = Report(
         name=test.name,
         labels=labels,
-        metrics=evaluator.measure(targets, predictions, labels),
+        metrics=_measured(evaluator, targets, predicted, labels),
         per_class=evaluator.per_class(targets, predictions, labels),
         confusion=evaluator.confusion(targets, predictions, labels),
         targets=targets,
         predictions=predictions,
         baseline=compared
-        and Baseline(compared[0], evaluator.measure(targets, compared[1], labels)),
+        and Baseline(compared[0], _measured(evaluator, targets, compared[1], labels)),
         difference=compared
-        and paired_bootstrap(evaluator, targets, predictions, compared[1], seed=seed),
+        and paired_bootstrap(evaluator, targets, predictions, compared[1].values, seed=seed),
+        further_differences=_further(evaluator, targets, predicted, compared, labels, seed),
         duplicates=None if train is None else len(overlap(train, test)),
         kind=kind,
         contradictions=sum(map(len, contradictions(test, train, labels))),
         notes=evaluator.notes(targets),
         examples=evaluator.side_by_side(test, targets, predictions),
+        mistakes=evaluator.mistakes(test, targets, predicted, labels),
     )
     if hasattr(model, "info"):
-        model.info.record["result"] = report.to_dict()
+        # A saved model does not name the files of images.
+        model.info.record["result"] = report.to_dict() | {"mistakes": []}
         if train is not None:
             model.info.record["data"] = f"{train.name} ({len(train):,} {evaluator.unit})"
     return report
@@ -134,27 +146,32 @@ def compare(
         )
     first = require_task(next(iter(models.values())))
     labels, kind = first.labels, first.task.evaluator
-    evaluator, test = evaluator_of(first.task), _prepare(first, test, seed)
+    evaluator, test = evaluator_of(first.task), prepare(first, test, seed)
     evaluator.require()
-    targets = _targets(first, test)
-    compared = _baseline(baseline, first, test, train, batch_size, seed)
+    targets = targets_of(first, test)
+    compared = predict_baseline(baseline, first, test, train, batch_size, seed)
     candidates = [
-        (name, _predictions(model, test, first, batch_size), _trainable(model))
+        (name, predict_test(model, test, first, batch_size), _trainable(model))
         for name, model in models.items()
     ]
     if compared is not None:
         candidates.append((f"baseline {compared[0]}", compared[1], None))
-    reference = candidates[0][1]
+    first_name, reference, _ = candidates[0]
     rows = [
         Row(
             name=name,
-            metrics=evaluator.measure(targets, predictions, labels),
+            metrics=_measured(evaluator, targets, predicted, labels),
             trainable_parameters=trainable,
             difference=None
-            if predictions is reference
-            else paired_bootstrap(evaluator, targets, predictions, reference, seed=seed),
+            if predicted is reference
+            else paired_bootstrap(
+                evaluator, targets, predicted.values, reference.values, seed=seed
+            ),
+            further_differences=[]
+            if predicted is reference
+            else _further(evaluator, targets, predicted, (first_name, reference), labels, seed),
         )
-        for name, predictions, trainable in candidates
+        for name, predicted, trainable in candidates
     ]
     return Comparison(
         name=test.name,
@@ -167,102 +184,32 @@ def compare(
     )
 
 
-def _require_examples(examples: Any) -> None:
-    if not isinstance(examples, Examples):
-        raise DataTypeError(
-            f"evaluate and compare read Examples, found {type(examples).__name__}. Give what "
-            "from_csv and its kin return, not its batches; for those there is Keras's "
-            "model.evaluate(batches)."
-        )
+def _measured(
+    evaluator: Evaluator, targets: Any, predicted: Predicted, labels: Labels | None
+) -> dict[str, float]:
+    """All metrics; those of scores only where there are scores."""
+    metrics = evaluator.measure(targets, predicted.values, labels)
+    if predicted.scores is not None:
+        for each in evaluator.of_scores(labels):
+            metrics |= each.measure(targets, predicted.scores, labels)
+    return metrics
 
 
-def _prepare(model: "keras.Model", examples: Examples, seed: int) -> Examples:
-    _require_examples(examples)
-    preprocessor = getattr(model, model.task.preprocessor)
-    return model.task.prepare_test(examples, preprocessor, model.max_length, seed)
-
-
-def _targets(model: "keras.Model", examples: Examples) -> Any:
-    column = model.task.target_column
-    if column not in examples.columns:
-        missing = "labels" if column == "label" else column
-        raise DataError(
-            f"{examples.name} has no {missing}, so nothing can be measured on it. Name "
-            "the column with them when reading it, or use predict."
-        )
-    return model.task.targets(examples)
-
-
-def _predictions(
-    model: "keras.Model", test: Examples, first: "keras.Model", batch_size: int
-) -> Any:
-    """The predictions of a model, in the order of the labels of the first model."""
-    labels, task = first.labels, require_task(model).task
-    if not first.task.has_outputs_of(task):
-        raise ModelError(
-            f"Models on one test need the same labels: expected {labels}, found {task.labels}."
-        )
-    rows, encoded = outputs(model, test, batch_size)
-    predictions = task.decide(rows, encoded, test)
-    return predictions if task.labels == labels else task.reordered(predictions, labels)
-
-
-def _baseline(
-    baseline: Any,
-    model: "keras.Model",
-    test: Examples,
-    train: Examples | None,
-    batch_size: int,
+def _further(
+    evaluator: Evaluator,
+    targets: Any,
+    predicted: Predicted,
+    compared: tuple[str, Predicted] | None,
+    labels: Labels | None,
     seed: int,
-) -> tuple[str, Any] | None:
-    """The name and the predictions of a baseline; None without a baseline."""
-    if train is not None:
-        _require_examples(train)
-    if baseline is None:
-        return None
-    if isinstance(baseline, str):
-        name, fit = _find_baseline(baseline, model)
-        if train is None:
-            raise DataError(
-                f"The baseline {name!r} learns from the training examples: give train=…."
-            )
-        train = _prepare(model, train, seed)
-        return name, fit(train, _targets(model, train), test, model.labels, seed)
-    if hasattr(baseline, "predict"):
-        return baseline.name, _predictions(baseline, test, model, batch_size)
-    return "predictions", _read_predictions(baseline, model, test)
-
-
-def _find_baseline(name: str, model: "keras.Model") -> tuple[str, Any]:
-    """The name and the function of a baseline; "auto" is the strongest one."""
-    kind = model.task.evaluator
-    known = EVALUATORS[kind].baselines
-    if name == "auto":
-        name = next(iter(known))
-    if name not in known:
-        raise DataError(
-            f"Unknown baseline {name!r} for {kind.replace('_', ' ')}: choose "
-            f"'auto' or one of {list(known)}, or give another model or an array of predictions."
-        )
-    return name, known[name]
-
-
-def _read_predictions(values: Any, model: "keras.Model", test: Examples) -> Any:
-    """Converts predictions that the user gave to the form of `Task.decide`."""
-    if hasattr(values, "tolist"):
-        values = values.tolist()
-    if isinstance(values, Mapping) or not isinstance(values, Iterable):
-        raise DataTypeError(
-            "A baseline is a name, a model, or one prediction for each text in a list or an array; "
-            f"found {shown(values)}."
-        )
-    values = list(values)
-    if len(values) != len(test):
-        raise DataError(
-            f"The baseline's predictions must be one per text of {test.name}: expected "
-            f"{len(test):,}, found {len(values):,}."
-        )
-    return model.task.read_predictions(values, test)
+) -> list[Difference]:
+    """The differences in the metrics of scores; none if one of the two has no scores."""
+    if compared is None or predicted.scores is None or compared[1].scores is None:
+        return []
+    return [
+        paired_bootstrap(each, targets, predicted.scores, compared[1].scores, seed=seed)
+        for each in evaluator.of_scores(labels)
+    ]
 
 
 def _trainable(model: "keras.Model") -> int:

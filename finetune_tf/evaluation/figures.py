@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-    from finetune_tf.evaluation.report import Comparison, Report
+    from finetune_tf.evaluation.comparison import Comparison
+    from finetune_tf.evaluation.report import Report
 
 _MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MAX_NUMBERED_CLASSES = 10
@@ -82,7 +83,7 @@ def comparison_figure(comparison: "Comparison") -> Figure:
     bars.barh(places, values, height=0.6, color=colors)
     for place, value in zip(places, values, strict=True):
         _label_value(bars, place, value)
-    names = replace_undrawable([_truncate_name(row.name) for row in rows], "model")
+    names = replace_undrawable([truncate_name(row.name) for row in rows], "model")
     _set_tick_names(bars.yaxis, names)
     bars.invert_yaxis()
     _set_metric_limits(bars, values)
@@ -188,10 +189,12 @@ def _draw_metrics(axes: "Axes", report: "Report") -> None:
     shown = []
     for i, (name, metrics, color) in enumerate(sides):
         offsets = places + (i - (len(sides) - 1) / 2) * height
-        values = [metrics[metric] for metric in names]
+        # Predictions without scores, such as those of the caller, lack the metrics of scores.
+        values = [metrics.get(metric, 0.0) for metric in names]
         axes.barh(offsets, values, height=height * 0.92, color=color, label=name)
-        for place, value in zip(offsets, values, strict=True):
-            _label_value(axes, place, value)
+        for place, metric in zip(offsets, names, strict=True):
+            if metric in metrics:
+                _label_value(axes, place, metrics[metric])
         shown += values
     _set_tick_names(axes.yaxis, names)
     axes.invert_yaxis()
@@ -238,7 +241,7 @@ def _create_figure(result: "Report | Comparison", size: int, height: float) -> N
 
 
 def _set_tick_names(axis: "Axis", names: Sequence[str]) -> None:
-    axis.set_ticks(np.arange(len(names)), [_truncate_name(name) for name in names])
+    axis.set_ticks(np.arange(len(names)), [truncate_name(name) for name in names])
     for label in axis.get_ticklabels():
         label.set(fontfamily=font_families(), fontsize=10 if len(names) <= 12 else 8)
 
@@ -266,7 +269,8 @@ def _style_axes(axes: "Axes", title: str) -> None:
     axes.tick_params(length=0, colors=_INK)
 
 
-def _truncate_name(name: str) -> str:
+def truncate_name(name: str) -> str:
+    """Shortens a long name of a class or model."""
     # Cut the middle out, because class names often differ at their ends only.
     half = _MAX_NAME_LENGTH // 2
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"

@@ -1,13 +1,25 @@
-"""Results on a test set: `Report` for one model, `Comparison` for several models."""
+"""The result of one model on a test set: `Report`."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune_tf.base.labels import Labels
+from finetune_tf.errors import DataError
 from finetune_tf.evaluation.bootstrap import Difference
-from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.document import Document, Table, require_matplotlib
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
+from finetune_tf.evaluation.mistakes import (
+    Mistake,
+    draw_mistakes,
+    mistakes_html,
+    mistakes_table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A longer table of classes is limited to those with the lowest F1.
 _MAX_CLASSES = 20
@@ -28,7 +40,7 @@ class Baseline:
     metrics: dict[str, float]
 
 
-class _TestResult(Document):
+class ResultOnTest(Document):
     """The common part of `Report` and `Comparison`: the kind of task and its main metric."""
 
     labels: Labels | None
@@ -49,7 +61,7 @@ class _TestResult(Document):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Report(_TestResult):
+class Report(ResultOnTest):
     """The results of a model on a test set; `print` shows them as a short table.
 
     Attributes:
@@ -73,6 +85,10 @@ class Report(_TestResult):
         notes: Sentences about how the metrics were computed, such as sacrebleu's signature.
         examples: For tasks that generate texts a few examples, each with its source, reference
             and prediction.
+        further_differences: The differences in further metrics that have an interval, such as
+            top5_accuracy.
+        mistakes: For image classification with one label the wrong predictions with the highest
+            probabilities, as `Mistake` with thumbnails.
 
     Example:
         >>> report = ft.evaluate(model, test)
@@ -98,6 +114,8 @@ class Report(_TestResult):
     contradictions: int | None = None
     notes: list[str] = field(default_factory=list)
     examples: list[dict[str, str]] = field(default_factory=list)
+    further_differences: list[Difference] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
 
     _drawing = "report_figure"
 
@@ -110,9 +128,9 @@ class Report(_TestResult):
         """Returns the lines and tables of the report in reading order."""
         blocks = [f"{self.name}: {len(self.targets):,} {self.unit}", self._metrics_table()]
         if self.difference is not None:
-            blocks.append(self._difference_line())
+            blocks += map(self._difference_line, (self.difference, *self.further_differences))
         if self.duplicates is not None:
-            blocks.append(_duplicates_line(self.duplicates, len(self.targets), self.kind))
+            blocks.append(duplicates_line(self.duplicates, len(self.targets), self.kind))
         if self.contradictions:
             blocks.append(
                 f"{self.contradictions:,} of {len(self.targets):,} test "
@@ -122,7 +140,29 @@ class Report(_TestResult):
             )
         if self.per_class:
             blocks += self._class_blocks()
+        blocks += mistakes_table(self.mistakes)
         return blocks + self._example_blocks() + self.notes
+
+    def plot_mistakes(self) -> "Figure":
+        """Draws the most confident mistakes of image classification with their labels.
+
+        Raises:
+            DataError: If the report has no such mistakes.
+            MissingExtraError: If matplotlib is not installed.
+        """
+        if not self.mistakes:
+            raise DataError(
+                f"{self!r} has no mistakes to draw. Reports on image classification with one "
+                "label for an image have them, unless all predictions are correct."
+            )
+        with require_matplotlib().rc_context({"text.parse_math": False}):
+            return draw_mistakes(self.mistakes, self.labels, self.name)
+
+    def _figures(self) -> "dict[str, Callable[[], Figure] | None]":
+        return super()._figures() | {"mistakes.png": self.plot_mistakes if self.mistakes else None}
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() + mistakes_html(self.mistakes)
 
     def to_dict(self) -> dict:
         """Returns the report as values that JSON can represent, without targets and predictions."""
@@ -141,6 +181,8 @@ class Report(_TestResult):
             "contradictions": self.contradictions,
             "notes": self.notes,
             "examples": self.examples,
+            "further_differences": [asdict(each) for each in self.further_differences],
+            "mistakes": [each.to_dict() for each in self.mistakes],
         }
 
     def _metrics_table(self) -> Table:
@@ -148,16 +190,16 @@ class Report(_TestResult):
         if self.baseline is not None:
             header.append(f"baseline {self.baseline.name}")
             columns.append(self.baseline.metrics)
-        rows = [[name, *(f"{column[name]:.3f}" for column in columns)] for name in self.metrics]
+        rows = [[name, *(value_of(column, name) for column in columns)] for name in self.metrics]
         return Table(header, rows)
 
-    def _difference_line(self) -> str:
-        metric = self.difference.metric
-        note = "" if self.difference.is_clear else "; the interval includes 0, no clear difference"
+    def _difference_line(self, difference: Difference) -> str:
+        metric = difference.metric
+        note = "" if difference.is_clear else "; the interval includes 0, no clear difference"
         return (
             f"{metric}: fine-tuned {self.metrics[metric]:.3f}, "
             f"baseline {self.baseline.name} {self.baseline.metrics[metric]:.3f}, "
-            f"difference {self.difference}{note}{direction_note(self.kind, '; ')}"
+            f"difference {difference}{note}{direction_note(self.kind, '; ')}"
         )
 
     def _example_blocks(self) -> list[Table]:
@@ -204,99 +246,17 @@ class Report(_TestResult):
         ]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model of a comparison.
-
-    Attributes:
-        name: The name of the model.
-        metrics: Its metrics on the test set.
-        trainable_parameters: The number of trainable parameters; None for a baseline.
-        difference: The difference to the first row with its confidence interval; None in the first
-            row.
-    """
-
-    name: str
-    metrics: dict[str, float]
-    trainable_parameters: int | None
-    difference: Difference | None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison(_TestResult):
-    """The results of several models on one test set; `print` shows them as a table.
-
-    Attributes:
-        name: The name of the test set.
-        texts: The number of test examples.
-        labels: The labels of the first model, or None.
-        rows: One `Row` per model in the order of the call, then one for the baseline if there is
-            one.
-        duplicates: As in `Report`.
-        kind: As in `Report`.
-        notes: As in `Report`.
-
-    Example:
-        >>> comparison = ft.compare({"first": model, "second": model}, test)
-        >>> [row.name for row in comparison.rows]
-        ['first', 'second']
-        >>> comparison.rows[1].difference.value
-        0.0
-    """
-
-    name: str
-    texts: int
-    labels: Labels | None
-    rows: list[Row]
-    duplicates: int | None = None
-    kind: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    _drawing = "comparison_figure"
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{row.name} {row.metrics[self.main_metric]:.3f}" for row in self.rows)
-        return f"<Comparison on {self.name}: {self.main_metric} {values}>"
-
-    def blocks(self) -> list[str | Table]:
-        """Returns the lines and tables of the comparison in reading order."""
-        metrics = list(self.rows[0].metrics)
-        note = direction_note(self.kind, ", ")
-        header = ["model", *metrics, "trainable"]
-        header.append(f"{self.main_metric} against {self.rows[0].name}{note}")
-        rows = [
-            [
-                row.name,
-                *(f"{row.metrics[name]:.3f}" for name in metrics),
-                "-" if row.trainable_parameters is None else f"{row.trainable_parameters:,}",
-                "-" if row.difference is None else str(row.difference),
-            ]
-            for row in self.rows
-        ]
-        blocks = [f"{self.name}: {self.texts:,} {self.unit}", Table(header, rows)]
-        if self.duplicates is not None:
-            blocks.append(_duplicates_line(self.duplicates, self.texts, self.kind))
-        return blocks + self.notes
-
-    def to_dict(self) -> dict:
-        """Returns the comparison as values that JSON can represent."""
-        return {
-            "name": self.name,
-            "texts": self.texts,
-            "kind": self.kind,
-            "labels": list(self.labels or ()),
-            "main_metric": self.main_metric,
-            "rows": [asdict(row) for row in self.rows],
-            "duplicates": self.duplicates,
-            "notes": self.notes,
-        }
+def value_of(metrics: dict[str, float], name: str) -> str:
+    """Returns a metric as text; predictions without scores lack the metrics of scores."""
+    return f"{metrics[name]:.3f}" if name in metrics else "-"
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_EXAMPLE else f"{text[: _MAX_EXAMPLE - 1]}…"
 
 
-def _duplicates_line(duplicates: int, total: int, kind: str) -> str:
+def duplicates_line(duplicates: int, total: int, kind: str) -> str:
+    """Returns the sentence about test examples that occur in the training examples."""
     unit = EVALUATORS[kind].example_unit
     if not duplicates:
         return f"No test {unit.removesuffix('s')} occurs in the training examples."

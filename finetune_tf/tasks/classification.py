@@ -139,7 +139,7 @@ class Classification(Task):
         """Converts labels, numbers, or probabilities in the order of the model's labels."""
         if self.problem_type == "regression":
             values = np.ravel(values).tolist()
-        elif _are_scores(values, len(self.labels)):
+        elif are_scores(values, len(self.labels)):
             return decide(np.array(values, dtype=np.float64), self.labels)
         return super().read_predictions(values, examples)
 
@@ -198,7 +198,7 @@ def _prediction(row: np.ndarray, labels: Labels) -> Prediction:
     return Prediction(chosen, probabilities[best], probabilities)
 
 
-def _are_scores(values: list, labels: int) -> bool:
+def are_scores(values: list, labels: int) -> bool:
     """Whether each row is one number per label."""
     return all(
         isinstance(row, list | tuple)

@@ -11,8 +11,9 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.errors import MissingExtraError
 from finetune_tf.evaluation import Comparison, Report
 from finetune_tf.evaluation.bootstrap import Difference
+from finetune_tf.evaluation.comparison import Row
 from finetune_tf.evaluation.metrics import compute_metrics, confusion, per_class
-from finetune_tf.evaluation.report import Baseline, Row
+from finetune_tf.evaluation.report import Baseline
 
 MOODS = Labels(["negative", "positive"])
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.base.labels import ProblemType
+from finetune_tf.base.labels import Labels, ProblemType
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.baselines.text import scorers
-from finetune_tf.evaluation.evaluators.evaluator import BaselineFunction
+from finetune_tf.evaluation.evaluators.evaluator import BaselineFunction, Predicted
 from finetune_tf.evaluation.metrics import decide
 from finetune_tf.images import ImageProcessor
 
@@ -27,12 +27,16 @@ _WORKERS = 4
 
 
 def baselines_for_images(problem_type: ProblemType) -> dict[str, BaselineFunction]:
-    """Returns the baselines of a problem type, as functions that return predictions."""
+    """Returns the baselines of a problem type, as functions that return a `Predicted`."""
 
     def predictor(score: Callable[..., np.ndarray]) -> BaselineFunction:
-        return lambda train, targets, test, labels, seed: decide(
-            score(train, targets, test, labels, seed), labels
-        )
+        def predict(
+            train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+        ) -> Predicted:
+            scores = score(train, targets, test, labels, seed)
+            return Predicted(decide(scores, labels), scores)
+
+        return predict
 
     found = scorers(image_features, "colors")[problem_type]
     return {name: predictor(score) for name, score in found.items()}

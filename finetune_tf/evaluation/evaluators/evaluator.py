@@ -2,15 +2,34 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.extras import require_package
+from finetune_tf.evaluation.mistakes import Mistake
+from finetune_tf.tasks import Encoded
 
-#: (training examples, training targets, test examples, labels, seed) to test predictions.
+
+class Predicted(NamedTuple):
+    """The predictions of a model or baseline for a test set.
+
+    Attributes:
+        values: Predictions in the form of `Task.decide`.
+        scores: The probability of each label (n, num_labels), from which the predictions were
+            decided; None where there are none, or the evaluator does not read them.
+        encoded: The test set as it was prepared for the model; None for a baseline.
+    """
+
+    values: Any
+    scores: np.ndarray | None = None
+    encoded: Encoded | None = None
+
+
+#: (training examples, training targets, test examples, labels, seed) to test predictions, or to a
+#: `Predicted` where these have scores.
 BaselineFunction = Callable[[Examples, Any, Examples, Labels | None, int], Any]
 
 
@@ -32,6 +51,7 @@ class Evaluator(abc.ABC):
         lower_is_better: Whether a lower main metric is better.
         drawing: What the figure of a report shows beside the metrics, a key of `figures.DRAWINGS`.
         packages: Modules of optional packages that the metrics need.
+        reads_scores: Whether `of_scores` and `mistakes` need the probabilities of labels.
     """
 
     main_metric: ClassVar[str]
@@ -41,6 +61,7 @@ class Evaluator(abc.ABC):
     lower_is_better: ClassVar[bool] = False
     drawing: ClassVar[str] = "label scores"
     packages: ClassVar[tuple[str, ...]] = ()
+    reads_scores: ClassVar[bool] = False
 
     @abc.abstractmethod
     def measure(self, targets: Any, predictions: Any, labels: Labels | None) -> dict[str, float]:
@@ -65,6 +86,16 @@ class Evaluator(abc.ABC):
 
     def notes(self, targets: Any) -> list[str]:
         """Returns sentences for the report about how the metrics are computed."""
+        return []
+
+    def of_scores(self, labels: Labels | None) -> "list[Evaluator]":
+        """Returns evaluators of further metrics, whose predictions are `Predicted.scores`."""
+        return []
+
+    def mistakes(
+        self, test: Examples, targets: Any, predicted: Predicted, labels: Labels | None
+    ) -> list[Mistake]:
+        """Returns the most confident wrong predictions of a model for the report."""
         return []
 
     def side_by_side(self, test: Examples, targets: Any, predictions: Any) -> list[dict[str, str]]:
