@@ -163,6 +163,7 @@ _NO_LIMIT = (None,)
 RULES: dict[str, Number] = {
     # Rows and tokens
     "batch_size": _count(),
+    "augment_variants": _count(also=_NO_LIMIT),
     "buckets": _count(),
     "image_size": ImageSize(1, 65_535, whole=True, also=_NO_LIMIT),
     "fraction": Number(0, 1, above_low=True, below_high=True),

@@ -91,6 +91,8 @@ class Augmentation:
         is_list = isinstance(augment, list | tuple)
         given = [(each, _layers_of(each)) for each in (augment if is_list else [augment])]
         mixing = [(each, layers) for each, layers in given if _mixes(layers)]
+        #: What mixes the images of a batch; None if nothing does.
+        self.mixing = mixing[0][0] if mixing else None
         if mixing:
             self._check_mixing(mixing[0][0], task, has_targets, name)
         self._classes = len(task.labels) if mixing and task.output_kind == "classes" else None

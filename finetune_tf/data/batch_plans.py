@@ -24,6 +24,7 @@ def shuffled_plans(
     plan: Callable[[np.ndarray], Plan],
     draw: Draw | None,
     with_seeds: bool = False,
+    variants: int = 1,
 ) -> Callable[[], tuple[np.ndarray, ...]]:
     """Returns the function that makes the plan of the cursor's epoch, and what `draw` samples.
 
@@ -34,6 +35,8 @@ def shuffled_plans(
         plan: Cuts an order of items into batches; see `plan_of`.
         draw: See `Encoded`.
         with_seeds: Whether a seed for each batch, (batches, 2) int64, follows the plan.
+        variants: How many variants of the rows there are. An epoch has the items of one of them,
+            which follow those of the variant before; see `rows.VariantRows`.
     """
 
     def next_epoch() -> tuple[np.ndarray, ...]:
@@ -41,6 +44,8 @@ def shuffled_plans(
         random = np.random.default_rng((cursor.seed, epoch))
         order = random.permutation(len(item_buckets))[:item_count]
         items, lengths = plan(order[order_by_bucket(item_buckets[order])])
+        first_item = epoch % variants * len(item_buckets)
+        items = np.where(items == NO_ITEM, NO_ITEM, items + first_item)
         batches = random.permutation(len(items))[first:]
         seeds = ()
         if with_seeds:  # of a generator of their own, so that orders are the same without them

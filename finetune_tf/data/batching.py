@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.data.augmentation import Augmentation
+from finetune_tf.data.augmented_features import cached_variants, check_augment
 from finetune_tf.data.batch_plans import (
     NO_ITEM,
     choose_cut,
@@ -23,8 +24,8 @@ from finetune_tf.data.buckets import (
     length_buckets,
 )
 from finetune_tf.data.cursor import Cursor
-from finetune_tf.data.rows import ragged_reader, reader
-from finetune_tf.errors import ArgumentError, DataError
+from finetune_tf.data.rows import VariantRows, ragged_reader, reader
+from finetune_tf.errors import DataError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.encoded import Draw
 from finetune_tf.tasks.feature import MASKS, POSITIONS, TOKENS, Feature
@@ -48,6 +49,7 @@ def batches_of(
     name: str = "texts",
     buckets: int = BUCKETS,
     augment: Any = None,
+    augment_variants: int | None = None,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
@@ -63,6 +65,8 @@ def batches_of(
         name: The name of the examples, for messages.
         buckets: The number of buckets along each axis.
         augment: As for `Augmentation`; None for images as they are.
+        augment_variants: For cached features, how many variants of each image have features; an
+            epoch has the variant of its number modulo this one.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
@@ -76,11 +80,19 @@ def batches_of(
                 "Features of packed rows are not cached. Write batches(model) without packing, or "
                 "train the whole model."
             )
+    augmentation = None
+    check_augment(model, shuffle, augment, augment_variants)
     if augment is not None:
-        _check_augment(model, shuffle)
-        options["augment"] = Augmentation(augment, model.task, encoded.targets is not None, name)
-    if hasattr(model, "cached_features"):
+        augmentation = Augmentation(augment, model.task, encoded.targets is not None, name)
+    if augment_variants is not None:
+        inputs = inputs | cached_variants(
+            encoded, model, augmentation, augment_variants, seed, name
+        )
+        options["variants"] = augment_variants
+    elif hasattr(model, "cached_features"):
         inputs = inputs | model.cached_features(encoded, name)
+    else:
+        options["augment"] = augmentation
     limits = {TOKENS: max_length or getattr(model, "max_length", None)}
     lengths = batch_lengths(inputs, encoded.targets, names)
     dataset = bucketed_dataset(
@@ -102,19 +114,6 @@ def batches_of(
     return dataset
 
 
-def _check_augment(model: Any, shuffle: bool) -> None:
-    if not shuffle:
-        raise ArgumentError(
-            "augment= is for training: write batches(model, shuffle=True, augment=…). Without "
-            "shuffle=True, batches are for evaluation, whose images must stay as they are."
-        )
-    if hasattr(model, "cached_features"):
-        raise ArgumentError(
-            "augment= has no effect on cached features, which are those of the images as they are. "
-            "Leave it out, or train the model without cache_features."
-        )
-
-
 def bucketed_dataset(
     inputs: Mapping[str, Feature],
     targets: Feature | None,
@@ -129,6 +128,7 @@ def bucketed_dataset(
     names: Collection[str] | None = None,
     order: np.ndarray | None = None,
     augment: Augmentation | None = None,
+    variants: int = 1,
 ) -> "tf.data.Dataset":
     """Batches rows, each batch padded along each axis to one of a few lengths.
 
@@ -157,6 +157,7 @@ def bucketed_dataset(
         names: The inputs that batches have; by default all.
         order: The order of the items without `shuffle`; by default as they are.
         augment: Changes images at random, other ones in each epoch. Only with `shuffle`.
+        variants: The variants that the features with `VariantRows` have. Only with `shuffle`.
 
     Returns:
         A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
@@ -194,10 +195,12 @@ def bucketed_dataset(
     batch_count, largest = first[0].shape
     cursor = Cursor(batch_count, seed)
     if shuffle:
-        next_epoch = shuffled_plans(cursor, item_buckets, item_count, plan, draw, bool(augment))
+        next_epoch = shuffled_plans(
+            cursor, item_buckets, item_count, plan, draw, bool(augment), variants
+        )
     else:
         next_epoch = same_plan(cursor, first)
-    read_batch = _batch_reader(inputs, targets, lengths, group, draw, names)
+    read_batch = _batch_reader(inputs, targets, lengths, group, draw, names, total)
     seed_type, drawn_types = [tf.int64] * bool(augment), [tf.int32, tf.int32] * bool(draw)
     types = [tf.int64, tf.int64, *seed_type, *drawn_types]
     plain = tf.autograph.experimental.do_not_convert  # there is no control flow to convert
@@ -234,8 +237,12 @@ def _batch_reader(
     group: int,
     draw: Draw | None,
     names: Collection[str] | None,
+    total: int,
 ) -> Callable[[list, "tf.Tensor", "tf.Tensor"], dict | tuple]:
-    """Returns the function that reads a batch, from what was drawn, its items and its lengths."""
+    """Returns the function that reads a batch, from what was drawn, its items and its lengths.
+
+    Of `total` items there may be variants, which only features with `VariantRows` distinguish.
+    """
     import tensorflow as tf
 
     axes = list(lengths)
@@ -254,12 +261,17 @@ def _batch_reader(
             if (names is None or name in names) and not (draw and name == "input_ids")
         }
         wanted = None if targets is None or draw else prepared(targets)
+        varied = {n for n, feature in inputs.items() if isinstance(feature.rows, VariantRows)}
 
     def read_batch(drawn: list, items: tf.Tensor, padded_to: tf.Tensor) -> dict | tuple:
-        items = tf.boolean_mask(items, items != NO_ITEM)  # (items,)
+        of_variant = tf.boolean_mask(items, items != NO_ITEM)  # (items,)
+        items = of_variant % total
         rows = tf.reshape(items[:, None] * group + tf.range(group, dtype=items.dtype), [-1])
         padded_to = {axis: padded_to[i] for i, axis in enumerate(axes)}
-        batch = {name: read(rows, padded_to) for name, read in columns.items()}
+        batch = {
+            name: read(of_variant if name in varied else rows, padded_to)
+            for name, read in columns.items()
+        }
         for axis in axes:
             mask = MASKS[axis]
             if mask not in batch and (names is None or mask in names):

@@ -168,6 +168,7 @@ class Examples:
         tokens_per_batch: int | None = None,
         buckets: int = BUCKETS,
         augment: Any = None,
+        augment_variants: int | None = None,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -191,6 +192,10 @@ class Examples:
                 "crop", "color", "randaugment", "mixup", "cutmix", a Keras preprocessing layer for
                 levels from 0 to 255, or a list of these. Only with `shuffle`. With mixup and cutmix
                 the targets are rows with the share of each class.
+            augment_variants: With `augment` and a model from `cache_features`: how many variants of
+                each image are made, 4 for example. The features of each are computed once, which
+                takes as many times the memory, and epoch e has variant e modulo this number. `seed`
+                determines the changes. Not for mixup and cutmix.
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
@@ -221,6 +226,7 @@ class Examples:
             max_length=max_length,
             tokens_per_batch=tokens_per_batch,
             buckets=buckets,
+            augment_variants=augment_variants,
         )
         from finetune_tf.data.batching import batches_of
 
@@ -237,6 +243,7 @@ class Examples:
             buckets=buckets,
             name=self.name,
             augment=augment,
+            augment_variants=augment_variants,
         )
 
     @names_checked(also=task_options)

@@ -67,6 +67,32 @@ class StoredRows(Sequence):
         return out
 
 
+class VariantRows(Sequence):
+    """Rows of which there are several variants; an epoch reads one of them.
+
+    Row i of variant v has the index v * rows + i.
+
+    Args:
+        variants: The rows of each variant, with one entry for each row.
+    """
+
+    def __init__(self, variants: Sequence[StoredRows]) -> None:
+        self.variants = list(variants)
+        self.shape = self.variants[0].shape
+
+    def __len__(self) -> int:
+        return len(self.variants[0])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        variant, row = divmod(index, len(self))
+        return self.variants[variant][row]
+
+    def batch(self, rows: np.ndarray, dtype: str) -> np.ndarray:
+        """Rows (B,) of one variant as an array (B, …)."""
+        variant = int(rows[0]) // len(self)
+        return self.variants[variant].batch(rows - variant * len(self), dtype)
+
+
 def reader(feature: Feature, row_splits: "tf.Tensor | None") -> Reader:
     """Returns the function that reads rows of a feature into a batch.
 

@@ -11,12 +11,8 @@ from finetune_tf.errors import DataError
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table, require_matplotlib
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
-from finetune_tf.evaluation.mistakes import (
-    Mistake,
-    draw_mistakes,
-    mistakes_html,
-    mistakes_table,
-)
+from finetune_tf.evaluation.mistakes import Mistake
+from finetune_tf.evaluation.mistakes_shown import draw_mistakes, mistakes_html, mistakes_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -82,7 +82,7 @@ class PreparedImages(Sequence):
         self._images, self._processor, self._title = images, processor, title
         self.shape = (len(images), *processor.output_size, 3)
         self._is_done = np.zeros(len(images), bool)
-        self._store = _make_store(self.shape, in_memory)
+        self._store = make_store(self.shape, in_memory)
         self.is_stored = self._store is not None
 
     def __len__(self) -> int:
@@ -126,8 +126,16 @@ class PreparedImages(Sequence):
                 pass  # the iterator raises the errors; a list would hold all images
 
 
-def _make_store(shape: tuple[int, ...], in_memory: int) -> np.ndarray | None:
-    """Returns an array for prepared images; None if there is no room for it."""
+def make_store(shape: tuple[int, ...], in_memory: int = _IN_MEMORY) -> np.ndarray | None:
+    """Returns an array for prepared images, in memory or in a temporary file.
+
+    Args:
+        shape: (rows, H, W, 3).
+        in_memory: Bytes up to which the array is in memory.
+
+    Returns:
+        The array in uint8; None if there is no room for it on the disk.
+    """
     size = int(np.prod(shape, dtype="int64"))
     if size <= in_memory:
         return np.empty(shape, "uint8")

@@ -287,7 +287,9 @@ class TestErrors:
 
     def test_cached_features(self, model):
         ft.train_only(model, ft.select.head())
-        with pytest.raises(ArgumentError, match="has no effect on cached features"):
+        with pytest.raises(
+            ArgumentError, match="write batches.learner, shuffle=True, augment=…, augment_v"
+        ):
             EXAMPLES.batches(ft.cache_features(model), shuffle=True, augment="flip")
 
     def test_a_layer_that_changes_the_size(self, model):

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers_images import write_classes
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
@@ -14,6 +15,7 @@ import finetune_tf as ft
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["a very good film", "the actor was great", "a fine story", "not dull and not bad"]
 BAD = ["a very bad film", "the actor was poor", "a dull story", "not good and not fine"]
+TINY_MOBILENET = ROOT / "tests" / "references" / "mobilenet_v2" / "image-classification"
 SPLITS = {"train": slice(0, 3), "validation": slice(1, 3), "test": slice(2, 4)}
 
 
@@ -41,6 +43,7 @@ def run(monkeypatch, tmp_path, tiny_decoder, tiny_t5):
     def run(code: str, checkpoint: Path) -> dict:
         code = code.replace('"bert-base-uncased"', repr(str(checkpoint)))
         code = code.replace('"google-t5/t5-small"', repr(str(tiny_t5)))
+        code = code.replace('"google/mobilenet_v2_1.0_224"', repr(str(TINY_MOBILENET)))
         exec(code.replace('"gpt2"', repr(str(tiny_decoder))), names)
         return names
 
@@ -123,9 +126,11 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 @pytest.mark.filterwarnings("ignore:A learning rate of")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
+    write_classes(Path("photos"), count=12)
     for block in code_blocks("docs/guide.md"):
         run(block, tiny_bert)
 
+    assert Path("photo-report/report.json").is_file()
     assert Path("served/saved_model.pb").is_file()  # the last thing the guide makes
 
 
