@@ -9,7 +9,7 @@ import numpy as np
 from finetune_tf.architectures import PIXELS
 from finetune_tf.base.arguments import shown
 from finetune_tf.data.augmentation import Augmentation
-from finetune_tf.data.rows import VariantRows
+from finetune_tf.data.rows import VariantRows, reader
 from finetune_tf.errors import ArgumentError, CacheError
 from finetune_tf.images.prepared import make_store
 from finetune_tf.tasks import Encoded
@@ -100,10 +100,15 @@ def variants_of(
     Raises:
         CacheError: If there is no room for the images of a variant.
     """
-    from finetune_tf.data.batching import bucketed_dataset
+    import tensorflow as tf
 
-    rows = len(pixels)
-    batches = bucketed_dataset({PIXELS: pixels}, None, _BATCH, {})
+    rows, read = len(pixels), reader(pixels, None)
+
+    def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {PIXELS: read(tf.range(start, tf.minimum(start + _BATCH, rows)), None)}
+
+    plain = tf.autograph.experimental.do_not_convert
+    batches = tf.data.Dataset.range(0, rows, _BATCH).map(plain(batch))
     # A generator for each variant, so that the first ones do not depend on how many there are.
     seeds = [
         np.random.default_rng((seed, variant, 2)).integers(2**31 - 1, size=(-(-rows // _BATCH), 2))

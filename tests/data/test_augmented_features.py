@@ -110,6 +110,7 @@ def test_equal_changes_are_read_from_a_folder(model, tmp_path, capsys):
     assert "computed once" in said[0] and (other != first).any()
 
 
+@pytest.mark.slow
 def test_a_fit_lowers_the_loss(model):
     with quiet():
         learner = ft.cache_features(model)
