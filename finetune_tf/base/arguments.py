@@ -184,6 +184,8 @@ RULES: dict[str, Number] = {
     "stride": Number(0, whole=True),
     "tokens_per_batch": _count(also=_NO_LIMIT),
     # Generation
+    "encoder_no_repeat_ngram_size": Number(0, whole=True, also=(None,)),
+    "encoder_repetition_penalty": _positive(also=(None,)),
     "epsilon_cutoff": _share(also=(None,)),
     "eta_cutoff": _share(also=(None,)),
     "length_penalty": Number(-math.inf, also=(None,)),

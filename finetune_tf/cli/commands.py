@@ -50,11 +50,13 @@ def of_all_commands(
 
 
 @app.command()
+@options.takes_task_options
 @options.reads_data
 def train(
     checkpoint: options.Checkpoint,
     data: options.Data,
     columns: dict[str, Any],
+    task_options: dict[str, Any],
     output: Annotated[
         Path, typer.Option(help="Write settings, history, report and checkpoint to this folder.")
     ],
@@ -125,7 +127,6 @@ def train(
         ),
     ] = None,
     seed: options.Seed = 0,
-    given_options: options.TaskOptions = None,
 ) -> None:
     """Fine-tune CHECKPOINT on DATA, compare it with a baseline and save it.
 
@@ -162,7 +163,7 @@ def train(
             store_features=options.store_features(store_features),
             verbose="auto" if verbose is None else verbose,
             seed=seed,
-            **options.task_options(given_options),
+            **task_options,
         )
     except TrainingInterrupted as stop:
         save_interrupted(stop, output, overwrite)

@@ -42,15 +42,6 @@ ClassWeight = Annotated[
         metavar="LABEL=NUMBER",
     ),
 ]
-TaskOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--options",
-        help="NAME=VALUE, once for each option of the task, such as prefix='summarize: ' or "
-        'languages=\'["en", "de"]\'.',
-        metavar="NAME=VALUE",
-    ),
-]
 
 
 def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, float] | None:
@@ -106,6 +97,49 @@ def task_options(given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+def _task_options() -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of the options of `train` that set options of the task."""
+    texts = {
+        "prefix": "Write this in front of each source, such as 'summarize: '. Predictions use it.",
+        "source_language": "For translation: the language of the sources, such as en, or en_XX.",
+        "target_language": "For translation: the language of the targets, such as de, or de_DE.",
+    }
+    length = typer.Option(min=1, help="Truncate targets to this number of tokens.")
+    listed = typer.Option(
+        help="NAME=VALUE, once for each other option of the task, such as stride=64.",
+        metavar="NAME=VALUE",
+    )
+    return {
+        **{n: (Annotated[str | None, typer.Option(help=text)], None) for n, text in texts.items()},
+        "max_target_length": (Annotated[int | None, length], None),
+        "options": (Annotated[list[str] | None, listed], None),
+    }
+
+
+def options_of_task(
+    options: list[str] | None,
+    source_language: str | None,
+    target_language: str | None,
+    **given: Any,
+) -> dict[str, Any]:
+    """The options of the task, those of `--options` included.
+
+    Raises:
+        ArgumentError: If an option is given twice, or one of the two languages is missing.
+    """
+    found = task_options(options)
+    named = {name: value for name, value in given.items() if value is not None}
+    if source_language is not None or target_language is not None:
+        if source_language is None or target_language is None:
+            raise ArgumentError("Give both --source-language and --target-language, or neither.")
+        named["languages"] = [source_language, target_language]
+    if twice := named.keys() & found.keys():
+        raise ArgumentError(
+            f"{min(twice)} is given twice: as an option of its own and in --options. Leave one out."
+        )
+    return found | named
 
 
 def store_features(given: str) -> bool | str:
@@ -218,3 +252,6 @@ reads_data = with_options("columns", _data_options, arguments_of_source)
 #: Decorates `predict`: its parameter `inputs` becomes one option for each column whose values can
 #: be typed. The command gets a dict of those that were given.
 takes_inputs = with_options("inputs", _inputs_of_predict, _given)
+#: Decorates `train`: its parameter `task_options` becomes one option for each option of the tasks
+#: from text to text, and `--options` for the others. The command gets a dict of those given.
+takes_task_options = with_options("task_options", _task_options, options_of_task)

@@ -282,7 +282,7 @@ class Examples:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name, self.places)
         config = getattr(model, "config", {})
-        options = task.complete_options(options, config)
+        options = task.complete_options(task.apply_options(options, model), config)
         if task.writes_targets:
             options["target_tokenizer"] = model.target_tokenizer
         encoded = task.encode(examples, getattr(model, task.preprocessor), length, **options)

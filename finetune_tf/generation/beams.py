@@ -23,11 +23,14 @@ class Beams:
         early_stopping: When a text is done: True, as soon as N beams have ended; False, when a
             running beam of the present length cannot beat them; "never", when one of any length
             cannot.
+        do_sample: Whether candidates are drawn at random, without replacement, instead of taking
+            the best ones.
     """
 
     count: int
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
+    do_sample: bool = False
 
 
 class State(NamedTuple):
@@ -95,7 +98,9 @@ def is_going_on(state: State, beams: Beams) -> Any:
     return going_on
 
 
-def advance(state: State, log_probs: Any, most: Any, beams: Beams, ends: Ends) -> tuple[State, Any]:
+def advance(
+    state: State, log_probs: Any, most: Any, beams: Beams, ends: Ends, seed: Any = None
+) -> tuple[State, Any]:
     """Appends a token to every beam.
 
     Args:
@@ -104,6 +109,7 @@ def advance(state: State, log_probs: Any, most: Any, beams: Beams, ends: Ends) -
         most: T.
         beams: How the search runs.
         ends: What ends a text.
+        seed: (2,) int64, determines what is drawn; needed to sample.
 
     Returns:
         The state after it, and for each beam the one that it continues, (B, N).
@@ -114,7 +120,7 @@ def advance(state: State, log_probs: Any, most: Any, beams: Beams, ends: Ends) -
     totals = log_probs + state.running_scores[:, :, None]
     # So many that enough of them go on even if the best ones all end.
     count = max(2, 1 + len(ends.tokens)) * beams.count
-    scores, places = tf.math.top_k(_flat(totals), count)  # (B, M)
+    scores, places = _candidates(_flat(totals), count, seed if beams.do_sample else None)  # (B, M)
     parents, tokens = places // size, places % size
     candidates = _appended(_rows(state.running, parents), tokens, state.step)
     states, is_end = ends.after(_rows(state.states, parents), tokens)
@@ -167,6 +173,28 @@ def follow(parents: Any) -> Callable[[Any], Any]:
     batch, count = tf.unstack(tf.shape(parents))
     rows = tf.reshape(tf.range(batch)[:, None] * count + parents, [-1])
     return lambda tensor: tf.gather(tensor, rows)
+
+
+def _candidates(totals: Any, count: int, seed: Any) -> tuple[Any, Any]:
+    """Returns candidates from the best to the worst: their scores and places (B, M).
+
+    Args:
+        totals: (B, N · V), the scores of all candidates.
+        count: M.
+        seed: None for the best ones. Otherwise, they are drawn without replacement from the softmax
+            of the scores: those that are the best after Gumbel noise is added (Kool et al. 2019,
+            "Stochastic Beams and Where to Find Them").
+    """
+    import tensorflow as tf
+
+    if seed is None:
+        return tf.math.top_k(totals, count)
+    # In float32, numbers near 1 are too coarse for tokens of low probability.
+    uniform = tf.random.stateless_uniform(tf.shape(totals), seed, 1e-300, 1.0, tf.float64)
+    noise = tf.cast(-tf.math.log(-tf.math.log(uniform)), totals.dtype)
+    _, drawn = tf.math.top_k(totals + noise, count)
+    scores, order = tf.math.top_k(_rows(totals, drawn), count)
+    return scores, _rows(drawn, order)
 
 
 def _never(mask: Any) -> Any:

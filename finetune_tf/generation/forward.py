@@ -42,11 +42,13 @@ class Memory(NamedTuple):
 
     Attributes:
         attention_mask: (B, M), 1 for tokens and 0 for padding.
+        ids: (B, M), the tokens, which rules compare with those of the target.
         keys_and_values: For each block the keys and values (B, H, M, F) of its cross-attention;
             empty for a prefix language model, which has those of the sources in its cache.
     """
 
     attention_mask: Any
+    ids: Any
     keys_and_values: Cache
 
 
@@ -137,7 +139,9 @@ def remember(model: keras.Model, ids: Any, attention_mask: Any) -> Memory:
     hidden = sides_of(model).encoder([ids, attention_mask])
     blocks = cached_blocks(model)
     return Memory(
-        attention_mask, tuple(block.cross_attention.keys_and_values(hidden) for block in blocks)
+        attention_mask,
+        ids,
+        tuple(block.cross_attention.keys_and_values(hidden) for block in blocks),
     )
 
 
@@ -167,7 +171,7 @@ def read_prefix(model: keras.Model, ids: Any, attention_mask: Any) -> tuple[Memo
     nothing = ops.zeros((batch, 0), "int32")
     known = {"input_ids": ids, "attention_mask": attention_mask}
     run_graph(model, [known.get(tensor.name, nothing) for tensor in model.inputs], placed)
-    return Memory(attention_mask, ()), tuple(caches[id(block)] for block in blocks)
+    return Memory(attention_mask, ids, ()), tuple(caches[id(block)] for block in blocks)
 
 
 def beginning(

@@ -29,6 +29,7 @@ from finetune_tf.generation.settings import (
     check_options,
     target_size,
 )
+from finetune_tf.generation.source_rules import check_shared_vocabulary
 from finetune_tf.generation.way import Way
 from finetune_tf.graph.stages import require_task
 from finetune_tf.graph.traces import traces_of
@@ -54,6 +55,8 @@ def generate(
     eta_cutoff: float | None = None,
     repetition_penalty: float | None = None,
     no_repeat_ngram_size: int | None = None,
+    encoder_repetition_penalty: float | None = None,
+    encoder_no_repeat_ngram_size: int | None = None,
     bad_words: Sequence[str] | None = None,
     stop_strings: str | Sequence[str] | None = None,
     length_penalty: float | None = None,
@@ -78,7 +81,9 @@ def generate(
         max_new_tokens: The maximum number of new tokens, by default 50.
         min_new_tokens: The minimum number of new tokens, by default 0.
         do_sample: Whether tokens are sampled; by default the most probable token is selected.
-        num_beams: Number of beams of beam search, by default 1, which means no beam search.
+        num_beams: Number of beams of beam search, by default 1, which means no beam search. With
+            `do_sample`, its candidates are drawn without replacement from the softmax of their
+            scores, after the restrictions below.
         temperature: Divides the logits before sampling, by default 1.0.
         top_k: Samples from this number of most probable tokens, by default 50; 0 for all.
         top_p: Samples from the most probable tokens with this total probability, by default 1.0
@@ -94,6 +99,10 @@ def generate(
             changes nothing (Keskar et al. 2019, "CTRL").
         no_repeat_ngram_size: N-grams of this size never occur twice; by default 0, no restriction
             (Paulus et al. 2018, "A Deep Reinforced Model for Abstractive Summarization").
+        encoder_repetition_penalty: Above 1, raises the scores of tokens of the source (of the
+            prompt, if the model has no sources), against words that are made up; by default 1.0.
+        encoder_no_repeat_ngram_size: N-grams of this size of the source (or prompt) never occur in
+            the text; by default 0, no restriction.
         bad_words: Texts that are never generated, in addition to those of the checkpoint. Each is
             excluded as the tokens into which the tokenizer splits it, with and without a space
             before it.
@@ -140,7 +149,7 @@ def generate(
     found = model.generate(encode(model, texts), return_scores=return_scores, **options)
     found, scores = found if return_scores else (found, [None])
     if not return_ids:
-        decode = functools.partial(model.tokenizer.decode, skip_special_tokens=True)
+        decode = functools.partial(model.target_tokenizer.decode, skip_special_tokens=True)
         found = [
             decode(row) if isinstance(row, np.ndarray) else list(map(decode, row)) for row in found
         ]
@@ -172,7 +181,7 @@ def checked_options(model: Any, options: dict[str, Any], name: str) -> dict[str,
     say_if_untrained(model)
     if words is not None:
         known = GenerationSettings.of(model).bad_words_ids
-        options["bad_words_ids"] = known + encode_words(words, model.tokenizer)
+        options["bad_words_ids"] = known + encode_words(words, model.target_tokenizer)
     return options
 
 
@@ -250,9 +259,11 @@ def way_of(model: Any, settings: GenerationSettings, has_scores: bool = False) -
         if of is not tokenizer:
             stops = compiled(texts, tokenizer, target_size(model.config))
             kept["stop strings", texts] = tokenizer, stops
+    rules = tuple(settings.rules())
+    check_shared_vocabulary(rules, model)
     return Way(
         settings.choice(),
-        tuple(settings.rules()),
+        rules,
         Ends(settings.eos_token_id, stops),
         settings.padding(),
         settings.num_return_sequences if settings.num_beams > 1 else 1,
@@ -295,7 +306,7 @@ def continue_batch(
     """
     ids, mask = padded(rows, way.padding, "left" if way.first is None else "right")
     if isinstance(way.choice, Beams):
-        tokens, scores, is_finite = search_ids(model, ids, mask, new, way)
+        tokens, scores, is_finite = search_ids(model, ids, mask, new, way, seed)
     else:
         ids, mask = (np.repeat(array, several, axis=0) for array in (ids, mask))
         tokens, scores, is_finite = generate_ids(model, ids, mask, new, way, seed)

@@ -10,9 +10,15 @@ from finetune_tf.base.keras_internals import ReadOnce
 from finetune_tf.generation.forward import Cache, Memory, beginning, forward
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.sampling import log_probs_of, next_token
-from finetune_tf.generation.way import Way, are_finite, prompts, scalar, seeds, trace
-
-_MOST_STEPS = 2**32  # more tokens than any text has, so that no two samples share a seed
+from finetune_tf.generation.way import (
+    Way,
+    are_finite,
+    prompts,
+    scalar,
+    seed_of_step,
+    seeds,
+    trace,
+)
 
 
 class Progress(NamedTuple):
@@ -175,9 +181,8 @@ def _chosen(logits: Any, progress: Progress, most: Any, seed: Any, way: Way) -> 
     import tensorflow as tf
 
     step, ids, mask, finished = progress[:4]
-    scores = apply_rules(way.rules, logits, Seen(ids, mask, step, most))
-    place = seed[1] * _MOST_STEPS + tf.cast(step, tf.int64)
-    token, scores = next_token(scores, way.choice, tf.stack([seed[0], place]))
+    scores = apply_rules(way.rules, logits, Seen(ids, mask, step, most, progress.memory))
+    token, scores = next_token(scores, way.choice, seed_of_step(seed, step))
     total = progress.scores
     if way.has_scores:
         total += tf.where(finished, 0.0, log_probs_of(token, scores))

@@ -25,12 +25,14 @@ class Seen(NamedTuple):
         mask: (B, K) int32, 1 for real tokens.
         step: Scalar, the number of generated tokens.
         most: Scalar, the maximum number of generated tokens.
+        memory: What is known of the sources, as `forward.Memory`; empty without sources.
     """
 
     ids: Any
     mask: Any
     step: Any
     most: Any
+    memory: Any = ()
 
     def lengths(self) -> Any:
         """Returns the number of real tokens, (B, 1)."""
@@ -82,7 +84,7 @@ class RepetitionPenalty:
         import tensorflow as tf
 
         worse = tf.where(scores < 0, scores * self.penalty, scores / self.penalty)
-        return tf.where(_marked(seen.ids, seen.mask, tf.shape(scores)), worse, scores)
+        return tf.where(marked(seen.ids, seen.mask, tf.shape(scores)), worse, scores)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class NoRepeatedNgrams:
             last = tf.gather(ids, tf.maximum(length - size + 1 + i, 0), axis=1)[:, None]
             same &= tf.equal(ids[:, i : i + count], last)
         follows = ids[:, size - 1 : size - 1 + count]
-        return _without(scores, _marked(follows, tf.cast(same, "int32"), tf.shape(scores)))
+        return without(scores, marked(follows, tf.cast(same, "int32"), tf.shape(scores)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class BadWords:
             hits = tf.math.unsorted_segment_sum(
                 tf.cast(tf.transpose(is_next), "int32"), words[:, -1], size
             )
-            scores = _without(scores, tf.transpose(hits) > 0)
+            scores = without(scores, tf.transpose(hits) > 0)
         return scores
 
 
@@ -159,7 +161,7 @@ class MinLength:
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
         is_short = seen.lengths() < self.length
-        return _without(scores, _tokens(self.ends, scores) & is_short)
+        return without(scores, _tokens(self.ends, scores) & is_short)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class MinNewTokens:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        return _without(scores, _tokens(self.ends, scores) & (seen.step < self.count))
+        return without(scores, _tokens(self.ends, scores) & (seen.step < self.count))
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class Suppressed:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        return _without(scores, _tokens(self.tokens, scores))
+        return without(scores, _tokens(self.tokens, scores))
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ class SuppressedFirst:
         import tensorflow as tf
 
         begin = tf.cast(seen.prompt_lengths() <= 1, "int32") if self.after_forced else 0
-        return _without(scores, _tokens(self.tokens, scores) & tf.equal(seen.step, begin))
+        return without(scores, _tokens(self.tokens, scores) & tf.equal(seen.step, begin))
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ def _tokens(tokens: tuple[int, ...], scores: Any) -> Any:
     return is_one
 
 
-def _without(scores: Any, forbidden: Any) -> Any:
+def without(scores: Any, forbidden: Any) -> Any:
     """Returns scores with -inf where `forbidden`, which is broadcast to (B, V)."""
     import tensorflow as tf
 
@@ -279,11 +281,11 @@ def _forced(scores: Any, tokens: tuple[int, ...], where: Any) -> Any:
     """Returns scores with 0 for the given tokens and -inf for all others `where` (B, 1)."""
     import tensorflow as tf
 
-    forced = _without(tf.zeros_like(scores), ~_tokens(tokens, scores))
+    forced = without(tf.zeros_like(scores), ~_tokens(tokens, scores))
     return tf.where(where, forced, scores)
 
 
-def _marked(ids: Any, mask: Any, shape: Any) -> Any:
+def marked(ids: Any, mask: Any, shape: Any) -> Any:
     """Returns which tokens of the vocabulary occur in each row where `mask` is 1, (B, V) bool."""
     import tensorflow as tf
 

@@ -68,30 +68,56 @@ def log_probs_of(tokens: Any, scores: Any) -> Any:
     return chosen - tf.reduce_logsumexp(scores, axis=-1)
 
 
-def warped(scores: Any, how: Sampling) -> Any:
-    """Scores (B, V) of the distribution that is drawn from: -inf for tokens that are left out."""
+@dataclass(frozen=True)
+class Warped:
+    """A rule (`rules.Rule`) that restricts the distribution that beams are drawn from.
+
+    Attributes:
+        how: The restrictions.
+        kept: How many of the best tokens remain at least, so that a text can go on where all tokens
+            that end it are among the best ones.
+    """
+
+    how: Sampling
+    kept: int
+
+    def apply(self, scores: Any, seen: Any) -> Any:
+        """See `rules.Rule.apply`."""
+        return warped(scores, self.how, self.kept)
+
+
+def warped(scores: Any, how: Sampling, kept: int = 1) -> Any:
+    """Scores (B, V) of the distribution that is drawn from: -inf for tokens that are left out.
+
+    Args:
+        scores: (B, V).
+        how: The restrictions.
+        kept: How many tokens each restriction leaves at least.
+    """
     import tensorflow as tf
 
     scores = scores / how.temperature
     size = scores.shape[-1]
+    kept = kept if size is None else min(kept, size)
     if how.top_k and (size is None or how.top_k < size):
-        least = tf.math.top_k(scores, how.top_k, sorted=True).values[:, -1:]
-        scores = _only(scores, scores >= least)
+        scores = _only(scores, _are_best(scores, max(how.top_k, kept)))
     if how.top_p < 1.0:
-        scores = _only(scores, scores >= _least(scores, tf.nn.softmax(scores), how.top_p))
+        enough = scores >= _least(scores, tf.nn.softmax(scores), how.top_p)
+        scores = _only(scores, enough | _are_best(scores, kept))
     if how.min_p > 0.0:
         chances = tf.nn.softmax(scores)
         best = tf.reduce_max(chances, axis=-1, keepdims=True)
-        scores = _only(scores, chances >= how.min_p * best)
+        scores = _only(scores, (chances >= how.min_p * best) | _are_best(scores, kept))
     if how.typical_p < 1.0:
         chances, entropy = tf.nn.softmax(scores), entropies(scores)
         typicality = -tf.abs(-tf.nn.log_softmax(scores) - entropy)
-        scores = _only(scores, typicality >= _least(typicality, chances, how.typical_p))
+        typical = typicality >= _least(typicality, chances, how.typical_p)
+        scores = _only(scores, typical | _are_best(typicality, kept))
     if how.epsilon_cutoff > 0.0:
-        scores = _at_least(scores, how.epsilon_cutoff)
+        scores = _at_least(scores, how.epsilon_cutoff, kept)
     if how.eta_cutoff > 0.0:
         eta = how.eta_cutoff
-        scores = _at_least(scores, tf.minimum(eta, eta**0.5 * tf.exp(-entropies(scores))))
+        scores = _at_least(scores, tf.minimum(eta, eta**0.5 * tf.exp(-entropies(scores))), kept)
     return scores
 
 
@@ -109,12 +135,20 @@ def _only(scores: Any, kept: Any) -> Any:
     return tf.where(kept, scores, tf.constant(float("-inf"), scores.dtype))
 
 
-def _at_least(scores: Any, chance: Any) -> Any:
-    """Scores with -inf for tokens below a probability; the best token always remains."""
+def _at_least(scores: Any, chance: Any, kept: int) -> Any:
+    """Scores with -inf for tokens below a probability; the best tokens always remain."""
     import tensorflow as tf
 
-    is_best = scores >= tf.reduce_max(scores, axis=-1, keepdims=True)
-    return _only(scores, (tf.nn.softmax(scores) >= chance) | is_best)
+    return _only(scores, (tf.nn.softmax(scores) >= chance) | _are_best(scores, kept))
+
+
+def _are_best(keys: Any, count: int) -> Any:
+    """Returns which tokens are among so many with the highest keys, (B, V) bool; ties count."""
+    import tensorflow as tf
+
+    if count == 1:
+        return keys >= tf.reduce_max(keys, axis=-1, keepdims=True)
+    return keys >= tf.math.top_k(keys, count).values[:, -1:]
 
 
 def _least(keys: Any, chances: Any, mass: float) -> Any:

@@ -21,7 +21,8 @@ from finetune_tf.generation.generation_config import (
     older_settings,
     token_beyond,
 )
-from finetune_tf.generation.sampling import Sampling
+from finetune_tf.generation.sampling import Sampling, Warped
+from finetune_tf.generation.source_rules import NoSourceNgrams, SourceReward
 from finetune_tf.tasks.target_texts import end_of
 
 Stopping = bool | Literal["never"]
@@ -62,6 +63,8 @@ class GenerationSettings:
         eta_cutoff: The lowest probability, which depends on the entropy.
         repetition_penalty: See `rules.RepetitionPenalty`.
         no_repeat_ngram_size: See `rules.NoRepeatedNgrams`; 0 for no such rule.
+        encoder_repetition_penalty: See `source_rules.SourceReward`.
+        encoder_no_repeat_ngram_size: See `source_rules.NoSourceNgrams`; 0 for no such rule.
         bad_words_ids: See `rules.BadWords`.
         forced_bos_token_id: See `rules.ForcedFirst`.
         forced_eos_token_id: See `rules.ForcedLast`.
@@ -92,6 +95,8 @@ class GenerationSettings:
     eta_cutoff: float = 0.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    encoder_repetition_penalty: float = 1.0
+    encoder_no_repeat_ngram_size: int = 0
     bad_words_ids: rules.Words = ()
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] = ()
@@ -183,15 +188,12 @@ class GenerationSettings:
 
     def _check_together(self) -> None:
         """Raises an ArgumentError if settings contradict each other."""
-        if self.do_sample and self.num_beams > 1:
-            raise ArgumentError(
-                "Beam search takes the best texts and draws none: give do_sample=False or "
-                f"num_beams=1, found do_sample=True and num_beams={self.num_beams}."
-            )
-        if not self.do_sample and self.num_return_sequences > self.num_beams:
+        is_one_search = not self.do_sample or self.num_beams > 1
+        if is_one_search and self.num_return_sequences > self.num_beams:
+            other = "do_sample=True with num_beams=1" if self.do_sample else "do_sample=True"
             raise ArgumentError(
                 f"num_return_sequences={self.num_return_sequences} different texts need as many "
-                f"beams, or do_sample=True; found num_beams={self.num_beams}."
+                f"beams, or {other}; found num_beams={self.num_beams}."
             )
         forced = {
             "forced_bos_token_id": {self.forced_bos_token_id} - {None},
@@ -207,10 +209,14 @@ class GenerationSettings:
     def rules(self) -> Iterator[rules.Rule]:
         """Yields the rules that change scores, in the order of transformers."""
         ends, first = self.eos_token_id, self.forced_bos_token_id
+        if self.encoder_repetition_penalty != 1.0:
+            yield SourceReward(self.encoder_repetition_penalty)
         if self.repetition_penalty != 1.0:
             yield rules.RepetitionPenalty(self.repetition_penalty)
         if self.no_repeat_ngram_size:
             yield rules.NoRepeatedNgrams(self.no_repeat_ngram_size)
+        if self.encoder_no_repeat_ngram_size:
+            yield NoSourceNgrams(self.encoder_no_repeat_ngram_size)
         # A sequence of one token that ends a text is no bad word.
         words = dict.fromkeys(
             word for word in self.bad_words_ids if word[1:] or word[0] not in ends
@@ -229,15 +235,19 @@ class GenerationSettings:
             yield rules.Suppressed(self.suppress_tokens)
         if self.begin_suppress_tokens:
             yield rules.SuppressedFirst(self.begin_suppress_tokens, after_forced=first is not None)
+        if self.do_sample and self.num_beams > 1:
+            yield Warped(self._sampling(), kept=1 + max(len(ends), 1))
         if self.renormalize_logits:
             yield rules.Renormalized()
 
     def choice(self) -> Sampling | Beams:
         """Returns how each token is chosen."""
         if self.num_beams > 1:
-            return Beams(self.num_beams, self.length_penalty, self.early_stopping)
-        if not self.do_sample:
-            return Sampling()
+            penalty, stopping = self.length_penalty, self.early_stopping
+            return Beams(self.num_beams, penalty, stopping, self.do_sample)
+        return self._sampling() if self.do_sample else Sampling()
+
+    def _sampling(self) -> Sampling:
         return Sampling(True, **{name: getattr(self, name) for name in _OF_SAMPLES})
 
     def padding(self) -> int:

@@ -41,6 +41,8 @@ def stream(
     eta_cutoff: float | None = None,
     repetition_penalty: float | None = None,
     no_repeat_ngram_size: int | None = None,
+    encoder_repetition_penalty: float | None = None,
+    encoder_no_repeat_ngram_size: int | None = None,
     bad_words: Sequence[str] | None = None,
     stop_strings: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -67,6 +69,8 @@ def stream(
         eta_cutoff: As `epsilon_cutoff`, but lower where the entropy is high.
         repetition_penalty: Lowers the scores of tokens that already occur.
         no_repeat_ngram_size: N-grams of this size never occur twice.
+        encoder_repetition_penalty: Above 1, raises the scores of tokens of the prompt.
+        encoder_no_repeat_ngram_size: N-grams of the prompt of this size never occur in the text.
         bad_words: Texts that are never generated.
         stop_strings: The text ends as soon as it contains one of these strings.
         seed: Seed of the samples.
@@ -105,7 +109,7 @@ def stream(
     (row,) = encode(model, [prompt])
     new = room(model, [row], settings, is_requested=max_new_tokens is not None)
     rows = _rows(model, row, new, way_of(model, settings), seed)
-    return _pieces(rows, model.tokenizer)
+    return _pieces(rows, model.target_tokenizer)
 
 
 def _rows(model: Any, prompt: np.ndarray, new: int, way: Any, seed: int) -> Iterator[np.ndarray]:

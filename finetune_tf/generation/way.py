@@ -14,6 +14,8 @@ from finetune_tf.generation.rules import Rule
 from finetune_tf.generation.sampling import Sampling
 from finetune_tf.graph.traces import traces_of
 
+_MOST_STEPS = 2**32  # more tokens than any text has, so that no two samples share a seed
+
 
 @dataclass(frozen=True)
 class Way:
@@ -85,6 +87,18 @@ def seeds() -> Any:
     import tensorflow as tf
 
     return tf.TensorSpec((2,), tf.int64)
+
+
+def seed_of_step(seed: Any, step: Any) -> Any:
+    """Returns the seed of one step, (2,) int64.
+
+    Args:
+        seed: (2,) int64, the seed of a call, and the index of the first prompt.
+        step: Scalar, the number of generated tokens.
+    """
+    import tensorflow as tf
+
+    return tf.stack([seed[0], seed[1] * _MOST_STEPS + tf.cast(step, tf.int64)])
 
 
 def are_finite(logits: Any) -> Any:

@@ -128,6 +128,18 @@ class Task(Conventions, abc.ABC):
             CheckpointError: If the checkpoint requires something that is not supported.
         """
 
+    def apply_options(self, options: Mapping[str, Any], model: Any) -> dict[str, Any]:
+        """Applies options that change the model or its tokenizers, such as languages.
+
+        Args:
+            options: The options that the user gave; each is one of `encode_options`.
+            model: The model.
+
+        Returns:
+            The other options, for `complete_options`.
+        """
+        return dict(options)
+
     def complete_options(
         self, options: Mapping[str, Any], config: MutableMapping[str, Any]
     ) -> dict[str, Any]:

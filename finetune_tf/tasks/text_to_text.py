@@ -21,6 +21,7 @@ from finetune_tf.tasks.joined_texts import (
     joined_target_length,
 )
 from finetune_tf.tasks.language_model import LanguageModelOutputs
+from finetune_tf.tasks.languages import marks_languages, set_languages
 from finetune_tf.tasks.target_texts import (
     end_of,
     language_token,
@@ -305,6 +306,17 @@ class Translation(TextToText):
     has_old_classes = False  # those of text to text
     encode_options = (*TextToText.encode_options, "languages")
     result_key = "translation_text"
+
+    def apply_options(self, options: Mapping[str, Any], model: Any) -> dict[str, Any]:
+        """Sets the languages where the tokenizer marks texts with them, as in mBART.
+
+        Raises:
+            ModelError: If the tokenizer does not know them.
+        """
+        given = dict(options)
+        if "languages" in given and marks_languages(model.tokenizer):
+            set_languages(model, given.pop("languages"))
+        return given
 
 
 class Summarization(TextToText):

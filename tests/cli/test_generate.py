@@ -186,6 +186,7 @@ def test_chats(tmp_path, monkeypatch, capsys):
     [
         ("translation", "translation_text", "dictionary"),
         ("summarization", "summary_text", "lead-3"),
+        ("text2text-generation", "generated_text", None),
     ],
 )
 def test_train_evaluate_and_generate_with_an_encoder_decoder(
@@ -196,10 +197,15 @@ def test_train_evaluate_and_generate_with_an_encoder_decoder(
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     columns = ["--task", task, "--source", "en", "--target", "de"]
     options = ["--epochs", 1, "--batch-size", 4, "--validation", data, "--test", data]
-    options += ["--options", "prefix=translate: ", "--output", tmp_path / "run"]
+    if task == "translation":  # the checkpoint has a prefix for these languages
+        options += ["--source-language", "en", "--target-language", "de"]
+    else:
+        options += ["--prefix", "summarize: ", "--max-target-length", 8]
+    options += ["--output", tmp_path / "run"]
 
     assert run(monkeypatch, "train", tiny_t5, data, *columns, *options) == 0
-    assert f"baseline {baseline}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert baseline is None or f"baseline {baseline}" in printed
     checkpoint = tmp_path / "run" / "checkpoint"
     assert run(monkeypatch, "evaluate", checkpoint, data, *columns[2:]) == 0
     assert "train.jsonl: 8" in capsys.readouterr().out
@@ -207,6 +213,8 @@ def test_train_evaluate_and_generate_with_an_encoder_decoder(
     (line,) = generated(monkeypatch, capsys, checkpoint, "a good film", *FEW)
     model = ft.load(checkpoint)  # the folder says for which task
     assert model.task.name == task
+    params = model.config["task_specific_params"][task]
+    assert params["prefix"] == ("translate: " if task == "translation" else "summarize: ")
     assert line == {"text": "a good film", key: ft.generate(model, "a good film", 4)}
 
     capsys.readouterr()

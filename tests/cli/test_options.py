@@ -15,7 +15,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf import cli
-from finetune_tf.cli.options import class_weights, task_options
+from finetune_tf.cli.options import class_weights, options_of_task, task_options
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 
@@ -154,6 +154,24 @@ def test_options_of_the_task():
     for wrong in ("prefix", "lr=3"):
         with pytest.raises(ArgumentError, match="--options is NAME=VALUE with one of mask_rate|st"):
             task_options([wrong])
+
+
+def test_options_of_texts_to_texts():
+    nothing = dict.fromkeys(("options", "prefix", "max_target_length"))
+    languages = {"source_language": "en", "target_language": "de"}
+    assert options_of_task(**nothing, **languages) == {"languages": ["en", "de"]}
+    given = {"options": ["stride=64"], "prefix": "", "max_target_length": 9}
+    without = dict.fromkeys(languages)
+    assert options_of_task(**given, **without) == {
+        "stride": 64,
+        "prefix": "",
+        "max_target_length": 9,
+    }
+    with pytest.raises(ArgumentError, match="Give both --source-language and --target-language"):
+        options_of_task(**nothing, source_language=None, target_language="de")
+    twice = nothing | {"options": ["prefix=a"], "prefix": "b"}
+    with pytest.raises(ArgumentError, match="prefix is given twice: as an option of its own and"):
+        options_of_task(**twice, **without)
 
 
 def test_class_weights_by_name_or_number():

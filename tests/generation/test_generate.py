@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from helpers_decoders import POSITIONS, write_decoder
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, CheckpointError, DataError, DataTypeError, ModelError
@@ -70,9 +72,10 @@ def test_the_settings_of_the_checkpoint_count_and_are_saved(tiny_decoder, tmp_pa
         ({"eos_token_id": "</s>"}, "'eos_token_id' .* has to be a token id, a list of them, or"),
         ({"guidance_scale": 1.5}, "'guidance_scale' .* which is not supported here"),
         (
-            {"encoder_repetition_penalty": 1.5},
-            "'encoder_repetition_penalty' .* which is not supported here. Take the key out",
+            {"diversity_penalty": 1.5},
+            "'diversity_penalty' .* which is not supported here. Take the key out",
         ),
+        ({"encoder_repetition_penalty": 0}, "'encoder_repetition_penalty' .* a number > 0"),
         ({"bad_words_ids": [[]]}, "'bad_words_ids' .* has to be a list with a list of token ids"),
         ({"bad_words_ids": [3]}, "'bad_words_ids' .* has to be a list with a list of token ids"),
         ({"forced_bos_token_id": [3]}, "'forced_bos_token_id' .* has to be a token id, or null"),
@@ -104,8 +107,13 @@ def test_settings_that_cannot_be_followed(settings, message, tmp_path):
         ("a", {"top_p": 0}, ArgumentError, "top_p must be a number > 0 and <= 1"),
         ("a", {"top_p": 1.5}, ArgumentError, "top_p must be a number > 0 and <= 1"),
         ("a", {"temperature": 0}, ArgumentError, "temperature must be a number > 0"),
-        ("a", {"num_beams": 2, "do_sample": True}, ArgumentError, "give do_sample=False or"),
         ("a", {"num_return_sequences": 2}, ArgumentError, "need as many beams, or do_sample=True"),
+        (
+            "a",
+            {"num_beams": 2, "do_sample": True, "num_return_sequences": 3},
+            ArgumentError,
+            "need as many beams, or do_sample=True with num_beams=1; found num_beams=2",
+        ),
         ("a", {"early_stopping": "soon"}, ArgumentError, "early_stopping is True, False or"),
         ("a", {"max_length": 20}, ArgumentError, "generate\\(\\) has no argument 'max_length'"),
     ],
@@ -223,3 +231,36 @@ def test_texts_end_with_the_token_of_the_tokenizer(tmp_path):
     table.assign(np.asarray(table) * 0 + np.eye(20, 12, dtype="float32"))
     own.get_layer("final_norm").beta.assign(bias[:12])
     assert ft.generate(own, "a very", return_ids=True).size == 0
+
+
+def test_texts_are_those_of_the_tokenizer_of_the_targets(tiny_t5):
+    with quiet():
+        own = ft.load(tiny_t5, "text2text-generation")
+    words = {word.upper(): i for word, i in own.tokenizer.get_vocab().items()}
+    capital = Tokenizer(models.WordLevel(words, "<UNK>"))
+    capital.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own.target_tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=capital, pad_token="<PAD>", eos_token="</S>", unk_token="<UNK>"
+    )
+    options = {"max_new_tokens": 4, "min_new_tokens": 4}
+    (row,) = ft.generate(own, ["a film"], return_ids=True, **options)
+    text = ft.generate(own, "a film", **options)
+    assert text == own.target_tokenizer.decode(row, skip_special_tokens=True)
+    assert text and text == text.upper()
+    assert "".join(ft.stream(own, "a film", **options)) == text
+    word = text.split()[0]
+    assert word not in ft.generate(own, "a film", bad_words=[word], **options).split()
+
+
+def test_rules_on_sources_need_one_vocabulary(tiny_t5):
+    with quiet():
+        own = ft.load(tiny_t5, "text2text-generation")
+    ids = own.tokenizer("a very good film")["input_ids"]
+    free = set(own.generate([ids], 8, repetition_penalty=1.5)[0])
+    found = own.generate([ids], 8, repetition_penalty=1.5, encoder_repetition_penalty=30.0)[0]
+    assert set(ids) & set(found) > set(ids) & free
+    without = own.generate([found], 8, repetition_penalty=1.5, encoder_no_repeat_ngram_size=1)[0]
+    assert len(without) and not set(without) & set(found)
+    own.target_tokenizer = ft.load(tiny_t5, "text2text-generation").tokenizer
+    with pytest.raises(ArgumentError, match="but .* has a vocabulary for each. Leave them out"):
+        own.generate([ids], 8, encoder_repetition_penalty=2.0)

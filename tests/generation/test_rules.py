@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 
 from finetune_tf.generation import rules
+from finetune_tf.generation.forward import Memory
 from finetune_tf.generation.rules import Seen, apply_rules
+from finetune_tf.generation.source_rules import NoSourceNgrams, SourceReward
 
 SIZE, NONE = 8, -np.inf
 SCORES = np.log(np.arange(1.0, 17.0).reshape(2, SIZE)).astype("float32")
@@ -80,6 +82,68 @@ def test_rules_are_applied_in_their_order():
 def test_renormalized_scores_are_log_probabilities():
     found = rules.Renormalized().apply(tf.constant(SCORES), None).numpy()
     np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-6)
+
+
+def seen_with_sources(ids, sources, mask):
+    memory = Memory(np.array(mask, "int32"), np.array(sources, "int32"), ())
+    ids = np.array(ids, "int32")
+    return Seen(ids, np.ones_like(ids), tf.constant(len(ids[0]) - 1), 9, memory)
+
+
+@pytest.mark.parametrize(
+    ("size", "ids", "expected"),
+    [
+        (1, [[7], [7]], [[1, 2, 3], [4]]),
+        (2, [[7, 1], [7, 4]], [[2], []]),  # what follows 4 is padding
+        (2, [[7, 2], [7, 2]], [[1, 3], []]),
+        (3, [[1, 2], [4, 0]], [[1, 3], []]),
+        (4, [[2], [4]], [[], []]),  # the texts are shorter than the n-grams
+        (9, [[2], [4]], [[], []]),
+    ],
+)
+def test_ngrams_of_the_source(size, ids, expected):
+    seen = seen_with_sources(ids, [[1, 2, 1, 2, 3], [4, 0, 0, 0, 0]], [[1] * 5, [1, 0, 0, 0, 0]])
+    found = NoSourceNgrams(size).apply(tf.constant(SCORES), seen).numpy()
+    assert [np.flatnonzero(np.isneginf(row)).tolist() for row in found] == expected
+
+
+def test_of_a_decoder_the_prompt_is_the_source():
+    ids, mask = [[0, 1, 2, 5], [3, 1, 2, 5]], [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert forbidden(NoSourceNgrams(1), ids, mask, step=1) == [[1, 2], [1, 2, 3]]
+    assert forbidden(NoSourceNgrams(2), [[0, 1, 2, 1], [3, 1, 2, 3]], mask, step=1) == [[2], [1]]
+    assert forbidden(NoSourceNgrams(2), [[0, 1], [3, 0]], [[0, 1], [1, 1]], step=0) == [[], []]
+
+
+def test_words_of_the_source_are_rewarded():
+    scores = tf.constant([[-2.0, -1.0, 1.0, 2.0]])
+    seen = seen_with_sources([[0]], [[1, 3, 0]], [[1, 1, 0]])
+    found = SourceReward(2.0).apply(scores, seen).numpy()[0]
+    assert found.tolist() == [-2.0, -0.5, 1.0, 4.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_random_sources_are_those_of_transformers(seed):
+    torch = pytest.importorskip("torch")
+    from transformers.generation.logits_process import (
+        EncoderNoRepeatNGramLogitsProcessor,
+        EncoderRepetitionPenaltyLogitsProcessor,
+    )
+
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, 4, (6, random.integers(1, 9))).astype("int32")  # two beams each
+    sources = random.integers(0, 4, (3, random.integers(1, 12))).astype("int32")
+    scores = random.normal(size=(6, SIZE)).astype("float32")
+    seen = seen_with_sources(ids, np.repeat(sources, 2, axis=0), np.ones((6, sources.shape[1])))
+    size, reward = int(random.integers(1, 4)), float(random.uniform(0.5, 2))
+    given = torch.tensor(sources).long()
+    for rule, processor in [
+        (NoSourceNgrams(size), EncoderNoRepeatNGramLogitsProcessor(size, given)),
+        (SourceReward(reward), EncoderRepetitionPenaltyLogitsProcessor(reward, given)),
+    ]:
+        expected = processor(torch.tensor(ids).long(), torch.tensor(scores))
+        found = apply_rules([rule], tf.constant(scores), seen)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(rule))
 
 
 @pytest.mark.slow

@@ -33,6 +33,15 @@ OPTIONS = {
         "begin_suppress_tokens": [18, 19],
         "renormalize_logits": True,
     },
+    "words of the source": {"num_beams": 1, "encoder_repetition_penalty": 1.6},
+    "other words": {"num_beams": 1, "encoder_no_repeat_ngram_size": 1},
+    "beams beside the source": {
+        "num_beams": 3,
+        "encoder_repetition_penalty": 0.7,
+        "encoder_no_repeat_ngram_size": 2,
+        "repetition_penalty": 1.2,
+        "num_return_sequences": 2,
+    },
     "every rule": {
         "num_beams": 2,
         "repetition_penalty": 1.3,
@@ -46,6 +55,8 @@ OPTIONS = {
         "length_penalty": 0.5,
     },
 }
+#: Ways that compare sources and targets, which have to have one vocabulary.
+OF_ONE_VOCABULARY = ("words of the source", "other words", "beams beside the source")
 #: Ways with words that may not occur, by the way that generates these words without the rule.
 WITHOUT_WORDS = {
     "no words": ("greedy", {"num_beams": 1}),

@@ -17,6 +17,7 @@ import numpy as np
 from references.generation_options import (
     ENDS,
     NEW_TOKENS,
+    OF_ONE_VOCABULARY,
     OPTIONS,
     PADDING,
     WITHOUT_WORDS,
@@ -98,8 +99,10 @@ def main() -> None:
             found = generated(model, arrays["ids"], arrays["mask"], NEW_TOKENS, **options)
             arrays[name], arrays[f"{name} scores"] = found
 
+        has_two_vocabularies = not getattr(model.config, "share_encoder_decoder_embeddings", True)
         for name, options in OPTIONS.items():
-            add(name, **options)
+            if not (has_two_vocabularies and name in OF_ONE_VOCABULARY):
+                add(name, **options)
         for name, (source, options) in WITHOUT_WORDS.items():
             add(name, bad_words_ids=bad_words(arrays[source]), **options)
         np.savez_compressed(folder / "generation.npz", **arrays)

@@ -258,6 +258,27 @@ class TestLanguages:
         ft.predict(model, ["a film"])  # its decoder starts with the language
         assert "forced_bos_token_id" not in model.asked[-1][1]
 
+    @pytest.mark.parametrize("kind", ["MBartTokenizer", "MBart50Tokenizer"])
+    def test_languages_are_set_when_texts_are_encoded(self, tmp_path, kind):
+        model, ids = self.model(tmp_path, kind)
+        pairs = ft.data.from_arrays(source=["a film"], target=["ein Film"])
+        pairs.encoded(model, languages=("de_DE", "ro_RO"))
+        assert (model.tokenizer.src_lang, model.tokenizer.tgt_lang) == ("de_DE", "ro_RO")
+        ft.predict(model, ["a film"])
+        if kind == "MBartTokenizer":  # the decoder starts with the language
+            assert model.config["decoder_start_token_id"] == ids("ro_RO")
+            assert "forced_bos_token_id" not in model.config
+        else:
+            assert model.config["decoder_start_token_id"] == 2
+            assert model.config["forced_bos_token_id"] == ids("ro_RO")
+        for languages, message in [
+            (("en", "de_DE"), "has no language 'en'. Did you mean en_XX?"),
+            (("en_XX", "xx"), "has no language .xx.. It has a"),
+            (("en_XX",), "takes two codes"),
+        ]:
+            with pytest.raises(ModelError, match=message):
+                pairs.encoded(model, languages=languages)
+
     def test_an_unknown_language(self, tmp_path):
         model, _ = self.model(tmp_path, "MBartTokenizer", src_lang="en_XX")
         pairs = ft.data.from_arrays(source=["a film"], target=["ein Film"])
