@@ -1,5 +1,7 @@
 """The column of conversations, lists of messages as in the API of OpenAI, and its check."""
 
+from collections.abc import Mapping, Sequence
+
 from finetune_tf.data.checks import CheckedRows, has_lone_surrogate, invalid_rows, is_missing
 from finetune_tf.data.places import shortened
 from finetune_tf.errors import DataError, DataTypeError
@@ -47,6 +49,29 @@ def check_conversations(values: list, column: str, rows: CheckedRows) -> list[li
             error,
         )
     return found
+
+
+def check_prompt(messages: Sequence[Mapping], place: str) -> None:
+    """Checks a conversation that a model is to answer.
+
+    Args:
+        messages: The messages. One that calls tools needs no content.
+        place: What the conversation is called in messages, such as "Prompt 0".
+
+    Raises:
+        DataError: If a role is unknown, or a content is empty.
+        DataTypeError: If a content is not a text.
+    """
+    with_content = [
+        {**message, "content": message.get("content") or "…"}
+        if message.get("tool_calls")
+        else dict(message)
+        for message in messages
+    ]
+    problem = _problem(with_content)
+    if problem:
+        message, error = problem
+        raise error(f"{place} {message}. Write conversations as {_FORM}.")
 
 
 def conversation_key(messages: list[dict]) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from finetune_tf.base.arguments import shown
+from finetune_tf.data.conversations import check_prompt
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError
 from finetune_tf.generation.forward import is_prefix_model, reads_sources
 from finetune_tf.generation.settings import GenerationSettings
@@ -40,6 +41,7 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
     prefix = model.task.prompt_prefix(model.config)
     for i, text in enumerate(texts):
         if is_conversation(text):
+            check_prompt(text, f"Prompt {i}")
             rows.append(prompt_ids(text, tokenizer, f"prompt {i}"))
             continue
         if not isinstance(text, str):

@@ -2,7 +2,8 @@
 
 The weights and the data are not part of the project: `FINETUNE_TF_WEIGHTS` and `FINETUNE_TF_DATA`
 name their folders. `bart_g2p` spells English words in phonemes, `pegasus_translit` writes Arabic in
-Latin letters, `gpt_sort` sorts six digits, and `stories260K` tells stories.
+Latin letters, `gpt_sort` sorts six digits, and `stories260K` tells stories. `FINETUNE_TF_SMOLLM2`
+names the folder of SmolLM2-135M-Instruct with its tokenizer, weights in float32.
 """
 
 import functools
@@ -18,10 +19,8 @@ import finetune_tf as ft
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path(os.environ.get("FINETUNE_TF_WEIGHTS", ROOT / "shared" / "weights"))
 DATA = Path(os.environ.get("FINETUNE_TF_DATA", ROOT / "shared" / "data"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"FINETUNE_TF_WEIGHTS: no folder {WEIGHTS}"),
-]
+SMOLLM2 = Path(os.environ.get("FINETUNE_TF_SMOLLM2", WEIGHTS / "smollm2"))
+pytestmark = pytest.mark.slow
 WAYS = {
     "greedy": {"num_beams": 1},
     "beams": {"num_beams": 4, "length_penalty": 1.5},
@@ -30,10 +29,18 @@ WAYS = {
 every_way = pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 
 
+def folder_of(name):
+    """The folder of some weights; skips the test where there is none."""
+    variable = "FINETUNE_TF_SMOLLM2" if WEIGHTS / name == SMOLLM2 else "FINETUNE_TF_WEIGHTS"
+    if not (WEIGHTS / name).is_dir():
+        pytest.skip(f"{variable}: no folder {WEIGHTS / name}")
+    return WEIGHTS / name
+
+
 @functools.cache
 def model_of(name, task):
     with ft.messages.quiet():
-        return ft.load(WEIGHTS / name, task)
+        return ft.load(folder_of(name), task)
 
 
 @functools.cache
@@ -42,7 +49,7 @@ def torch_model_of(name, kind):
     import transformers
 
     torch.set_num_threads(1)  # more are slower for small models, above all beside TensorFlow's
-    return getattr(transformers, kind).from_pretrained(WEIGHTS / name).eval()
+    return getattr(transformers, kind).from_pretrained(folder_of(name)).eval()
 
 
 def by_pytorch(model, rows, new, ends, **options):
@@ -145,6 +152,20 @@ def test_sorted_digits_are_pytorchs(options):
     torch_model = torch_model_of("gpt_sort", "GPT2LMHeadModel")
     expected = by_pytorch(torch_model, rows, 5, ends=(), pad_token_id=0, **options)
     assert [row.tolist() for row in found] == expected
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 4}], ids=["greedy", "beams"])
+def test_texts_of_smollm2_are_pytorchs(options):
+    """128 tokens of a language model of 135 million parameters, and an answer in a chat."""
+    model = model_of(SMOLLM2, "text-generation")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    (answer,) = ft.generate(model, [question], max_new_tokens=20, **options)
+    assert answer.strip() == "The capital of France is Paris."
+    rows = model.tokenizer(["Once upon a time, there was a little"])["input_ids"]
+    found = model.generate(rows, 128, **options)
+    torch_model = torch_model_of(SMOLLM2, "LlamaForCausalLM")
+    expected = by_pytorch(torch_model, rows, 128, ends=(2,), **options)
+    assert [row.tolist() for row in found] == expected and len(expected[0]) > 100
 
 
 def pieces():

@@ -171,3 +171,17 @@ def test_templates_need_a_package(model, monkeypatch):
     monkeypatch.setattr(type(model.tokenizer), "apply_chat_template", missing)
     with pytest.raises(ModelError, match=r"pip install 'finetune-tf\[chat\]'"):
         ft.generate(model, [user("bad")])
+
+
+def test_prompts_in_no_known_form(model):
+    for messages, error, message in [
+        ([{"role": "human", "content": "a"}], DataError, "Prompt 0 has as its message 0 one with"),
+        ([user("a"), {"role": "bot", "content": "a"}], DataError, "the role 'bot'; roles are sys"),
+        ([{"role": "user"}], DataError, "one of user with an empty content. Write conversations"),
+        ([user(["a"])], DataTypeError, "one whose content is no text but"),
+    ]:
+        with pytest.raises(error, match=message):
+            ft.generate(model, messages, max_new_tokens=2)
+    calls = {"role": "assistant", "tool_calls": [{"name": "a"}]}
+    asked = [user("a"), calls, {"role": "tool", "content": "film"}, user("the")]
+    assert isinstance(ft.generate(model, asked, max_new_tokens=2), str)
