@@ -46,6 +46,8 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
             continue
         if not isinstance(text, str):
             raise DataTypeError(f"Prompt {i} is no text but {type(text).__name__}: {text!r}.")
+        if reads_sources(model) and not text.strip():  # it would have the token that ends a text
+            raise DataError(f"Source {i} is empty, so that a target would be made up. Remove it.")
         ids = tokenizer(prefix + text, return_attention_mask=False, verbose=False)["input_ids"]
         if not ids:
             raise DataError(

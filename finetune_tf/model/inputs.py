@@ -33,6 +33,11 @@ _SIDES = {
     "decoder_input_ids": ("decoder_attention_mask",),
 }
 
+_NO_TARGETS = (
+    " The decoder reads the targets: name their column where the data are read, for example "
+    'from_jsonl(path, source="en", target="de"). To generate targets, use ft.predict.'
+)
+
 #: Description of the values of each input, and advice for invalid values, for messages.
 _DESCRIPTIONS = {
     "input_ids": (
@@ -272,6 +277,7 @@ def complete(
             f"found {', '.join(map(str, inputs)) or 'none'}"
             + (f"; unknown: {', '.join(unknown)}." if unknown else ".")
             + (f" {PIXELS} belong to a model of images." if PIXELS in unknown else "")
+            + (_NO_TARGETS if "decoder_input_ids" in set(required) - given.keys() else "")
         )
     if sizes is not None:
         arrays = {n: v if hasattr(v, "shape") else np.asarray(v) for n, v in given.items()}

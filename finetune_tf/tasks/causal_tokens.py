@@ -5,10 +5,17 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.errors import DataError
+from finetune_tf.messages import say
 from finetune_tf.tasks.chat import answered_ids, prompt_ids
 from finetune_tf.tasks.encoded import tokenized
 from finetune_tf.tasks.feature import IGNORED
 from finetune_tf.tasks.interfaces import Columns
+
+#: What is said where a model cannot learn where texts end.
+NO_END = (
+    "the tokenizer has no token that ends a text, so the model does not learn where texts end, and "
+    'generates as many tokens as it may. Set one: model.tokenizer.eos_token = "…".'
+)
 
 
 def token_ids(
@@ -43,6 +50,8 @@ def token_ids(
     if "completion" not in columns:
         return ids, None
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if not ends:
+        say(f"{examples.name}: {NO_END}")
     completions = tokenized(tokenizer, columns["completion"], add_special_tokens=False)
     rows = [
         np.concatenate([prompt, np.asarray([*completion, *ends], "int32")])

@@ -12,6 +12,7 @@ import numpy as np
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
+from finetune_tf.tasks.causal_tokens import NO_END
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, TARGET_TOKENS, Feature
 from finetune_tf.tasks.interfaces import Columns
@@ -198,6 +199,8 @@ class TextToText(LanguageModelOutputs, Task):
         inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
         if "target" in examples.columns:
             limit = max_target_length or max_length
+            if end_of(writer) is None:
+                say(f"{examples.name}: {NO_END}")
             rows, cut = target_ids(examples, writer, limit)
             decoder_ids = [shifted(row, start, end_of(writer)) for row in rows]
             inputs["decoder_input_ids"] = Feature(

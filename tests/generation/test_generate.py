@@ -137,6 +137,37 @@ def test_ids_that_are_refused(model, row, message):
         model.generate([row])
 
 
+def test_an_empty_source(tiny_t5):
+    with quiet():
+        own = ft.load(tiny_t5, "text2text-generation")
+    with pytest.raises(DataError, match="Source 1 is empty, so that a target would be made up"):
+        ft.generate(own, ["a film", " "])
+
+
+def test_tokenizers_without_end_and_padding(tiny_decoder, capsys):
+    with quiet():
+        own = ft.load(tiny_decoder)
+        expected = own.generate([own.tokenizer(text)["input_ids"] for text in PROMPTS], 6)
+    own.tokenizer.eos_token = own.tokenizer.pad_token = None
+    for key in ("eos_token_id", "pad_token_id"):
+        own.config.pop(key, None)
+        own.info.generation.pop(key, None)
+    pairs = ft.data.from_arrays(prompt=["a", "the"], completion=["film", "actor"])
+    assert [len(row) for row in pairs.encoded(own).inputs["input_ids"].rows] == [2, 2]
+    assert "the tokenizer has no token that ends a text" in capsys.readouterr().out
+    found = ft.generate(own, PROMPTS, max_new_tokens=6, return_ids=True)
+    assert [len(row) for row in found] == [6, 6, 6]  # nothing ends them
+    for row, begun in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(row[: len(begun)], begun)
+    (ids, _) = next(iter(pairs.batches(own, 2)))
+    assert np.asarray(ids["attention_mask"]).sum() == 4
+
+
+def test_a_decoder_has_no_masked_words(tiny_decoder):
+    with pytest.raises(CheckpointError, match="gpt2 models have no head for the task 'fill-mask'"):
+        ft.load(tiny_decoder, "fill-mask")
+
+
 def test_a_model_of_another_task(tiny_bert):
     with quiet():
         classifier = ft.load(tiny_bert, labels=["bad", "good"])
@@ -255,12 +286,11 @@ def test_texts_are_those_of_the_tokenizer_of_the_targets(tiny_t5):
 def test_rules_on_sources_need_one_vocabulary(tiny_t5):
     with quiet():
         own = ft.load(tiny_t5, "text2text-generation")
-    ids = own.tokenizer("a very good film")["input_ids"]
-    free = set(own.generate([ids], 8, repetition_penalty=1.5)[0])
-    found = own.generate([ids], 8, repetition_penalty=1.5, encoder_repetition_penalty=30.0)[0]
-    assert set(ids) & set(found) > set(ids) & free
-    without = own.generate([found], 8, repetition_penalty=1.5, encoder_no_repeat_ngram_size=1)[0]
-    assert len(without) and not set(without) & set(found)
+    ids = [[18, 9]]
+    free = own.generate(ids, 4, min_new_tokens=4)[0]
+    assert 18 in free
+    found = own.generate(ids, 4, min_new_tokens=4, encoder_no_repeat_ngram_size=1)[0]
+    assert len(found) == 4 and not {18, 9} & set(found.tolist())
     own.target_tokenizer = ft.load(tiny_t5, "text2text-generation").tokenizer
     with pytest.raises(ArgumentError, match="but .* has a vocabulary for each. Leave them out"):
-        own.generate([ids], 8, encoder_repetition_penalty=2.0)
+        own.generate(ids, 8, encoder_repetition_penalty=2.0)

@@ -109,3 +109,20 @@ def test_finetune(folder, pairs):
     assert result.history.keys() >= {"val_loss", "val_accuracy"}
     assert result.settings["languages"] == ("en", "de")
     assert result.report.baseline.name == "dictionary"
+
+
+def test_sources_without_targets_cannot_be_learned(folder):
+    with quiet():
+        model = ft.load(folder, "summarization")
+    model.compile()
+    sources = ft.data.from_arrays(source=SOURCES)
+    with pytest.raises(ModelError, match="The decoder reads the targets: name their column where"):
+        model.fit(sources.batches(model, 2), verbose=0)
+
+
+def test_targets_without_an_end(folder, pairs, capsys):
+    with quiet():
+        model = ft.load(folder, "summarization")
+    model.tokenizer.eos_token = None
+    pairs.encoded(model)
+    assert "the tokenizer has no token that ends a text" in capsys.readouterr().out
