@@ -16,17 +16,18 @@ from finetune_tf.images.resize_in_graph import pillow_may_begin_with_height, res
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_PNG = b"\x89PNG"
 _EXIF_BYTES = 1 << 16  # where the EXIF data of a JPEG file are looked for
 _ORIENTATION = 0x0112  # the tag of EXIF data that says how an image is turned
 
 
 def levels_of_files(contents: "tf.Tensor", processor: ImageProcessor) -> "tf.Tensor":
-    """Decodes and prepares images of JPEG, PNG and GIF files (of GIF the first frame).
+    """Decodes and prepares images of JPEG and PNG files.
 
     The levels are those of `ImageProcessor` with the installed version of Pillow. There are three
-    differences: the orientation of other files than JPEG is not read, JPEG files of four colors
-    (CMYK) have other levels, and a file that cannot be decoded, or is of another format, is an
-    error of TensorFlow.
+    differences: the orientation of PNG files, and that which XMP data name, is not read; levels of
+    JPEG files of four colors (CMYK) may differ by 1; and a file of another format, or one that
+    cannot be decoded, is an error of TensorFlow.
 
     Args:
         contents: The bytes of files, a tensor (B,) of strings.
@@ -58,13 +59,13 @@ def decoded(content: "tf.Tensor") -> "tf.Tensor":
         levels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
         return turned(levels, orientation_of(content))
 
-    def other() -> tf.Tensor:
-        # TensorFlow does not read the palettes of BMP files.
-        is_bmp = tf.equal(tf.strings.substr(content, 0, 2), b"BM")
-        tf.debugging.assert_equal(is_bmp, False, "BMP files are not supported: use PNG.")
-        return tf.io.decode_image(content, channels=3, expand_animations=False)
+    def png() -> tf.Tensor:
+        # TensorFlow reads no palettes of BMP files, and not the parts of GIF files as Pillow does.
+        is_png = tf.equal(tf.strings.substr(content, 0, len(_PNG)), _PNG)
+        tf.debugging.assert_equal(is_png, True, "A file is neither a JPEG nor a PNG file.")
+        return tf.io.decode_png(content, channels=3)
 
-    levels = tf.cond(tf.io.is_jpeg(content), jpeg, other)
+    levels = tf.cond(tf.io.is_jpeg(content), jpeg, png)
     return tf.ensure_shape(levels, (None, None, 3))
 
 

@@ -410,9 +410,8 @@ class FineTuneModel(ExplainedModel):
             filepath: The folder, created or replaced atomically; other files in it are kept.
             format: "tf_saved_model" for TensorFlow and TensorFlow Serving, or "openvino".
             verbose: As in Keras; with False, nothing is printed.
-            image_bytes: For models of images, whether the graph reads the bytes of JPEG, PNG, GIF
-                and BMP files and prepares the images itself, instead of levels of the size of the
-                model.
+            image_bytes: For models of images, whether the graph reads the bytes of JPEG and PNG
+                files and prepares the images itself, instead of levels of the size of the model.
 
         Returns:
             The folder.

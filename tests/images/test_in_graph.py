@@ -55,13 +55,10 @@ def test_every_processor(kind, config):
     np.testing.assert_array_equal(found, np.stack([processor(file) for file in files]))
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [*(("PNG", mode) for mode in ("RGB", "L", "RGBA", "P", "LA", "1")), ("GIF", "P"), ("GIF", "L")],
-)
-def test_files_without_loss(kind, mode):
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
+def test_png_files(mode):
     buffer = io.BytesIO()
-    Image.fromarray(picture(21, 30)).convert(mode).save(buffer, kind)
+    Image.fromarray(picture(21, 30)).convert(mode).save(buffer, "PNG")
     np.testing.assert_array_equal(decoded(buffer.getvalue()), decode(buffer.getvalue()))
 
 
@@ -98,8 +95,9 @@ def test_what_cannot_be_decoded_or_prepared():
     fixed = ImageProcessor.from_config({"do_resize": False, "size": 8}, "ViTImageProcessor")
     ours = ImageProcessor.from_config({}, "BitImageProcessor")
     for file, processor, message in (
-        (b"no image", ours, "Unknown image file format"),
-        (content(picture(9, 8), "BMP"), ours, "BMP files are not supported: use PNG"),
+        (b"no image", ours, "A file is neither a JPEG nor a PNG file"),
+        (content(picture(9, 8), "GIF"), ours, "A file is neither a JPEG nor a PNG file"),
+        (content(picture(9, 8))[:-40], ours, "Invalid PNG|Expected image"),
         (content(picture(9, 8)), fixed, "An image has another size than the checkpoint expects"),
         (content(np.zeros((1, 900_000, 3), "uint8")), ours, "more than 178,956,970 pixels"),
     ):
