@@ -11,7 +11,8 @@ the spread over seeds is what to compare with.
 
 The policies: "frozen" trains the head on cached features and "uncached" trains it without the
 cache; "upper" freezes `ft.select.embeddings() | ft.select.bottom(2)`, with cached features; "whole"
-trains all. PyTorch has no cache, so its frozen part runs in each epoch.
+trains all. PyTorch has no cache, so its frozen part runs in each epoch. The rate and the
+dropout rate of the head were chosen on a fifth of the training images of sign_digits.
 
 A run is a process of its own. Its seconds begin after loading and end after the last epoch, with
 everything that happens in between, such as tracing and the computation of cached features;
@@ -29,12 +30,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sides.common import peak_mb
+from sides.common import Clock, peak_mb
 
 SIZE, BATCH, DROPOUT = 96, 32, 0.2
 CHECKPOINT = "mobilenet_v2_100"
@@ -45,8 +44,6 @@ EPOCHS = {
     "sign_digits": {"frozen": 20, "uncached": 20, "upper": 10, "whole": 10},
     "cifar10": {"frozen": 5, "uncached": 5, "upper": 3, "whole": 3},
 }
-# The part of PyTorch's names that `embeddings() | bottom(2)` selects in this network.
-LOWER = ("conv_stem.", *(f"layer.{i}." for i in range(5)))
 
 
 def prepare(name: str, seed: int, data: Path, weights: Path, folder: Path) -> None:
@@ -102,27 +99,6 @@ def _examples(arrays: dict, labels: list[str], split: str) -> "object":
     return ft.data.from_arrays(image=list(images), label=names, labels=labels, name=split)
 
 
-class Clock:
-    """The seconds of each epoch, by the clock and of all threads."""
-
-    def __init__(self) -> None:
-        self.marks = [(time.perf_counter(), time.process_time())]
-
-    def mark(self) -> None:
-        """Ends an epoch."""
-        self.marks.append((time.perf_counter(), time.process_time()))
-
-    def result(self) -> dict[str, object]:
-        """Total, first epoch, and the median of the later ones."""
-        by_clock, by_processor = np.diff(np.array(self.marks), axis=0).T
-        return {
-            "seconds": by_clock.sum(),
-            "processor": by_processor.sum(),
-            "first_epoch": by_processor[0],
-            "later_epochs": statistics.median(by_processor[1:]),
-        }
-
-
 def ours(policy: str, seed: int, epochs: int, folder: Path, arrays: dict, threads: int) -> dict:
     """Fine-tunes with finetune_tf."""
     import keras
@@ -159,70 +135,11 @@ def ours(policy: str, seed: int, epochs: int, folder: Path, arrays: dict, thread
 
 
 def pytorch(policy: str, seed: int, epochs: int, folder: Path, arrays: dict, threads: int) -> dict:
-    """Fine-tunes with transformers on PyTorch, in a plain loop."""
-    import torch
-    from transformers import MobileNetV2ForImageClassification
+    """Fine-tunes with transformers on PyTorch."""
+    from sides.mobilenet_pytorch import fine_tune
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    imported = peak_mb()
-    model = MobileNetV2ForImageClassification.from_pretrained(
-        folder / "checkpoint", dtype=torch.float32
-    ).to(memory_format=torch.channels_last)
-    if policy in ("frozen", "uncached"):
-        model.mobilenet_v2.requires_grad_(False)
-    for name, parameter in model.mobilenet_v2.named_parameters():
-        if policy == "upper" and name.startswith(LOWER):
-            parameter.requires_grad_(False)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
-    ]
     orders = np.load(folder / "orders.npy")[:epochs]
-
-    def normalized(pixels: np.ndarray) -> torch.Tensor:
-        levels = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels last in memory
-        return (levels.float() / 255 - 0.5) / 0.5
-
-    clock = Clock()
-    optimizer = torch.optim.AdamW(groups, lr=RATES[policy], fused=True)
-    steps = orders.shape[0] * orders.shape[1]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(steps))
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()  # with the statistics of the checkpoint
-    for batches in orders:
-        for rows in batches:
-            chosen = rows[rows >= 0]
-            labels = torch.from_numpy(arrays["y_train"][chosen])
-            loss = model(pixel_values=normalized(arrays["x_train"][chosen]), labels=labels).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learning, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        clock.mark()
-    memory = peak_mb()
-    model.eval()
-    with torch.inference_mode():
-        starts = range(0, len(arrays["x_test"]), 64)
-        tests = [normalized(arrays["x_test"][start : start + 64]) for start in starts]
-        predicted = np.concatenate([model(pixel_values=x).logits.argmax(1).numpy() for x in tests])
-    return {
-        "accuracy": float((predicted == arrays["y_test"]).mean()),
-        "trainable": sum(parameter.numel() for parameter in learning),
-        "peak_mb": memory,
-        "imported_mb": imported,
-        **clock.result(),
-    }
-
-
-def _schedule(steps: int) -> Callable[[int], float]:
-    """The factors of `WarmupLinearDecay`: warm-up over a tenth of the steps, linear decay."""
-    warm_up = max(0.1 * steps, 1)
-    return lambda step: max(min(1.0, (step + 1) / warm_up, (steps - step) / (steps - warm_up)), 0.0)
+    return fine_tune(policy, RATES[policy], seed, orders, folder / "checkpoint", arrays, threads)
 
 
 SIDES = {"ours": ours, "pytorch": pytorch}

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import statistics
+import time
 from pathlib import Path
 
 BASE = {
@@ -70,6 +71,28 @@ def since_start() -> float:
     with open("/proc/uptime", encoding="ascii") as file:
         uptime = float(file.read().split()[0])
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Clock:
+    """The seconds of each epoch, by the clock and of all threads."""
+
+    def __init__(self) -> None:
+        self.marks = [(time.perf_counter(), time.process_time())]
+
+    def mark(self) -> None:
+        """Ends an epoch."""
+        self.marks.append((time.perf_counter(), time.process_time()))
+
+    def result(self) -> dict[str, object]:
+        """Total, first epoch, and the median of the later ones."""
+        pairs = list(zip(self.marks, self.marks[1:], strict=False))
+        by_clock, by_processor = ([b[i] - a[i] for a, b in pairs] for i in (0, 1))
+        return {
+            "seconds": sum(by_clock),
+            "processor": sum(by_processor),
+            "first_epoch": by_processor[0],
+            "later_epochs": statistics.median(by_processor[1:]),
+        }
 
 
 def peak_mb() -> int:
