@@ -11,20 +11,12 @@ import numpy as np
 from finetune_tf import kernels, messages
 from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
-from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
-from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
-from finetune_tf.errors import ModelError
 from finetune_tf.generation.generate import generate_rows
-from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.pieces import learnable_variables
-from finetune_tf.graph.stages import Stage
-from finetune_tf.images import ImageProcessor
 from finetune_tf.model import exporting, saving, vocabulary
-from finetune_tf.model.explained import ExplainedModel
-from finetune_tf.model.model_info import Config, ModelInfo
-from finetune_tf.tasks import Task, get_task
+from finetune_tf.model.described import DescribedModel
+from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.training import compiling, fit_errors
 from finetune_tf.training.callbacks import (
     ApplyLeftover,
@@ -48,7 +40,7 @@ _FIT = tuple(inspect.signature(keras.Model.fit).parameters)
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class FineTuneModel(ExplainedModel):
+class FineTuneModel(DescribedModel):
     """A Keras model of a checkpoint and a task, created by `ft.load`.
 
     It is a Functional model with the inputs `input_ids`, `token_type_ids` and `attention_mask`
@@ -71,90 +63,8 @@ class FineTuneModel(ExplainedModel):
         (1, 2)
     """
 
-    info: ModelInfo
-
-    @property
-    def stages(self) -> list[Stage]:
-        """The stages of the model, from the embeddings to the head."""
-        return stages_module.stages(self)
-
-    @property
-    def task(self) -> Task:
-        """The task of the model, with its labels."""
-        return get_task(self.info.task, self.info.labels)
-
-    @property
-    def labels(self) -> Labels | None:
-        """The names of the outputs, in the order of the logits, or None if they have no names."""
-        return self.info.labels
-
-    @property
-    def config(self) -> Config:
-        """The Hugging Face config, a dict whose keys are also attributes."""
-        return self.info.config
-
-    @property
-    def tokenizer(self) -> Any:
-        """The checkpoint's fast tokenizer.
-
-        Raises:
-            CheckpointError: If the checkpoint has none.
-        """
-        if getattr(self, "_tokenizer", None) is None:
-            files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
-            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self.config)
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = add_tensorflow_support(tokenizer)
-
-    @property
-    def target_tokenizer(self) -> Any:
-        """The tokenizer of the target texts of an encoder-decoder.
-
-        By default, it is `tokenizer`. A model whose sources and targets have different
-        vocabularies has another one in the folder "target_tokenizer" of its checkpoint, which
-        `save_pretrained` writes; it can also be set.
-
-        Raises:
-            CheckpointError: If it cannot be read.
-
-        Example:
-            >>> model.target_tokenizer is model.tokenizer
-            True
-            >>> model.target_tokenizer = ft.load(decoder).tokenizer
-            >>> model.target_tokenizer is model.tokenizer
-            False
-        """
-        if getattr(self, "_target_tokenizer", None) is None:
-            folder = Path(self.info.tokenizer) / TARGET_TOKENIZER
-            if not folder.is_dir():
-                return self.tokenizer
-            self._target_tokenizer = load_tokenizer(folder, config=self.config)
-        return self._target_tokenizer
-
-    @target_tokenizer.setter
-    def target_tokenizer(self, tokenizer: Any) -> None:
-        self._target_tokenizer = add_tensorflow_support(tokenizer)
-
-    @property
-    def image_processor(self) -> ImageProcessor:
-        """What prepares images for the model; it is saved with the model.
-
-        Raises:
-            ModelError: If the model reads texts.
-        """
-        if not self.info.image_processor:
-            raise ModelError(
-                f"The model reads texts, since {self.config.get('model_type')} is no family of "
-                "image models; it has no image processor."
-            )
-        kind = self.info.image_processor["image_processor_type"]
-        return ImageProcessor.from_config(self.info.image_processor, kind)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute, with special cases for `trainable`, `optimizer` and tokenizers.
+        """Sets an attribute, with special cases for `trainable` and `optimizer`.
 
         `model.trainable = True` also unfreezes layers and variables that were frozen individually.
         Any optimizer is made to sum gradients over devices and repeated tokens.
@@ -164,19 +74,7 @@ class FineTuneModel(ExplainedModel):
             return
         if name == "optimizer" and isinstance(value, keras.optimizers.Optimizer):
             give_whole_gradients(value)
-        if name in ("tokenizer", "target_tokenizer"):
-            # Keras would read the old value, which may not exist.
-            getattr(FineTuneModel, name).fset(self, value)
-            return
         super().__setattr__(name, value)
-
-    @property
-    def max_length(self) -> int | None:
-        """The maximum number of tokens of a text, including special tokens; None for images."""
-        if self.info.image_processor:
-            return None
-        limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
-        return min(limit for limit in limits if limit is not None)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Computes the logits.

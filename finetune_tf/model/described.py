@@ -1,0 +1,122 @@
+"""A Keras model that knows its checkpoint: task, labels, config, and what prepares its inputs."""
+
+from pathlib import Path
+from typing import Any
+
+from finetune_tf.base.labels import Labels
+from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
+from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
+from finetune_tf.errors import ModelError
+from finetune_tf.graph import stages as stages_module
+from finetune_tf.graph.stages import Stage
+from finetune_tf.images import ImageProcessor
+from finetune_tf.model.explained import ExplainedModel
+from finetune_tf.model.model_info import Config, ModelInfo
+from finetune_tf.tasks import Task, get_task
+
+
+class DescribedModel(ExplainedModel):
+    """Adds what is known of a model besides its weights, all from its `ModelInfo`.
+
+    The tokenizers and the image processor are read when they are first needed.
+    """
+
+    info: ModelInfo
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the model, from the embeddings to the head."""
+        return stages_module.stages(self)
+
+    @property
+    def task(self) -> Task:
+        """The task of the model, with its labels."""
+        return get_task(self.info.task, self.info.labels)
+
+    @property
+    def labels(self) -> Labels | None:
+        """The names of the outputs, in the order of the logits, or None if they have no names."""
+        return self.info.labels
+
+    @property
+    def config(self) -> Config:
+        """The Hugging Face config, a dict whose keys are also attributes."""
+        return self.info.config
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's fast tokenizer.
+
+        Raises:
+            CheckpointError: If the checkpoint has none.
+        """
+        if getattr(self, "_tokenizer", None) is None:
+            files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
+            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self.config)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = add_tensorflow_support(tokenizer)
+
+    @property
+    def target_tokenizer(self) -> Any:
+        """The tokenizer of the target texts of an encoder-decoder.
+
+        By default, it is `tokenizer`. A model whose sources and targets have different
+        vocabularies has another one in the folder "target_tokenizer" of its checkpoint, which
+        `save_pretrained` writes; it can also be set.
+
+        Raises:
+            CheckpointError: If it cannot be read.
+
+        Example:
+            >>> model.target_tokenizer is model.tokenizer
+            True
+            >>> model.target_tokenizer = ft.load(decoder).tokenizer
+            >>> model.target_tokenizer is model.tokenizer
+            False
+        """
+        if getattr(self, "_target_tokenizer", None) is None:
+            folder = Path(self.info.tokenizer) / TARGET_TOKENIZER
+            if not folder.is_dir():
+                return self.tokenizer
+            self._target_tokenizer = load_tokenizer(folder, config=self.config)
+        return self._target_tokenizer
+
+    @target_tokenizer.setter
+    def target_tokenizer(self, tokenizer: Any) -> None:
+        self._target_tokenizer = add_tensorflow_support(tokenizer)
+
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """What prepares images for the model; it is saved with the model.
+
+        Raises:
+            ModelError: If the model reads texts.
+        """
+        if not self.info.image_processor:
+            raise ModelError(
+                f"The model reads texts, since {self.config.get('model_type')} is no family of "
+                "image models; it has no image processor."
+            )
+        kind = self.info.image_processor["image_processor_type"]
+        return ImageProcessor.from_config(self.info.image_processor, kind)
+
+    @property
+    def max_length(self) -> int | None:
+        """The maximum number of tokens of a text, including special tokens; None for images."""
+        if self.info.image_processor:
+            return None
+        limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
+        return min(limit for limit in limits if limit is not None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; the tokenizers are set without reading the old ones.
+
+        Keras would read the old value, which may not exist.
+        """
+        if name in ("tokenizer", "target_tokenizer"):
+            getattr(DescribedModel, name).fset(self, value)
+            return
+        super().__setattr__(name, value)
