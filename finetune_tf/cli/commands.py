@@ -249,13 +249,12 @@ def predict(
     with contextlib.redirect_stdout(sys.stderr):  # only predictions go to standard output
         print(device_line())
         model = load_trained(checkpoint, task)
-        if model.task.preprocessor == "image_processor" and "texts" in columns:
-            columns["image"] = files_of_images(columns.pop("texts"))
+        if model.task.preprocessor == "image_processor":
+            given = [*columns.pop("texts", ()), *columns.pop("image", ())]
+            columns["image"] = files_of_images(given)
         inputs, complete = columns, None
-        if (
-            not columns.keys().isdisjoint(("texts", "image"))
-            and len(set(map(len, columns.values()))) == 1
-        ):
+        has_rows = not columns.keys().isdisjoint(("texts", "image"))
+        if has_rows and len(set(map(len, columns.values()))) == 1:
             complete = complete_rows(columns)
             inputs = {name: [values[i] for i in complete] for name, values in columns.items()}
         predictions = iter(ft.predict(model, **inputs, batch_size=batch_size))

@@ -49,7 +49,7 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
     Raises:
         DataError: If they cannot be read, or the source does not accept an option.
     """
-    if Path(source).is_dir():
+    if Path(source).is_dir() and source != "reviews":
         return _images(Path(source), split, columns)
     suffix = suffix_of(Path(source))
     if suffix in _READERS:

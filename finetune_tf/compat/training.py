@@ -152,7 +152,7 @@ def _reads_images(model: Any) -> bool:
 def _default_collator(tokenizer: Any) -> Any:
     import transformers
 
-    if tokenizer is None or not hasattr(tokenizer, "pad"):  # that of images has nothing to pad
+    if not hasattr(tokenizer, "pad_token"):  # None, or an image processor
         return transformers.DefaultDataCollator(return_tensors="np")
     return transformers.DataCollatorWithPadding(tokenizer, return_tensors="np")
 

@@ -1,5 +1,6 @@
 """The command line for models of images: folders of classes, files of pictures."""
 
+import io
 import json
 import sys
 
@@ -44,8 +45,13 @@ def test_train_evaluate_predict(tmp_path, monkeypatch, capsys):
     assert [line["label"] for line in lines] == ["green"] + ["red"] * 8 + ["blue"] * 8
     assert set(lines[0]["probabilities"]) == {"red", "blue", "green"}
 
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{loose}\n\n"))
+    assert run(monkeypatch, "predict", checkpoint) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["label"] == "green" and lines[1] == {"image": ""}
 
-def test_folders_of_splits(tmp_path):
+
+def test_folders_of_splits(tmp_path, monkeypatch):
     for split in ("train", "valid", "Test"):
         write_classes(tmp_path / split, 2)
     columns = {"label": "label"}
@@ -60,6 +66,9 @@ def test_folders_of_splits(tmp_path):
         read(tmp_path)
     (tmp_path / "Test").rename(tmp_path / "blue")
     assert list(read(tmp_path).labels) == ["blue", "train", "valid"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews").mkdir()
+    assert "text" in examples("reviews", "train", columns).columns  # those of the library
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,12 @@ def test_what_cannot_be_predicted(tmp_path, monkeypatch, capsys):
     ):
         assert run(monkeypatch, "predict", TINY_VIT, given) == 2
         assert message in capsys.readouterr().err
+
+
+def test_export_of_a_graph_that_reads_files(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        ft.FineTuneModel, "export", lambda model, *args, **options: given.append((args, options))
+    )
+    assert run(monkeypatch, "export", TINY_VIT, tmp_path / "served", "--image-bytes") == 0
+    assert given == [((tmp_path / "served", "tf_saved_model"), {"image_bytes": True})]

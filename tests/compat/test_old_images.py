@@ -179,11 +179,39 @@ def test_a_loss_and_a_fit_on_a_dataset_of_dicts(pictures, tmp_path):
     assert logits.argmax(-1).tolist() == labels.tolist()
     np.testing.assert_allclose(again(pixels).logits, logits, rtol=0, atol=1e-6)
 
-    rows = {"pixel_values": list(pixels), "labels": labels.tolist()}
-    batches = model.prepare_tf_dataset(rows, 8, shuffle=False)
-    inputs, targets = next(iter(batches))
-    np.testing.assert_array_equal(inputs["pixel_values"], pixels[:8])
-    assert targets.numpy().tolist() == labels[:8].tolist()
+
+class Transformed:
+    """A data set as of `datasets`, whose transform makes `pixel_values` when rows are read."""
+
+    column_names = ("image", "label")
+
+    def __init__(self, processor, images):
+        self.processor, self.images = processor, images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, indices):
+        images = [self.images[i] for i in indices]
+        pixels = self.processor(images, return_tensors="np")["pixel_values"]
+        return {"pixel_values": list(pixels), "label": [i % 3 for i in indices], "image": images}
+
+
+def test_batches_of_a_dataset_with_a_transform(classifier):
+    processor = compat.ViTImageProcessor.from_pretrained(TINY_VIT)
+    images = [levels("red", (30, 25), seed) for seed in range(5)]
+    expected = processor(images, return_tensors="np")["pixel_values"]
+    rows = Transformed(processor, images)
+    batches = list(classifier.prepare_tf_dataset(rows, 2, shuffle=False, tokenizer=processor))
+    assert [inputs["pixel_values"].shape[0] for inputs, _ in batches] == [2, 2, 1]
+    for batch, (inputs, labels) in enumerate(batches):
+        places = slice(2 * batch, 2 * batch + 2)
+        np.testing.assert_array_equal(inputs["pixel_values"], expected[places])
+        assert labels.numpy().tolist() == [0, 1, 2, 0, 1][places]
+    columns = {"pixel_values": list(expected), "labels": [0, 1, 2, 0, 1]}
+    (inputs, labels), *_ = classifier.prepare_tf_dataset(columns, 4, shuffle=False)
+    np.testing.assert_array_equal(inputs["pixel_values"], expected[:4])
+    assert labels.numpy().tolist() == [0, 1, 2, 0]
 
 
 def test_the_rest_of_the_library_reads_levels_with_an_old_class(classifier, tmp_path):
