@@ -4,6 +4,7 @@ Small odd models are made here, since PyTorch is installed where the slow tests 
 kind is stored, with what PyTorch gives for it, for the everyday tests.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -91,7 +92,7 @@ def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
     case = random_case(family, task, seed, tmp_path, steps=20 if is_trained else 0)
     model = case.load()
     harness.check_logits(model, case)
-    harness.check_gradients(model, case)
+    check_gradients(model, case)
     harness.check_stages(model)
     with quiet():
         saved = model.save_pretrained(tmp_path / "saved")
@@ -164,7 +165,27 @@ def random_case(family, task, seed, folder, steps=0):
     pytorch.save(torch_model, config, folder)
     pytorch_images.write_preprocessor(folder, size)
     inputs = pytorch_images.make_inputs(torch_model.config, task, seed or 0, size)
-    return Case(folder, task, pytorch_images.record(torch_model, task, inputs, steps))
+    exact = pytorch_images.gradients_of(copy.deepcopy(torch_model).double(), task, inputs)
+    expected = pytorch_images.record(torch_model, task, inputs, steps)
+    expected |= {f"float64/{name}": gradient for name, gradient in exact.items()}
+    return Case(folder, task, expected)
+
+
+def check_gradients(model, case):
+    """Checks that gradients are PyTorch's in float32 or in float64.
+
+    Where the input of a ReLU is almost 0, rounding decides between two gradients; one such input of
+    1e-7 changed a small gradient of PyTorch in float32 by 3e-4.
+    """
+    try:
+        harness.check_gradients(model, case)
+    except AssertionError:
+        exact = {
+            name.removeprefix("float64/"): gradient
+            for name, gradient in case.expected.items()
+            if name.startswith("float64/")
+        }
+        harness.check_gradients(model, Case(case.folder, case.task, case.expected | exact))
 
 
 def check_opens_in_pytorch(saved, case, family):

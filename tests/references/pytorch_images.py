@@ -120,22 +120,9 @@ def record(
         inputs: From `make_inputs`.
         steps: How many steps of AdamW, with fixed statistics of batches; may be 0.
     """
-    pixels = normalized(inputs["pixel_values"])
-    labels = inputs.get("labels")
-    if labels is not None:
-        labels = torch.from_numpy(labels)
-        labels = labels.long() if labels.dtype == torch.int32 else labels
+    pixels, labels = _tensors(model, inputs)
     logits = outputs(model, task, pixels)
-    _loss(model, task, pixels, labels).backward()
-    gradients = {
-        name: parameter.grad.clone()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
-    gradients = {
-        f"gradient/{name}": gradient.numpy()
-        for name, gradient in as_in_the_file(model, gradients).items()
-    }
+    gradients = gradients_of(model, task, inputs)
     losses = train(model, lambda: _loss(model, task, pixels, labels), steps)
     return {
         **inputs,
@@ -145,6 +132,40 @@ def record(
         "losses": np.asarray(losses, "float32"),
         "logits_after": outputs(model, task, pixels),
     }
+
+
+def gradients_of(
+    model: PreTrainedModel, task: str, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The gradient of every parameter, in the precision of the model.
+
+    Args:
+        model: From `make_model`.
+        task: A key of `TASKS`.
+        inputs: From `make_inputs`.
+
+    Returns:
+        Arrays under "gradient/NAME".
+    """
+    _loss(model, task, *_tensors(model, inputs)).backward()
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    gradients = as_in_the_file(model, gradients)
+    return {f"gradient/{name}": gradient.numpy() for name, gradient in gradients.items()}
+
+
+def _tensors(
+    model: PreTrainedModel, inputs: dict[str, np.ndarray]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Normalised pixels and labels in the precision of the model."""
+    pixels = normalized(inputs["pixel_values"]).to(model.dtype)
+    if "labels" not in inputs:
+        return pixels, None
+    labels = torch.from_numpy(inputs["labels"])
+    return pixels, labels.long() if labels.dtype == torch.int32 else labels.to(model.dtype)
 
 
 def outputs(model: PreTrainedModel, task: str, pixels: torch.Tensor) -> np.ndarray:
@@ -185,9 +206,7 @@ def train_statistics(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     task = "image-classification"
-    labels = torch.from_numpy(inputs["labels"])
-    labels = labels.long() if labels.dtype == torch.int32 else labels.to(dtype)
-    pixels = normalized(inputs["pixel_values"]).to(dtype)
+    pixels, labels = _tensors(model, inputs)
     train(model, lambda: _loss(model, task, pixels, labels), steps)
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
     return gradients, {name: value.numpy() for name, value in model.state_dict().items()}
