@@ -26,7 +26,7 @@ STEPS = 20
 FACTOR = 3.0
 
 
-# Changes of the fixed configurations. All networks are narrow: in a MobileNetV2 of full width, a few
+# Changes of the fixed configurations. All networks are narrow: in a MobileNetV2 of full width, some
 # activations at 0 change gradients of float32 by 5 %, while those of float64 are PyTorch's.
 CONFIGS = {
     "resnet": [
