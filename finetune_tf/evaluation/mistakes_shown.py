@@ -34,7 +34,7 @@ def mistakes_html(mistakes: Sequence[Mistake]) -> str:
     """Returns the thumbnails with their labels as HTML; "" if there are none."""
     return "".join(
         '<figure style="display:inline-block;margin:4px;text-align:center;font-size:small">'
-        f"{_image_tag(each)}<figcaption>{_escaped(each.prediction)} {each.score:.0%}<br>"
+        f"{_image_tag(each)}<figcaption>predicted: {_escaped(each.prediction)} {each.score:.0%}<br>"
         f"label: {_escaped(each.target)}</figcaption></figure>"
         for each in mistakes
     )
@@ -83,5 +83,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], labels: Labels, title: str) -> "F
             axes.imshow(mistake.pixels)
             axes.spines[:].set_visible(False)
         prediction, target = (truncate_name(names[n]) for n in (mistake.prediction, mistake.target))
-        axes.set_title(f"{prediction} {mistake.score:.0%}\nlabel: {target}", fontsize=9, **fonts)
+        axes.set_title(
+            f"predicted: {prediction} {mistake.score:.0%}\nlabel: {target}", fontsize=9, **fonts
+        )
     return figure
