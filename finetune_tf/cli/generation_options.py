@@ -22,7 +22,7 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "repetition_penalty": (float, "Lower the scores of tokens that already occur, e.g. 1.2."),
     "no_repeat_ngram_size": (int, "Never repeat a sequence of this number of tokens."),
     "encoder_repetition_penalty": (float, "Raise the scores of tokens of the source, e.g. 1.2."),
-    "encoder_no_repeat_ngram_size": (int, "Never write so many tokens as they are in the source."),
+    "encoder_no_repeat_ngram_size": (int, "Never repeat this number of tokens of the source."),
     "bad_words": (list[str], "A text that is never generated; can be given several times."),
     "stop_strings": (list[str], "End a text that contains this; can be given several times."),
     "length_penalty": (float, "With beams: above 1, prefer long texts; below 1, short ones."),

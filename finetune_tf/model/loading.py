@@ -281,9 +281,10 @@ def _choose_labels(
         if asked == generic or set(asked) == set(stored):
             return Labels(stored, asked.problem_type)
     raise CheckpointError(
-        f"{source.folder} has a head trained for the labels {list(stored)}, but {list(asked)} "
-        "were requested. Leave labels out to keep that head, or replace it with "
-        f"load(…, new_head=True). It is a head for {task.name}; pass task=… for another task."
+        f"{source.folder} has a head trained for the labels {shown(list(stored), 300)}, but "
+        f"{shown(list(asked), 300)} were requested. Leave labels out to keep that head, or "
+        f"replace it with load(…, new_head=True). It is a head for {task.name}; pass task=… for "
+        "another task."
     )
 
 
