@@ -132,7 +132,6 @@ DRAWS: dict[str, dict[str, tuple]] = {
     "mobilenet_v1": _OF_MOBILENET,
     "mobilenet_v2": {
         **_OF_MOBILENET,
-        "depth_multiplier": (0.1, 0.2, 0.35, 1.0),
         "depth_divisible_by": (2, 8),
         "expand_ratio": (1.0, 2.0, 3.5),
         "output_stride": (4, 8, 16, 32),
