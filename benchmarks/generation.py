@@ -31,6 +31,7 @@ GPT2 = {"n_embd": 384, "n_layer": 6, "n_head": 12, "n_positions": 256, "vocab_si
 T5 = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 T5 |= {"vocab_size": 32128, "decoder_start_token_id": 0}
 BART = {"d_model": 256, "vocab_size": 50265, "max_position_embeddings": 256}
+BART |= {"forced_eos_token_id": None}  # ours returns no token that ends a text
 for part in ("encoder", "decoder"):
     BART |= {f"{part}_layers": 3, f"{part}_attention_heads": 4, f"{part}_ffn_dim": 1024}
 MODELS = {  # classes of PyTorch's config and model, and the values of the config
