@@ -62,6 +62,22 @@ def end_of(tokenizer: Any) -> int | None:
     return tokenizer.sep_token_id if end is None else end
 
 
+def adds_end(tokenizer: Any, text: str) -> bool:
+    """Returns whether the tokenizer itself puts a token behind a text.
+
+    A tokenizer may do so without saying which of its tokens ends a text.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        text: A target that is not empty.
+    """
+    ids, plain = (
+        tokenizer(text_target=text, add_special_tokens=special)["input_ids"]
+        for special in (True, False)
+    )
+    return ids[-len(plain) :] != plain
+
+
 def target_ids(examples: Columns, tokenizer: Any, limit: int) -> tuple[list[np.ndarray], int]:
     """The ids of each target with the token that ends it, and how many were truncated.
 

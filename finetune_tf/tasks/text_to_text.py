@@ -24,6 +24,7 @@ from finetune_tf.tasks.joined_texts import (
 from finetune_tf.tasks.language_model import LanguageModelOutputs
 from finetune_tf.tasks.languages import marks_languages, set_languages
 from finetune_tf.tasks.target_texts import (
+    adds_end,
     end_of,
     language_token,
     references_of,
@@ -199,7 +200,8 @@ class TextToText(LanguageModelOutputs, Task):
         inputs, targets = {"input_ids": Feature(ids, padding=padding)}, None
         if "target" in examples.columns:
             limit = max_target_length or max_length
-            if end_of(writer) is None:
+            first = references_of(examples.columns["target"][0])[0]
+            if end_of(writer) is None and not adds_end(writer, first):
                 say(f"{examples.name}: {NO_END}")
             rows, cut = target_ids(examples, writer, limit)
             decoder_ids = [shifted(row, start, end_of(writer)) for row in rows]

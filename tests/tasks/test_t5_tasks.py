@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers_text_to_text import T5_PARAMS, write_t5
+from tokenizers import processors
 
 import finetune_tf as ft
 from finetune_tf.errors import ModelError
@@ -123,6 +124,21 @@ def test_sources_without_targets_cannot_be_learned(folder):
 def test_targets_without_an_end(folder, pairs, capsys):
     with quiet():
         model = ft.load(folder, "summarization")
+    model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
     model.tokenizer.eos_token = None
     pairs.encoded(model)
     assert "the tokenizer has no token that ends a text" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_ends_targets_need_not_name_their_end(folder, pairs, capsys):
+    with quiet():
+        model = ft.load(folder, "summarization")
+    tokenizer = model.tokenizer
+    end = tokenizer.eos_token, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A " + end[0], special_tokens=[end]
+    )
+    tokenizer.eos_token = None
+    encoded = pairs.encoded(model)
+    assert all(row[-1] == end[1] for row in encoded.targets.rows)
+    assert "no token that ends a text" not in capsys.readouterr().out
