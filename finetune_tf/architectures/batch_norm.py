@@ -58,7 +58,7 @@ class BatchNorm(ConfigLayer):
         if self.reads_batch(training):
             return self._of_batch(x)
         scale, shift = self.scale_and_shift()
-        return ops.cast(ops.cast(x, "float32") * scale + shift, self.compute_dtype)
+        return ops.cast(ops.cast(x, scale.dtype) * scale + shift, self.compute_dtype)
 
     def reads_batch(self, training: bool | None) -> bool:
         """Returns whether a call normalises with the statistics of the batch."""

@@ -18,7 +18,7 @@ class PixelNormalization(ConfigLayer):
     """Maps levels from 0 to 255 to the numbers that a checkpoint was trained on; without weights.
 
     It is a part of the model, so that images cannot be normalised with the values of another
-    checkpoint. The arithmetic is in float32.
+    checkpoint. The arithmetic is in float32, or in float64 if the compute dtype is float64.
 
     Args:
         image_size: (H, W) of the images.
@@ -47,10 +47,11 @@ class PixelNormalization(ConfigLayer):
     def call(self, pixels: Any) -> Any:
         """Maps levels (B, H, W, C) to numbers (B, H, W, C) in the compute dtype."""
         # One product and one sum: (x * scale - mean) / stddev.
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
         stddev = np.asarray(self._config["stddev"], "float64")
-        factor = np.float32(self._config["scale"] / stddev)
-        offset = np.float32(-np.asarray(self._config["mean"], "float64") / stddev)
-        return ops.cast(ops.cast(pixels, "float32") * factor + offset, self.compute_dtype)
+        factor = (self._config["scale"] / stddev).astype(wide)
+        offset = (-np.asarray(self._config["mean"], "float64") / stddev).astype(wide)
+        return ops.cast(ops.cast(pixels, wide) * factor + offset, self.compute_dtype)
 
     def compute_output_spec(self, pixels: Any) -> keras.KerasTensor:
         """(B, H, W, C) in the compute dtype."""

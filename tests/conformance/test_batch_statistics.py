@@ -126,10 +126,14 @@ def test_one_step(made, tmp_path):
 
 
 def test_twenty_steps(made, tmp_path):
+    """In float64, since a MobileNet amplifies the rounding of each step many times.
+
+    The learning rate is in float32 all the same, as in any optimizer of Keras.
+    """
     _, case = made
     _, state = trained_by_pytorch(made, STEPS)
     _, exact = trained_by_pytorch(made, STEPS, torch.float64)
-    model = case.load()
+    model = case.load(dtype="float64")
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A learning rate of 0.001 usually ruins")
         ft.train_batch_statistics(model)
@@ -141,4 +145,4 @@ def test_twenty_steps(made, tmp_path):
     learned = [name for name in state if name not in moved and "num_batches" not in name]
     for names in (moved, learned):
         own = distance(state, exact, names)
-        assert distance(found, state, names) < FACTOR * own
+        assert distance(found, exact, names) < FACTOR * own

@@ -103,9 +103,10 @@ def make_inputs(config: Any, task: str, seed: int, size: tuple[int, int]) -> dic
     return inputs
 
 
-def normalized(pixels: np.ndarray) -> torch.Tensor:
+def normalized(pixels: np.ndarray, dtype: str = "float32") -> torch.Tensor:
     """(batch, channels, height, width) as image processors of transformers compute it."""
-    values = (pixels.astype("float32") / 255 - np.float32(MEAN)) / np.float32(STDDEV)
+    mean, stddev = np.asarray(MEAN, dtype), np.asarray(STDDEV, dtype)
+    values = (pixels.astype(dtype) / 255 - mean) / stddev
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
 
@@ -161,7 +162,8 @@ def _tensors(
     model: PreTrainedModel, inputs: dict[str, np.ndarray]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Normalised pixels and labels in the precision of the model."""
-    pixels = normalized(inputs["pixel_values"]).to(model.dtype)
+    dtype = "float64" if model.dtype == torch.float64 else "float32"
+    pixels = normalized(inputs["pixel_values"], dtype).to(model.dtype)
     if "labels" not in inputs:
         return pixels, None
     labels = torch.from_numpy(inputs["labels"])
