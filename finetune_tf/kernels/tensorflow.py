@@ -68,7 +68,7 @@ def activated(layer: Any, x: Any, activation: str, training: bool | None = None)
 
 
 def _has_one_token(x: tf.Tensor) -> bool:
-    """Whether texts (…, L, D) have one token each."""
+    """Whether the texts of `x`, (…, L, D), have one token each."""
     return x.shape.rank > 2 and x.shape[-2] == 1
 
 
@@ -346,7 +346,7 @@ def islands_pay(training: bool | None, x: Any = None) -> bool:
     Eager calls would compile for shapes that occur once. For an `x` (…, 1, D) with one token per
     text, compilation takes longer than it saves.
     """
-    if x is not None and x.shape[-2] == 1:
+    if x is not None and _has_one_token(x):
         return False
     return bool(training) and not tf.executing_eagerly() and not _has_accelerators()
 

@@ -5,6 +5,10 @@ A case is a checkpoint folder, its task, and the results of PyTorch for it: stor
 `references/pytorch.py`. Each `check_…` function checks one property and raises AssertionError.
 """
 
+import json
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +27,8 @@ from finetune_tf.tasks import IGNORED, TASKS
 from finetune_tf.training import AdamW
 from finetune_tf.training.freezing import apply_frozen
 
-REFERENCES = Path(__file__).resolve().parents[1] / "references"
+TESTS = Path(__file__).resolve().parents[1]
+REFERENCES = TESTS / "references"
 LOGITS = 1e-5  # largest difference of logits in float32
 GRADIENTS = 1e-4  # norm of the difference over the norm of PyTorch's gradient
 LOSSES = 1e-3  # largest difference of the losses of a training run
@@ -361,3 +366,23 @@ def unsupported(family: str) -> list[tuple[str, object]]:
 
 
 __all__ = [name for name in dir() if name.startswith("check_")] + ["IGNORED", "Case"]
+
+
+def check_on_jax(script: str, cases: list) -> None:
+    """Runs a script in a process whose backend is JAX.
+
+    Args:
+        script: Reads the cases as JSON from its argument, checks each, and prints the backend and
+            the number of cases.
+        cases: The cases, as values that JSON can represent.
+    """
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
+    run = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(cases)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == f"jax {len(cases)}"

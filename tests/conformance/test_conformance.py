@@ -4,12 +4,6 @@ A family is included by a folder in `references/` and an entry in FAMILIES, a ta
 TASKS.
 """
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from helpers_checkpoints import TEXT_FAMILIES, copy_checkpoint
 
@@ -19,7 +13,6 @@ from conformance.harness import Case
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families import FAMILIES
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS, GENERATION = "text-classification", "text-generation"
 TEXT_TO_TEXT = "text2text-generation"
 SAME_MODELS = ("translation", "summarization")  # those of text2text-generation
@@ -171,15 +164,7 @@ print(keras.backend.backend(), len(json.loads(sys.argv[1])))
 @pytest.mark.slow
 def test_jax_computes_the_same():
     pytest.importorskip("jax")
-    run = subprocess.run(
-        [sys.executable, "-c", ON_JAX, json.dumps(STORED)],
-        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == f"jax {len(STORED)}"
+    harness.check_on_jax(ON_JAX, STORED)
 
 
 @pytest.mark.slow

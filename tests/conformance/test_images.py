@@ -6,10 +6,6 @@ kind is stored, with what PyTorch gives for it, for the everyday tests.
 
 import copy
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,16 +140,7 @@ def test_jax_computes_the_same(tmp_path):
             case = random_case(family, task, None, folder, steps)
             np.savez(folder / "expected.npz", **case.expected)
             folders.append((str(folder), task))
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", ON_JAX, json.dumps(folders)],
-        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": f"{root}{os.pathsep}{root}/tests"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == f"jax {len(folders)}"
+    harness.check_on_jax(ON_JAX, folders)
 
 
 def random_case(family, task, seed, folder, steps=0):
