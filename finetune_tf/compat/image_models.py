@@ -233,7 +233,8 @@ def _with_states(
 def _to_old_shapes(outputs: dict[str, Any], model: TFImageModel) -> None:
     """Changes the shapes of states and pooled vectors to those of the old classes, in place."""
     states = outputs.get("hidden_states")
-    if states is not None and any(map(_merges, all_layers(model))):
+    is_swin = any(isinstance(layer, WindowAttention) for layer in all_layers(model))
+    if states is not None and is_swin:
         outputs["reshaped_hidden_states"] = _reshaped(model, states)
     for name in ("last_hidden_state", "hidden_states", "reshaped_hidden_states"):
         if name in outputs:
