@@ -19,6 +19,7 @@ from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.loading import load
+from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
@@ -61,6 +62,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "freeze",
+    "fuse",
     "generate",
     "load",
     "measure_batch_statistics",

@@ -26,17 +26,20 @@ from finetune_tf.architectures.image_encoder import PIXELS, convolutional_encode
 from finetune_tf.architectures.layers import FeedForward, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
 from finetune_tf.architectures.patches import PatchEmbeddings, PixelNormalization
+from finetune_tf.architectures.pooling import AttentionPooling, EndToken, FinalPosition
 from finetune_tf.architectures.positions import (
     RelativePositionBias,
     RelativePositions,
     RotaryPositions,
 )
 from finetune_tf.architectures.prefix_model import JoinTexts, TargetStates, prefix_model
+from finetune_tf.architectures.towers import Fusion, Towers, pair_rows, tower
 from finetune_tf.architectures.windows import PatchMerging, WindowAttention
 
 __all__ = [
     "PIXELS",
     "AttentionMask",
+    "AttentionPooling",
     "Backbone",
     "BatchNorm",
     "ClassificationHead",
@@ -47,7 +50,10 @@ __all__ = [
     "Embeddings",
     "EncoderBlock",
     "EndOfChain",
+    "EndToken",
     "FeedForward",
+    "FinalPosition",
+    "Fusion",
     "Group",
     "JoinTexts",
     "L2Normalize",
@@ -68,6 +74,7 @@ __all__ = [
     "Side",
     "Stem",
     "TargetStates",
+    "Towers",
     "Transform",
     "VocabularyBias",
     "WindowAttention",
@@ -76,6 +83,8 @@ __all__ = [
     "encoder",
     "encoder_decoder",
     "image_encoder",
+    "pair_rows",
     "prefix_model",
     "rotary_block",
+    "tower",
 ]

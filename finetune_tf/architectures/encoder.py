@@ -57,6 +57,18 @@ class Backbone:
         pooling = Pooling(mode, dtype=dtype, name="pooling")
         return pooling(hidden) if mask is None else pooling(hidden, mask)
 
+    def vector(self, head: Any, pooling: str, dtype: Any) -> Any:
+        """The vector (B, D) of each text or image that a bare model returns.
+
+        Args:
+            head: A head of the family with `pooling` and `transform`; see `families.Head`.
+            pooling: "pooler" for that of the family, or a mode of `pooled`.
+            dtype: Keras dtype policy.
+        """
+        own = pooling == "pooler"
+        features = self.pooled(head.pooling if own else pooling, dtype)
+        return head.transform(dtype=dtype)(features) if own and head.transform else features
+
 
 def bert_block(
     *,

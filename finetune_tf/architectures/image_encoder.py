@@ -21,6 +21,7 @@ def image_encoder(
     embeddings: keras.layers.Layer,
     blocks: Sequence[EncoderBlock],
     final_norm: keras.layers.Layer | None = None,
+    start: keras.layers.Layer | None = None,
 ) -> Backbone:
     """Calls the layers of a vision transformer in order on symbolic inputs.
 
@@ -29,9 +30,12 @@ def image_encoder(
         embeddings: The first stage, (B, H, W, C) to (B, L, D).
         blocks: The other stages.
         final_norm: Normalisation after the last block; None for no normalisation.
+        start: Normalisation after the embeddings; None for no normalisation.
     """
     inputs = image_inputs(pixels)
     hidden = embeddings(pixels(inputs[PIXELS]))
+    if start is not None:
+        hidden = start(hidden)
     for block in blocks[:-1]:
         hidden = block(hidden)
     results = [

@@ -80,6 +80,7 @@ class PatchEmbeddings(ConfigLayer):
         pads: Whether an image is padded with zeros to whole patches; otherwise pixels beyond the
             last whole patch are not used.
         has_positions: Whether there are learned positions.
+        use_bias: Whether the projection has a bias.
     """
 
     role = "embeddings"
@@ -96,6 +97,7 @@ class PatchEmbeddings(ConfigLayer):
         layer_norm_eps: float | None = None,
         pads: bool = False,
         has_positions: bool = True,
+        use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -117,7 +119,9 @@ class PatchEmbeddings(ConfigLayer):
         normal = keras.initializers.RandomNormal(stddev=self._config["initializer_range"])
         kernel = (*self.patch_size, input_shape[-1], size)
         self.kernel = self.add_weight(shape=kernel, initializer=normal, name="kernel")
-        self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
+        self.bias = None
+        if self._config["use_bias"]:
+            self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
         self.special_tokens = [
             self.add_weight(shape=(1, 1, size), initializer=normal, name=name) for name in names
         ]
@@ -161,7 +165,8 @@ class PatchEmbeddings(ConfigLayer):
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
         x = ops.reshape(x, (batch, rows * columns, height * width * channels))
         kernel = ops.reshape(self.kernel, (height * width * channels, -1))
-        return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(self.bias, x.dtype)
+        tokens = ops.matmul(x, ops.cast(kernel, x.dtype))
+        return tokens if self.bias is None else tokens + ops.cast(self.bias, x.dtype)
 
     def _grid_of(self, shape: tuple) -> tuple[int, int]:
         """The rows and columns of the patches of images (B, H, W, C)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_tf.base.arguments import shown
-from finetune_tf.base.json_files import read_json
+from finetune_tf.base.json_files import member, read_json
 from finetune_tf.base.paths import has_file, read_whole
 from finetune_tf.checkpoints.hub import local_path, resolve
 from finetune_tf.checkpoints.layouts import Modules, read_modules
@@ -23,6 +23,8 @@ from finetune_tf.weights.files import READERS, read_file, read_tensors
 from finetune_tf.weights.tensors import Tensors, by_name
 
 GENERATION = "generation_config.json"
+# In transformers 5 one file has the settings of tokenizer and image processor.
+PROCESSOR = "processor_config.json"
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,12 @@ def _image_processor(
     path = folder / PREPROCESSOR if folder else None
     if path is not None and has_file(path):
         return ImageProcessor.from_config(read_json(path), family.image_processor, str(path))
+    both = folder / PROCESSOR if folder else None
+    if both is not None and has_file(both):
+        nested = member(read_json(both), "image_processor", dict, both, {})
+        return ImageProcessor.from_config(nested, family.image_processor, str(both))
     processor = ImageProcessor.from_config({}, family.image_processor)
-    size = image_size(config)
+    size = image_size(config.get("vision_config", config))
     if path is not None:
         say(
             f"{folder} has no {PREPROCESSOR}, so images are prepared with the defaults of "

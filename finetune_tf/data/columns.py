@@ -70,6 +70,7 @@ class Column:
             row are found; None if the column plays no part in that.
         target: How the ground truth is understood; None for a column of inputs.
         replaces: The columns of `TEXT_COLUMNS` that a source does not read if it reads this one.
+        joins_texts: Whether texts that the user names are read beside it, in spite of `replaces`.
         needs_labels: Whether the check needs the names of the labels.
         in_folder: (value, folder) to a value whose relative paths are relative to a folder; None
             where values have no paths.
@@ -84,6 +85,7 @@ class Column:
     identity: Callable[[Any], Hashable] | None = None
     target: Target | None = None
     replaces: tuple[str, ...] = ()
+    joins_texts: bool = False
     needs_labels: bool = False
     in_folder: Callable[[Any, Path], Any] | None = None
     is_option_of_predict: bool = False
@@ -257,6 +259,7 @@ COLUMNS: dict[str, Column] = {
             check_images,
             image_key,
             replaces=("text", "text_pair"),
+            joins_texts=True,
             in_folder=image_in_folder,
             is_option_of_predict=True,
             synonyms="images picture pictures photo photos img image_path image_file pixel_values",

@@ -286,8 +286,9 @@ class Examples:
         if task.writes_targets:
             options["target_tokenizer"] = model.target_tokenizer
         encoded = task.encode(examples, getattr(model, task.preprocessor), length, **options)
-        if task.preprocessor != "tokenizer":
+        if task.preprocessor == "image_processor":
             return encoded
+        config = config.get("text_config", config)  # that of the encoder of texts
         size = config.get("vocab_size")
         sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
         check_ids(encoded, model.tokenizer, sizes, self.name)

@@ -117,8 +117,8 @@ def outputs(
     say_if_untrained(model)
     encoded = examples.encoded(model, targets=model.task.reduces_with_targets)
 
-    def forward(rows: Encoded) -> list[np.ndarray]:
-        return run(model, rows, batch_size, examples.name)
+    def forward(rows: Encoded, part: "keras.Model | None" = None) -> list[np.ndarray]:
+        return run(model, rows, batch_size, examples.name, part)
 
     return model.task.predict_rows(model, encoded, batch_size, forward), encoded
 

@@ -72,8 +72,7 @@ def predict_test(
         )
     rows, encoded = outputs(model, test, batch_size)
     values = task.decide(rows, encoded, test)
-    reads_scores = EVALUATORS[first.task.evaluator].reads_scores
-    scores = task.probabilities(np.stack(rows)) if reads_scores else None
+    scores = EVALUATORS[first.task.evaluator].scores_of(task, rows, values)
     if task.labels != labels:
         values = task.reordered(values, labels)
         scores = None if scores is None else _reordered(scores, task, labels)

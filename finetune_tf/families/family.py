@@ -33,7 +33,11 @@ class Head:
         tied: Whether the decoder of a language model, masked or causal, is the token embedding
             table.
         has_logits_bias: Whether the scores of an encoder-decoder's tokens have a constant bias, the
-            buffer `final_logits_bias` of transformers.
+            buffer `final_logits_bias` of transformers; or the logits of pairs of images and texts a
+            bias that is trained, so that each pair is a problem of its own (SigLIP).
+        class_name: The PyTorch class, where it is not that of the family for the task; empty if
+            there is none.
+        pads_texts: Whether all texts are padded to the maximum length, which changes the outputs.
         backbone: Builds the backbone of models for this task, as `Family.backbone` does for all
             other tasks; None for that one.
     """
@@ -45,6 +49,8 @@ class Head:
     output_bias: bool = True
     tied: bool = True
     has_logits_bias: bool = False
+    pads_texts: bool = False
+    class_name: str | None = None
     backbone: Callable[[dict, Any], Backbone] | None = None
 
 
@@ -80,6 +86,8 @@ class Family:
         own_keys: Config keys that transformers does not have, each with the value for which the
             model is that of transformers.
         has_old_classes: Whether `compat` has classes of transformers 4 for the family.
+        towers: For a model of several encoders, the keys of its config with the config of each, and
+            a function from that config to its family.
     """
 
     model_type: str
@@ -99,6 +107,7 @@ class Family:
     image_processor: str | None = None
     own_keys: Mapping[str, Any] = field(default_factory=dict)
     has_old_classes: bool = True
+    towers: Mapping[str, Callable[[Mapping[str, Any]], "Family"]] = field(default_factory=dict)
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""
@@ -133,6 +142,8 @@ class Family:
                 **self.defaults,
                 **checked_values(config, {**COMMON, **self.rules}, self.defaults),
             }
+            for key, family_of in self.towers.items():
+                complete[key] = _complete_tower(config, key, family_of)
             self._check(complete, config)
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}" if where else str(error)) from None
@@ -170,6 +181,26 @@ class Family:
                 f"{', '.join(heads)}."
             )
         return heads[task]
+
+
+def _complete_tower(
+    config: Mapping[str, Any], key: str, family_of: Callable[[Mapping[str, Any]], Family]
+) -> dict:
+    """Returns the complete config of one of several encoders.
+
+    Configs of early versions of transformers have the values under another key as well, which
+    replaces them.
+    """
+    values: dict[str, Any] = {}
+    for each in (key, f"{key}_dict"):
+        given = config.get(each) or {}
+        if not isinstance(given, Mapping):
+            raise CheckpointError(
+                f"The config key {each!r} has to be the config of an encoder, found {shown(given)}."
+            )
+        values |= given
+    family = family_of(values)
+    return {"model_type": family.model_type} | family.complete(values, f"the config key {key!r}")
 
 
 def unsupported(config: Mapping[str, Any], key: str, supported: str) -> CheckpointError:

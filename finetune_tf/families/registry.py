@@ -8,11 +8,13 @@ from finetune_tf.errors import CheckpointError
 from finetune_tf.families.albert import ALBERT
 from finetune_tf.families.bart import BART, MARIAN, MBART, PEGASUS
 from finetune_tf.families.bert import BERT
+from finetune_tf.families.clip import CLIP
 from finetune_tf.families.convnext import CONVNEXT
 from finetune_tf.families.deberta import DEBERTA
 from finetune_tf.families.deberta_v2 import DEBERTA_V2
 from finetune_tf.families.dinov2 import DINOV2
 from finetune_tf.families.distilbert import DISTILBERT
+from finetune_tf.families.dual_encoder import dual_encoder
 from finetune_tf.families.electra import ELECTRA
 from finetune_tf.families.eurobert import EUROBERT
 from finetune_tf.families.family import Family
@@ -25,6 +27,7 @@ from finetune_tf.families.mpnet import MPNET
 from finetune_tf.families.nomic_bert import NOMIC_BERT
 from finetune_tf.families.resnet import RESNET
 from finetune_tf.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from finetune_tf.families.siglip import SIGLIP
 from finetune_tf.families.swin import SWIN
 from finetune_tf.families.t5 import MT5, T5
 from finetune_tf.families.vit import DEIT, VIT
@@ -65,8 +68,11 @@ FAMILIES: dict[str, Family] = {
         SWIN,
         MOBILENET_V1,
         MOBILENET_V2,
+        CLIP,
+        SIGLIP,
     )
 }
+FAMILIES["vision-text-dual-encoder"] = dual_encoder(FAMILIES)
 
 
 def family_of(config: Mapping[str, Any], where: object = "config.json") -> Family:

@@ -42,6 +42,15 @@ _CLASSES: dict[str, dict[str, Any]] = {
         "image_mean": _CLIP_MEAN,
         "image_std": _CLIP_STD,
     },
+    "CLIPImageProcessor": {
+        "resample": _BICUBIC,
+        "size": {"shortest_edge": 224},
+        "do_center_crop": True,
+        "crop_size": _SQUARE,
+        "image_mean": _CLIP_MEAN,
+        "image_std": _CLIP_STD,
+    },
+    "SiglipImageProcessor": {"resample": _BICUBIC, "size": _SQUARE},
     "ConvNextImageProcessor": {
         "resample": _BICUBIC,
         "size": {"shortest_edge": 384},

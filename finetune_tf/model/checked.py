@@ -16,7 +16,7 @@ from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.packed import takes_positions
-from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels
+from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels, split_inputs
 from finetune_tf.model.weighted import WeightedModel
 from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.similarity_loss import PairSimilarity
@@ -51,18 +51,33 @@ class CheckedModel(WeightedModel):
         return FAMILIES[self.config["model_type"]].max_length(self.config)
 
     @property
-    def _reads_images(self) -> bool:
+    def reads_images(self) -> bool:
+        """Whether images are among the inputs of the model."""
         return PIXELS in inputs_struct(self)
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether texts are among the inputs of the model."""
+        return "input_ids" in inputs_struct(self)
+
     def _complete_inputs(self, inputs: Any) -> dict:
-        if self._reads_images:
-            return complete_pixels(inputs, inputs_struct(self))
+        known = inputs_struct(self)
+        if not self.reads_texts:
+            return complete_pixels(inputs, known)
+        if self.reads_images:
+            images, texts = split_inputs(inputs)
+            completed = complete_pixels(images, known)
+            return completed | self._complete_texts(texts)
+        return self._complete_texts(inputs)
+
+    def _complete_texts(self, inputs: Any) -> dict:
         # A clone of the graph has no `info`, so limits and sizes are unknown.
         has_info = hasattr(self, "info")
         limit = self._max_positions if has_info else None
         sizes = self._sizes if has_info else None
         optional = (POSITIONS,) if takes_positions(self) else ()
-        completed = complete(inputs, inputs_struct(self), limit, sizes, optional)
+        known = {n: tensor for n, tensor in inputs_struct(self).items() if n != PIXELS}
+        completed = complete(inputs, known, limit, sizes, optional)
         if has_info and is_prefix_model(self):
             check_joined(completed, limit)
         return completed
@@ -132,10 +147,13 @@ class CheckedModel(WeightedModel):
         Raises:
             ModelError: If a value is not an integer or outside of its range.
         """
-        if self._reads_images:
-            check_pixels(inputs)
-        elif hasattr(self, "info"):  # for a clone of the graph, the sizes are unknown
-            check_values(inputs, self._sizes)
+        texts = inputs
+        if self.reads_images:
+            images, texts = split_inputs(inputs) if self.reads_texts else (inputs, None)
+            check_pixels(images)
+        # For a clone of the graph, the sizes are unknown.
+        if self.reads_texts and hasattr(self, "info"):
+            check_values(texts, self._sizes)
 
     def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Checks arrays before Keras traces a step; in the step, all batches are checked."""

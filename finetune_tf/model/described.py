@@ -1,18 +1,24 @@
 """A Keras model that knows its checkpoint: task, labels, config, and what prepares its inputs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import keras
+
+from finetune_tf.architectures import PIXELS
+from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
 from finetune_tf.errors import ModelError
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.stages import Stage
+from finetune_tf.graph.traces import traces_of
 from finetune_tf.images import ImageProcessor
 from finetune_tf.model.explained import ExplainedModel
 from finetune_tf.model.model_info import Config, ModelInfo
 from finetune_tf.tasks import Task, get_task
+from finetune_tf.tasks.image_pairs import Processor
 
 
 class DescribedModel(ExplainedModel):
@@ -31,7 +37,7 @@ class DescribedModel(ExplainedModel):
     @property
     def task(self) -> Task:
         """The task of the model, with its labels."""
-        return get_task(self.info.task, self.info.labels)
+        return get_task(self.info.task, self.info.labels, self.info.config)
 
     @property
     def labels(self) -> Labels | None:
@@ -44,6 +50,11 @@ class DescribedModel(ExplainedModel):
         return self.info.config
 
     @property
+    def _text_config(self) -> Config:
+        """The config of the encoder of texts, where the model has another one for images."""
+        return Config(self.config.get("text_config", self.config))
+
+    @property
     def tokenizer(self) -> Any:
         """The checkpoint's fast tokenizer.
 
@@ -52,7 +63,7 @@ class DescribedModel(ExplainedModel):
         """
         if getattr(self, "_tokenizer", None) is None:
             files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
-            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self.config)
+            self._tokenizer = load_tokenizer(self.info.tokenizer, files, self._text_config)
         return self._tokenizer
 
     @tokenizer.setter
@@ -104,9 +115,45 @@ class DescribedModel(ExplainedModel):
         return ImageProcessor.from_config(self.info.image_processor, kind)
 
     @property
+    def processor(self) -> Processor:
+        """The tokenizer and the image processor of a model of images and texts."""
+        return Processor(self.tokenizer, self.image_processor)
+
+    def tower_rows(self, tower: Literal["image", "text"]) -> keras.Model:
+        """Returns a Keras model of one of two towers, on the same layers.
+
+        Args:
+            tower: "image" or "text".
+
+        Returns:
+            A model from the inputs of that tower to its rows (batch, features); the product of a
+            row of an image and one of a text is their logit.
+
+        Raises:
+            ModelError: If the model does not compare images with texts.
+
+        Example:
+            >>> clip = ft.load(clip_checkpoint, "image-text-retrieval")
+            >>> clip.tower_rows("text").output.shape[-1] == clip.config.projection_dim
+            True
+        """
+        name, parts = f"{tower}_rows", traces_of(self)
+        if name not in parts:
+            layers = {layer.name: layer for layer in self.layers}
+            if name not in layers:
+                raise ModelError(
+                    f"The model for {self.info.task} has no rows of {tower}s. Models for "
+                    "zero-shot-image-classification and image-text-retrieval have them."
+                )
+            is_image = tower == "image"
+            inputs = {n: t for n, t in inputs_struct(self).items() if (n == PIXELS) == is_image}
+            parts[name] = keras.Model(inputs, layers[name].output, name=name)
+        return parts[name]
+
+    @property
     def max_length(self) -> int | None:
         """The maximum number of tokens of a text, including special tokens; None for images."""
-        if self.info.image_processor:
+        if self.task.preprocessor == "image_processor":
             return None
         limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
         return min(limit for limit in limits if limit is not None)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> list[np.ndarray]:
+def run(
+    model: "keras.Model",
+    encoded: Encoded,
+    batch_size: int,
+    name: str,
+    part: "keras.Model | None" = None,
+) -> list[np.ndarray]:
     """Returns the model's output for each row, in float32 and without padding.
 
     Args:
@@ -29,6 +35,7 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
             outputs with them.
         batch_size: Rows a batch.
         name: The name of the examples, for messages.
+        part: A Keras model on layers of the model, whose outputs are returned instead.
 
     Raises:
         ModelError: If an output is not a finite number.
@@ -36,7 +43,7 @@ def run(model: "keras.Model", encoded: Encoded, batch_size: int, name: str) -> l
     if not model.task.reduces_with_targets:
         encoded = dataclasses.replace(encoded, targets=None)
     outputs: list[Any] = [None] * len(encoded)
-    for row, output in rows_of(model, encoded, batch_size, model.task.reduce_outputs, name):
+    for row, output in rows_of(part or model, encoded, batch_size, model.task.reduce_outputs, name):
         outputs[row] = output
     axis = model.task.token_axis
     if axis is not None:

@@ -81,6 +81,7 @@ def sizes_of(config: Any) -> dict[str, int | None]:
         >>> sizes["input_ids"], sizes["token_type_ids"], sizes["attention_mask"]
         (30522, 2, 2)
     """
+    config = config.get("text_config", config)  # that of the encoder of texts
     return {
         "input_ids": config.get("vocab_size"),
         "token_type_ids": config.get("type_vocab_size") or None,

@@ -23,6 +23,7 @@ from finetune_tf.images import ImageProcessor
 from finetune_tf.messages import say
 from finetune_tf.model import saving
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.model.labels_of_load import checked_prompts, choose_labels
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.tasks.task_inference import TaskChoice, choose_task, is_class_of_other_task
@@ -51,6 +52,7 @@ def load(
     gradient_checkpointing: bool = False,
     tokenizer: Any = None,
     image_size: int | tuple[int, int] | None = None,
+    prompts: str | Iterable[str] | None = None,
     model_class: type[FineTuneModel] = FineTuneModel,
 ) -> FineTuneModel:
     """Loads a Hugging Face checkpoint as a Keras model for a task.
@@ -90,6 +92,9 @@ def load(
             config has them. It is saved with the model.
         image_size: For image models, the size to which images are prepared instead of that of the
             checkpoint: a number of pixels, or (height, width). Learned positions are interpolated.
+        prompts: For zero-shot classification, the text that describes a label, with "{}" in the
+            place of the label, or several, whose vectors are averaged; by default that of the
+            checkpoint or "This is a photo of {}.".
         model_class: The class of the model, a subclass of FineTuneModel.
 
     Returns:
@@ -108,6 +113,8 @@ def load(
         ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
     check(dropout=dropout, image_size=image_size)
+    if prompts is not None:
+        config = {**(config or {}), "prompts": checked_prompts(prompts, task)}
     if task is not None:
         get_task(task)  # raises an error for an unknown task before the download
     policy = policy_of(dtype)
@@ -130,10 +137,10 @@ def load(
     # The tensors of a trained head are those that saving such a model would write.
     rows = task_.layout(pooling).rows(head)
     trained = not new_head and _is_trained(rows, task_, source, pooling)
-    labels = _choose_labels(labels, problem_type, task_, source, rows if trained else None)
-    task_ = get_task(task, labels)
+    labels = choose_labels(labels, problem_type, task_, source, rows if trained else None)
+    task_ = get_task(task, labels, source.config)
     complete = _final_config(source, task_, dropout)
-    processor = _choose_processor(source, image_size)
+    processor = _choose_processor(source, task_, image_size)
     head = source.family.head(task, complete)
 
     with shapes_only() as variables:
@@ -174,10 +181,10 @@ def load(
 
 
 def _choose_processor(
-    source: Checkpoint, image_size: int | tuple[int, int] | None
+    source: Checkpoint, task: Task, image_size: int | tuple[int, int] | None
 ) -> ImageProcessor | None:
     """Returns what prepares images, for the size that was asked for."""
-    processor = source.image_processor
+    processor = None if task.preprocessor == "tokenizer" else source.image_processor
     if image_size is None:
         return processor
     if processor is None:
@@ -224,6 +231,13 @@ def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:
         )
     if not task.poolings:
         return None
+    if source.family.towers:  # a tower has a pooling of its own
+        if asked not in ("auto", "pooler"):
+            raise CheckpointError(
+                f"{source.family.model_type} models have one pooling, that of their towers, found "
+                f"pooling={asked!r}."
+            )
+        return "pooler"
     trained_with = source.modules.pooling
     chosen = trained_with or task.poolings[0] if asked == "auto" else asked
     if chosen not in task.poolings:
@@ -252,69 +266,14 @@ def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str
     return has_same_pooling and not is_class_of_other_task(source, task)
 
 
-def _choose_labels(
-    asked: Labels | Iterable[str] | int | None,
-    problem_type: str | None,
-    task: Task,
-    source: Checkpoint,
-    trained: list[Weight] | None,
-) -> Labels | None:
-    """Returns the names of the outputs; `trained` is the weight table of a trained head, if any."""
-    if not task.has_labels:
-        if asked is not None or problem_type is not None:
-            raise CheckpointError(f"A model for {task.name} has no labels, found {asked!r}.")
-        return None
-    stored = _stored_labels(source, problem_type, trained)
-    if asked is None:
-        return stored
-    if not isinstance(asked, Labels):
-        if trained and problem_type is None:
-            problem_type = source.config.get("problem_type")
-        asked = Labels(Labels.of(asked), problem_type)
-    if not trained:
-        return asked
-    generic = Labels.of(len(stored))
-    if len(asked) == len(stored):
-        # The outputs of a trained head keep their order; only generic names are replaced.
-        if stored == generic or len(stored) == 1:
-            return asked
-        if asked == generic or set(asked) == set(stored):
-            return Labels(stored, asked.problem_type)
-    raise CheckpointError(
-        f"{source.folder} has a head trained for the labels {shown(list(stored), 300)}, but "
-        f"{shown(list(asked), 300)} were requested. Leave labels out to keep that head, or "
-        f"replace it with load(…, new_head=True). It is a head for {task.name}; pass task=… for "
-        "another task."
-    )
-
-
-def _stored_labels(
-    source: Checkpoint, problem_type: str | None, trained: list[Weight] | None
-) -> Labels:
-    """Returns the labels of the config, or generic ones, one for each output of the head."""
-    names = source.config.get("id2label") or {}
-    problem_type = problem_type or source.config.get("problem_type")
-    stored = [names[key] for key in sorted(names, key=int)]
-    count = len(stored) or 2
-    for row in trained or ():
-        if "classifier/dense/kernel" in row.variables and row.is_in(source.tensors):
-            count = next(iter(source.tensors[row.tensors[0]].shape), 0) or count
-    if len(stored) != count:
-        if stored and tuple(stored) != Labels.of(len(stored)):
-            raise CheckpointError(
-                f"{source.folder} has a head trained for {count} labels, but its config.json names "
-                f"{len(stored)}: {stored[:10]}. Specify all of them, as in "
-                'load(…, config={"id2label": {"0": …}}), or replace the head with new_head=True.'
-            )
-        stored = Labels.of(count)
-    return Labels(stored, problem_type)
-
-
 def _final_config(source: Checkpoint, task: Task, dropout: float | None) -> dict:
     """Returns the config with the changes of the task and the user, as it will be saved."""
     config = source.config | task.config_keys()
     if dropout is not None:
         config |= dict.fromkeys(source.family.dropout_keys, dropout)
+        for key, family_of in source.family.towers.items():
+            keys = family_of(config[key]).dropout_keys
+            config[key] = config[key] | dict.fromkeys(keys, dropout)
     return config
 
 

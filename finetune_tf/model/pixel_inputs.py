@@ -68,6 +68,27 @@ def check_pixels(inputs: Any) -> None:
         check_range(pixels, 0, 255, message, ModelError)
 
 
+def split_inputs(inputs: Any) -> tuple[dict, dict]:
+    """Returns the images and the other inputs of a model that reads both.
+
+    Args:
+        inputs: A dict with `pixel_values` and `input_ids`.
+
+    Raises:
+        ModelError: If one of the two is missing.
+    """
+    missing = [n for n in (PIXELS, "input_ids") if not hasattr(inputs, "keys") or n not in inputs]
+    if missing:
+        found = ", ".join(map(str, inputs)) if hasattr(inputs, "keys") else type(inputs).__name__
+        raise ModelError(
+            f"The model reads images with texts and expects the inputs {PIXELS} and input_ids, "
+            f"found {found or 'none'}. Use Examples.batches(model) or ft.predict(model, texts, "
+            "image=…)."
+        )
+    images = {PIXELS: inputs[PIXELS]}
+    return images, {name: value for name, value in inputs.items() if name != PIXELS}
+
+
 def pixels_of(inputs: Any) -> Any:
     """Returns the images among the inputs of a call.
 

@@ -32,8 +32,11 @@ def opens_in(model: Any) -> str:
 
     If there is none, it is `finetune_tf.load`.
     """
-    if not _family(model).is_in_transformers(model.config):
+    if not (model.task.is_in_transformers and _family(model).is_in_transformers(model.config)):
         return "finetune_tf.load"
+    named = _head_class(model)
+    if named is not None:
+        return f"transformers.{named}" if named else "finetune_tf.load"
     return _layout(model).opens_in(_family(model), model.task.class_suffix)
 
 
@@ -143,7 +146,8 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
         folder: The folder.
         dtype: The dtype of the weights; by default that of the original checkpoint file.
     """
-    class_name = _layout(model).class_name(_family(model), model.task.class_suffix)
+    class_name = _head_class(model)
+    class_name = class_name or _layout(model).class_name(_family(model), model.task.class_suffix)
     # Older versions of transformers named the key torch_dtype; current ones read both.
     keys = [key for key in ("dtype", "torch_dtype") if key in model.config] or ["dtype"]
     dtypes = dict.fromkeys(keys, dtype or model.info.file_dtype)
@@ -199,7 +203,7 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
     Args:
         model: A FineTuneModel.
     """
-    if model.info.image_processor:
+    if model.task.preprocessor == "image_processor":
         return {}
     try:
         if model.tokenizer is None:
@@ -219,6 +223,10 @@ def write_tokenizers(tokenizers: dict[str, Any], folder: Path) -> None:
     """Writes what `tokenizers_of` returned into a checkpoint."""
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(folder / name)
+
+
+def _head_class(model: Any) -> str | None:
+    return _family(model).head(model.task.name, model.config).class_name
 
 
 def _layout(model: Any) -> Layout:

@@ -79,6 +79,13 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     shape, wanted = getattr(targets, "shape", None), outputs.shape
     if fit is None or shape is None or kind == "vectors":
         return
+    if kind in ("pairs", "independent_pairs"):
+        if len(shape) != 1:
+            raise DataError(
+                "The targets of pairs are the numbers of their groups, of the shape (batch,), found "
+                f"{tuple(shape)}. Use Examples.batches(model), which makes them."
+            )
+        return
     rank = len(wanted)
     if getattr(shape, "rank", 0) is None:  # TensorFlow has relaxed the shapes of two traces
         raise DataError(

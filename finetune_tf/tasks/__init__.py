@@ -3,6 +3,9 @@
 A new task is a file here and a row in `TASKS`. Names are those of Hugging Face pipelines.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks.answers import Answer
@@ -10,12 +13,15 @@ from finetune_tf.tasks.feature_extraction import FeatureExtraction
 from finetune_tf.tasks.fill_mask import Candidate, FillMask
 from finetune_tf.tasks.image_classification import ImageClassification
 from finetune_tf.tasks.image_feature_extraction import ImageFeatureExtraction
+from finetune_tf.tasks.image_text_classification import ImageTextClassification
+from finetune_tf.tasks.image_text_retrieval import ImageTextRetrieval
 from finetune_tf.tasks.question_answering import QuestionAnswering
 from finetune_tf.tasks.task import IGNORED, Encoded, Kind, Task
 from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.text_generation import TextGeneration
 from finetune_tf.tasks.text_to_text import Summarization, TextToText, Translation
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
+from finetune_tf.tasks.zero_shot_images import ZeroShotImageClassification
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -31,16 +37,22 @@ TASKS: dict[str, type[Task]] = {
         Summarization,
         ImageClassification,
         ImageFeatureExtraction,
+        ImageTextClassification,
+        ZeroShotImageClassification,
+        ImageTextRetrieval,
     )
 }
 
 
-def get_task(name: str, labels: Labels | None = None) -> Task:
-    """Returns the task with a name and its labels.
+def get_task(
+    name: str, labels: Labels | None = None, config: Mapping[str, Any] | None = None
+) -> Task:
+    """Returns the task with a name, its labels and the config of its model.
 
     Args:
         name: A key of `TASKS`.
         labels: As for `Task`.
+        config: As for `Task`.
 
     Raises:
         ModelError: If there is no such task.
@@ -52,7 +64,16 @@ def get_task(name: str, labels: Labels | None = None) -> Task:
         )
     if name not in TASKS:
         raise ModelError(f"There is no task {name!r}; known are: {', '.join(TASKS)}.")
-    return TASKS[name](labels)
+    return TASKS[name](labels, config)
+
+
+def joint_task(has_labels: bool) -> str:
+    """Returns the name of the task of two encoders that were joined, of images and of texts.
+
+    Args:
+        has_labels: Whether there are classes; otherwise the model is for retrieval.
+    """
+    return (ImageTextClassification if has_labels else ImageTextRetrieval).name
 
 
 def task_options() -> list[str]:
@@ -71,6 +92,8 @@ __all__ = [
     "FillMask",
     "ImageClassification",
     "ImageFeatureExtraction",
+    "ImageTextClassification",
+    "ImageTextRetrieval",
     "Kind",
     "QuestionAnswering",
     "Summarization",
@@ -80,6 +103,8 @@ __all__ = [
     "TextToText",
     "TokenClassification",
     "Translation",
+    "ZeroShotImageClassification",
     "get_task",
+    "joint_task",
     "task_options",
 ]

@@ -21,6 +21,7 @@ class Conventions:
         usage: Code for model cards.
         generates_text: Whether models continue prompts.
         has_old_classes: Whether `compat` has classes of transformers 4 for the task.
+        is_in_transformers: Whether transformers has classes for the task.
     """
 
     labels: Labels | None
@@ -30,6 +31,7 @@ class Conventions:
     usage: ClassVar[Usage] = make_usage()
     generates_text: ClassVar[bool] = False
     has_old_classes: ClassVar[bool] = True
+    is_in_transformers: ClassVar[bool] = True
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """The outputs of a model by the names that Hugging Face's classes use, for `export`.

@@ -48,10 +48,7 @@ class FeatureExtraction(Task):
                 f"{config['model_type']} models have no pooler of their own; choose "
                 "pooling='mean' or 'cls'."
             )
-        mode = head.pooling if own else pooling
-        features = backbone.pooled(mode, dtype)
-        if own:
-            features = head.transform(dtype=dtype)(features)
+        features = backbone.vector(head, pooling, dtype)
         vectors = keras.layers.Identity(dtype="float32", name="features")(features)
         if own:
             return vectors  # no module of sentence-transformers comes after the pooler

@@ -37,9 +37,7 @@ class ImageFeatureExtraction(Task):
         modules: Any,
     ) -> Any:
         """Vectors (batch, features), float32."""
-        features = backbone.pooled(head.pooling, dtype)
-        if head.transform is not None:
-            features = head.transform(dtype=dtype)(features)
+        features = backbone.vector(head, pooling, dtype)
         return keras.layers.Identity(dtype="float32", name="features")(features)
 
     @property

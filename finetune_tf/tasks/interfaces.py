@@ -7,8 +7,11 @@ from typing import Any, Literal, Protocol
 #: "several": a logit for each label, any number of which may be right;
 #: "yes_no": one logit for each text, for a single label that is right or not;
 #: "number": a number for each text;
-#: "vectors": a vector for each text.
-Kind = Literal["classes", "several", "yes_no", "number", "vectors"]
+#: "vectors": a vector for each text;
+#: "pairs": two rows of numbers for each pair of an image and a text, whose products are the logits
+#: of a choice among the texts of a batch for an image, and among its images for a text;
+#: "independent_pairs": as "pairs", where each product is the logit of a decision of its own.
+Kind = Literal["classes", "several", "yes_no", "number", "vectors", "pairs", "independent_pairs"]
 
 
 class Columns(Protocol):
@@ -31,3 +34,4 @@ class HeadParts(Protocol):
     output_bias: bool
     tied: bool
     has_logits_bias: bool
+    pads_texts: bool

@@ -25,10 +25,15 @@ class Task(Conventions, abc.ABC):
     Args:
         labels: Names of the outputs, in logit order; None if the outputs have no names, or if
             nothing is asked of the task that depends on them.
+        config: The complete config of the model; may be left out in the same case.
 
     Attributes:
         labels: As given.
+        config: As given; empty if it was left out.
         has_labels: Whether the outputs have names.
+        has_trained_labels: Whether a trained head fixes the labels; they are free where labels are
+            texts that the model reads.
+        takes_prompts: Whether labels are described by texts, the prompts.
         columns: The columns of examples that the task reads, required ones first.
         needs: The required columns; by default the first one of `columns`.
         target_column: The column with the targets.
@@ -39,7 +44,7 @@ class Task(Conventions, abc.ABC):
         usual_length: Tokens that a row may have by default; None for as many as the model accepts.
         options: Arguments of `predict` that are passed to `describe`.
         preprocessor: The attribute of a model that turns examples into inputs, which `encode` gets:
-            "tokenizer" or "image_processor".
+            "tokenizer", "image_processor", or "processor" with both.
         scores_tokens: Whether `reduce_outputs` returns what `token_scores` does.
         encode_options: Arguments of `batches` that are passed to `encode`.
         writes_targets: Whether the targets are texts, so that `encode` has an argument
@@ -52,6 +57,8 @@ class Task(Conventions, abc.ABC):
     """
 
     has_labels: ClassVar[bool] = False
+    has_trained_labels: ClassVar[bool] = True
+    takes_prompts: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
     target_column: ClassVar[str]
@@ -62,7 +69,7 @@ class Task(Conventions, abc.ABC):
     options: ClassVar[tuple[str, ...]] = ()
     encode_options: ClassVar[tuple[str, ...]] = ()
     writes_targets: ClassVar[bool] = False
-    preprocessor: ClassVar[Literal["tokenizer", "image_processor"]] = "tokenizer"
+    preprocessor: ClassVar[Literal["tokenizer", "image_processor", "processor"]] = "tokenizer"
     reduces_with_targets: ClassVar[bool] = False
     scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
@@ -72,8 +79,10 @@ class Task(Conventions, abc.ABC):
         "labels=train.labels)."
     )
 
-    def __init__(self, labels: Labels | None = None) -> None:
-        self.labels = labels
+    def __init__(
+        self, labels: Labels | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        self.labels, self.config = labels, {} if config is None else config
 
     @property
     @abc.abstractmethod
@@ -126,6 +135,21 @@ class Task(Conventions, abc.ABC):
 
         Raises:
             CheckpointError: If the checkpoint requires something that is not supported.
+        """
+
+    def stores_labels(self, config: Mapping[str, Any]) -> bool:
+        """Whether the label names in a config are meant for this task.
+
+        Args:
+            config: The config of a checkpoint.
+        """
+        return True
+
+    def require_labels(self, labels: Labels | None) -> None:
+        """Raises an error if the task cannot have these labels, for tasks with free labels.
+
+        Args:
+            labels: The labels; None if there are none.
         """
 
     def apply_options(self, options: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -191,7 +215,7 @@ class Task(Conventions, abc.ABC):
         model: Any,
         encoded: Encoded,
         batch_size: int,
-        forward: Callable[[Encoded], list[np.ndarray]],
+        forward: Callable[..., list[np.ndarray]],
     ) -> list[np.ndarray]:
         """Computes what the model predicts for each encoded row.
 
@@ -203,7 +227,8 @@ class Task(Conventions, abc.ABC):
             encoded: The rows from `encode`.
             batch_size: Rows in a batch.
             forward: Runs the model over rows, in batches of that size, and returns its outputs
-                after `reduce_outputs`, in the order of the rows, float32 and without padding.
+                after `reduce_outputs`, in the order of the rows, float32 and without padding. With
+                `part=`, a Keras model on some of its layers, it runs that one.
 
         Returns:
             One array for each row of `encoded`, as `decide` and `describe` expect them.

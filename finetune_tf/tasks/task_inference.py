@@ -74,6 +74,9 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
     if not trained and not unknown:
         trained = _by_tensors(source)
     trained = _most_specific(trained, source)
+    if len(trained) > 1:  # one class for labels that are texts, and for none
+        fitting = {n: why for n, why in trained.items() if TASKS[n].has_labels == is_labelled}
+        trained = fitting if len(fitting) == 1 else trained
     if len(trained) > 1:
         raise CheckpointError(
             f"{source.folder} may have been trained for {' or '.join(trained)}: its config.json "

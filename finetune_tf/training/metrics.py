@@ -224,6 +224,8 @@ def _adapt_metric(metric: Any, kind: Kind | None, task: Task) -> Any:
         if not isinstance(metric, keras.metrics.Mean):
             _report_custom_metric(metric, kind, task)
         return given if callable(given) and not isinstance(given, type) else metric
+    if kind in ("pairs", "independent_pairs"):
+        raise ModelError(_misfit_message(shown, kind))
     if kind in ("number", "vectors"):
         if class_name in _REGRESSION_METRICS:
             return metric
@@ -335,6 +337,8 @@ def _misfit_message(name: str, kind: Kind) -> str:
     outputs, advice = {
         "number": ("one number per text", "Use 'mae' or 'mse'"),
         "vectors": ("vectors", "Evaluate pairs with ft.evaluate(model, pairs)"),
+        "pairs": ("rows of pairs", "Evaluate it with ft.evaluate(model, test)"),
+        "independent_pairs": ("rows of pairs", "Evaluate it with ft.evaluate(model, test)"),
         "several": ("one logit per label", "Use 'accuracy' or 'binary_crossentropy'"),
         "yes_no": ("one logit per text", "Use 'accuracy' or 'binary_crossentropy'"),
     }[kind]

@@ -35,6 +35,7 @@ _ONE = "one label out of several"
 _MANY = "several labels per text"
 _NUMBER = "regression"
 _VECTORS = "vectors"
+_PAIRS = "pairs of images and texts"
 
 #: All losses of Keras and of the presets, by class name.
 LOSSES: dict[str, Fit] = {
@@ -61,6 +62,7 @@ LOSSES: dict[str, Fit] = {
     "CosineSimilarity": Fit(_VECTORS, ("vectors",)),
     "Circle": Fit(_VECTORS, ("vectors",)),
     "PairSimilarity": Fit(_VECTORS, ("vectors",)),
+    "ContrastiveLoss": Fit(_PAIRS, ("pairs", "independent_pairs")),
     "CTC": Fit("sequences of symbols", (), "probabilities"),
 }
 
@@ -73,6 +75,8 @@ _DEFAULTS = {
     "yes_no": "BinaryCrossentropy",
     "number": "MeanSquaredError",
     "vectors": "PairSimilarity",
+    "pairs": "ContrastiveLoss",
+    "independent_pairs": "ContrastiveLoss",
 }
 #: The loss for the name "crossentropy", which Keras resolves by the shapes of a batch.
 _CROSS_ENTROPY = {
@@ -81,6 +85,8 @@ _CROSS_ENTROPY = {
     "yes_no": "BinaryCrossentropy",
     "number": "BinaryCrossentropy",
     "vectors": "CategoricalCrossentropy",
+    "pairs": "CategoricalCrossentropy",
+    "independent_pairs": "BinaryCrossentropy",
 }
 
 

@@ -18,6 +18,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.tasks import IGNORED, Kind
 from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
+from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.schedules import (
@@ -39,6 +40,8 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
     "several": functools.partial(keras.losses.BinaryCrossentropy, from_logits=True),
     "number": keras.losses.MeanSquaredError,
     "vectors": PairSimilarity,
+    "pairs": ContrastiveLoss,
+    "independent_pairs": functools.partial(ContrastiveLoss, "sigmoid"),
 }
 
 
@@ -183,12 +186,66 @@ def similarity(
     }
 
 
+@names_checked(also=_optimizer_options)
+def contrastive(
+    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+) -> dict[str, Any]:
+    """CLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
+
+    Each image is to be found by its text among all images of the batch, and each text by its image
+    (Radford et al. 2021). Larger batches are harder, and teach more.
+
+    Args:
+        optimizer: As for `cross_entropy`.
+        learning_rate: As for `cross_entropy`.
+        **options: Options of `make_optimizer`.
+
+    Returns:
+        A dict with optimizer, loss and metrics, for `model.compile`.
+
+    Example:
+        >>> ft.presets.contrastive(learning_rate=1e-5)["loss"].mode
+        'softmax'
+    """
+    loss = LOSSES["pairs"]()
+    optimizer = make_optimizer(optimizer, learning_rate, **options)
+    return {"optimizer": optimizer, "loss": loss, "metrics": []}
+
+
+@names_checked(also=_optimizer_options)
+def pairwise_sigmoid(
+    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+) -> dict[str, Any]:
+    """SigLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
+
+    Whether an image and a text match is a decision of its own for each of both in a batch (Zhai et
+    al. 2023).
+
+    Args:
+        optimizer: As for `cross_entropy`.
+        learning_rate: As for `cross_entropy`.
+        **options: Options of `make_optimizer`.
+
+    Returns:
+        A dict with optimizer, loss and metrics, for `model.compile`.
+
+    Example:
+        >>> ft.presets.pairwise_sigmoid()["loss"].mode
+        'sigmoid'
+    """
+    loss = LOSSES["independent_pairs"]()
+    optimizer = make_optimizer(optimizer, learning_rate, **options)
+    return {"optimizer": optimizer, "loss": loss, "metrics": []}
+
+
 #: The default preset for each kind of outputs.
 PRESETS: dict[Kind, Callable[..., dict[str, Any]]] = {
     "classes": cross_entropy,
     "several": binary_cross_entropy,
     "number": mean_squared_error,
     "vectors": similarity,
+    "pairs": contrastive,
+    "independent_pairs": pairwise_sigmoid,
 }
 
 

@@ -43,7 +43,7 @@ def class_weights(
     if given is None:
         return None
     labels = task.labels
-    if kind in ("number", "vectors") or task.targets_are_positions:
+    if kind not in ("classes", "several", "yes_no") or task.targets_are_positions:
         what = "a regression" if kind == "number" else task.name
         raise ArgumentError(
             f"class_weight is for classes, but {what} has none. Give a weight for each text "

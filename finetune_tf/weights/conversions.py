@@ -132,6 +132,29 @@ class LeadingAxis(Conversion):
 
 
 @dataclass(frozen=True)
+class AddedAxes(Conversion):
+    """The variable has leading axes of size 1 that the tensor lacks: CLIP's tables of positions.
+
+    Attributes:
+        count: The number of these axes.
+    """
+
+    count: int
+
+    def load(self, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(*shape) to (1, …, 1, *shape)."""
+        return [tensor.reshape((1,) * self.count + tensor.shape) for tensor in tensors]
+
+    def save(self, variables: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(1, …, 1, *shape) to (*shape)."""
+        return [value.reshape(value.shape[self.count :]) for value in variables]
+
+    def shapes(self, variables: Sequence[Shape]) -> list[Shape]:
+        """(1, …, 1, *shape) to (*shape)."""
+        return [tuple(shape[self.count :]) for shape in variables]
+
+
+@dataclass(frozen=True)
 class Joined(Conversion):
     """Several tensors are concatenated along the last axis to one variable.
 

@@ -34,7 +34,11 @@ def config_of(family):
 def test_every_key_with_a_default_has_a_rule(family):
     row = FAMILIES[family]
     assert {*row.defaults, *row.dropout_keys} - row.rules.keys() == set()
-    assert row.complete({"model_type": family}) == {**row.defaults, "model_type": family}
+    complete = row.complete({"model_type": family})
+    for key, family_of in row.towers.items():
+        tower = complete.pop(key)
+        assert tower == family_of(tower).complete({}) | {"model_type": tower["model_type"]}
+    assert complete == {**row.defaults, "model_type": family}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -64,6 +64,7 @@ def from_arrays(
         {column: column for column in others},
         labels,
         problem_type,
+        text is not None,
     )
     if text is None and wanted.reads("text"):
         raise DataTypeError(
@@ -84,7 +85,7 @@ def from_arrays(
 @names_checked(also=synonyms_of_other_columns)
 def from_pandas(
     frame: Any,
-    text: str = "text",
+    text: str | None = None,
     text_pair: str | None = None,
     label: LabelColumns | None = "label",
     labels: GivenLabels | None = None,
@@ -125,7 +126,9 @@ def from_pandas(
     return build_examples(
         available=names,
         read=lambda column: frame[columns_of[column]],
-        wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
+        wanted=Wanted(
+            text or "text", text_pair, label, columns, labels, problem_type, text is not None
+        ),
         name=name,
         dropped=Dropped(name, on_invalid),
     )

@@ -35,6 +35,8 @@ class Wanted:
         others: Further columns of the source by their names in `data.columns.COLUMNS`.
         labels: The names of the labels; by default they are inferred.
         problem_type: The problem type; by default it is inferred.
+        names_text: Whether the user has named the column of the texts, which is then read beside
+            images as well.
     """
 
     text: str | None
@@ -43,6 +45,7 @@ class Wanted:
     others: Mapping[str, str]
     labels: GivenLabels | None = None
     problem_type: ProblemType | None = None
+    names_text: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, Iterator):
@@ -73,7 +76,10 @@ class Wanted:
 
     def reads(self, column: str) -> bool:
         """Whether a column about whole texts is not replaced by another one."""
-        return not any(column in COLUMNS[name].replaces for name in self.others)
+        replacing = [name for name in self.others if column in COLUMNS[name].replaces]
+        if self.names_text and all(COLUMNS[name].joins_texts for name in replacing):
+            return True
+        return not replacing
 
     @property
     def label_column(self) -> Any:

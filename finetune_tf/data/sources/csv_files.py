@@ -34,7 +34,7 @@ _limit = threading.Lock()  # the limit is a setting of the process
 @names_checked(also=synonyms_of_other_columns)
 def from_csv(
     path: str | Path,
-    text: str = "text",
+    text: str | None = None,
     text_pair: str | None = None,
     label: LabelColumns | None = "label",
     labels: GivenLabels | None = None,
@@ -74,7 +74,9 @@ def from_csv(
         UnknownArgumentError: If there is no such argument.
     """
     path = as_path(path)
-    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
+    wanted = Wanted(
+        text or "text", text_pair, label, columns, labels, problem_type, text is not None
+    )
     dropped = Dropped(path.name, on_invalid)
     for argument, character in {"delimiter": delimiter, "quotechar": quotechar or None}.items():
         _check_character(argument, character)

@@ -23,7 +23,7 @@ from finetune_tf.errors import DataError, MissingExtraError
 @names_checked(also=synonyms_of_other_columns)
 def from_excel(
     path: str | Path,
-    text: str = "text",
+    text: str | None = None,
     text_pair: str | None = None,
     label: LabelColumns | None = "label",
     labels: GivenLabels | None = None,
@@ -62,7 +62,9 @@ def from_excel(
     return build_examples(
         available=header,
         read=values.__getitem__,
-        wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
+        wanted=Wanted(
+            text or "text", text_pair, label, columns, labels, problem_type, text is not None
+        ),
         name=path.name,
         dropped=dropped,
         folder=path.parent,

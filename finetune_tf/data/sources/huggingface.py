@@ -23,7 +23,7 @@ from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
 def from_huggingface(
     dataset: Any,
     split: str | None = None,
-    text: str = "text",
+    text: str | None = None,
     text_pair: str | None = None,
     label: LabelColumns | None = "label",
     labels: GivenLabels | None = None,
@@ -57,7 +57,9 @@ def from_huggingface(
         DataTypeError: If `dataset` is not such a data set, or is a streamed one.
         MissingExtraError: If a name is given and the package datasets is not installed.
     """
-    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
+    wanted = Wanted(
+        text or "text", text_pair, label, columns, labels, problem_type, text is not None
+    )
     name = dataset if isinstance(dataset, str) else "the data set"
     if isinstance(dataset, str):
         dataset = _load(dataset, config)

@@ -26,7 +26,7 @@ from finetune_tf.errors import DataError
 @names_checked(also=synonyms_of_other_columns)
 def from_jsonl(
     path: str | Path,
-    text: str = "text",
+    text: str | None = None,
     text_pair: str | None = None,
     label: LabelColumns | None = "label",
     labels: GivenLabels | None = None,
@@ -93,7 +93,9 @@ def from_jsonl(
     return build_examples(
         available=dict.fromkeys(key for row in rows for key in row),
         read=lambda column: [row.get(column) for row in rows],
-        wanted=Wanted(text, text_pair, label, columns, labels, problem_type),
+        wanted=Wanted(
+            text or "text", text_pair, label, columns, labels, problem_type, text is not None
+        ),
         name=path.name,
         dropped=dropped,
         folder=path.parent,

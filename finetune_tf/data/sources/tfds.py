@@ -78,7 +78,7 @@ def from_tfds(
         raise DataTypeError(f"split= is a name such as 'train', found {split!r}.")
     name = f"{builder.info.full_name} {split}"
     features = builder.info.features
-    wanted = Wanted(text, text_pair, label, columns, labels, problem_type)
+    wanted = Wanted(text, text_pair, label, columns, labels, problem_type, text is not None)
     if text is None and wanted.reads("text"):
         wanted.text = _only_text(features, text_pair, name)
     needed = [

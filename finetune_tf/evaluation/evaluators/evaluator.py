@@ -10,7 +10,7 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
 from finetune_tf.evaluation.extras import require_package
 from finetune_tf.evaluation.mistakes import Mistake
-from finetune_tf.tasks import Encoded
+from finetune_tf.tasks import Encoded, Task
 
 
 class Predicted(NamedTuple):
@@ -87,6 +87,16 @@ class Evaluator(abc.ABC):
     def notes(self, targets: Any) -> list[str]:
         """Returns sentences for the report about how the metrics are computed."""
         return []
+
+    def scores_of(self, task: Task, rows: list[np.ndarray], values: Any) -> np.ndarray | None:
+        """Returns what the evaluators of `of_scores` and `mistakes` read of a model's predictions.
+
+        Args:
+            task: The task of the model.
+            rows: The prediction for each row, from `Task.predict_rows`.
+            values: The predictions, from `Task.decide`.
+        """
+        return task.probabilities(np.stack(rows)) if self.reads_scores else None
 
     def of_scores(self, labels: Labels | None) -> "list[Evaluator]":
         """Returns evaluators of further metrics, whose predictions are `Predicted.scores`."""

@@ -11,6 +11,7 @@ from finetune_tf.evaluation.evaluators.images import (
 )
 from finetune_tf.evaluation.evaluators.language import Language
 from finetune_tf.evaluation.evaluators.masks import MaskedWords
+from finetune_tf.evaluation.evaluators.retrieval import Retrieval
 from finetune_tf.evaluation.evaluators.similarity import Similarity
 from finetune_tf.evaluation.evaluators.text import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.evaluators.tokens import Entities, Tags
@@ -33,6 +34,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "images/single_label_classification": SingleLabelImages(),
     "images/multi_label_classification": MultiLabelImages(),
     "images/regression": ImageRegression(),
+    "image-text-retrieval": Retrieval(),
 }
 
 
