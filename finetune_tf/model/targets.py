@@ -82,8 +82,8 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     if kind in ("pairs", "independent_pairs"):
         if len(shape) != 1:
             raise DataError(
-                "The targets of pairs are the numbers of their groups, of the shape (batch,), found "
-                f"{tuple(shape)}. Use Examples.batches(model), which makes them."
+                "The targets of pairs are the numbers of their groups, of the shape (batch,), but have "
+                f"the shape {tuple(shape)}. Use Examples.batches(model), which makes them."
             )
         return
     rank = len(wanted)
