@@ -277,4 +277,5 @@ CLIP = two_towers(
     _FAMILIES,
     class_prefix="CLIP",
     defaults=DEFAULTS,
+    tower_keys=("projection_dim",),
 )

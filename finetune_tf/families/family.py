@@ -88,6 +88,8 @@ class Family:
         has_old_classes: Whether `compat` has classes of transformers 4 for the family.
         towers: For a model of several encoders, the keys of its config with the config of each, and
             a function from that config to its family.
+        tower_keys: Keys of the config that are written to the configs of the towers as well, where
+            the classes of PyTorch for one tower read them.
     """
 
     model_type: str
@@ -108,6 +110,7 @@ class Family:
     own_keys: Mapping[str, Any] = field(default_factory=dict)
     has_old_classes: bool = True
     towers: Mapping[str, Callable[[Mapping[str, Any]], "Family"]] = field(default_factory=dict)
+    tower_keys: tuple[str, ...] = ()
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""
@@ -144,6 +147,7 @@ class Family:
             }
             for key, family_of in self.towers.items():
                 complete[key] = _complete_tower(config, key, family_of)
+                complete[key] |= {name: complete[name] for name in self.tower_keys}
             self._check(complete, config)
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}" if where else str(error)) from None

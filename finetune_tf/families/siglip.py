@@ -17,6 +17,7 @@ from finetune_tf.architectures import (
     Transform,
     image_encoder,
 )
+from finetune_tf.errors import CheckpointError
 from finetune_tf.families import config_values as values
 from finetune_tf.families.clip import (
     CLIP_IMAGE,
@@ -114,6 +115,19 @@ SIGLIP_IMAGE = replace(
 
 _FAMILIES = {"image": SIGLIP_IMAGE, "text": SIGLIP_TEXT}
 
+
+def _check(config: dict) -> None:
+    """Checks that both towers return vectors of the same size."""
+    text, image = config["text_config"], config["vision_config"]
+    size = text["projection_size"] or text["hidden_size"]
+    if size != image["hidden_size"]:
+        raise CheckpointError(
+            f"The towers return vectors of different sizes, which cannot be compared: those of "
+            f"texts have {size} features ('projection_size' or 'hidden_size' in 'text_config'), "
+            f"and those of images {image['hidden_size']} ('hidden_size' in 'vision_config')."
+        )
+
+
 SIGLIP = two_towers(
     "siglip",
     TwoTowers(
@@ -124,6 +138,7 @@ SIGLIP = two_towers(
     ),
     _FAMILIES,
     class_prefix="Siglip",
+    check=_check,
     defaults={key: value for key, value in DEFAULTS.items() if key != "projection_dim"}
     | {"logit_scale_init_value": 2.302585},
 )

@@ -82,7 +82,7 @@ def check_shape(targets: Any, outputs: Any, kind: Kind, loss: Any) -> None:
     if kind in ("pairs", "independent_pairs"):
         if len(shape) != 1:
             raise DataError(
-                "The targets of pairs are the numbers of their groups, of the shape (batch,), but have "
+                "The targets of pairs are numbers of groups, of the shape (batch,), but have "
                 f"the shape {tuple(shape)}. Use Examples.batches(model), which makes them."
             )
         return

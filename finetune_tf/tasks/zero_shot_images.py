@@ -110,7 +110,7 @@ class ZeroShotImageClassification(PairTask, Classification):
         vectors = rows[:, :-1] if has_one else rows
         means = vectors.reshape(len(self.labels), len(self.prompts), -1).mean(axis=1)
         means /= np.linalg.norm(means, axis=1, keepdims=True)
-        ones = np.ones((len(means), has_one), "float32")
+        ones = np.ones((len(means), int(has_one)), "float32")
         return np.concatenate([means, ones], axis=1)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:

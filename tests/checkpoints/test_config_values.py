@@ -37,6 +37,7 @@ def test_every_key_with_a_default_has_a_rule(family):
     complete = row.complete({"model_type": family})
     for key, family_of in row.towers.items():
         tower = complete.pop(key)
+        assert all(tower.pop(name) == complete[name] for name in row.tower_keys)
         assert tower == family_of(tower).complete({}) | {"model_type": tower["model_type"]}
     assert complete == {**row.defaults, "model_type": family}
 
