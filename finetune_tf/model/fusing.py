@@ -9,9 +9,9 @@ from finetune_tf.architectures import PixelNormalization
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.families import FAMILIES
-from finetune_tf.families.towers import TOWER_TASKS
+from finetune_tf.families.towers import FUSIONS, TOWER_TASKS
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.model_info import ModelInfo
@@ -58,6 +58,7 @@ def fuse(
         A model for "image-text-classification" or "image-text-retrieval", not compiled.
 
     Raises:
+        ArgumentError: If `how` is unknown, or `size` is below 1.
         ModelError: If a model is not from `load`, or does not read images or texts.
 
     Example:
@@ -68,6 +69,8 @@ def fuse(
         ['fusion', 'classifier']
     """
     check(size=size)
+    if how not in FUSIONS:
+        raise ArgumentError(f"how= is one of {', '.join(FUSIONS)}, found {shown(how)}.")
     models = {"image": image_model, "text": text_model}
     for name, model in models.items():
         _require_tower(model, name)
