@@ -1,7 +1,9 @@
 """A Keras model that knows its checkpoint: task, labels, config, and what prepares its inputs."""
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 
@@ -16,6 +18,7 @@ from finetune_tf.graph.stages import Stage
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.images import ImageProcessor
 from finetune_tf.model.explained import ExplainedModel
+from finetune_tf.model.labels_of_load import checked_prompts
 from finetune_tf.model.model_info import Config, ModelInfo
 from finetune_tf.tasks import Task, get_task
 from finetune_tf.tasks.image_pairs import Processor
@@ -149,6 +152,43 @@ class DescribedModel(ExplainedModel):
             inputs = {n: t for n, t in inputs_struct(self).items() if (n == PIXELS) == is_image}
             parts[name] = keras.Model(inputs, layers[name].output, name=name)
         return parts[name]
+
+    def with_labels(self, labels: Any, prompts: str | Iterable[str] | None = None) -> Self:
+        """Returns a model for other labels, where labels are texts that the model reads.
+
+        Args:
+            labels: The names of the labels, as for `load`.
+            prompts: As for `load`; by default those of this model.
+
+        Returns:
+            A model on the same layers: training one of both trains the other.
+
+        Raises:
+            ArgumentError: If a prompt has no place for the label.
+            ModelError: If a trained head fixes the labels, or a label has no name.
+
+        Example:
+            >>> clip = ft.load(
+            ...     clip_checkpoint, "zero-shot-image-classification", labels=["cat", "dog"]
+            ... )
+            >>> list(clip.with_labels(["red", "blue", "green"]).labels)
+            ['red', 'blue', 'green']
+        """
+        if not self.task.has_labels or self.task.has_trained_labels:
+            raise ModelError(
+                f"The labels of a model for {self.task.name} are those of its head. Load the "
+                "checkpoint with other labels: ft.load(checkpoint, labels=…, new_head=True)."
+            )
+        labels = labels if isinstance(labels, Labels) else Labels(Labels.of(labels))
+        self.task.require_labels(labels)
+        config = Config(self.config)
+        if prompts is not None:
+            config["prompts"] = checked_prompts(prompts, self.task.name)
+        config |= get_task(self.info.task, labels, config).config_keys()
+        model = type(self)(inputs=inputs_struct(self), outputs=self.outputs[0], name=self.name)
+        model.info = dataclasses.replace(self.info, labels=labels, config=config)
+        model.tokenizer = self.tokenizer
+        return model
 
     @property
     def max_length(self) -> int | None:

@@ -3,8 +3,8 @@
 An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `train` set and `test`
 set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
 made from it and compiled, `decoder` (the folder of a tiny GPT-2), `images` (a folder with three
-images in each of the class folders `red` and `blue`), and a current folder that is empty apart from
-those. A class is imported from the module that documents it.
+images in each of the class folders `red` and `blue`), `image_checkpoint` and `clip_checkpoint` (the
+folders of a tiny ViT and of a tiny CLIP), and a current folder that is empty apart from those. A class is imported from the module that documents it.
 """
 
 import doctest
@@ -14,7 +14,8 @@ import pkgutil
 import keras
 import numpy as np
 import pytest
-from helpers_images import write_classes
+from helpers_images import TINY_VIT, write_classes
+from helpers_towers import write_towers
 
 import finetune_tf as ft
 from finetune_tf import messages
@@ -64,6 +65,9 @@ def test_an_example_gives_what_it_says(name, tiny_bert, tiny_decoder, tmp_path, 
         test.globs.update(ft=ft, np=np, keras=keras, train=data, test=data, model=model)
         test.globs.update(checkpoint=str(tiny_bert), decoder=str(tiny_decoder))
         test.globs.update(images=str(write_classes(tmp_path / "images")))
+        test.globs.update(image_checkpoint=str(TINY_VIT))
+        if "clip_checkpoint" in test.docstring:
+            test.globs.update(clip_checkpoint=str(write_towers(tmp_path / "clip")))
         report = []
         outcome = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(
             test, out=report.append

@@ -110,6 +110,23 @@ def test_frozen_towers_are_computed_once(folder, tmp_path):
     assert sorted(np.unique(groups)) == [0, 1]
 
 
+def test_other_labels_on_the_same_layers(folder, model):
+    other = model.with_labels(["green square", "red"], prompts="a {}")
+    with quiet():
+        loaded = ft.load(folder, TASK, labels=["green square", "red"], prompts="a {}")
+    found, expected = (ft.predict(each, IMAGES[0]).probabilities for each in (other, loaded))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert tuple(model.labels) == tuple(LABELS) and model.task.prompts != other.task.prompts
+    assert other.get_layer("image") is model.get_layer("image")
+
+
+def test_a_trained_head_fixes_the_labels(tiny_bert):
+    with quiet():
+        classifier = ft.load(tiny_bert, labels=["bad", "good"])
+    with pytest.raises(ModelError, match="are those of its head"):
+        classifier.with_labels(["yes", "no"])
+
+
 def test_a_prompt_needs_a_place_for_the_label(folder):
     with pytest.raises(ArgumentError, match="with {} in the place of the label"):
         ft.load(folder, TASK, labels=LABELS, prompts=["a photo of {}", "a photo"])
