@@ -13,11 +13,19 @@ Example:
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
 from finetune_tf import _moved, callbacks, data, errors, messages
 from finetune_tf._version import __version__
-from finetune_tf.evaluation import compare, evaluate, plot_history, predict, show
+from finetune_tf.evaluation import (
+    compare,
+    evaluate,
+    interpolation_curve,
+    plot_history,
+    predict,
+    show,
+)
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
+from finetune_tf.model.interpolation import interpolate
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -64,6 +72,8 @@ __all__ = [
     "freeze",
     "fuse",
     "generate",
+    "interpolate",
+    "interpolation_curve",
     "load",
     "measure_batch_statistics",
     "messages",

@@ -205,6 +205,8 @@ RULES: dict[str, Number] = {
     "dropout": _share(also=(None,)),
     "label_smoothing": _share(),
     "scale": _positive(),
+    # Interpolation of weights
+    "share": Number(0, 1),
     # Optimizers
     "accumulate": _count(),
     "beta_1": _share(),

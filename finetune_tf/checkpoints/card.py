@@ -37,6 +37,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
         **({"labels": _plain(", ".join(info.labels))} if info.labels else {}),
         **({"pooling": info.pooling} if info.pooling else {}),
         **({"data": _plain(info.record["data"])} if "data" in info.record else {}),
+        **({"weights": info.record["weights"]} if "weights" in info.record else {}),
         **{fact: one_line(str(line)) for fact, line in lines.items()},
     }
     title = task.title.replace("_", " ").replace("-", " ").capitalize()

@@ -32,7 +32,7 @@ class Document(abc.ABC):
     """A result that can be printed, drawn and saved.
 
     A subclass defines its content (`blocks`), the same as plain values (`to_dict`), and the name
-    of the function of `figures` that draws it (`_drawing`).
+    of the function of `figures` that draws it (`_drawing`), or how it is drawn (`_draw`).
     """
 
     _drawing: str
@@ -52,10 +52,13 @@ class Document(abc.ABC):
             MissingExtraError: If matplotlib is not installed.
         """
         matplotlib = require_matplotlib()
+        with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
+            return self._draw()
+
+    def _draw(self) -> "Figure":
         from finetune_tf.evaluation import figures
 
-        with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
-            return getattr(figures, self._drawing)(self)
+        return getattr(figures, self._drawing)(self)
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes report.json and report.txt, and the figures if matplotlib is installed.

@@ -82,13 +82,13 @@ def evaluate(
     report = Report(
         name=test.name,
         labels=labels,
-        metrics=_measured(evaluator, targets, predicted, labels),
+        metrics=measured(evaluator, targets, predicted, labels),
         per_class=evaluator.per_class(targets, predictions, labels),
         confusion=evaluator.confusion(targets, predictions, labels),
         targets=targets,
         predictions=predictions,
         baseline=compared
-        and Baseline(compared[0], _measured(evaluator, targets, compared[1], labels)),
+        and Baseline(compared[0], measured(evaluator, targets, compared[1], labels)),
         difference=compared
         and paired_bootstrap(evaluator, targets, predictions, compared[1].values, seed=seed),
         further_differences=_further(evaluator, targets, predicted, compared, labels, seed),
@@ -161,7 +161,7 @@ def compare(
     rows = [
         Row(
             name=name,
-            metrics=_measured(evaluator, targets, predicted, labels),
+            metrics=measured(evaluator, targets, predicted, labels),
             trainable_parameters=trainable,
             difference=None
             if predicted is reference
@@ -185,7 +185,7 @@ def compare(
     )
 
 
-def _measured(
+def measured(
     evaluator: Evaluator, targets: Any, predicted: Predicted, labels: Labels | None
 ) -> dict[str, float]:
     """All metrics; those of scores only where there are scores."""

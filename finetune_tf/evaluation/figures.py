@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finetune_tf.evaluation.comparison import Comparison
     from finetune_tf.evaluation.report import Report
 
-_MODEL, _OTHER, _INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
+_MODEL, _OTHER, INK, _FAINT = "#2b5c8a", "#b4bcc4", "#24292f", "#d5d9de"
 _MAX_NUMBERED_CLASSES = 10
 _MAX_NAMED_CLASSES = 30
 _MAX_NAME_LENGTH = 20
@@ -87,7 +87,7 @@ def comparison_figure(comparison: "Comparison") -> Figure:
     _set_tick_names(bars.yaxis, names)
     bars.invert_yaxis()
     _set_metric_limits(bars, values)
-    _style_axes(bars, f"{metric}{direction_note(comparison.kind, ' (', ')')}")
+    style_axes(bars, f"{metric}{direction_note(comparison.kind, ' (', ')')}")
     if len(rows) > 1:
         _draw_differences(differences, [row.difference for row in rows], f" to {names[0]}")
         differences.set_ylim(bars.get_ylim())
@@ -104,7 +104,7 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
         for (row, column), count in np.ndenumerate(counts):
             axes.text(
                 column, row, f"{count:,}", ha="center", va="center", fontsize=10,
-                color="white" if shares[row, column] > 0.55 else _INK,
+                color="white" if shares[row, column] > 0.55 else INK,
             )  # fmt: skip
     if len(counts) <= _MAX_NAMED_CLASSES:
         names = replace_undrawable(report.labels, "class")
@@ -112,10 +112,10 @@ def _draw_confusion(axes: "Axes", report: "Report") -> None:
         _set_tick_names(axes.xaxis, names)
         if len(counts) > 3:
             axes.tick_params(axis="x", labelrotation=90)
-    axes.tick_params(length=0, colors=_INK)
+    axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="truth")
-    axes.set_title("Confusion", loc="left", fontsize=11, color=_INK)
+    axes.set_title("Confusion", loc="left", fontsize=11, color=INK)
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.5, 1], format="{x:.0%}")
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
@@ -134,7 +134,7 @@ def _draw_label_scores(axes: "Axes", report: "Report") -> None:
     _set_tick_names(axes.yaxis, names)
     axes.invert_yaxis()
     _set_metric_limits(axes, values)
-    _style_axes(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
+    style_axes(axes, "f1 of each label" if len(names) == len(f1) else "f1 of the weakest labels")
 
 
 def _draw_regression(axes: "Axes", report: "Report") -> None:
@@ -149,7 +149,7 @@ def _draw_scatter(axes: "Axes", report: "Report", title: str = "Predictions") ->
     opacity = float(np.clip(60 / np.sqrt(len(targets)) / 10, 0.15, 0.8))
     axes.scatter(targets, predictions, s=14, color=_MODEL, alpha=opacity, linewidths=0, zorder=2)
     axes.set(xlabel="truth", ylabel="predicted")
-    _style_axes(axes, title)
+    style_axes(axes, title)
 
 
 def _draw_main_metric(axes: "Axes", report: "Report") -> None:
@@ -161,7 +161,7 @@ def _draw_main_metric(axes: "Axes", report: "Report") -> None:
     _set_tick_names(axes.yaxis, [name for name, *_ in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_xlim(0, 1.2 * max(metrics[metric] for _, metrics, _ in sides))
-    _style_axes(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
+    style_axes(axes, f"{metric}{direction_note(report.kind, ' (', ')')}")
 
 
 #: What is drawn beside the metrics, by `Evaluator.drawing`.
@@ -199,7 +199,7 @@ def _draw_metrics(axes: "Axes", report: "Report") -> None:
     _set_tick_names(axes.yaxis, names)
     axes.invert_yaxis()
     _set_metric_limits(axes, shown)
-    _style_axes(axes, "Metrics")
+    style_axes(axes, "Metrics")
     if len(sides) > 1:
         axes.legend(
             frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.3,
@@ -211,7 +211,7 @@ def _draw_differences(
     axes: "Axes", differences: Sequence[Difference | None], reference: str = ""
 ) -> None:
     """Draws differences as dots with 95 % intervals, and a line at zero."""
-    axes.axvline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     farthest = 0.02
     for place, difference in enumerate(differences):
         if difference is None:  # the reference model itself
@@ -220,13 +220,13 @@ def _draw_differences(
         axes.plot(difference.value, place, "o", color=_MODEL, markersize=7)
         axes.annotate(
             f"{difference.value:+.3f}", (difference.value, place), xytext=(0, 8),
-            textcoords="offset points", ha="center", fontsize=9, color=_INK,
+            textcoords="offset points", ha="center", fontsize=9, color=INK,
         )  # fmt: skip
         farthest = max(farthest, abs(difference.low), abs(difference.high))
         metric = difference.metric
     axes.set(xlim=(-1.15 * farthest, 1.15 * farthest), yticks=[])
     axes.locator_params(axis="x", nbins=6)
-    _style_axes(axes, f"Difference in {metric}{reference}, 95% interval")
+    style_axes(axes, f"Difference in {metric}{reference}, 95% interval")
 
 
 def _create_figure(result: "Report | Comparison", size: int, height: float) -> NotebookFigure:
@@ -235,7 +235,7 @@ def _create_figure(result: "Report | Comparison", size: int, height: float) -> N
     (name,) = replace_undrawable([result.name], "test")
     figure.suptitle(
         f"{name}  ({size:,} {result.unit})", x=0.012, ha="left",
-        fontsize=13, fontweight="bold", color=_INK, fontfamily=font_families(),
+        fontsize=13, fontweight="bold", color=INK, fontfamily=font_families(),
     )  # fmt: skip
     return figure
 
@@ -249,7 +249,7 @@ def _set_tick_names(axis: "Axis", names: Sequence[str]) -> None:
 def _label_value(axes: "Axes", place: float, value: float) -> None:
     axes.annotate(
         f"{value:.3f}", (max(value, 0), place), xytext=(4, 0), textcoords="offset points",
-        va="center", fontsize=9, color=_INK,
+        va="center", fontsize=9, color=INK,
     )  # fmt: skip
 
 
@@ -262,11 +262,12 @@ def _set_metric_limits(axes: "Axes", values: Sequence[float]) -> None:
     axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.25, 0.5, 0.75, 1) if tick >= min(0, *values)])
 
 
-def _style_axes(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontfamily=font_families())
+def style_axes(axes: "Axes", title: str) -> None:
+    """Sets the title and the style that all axes of figures share."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontfamily=font_families())
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(length=0, colors=_INK)
+    axes.tick_params(length=0, colors=INK)
 
 
 def truncate_name(name: str) -> str:

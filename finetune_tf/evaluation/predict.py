@@ -97,7 +97,10 @@ def predict(
 
 
 def outputs(
-    model: "keras.Model", examples: Examples, batch_size: int = 64
+    model: "keras.Model",
+    examples: Examples,
+    batch_size: int = 64,
+    encoded: Encoded | None = None,
 ) -> tuple[list[np.ndarray], Encoded]:
     """Computes what the model predicts for examples, with `Task.predict_rows`.
 
@@ -107,6 +110,7 @@ def outputs(
         model: A model from `load`.
         examples: The examples.
         batch_size: Rows in a batch.
+        encoded: What an earlier call for these examples returned, which saves encoding them again.
 
     Returns:
         The prediction for each encoded row, and the encoded rows.
@@ -115,7 +119,8 @@ def outputs(
         ModelError: If an output is not a finite number.
     """
     say_if_untrained(model)
-    encoded = examples.encoded(model, targets=model.task.reduces_with_targets)
+    if encoded is None:
+        encoded = examples.encoded(model, targets=model.task.reduces_with_targets)
 
     def forward(rows: Encoded, part: "keras.Model | None" = None) -> list[np.ndarray]:
         return run(model, rows, batch_size, examples.name, part)

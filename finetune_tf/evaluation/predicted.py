@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from finetune_tf.base.labels import Labels
-    from finetune_tf.tasks import Task
+    from finetune_tf.tasks import Encoded, Task
 
 
 def _require_examples(examples: Any) -> None:
@@ -58,9 +58,20 @@ def targets_of(model: "keras.Model", examples: Examples) -> Any:
 
 
 def predict_test(
-    model: "keras.Model", test: Examples, first: "keras.Model", batch_size: int
+    model: "keras.Model",
+    test: Examples,
+    first: "keras.Model",
+    batch_size: int,
+    encoded: "Encoded | None" = None,
 ) -> Predicted:
     """Returns the predictions of a model, in the order of the labels of the first model.
+
+    Args:
+        model: The model.
+        test: The examples after `prepare`.
+        first: The first model.
+        batch_size: Rows in a batch.
+        encoded: The examples as they were encoded for the same model before, if they were.
 
     Raises:
         ModelError: If the models have different labels.
@@ -70,7 +81,7 @@ def predict_test(
         raise ModelError(
             f"Models on one test need the same labels: expected {labels}, found {task.labels}."
         )
-    rows, encoded = outputs(model, test, batch_size)
+    rows, encoded = outputs(model, test, batch_size, encoded)
     values = task.decide(rows, encoded, test)
     scores = EVALUATORS[first.task.evaluator].scores_of(task, rows, values)
     if task.labels != labels:

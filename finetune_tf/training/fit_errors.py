@@ -226,19 +226,20 @@ def check_weights(model: keras.Model) -> None:
         )
 
 
-def refuse_ruined(model: keras.Model, call: str) -> None:
-    """Refuses to write a model whose weights contain NaN or infinity.
+def refuse_ruined(model: keras.Model, call: str, effect: str = "wrote nothing") -> None:
+    """Refuses to write or use a model whose weights contain NaN or infinity.
 
     Args:
         model: The model to write.
         call: The action for the message, such as "Saving".
+        effect: What the message says about the action.
 
     Raises:
         ModelError: If a weight is NaN or infinite; such a checkpoint could not be loaded.
     """
     if broken := _non_finite_paths(model, model.weights):
         raise ModelError(
-            f"{call} wrote nothing: {len(broken)} of the model's {len(model.weights)} variables "
+            f"{call} {effect}: {len(broken)} of the model's {len(model.weights)} variables "
             f"contain NaN or infinity, for example {broken[0]}. Load the model again and train "
             f"with a lower learning rate{_float16_advice(model)}."
         )

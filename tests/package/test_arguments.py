@@ -22,12 +22,14 @@ MODULES = (ft, data, presets, select, callbacks, training, evaluation, compat)
 WRONG = [-1, 0, 1.5, math.nan, math.inf, -math.inf, "3", True, None, [1], np.float32("nan")]
 
 # Classes and methods that users do not call: results of the library, and hooks.
-RESULTS = {"Candidate", "Comparison", "Entity", "FinetuneResult", "Prediction", "Report"}
+RESULTS = {"Candidate", "Comparison", "CurvePoint", "Entity", "FinetuneResult"}
+RESULTS |= {"InterpolationCurve", "Prediction", "Report"}
 HOOKS = {"bind"}  # called by BindSchedule
 # Functions of transformers 4 that pass a number to the function that checks it.
 PASSED_ON = {"AdamWeightDecay": "AdamW", "TFPreTrainedModel.resize_token_embeddings": None}
-# `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`.
-OTHERS = {"labels", "index", "sheet"}
+# `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`. Each of
+# `shares` is checked as `share`.
+OTHERS = {"labels", "index", "sheet", "shares"}
 
 
 def is_number(parameter):
