@@ -147,10 +147,10 @@ class TestTheNewModel:
         examples = ft.data.from_arrays(["a good film", "a bad film"] * 4, ["yes", "no"] * 4)
         with quiet():
             model = ft.load(tiny_bert, labels=examples.labels)
-            batches = examples.batches(model, 2)
-            model.fit(batches, verbose=0)
+            head = model.get_layer("classifier").dense.kernel
+            head.assign_add(keras.ops.ones(head.shape))
             before = ft.load(model.save_pretrained(tmp_path / "before"))
-            model.fit(batches, verbose=0)
+            head.assign_add(keras.ops.ones(head.shape))
             ft.evaluate(model, examples)
             between = ft.interpolate(before, model, 0.25)
             folder = between.save_pretrained(tmp_path / "between")
