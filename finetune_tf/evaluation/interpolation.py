@@ -233,7 +233,7 @@ def interpolation_curve(
     evaluator.require()
     model = copy_of(after)
     # Wrong examples are found before the models take minutes.
-    tests = {name: prepare(model, test, seed) for name, test in tests.items()}
+    tests = {str(name): prepare(model, test, seed) for name, test in tests.items()}
     targets = {name: targets_of(model, test) for name, test in tests.items()}
 
     def predictions(share: float, known: Mapping[str, Predicted]) -> dict[str, Predicted]:

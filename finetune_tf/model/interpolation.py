@@ -178,7 +178,7 @@ def _require_loaded(name: str, model: Any) -> None:
 
 
 def _require_same_variables(before: FineTuneModel, after: FineTuneModel) -> None:
-    if before.task.name != after.task.name:
+    if type(before.task) is not type(after.task):
         raise ModelError(
             f"before is a model for {before.task.name}, and after for {after.task.name}. {_ADVICE}"
         )

@@ -226,6 +226,7 @@ class Arguments:
         examples = ft.data.from_arrays(TEXTS * 5, LABELS * 5)
         model = small_model(("no", "yes"), checkpoint)
         model.info.head_layers = ()
+        pair = {"before": small_model(("no", "yes"), checkpoint), "after": model}
         self.calls: list[tuple[Callable, dict]] = [
             (ft.load, {"checkpoint": checkpoint, "task": "text-classification", "labels": 2}),
             (ft.load, {"checkpoint": checkpoint, "labels": 2, "dropout": 0.1, "dtype": None}),
@@ -259,6 +260,8 @@ class Arguments:
             (ft.train_only, {"model": model, "selector": ft.select.head()}),
             (ft.count_parameters, {"model": model}),
             (ft.compare, {"models": {"a": model}, "test": examples}),
+            (ft.interpolate, {**pair, "share": 0.5}),
+            (ft.interpolation_curve, {**pair, "tests": {"a": examples}, "shares": [0.5]}),
             (ft.plot_history, {"history": {"loss": [1.0, 0.5]}}),
             (ft.start_from_mean, {"model": model, "train": examples}),
             (model, {"inputs": np.ones((2, 5), "int32")}),
