@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from finetune_tf.base.arguments import check, shown
@@ -134,7 +135,7 @@ def copy_of(model: FineTuneModel) -> FineTuneModel:
         new = type(model).from_config(copy.deepcopy(model.get_config()))
     require_memory(created, "the interpolated model")
     for variable, source in zip(new.variables, model.variables, strict=True):
-        initialize(variable, ops.convert_to_numpy(source))
+        initialize(variable, _copied_values(source))
     # The tokenizers of the user, and those whose files may be gone by now.
     for name in ("_tokenizer", "_target_tokenizer", "_tokenizer_files"):
         if (value := getattr(model, name, None)) is not None:
@@ -156,7 +157,12 @@ def set_mixture(
     for variable, first, last in zip(model.weights, before.weights, after.weights, strict=True):
         if not keras.backend.is_float_dtype(variable.dtype):
             continue
-        variable.assign(_mixed(first, last, share) if share < 1 else last)
+        variable.assign(_mixed(first, last, share) if share < 1 else _copied_values(last))
+
+
+def _copied_values(variable: keras.Variable) -> np.ndarray:
+    """Returns an array of its own: JAX deletes what a model got from another when it runs."""
+    return np.array(ops.convert_to_numpy(variable))
 
 
 def _mixed(first: keras.Variable, last: keras.Variable, share: float) -> Any:

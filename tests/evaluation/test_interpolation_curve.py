@@ -1,7 +1,11 @@
 """`ft.interpolation_curve`: mixtures of weights before and after fine-tuning on several tests."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +20,7 @@ from finetune_tf.evaluation import CurvePoint, InterpolationCurve
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.messages import quiet
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
 GOOD = ["a good film", "the good story", "good and long", "a fine good actor", "the film was good"]
 BAD = ["a bad film", "the bad story", "bad and long", "a fine bad actor", "the film was bad"]
@@ -29,7 +34,7 @@ def fitted(model, examples, steps=20, rate=0.05):
     """The model after a few steps with all examples in one batch."""
     if getattr(model, "optimizer", None) is None:
         model.compile(keras.optimizers.Adam(rate))
-    inputs, targets = next(iter(examples.batches(model, len(examples))))
+    inputs, targets = next(examples.batches(model, len(examples)).as_numpy_iterator())
     for _ in range(steps):
         model.train_on_batch(inputs, targets)
     return model
@@ -119,6 +124,36 @@ def test_one_copy_is_traced_once_for_all_shares(pair):
             np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
+def test_jax_does_not_delete_weights_of_the_models(tiny_bert):
+    """JAX may delete the arrays that a model ran on, so the copy must not share any."""
+    pytest.importorskip("jax")
+    script = f"""if True:
+        import finetune_tf as ft
+        from helpers_models import small_model
+        from finetune_tf.messages import quiet
+        before, after = (small_model(checkpoint={str(tiny_bert)!r}) for _ in range(2))
+        after.set_weights([w + 0.1 for w in after.get_weights()])
+        texts = ft.data.from_arrays(["a good film", "a bad film"], ["yes", "no"])
+        with quiet():
+            curve = ft.interpolation_curve(before, after, {{"texts": texts}}, shares=[0.5])
+            middle, end = (ft.interpolate(before, after, share) for share in (0.5, 1))
+            ft.evaluate(middle, texts), ft.evaluate(end, texts)
+        expected = [(a + b) / 2 for a, b in zip(before.get_weights(), after.get_weights())]
+        print(max(abs(a - b).max() for a, b in zip(expected, middle.get_weights())) < 1e-6)
+    """
+    path = f"{ROOT}{os.pathsep}{ROOT}/tests"
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "True"
+
+
 def test_images_of_other_colors():
     """A small ViT that learns other colors."""
     red, green = (
@@ -130,12 +165,11 @@ def test_images_of_other_colors():
     )
     with quiet():
         model = ft.load(TINY_VIT, labels=red.labels, new_head=True)
-        before = copied(fitted(model, red, rate=0.003))
-        after = fitted(model, green)
+        before = copied(fitted(model, red, steps=8, rate=0.003))
+        after = fitted(model, green, steps=8)
         curve = ft.interpolation_curve(before, after, {"red": red, "green": green}, [0.5])
-        middle = ft.evaluate(ft.interpolate(before, after, 0.5), green)
-    assert accuracies(curve, "red")[0] == 1.0
-    assert point_at(curve, "green", 0.5).metrics == middle.metrics
+    assert accuracies(curve, "red")[0] == accuracies(curve, "green")[-1] == 1.0
+    assert accuracies(curve, "green")[0] < 1.0
 
 
 class TestBest:
