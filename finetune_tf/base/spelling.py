@@ -89,6 +89,8 @@ SYNONYMS: dict[str, str] = {
     "callbacks": "callback",
     "keep": "load_best_model_at_end save_best restore_best_weights",
     "baseline": "baselines compare_with",
+    "share": "alpha ratio weight coefficient fraction mix",
+    "shares": "alphas ratios weights coefficients fractions",
     "folder": "path output output_dir directory dir save_directory filepath cache_dir",
     "n": "count number rows size",
 }

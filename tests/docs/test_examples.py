@@ -45,6 +45,8 @@ SLOW = (
     "recipe.",
     "model.finetune_model.FineTuneModel",
     "model.feature_cache.",
+    "model.interpolation.",
+    "evaluation.interpolation.",
     "generation.",
 )
 

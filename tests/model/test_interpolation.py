@@ -14,7 +14,8 @@ from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.messages import quiet
 
 IDS, TARGETS = token_batch()
-TINY_MOBILENET = TINY_VIT.parents[1] / "mobilenet_v2" / "image-classification"
+REFERENCES = TINY_VIT.parents[1]
+TINY_MOBILENET = REFERENCES / "mobilenet_v2" / "image-classification"
 
 
 def weights(model):
@@ -175,6 +176,25 @@ class TestTheNewModel:
             between = ft.interpolate(before, after, 0.5)
         assert type(between) is type(after)
         assert between(IDS).logits.shape == (16, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    sorted(str(path.parent.relative_to(REFERENCES)) for path in REFERENCES.glob("*/*/config.json")),
+)
+def test_every_family_and_task(case):
+    rng = np.random.default_rng(0)
+    with quiet():
+        before, after = (ft.load(REFERENCES / case) for _ in range(2))
+        for model in (before, after):
+            changed = [w + rng.normal(0, 0.01, w.shape) for w in model.get_weights()]
+            model.set_weights(changed)
+        between, end = (ft.interpolate(before, after, share) for share in (0.5, 1))
+    assert_same(end, weights(after))
+    first, last = weights(before), weights(after)
+    for path, value in weights(between).items():
+        np.testing.assert_allclose(value, (first[path] + last[path]) / 2, atol=1e-6, err_msg=path)
 
 
 class TestErrors:

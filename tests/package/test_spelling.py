@@ -66,6 +66,8 @@ def message(function, *args, **names) -> str:
         (ft.presets.similarity, "gradient_accumulation_steps", "accumulate"),
         (ft.evaluate, "test_dataset", "test"),
         (ft.evaluate, "batchsize", "batch_size"),
+        (ft.interpolate, "alpha", "share"),
+        (ft.interpolation_curve, "alphas", "shares"),
         (ft.predict, "sentences", "texts"),
         (ft.predict, "text", "texts"),
         (ft.predict, "questions", "question"),
