@@ -172,6 +172,29 @@ def test_images_of_other_colors():
     assert accuracies(curve, "green")[0] < 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["words", "tokens", "several labels", "number"])
+def test_other_tasks(case, tiny_bert):
+    texts = GOOD + BAD
+    tags = [["B-X"] + ["O"] * (len(text.split()) - 1) for text in texts]
+    examples = {
+        "words": lambda: ft.data.from_arrays(texts),
+        "tokens": lambda: ft.data.from_arrays(tokens=[t.split() for t in texts], tags=tags),
+        "several labels": lambda: ft.data.from_arrays(
+            texts, [["a"], ["b", "c"]] * 5, problem_type="multi_label_classification"
+        ),
+        "number": lambda: ft.data.from_arrays(texts, np.arange(10.0).tolist()),
+    }[case]()
+    before = small_task_model(case, tiny_bert)
+    after = copied(before)
+    rng = np.random.default_rng(0)
+    after.set_weights([w + rng.normal(0, 0.3, w.shape) for w in before.get_weights()])
+    curve = ft.interpolation_curve(before, after, {"test": examples}, shares=[0.5])
+    models = (before, ft.interpolate(before, after, 0.5), after)
+    expected = [ft.evaluate(model, examples).metrics for model in models]
+    assert [point.metrics for point in curve.points] == expected
+
+
 class TestBest:
     """A curve of two test sets: the new one rises up to 0.75, the old one falls from there on."""
 
