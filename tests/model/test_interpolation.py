@@ -183,10 +183,12 @@ class TestTheNewModel:
     "case",
     sorted(str(path.parent.relative_to(REFERENCES)) for path in REFERENCES.glob("*/*/config.json")),
 )
-def test_every_family_and_task(case):
+def test_every_family_and_task(case, tmp_path):
     rng = np.random.default_rng(0)
     with quiet():
-        before, after = (ft.load(REFERENCES / case) for _ in range(2))
+        after = ft.load(REFERENCES / case)
+        # The config of a saved model is complete, and is the same all the same.
+        before = ft.load(after.save_pretrained(tmp_path / "before"))
         for model in (before, after):
             changed = [w + rng.normal(0, 0.01, w.shape) for w in model.get_weights()]
             model.set_weights(changed)
