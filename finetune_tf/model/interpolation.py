@@ -47,7 +47,8 @@ def interpolate(before: FineTuneModel, after: FineTuneModel, share: float) -> Fi
 
     This is only meaningful if `after` was fine-tuned from `before`, including its head. `before`
     therefore needs a trained head: train it while all other stages are frozen, save the model, and
-    continue with all stages.
+    continue with all stages. Models without a new head, such as those for zero-shot image
+    classification, can be fine-tuned at once.
 
     Args:
         before: A model from `load`, from before the fine-tuning. It is not changed.
@@ -234,11 +235,12 @@ def _require_same_settings(before: FineTuneModel, after: FineTuneModel) -> None:
 
 
 def _settings(model: FineTuneModel) -> dict[str, str]:
-    """Returns the pooling and all config keys that have an effect, except for dropout rates."""
+    """Returns the pooling and all config keys with an effect, except for dropout rates."""
     family = FAMILIES[model.config["model_type"]]
     config = {**family.defaults, **model.config}
     settings = {"model_type": family.model_type, "pooling": model.info.pooling}
     settings |= {key: config.get(key) for key in family.rules if key not in family.dropout_keys}
+    settings |= model.task.config_keys()  # such as the prompts of zero-shot classification
     if model.info.image_processor:
         settings["normalization of images"] = model.image_processor.normalization
     # As text, because tuples of a config are lists after it was saved.

@@ -8,6 +8,7 @@ import pytest
 from helpers_images import TINY_VIT
 from helpers_models import small_model, token_batch, write_checkpoint
 from helpers_tasks import small_task_model
+from helpers_towers import write_towers
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, ModelError
@@ -303,6 +304,20 @@ class TestErrors:
             before, after = ft.load(TINY_VIT), ft.load(tmp_path)
         with pytest.raises(ModelError, match="normalization of images is "):
             ft.interpolate(before, after, 0.5)
+
+    def test_zero_shot_classification_by_other_prompts(self, tmp_path):
+        """Its models have no new head; what they compute depends on the prompts as well."""
+        folder = write_towers(tmp_path / "clip", "clip")
+        options = {"task": "zero-shot-image-classification", "labels": ["red", "blue"]}
+        with quiet():
+            before, after = (ft.load(folder, **options) for _ in range(2))
+            other = ft.load(folder, **options, prompts=["a {} picture"])
+        after.set_weights([w + 0.01 for w in after.get_weights()])
+        ft.interpolate(before, after, 0.5)
+        with pytest.raises(
+            ModelError, match=r'prompts is \["This is a photo of {}."\] in before, and'
+        ):
+            ft.interpolate(before, other, 0.5)
 
     def test_a_head_that_was_never_trained(self, tiny_bert):
         with quiet():
