@@ -199,7 +199,7 @@ def interpolation_curve(
         before: As for `interpolate`.
         after: As for `interpolate`.
         tests: The examples with labels by name, such as those of the new data and those of what the
-            model could do before.
+            model could do before. In zero-shot classification each may have labels of its own.
         shares: The shares of the weights of `after`; 0 and 1 are always evaluated as well.
         batch_size: Texts in a batch.
         seed: Seed of the confidence intervals, and of the words that fill-mask masks.
@@ -234,13 +234,18 @@ def interpolation_curve(
     model = copy_of(after)
     # Wrong examples are found before the models take minutes.
     tests = {str(name): prepare(model, test, seed) for name, test in tests.items()}
-    targets = {name: targets_of(model, test) for name, test in tests.items()}
+    readers = {name: _with_labels_of(test, model) for name, test in tests.items()}
+    targets = {name: targets_of(readers[name], test) for name, test in tests.items()}
 
     def predictions(share: float, known: Mapping[str, Predicted]) -> dict[str, Predicted]:
         set_mixture(model, before, after, share)
         return {
             name: predict_test(
-                model, test, model, batch_size, known[name].encoded if name in known else None
+                readers[name],
+                test,
+                readers[name],
+                batch_size,
+                known[name].encoded if name in known else None,
             )
             for name, test in tests.items()
         }
@@ -259,7 +264,7 @@ def interpolation_curve(
                 )
                 for end in (first, last)
             ]
-            metrics = measured(evaluator, targets[name], predicted, labels)
+            metrics = measured(evaluator, targets[name], predicted, readers[name].labels)
             points.append(CurvePoint(share, name, metrics, *differences))
     return InterpolationCurve(
         sizes={name: len(test) for name, test in tests.items()},
@@ -268,6 +273,14 @@ def interpolation_curve(
         kind=after.task.evaluator,
         notes={name: evaluator.notes(targets[name]) for name in tests},
     )
+
+
+def _with_labels_of(test: Examples, model: FineTuneModel) -> FineTuneModel:
+    """Returns the model with the labels of the examples, where labels are texts that it reads."""
+    has_others = test.labels is not None and set(test.labels) != set(model.labels or ())
+    if has_others and model.task.has_labels and not model.task.has_trained_labels:
+        return model.with_labels(test.labels)
+    return model
 
 
 def _checked_shares(shares: Iterable[float]) -> list[float]:

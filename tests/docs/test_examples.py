@@ -4,7 +4,8 @@ An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `tra
 set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
 made from it and compiled, `decoder` (the folder of a tiny GPT-2), `images` (a folder with three
 images in each of the class folders `red` and `blue`), `image_checkpoint` and `clip_checkpoint` (the
-folders of a tiny ViT and of a tiny CLIP), and a current folder that is empty apart from those. A class is imported from the module that documents it.
+folders of a tiny ViT and of a tiny CLIP), and a current folder that is empty apart from those. A
+class is imported from the module that documents it.
 """
 
 import doctest

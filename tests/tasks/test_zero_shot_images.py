@@ -120,6 +120,24 @@ def test_other_labels_on_the_same_layers(folder, model):
     assert other.get_layer("image") is model.get_layer("image")
 
 
+@pytest.mark.filterwarnings("ignore:A learning rate of 0.01 usually ruins")
+def test_what_fine_tuning_costs_on_other_labels(folder, tmp_path):
+    keras.utils.set_random_seed(0)
+    new = ft.data.from_image_folder(write_classes(tmp_path / "new", count=6))
+    colors = ("red", "green", "blue")
+    old = ft.data.from_image_folder(write_classes(tmp_path / "old", count=3, colors=colors))
+    with quiet():
+        before, after = (ft.load(folder, TASK, labels=new.labels) for _ in range(2))
+        after.compile(**ft.presets.PRESETS[after.task.output_kind](learning_rate=1e-2))
+        after.fit(new.batches(after, 4, shuffle=True), epochs=10, verbose=0)
+        curve = ft.interpolation_curve(before, after, {"new": new, "old": old}, shares=[0.5])
+        middle = ft.interpolate(before, after, 0.5).with_labels(old.labels)
+        report = ft.evaluate(middle, old)
+    points = {(point.name, point.share): point.metrics for point in curve.points}
+    assert points["new", 1.0]["accuracy"] == 1.0
+    assert points["old", 0.5]["accuracy"] == report.metrics["accuracy"]
+
+
 def test_a_trained_head_fixes_the_labels(tiny_bert):
     with quiet():
         classifier = ft.load(tiny_bert, labels=["bad", "good"])
