@@ -19,6 +19,15 @@ TINY_MOBILENET = ROOT / "tests" / "references" / "mobilenet_v2" / "image-classif
 SPLITS = {"train": slice(0, 3), "validation": slice(1, 3), "test": slice(2, 4)}
 
 
+def write_resnet(folder: Path) -> None:
+    """Writes the weights of a random network for images of 32 x 32 pixels."""
+    config = {"model_type": "resnet", "layer_type": "basic", "num_labels": 10}
+    config |= {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [3, 3, 3]}
+    config |= {"small_stem": True, "padded_shortcuts": True}
+    with ft.messages.quiet():
+        ft.load(config, "image-classification", image_size=32).save_pretrained(folder)
+
+
 def code_blocks(page: str, language: str = "python") -> list[str]:
     """What stands between the fences of a language, those inside of lists included."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -127,6 +136,7 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
     write_classes(Path("photos"), count=12)
+    write_resnet(Path("resnet20"))
     for block in code_blocks("docs/guide.md"):
         run(block, tiny_bert)
 
