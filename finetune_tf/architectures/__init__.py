@@ -34,6 +34,7 @@ from finetune_tf.architectures.positions import (
 )
 from finetune_tf.architectures.prefix_model import JoinTexts, TargetStates, prefix_model
 from finetune_tf.architectures.towers import Fusion, Towers, pair_rows, tower
+from finetune_tf.architectures.tubelets import TubeletEmbeddings
 from finetune_tf.architectures.windows import PatchMerging, WindowAttention
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "TargetStates",
     "Towers",
     "Transform",
+    "TubeletEmbeddings",
     "VocabularyBias",
     "WindowAttention",
     "bert_block",

@@ -177,6 +177,8 @@ class MultiHeadAttention(Attention):
         scaled: Whether scores are divided by the square root of F. T5 has no such division; the
             kernel of its queries is initialised with that much smaller values instead.
         output_bias: Whether the output projection has a bias; by default `use_bias`.
+        key_bias: Whether the keys have a bias where they are not fused with queries and values; by
+            default `use_bias`.
         qk_norm_eps: Epsilon of the RMS normalisations of queries and keys, which are applied
             before the rotation; None for no normalisation.
     """
@@ -195,12 +197,14 @@ class MultiHeadAttention(Attention):
         output_bias: bool | None = None,
         qk_norm_eps: float | None = None,
         scaled: bool = True,
+        key_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         num_kv_heads = num_kv_heads or num_heads
         head_size = head_size or hidden_size // num_heads
         output_bias = use_bias if output_bias is None else output_bias
+        key_bias = use_bias if key_bias is None else key_bias
         self.record_arguments(locals())
         self.num_heads = num_heads
         self.num_kv_heads = self._config["num_kv_heads"]
@@ -216,7 +220,7 @@ class MultiHeadAttention(Attention):
             stddev = initializer_range if scaled else initializer_range * self.head_size**-0.5
             query_options = {**biased, "initializer_range": stddev}
             self.query = dense(query_size, **query_options, name="query")
-            self.key = dense(key_size, **biased, name="key")
+            self.key = dense(key_size, **make, use_bias=key_bias, name="key")
             self.value = dense(key_size, **biased, name="value")
         self.output_dense = dense(
             hidden_size, **make, use_bias=self._config["output_bias"], name="output"

@@ -65,5 +65,4 @@ def convolutional_encoder(
 
 def image_inputs(pixels: PixelNormalization) -> dict[str, keras.KerasTensor]:
     """The symbolic input of an image model by its name: levels from 0 to 255, channels last."""
-    shape = pixels.input_shape_of_images
-    return {PIXELS: keras.Input(shape, dtype="uint8", name=PIXELS)}
+    return {PIXELS: keras.Input(pixels.shape_of_inputs, dtype="uint8", name=PIXELS)}

@@ -4,7 +4,7 @@ Shape legend: B batch, H height, W width, C channels, N patches, S special token
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -25,6 +25,8 @@ class PixelNormalization(ConfigLayer):
         scale: Factor of the levels, usually 1 / 255.
         mean: Mean of each channel, subtracted after scaling.
         stddev: Standard deviation of each channel.
+        frames: T, the number of frames of a clip, where the inputs are clips (B, T, H, W, C); None
+            for images.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class PixelNormalization(ConfigLayer):
         scale: float = 1 / 255,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         stddev: Sequence[float] = (1.0, 1.0, 1.0),
+        frames: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -44,8 +47,22 @@ class PixelNormalization(ConfigLayer):
         """(H, W, C)."""
         return (*self._config["image_size"], len(self._config["mean"]))
 
+    @property
+    def shape_of_inputs(self) -> tuple[int, ...]:
+        """(H, W, C), or (T, H, W, C) for clips."""
+        frames, shape = self._config["frames"], self.input_shape_of_images
+        return shape if frames is None else (frames, *shape)
+
+    def for_clips(self, frames: int) -> Self:
+        """Returns the same layer for clips.
+
+        Args:
+            frames: T.
+        """
+        return type(self).from_config(self.get_config() | {"frames": frames})
+
     def call(self, pixels: Any) -> Any:
-        """Maps levels (B, H, W, C) to numbers (B, H, W, C) in the compute dtype."""
+        """Maps levels (B, H, W, C) to numbers (B, H, W, C) in the compute dtype; clips likewise."""
         # One product and one sum: (x * scale - mean) / stddev.
         wide = "float64" if self.compute_dtype == "float64" else "float32"
         stddev = np.asarray(self._config["stddev"], "float64")
@@ -54,7 +71,7 @@ class PixelNormalization(ConfigLayer):
         return ops.cast(ops.cast(pixels, wide) * factor + offset, self.compute_dtype)
 
     def compute_output_spec(self, pixels: Any) -> keras.KerasTensor:
-        """(B, H, W, C) in the compute dtype."""
+        """The shape of the levels in the compute dtype."""
         return keras.KerasTensor(pixels.shape, self.compute_dtype)
 
 
@@ -105,6 +122,7 @@ class PatchEmbeddings(ConfigLayer):
         special_tokens = tuple(special_tokens)
         self.record_arguments(locals())
         self.patch_size = patch_size
+        self.special_names = special_tokens
         self.grid = tuple(
             of_image // of_patch for of_image, of_patch in zip(image_size, patch_size, strict=True)
         )
@@ -167,6 +185,14 @@ class PatchEmbeddings(ConfigLayer):
         kernel = ops.reshape(self.kernel, (height * width * channels, -1))
         tokens = ops.matmul(x, ops.cast(kernel, x.dtype))
         return tokens if self.bias is None else tokens + ops.cast(self.bias, x.dtype)
+
+    def grid_of(self, pixels: PixelNormalization) -> tuple[int, int]:
+        """Returns the rows and columns of the patches of prepared images.
+
+        Args:
+            pixels: The layer below, which knows the size of the images.
+        """
+        return self._grid_of((None, *pixels.input_shape_of_images))
 
     def _grid_of(self, shape: tuple) -> tuple[int, int]:
         """The rows and columns of the patches of images (B, H, W, C)."""

@@ -165,6 +165,7 @@ RULES: dict[str, Number] = {
     "batch_size": _count(),
     "augment_variants": _count(also=_NO_LIMIT),
     "buckets": _count(),
+    "frames": _count(also=_NO_LIMIT),
     "image_size": ImageSize(1, 65_535, whole=True, also=_NO_LIMIT),
     "fraction": Number(0, 1, above_low=True, below_high=True),
     "mask_rate": Number(0, 1, above_low=True),

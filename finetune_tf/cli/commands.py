@@ -12,7 +12,7 @@ import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.generating import generate
-from finetune_tf.cli.reading import examples, files_of_images, lines, splits
+from finetune_tf.cli.reading import examples, files_of, lines, splits
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.errors import TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
@@ -222,8 +222,8 @@ def predict(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The texts, or the files and folders of images; by default they are read from "
-            "stdin, one per line."
+            help="The texts, or the files and folders of images or videos; by default they are "
+            "read from stdin, one per line."
         ),
     ] = None,
     text_pair: Annotated[
@@ -250,10 +250,11 @@ def predict(
         print(device_line())
         model = load_trained(checkpoint, task)
         if model.task.preprocessor == "image_processor":
-            given = [*columns.pop("texts", ()), *columns.pop("image", ())]
-            columns["image"] = files_of_images(given)
+            column = model.task.columns[0]
+            given = [*columns.pop("texts", ()), *columns.pop(column, ())]
+            columns[column] = files_of(given, column)
         inputs, complete = columns, None
-        has_rows = not columns.keys().isdisjoint(("texts", "image"))
+        has_rows = not columns.keys().isdisjoint(("texts", "image", "video"))
         if has_rows and len(set(map(len, columns.values()))) == 1:
             complete = complete_rows(columns)
             inputs = {name: [values[i] for i in complete] for name, values in columns.items()}

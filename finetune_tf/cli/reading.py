@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
-from finetune_tf.data.sources.image_folder import ENDINGS, folders_of_splits, image_files
+from finetune_tf.data.sources import video_folder
+from finetune_tf.data.sources.image_folder import ENDINGS, files_below, folders_of_splits
 from finetune_tf.data.sources.text_files import read_text, suffix_of
 from finetune_tf.errors import DataError
 
@@ -17,6 +18,7 @@ _READERS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "from_jsonl"),
     **dict.fromkeys((".xlsx", ".xlsm"), "from_excel"),
 }
+_ONLY_VIDEOS = tuple(ending for ending in video_folder.ENDINGS if ending not in ENDINGS)
 # Options that only some sources accept.
 _SPECIAL = ("encoding", "delimiter", "quotechar", "on_invalid")
 
@@ -71,7 +73,10 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
 
 
 def _images(folder: Path, split: str, columns: dict[str, Any]) -> Any:
-    """Reads a folder with a folder of images for each class, or with such folders for splits."""
+    """Reads a folder with a folder of images for each class, or with such folders for splits.
+
+    A folder with files that can only be videos is one of videos.
+    """
     # The classes are the names of the folders, in the order of the model's labels.
     given = {name: value for name, value in columns.items() if name != "labels"}
     if given.pop("label", "label") != "label":
@@ -91,26 +96,30 @@ def _images(folder: Path, split: str, columns: dict[str, Any]) -> Any:
                 "with the folders of classes."
             )
         folder = folders[split]
-    return ft.data.from_image_folder(folder, **given)
+    has_videos = files_below(folder, _ONLY_VIDEOS)
+    read = ft.data.from_video_folder if has_videos else ft.data.from_image_folder
+    return read(folder, **given)
 
 
-def files_of_images(given: list[str]) -> list[str]:
-    """Returns the paths of images, with each folder replaced by the images in it.
+def files_of(given: list[str], column: str = "image") -> list[str]:
+    """Returns the paths of images or videos, with each folder replaced by those in it.
 
     Args:
         given: Paths of files and folders.
+        column: "image" or "video".
 
     Raises:
-        DataError: If a folder has no images.
+        DataError: If a folder has none.
     """
+    endings = ENDINGS if column == "image" else video_folder.ENDINGS
     found: list[str] = []
     for path in given:
         if not os.path.isdir(path or "no folder"):
             found.append(path)
             continue
-        files = image_files(Path(path))
+        files = files_below(Path(path), endings)
         if not files:
-            raise DataError(f"{path} has no images: files that end in {', '.join(ENDINGS)}.")
+            raise DataError(f"{path} has no {column}s: files that end in {', '.join(endings)}.")
         found += map(str, files)
     return found
 

@@ -10,6 +10,7 @@ from finetune_tf.data.sources.huggingface import from_huggingface
 from finetune_tf.data.sources.image_folder import from_image_folder
 from finetune_tf.data.sources.json_lines import from_jsonl
 from finetune_tf.data.sources.tfds import from_tfds
+from finetune_tf.data.sources.video_folder import from_video_folder
 from finetune_tf.data.token_files import TokenFiles, read_tokens, write_tokens
 from finetune_tf.data.tokenized import tokenized_batches
 
@@ -24,6 +25,7 @@ __all__ = [
     "from_jsonl",
     "from_pandas",
     "from_tfds",
+    "from_video_folder",
     "overlap",
     "read_tokens",
     "reviews",

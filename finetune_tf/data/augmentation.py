@@ -88,6 +88,11 @@ class Augmentation:
     def __init__(self, augment: Any, task: Task, has_targets: bool, name: str) -> None:
         if task.preprocessor != "image_processor":
             raise ArgumentError("augment= is for images, but the model reads texts.")
+        if "video" in task.columns:
+            raise ArgumentError(
+                "augment= is for images, but the model reads videos, whose frames would be changed "
+                "each in its own way. Write augmented clips to the training data instead."
+            )
         is_list = isinstance(augment, list | tuple)
         given = [(each, _layers_of(each)) for each in (augment if is_list else [augment])]
         mixing = [(each, layers) for each, layers in given if _mixes(layers)]

@@ -25,6 +25,7 @@ from finetune_tf.data.image_columns import check_images, image_in_folder, image_
 from finetune_tf.data.label_checks import check_labels
 from finetune_tf.data.sources.label_inference import KnownLabels, labels_of_texts, tags_of_words
 from finetune_tf.data.target_columns import check_targets
+from finetune_tf.data.video_columns import check_videos, video_in_folder, video_key
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.target_texts import references_of
 
@@ -263,6 +264,16 @@ COLUMNS: dict[str, Column] = {
             in_folder=image_in_folder,
             is_option_of_predict=True,
             synonyms="images picture pictures photo photos img image_path image_file pixel_values",
+        ),
+        Column(
+            "video",
+            "videos",
+            check_videos,
+            video_key,
+            replaces=("text", "text_pair"),
+            in_folder=video_in_folder,
+            is_option_of_predict=True,
+            synonyms="videos clip clips video_path video_file",
         ),
     )
 }

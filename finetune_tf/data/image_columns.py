@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,30 @@ from finetune_tf.images.decoding import check_file, decode
 
 _NAMED = 10  # missing files that a message names
 _HASHES = 1 << 18  # files whose hashes are kept
+
+
+@dataclass(frozen=True)
+class Medium:
+    """What the values of a column of images, or of videos, are.
+
+    Attributes:
+        noun: What a value is, with its article: "an image".
+        expected: What the column must hold, for messages.
+        may_be: Whether a value is of a type that is accepted.
+        check: Raises a `DataError` if a value, of such a type, cannot be opened or is incomplete.
+        file: What a file has to be, for messages.
+    """
+
+    noun: str
+    expected: str
+    may_be: Callable[[Any], bool]
+    check: Callable[[Any], None]
+    file: str
+
+    @property
+    def name(self) -> str:
+        """The noun without its article."""
+        return self.noun.partition(" ")[2]
 
 
 def check_images(values: list, column: str, rows: CheckedRows) -> list:
@@ -38,26 +63,41 @@ def check_images(values: list, column: str, rows: CheckedRows) -> list:
         DataError: If a value or a file is missing, or a file is not an image.
         DataTypeError: If a value is something else.
     """
-    if isinstance(values, CheckedImages):
+    if type(values) is CheckedImages:
         return values
+    return CheckedImages(checked_media([unwrapped(v) for v in values], column, rows, _IMAGE))
+
+
+def checked_media(values: list, column: str, rows: CheckedRows, medium: Medium) -> list:
+    """Returns the values of a column of images or videos, after they were checked.
+
+    Args:
+        values: One value for each row.
+        column: Name of the column.
+        rows: The examples.
+        medium: What the values are.
+
+    Raises:
+        DataError: As for `check_images`.
+        DataTypeError: As for `check_images`.
+    """
     name, places = rows.name, rows.places
-    values = [_unwrapped(value) for value in values]
     empty = offenders(values, is_missing)
     if empty:
         raise invalid_rows(
-            f"The column {column!r} of {name} has rows without an image: {places.listed(empty)}. "
-            "Remove these rows or fill them in.",
+            f"The column {column!r} of {name} has rows without {medium.noun}: "
+            f"{places.listed(empty)}. Remove these rows or fill them in.",
             empty,
-            "without an image",
+            f"without {medium.noun}",
         )
-    wrong = offenders(values, lambda value: not _may_be_image(value))
+    wrong = offenders(values, lambda value: not medium.may_be(value))
     if wrong:
         kind = type(wrong[0][1]).__name__
         raise invalid_rows(
-            f"The column {column!r} of {name} must hold images: paths, the bytes of files, arrays "
-            f"(height, width, 3) uint8, or images of Pillow; found {kind}: {places.listed(wrong)}.",
+            f"The column {column!r} of {name} must hold {medium.expected}; found {kind}: "
+            f"{places.listed(wrong)}.",
             wrong,
-            "with something else than an image",
+            f"with something else than {medium.noun}",
             DataTypeError,
         )
     missing = offenders(values, lambda v: isinstance(v, str | Path) and not os.path.isfile(v))
@@ -72,8 +112,8 @@ def check_images(values: list, column: str, rows: CheckedRows) -> list:
             missing,
             "with a missing file",
         )
-    _check_files(values, rows)
-    return CheckedImages(values)
+    _check_files(values, rows, medium)
+    return values
 
 
 def image_in_folder(value: Any, folder: Path) -> Any:
@@ -89,7 +129,7 @@ def image_in_folder(value: Any, folder: Path) -> Any:
         >>> image_in_folder("photos/1.jpg", Path("/data"))
         '/data/photos/1.jpg'
     """
-    value = _unwrapped(value)
+    value = unwrapped(value)
     if not isinstance(value, str | Path) or is_missing(value):
         return value
     return os.path.join(folder, value)
@@ -131,12 +171,12 @@ def _hash(content: bytes | bytearray) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _check_files(values: list, rows: CheckedRows) -> None:
+def _check_files(values: list, rows: CheckedRows, medium: Medium) -> None:
     name, places = rows.name, rows.places
     broken, reasons = [], {}
     for row, value in enumerate(values):
         try:
-            check_file(value)
+            medium.check(value)
         except DataError as error:
             broken.append((row, value))
             reasons[row] = str(error)
@@ -144,14 +184,19 @@ def _check_files(values: list, rows: CheckedRows) -> None:
         row, value = broken[0]
         others = f"; {len(broken):,} of {len(values):,} rows" if len(broken) > 1 else ""
         raise invalid_rows(
-            f"The image {shown_image(value)} in {places.name(row)} of {name} cannot be used: "
-            f"{reasons[row]}{others}. Replace or remove it.",
+            f"The {medium.name} {shown_image(value)} in {places.name(row)} of {name} cannot be "
+            f"used: {reasons[row]}{others}. Replace or remove it.",
             broken,
-            "with a file that is not a complete image",
+            f"with a file that is not {medium.file}",
         )
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
+    """Returns the path or the bytes in a dict as `datasets` has them, and arrays of tensors.
+
+    Args:
+        value: A value of a column of images or videos.
+    """
     if isinstance(value, dict) and set(value) <= {"bytes", "path"}:
         return value.get("path") if value.get("bytes") is None else value["bytes"]
     if hasattr(value, "__array__") and not hasattr(value, "convert"):
@@ -159,9 +204,25 @@ def _unwrapped(value: Any) -> Any:
     return value
 
 
-def _may_be_image(value: Any) -> bool:
+def may_be_image(value: Any) -> bool:
+    """Whether a value is of a type that images can have.
+
+    Args:
+        value: After `unwrapped`.
+    """
     if isinstance(value, str | Path | bytes | bytearray):
         return True
     if isinstance(value, np.ndarray):
         return value.ndim in (2, 3)
     return hasattr(value, "convert") and hasattr(value, "size")  # an image of Pillow
+
+
+_IMAGE = Medium(
+    noun="an image",
+    expected=(
+        "images: paths, the bytes of files, arrays (height, width, 3) uint8, or images of Pillow"
+    ),
+    may_be=may_be_image,
+    check=check_file,
+    file="a complete image",
+)

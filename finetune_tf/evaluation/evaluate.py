@@ -43,12 +43,12 @@ def evaluate(
         test: Examples with labels.
         baseline: The baseline: a name ("auto", "tfidf", "majority"; for a regression "auto",
             "ridge", "mean"; for images "colors", "majority", for a regression of images "ridge",
-            "mean"; for words "auto", "dictionary", "majority"; for fill-mask "unigram"; for pairs
-            of feature extraction "tfidf"; for translation "dictionary", "copy"; for summarization
-            "lead-3", "textrank"; for other tasks from text to text "nearest", "copy"), another
-            model, or the predictions of another method: labels or numbers (n,), or probabilities
-            (n, num_labels) in the order of the model's labels; for words a list of tags for each
-            row.
+            "mean"; for videos "mean-frame", "middle-frame", "difference", "majority"; for words
+            "auto", "dictionary", "majority"; for fill-mask "unigram"; for pairs of feature
+            extraction "tfidf"; for translation "dictionary", "copy"; for summarization "lead-3",
+            "textrank"; for other tasks from text to text "nearest", "copy"), another model, or the
+            predictions of another method: labels or numbers (n,), or probabilities (n, num_labels)
+            in the order of the model's labels; for words a list of tags for each row.
         train: The training examples. A baseline that is given by name is trained on them, and the
             texts of the test that occur in them are counted.
         batch_size: Texts in a batch.

@@ -1,4 +1,4 @@
-"""Predictions of a model for texts or images, in a form that people read."""
+"""Predictions of a model for texts, images or videos, in a form that people read."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,9 @@ from finetune_tf.training.untrained import say_if_untrained
 
 if TYPE_CHECKING:
     import keras
+
+# The numbers of axes that an array of one value has.
+_AXES = {"image": (2, 3), "video": (4,)}
 
 
 def _task_arguments() -> dict[str, str]:
@@ -45,22 +48,25 @@ def predict(
     batch_size: int = 64,
     **columns: Any,
 ) -> Any:
-    """Returns the predictions of a model for texts or images.
+    """Returns the predictions of a model for texts, images or videos.
 
     Args:
         model: A model from `load`.
         texts: One text or several; for token classification also lists of words; for text
             generation also conversations. For a model of images one image or several: paths, the
             bytes of files, arrays (height, width, 3) uint8, images of Pillow, or one array of
-            several images. Or `Examples`, whose labels are ignored.
+            several images. For a model of videos one video or several: paths, the bytes of files,
+            arrays (frames, height, width, 3) uint8, or lists of images, one list for each video.
+            Or `Examples`, whose labels are ignored.
         text_pair: The second text of each, for models of pairs.
         batch_size: Rows in a batch.
         **columns: The other columns that the task reads, such as `question=` and `context=` for
-            question answering or `image=` for images, and the options of its `describe`.
+            question answering, `image=` for images or `video=` for videos, and the options of its
+            `describe`.
 
     Returns:
-        For a single text or image one prediction, otherwise a list of predictions in the order of
-        the texts. A prediction is, for classification, a `Prediction` (label, score,
+        For a single text, image or video one prediction, otherwise a list of predictions in the
+        order of the texts. A prediction is, for classification, a `Prediction` (label, score,
         probabilities); for token classification a list of `Entity` (label, text, start, end,
         score); for question answering an `Answer`; for fill-mask a list of `Candidate`. Feature
         extraction returns a vector or, for a pair, the cosine; for several texts an array.
@@ -80,17 +86,18 @@ def predict(
     if isinstance(texts, Examples):
         return _of_examples(model, texts, {"text_pair": text_pair, **columns}, batch_size, options)
     asked = task.asked(texts, text_pair, **columns)
-    single = [_is_single(value) for value in asked.values()]
+    single = [_is_single(value, name) for name, value in asked.items()]
     if any(single) and not all(single):
         kinds = " and ".join(type(value).__name__ for value in asked.values())
         raise DataError(
             f"{' and '.join(asked)} belong together: give two single texts or two lists of equal "
             f"length, found {kinds}."
         )
-    listed = {name: _column(value) for name, value in asked.items()}
+    listed = {name: _column(value, name) for name, value in asked.items()}
     if not any(listed.values()):
         return []
-    examples = Examples(listed, labels=None, name="images" if "image" in listed else "texts")
+    kind = next((name for name in _AXES if name in listed), "text")
+    examples = Examples(listed, labels=None, name=f"{kind}s")
     rows, encoded = outputs(model, examples, batch_size)
     described = task.describe(rows, encoded, examples, **options)
     return described[0] if all(single) else described
@@ -146,16 +153,18 @@ def _of_examples(
     return task.describe(rows, encoded, examples, **options)
 
 
-def _is_single(value: Any) -> bool:
-    """Whether a value is one text, one conversation or one image."""
+def _is_single(value: Any, column: str) -> bool:
+    """Whether a value is one text, one conversation, one image or one video."""
     if isinstance(value, str | os.PathLike | bytes | Mapping) or is_conversation(value):
         return True
-    return 1 < getattr(value, "ndim", 0) < 4 or hasattr(value, "convert")
+    if getattr(value, "ndim", 0) > 1:
+        return value.ndim in _AXES.get(column, _AXES["image"])
+    return hasattr(value, "convert")
 
 
-def _column(texts: Any) -> list:
+def _column(texts: Any, column: str) -> list:
     # A value that is not a collection becomes a single row, which `Examples` then checks.
     is_collection = isinstance(texts, Iterable) and not isinstance(texts, Mapping)
-    if not is_collection or _is_single(texts):
+    if not is_collection or _is_single(texts, column):
         return [texts]
     return list(texts)

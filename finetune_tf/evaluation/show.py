@@ -23,6 +23,8 @@ _LEAST_SHARE = 0.005  # shares below round to 0 %
 def show(batches: "tf.data.Dataset", rows: int = 3, columns: int = 4) -> "Figure":
     """Draws the images of the next batch as a model gets them, with their labels.
 
+    Of each video, the first frame, the one in the middle and the last one are drawn side by side.
+
     The images are prepared and, with `augment=`, changed at random. The batch is the one that a
     following fit begins with.
 
@@ -57,6 +59,9 @@ def show(batches: "tf.data.Dataset", rows: int = 3, columns: int = 4) -> "Figure
     matplotlib = require_matplotlib()
     pixels, targets = _next_batch(batches)
     pixels = pixels[: rows * columns]
+    if pixels.ndim == 5:
+        frames = pixels.shape[1]
+        pixels = np.concatenate([pixels[:, i] for i in (0, frames // 2, frames - 1)], axis=2)
     targets = [None] * len(pixels) if targets is None else targets[: len(pixels)]
     with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
         return _draw(pixels, targets, getattr(batches, "labels", None), columns)

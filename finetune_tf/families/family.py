@@ -28,7 +28,8 @@ class Head:
             is no such layer. On pooled features it is the family's own pooler, named "pooler".
         pooling: Input of the family's own pooler: the first token, the mean over tokens, the last
             token, or the first token and the mean over the others ("cls_and_mean"). With "late",
-            the pooler is applied to every token, and the mean is that of its outputs.
+            the pooler is applied to every token, and the mean is that of its outputs. With
+            "frames", the transform combines the features of all frames of a clip.
         output_bias: Whether the output layer of a classifier has a bias.
         tied: Whether the decoder of a language model, masked or causal, is the token embedding
             table.
@@ -45,13 +46,13 @@ class Head:
     weights: Sequence[Weight] = ()
     dropout: float = 0.0
     transform: Callable[..., keras.layers.Layer] | None = None
-    pooling: Literal["cls", "mean", "last", "late", "cls_and_mean"] = "cls"
+    pooling: Literal["cls", "mean", "last", "late", "cls_and_mean", "frames"] = "cls"
     output_bias: bool = True
     tied: bool = True
     has_logits_bias: bool = False
     pads_texts: bool = False
     class_name: str | None = None
-    backbone: Callable[[dict, Any], Backbone] | None = None
+    backbone: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Family:
         image_processor: For image models, the image processor of transformers whose settings are
             the defaults; None for models of texts.
         own_keys: Config keys that transformers does not have, each with the value for which the
-            model is that of transformers.
+            model is that of transformers; a key that a config may lack has the value None.
+        for_task: Returns a complete config with the keys that models for a task have, from the name
+            of the task and a complete config.
         has_old_classes: Whether `compat` has classes of transformers 4 for the family.
         towers: For a model of several encoders, the keys of its config with the config of each, and
             a function from that config to its family.
@@ -108,13 +111,14 @@ class Family:
     complete_from_weights: Callable[[dict, Tensors], dict] = lambda config, tensors: config
     image_processor: str | None = None
     own_keys: Mapping[str, Any] = field(default_factory=dict)
+    for_task: Callable[[str, dict], dict] = lambda task, config: config
     has_old_classes: bool = True
     towers: Mapping[str, Callable[[Mapping[str, Any]], "Family"]] = field(default_factory=dict)
     tower_keys: tuple[str, ...] = ()
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""
-        return all(config[key] == value for key, value in self.own_keys.items())
+        return all(config.get(key) == value for key, value in self.own_keys.items())
 
     def class_name(self, suffix: str) -> str:
         """The PyTorch class for a task, such as "BertForSequenceClassification".

@@ -24,6 +24,9 @@ CHANNELS = Predicate(
 )
 DEPTHS = Predicate("a list of numbers of blocks", lambda value: _is_list_of(values.DEPTH, value))
 
+#: The number of frames of a clip, or of a part of it.
+FRAMES = values.integer(4096)
+
 RULES = {
     "image_size": SIZE,
     "num_channels": values.OneOf((3,)),  # images are decoded as red, green and blue

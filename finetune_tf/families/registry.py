@@ -18,6 +18,7 @@ from finetune_tf.families.dual_encoder import dual_encoder
 from finetune_tf.families.electra import ELECTRA
 from finetune_tf.families.eurobert import EUROBERT
 from finetune_tf.families.family import Family
+from finetune_tf.families.frames import with_frames
 from finetune_tf.families.gpt2 import GPT2
 from finetune_tf.families.gte import GTE
 from finetune_tf.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
@@ -30,7 +31,10 @@ from finetune_tf.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from finetune_tf.families.siglip import SIGLIP
 from finetune_tf.families.swin import SWIN
 from finetune_tf.families.t5 import MT5, T5
+from finetune_tf.families.videomae import VIDEOMAE
 from finetune_tf.families.vit import DEIT, VIT
+
+_IMAGES = (VIT, DEIT, DINOV2, RESNET, CONVNEXT, SWIN, MOBILENET_V1, MOBILENET_V2)
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -60,14 +64,8 @@ FAMILIES: dict[str, Family] = {
         MBART,
         PEGASUS,
         MARIAN,
-        VIT,
-        DEIT,
-        DINOV2,
-        RESNET,
-        CONVNEXT,
-        SWIN,
-        MOBILENET_V1,
-        MOBILENET_V2,
+        *map(with_frames, _IMAGES),
+        VIDEOMAE,
         CLIP,
         SIGLIP,
     )

@@ -20,7 +20,7 @@ There are three ways to declare them:
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -178,14 +178,45 @@ def input_followed_by(model: keras.Model, tensor: Any) -> str | None:
     It is None if a layer whose attribute `joins_inputs` is true, such as `architectures.JoinTexts`,
     concatenates several inputs along the length axis.
     """
+    for node in _calls_below(model, tensor):
+        if getattr(node.operation, "joins_inputs", False):
+            return None
+        tensor = node.output_tensors[0]
+    return tensor.name
+
+
+def rows_of_each(model: keras.Model, tensor: Any) -> int:
+    """Returns how many rows of a tensor there are for each row of the model's inputs.
+
+    A layer whose attribute `rows_of_each` is a number, such as `architectures.frames.FramePixels`,
+    makes that many rows of each; a layer whose attribute `joins_rows` is true makes one of them
+    again. They are found along the first argument of each call.
+
+    Args:
+        model: A Functional model.
+        tensor: A tensor of its graph.
+    """
+    for node in _calls_below(model, tensor):
+        if getattr(node.operation, "joins_rows", False):
+            return 1
+        if rows := getattr(node.operation, "rows_of_each", None):
+            return rows
+    return 1
+
+
+def _calls_below(model: keras.Model, tensor: Any) -> Iterator[Any]:
+    """Yields the call that computes a tensor, the one of its first argument, and so on.
+
+    The last one is a model input.
+    """
     producers = {
         id(output): node for node in ordered_nodes(model) for output in node.output_tensors
     }
-    while (node := producers[id(tensor)]).input_tensors:
-        if getattr(node.operation, "joins_inputs", False):
-            return None
-        tensor = node.input_tensors[0]
-    return tensor.name
+    node = producers[id(tensor)]
+    while node.input_tensors:
+        yield node
+        node = producers[id(node.input_tensors[0])]
+    yield node
 
 
 def learnable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

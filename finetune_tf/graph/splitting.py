@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 from finetune_tf.base.keras_internals import graph_of
 from finetune_tf.errors import CacheError
-from finetune_tf.graph.pieces import Piece, learns, ordered_nodes, pieces
+from finetune_tf.graph.pieces import Piece, learns, ordered_nodes, pieces, rows_of_each
 
 FEATURES = "cached_features"  # the input of the upper part that takes what was cached
 
@@ -82,8 +83,16 @@ def split_model(model: keras.Model) -> SplitModel:
         )
     stored = {f"{FEATURES}_{i}" if i else FEATURES: tensor for i, tensor in enumerate(to_cache)}
     inputs = {tensor.name: tensor for tensor in graph.inputs}
-    trunk = keras.Model(inputs, stored, name=f"{model.name}_trunk")
+    outputs = {
+        name: _collected(tensor, rows_of_each(graph, tensor)) for name, tensor in stored.items()
+    }
+    trunk = keras.Model(inputs, outputs, name=f"{model.name}_trunk")
     return SplitModel(trunk, *upper_part(graph, stored), blocking)
+
+
+def _collected(tensor: Any, rows: int) -> Any:
+    """The rows (B R, …) of a tensor for each row of the inputs, (B, R, …)."""
+    return tensor if rows == 1 else ops.reshape(tensor, (-1, rows, *tensor.shape[1:]))
 
 
 def _split_inner_models(model: keras.Model) -> keras.Model:
@@ -166,16 +175,19 @@ def upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, An
 
     Args:
         model: A Functional model.
-        stored: Tensors of the graph, by the names of the new inputs.
+        stored: Tensors of the graph, by the names of the new inputs. For a tensor with several rows
+            (B R, …) for each row of the model's inputs, the new input is (B, R, …).
 
     Returns:
         All inputs by name, those of the model that the part reads included, and the outputs.
     """
-    inputs = {
-        name: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for name, tensor in stored.items()
-    }
-    known = {id(tensor): inputs[name] for name, tensor in stored.items()}
+    inputs, known = {}, {}
+    for name, tensor in stored.items():
+        shape, rows = tensor.shape, rows_of_each(model, tensor)
+        whole = shape if rows == 1 else (None, rows, *shape[1:])
+        inputs[name] = keras.Input(batch_shape=whole, dtype=tensor.dtype, name=name)
+        parts = inputs[name] if rows == 1 else ops.reshape(inputs[name], (-1, *shape[1:]))
+        known[id(tensor)] = parts
     required = {id(tensor) for tensor in model.outputs} - known.keys()
     nodes_above = []
     for node in reversed(ordered_nodes(model)):

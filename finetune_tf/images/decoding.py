@@ -71,7 +71,7 @@ def decode(image: Any) -> np.ndarray:
         size = Path(image).stat().st_size if isinstance(source, Path) else len(image)
         if not size:
             raise DataError("the file is empty, 0 bytes") from None
-        raise _undecodable(error) from None
+        raise undecodable(error) from None
 
 
 def check_file(image: Any) -> None:
@@ -137,13 +137,19 @@ def _opened_kind(file: BinaryIO) -> str:
     except Image.DecompressionBombError:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders of damaged files raise errors of many kinds
-        raise _undecodable(error) from None
+        raise undecodable(error) from None
 
 
-def _undecodable(error: Exception) -> DataError:
+def undecodable(error: Exception, expected: str = "an image") -> DataError:
+    """Returns the error for a file that a decoder rejects.
+
+    Args:
+        error: The error of the decoder.
+        expected: What the file should be.
+    """
     if type(error).__name__ == "UnidentifiedImageError":
-        return DataError("it is not an image of a known format")
-    return DataError(f"it is not an image that can be decoded ({one_line(str(error))})")
+        return DataError(f"it is not {expected} of a known format")
+    return DataError(f"it is not {expected} that can be decoded ({one_line(str(error))})")
 
 
 def _levels(image: Any, image_ops: Any) -> np.ndarray:

@@ -33,20 +33,30 @@ class CheckedImages(list):
         (True, (1, 8, 8, 3))
     """
 
+    @property
+    def prepared_class(self) -> "type[PreparedImages]":
+        """The class of the prepared rows."""
+        return PreparedImages
+
     def __init__(self, images: Iterable[Any] = ()) -> None:
         super().__init__(images)
         self._prepared: dict[str, PreparedImages] = {}
 
-    def prepared(self, processor: ImageProcessor, title: Callable[[int], str]) -> "PreparedImages":
+    def prepared(
+        self, processor: ImageProcessor, title: Callable[[int], str], **options: Any
+    ) -> "PreparedImages":
         """Returns the prepared images for a processor; the same object for equal processors.
 
         Args:
             processor: The processor of a model.
             title: As for `PreparedImages`. It must not refer to the examples of this column, which
                 would otherwise be freed late.
+            **options: Further arguments of the class of the rows.
         """
-        key = json.dumps(processor.to_config(), sort_keys=True)
-        found = self._prepared.pop(key, None) or PreparedImages(list(self), processor, title)
+        key = json.dumps([processor.to_config(), options], sort_keys=True)
+        found = self._prepared.pop(key, None)
+        if found is None:
+            found = self.prepared_class(list(self), processor, title, **options)
         self._prepared[key] = found  # the last one that was used
         while len(self._prepared) > _KEPT:
             del self._prepared[next(iter(self._prepared))]
@@ -70,7 +80,10 @@ class PreparedImages(Sequence):
     Attributes:
         shape: (rows, H, W, 3).
         is_stored: Whether images are decoded only once.
+        noun: What a row is, for messages.
     """
+
+    noun = "image"
 
     def __init__(
         self,
@@ -80,7 +93,7 @@ class PreparedImages(Sequence):
         in_memory: int = _IN_MEMORY,
     ) -> None:
         self._images, self._processor, self._title = images, processor, title
-        self.shape = (len(images), *processor.output_size, 3)
+        self.shape = (len(images), *self._shape_of_row(), 3)
         self._is_done = np.zeros(len(images), bool)
         self._store = make_store(self.shape, in_memory)
         self.is_stored = self._store is not None
@@ -93,7 +106,7 @@ class PreparedImages(Sequence):
         if self._is_done[row]:
             return np.asarray(self._store[row])
         try:
-            levels = self._processor(self._images[row])
+            levels = self._prepare(self._images[row])
         except DataError as error:
             raise self._named(row, error) from None
         if self.is_stored:
@@ -101,15 +114,23 @@ class PreparedImages(Sequence):
             self._is_done[row] = True
         return levels
 
+    def _shape_of_row(self) -> tuple[int, ...]:
+        return self._processor.output_size
+
+    def _prepare(self, image: Any) -> np.ndarray:
+        return self._processor(image)
+
     def _named(self, row: int, error: DataError) -> DataError:
         image = self._images[row]
-        which = f" {str(image)!r}" if not isinstance(image, bytes | bytearray | np.ndarray) else ""
+        has_no_name = isinstance(image, bytes | bytearray | np.ndarray | list | tuple)
+        which = "" if has_no_name else f" {str(image)!r}"
         return DataError(
-            f"The image{which} of {self._title(row)} cannot be used: {error}. Replace or remove it."
+            f"The {self.noun}{which} of {self._title(row)} cannot be used: {error}. Replace or "
+            "remove it."
         )
 
     def batch(self, rows: np.ndarray, dtype: str = "uint8") -> np.ndarray:
-        """Returns rows (B,) as an array (B, H, W, 3)."""
+        """Returns rows (B,) as an array (B, H, W, 3), or (B, T, H, W, 3) for clips."""
         if self._is_done[rows].all():
             return np.asarray(self._store[rows])
         with ThreadPoolExecutor(_WORKERS) as pool:

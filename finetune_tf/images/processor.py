@@ -25,6 +25,8 @@ _COMMON = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_cent
 _COMMON |= {"rescale_factor": 1 / 255, "image_mean": _HALF, "image_std": _HALF}
 _MOBILENET = {"resample": _BILINEAR, "size": {"shortest_edge": 256}}
 _MOBILENET |= {"do_center_crop": True, "crop_size": _SQUARE}
+_VIDEOMAE = {**_MOBILENET, "size": {"shortest_edge": 224}}
+_VIDEOMAE |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 #: What the classes of transformers assume for keys that a file leaves out.
 _CLASSES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {"resample": _BILINEAR, "size": _SQUARE},
@@ -56,6 +58,7 @@ _CLASSES: dict[str, dict[str, Any]] = {
         "size": {"shortest_edge": 384},
         "crop_pct": 224 / 256,
     },
+    "VideoMAEImageProcessor": _VIDEOMAE,
     "MobileNetV1ImageProcessor": _MOBILENET,
     "MobileNetV2ImageProcessor": _MOBILENET,
 }

@@ -69,6 +69,11 @@ def export(
         )
     if image_bytes:
         processor = model.image_processor  # raises an error for a model of texts
+        if "video" in model.task.columns:
+            raise ModelError(
+                "image_bytes=True is for models of images; TensorFlow does not decode videos. "
+                "Export without it: the graph reads prepared frames."
+            )
         if format == "openvino":
             raise ModelError(
                 "OpenVINO does not decode images. Export image_bytes=True as 'tf_saved_model', or "

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 
 from finetune_tf.architectures import PixelNormalization
+from finetune_tf.architectures.frames import Temporal
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
@@ -25,7 +26,7 @@ from finetune_tf.model import saving
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.labels_of_load import checked_prompts, choose_labels
 from finetune_tf.model.model_info import ModelInfo
-from finetune_tf.tasks import Task, get_task
+from finetune_tf.tasks import TASKS, Task, get_task
 from finetune_tf.tasks.task_inference import TaskChoice, choose_task, is_class_of_other_task
 from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
 from finetune_tf.training.untrained import initial_weights
@@ -53,6 +54,8 @@ def load(
     tokenizer: Any = None,
     image_size: int | tuple[int, int] | None = None,
     prompts: str | Iterable[str] | None = None,
+    frames: int | None = None,
+    temporal: Temporal | None = None,
     model_class: type[FineTuneModel] = FineTuneModel,
 ) -> FineTuneModel:
     """Loads a Hugging Face checkpoint as a Keras model for a task.
@@ -95,6 +98,10 @@ def load(
         prompts: For zero-shot classification, the text that describes a label, with "{}" in the
             place of the label, or several, whose vectors are averaged; by default that of the
             checkpoint or "This is a photo of {}.".
+        frames: For video classification, the number of frames that the model reads of a clip; by
+            default that of the checkpoint, or 9 for a checkpoint that was trained on images.
+        temporal: For video classification with a checkpoint of images, how the features of frames
+            are combined; see `architectures.frames.TemporalHead`. By default "convolution".
         model_class: The class of the model, a subclass of FineTuneModel.
 
     Returns:
@@ -112,7 +119,7 @@ def load(
         >>> [stage.name for stage in model.stages]
         ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
-    check(dropout=dropout, image_size=image_size)
+    check(dropout=dropout, image_size=image_size, frames=frames)
     if prompts is not None:
         config = {**(config or {}), "prompts": checked_prompts(prompts, task)}
     if task is not None:
@@ -127,11 +134,17 @@ def load(
         require_tokenizer(tokenizer)
         if isinstance(checkpoint, Mapping):
             checkpoint = with_tokens_of(tokenizer, checkpoint)
+    clips = {"num_frames": frames, "temporal": temporal}
+    clips = {key: value for key, value in clips.items() if value is not None}
+    if clips:
+        config = {**(config or {}), **clips}
     source = open_checkpoint(checkpoint, revision, cache_dir, config)
     if tokenizer is not None:
         check_tokenizer(tokenizer, source.config)
     choice = choose_task(task, source, is_labelled=labels is not None or problem_type is not None)
     task_, task = choice.task, choice.task.name
+    if clips:
+        _check_clips(clips, task_, source)
     head = source.family.head(task, source.config)
     pooling = _choose_pooling(pooling, task_, source)
     # The tensors of a trained head are those that saving such a model would write.
@@ -178,6 +191,21 @@ def load(
         model.tokenizer = tokenizer
     say(_summary(model, report, choice))
     return model
+
+
+def _check_clips(clips: dict[str, Any], task: Task, source: Checkpoint) -> None:
+    """Checks that the arguments about clips have a meaning for the model."""
+    if not task.reads_clips:
+        reading = next(name for name, each in TASKS.items() if each.reads_clips)
+        raise CheckpointError(
+            "frames= and temporal= are for models of videos, but the task is "
+            f"{task.name}: load(checkpoint, {reading!r}, …)."
+        )
+    if "temporal" in clips and "temporal" not in source.family.own_keys:
+        raise CheckpointError(
+            "temporal= combines the frames of a model of images, but "
+            f"{source.family.model_type} models read complete clips: leave it out."
+        )
 
 
 def _choose_processor(
@@ -268,7 +296,7 @@ def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str
 
 def _final_config(source: Checkpoint, task: Task, dropout: float | None) -> dict:
     """Returns the config with the changes of the task and the user, as it will be saved."""
-    config = source.config | task.config_keys()
+    config = source.family.for_task(task.name, source.config) | task.config_keys()
     if dropout is not None:
         config |= dict.fromkeys(source.family.dropout_keys, dropout)
         for key, family_of in source.family.towers.items():
@@ -318,6 +346,8 @@ def _require_complete(report: LoadReport, source: Checkpoint, task: Task) -> Non
 def _summary(model: FineTuneModel, report: LoadReport, choice: TaskChoice) -> str:
     pooling = model.info.pooling
     how = "the family's own pooler" if pooling == "pooler" else f"{pooling} pooling"
+    if temporal := model.config.get("temporal"):
+        how = f"{model.config['num_frames']} frames of a clip, combined by {temporal!r}"
     saves = f"saves for {saving.opens_in(model)}{saving.in_dtype(model.info.file_dtype)}"
     parts = [str(report), *([how] if pooling else []), saves]
     parts += [str(choice)] if str(choice) else []

@@ -10,15 +10,17 @@ from finetune_tf.base.values import check_range, dtype_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
 
-_ADVICE = "Prepare images with ft.predict(model, image=…) or Examples.batches(model)."
+_ADVICE = "ft.predict(model, …) and Examples.batches(model) prepare images and videos."
+# By the number of axes: those of images, and those of clips.
+_AXES = {4: "batch, height, width, channels", 5: "batch, frames, height, width, channels"}
 
 
 def complete_pixels(inputs: Any, known: dict[str, Any]) -> dict[str, Any]:
     """Validates the images of a call.
 
     Args:
-        inputs: Levels (batch, height, width, channels) uint8, or a dict with them as
-            `pixel_values`.
+        inputs: Levels (batch, height, width, channels) uint8, or (batch, frames, height, width,
+            channels) for a model of videos, or a dict with them as `pixel_values`.
         known: The model's symbolic inputs by name.
 
     Returns:
@@ -30,11 +32,11 @@ def complete_pixels(inputs: Any, known: dict[str, Any]) -> dict[str, Any]:
     pixels = pixels_of(inputs)
     shape = tuple(known[PIXELS].shape)
     found = tuple(getattr(pixels, "shape", ()))
-    if len(found) != 4 or any(
+    if len(found) != len(shape) or any(
         None not in pair and pair[0] != pair[1] for pair in zip(found[1:], shape[1:], strict=True)
     ):
         raise ModelError(
-            f"{PIXELS} must have the shape (batch, height, width, channels), here (batch, "
+            f"{PIXELS} must have the shape ({_AXES[len(shape)]}), here (batch, "
             f"{', '.join(map(str, shape[1:]))}), found {found or type(pixels).__name__}. {_ADVICE}"
         )
     check_pixels(pixels)

@@ -21,6 +21,7 @@ from finetune_tf.tasks.text_classification import TextClassification
 from finetune_tf.tasks.text_generation import TextGeneration
 from finetune_tf.tasks.text_to_text import Summarization, TextToText, Translation
 from finetune_tf.tasks.token_classification import Entity, TokenClassification
+from finetune_tf.tasks.video_classification import VideoClassification
 from finetune_tf.tasks.zero_shot_images import ZeroShotImageClassification
 
 TASKS: dict[str, type[Task]] = {
@@ -40,6 +41,7 @@ TASKS: dict[str, type[Task]] = {
         ImageTextClassification,
         ZeroShotImageClassification,
         ImageTextRetrieval,
+        VideoClassification,
     )
 }
 
@@ -104,6 +106,7 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "ZeroShotImageClassification",
+    "VideoClassification",
     "get_task",
     "joint_task",
     "task_options",

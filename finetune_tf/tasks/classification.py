@@ -61,7 +61,9 @@ class Classification(Task):
         own = pooling == "pooler"
         mode = head.pooling if own else pooling
         transform = head.transform(dtype=dtype) if own and head.transform is not None else None
-        if transform is not None and mode == "late":
+        if mode == "frames":
+            features = transform(backbone.hidden)
+        elif transform is not None and mode == "late":
             features = replace(backbone, hidden=transform(backbone.hidden)).pooled("mean", dtype)
         else:
             features = backbone.pooled(mode, dtype, config.get("pad_token_id"))

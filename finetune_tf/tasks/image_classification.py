@@ -46,12 +46,28 @@ def image_feature(examples: Columns, processor: Any) -> Feature:
     Raises:
         DataError: If an image cannot be used.
     """
+    return prepared_feature(examples, "image", processor)
+
+
+def prepared_feature(examples: Columns, column: str, processor: Any, **options: Any) -> Feature:
+    """Returns the prepared images or clips of examples, (rows, …) uint8.
+
+    Args:
+        examples: Examples.
+        column: The column with the images or clips.
+        processor: The `ImageProcessor` of the model.
+        **options: Further arguments of the column's method `prepared`, such as the number of
+            frames of a clip.
+
+    Raises:
+        DataError: If an image cannot be used.
+    """
     places, name = examples.places, examples.name
 
     def title(row: int) -> str:
         return f"{places.name(row)} of {name}"
 
-    prepared = examples.columns["image"].prepared(processor, title)
+    prepared = examples.columns[column].prepared(processor, title, **options)
     if prepared.is_stored:
         prepared.prepare_all()
     return Feature(prepared, axis=None, dtype="uint8")

@@ -33,6 +33,7 @@ class Task(Conventions, abc.ABC):
         has_labels: Whether the outputs have names.
         has_trained_labels: Whether a trained head fixes the labels; they are free where labels are
             texts that the model reads.
+        reads_clips: Whether an example is a video.
         takes_prompts: Whether labels are described by texts, the prompts.
         columns: The columns of examples that the task reads, required ones first.
         needs: The required columns; by default the first one of `columns`.
@@ -58,6 +59,7 @@ class Task(Conventions, abc.ABC):
 
     has_labels: ClassVar[bool] = False
     has_trained_labels: ClassVar[bool] = True
+    reads_clips: ClassVar[bool] = False
     takes_prompts: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()

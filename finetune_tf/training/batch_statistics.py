@@ -121,7 +121,9 @@ def measure_batch_statistics(model: keras.Model, batches: Iterable[Any]) -> None
         for batch in batches:
             inputs, *_ = keras.utils.unpack_x_y_sample_weight(batch)
             model(inputs, training=False)
-            images += len(keras.tree.flatten(inputs)[0])
+            pixels = keras.tree.flatten(inputs)[0]
+            images += len(pixels)
+            noun = "image" if len(pixels.shape) == 4 else "video"
     finally:
         for norm in norms:
             norm.observer = None
@@ -131,7 +133,7 @@ def measure_batch_statistics(model: keras.Model, batches: Iterable[Any]) -> None
         _replace_statistics(norm, of_norm)
     say(
         f"The statistics of {len(norms)} batch normalisations were measured on {images:,} "
-        f"image{'s' * (images != 1)}."
+        f"{noun}{'s' * (images != 1)}."
     )
 
 

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 from helpers_images import TINY_VIT, write_classes, write_image
+from helpers_videos import moving_squares, write_mp4
 
 import finetune_tf as ft
 from finetune_tf import cli
-from finetune_tf.cli.reading import examples, files_of_images, splits
+from finetune_tf.cli.reading import examples, files_of, splits
 from finetune_tf.errors import DataError
 
 # The small model is random, so that it learns with a rate that would ruin a trained one.
@@ -89,9 +90,9 @@ def test_options_without_a_meaning_for_folders(columns, split, message, tmp_path
 
 
 def test_what_cannot_be_predicted(tmp_path, monkeypatch, capsys):
-    assert files_of_images(["a.png", ""]) == ["a.png", ""]
+    assert files_of(["a.png", ""]) == ["a.png", ""]
     with pytest.raises(DataError, match="has no images: files that end in .jpg"):
-        files_of_images([str(tmp_path)])
+        files_of([str(tmp_path)])
     (tmp_path / "text.png").write_text("no image")
     for given, message in (
         (tmp_path / "text.png", "text.png' in row 0 of images cannot be used: it is not an image"),
@@ -108,3 +109,25 @@ def test_export_of_a_graph_that_reads_files(tmp_path, monkeypatch):
     )
     assert run(monkeypatch, "export", TINY_VIT, tmp_path / "served", "--image-bytes") == 0
     assert given == [((tmp_path / "served", "tf_saved_model"), {"image_bytes": True})]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This fit takes only")
+def test_videos(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    clips, classes = moving_squares(4, seed=0)
+    for i, (clip, name) in enumerate(zip(clips, classes, strict=True)):
+        write_mp4(tmp_path / "clips" / name / f"{i}.mp4", clip)
+    data, output = tmp_path / "clips", tmp_path / "run"
+    options = ["--task", "video-classification", "--epochs", 1, "--batch-size", 4, "--verbose", 0]
+    options += ["--test", data]
+    assert run(monkeypatch, "train", TINY_VIT, data, "--output", output, *options) == 0
+    assert "clips: 8 videos" in capsys.readouterr().out
+    checkpoint, files = output / "checkpoint", sorted((data / "left").iterdir())
+    assert run(monkeypatch, "predict", checkpoint, data / "left") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["video"] for line in lines] == list(map(str, files))
+    assert run(monkeypatch, "predict", checkpoint, "--video", files[0]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == lines[0]["label"]
+    with pytest.raises(DataError, match="has no videos: files that end in .mp4"):
+        files_of([str(tmp_path / "run")], "video")

@@ -17,8 +17,11 @@ from finetune_tf.families import FAMILIES as ROWS
 from finetune_tf.messages import quiet
 
 CLASSES, FEATURES = "image-classification", "image-feature-extraction"
+VIDEOS = "video-classification"
 FAMILIES = ("vit", "deit", "dinov2", "resnet", "convnext", "swin", "mobilenet_v1", "mobilenet_v2")
-STORED = ("vit", "resnet")
+TASKS_OF = {family: (CLASSES, FEATURES) for family in FAMILIES} | {"videomae": (VIDEOS,)}
+PAIRS = [(family, task) for family, tasks in TASKS_OF.items() for task in tasks]
+STORED = (("vit", CLASSES), ("resnet", CLASSES), ("videomae", VIDEOS))
 SEEDS = 20  # configurations of each family and task
 TRAINED = 2  # of these are also split, loaded again and trained, which takes most of the time
 # Keys of which models have only one value, and those that only matter in training.
@@ -28,7 +31,8 @@ WITHOUT_EFFECT += ("attention_probs_dropout_prob", "classifier_dropout_prob")
 
 @pytest.fixture(scope="module", params=STORED)
 def stored(request):
-    return Case.stored(f"{request.param}/{CLASSES}", CLASSES)
+    family, task = request.param
+    return Case.stored(f"{family}/{task}", task)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +83,7 @@ def test_five_training_steps(stored):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, *range(SEEDS)])
-@pytest.mark.parametrize("task", [CLASSES, FEATURES])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "task"), PAIRS)
 def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
     """Logits, gradients and both directions of all configurations; some are also trained."""
     pytest.importorskip("torch")
@@ -100,8 +103,7 @@ def test_any_configuration_against_pytorch(family, task, seed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [CLASSES, FEATURES])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "task"), PAIRS)
 def test_one_compiled_graph_and_bfloat16(family, task, tmp_path):
     """Of the fixed configuration, whose outputs the test above compares with PyTorch's."""
     pytest.importorskip("torch")
@@ -133,13 +135,12 @@ def test_jax_computes_the_same(tmp_path):
     pytest.importorskip("jax")
     pytest.importorskip("torch")
     folders = []
-    for family in FAMILIES:
-        for task in (CLASSES, FEATURES):
-            folder = tmp_path / family / task
-            steps = 20 if (family, task) == ("resnet", CLASSES) else 0
-            case = random_case(family, task, None, folder, steps)
-            np.savez(folder / "expected.npz", **case.expected)
-            folders.append((str(folder), task))
+    for family, task in PAIRS:
+        folder = tmp_path / family / task
+        steps = 20 if (family, task) == ("resnet", CLASSES) else 0
+        case = random_case(family, task, None, folder, steps)
+        np.savez(folder / "expected.npz", **case.expected)
+        folders.append((str(folder), task))
     harness.check_on_jax(ON_JAX, folders)
 
 
@@ -193,10 +194,10 @@ def check_opens_in_pytorch(saved, case, family):
     assert processor["image_mean"] == list(pytorch_images.MEAN)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TASKS_OF)
 def test_random_configurations_vary_every_key(family):
     """Every key that changes results has several values among the seeds."""
-    configs = [config_of(family, task, s) for task in (CLASSES, FEATURES) for s in range(SEEDS)]
+    configs = [config_of(family, task, s) for task in TASKS_OF[family] for s in range(SEEDS)]
     values = {}
     for config, size in configs:
         for key, value in [*config.items(), ("size", size)]:

@@ -3,9 +3,10 @@
 An example may use what its reader has anyway: `ft`, `np`, `keras`, a small `train` set and `test`
 set of texts with two labels, `checkpoint` (the folder of a tiny BERT), a text classifier `model`
 made from it and compiled, `decoder` (the folder of a tiny GPT-2), `images` (a folder with three
-images in each of the class folders `red` and `blue`), `image_checkpoint` and `clip_checkpoint` (the
-folders of a tiny ViT and of a tiny CLIP), and a current folder that is empty apart from those. A
-class is imported from the module that documents it.
+images in each of the class folders `red` and `blue`), `videos` (one with clips in `left` and
+`right`), `image_checkpoint` and `clip_checkpoint` (the folders of a tiny ViT and of a tiny CLIP),
+and a current folder that is empty apart from those. A class is imported from the module that
+documents it.
 """
 
 import doctest
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from helpers_images import TINY_VIT, write_classes
 from helpers_towers import write_towers
+from helpers_videos import write_videos
 
 import finetune_tf as ft
 from finetune_tf import messages
@@ -71,6 +73,7 @@ def test_an_example_gives_what_it_says(name, tiny_bert, tiny_decoder, tmp_path, 
         test.globs.update(image_checkpoint=str(TINY_VIT))
         if "clip_checkpoint" in test.docstring:
             test.globs.update(clip_checkpoint=str(write_towers(tmp_path / "clip")))
+        test.globs.update(videos=str(write_videos(tmp_path / "videos")))
         report = []
         outcome = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(
             test, out=report.append

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers_images import write_classes
 from helpers_models import write_checkpoint
+from helpers_videos import write_videos
 
 import finetune_tf as ft
 
@@ -137,6 +138,7 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):
     write_classes(Path("photos"), count=12)
     write_resnet(Path("resnet20"))
+    write_videos(Path("clips"), pairs=8)
     for block in code_blocks("docs/guide.md"):
         run(block, tiny_bert)
 

@@ -52,6 +52,15 @@ FIXED: dict[str, dict[str, Any]] = {
         "use_absolute_embeddings": False,
         "num_labels": 3,
     },
+    "videomae": _VIT
+    | {
+        "hidden_size": 18,
+        "image_size": 20,
+        "patch_size": [9, 6],
+        "num_frames": 6,
+        "tubelet_size": 3,
+        "hidden_act": "gelu",
+    },
     "mobilenet_v1": {"depth_multiplier": 0.1, "min_depth": 3, "image_size": 37, "num_labels": 3},
     "mobilenet_v2": {
         "depth_multiplier": 0.1,
@@ -129,6 +138,15 @@ DRAWS: dict[str, dict[str, tuple]] = {
         "drop_path_rate": (0.0, 0.3),
         "image_size": (24, 36, [24, 30]),
     },
+    "videomae": {
+        **{key: value for key, value in _OF_VIT.items() if key != "qkv_bias"},
+        "intermediate_size": (5, 16),
+        "patch_size": (4, 7, [8, 5]),
+        "num_frames": (2, 4),
+        "tubelet_size": (1, 2),
+        "qv_bias": _BOTH,
+        "use_mean_pooling": _BOTH,
+    },
     "mobilenet_v1": _OF_MOBILENET,
     "mobilenet_v2": {
         **_OF_MOBILENET,
@@ -165,7 +183,7 @@ def config_of(family: str, task: str, seed: int | None) -> tuple[dict[str, Any],
         return config, (size, size + 12 if family == "dinov2" else size)
     choose = random.Random(f"{family} {task} {seed}").choice
     config |= {"hidden_act": choose(_ACTIVATIONS)}
-    if task == "image-classification":
+    if task.endswith("-classification"):
         config |= {"num_labels": choose([1, 2, 5]), "problem_type": None}
         if config["num_labels"] > 1:
             problems = [None, "single_label_classification", "multi_label_classification"]

@@ -1,13 +1,15 @@
 """What PyTorch computes for small random models of images; the counterpart of `pytorch`.
 
 `record` has the same arrays as there, with ``pixel_values`` (batch, height, width, channels) uint8
-as the only input. PyTorch gets the numbers that the normalisation of the model makes of them.
+as the only input, or (batch, frames, height, width, channels) for families of videos. PyTorch gets
+the numbers that the normalisation of the model makes of them.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,18 @@ from transformers import PreTrainedModel
 BATCH, STEPS = 4, 5
 #: The seed of each stored folder.
 STORED = {"vit": 200, "resnet": 201, "deit": 202, "dinov2": 203, "convnext": 204, "swin": 205}
-STORED |= {"mobilenet_v1": 206, "mobilenet_v2": 207}
+STORED |= {"mobilenet_v1": 206, "mobilenet_v2": 207, "videomae": 208}
 MEAN, STDDEV = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 PREPROCESSOR = {"image_mean": list(MEAN), "image_std": list(STDDEV)}
 TASKS = {"image-classification": "ForImageClassification", "image-feature-extraction": "Model"}
+VIDEOS = {"video-classification": "ForVideoClassification"}  # the tasks of families of videos
 PREFIXES = {"vit": "ViT", "deit": "DeiT", "resnet": "ResNet", "dinov2": "Dinov2"}
 PREFIXES |= {
     "mobilenet_v1": "MobileNetV1",
     "mobilenet_v2": "MobileNetV2",
     "convnext": "ConvNext",
     "swin": "Swin",
+    "videomae": "VideoMAE",
 }
 
 
@@ -41,6 +45,11 @@ def write_preprocessor(folder: Path, size: tuple[int, int]) -> None:
     content["size"] = {"height": size[0], "width": size[1]}
     path = Path(folder) / "preprocessor_config.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def tasks_of(family: str) -> dict[str, str]:
+    """The tasks of a family, with the suffixes of PyTorch's classes."""
+    return VIDEOS if family == "videomae" else TASKS
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Family:
 FAMILIES = {
     name: Family(
         getattr(transformers, f"{prefix}Config"),
-        {task: getattr(transformers, prefix + suffix) for task, suffix in TASKS.items()},
+        {task: getattr(transformers, prefix + suffix) for task, suffix in tasks_of(name).items()},
     )
     for name, prefix in PREFIXES.items()
 }
@@ -91,8 +100,10 @@ def make_inputs(config: Any, task: str, seed: int, size: tuple[int, int]) -> dic
         size: (height, width).
     """
     rng = np.random.default_rng(seed)
-    inputs = {"pixel_values": rng.integers(0, 256, (BATCH, *size, 3)).astype("uint8")}
-    if task == "image-classification":
+    frames = [config.num_frames] if task in VIDEOS else []
+    shape = (BATCH, *frames, *size, 3)
+    inputs = {"pixel_values": rng.integers(0, 256, shape).astype("uint8")}
+    if task.endswith("-classification"):
         labels, problem = config.num_labels, config.problem_type
         if problem == "regression" or (problem is None and labels == 1):
             inputs["labels"] = rng.normal(size=(BATCH, 1)).astype("float32")
@@ -104,10 +115,13 @@ def make_inputs(config: Any, task: str, seed: int, size: tuple[int, int]) -> dic
 
 
 def normalized(pixels: np.ndarray, dtype: str = "float32") -> torch.Tensor:
-    """(batch, channels, height, width) as image processors of transformers compute it."""
+    """(batch, channels, height, width) as image processors of transformers compute it.
+
+    Clips are (batch, frames, channels, height, width).
+    """
     mean, stddev = np.asarray(MEAN, dtype), np.asarray(STDDEV, dtype)
     values = (pixels.astype(dtype) / 255 - mean) / stddev
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, -3)))
 
 
 def record(
@@ -174,7 +188,7 @@ def outputs(model: PreTrainedModel, task: str, pixels: torch.Tensor) -> np.ndarr
     """The logits, or the pooled features (batch, features) of a bare model."""
     with torch.no_grad():
         output = model(pixel_values=pixels)
-    return (output.logits if task == "image-classification" else _pooled(output)).numpy()
+    return (output.logits if "logits" in output else _pooled(output)).numpy()
 
 
 def _pooled(output: Any) -> torch.Tensor:
@@ -184,7 +198,7 @@ def _pooled(output: Any) -> torch.Tensor:
 def _loss(
     model: PreTrainedModel, task: str, pixels: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
-    if task == "image-classification":
+    if task.endswith("-classification"):
         return model(pixel_values=pixels, labels=labels).loss
     return _pooled(model(pixel_values=pixels)).square().mean()
 
@@ -215,14 +229,18 @@ def train_statistics(
 
 
 def main() -> None:
-    """Stores the fixed models of `STORED` in ``FAMILY/image-classification/``.
+    """Stores the fixed models of `STORED` in the folder ``FAMILY/TASK/`` of its first task.
+
+    Arguments restrict it to some families.
 
     The script was run with Python 3.11, transformers 5.24.0 and torch 2.13.0 on a CPU::
 
         cd tests && python -m references.pytorch_images
     """
-    task = "image-classification"
     for family, seed in STORED.items():
+        if sys.argv[1:] and family not in sys.argv[1:]:
+            continue
+        task = next(iter(tasks_of(family)))
         folder = Path(__file__).resolve().parent / family / task
         config, size = config_of(family, task, None)
         model = make_model(family, task, config, seed)

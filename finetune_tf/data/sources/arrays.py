@@ -45,8 +45,8 @@ def from_arrays(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **others: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists of
-            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            be added: `image=` and `video=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists
+            of words and of their labels), or `question=`, `context=` and `answers=`. These are read
             instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:
@@ -107,8 +107,8 @@ def from_pandas(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists of
-            words and of their labels), or `question=`, `context=` and `answers=`. These are read
+            be added: `image=` and `video=` (paths, bytes, arrays, …), `tokens=` and `tags=` (lists
+            of words and of their labels), or `question=`, `context=` and `answers=`. These are read
             instead of the texts, and those with labels of their own instead of `label`.
 
     Raises:

@@ -178,10 +178,10 @@ def _say_contradictions(examples: Examples) -> None:
         return
     first, target = found[0], target_of(examples.columns)
     values, shown = examples.columns[target], COLUMNS[target].target.shown
-    inputs = next(iter(examples.columns.values()))
-    has_images = "image" in examples.columns
-    one, many = ("image", "images") if has_images else ("text", "texts")
-    shown_input = (shown_image if has_images else shortened)(inputs[first[0]])
+    column, inputs = next(iter(examples.columns.items()))
+    one = column if column in ("image", "video") else "text"
+    many = f"{one}s"
+    shown_input = (shortened if one == "text" else shown_image)(inputs[first[0]])
     rows = sum(map(len, found))
     targets = ", ".join(
         f"{shortened(shown(values[row]))} in {examples.places.name(row)}"

@@ -64,9 +64,10 @@ def from_csv(
             have too many or too few values: "raise" an error that names their lines, or "drop"
             them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (paths, relative to the folder of the file), `tokens=` and `tags=`
-            (lists of words and of their labels), or `question=`, `context=` and `answers=`. These
-            are read instead of the texts, and those with labels of their own instead of `label`.
+            be added: `image=` and `video=` (paths, relative to the folder of the file), `tokens=`
+            and `tags=` (lists of words and of their labels), or `question=`, `context=` and
+            `answers=`. These are read instead of the texts, and those with labels of their own
+            instead of `label`.
 
     Raises:
         DataError: If the file is missing, empty, in another encoding or ragged, a column is

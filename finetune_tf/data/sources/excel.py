@@ -45,9 +45,9 @@ def from_excel(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (paths, relative to the folder of the file), or `question=`,
-            `context=` and `answers=`. These are read instead of the texts, and `answers=` instead
-            of `label`.
+            be added: `image=` and `video=` (paths, relative to the folder of the file), or
+            `question=`, `context=` and `answers=`. These are read instead of the texts, and
+            `answers=` instead of `label`.
 
     Raises:
         DataError: If the file is missing or not an .xlsx file, a sheet or column is missing, or a

@@ -47,7 +47,7 @@ def from_huggingface(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (images), `tokens=` and `tags=` (lists of
+            be added: `image=` (images), `video=` (videos), `tokens=` and `tags=` (lists of
             words and of their labels), or `question=`, `context=` and `answers=`. These are read
             instead of the texts, and those with labels of their own instead of `label`.
 
@@ -103,9 +103,9 @@ def _load(name: str, config: str | None) -> Any:
 
 
 def _undecoded(dataset: Any, column: str) -> Any:
-    """The data set with the files of an image column instead of all their pixels in memory."""
+    """The data set with the files of images or videos instead of all their pixels in memory."""
     feature = (getattr(dataset, "features", None) or {}).get(column)
-    if type(feature).__name__ != "Image" or not getattr(feature, "decode", False):
+    if type(feature).__name__ not in ("Image", "Video") or not getattr(feature, "decode", False):
         return dataset
     return dataset.cast_column(column, dataclasses.replace(feature, decode=False))
 

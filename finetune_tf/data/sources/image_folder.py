@@ -75,32 +75,54 @@ def from_image_folder(
         >>> list(photos.labels)
         ['blue', 'red']
     """
+    return media_of_folder(folder, "image", ENDINGS, labels, name, on_invalid)
+
+
+def media_of_folder(
+    folder: str | Path,
+    column: str,
+    endings: tuple[str, ...],
+    labels: bool,
+    name: str | None,
+    on_invalid: OnInvalid,
+) -> Examples:
+    """Reads the images or videos of a folder with a folder for each class.
+
+    Args:
+        folder: As for `from_image_folder`.
+        column: The column of the files, "image" or "video".
+        endings: Endings of the files that are read.
+        labels: As for `from_image_folder`.
+        name: As for `from_image_folder`.
+        on_invalid: As for `from_image_folder`.
+    """
     root = absolute(folder)
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    paths = image_files(root)
+    paths = files_below(root, endings)
     name = root.name if name is None else name
-    columns = {"image": [str(path) for path in paths]}
+    columns = {column: [str(path) for path in paths]}
     if labels:
         columns["label"] = [path.relative_to(root).parts[0] for path in paths]
-        _check_classes(root, paths, set(columns["label"]))
+        _check_classes(root, paths, set(columns["label"]), column)
     elif not paths:
-        raise DataError(f"{root} has no images: files that end in {', '.join(ENDINGS)}.")
+        raise DataError(f"{root} has no {column}s: files that end in {', '.join(endings)}.")
     return build_examples(
         available=columns,
         read=columns.__getitem__,
-        wanted=Wanted(None, None, "label" if labels else None, {"image": "image"}),
+        wanted=Wanted(None, None, "label" if labels else None, {column: column}),
         name=name,
         dropped=Dropped(name, on_invalid),
         places=FilePlaces([path.relative_to(root).as_posix() for path in paths]),
     )
 
 
-def image_files(root: Path) -> list[Path]:
-    """Returns the images below a folder, sorted by path.
+def files_below(root: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Returns the files with these endings below a folder, sorted by path.
 
     Args:
         root: The folder.
+        endings: The endings, in lower case.
     """
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -108,7 +130,7 @@ def image_files(root: Path) -> list[Path]:
         found += [
             Path(folder) / file
             for file in files
-            if file.lower().endswith(ENDINGS) and not file.startswith(".")
+            if file.lower().endswith(endings) and not file.startswith(".")
         ]
     return sorted(found)
 
@@ -127,13 +149,14 @@ def folders_of_splits(root: Path) -> dict[str, Path]:
     return splits if splits and "" not in splits else {}
 
 
-def _check_classes(root: Path, paths: list[Path], classes: set[str]) -> None:
+def _check_classes(root: Path, paths: list[Path], classes: set[str], noun: str) -> None:
     loose = [path for path in paths if path.parent == root]
     if loose or not paths:
-        found = f"images directly in it, such as {loose[0].name!r}" if loose else "no images"
+        found = f"{noun}s directly in it, such as {loose[0].name!r}" if loose else f"no {noun}s"
         raise DataError(
-            f"{root} must have a folder for each class with its images, found {found}. Images "
-            "without labels are read with from_image_folder(folder, labels=False)."
+            f"{root} must have a folder for each class with its {noun}s, found {found}. "
+            f"{noun.capitalize()}s without labels are read with from_{noun}_folder(folder, "
+            "labels=False)."
         )
     if splits := folders_of_splits(root):
         raise DataError(
@@ -143,6 +166,6 @@ def _check_classes(root: Path, paths: list[Path], classes: set[str]) -> None:
         )
     if len(classes) < 2:
         raise DataError(
-            f"{root} has only one class folder with images, {next(iter(classes))!r}; a classifier "
+            f"{root} has only one class folder with {noun}s, {next(iter(classes))!r}; a classifier "
             "needs at least two."
         )

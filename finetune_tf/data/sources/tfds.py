@@ -7,6 +7,8 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+import numpy as np
+
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.columns import synonyms_of_other_columns
@@ -59,7 +61,7 @@ def from_tfds(
         on_invalid: What to do about rows in which a text or label is missing or wrong: "raise" an
             error that names them, or "drop" them and say how many there are.
         **columns: Other columns by their names in `data.columns.COLUMNS`, where further columns can
-            be added: `image=` (images), `tokens=` and `tags=` (lists of
+            be added: `image=` (images), `video=` (videos), `tokens=` and `tags=` (lists of
             words and of their labels), or `question=`, `context=` and `answers=`. These are read
             instead of the texts, and those with labels of their own instead of `label`.
 
@@ -196,11 +198,15 @@ def _only_text(features: Any, text_pair: str | None, name: str) -> str:
 
 
 def _read(builder: Any, split: str, needed: list[str]) -> dict[str, list]:
-    """The values of the needed features, one for each row; of images the bytes of their files."""
+    """The values of the needed features, one for each row.
+
+    Images are the bytes of their files, videos are arrays (frames, height, width, channels).
+    """
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     images = [column for column in needed if isinstance(features[column], tfds.features.Image)]
+    videos = [column for column in needed if isinstance(features[column], tfds.features.Video)]
     decoders = {column: tfds.decode.SkipDecoding() for column in images}
     try:
         rows = builder.as_dataset(split=split, decoders=decoders or None)
@@ -213,8 +219,17 @@ def _read(builder: Any, split: str, needed: list[str]) -> dict[str, list]:
     rows = rows.map(lambda row: {column: row[column] for column in needed})
     for batch in rows.ragged_batch(READ_AT_ONCE):
         for column, values in batch.items():
-            columns[column] += values.numpy().tolist() if column in images else _as_rows(values)
+            if column in images:
+                columns[column] += values.numpy().tolist()
+            elif column in videos:
+                columns[column] += map(_as_array, values)
+            else:
+                columns[column] += _as_rows(values)
     return columns
+
+
+def _as_array(clip: Any) -> np.ndarray:
+    return (clip.to_tensor() if hasattr(clip, "to_tensor") else clip).numpy()
 
 
 def _as_rows(values: Any) -> list:

@@ -28,40 +28,64 @@ _WORKERS = 4
 
 def baselines_for_images(problem_type: ProblemType) -> dict[str, BaselineFunction]:
     """Returns the baselines of a problem type, as functions that return a `Predicted`."""
-
-    def predictor(score: Callable[..., np.ndarray]) -> BaselineFunction:
-        def predict(
-            train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
-        ) -> Predicted:
-            scores = score(train, targets, test, labels, seed)
-            return Predicted(decide(scores, labels), scores)
-
-        return predict
-
     found = scorers(image_features, "colors")[problem_type]
     return {name: predictor(score) for name, score in found.items()}
 
 
+def predictor(score: Callable[..., np.ndarray]) -> BaselineFunction:
+    """Returns a baseline that decides by scores.
+
+    Args:
+        score: Returns the scores, from the arguments of a baseline.
+    """
+
+    def predict(
+        train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
+    ) -> Predicted:
+        scores = score(train, targets, test, labels, seed)
+        return Predicted(decide(scores, labels), scores)
+
+    return predict
+
+
 def image_features(train: Examples, test: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features of training and of test images, standardized on the training images."""
-    found, others = (_features(each.columns["image"]) for each in (train, test))
+    return standardized(*(features(each.columns["image"], features_of) for each in (train, test)))
+
+
+def standardized(found: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features of training and of test examples, standardized on the training examples.
+
+    Args:
+        found: Those of training examples, (examples, features).
+        others: Those of test examples, (examples, features).
+    """
     mean, stddev = found.mean(axis=0), found.std(axis=0) + 1e-6
     # Divided by the root of their number, as normalized texts have vectors of length 1.
     scale = stddev * np.sqrt(found.shape[1])
     return (found - mean) / scale, (others - mean) / scale
 
 
-def _features(images: Sequence[Any]) -> np.ndarray:
-    """Colours and edges of each image, (images, features)."""
-    size = {"height": _EDGE, "width": _EDGE}
-    processor = ImageProcessor.from_config({"size": size}, "ViTImageProcessor")
+def features(values: Sequence[Any], function: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """Returns the features of images or videos, (values, features), from several threads.
 
-    def features_of(image: Any) -> np.ndarray:
-        levels = processor(image)
-        return np.concatenate([color_histograms(levels), oriented_gradients(levels)])
-
+    Args:
+        values: The images or videos.
+        function: Computes the features of one of them.
+    """
     with ThreadPoolExecutor(_WORKERS) as pool:
-        return np.stack(list(pool.map(features_of, images)))
+        return np.stack(list(pool.map(function, values)))
+
+
+def features_of(image: Any) -> np.ndarray:
+    """Returns colours and edges of an image, (features,).
+
+    Args:
+        image: As for `images.decode`.
+    """
+    size = {"height": _EDGE, "width": _EDGE}
+    levels = ImageProcessor.from_config({"size": size}, "ViTImageProcessor")(image)
+    return np.concatenate([color_histograms(levels), oriented_gradients(levels)])
 
 
 def color_histograms(levels: np.ndarray) -> np.ndarray:

@@ -54,17 +54,21 @@ class _ImageEvaluator:
         self.baselines = baselines_for_images(self.kind)
 
 
-class SingleLabelImages(_ImageEvaluator, SingleLabel):
-    """Evaluates class indices (n,); the main metric is the accuracy.
-
-    With more than five classes there is also the top-5 accuracy.
-    """
+class TopOfScores:
+    """Adds the top-5 accuracy to an evaluator of single labels with more than five classes."""
 
     reads_scores = True
 
     def of_scores(self, labels: Labels) -> list[Evaluator]:
         """Returns the evaluator of the top-5 accuracy for more than five classes."""
         return [Top5()] if len(labels) > _BEST else []
+
+
+class SingleLabelImages(_ImageEvaluator, TopOfScores, SingleLabel):
+    """Evaluates class indices (n,); the main metric is the accuracy.
+
+    With more than five classes there is also the top-5 accuracy.
+    """
 
     def mistakes(
         self, test: Examples, targets: np.ndarray, predicted: Predicted, labels: Labels

@@ -15,6 +15,11 @@ from finetune_tf.evaluation.evaluators.retrieval import Retrieval
 from finetune_tf.evaluation.evaluators.similarity import Similarity
 from finetune_tf.evaluation.evaluators.text import MultiLabel, Regression, SingleLabel
 from finetune_tf.evaluation.evaluators.tokens import Entities, Tags
+from finetune_tf.evaluation.evaluators.videos import (
+    MultiLabelVideos,
+    SingleLabelVideos,
+    VideoRegression,
+)
 from finetune_tf.tasks import Task
 
 #: The evaluators by the value of `Task.evaluator`.
@@ -35,6 +40,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "images/multi_label_classification": MultiLabelImages(),
     "images/regression": ImageRegression(),
     "image-text-retrieval": Retrieval(),
+    "videos/single_label_classification": SingleLabelVideos(),
+    "videos/multi_label_classification": MultiLabelVideos(),
+    "videos/regression": VideoRegression(),
 }
 
 
