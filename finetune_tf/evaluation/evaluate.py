@@ -15,6 +15,7 @@ from finetune_tf.evaluation.comparison import Comparison, Row
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator, Predicted
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.evaluation.predicted import (
+    evaluator_key,
     predict_baseline,
     predict_test,
     prepare,
@@ -43,10 +44,12 @@ def evaluate(
         test: Examples with labels.
         baseline: The baseline: a name ("auto", "tfidf", "majority"; for a regression "auto",
             "ridge", "mean"; for images "colors", "majority", for a regression of images "ridge",
-            "mean"; for videos "mean-frame", "middle-frame", "difference", "majority"; for words
-            "auto", "dictionary", "majority"; for fill-mask "unigram"; for pairs of feature
-            extraction "tfidf"; for translation "dictionary", "copy"; for summarization "lead-3",
-            "textrank"; for other tasks from text to text "nearest", "copy"), another model, or the
+            "mean"; for videos "mean-frame", "middle-frame", "difference", "majority"; for images
+            with texts, and for models of either on one test, "both", "tfidf", "colors", "majority",
+            for a regression "mean" instead of the last one; for words "auto", "dictionary",
+            "majority"; for fill-mask "unigram"; for pairs of feature extraction "tfidf"; for
+            translation "dictionary", "copy"; for summarization "lead-3", "textrank"; for other tasks from text
+            to text "nearest", "copy"; for image-text-retrieval "chance"), another model, or the
             predictions of another method: labels or numbers (n,), or probabilities (n, num_labels)
             in the order of the model's labels; for words a list of tags for each row.
         train: The training examples. A baseline that is given by name is trained on them, and the
@@ -71,13 +74,13 @@ def evaluate(
         True
     """
     check(batch_size=batch_size, seed=seed)
-    labels, kind = require_task(model).labels, model.task.evaluator
-    evaluator, test = evaluator_of(model.task), prepare(model, test, seed)
+    labels, kind = require_task(model).labels, evaluator_key((model, baseline))
+    evaluator, test = evaluator_of(model.task, kind), prepare(model, test, seed)
     evaluator.require()
     targets = targets_of(model, test)
     # The baseline comes first: wrong arguments are found before the model takes minutes.
-    compared = predict_baseline(baseline, model, test, train, batch_size, seed)
-    predicted = predict_test(model, test, model, batch_size)
+    compared = predict_baseline(baseline, model, test, train, kind, batch_size, seed)
+    predicted = predict_test(model, test, model, kind, batch_size)
     predictions = predicted.values
     report = Report(
         name=test.name,
@@ -119,7 +122,8 @@ def compare(
     """Evaluates several models on one test set, with differences to the first model.
 
     Args:
-        models: The models by name. All must have the same labels, in any order.
+        models: The models by name. All must have the same labels, in any order. They may read
+            different columns of the test, such as its texts, its images, or both.
         test: As in `evaluate`.
         baseline: As in `evaluate`; becomes the last row.
         train: As in `evaluate`.
@@ -146,13 +150,13 @@ def compare(
             f"found {type(models).__name__}."
         )
     first = require_task(next(iter(models.values())))
-    labels, kind = first.labels, first.task.evaluator
-    evaluator, test = evaluator_of(first.task), prepare(first, test, seed)
+    labels, kind = first.labels, evaluator_key((*models.values(), baseline))
+    evaluator, test = evaluator_of(first.task, kind), prepare(first, test, seed)
     evaluator.require()
     targets = targets_of(first, test)
-    compared = predict_baseline(baseline, first, test, train, batch_size, seed)
+    compared = predict_baseline(baseline, first, test, train, kind, batch_size, seed)
     candidates = [
-        (name, predict_test(model, test, first, batch_size), _trainable(model))
+        (name, predict_test(model, test, first, kind, batch_size), _trainable(model))
         for name, model in models.items()
     ]
     if compared is not None:

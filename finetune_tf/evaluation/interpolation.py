@@ -244,6 +244,7 @@ def interpolation_curve(
                 readers[name],
                 test,
                 readers[name],
+                after.task.evaluator,
                 batch_size,
                 known[name].encoded if name in known else None,
             )

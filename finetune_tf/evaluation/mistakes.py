@@ -1,4 +1,4 @@
-"""The most confident mistakes of a classifier of images."""
+"""The most confident mistakes of a classifier of images, with their texts if there are any."""
 
 import os
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class Mistake:
         score: The predicted probability of that label.
         pixels: A thumbnail of the prepared image, (height, width, 3) uint8; None if the image
             could not be read again.
+        text: The text that belongs to the image; empty if there is none.
     """
 
     image: str
@@ -35,6 +36,7 @@ class Mistake:
     prediction: str
     score: float
     pixels: np.ndarray | None = None
+    text: str = ""
 
     @property
     def short_name(self) -> str:
@@ -43,7 +45,7 @@ class Mistake:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the mistake as values that JSON can represent, without the pixels."""
-        names = ("image", "target", "prediction", "score")
+        names = ("image", *(("text",) if self.text else ()), "target", "prediction", "score")
         return {name: getattr(self, name) for name in names}
 
 
@@ -65,6 +67,7 @@ def find_mistakes(
     """
     predictions = scores.argmax(axis=1)
     wrong = np.flatnonzero(predictions != targets)
+    texts = test.columns.get("text")
     confidence = scores[wrong, predictions[wrong]]
     found = wrong[np.argsort(-confidence, kind="stable")][:_MOST]
     return [
@@ -74,6 +77,7 @@ def find_mistakes(
             prediction=labels[predictions[row]],
             score=float(scores[row, predictions[row]]),
             pixels=_thumbnail(encoded, row),
+            text=texts[row] if texts else "",
         )
         for row in found.tolist()
     ]

@@ -16,17 +16,25 @@ if TYPE_CHECKING:
 
 _LISTED = 5  # mistakes in the text of a report; the figure and report.json have all
 _COLUMNS = 6
+_LONGEST_TEXT = 60  # characters
 
 
 def mistakes_table(mistakes: Sequence[Mistake]) -> list[str | Table]:
     """Returns the first mistakes as a table under a line; nothing if there are none."""
     if not mistakes:
         return []
+    has_texts = any(each.text for each in mistakes)
     rows = [
-        [each.short_name, each.target, each.prediction, f"{each.score:.3f}"]
+        [
+            each.short_name,
+            *([_shortened(each.text)] if has_texts else ()),
+            each.target,
+            each.prediction,
+            f"{each.score:.3f}",
+        ]
         for each in mistakes[:_LISTED]
     ]
-    header = ["image", "label", "predicted", "probability"]
+    header = ["image", *(["text"] if has_texts else ()), "label", "predicted", "probability"]
     return ["The most confident mistakes:", Table(header, rows, has_numbers=False)]
 
 
@@ -34,10 +42,20 @@ def mistakes_html(mistakes: Sequence[Mistake]) -> str:
     """Returns the thumbnails with their labels as HTML; "" if there are none."""
     return "".join(
         '<figure style="display:inline-block;margin:4px;text-align:center;font-size:small">'
-        f"{_image_tag(each)}<figcaption>predicted: {_escaped(each.prediction)} {each.score:.0%}<br>"
+        f"{_image_tag(each)}<figcaption>{_text_line(each)}"
+        f"predicted: {_escaped(each.prediction)} {each.score:.0%}<br>"
         f"label: {_escaped(each.target)}</figcaption></figure>"
         for each in mistakes
     )
+
+
+def _text_line(mistake: Mistake) -> str:
+    return f"{_escaped(_shortened(mistake.text))}<br>" if mistake.text else ""
+
+
+def _shortened(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
 def _image_tag(mistake: Mistake) -> str:
@@ -83,7 +101,11 @@ def draw_mistakes(mistakes: Sequence[Mistake], labels: Labels, title: str) -> "F
             axes.imshow(mistake.pixels)
             axes.spines[:].set_visible(False)
         prediction, target = (truncate_name(names[n]) for n in (mistake.prediction, mistake.target))
+        (text,) = replace_undrawable([mistake.text], "text")
+        line = f"{truncate_name(one_line(text))}\n" if mistake.text else ""
         axes.set_title(
-            f"predicted: {prediction} {mistake.score:.0%}\nlabel: {target}", fontsize=9, **fonts
+            f"{line}predicted: {prediction} {mistake.score:.0%}\nlabel: {target}",
+            fontsize=9,
+            **fonts,
         )
     return figure

@@ -57,10 +57,25 @@ def targets_of(model: "keras.Model", examples: Examples) -> Any:
     return model.task.targets(examples)
 
 
+def evaluator_key(models: "Iterable[Any]") -> str:
+    """Returns the key of the evaluator of models on one test.
+
+    Models of texts and models of images have different evaluators; together they have one for
+    examples, which may have both.
+
+    Args:
+        models: The models; anything else, such as the name of a baseline, is ignored.
+    """
+    tasks = [require_task(model).task for model in models if hasattr(model, "predict")]
+    kinds = {task.evaluator for task in tasks}
+    return tasks[0].evaluator if len(kinds) == 1 else tasks[0].shared_evaluator
+
+
 def predict_test(
     model: "keras.Model",
     test: Examples,
     first: "keras.Model",
+    kind: str,
     batch_size: int,
     encoded: "Encoded | None" = None,
 ) -> Predicted:
@@ -69,21 +84,27 @@ def predict_test(
     Args:
         model: The model.
         test: The examples after `prepare`.
-        first: The first model.
+        first: The first model of the comparison.
+        kind: The key of the evaluator; see `evaluator_key`.
         batch_size: Rows in a batch.
         encoded: The examples as they were encoded for the same model before, if they were.
 
     Raises:
-        ModelError: If the models have different labels.
+        ModelError: If the models have different labels, or outputs of different kinds.
     """
     labels, task = first.labels, require_task(model).task
     if not first.task.has_outputs_of(task):
+        if set(labels or ()) == set(task.labels or ()):
+            raise ModelError(
+                f"Models on one test need outputs of the same kind: expected those of "
+                f"{first.task.title}, found {task.title}."
+            )
         raise ModelError(
             f"Models on one test need the same labels: expected {labels}, found {task.labels}."
         )
     rows, encoded = outputs(model, test, batch_size, encoded)
     values = task.decide(rows, encoded, test)
-    scores = EVALUATORS[first.task.evaluator].scores_of(task, rows, values)
+    scores = EVALUATORS[kind].scores_of(task, rows, values)
     if task.labels != labels:
         values = task.reordered(values, labels)
         scores = None if scores is None else _reordered(scores, task, labels)
@@ -99,10 +120,20 @@ def predict_baseline(
     model: "keras.Model",
     test: Examples,
     train: Examples | None,
+    kind: str,
     batch_size: int,
     seed: int,
 ) -> tuple[str, Predicted] | None:
     """Returns the name and the predictions of a baseline; None without a baseline.
+
+    Args:
+        baseline: The baseline, as for `evaluate`.
+        model: The model that is compared with it.
+        test: The test examples.
+        train: The training examples.
+        kind: The key of the evaluator; see `evaluator_key`.
+        batch_size: Rows in a batch.
+        seed: Seed of the baseline.
 
     Raises:
         DataError: As for `evaluate`.
@@ -113,7 +144,7 @@ def predict_baseline(
     if baseline is None:
         return None
     if isinstance(baseline, str):
-        name, fit = _find_baseline(baseline, model)
+        name, fit = _find_baseline(baseline, kind)
         if train is None:
             raise DataError(
                 f"The baseline {name!r} learns from the training examples: give train=…."
@@ -122,13 +153,12 @@ def predict_baseline(
         found = fit(train, targets_of(model, train), test, model.labels, seed)
         return name, found if isinstance(found, Predicted) else Predicted(found)
     if hasattr(baseline, "predict"):
-        return baseline.name, predict_test(baseline, test, model, batch_size)
-    return "predictions", _read_predictions(baseline, model, test)
+        return baseline.name, predict_test(baseline, test, model, kind, batch_size)
+    return "predictions", _read_predictions(baseline, model, test, kind)
 
 
-def _find_baseline(name: str, model: "keras.Model") -> tuple[str, Any]:
+def _find_baseline(name: str, kind: str) -> tuple[str, Any]:
     """The name and the function of a baseline; "auto" is the strongest one."""
-    kind = model.task.evaluator
     known = EVALUATORS[kind].baselines
     if name == "auto":
         name = next(iter(known))
@@ -140,7 +170,7 @@ def _find_baseline(name: str, model: "keras.Model") -> tuple[str, Any]:
     return name, known[name]
 
 
-def _read_predictions(values: Any, model: "keras.Model", test: Examples) -> Predicted:
+def _read_predictions(values: Any, model: "keras.Model", test: Examples, kind: str) -> Predicted:
     """Converts predictions that the user gave to the form of `Task.decide`."""
     if hasattr(values, "tolist"):
         values = values.tolist()
@@ -156,6 +186,6 @@ def _read_predictions(values: Any, model: "keras.Model", test: Examples) -> Pred
             f"{len(test):,}, found {len(values):,}."
         )
     task = model.task
-    has_scores = EVALUATORS[task.evaluator].reads_scores and are_scores(values, len(task.labels))
+    has_scores = EVALUATORS[kind].reads_scores and are_scores(values, len(task.labels))
     scores = np.array(values, dtype="float64") if has_scores else None
     return Predicted(task.read_predictions(values, test), scores)

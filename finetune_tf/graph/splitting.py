@@ -202,6 +202,35 @@ def upper_part(model: keras.Model, stored: dict[str, Any]) -> tuple[dict[str, An
     return inputs, _replay_calls(model, nodes_above[::-1], known, _call_layer)
 
 
+def independent_parts(model: keras.Model) -> list[keras.Model]:
+    """Divides a model into models on the same layers that have no input in common.
+
+    Args:
+        model: A Functional model whose output is a dict.
+
+    Returns:
+        Models with some of its inputs and outputs each; the model itself if it cannot be divided.
+    """
+    read: dict[int, set[str]] = {}  # the names of the inputs that each tensor depends on
+    for node in ordered_nodes(model):
+        below = [read[id(tensor)] for tensor in node.input_tensors]
+        names = set().union(*below) if below else {tensor.name for tensor in node.output_tensors}
+        read |= {id(tensor): names for tensor in node.output_tensors}
+    parts: list[tuple[set[str], dict[str, Any]]] = []
+    for name, tensor in model.output.items():
+        names, outputs = read[id(tensor)], {name: tensor}
+        for other in [part for part in parts if not names.isdisjoint(part[0])]:
+            parts.remove(other)
+            names, outputs = names | other[0], outputs | other[1]
+        parts.append((names, outputs))
+    if len(parts) == 1:
+        return [model]
+    return [
+        keras.Model({t.name: t for t in model.inputs if t.name in names}, outputs)
+        for names, outputs in parts
+    ]
+
+
 def _call_layer(node: Any, arguments: tuple, options: dict) -> Any:
     return node.operation(*arguments, **options)
 

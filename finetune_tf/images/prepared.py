@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,7 +69,7 @@ class PreparedImages(Sequence):
     Each image is decoded and prepared when it is first read, and stored: in memory if all of them
     are small, otherwise in a temporary file, which is deleted with the process and whose pages the
     operating system keeps in memory as long as there is room. Without room on the disk, images are
-    decoded each time.
+    decoded each time. Rows with the same path or object share one prepared image.
 
     Args:
         images: What `decode` accepts, one for each row.
@@ -94,8 +94,11 @@ class PreparedImages(Sequence):
     ) -> None:
         self._images, self._processor, self._title = images, processor, title
         self.shape = (len(images), *self._shape_of_row(), 3)
-        self._is_done = np.zeros(len(images), bool)
-        self._store = make_store(self.shape, in_memory)
+        places: dict[Hashable, int] = {}
+        # The place of each row in the store.
+        self._places = np.array([places.setdefault(_key(i), len(places)) for i in images], int)
+        self._is_done = np.zeros(len(places), bool)
+        self._store = make_store((len(places), *self.shape[1:]), in_memory)
         self.is_stored = self._store is not None
 
     def __len__(self) -> int:
@@ -103,15 +106,16 @@ class PreparedImages(Sequence):
 
     def __getitem__(self, row: int) -> np.ndarray:
         row = range(len(self))[row]
-        if self._is_done[row]:
-            return np.asarray(self._store[row])
+        place = self._places[row]
+        if self._is_done[place]:
+            return np.asarray(self._store[place])
         try:
             levels = self._prepare(self._images[row])
         except DataError as error:
             raise self._named(row, error) from None
         if self.is_stored:
-            self._store[row] = levels
-            self._is_done[row] = True
+            self._store[place] = levels
+            self._is_done[place] = True
         return levels
 
     def _shape_of_row(self) -> tuple[int, ...]:
@@ -131,8 +135,9 @@ class PreparedImages(Sequence):
 
     def batch(self, rows: np.ndarray, dtype: str = "uint8") -> np.ndarray:
         """Returns rows (B,) as an array (B, H, W, 3), or (B, T, H, W, 3) for clips."""
-        if self._is_done[rows].all():
-            return np.asarray(self._store[rows])
+        places = self._places[rows]
+        if self._is_done[places].all():
+            return np.asarray(self._store[places])
         with ThreadPoolExecutor(_WORKERS) as pool:
             return np.stack(list(pool.map(self.__getitem__, rows.tolist())))
 
@@ -143,8 +148,14 @@ class PreparedImages(Sequence):
             DataError: If an image cannot be used.
         """
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for _ in pool.map(self.__getitem__, range(len(self))):
+            firsts = np.unique(self._places, return_index=True)[1]
+            for _ in pool.map(self.__getitem__, firsts.tolist()):
                 pass  # the iterator raises the errors; a list would hold all images
+
+
+def _key(image: Any) -> Hashable:
+    """What is equal for the same file or object, which the column keeps alive."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
 
 
 def make_store(shape: tuple[int, ...], in_memory: int = _IN_MEMORY) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """The upper part of a model, above its frozen stages; `feature_cache` makes it."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from finetune_tf.data.feature_store import Arrays, FeatureStore
 from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.graph.pieces import input_followed_by
+from finetune_tf.graph.splitting import independent_parts
 from finetune_tf.graph.stages import stages
+from finetune_tf.model.equal_rows import digests_of, equal_rows
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.inference import rows_of
 from finetune_tf.tasks import Encoded
@@ -42,6 +45,11 @@ class Origin:
     trunk: keras.Model
     store: FeatureStore
 
+    @functools.cached_property
+    def parts(self) -> list[keras.Model]:
+        """The parts of the trunk that have no input in common, such as two towers."""
+        return independent_parts(self.trunk)
+
     def refuse_trainable_trunk(self) -> None:
         """Raises a ModelError if a stage of the trunk is trainable by now."""
         learning = [s.name for s in stages(self.trunk) if any(v.trainable for v in s.variables)]
@@ -51,12 +59,12 @@ class Origin:
                 "computed once. Freeze them, or cut again: ft.cache_features(model)."
             )
 
-    def key(self, config: Any, features: Mapping[str, Sequence[np.ndarray]]) -> str:
+    def key(self, config: Any, digests: Mapping[str, Sequence[bytes]]) -> str:
         """Returns a hash of all that cached features depend on.
 
         Args:
             config: The config of the whole model, besides those of its layers.
-            features: The inputs by name: one array for each row, or one of all rows.
+            digests: The hashes of the rows of each input by name; see `digests_of`.
         """
         digest = hashlib.sha256()
         layers = [layer.get_config() for layer in self.trunk.layers]
@@ -64,12 +72,9 @@ class Origin:
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for variable in self.trunk.weights:
             digest.update(np.ascontiguousarray(variable.numpy()))
-        for name, rows in sorted(features.items()):
-            rows = [rows] if isinstance(rows, np.ndarray) else rows
-            digest.update(f"{name} {rows[0].dtype} {rows[0].shape[1:]}".encode())
-            digest.update(np.cumsum([len(row) for row in rows]))
-            for row in rows:  # not joined, since images may be larger than memory
-                digest.update(np.ascontiguousarray(row))
+        for name, rows in sorted(digests.items()):
+            digest.update(name.encode())
+            digest.update(b"".join(rows))
         return digest.hexdigest()[:32]
 
 
@@ -135,18 +140,24 @@ class FeatureModel(FineTuneModel):
             inner = tensor.shape[1:] if axis is None else tensor.shape[2:]
             shapes[key] = (len(encoded) if axis is None else int(ends[axis][-1]), *inner)
 
+        digests = {key: digests_of(feature.rows) for key, feature in encoded.inputs.items()}
+
         def compute(arrays: Arrays) -> None:
             rows = dataclasses.replace(encoded, targets=None)
-            for row, outputs in rows_of(trunk, rows, BATCH_SIZE, _outputs_alone):
-                for key, output in outputs.items():
-                    if axes[key] is None:
-                        arrays[key][row] = output
-                    else:
-                        end, length = ends[axes[key]][row], lengths[axes[key]][row]
-                        arrays[key][end - length : end] = output[:length]
+            for part in self._origin.parts:
+                # Rows that are equal for this part, such as several questions about an image.
+                copies = equal_rows([digests[t.name] for t in part.inputs if t.name in digests])
+                only = np.array(list(copies))
+                for first, outputs in rows_of(part, rows, BATCH_SIZE, _outputs_alone, only=only):
+                    for key, output in outputs.items():
+                        for row in copies[first]:
+                            if axes[key] is None:
+                                arrays[key][row] = output
+                            else:
+                                end, length = ends[axes[key]][row], lengths[axes[key]][row]
+                                arrays[key][end - length : end] = output[:length]
 
-        inputs = {key: feature.rows for key, feature in encoded.inputs.items()}
-        key = self._origin.key(self.whole.config, inputs)
+        key = self._origin.key(self.whole.config, digests)
         arrays = store.get(key, shapes, f"Features of {name}", compute)
         return {
             key: Feature(
@@ -238,7 +249,7 @@ class PlainFeatureModel(keras.Model):
                     arrays[key][start : start + BATCH_SIZE] = output
 
         shapes = {key: (rows, *output.shape[1:]) for key, output in first.items()}
-        key = self._origin.key(None, below)
+        key = self._origin.key(None, {n: digests_of(array) for n, array in below.items()})
         cached = {
             key: array.astype(trunk.output[key].dtype, copy=False)
             for key, array in store.get(key, shapes, f"Features of {name}", compute).items()

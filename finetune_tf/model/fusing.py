@@ -113,7 +113,7 @@ def fuse(
         initial_weights=initial_weights(model, new, head_layers),
         file_dtype=image_model.info.file_dtype,
         max_length=text_model.max_length,
-        pretrained=tuple(copied),
+        pretrained=_pretrained(models, copied),
         image_processor=processor.to_config(),
     )
     model.tokenizer = text_model.tokenizer
@@ -148,6 +148,17 @@ def _pooling_of(model: FineTuneModel) -> str:
     head = FAMILIES[model.config["model_type"]].head(TOWER_TASKS["text"], model.config)
     pooling = model.info.pooling or "mean"
     return "mean" if pooling == "pooler" and head.transform is None else pooling
+
+
+def _pretrained(models: Mapping[str, FineTuneModel], copied: list[str]) -> tuple[str, ...]:
+    """The paths of the copied variables that were loaded from a checkpoint, and not made anew."""
+    loaded = set()
+    for name, each in models.items():
+        paths = each.info.pretrained
+        if paths is None:  # not recorded
+            paths = [variable.path for variable in each.weights]
+        loaded |= {f"{name}_{path}" for path in paths}
+    return tuple(path for path in copied if path in loaded)
 
 
 def _copy_weights(models: Mapping[str, FineTuneModel], model: keras.Model) -> list[str]:

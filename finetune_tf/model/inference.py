@@ -68,6 +68,7 @@ def rows_of(
     batch_size: int,
     kept: Callable[[Any, Any], Any],
     name: str = "rows",
+    only: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yields the index and the output of each row, sorted by length.
 
@@ -78,11 +79,13 @@ def rows_of(
         kept: Returns the part of a batch's (outputs, targets) that is kept, an array or a dict of
             arrays; always the same function for a model.
         name: The name of the examples, for messages.
+        only: The indices of the rows that are run; by default all rows.
     """
     encoded = dataclasses.replace(encoded, group=1, draw=None)
-    lengths = list(encoded.lengths.values())
-    # By length along the first axis, then along the second; as they are without an axis.
-    order = np.lexsort(lengths[::-1]) if lengths else np.arange(len(encoded))
+    order = np.arange(len(encoded)) if only is None else only
+    lengths = [of_axis[order] for of_axis in encoded.lengths.values()]
+    if lengths:  # by length along the first axis, then along the second
+        order = order[np.lexsort(lengths[::-1])]
     rows = iter(order)
     for outputs in _outputs(
         model, batches_of(encoded, model, batch_size, order=order, name=name), kept

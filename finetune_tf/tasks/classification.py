@@ -145,11 +145,20 @@ class Classification(Task):
             return decide(np.array(values, dtype=np.float64), self.labels)
         return super().read_predictions(values, examples)
 
+    @property
+    def shared_evaluator(self) -> str:
+        """The evaluator of the problem type for models that read different inputs."""
+        return f"examples/{self.problem_type}"
+
     def has_outputs_of(self, other: Task) -> bool:
-        """Two regressions can be compared whatever the names of their outputs are."""
-        if isinstance(other, Classification) and self.problem_type == "regression":
-            return other.problem_type == "regression"
-        return super().has_outputs_of(other)
+        """Classifications with the same problem type and labels can be compared.
+
+        What they read of an example does not matter, such as its text or its image, and neither do
+        the names of the outputs of two regressions.
+        """
+        if not isinstance(other, Classification) or other.problem_type != self.problem_type:
+            return False
+        return self.problem_type == "regression" or set(self.labels) == set(other.labels)
 
     def reordered(self, predictions: np.ndarray, wanted: Labels) -> np.ndarray:
         """Reorders predictions for labels of the same names in another order."""

@@ -46,8 +46,8 @@ class ImageTextClassification(ImageTextTask, Classification):
 
     @property
     def evaluator(self) -> str:
-        """The evaluator of images with the problem type."""
-        return f"images/{self.problem_type}"
+        """The evaluator of images with texts, for the problem type."""
+        return self.shared_evaluator
 
     def encode(self, examples: Columns, processor: Processor, max_length: int) -> Encoded:
         """Prepares images and texts; targets are in the order of the labels."""

@@ -107,6 +107,11 @@ class Task(Conventions, abc.ABC):
         return self.name
 
     @property
+    def shared_evaluator(self) -> str:
+        """The key of the evaluator where this model is compared with one of another evaluator."""
+        return self.evaluator
+
+    @property
     def monitor(self) -> tuple[str, str]:
         """The value that the best epoch is chosen by, and whether "min" or "max" is best."""
         return "val_accuracy", "max"

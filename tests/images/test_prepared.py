@@ -67,6 +67,20 @@ def test_rows_are_what_the_processor_makes():
 
 
 @pytest.mark.parametrize("in_memory", [1 << 20, 0])
+def test_rows_with_the_same_image_share_what_was_prepared(in_memory):
+    """The same object or path, such as several questions about an image."""
+    processor = counting_processor()
+    images = grey(3)
+    numbers = [1, 0, 1, 1, 2, 0]
+    rows = prepared([images[i] for i in numbers], processor, in_memory=in_memory)
+    assert rows.shape == (6, SIZE, SIZE, 3) and len(rows) == 6
+    rows.prepare_all()
+    np.testing.assert_array_equal(rows.batch(np.arange(6))[:, 0, 0, 0], numbers)
+    assert rows[3][0, 0, 0] == 1
+    assert processor.calls == dict.fromkeys(range(3), 1)
+
+
+@pytest.mark.parametrize("in_memory", [1 << 20, 0])
 def test_each_image_is_decoded_once(in_memory):
     processor = counting_processor()
     rows = prepared(grey(20), processor, in_memory=in_memory)
@@ -109,7 +123,7 @@ def test_in_memory_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_without_room_on_the_disk_images_are_decoded_for_each_batch():
-    images = grey(2) * 500_000
+    images = [image[:] for image in grey(2) * 500_000]  # each is an object of its own
     processor = counting_processor(1000)  # 3 TB
     rows = prepared(images, processor)
     assert not rows.is_stored and rows.shape == (1_000_000, 1000, 1000, 3)

@@ -143,3 +143,29 @@ def test_a_trained_network_learns_other_classes_from_few_images(tmp_path):
         o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})
     ]
     assert len(pictures) == 2
+
+
+QUESTIONS = """
+import json
+shares = [row.metrics["accuracy"] for row in comparison.rows]
+difference = comparison.rows[2].difference
+print(json.dumps([shares, difference.low, comparison.unit, len(report.mistakes), same]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_questions_about_pictures_need_the_picture_and_the_question(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOKS / "07_pictures_and_questions.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(QUESTIONS))
+
+    nbclient.execute(notebook, cwd=tmp_path, timeout=1800, kernel_name="python3")
+
+    (text, image, both, baseline), low, unit, mistakes, same = json.loads(
+        notebook.cells[-1].outputs[-1].text
+    )
+    assert both > max(text, image, baseline)
+    assert low > 0.2 and unit == "examples" and same is True
+    assert mistakes <= 12

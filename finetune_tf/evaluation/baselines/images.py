@@ -7,7 +7,7 @@
 - "mean": the mean of the training targets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from finetune_tf.base.labels import Labels, ProblemType
 from finetune_tf.data import Examples
+from finetune_tf.data.image_columns import image_key
 from finetune_tf.evaluation.baselines.text import scorers
 from finetune_tf.evaluation.evaluators.evaluator import BaselineFunction, Predicted
 from finetune_tf.evaluation.metrics import decide
@@ -29,15 +30,11 @@ _WORKERS = 4
 def baselines_for_images(problem_type: ProblemType) -> dict[str, BaselineFunction]:
     """Returns the baselines of a problem type, as functions that return a `Predicted`."""
     found = scorers(image_features, "colors")[problem_type]
-    return {name: predictor(score) for name, score in found.items()}
+    return {name: with_scores(score) for name, score in found.items()}
 
 
-def predictor(score: Callable[..., np.ndarray]) -> BaselineFunction:
-    """Returns a baseline that decides by scores.
-
-    Args:
-        score: Returns the scores, from the arguments of a baseline.
-    """
+def with_scores(score: Callable[..., np.ndarray]) -> BaselineFunction:
+    """Converts a function that returns scores to one that returns a `Predicted`."""
 
     def predict(
         train: Examples, targets: np.ndarray, test: Examples, labels: Labels, seed: int
@@ -50,7 +47,9 @@ def predictor(score: Callable[..., np.ndarray]) -> BaselineFunction:
 
 def image_features(train: Examples, test: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features of training and of test images, standardized on the training images."""
-    return standardized(*(features(each.columns["image"], features_of) for each in (train, test)))
+    return standardized(
+        *(features(each.columns["image"], features_of, image_key) for each in (train, test))
+    )
 
 
 def standardized(found: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,15 +65,21 @@ def standardized(found: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
     return (found - mean) / scale, (others - mean) / scale
 
 
-def features(values: Sequence[Any], function: Callable[[Any], np.ndarray]) -> np.ndarray:
+def features(
+    values: Sequence[Any], function: Callable[[Any], np.ndarray], key: Callable[[Any], Hashable]
+) -> np.ndarray:
     """Returns the features of images or videos, (values, features), from several threads.
 
     Args:
         values: The images or videos.
         function: Computes the features of one of them.
+        key: Returns what is equal for values whose features are computed once.
     """
+    keys = [key(value) for value in values]
+    distinct = dict(zip(keys, values, strict=True))
     with ThreadPoolExecutor(_WORKERS) as pool:
-        return np.stack(list(pool.map(function, values)))
+        found = dict(zip(distinct, pool.map(function, distinct.values()), strict=True))
+    return np.stack([found[key] for key in keys])
 
 
 def features_of(image: Any) -> np.ndarray:

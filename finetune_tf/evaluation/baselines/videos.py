@@ -19,7 +19,7 @@ import numpy as np
 
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.data import Examples
-from finetune_tf.evaluation.baselines.images import features, features_of, predictor, standardized
+from finetune_tf.evaluation.baselines.images import features, features_of, standardized, with_scores
 from finetune_tf.evaluation.baselines.text import scorers
 from finetune_tf.evaluation.evaluators.evaluator import BaselineFunction
 from finetune_tf.images import decode_clip
@@ -58,7 +58,7 @@ def baselines_for_videos(problem_type: ProblemType) -> dict[str, BaselineFunctio
         if problem_type == "regression":  # "ridge" and "mean", of the mean over the frames
             break
     names = sorted(found, key=lambda name: name == "majority")  # the weakest one is the last
-    return {name: predictor(found[name]) for name in names}
+    return {name: with_scores(found[name]) for name in names}
 
 
 def _video_features(
@@ -68,4 +68,4 @@ def _video_features(
         frames = decode_clip(clip, _FRAMES, at_most=True)
         return combination(np.stack(list(map(features_of, frames))))
 
-    return standardized(*(features(each.columns["video"], function) for each in (train, test)))
+    return standardized(*(features(each.columns["video"], function, id) for each in (train, test)))

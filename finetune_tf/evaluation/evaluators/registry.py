@@ -3,6 +3,11 @@
 from finetune_tf.errors import ModelError
 from finetune_tf.evaluation.evaluators.answers import Answers
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
+from finetune_tf.evaluation.evaluators.examples import (
+    ExampleRegression,
+    MultiLabelExamples,
+    SingleLabelExamples,
+)
 from finetune_tf.evaluation.evaluators.generated import Summaries, Texts, Translations
 from finetune_tf.evaluation.evaluators.images import (
     ImageRegression,
@@ -39,6 +44,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "images/single_label_classification": SingleLabelImages(),
     "images/multi_label_classification": MultiLabelImages(),
     "images/regression": ImageRegression(),
+    "examples/single_label_classification": SingleLabelExamples(),
+    "examples/multi_label_classification": MultiLabelExamples(),
+    "examples/regression": ExampleRegression(),
     "image-text-retrieval": Retrieval(),
     "videos/single_label_classification": SingleLabelVideos(),
     "videos/multi_label_classification": MultiLabelVideos(),
@@ -46,14 +54,18 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 
 
-def evaluator_of(task: Task) -> Evaluator:
+def evaluator_of(task: Task, kind: str | None = None) -> Evaluator:
     """Returns the evaluator of a task.
+
+    Args:
+        task: The task.
+        kind: The key of the evaluator; by default that of the task.
 
     Raises:
         ModelError: If predictions of the task cannot be measured, as those of
             image-feature-extraction.
     """
-    found = EVALUATORS.get(task.evaluator)
+    found = EVALUATORS.get(kind or task.evaluator)
     if found is None:
         raise ModelError(
             f"The predictions of {task.name} cannot be measured, because there are no labels for "
