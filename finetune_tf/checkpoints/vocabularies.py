@@ -268,12 +268,16 @@ def _sample_words(tokenizer: Any) -> dict[int, str]:
         if token_id not in added and (token := backend.id_to_token(token_id)) is not None
     }
     prefix = getattr(backend.model, "continuing_subword_prefix", None)
+    suffix = getattr(backend.model, "end_of_word_suffix", None) or ""  # "</w>" in CLIP
     word_start = "▁" if any(token.startswith("▁") for token in tokens.values()) else ""
     words = {}
     for token_id, token in tokens.items():
         if (prefix and token.startswith(prefix)) or not token.startswith(word_start):
             continue  # not the start of a word
+        if not token.endswith(suffix):
+            continue  # not its end
         text = backend.decoder.decode([token]) if backend.decoder else token.removeprefix("▁")
+        text = text.removesuffix(suffix)
         if text.strip() and "\ufffd" not in text and not _RESERVED.fullmatch(text.strip()):
             words[token_id] = text
     return words

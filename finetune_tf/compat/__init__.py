@@ -18,6 +18,7 @@ from finetune_tf.compat import training
 from finetune_tf.compat.classes import CLASSES
 from finetune_tf.compat.image_processors import image_processor, is_image_processor
 from finetune_tf.compat.models import TFPreTrainedModel
+from finetune_tf.compat.processors import is_processor, processor
 from finetune_tf.compat.tokenizers import InputExample, InputFeatures, old_style  # noqa: F401
 from finetune_tf.families import FAMILIES
 
@@ -55,7 +56,8 @@ def _all_names() -> list[str]:
     """Returns the names for `import *`, including configs and tokenizers of transformers."""
     import transformers
 
-    kinds = ("Config", "Tokenizer", "TokenizerFast", "ImageProcessor")
+    kinds = ("Config", "Tokenizer", "TokenizerFast", "ImageProcessor", "Processor")
+    kinds += ("TextConfig", "VisionConfig")
     prefixes = ("Auto", *(family.class_prefix for family in FAMILIES.values()))
     candidates = {prefix + kind for prefix in prefixes for kind in kinds} | {
         name for name in dir(transformers) if name.startswith("DataCollator")
@@ -92,6 +94,8 @@ def __getattr__(name: str) -> Any:
 
     if is_image_processor(name):
         return image_processor(name)
+    if is_processor(name):
+        return processor(name)
     try:
         found = getattr(transformers, name)
     except AttributeError:

@@ -9,25 +9,59 @@ from finetune_tf.compat.arguments import family_of_checkpoint
 from finetune_tf.compat.image_models import TFImageModel
 from finetune_tf.compat.language_models import TFLanguageModel
 from finetune_tf.compat.models import TFPreTrainedModel
+from finetune_tf.compat.pair_models import TFDualEncoderModel, TFPairModel
+from finetune_tf.compat.towers import CONFIGS, TFImageTower, TFTextTower
 from finetune_tf.errors import ModelError
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.tasks import TASKS
 
+# The classes of single towers of a family, by family.
+_TOWERS = {"clip": {"image-feature-extraction": TFImageTower, "feature-extraction": TFTextTower}}
 
-def _model_class(family: str, task: str) -> type[TFPreTrainedModel]:
+
+def _base_class(family: Family, task: str) -> type[TFPreTrainedModel]:
+    if family.towers:
+        has_own_towers = family.model_type in _TOWERS
+        return TFPairModel if has_own_towers else TFDualEncoderModel
+    if family.image_processor:
+        return TFImageModel
+    return TFLanguageModel if TASKS[task].generates_text else TFPreTrainedModel
+
+
+def _model_class(
+    family: str, task: str, base: type | None = None, prefix: str | None = None
+) -> type[TFPreTrainedModel]:
+    """Makes the class of a family and a task.
+
+    Args:
+        family: The `model_type` of the family.
+        task: The name of the task.
+        base: The base class; by default that of the family.
+        prefix: The prefix of the name; by default that of the family.
+    """
     name = f"TF{FAMILIES[family].class_name(TASKS[task].class_suffix)}"
+    if prefix is not None:
+        name = f"TF{prefix}{TASKS[task].class_suffix}"
+    base = base or _base_class(FAMILIES[family], task)
     body: dict[str, Any] = {
         "family": family,
         "task_name": task,
         "__module__": __name__,
         "__doc__": f"`{name}` of transformers 4: a {family} model for {task}.",
-        FAMILIES[family].tensor_prefix or "base": TFPreTrainedModel.base_model,
+        FAMILIES[family].tensor_prefix or family: base.base_model,
     }
-    base = TFLanguageModel if TASKS[task].generates_text else TFPreTrainedModel
-    if FAMILIES[family].image_processor:
-        base = TFImageModel
     made = type(name, (base,), body)
     return keras.saving.register_keras_serializable("finetune_tf")(made)
+
+
+def _tower_classes() -> list[type[TFPreTrainedModel]]:
+    """Makes the classes of single towers, such as TFCLIPTextModel."""
+    classes = []
+    for family, bases in _TOWERS.items():
+        for task, base in bases.items():
+            of_tower = FAMILIES[family].towers[CONFIGS[base.tower]]({})
+            classes.append(_model_class(family, task, base, of_tower.class_prefix))
+    return classes
 
 
 def _auto_class(name: str) -> type:
@@ -98,8 +132,10 @@ _BY_FAMILY = {
 _AUTO_TASKS: dict[str, list[str]] = {}
 for _task in _OLD_TASKS:
     _AUTO_TASKS.setdefault(_auto_name(_task), []).append(_task)
+_AUTO_TASKS["TFAutoModelForZeroShotImageClassification"] = ["image-text-retrieval"]
 
 #: All model classes of transformers 4 by name.
 CLASSES: dict[str, type] = {made.__name__: made for made in _BY_FAMILY.values()}
+CLASSES |= {made.__name__: made for made in _tower_classes()}
 CLASSES |= {name: _auto_class(name) for name in _AUTO_TASKS}
 globals().update(CLASSES)  # Keras looks up the class here when it loads a saved model

@@ -103,13 +103,16 @@ class TFImageModel(TFPreTrainedModel):
         """
         pixels = pixels_of(inputs)
         if is_float(pixels):
-            self._check_shape(pixels)
-            self._warn_of_levels(pixels)
+            self._check_normalized(pixels)
         else:
             super().check_inputs(inputs)
 
     def _complete_inputs(self, inputs: Any) -> dict:
-        pixels, expected = pixels_of(inputs), self._pixels.input_shape_of_images
+        self._check_levels(pixels_of(inputs))
+        return super()._complete_inputs(inputs)
+
+    def _check_levels(self, pixels: Any) -> None:
+        expected = self._pixels.input_shape_of_images
         shape = tuple(getattr(pixels, "shape", ()))
         if not hasattr(pixels, "shape"):
             raise ModelError(f"{self._expectation()}, found {shown(pixels)}.")
@@ -118,7 +121,6 @@ class TFImageModel(TFPreTrainedModel):
                 f"{self._expectation()}, found {dtype_of(pixels)} of the shape {shape}. Levels "
                 f"from 0 to 255 in uint8 have the shape (batch, {', '.join(map(str, expected))})."
             )
-        return super()._complete_inputs(inputs)
 
     def _expectation(self) -> str:
         *size, channels = self._pixels.input_shape_of_images
@@ -128,10 +130,11 @@ class TFImageModel(TFPreTrainedModel):
             'return_tensors="tf")'
         )
 
-    def _check_shape(self, pixels: Any) -> None:
+    def _check_normalized(self, pixels: Any) -> None:
         channels = self._pixels.input_shape_of_images[-1]
         shape = tuple(pixels.shape)
         if len(shape) == 4 and shape[1] in (channels, None):
+            self._warn_of_levels(pixels)
             return
         is_last = len(shape) == 4 and shape[-1] == channels
         hint = " Write keras.ops.transpose(images, (0, 3, 1, 2))." if is_last else ""
@@ -156,7 +159,7 @@ class TFImageModel(TFPreTrainedModel):
     def _complete_normalized(self, inputs: Any, interpolates: bool) -> tuple[Any, tuple[int, int]]:
         """Returns images (B, C, H, W) as float32, and their size."""
         pixels = pixels_of(inputs)
-        self.check_inputs(inputs)
+        self._check_normalized(pixels)
         own = tuple(self._pixels.input_shape_of_images[:2])
         size = tuple(pixels.shape[2:])
         if None in size:
@@ -224,7 +227,7 @@ def _with_states(
         outputs = {n: tensor for n, tensor in outputs.items() if tensor is not None}
         inputs = inputs_struct(model)
         if size is not None:
-            inputs, outputs = _above_pixels(keras.Model(inputs, outputs), model._pixels, size)
+            inputs, outputs = above_pixels(keras.Model(inputs, outputs), model._pixels, size)
         _to_old_shapes(outputs, model)
         models[key] = keras.Model(inputs, outputs, name=unused_name(name or model.name))
     return models[key]
@@ -238,7 +241,7 @@ def _to_old_shapes(outputs: dict[str, Any], model: TFImageModel) -> None:
         outputs["reshaped_hidden_states"] = _reshaped(model, states)
     for name in ("last_hidden_state", "hidden_states", "reshaped_hidden_states"):
         if name in outputs:
-            outputs[name] = keras.tree.map_structure(_channels_first, outputs[name])
+            outputs[name] = keras.tree.map_structure(channels_first, outputs[name])
     if "pooler_output" in outputs and model.family in _POOLERS_WITH_AXES:
         pooled = outputs["pooler_output"]
         reshape = keras.layers.Reshape((pooled.shape[-1], 1, 1), dtype=pooled.dtype)
@@ -247,7 +250,7 @@ def _to_old_shapes(outputs: dict[str, Any], model: TFImageModel) -> None:
             outputs["output"] = outputs["pooler_output"]
 
 
-def _above_pixels(
+def above_pixels(
     graph: keras.Model, pixels: PixelNormalization, size: tuple[int, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns a symbolic input (B, C, H, W) and the outputs that a model computes of it."""
@@ -270,7 +273,7 @@ def _pooled(model: TFImageModel) -> Any:
     return model.get_layer("classifier").input
 
 
-def _channels_first(tensor: Any) -> Any:
+def channels_first(tensor: Any) -> Any:
     """Moves the channels of features (B, H, W, C) to the front; tokens stay as they are."""
     if len(tensor.shape) != 4:
         return tensor

@@ -264,7 +264,11 @@ class TFPreTrainedModel(FineTuneModel):
         caller = sys._getframe(1).f_globals.get("__name__", "")
         if caller.startswith(("keras.", "finetune_tf.")):
             return layers
-        return parts_of(self, layers)
+        return self.parts()
+
+    def parts(self) -> list:
+        """Returns what `layers` was in transformers 4: the encoder and the layers of the head."""
+        return parts_of(self, super().layers)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
         """Returns a layer as Keras's method does, or the encoder by its name."""

@@ -17,6 +17,12 @@ _FIELDS = (
     "encoder_last_hidden_state",
     "encoder_hidden_states",
     "sequences",
+    "logits_per_image",
+    "logits_per_text",
+    "text_embeds",
+    "image_embeds",
+    "text_model_output",
+    "vision_model_output",
 )
 
 

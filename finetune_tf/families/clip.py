@@ -117,8 +117,8 @@ def _image_backbone(config: dict, dtype: Any, pixels: PixelNormalization) -> Bac
     blocks, start = blocks_of(config, dtype), norm_of(config, dtype, "pre_norm")
     backbone = image_encoder(pixels, embeddings, blocks, start=start)
     # Only the class token is normalised, and the hidden states are not.
-    final_norm = norm_of(config, dtype, "final_norm")
-    return replace(backbone, first_token=final_norm(backbone.first_token))
+    pooled_norm = norm_of(config, dtype, "pooled_norm")
+    return replace(backbone, first_token=pooled_norm(backbone.first_token))
 
 
 def text_weights(config: dict) -> list[Weight]:
@@ -148,7 +148,6 @@ def patch_weights(config: dict) -> list[Weight]:
         Weight("embeddings.patch_embedding.weight", "embeddings/kernel", KERNEL),
         Weight("embeddings.patch_embedding.bias", "embeddings/bias"),
         Weight("embeddings.position_embedding.weight", "embeddings/positions", AddedAxes(1)),
-        *norm("post_layernorm", "final_norm"),
         *block_weights(config),
     ]
 
@@ -157,6 +156,7 @@ def _image_weights(config: dict) -> list[Weight]:
     return [
         Weight("embeddings.class_embedding", "embeddings/class_token", AddedAxes(2)),
         *norm("pre_layrnorm", "pre_norm"),  # the name has this spelling
+        *norm("post_layernorm", "pooled_norm"),
         *patch_weights(config),
     ]
 

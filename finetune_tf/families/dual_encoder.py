@@ -21,10 +21,14 @@ class DualEncoder(Family):
     """The record of a family whose encoders have families of their own."""
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
-        """Returns whether transformers finds a size and a pooler in both encoders."""
-        own = [(self.towers[key](config[key]), config[key]) for key in self.towers]
-        has_sizes = all("hidden_size" in values for _, values in own)
-        return has_sizes and config["text_pooling"] == "pooler"
+        """Returns whether transformers finds a size and a pooler in both encoders.
+
+        It projects vectors of the hidden size, whatever the size of the pooler's output is.
+        """
+        sizes = [config[key].get("hidden_size") for key in self.towers]
+        pooled = config["vision_config"].get("pooler_output_size")
+        is_hidden = pooled is None or pooled == config["vision_config"].get("hidden_size")
+        return None not in sizes and is_hidden and config["text_pooling"] == "pooler"
 
 
 def dual_encoder(families: Mapping[str, Family]) -> Family:
@@ -73,7 +77,6 @@ def dual_encoder(families: Mapping[str, Family]) -> Family:
         heads=towers.heads,
         max_length=max_length,
         image_processor="ViTImageProcessor",
-        has_old_classes=False,
         towers={
             key: lambda config, name=name: family_of(name, config)
             for name, key in CONFIG_KEYS.items()

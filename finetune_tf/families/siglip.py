@@ -72,6 +72,7 @@ def _image_weights(config: dict) -> list[Weight]:
     attention = "pooler/attention/query_key_value"
     return [
         *patch_weights(config),
+        *norm("post_layernorm", "final_norm"),
         Weight("head.probe", "pooler/probe"),
         Weight("head.attention.in_proj_weight", f"{attention}/kernel", KERNEL),
         Weight("head.attention.in_proj_bias", f"{attention}/bias"),
@@ -138,6 +139,7 @@ SIGLIP = two_towers(
     ),
     _FAMILIES,
     class_prefix="Siglip",
+    has_old_classes=False,
     check=_check,
     defaults={key: value for key, value in DEFAULTS.items() if key != "projection_dim"}
     | {"logit_scale_init_value": 2.302585},

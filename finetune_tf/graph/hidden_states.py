@@ -218,7 +218,9 @@ def _last_hidden_states(
         blocks: The calls of blocks; empty if the stages are groups of layers.
         states: As of `_states_by_chain`; read if `blocks` is empty.
     """
-    final_norms = [node for node in ordered_nodes(model) if node.operation.name == "final_norm"]
+    # In a tower, the name has a prefix.
+    nodes = ordered_nodes(model)
+    final_norms = [node for node in nodes if node.operation.name.endswith("final_norm")]
     if not blocks:
         last = states[-1]
         # A normalisation of the pooled vector has the same name.

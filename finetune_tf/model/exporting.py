@@ -16,6 +16,7 @@ from finetune_tf.errors import ModelError
 from finetune_tf.images import PREPROCESSOR, ImageProcessor
 from finetune_tf.images.in_graph import levels_of_files
 from finetune_tf.messages import say
+from finetune_tf.model.inference import run
 from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
@@ -25,6 +26,7 @@ FILES = "image_bytes"
 FORMATS = ("tf_saved_model", "openvino")
 # The file name that Hugging Face's serving classes (optimum) expect.
 OPENVINO_FILE = "openvino_model.xml"
+_BATCH_SIZE = 64  # of the texts of labels
 _STALE = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino_model")
 
 
@@ -35,8 +37,10 @@ def export(
 
     The graph requires all inputs of the model: int32 (batch, length) each, or `pixel_values`
     (batch, height, width, 3), levels from 0 to 255 in uint8, which an image processor has resized.
-    It returns the outputs by the names of `Task.named`, in float32. It computes in float32
-    regardless of the dtype of the model; inference engines choose a lower precision themselves.
+    For zero-shot classification it requires the images alone, since the vectors of the labels are
+    constants of the graph. It returns the outputs by the names of `Task.serving`, in float32. It
+    computes in float32 regardless of the dtype of the model; inference engines choose a lower
+    precision themselves.
 
     Args:
         model: A FineTuneModel.
@@ -117,19 +121,24 @@ def _write_saved_model(model: Any, folder: Path, processor: ImageProcessor | Non
     """Writes the graph; with a processor, one that reads the bytes of files."""
     import tensorflow as tf
 
-    model, task = _in_float32(model), model.task
+    model = _in_float32(model)
+
+    def forward(rows: Any, part: Any = None) -> list:
+        return run(model, rows, _BATCH_SIZE, "the labels", part)
+
+    inputs, outputs_of = model.task.serving(model, forward)
     signature = {
-        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name)
-        for tensor in model.inputs
+        name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in inputs.items()
     }
-
     if processor is not None:
-        signature = {FILES: tf.TensorSpec((None,), tf.string, FILES)}
+        del signature[PIXELS]
+        signature[FILES] = tf.TensorSpec((None,), tf.string, FILES)
 
-    def serve(inputs: dict) -> dict:
+    def serve(given: dict) -> dict:
         if processor is not None:
-            inputs = {PIXELS: levels_of_files(inputs[FILES], processor)}
-        return task.named(model.call(inputs, training=False))
+            given = dict(given)
+            given[PIXELS] = levels_of_files(given.pop(FILES), processor)
+        return outputs_of(given)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -146,6 +155,8 @@ def _in_float32(model: Any) -> Any:
         return model
     copy = type(model).from_config(_without_policies(model.get_config()))
     copy.set_weights(model.get_weights())
+    if getattr(model, "_tokenizer", None) is not None:
+        copy.tokenizer = model.tokenizer
     return copy
 
 

@@ -1,5 +1,6 @@
 """`fuse`: joins any encoder of images and any encoder of texts to one model."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ def fuse(
     how: Literal["concatenation", "gate", "cross_attention"] = "concatenation",
     size: int = 256,
     problem_type: str | None = None,
+    model_class: type[FineTuneModel] = FineTuneModel,
 ) -> FineTuneModel:
     """Joins the encoders of two models to one model that reads images with texts.
 
@@ -53,6 +55,7 @@ def fuse(
             which the tokens of the text attend to the regions of the image (Lu et al. 2019).
         size: Number of features of the layers above the encoders.
         problem_type: As for `load`.
+        model_class: As for `load`.
 
     Returns:
         A model for "image-text-classification" or "image-text-retrieval", not compiled.
@@ -98,7 +101,7 @@ def fuse(
     pixels = PixelNormalization(**processor.normalization, dtype=dtype, name="pixels")
     backbone = family.backbone(config, dtype, pixels=pixels)
     outputs = task.outputs(backbone, head, config, None, dtype, None)
-    model = FineTuneModel(inputs=backbone.inputs, outputs=outputs, name=_FAMILY)
+    model = model_class(inputs=backbone.inputs, outputs=outputs, name=_FAMILY)
     copied = _copy_weights(models, model)
     new = [variable.path for variable in model.weights if variable.path not in copied]
     head_layers = tuple(layer.name for layer in model.layers if layer.name in task.output_layers)
@@ -116,7 +119,7 @@ def fuse(
         pretrained=_pretrained(models, copied),
         image_processor=processor.to_config(),
     )
-    model.tokenizer = text_model.tokenizer
+    model.tokenizer = _tokenizer_of(text_model)
     say(
         f"Joined {image_model.info.checkpoint} and {text_model.info.checkpoint} for {name}: "
         f"{len(copied)} variables copied, new: {', '.join(head_layers)}."
@@ -134,9 +137,15 @@ def _require_tower(model: Any, name: str) -> None:
         )
     family = FAMILIES[model.config["model_type"]]
     task = TOWER_TASKS[name]
+    if family.towers:
+        raise ModelError(
+            f"fuse needs an encoder of {_KINDS[name]} that is a model of its own, such as ViT or "
+            f"BERT, found a {family.model_type} model, which has two encoders. Use both of them "
+            f'with ft.load(checkpoint, "{joint_task(has_labels=True)}", labels=…).'
+        )
     reads = {"image": model.reads_images, "text": model.reads_texts}
     others = [other for other, is_read in reads.items() if is_read and other != name]
-    if not reads[name] or others or family.towers or task not in family.heads(model.config):
+    if not reads[name] or others or task not in family.heads(model.config):
         raise ModelError(
             f"fuse needs an encoder of {_KINDS[name]} as its {name}_model, found a model of "
             f"{family.model_type} for {model.task.name}. Load one for {task}."
@@ -159,6 +168,18 @@ def _pretrained(models: Mapping[str, FineTuneModel], copied: list[str]) -> tuple
             paths = [variable.path for variable in each.weights]
         loaded |= {f"{name}_{path}" for path in paths}
     return tuple(path for path in copied if path in loaded)
+
+
+def _tokenizer_of(model: FineTuneModel) -> Any:
+    """The tokenizer of a model, whose maximum length is that of the model.
+
+    Folders of both encoders have no other place for a maximum length of sentence-transformers.
+    """
+    if model.tokenizer.model_max_length <= model.max_length:
+        return model.tokenizer
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.model_max_length = model.max_length
+    return tokenizer
 
 
 def _copy_weights(models: Mapping[str, FineTuneModel], model: keras.Model) -> list[str]:

@@ -1,7 +1,9 @@
 """What Hugging Face's libraries call a task and its outputs, and how they save its models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+
+import numpy as np
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.layouts import TRANSFORMERS, Layout
@@ -40,6 +42,24 @@ class Conventions:
             outputs: The outputs for a batch.
         """
         return {"logits": outputs}
+
+    def serving(
+        self, model: Any, forward: Callable[..., list[np.ndarray]]
+    ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+        """What `export` writes: a function, and its inputs.
+
+        Args:
+            model: The model, in float32.
+            forward: As for `predict_rows`, for outputs that are constants of the graph.
+
+        Returns:
+            The symbolic inputs by name, and a function from tensors for them to outputs by name.
+        """
+
+        def serve(inputs: dict[str, Any]) -> dict[str, Any]:
+            return self.named(model.call(inputs, training=False))
+
+        return {tensor.name: tensor for tensor in model.inputs}, serve
 
     def usage_for(self, config: Mapping[str, Any]) -> Usage:
         """The code for the model card of a model.

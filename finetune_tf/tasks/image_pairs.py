@@ -1,10 +1,11 @@
 """What tasks on images with texts have in common: preparation, and pairs that belong together."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import PIXELS, Towers, pair_rows
 from finetune_tf.errors import DataError
@@ -127,8 +128,34 @@ class PairTask(ImageTextTask):
         return {**super().config_keys(), "finetuning_task": self.name}
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """The rows of images and of texts."""
-        return {"image_rows": outputs[:, 0], "text_rows": outputs[:, 1]}
+        """Vectors of length 1 and logits, by the names of transformers."""
+        return self._compared(outputs[:, 0], outputs[:, 1])
+
+    def serving(
+        self, model: Any, forward: Callable[..., list[np.ndarray]]
+    ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+        """Each tower reads its own inputs, so the numbers of images and texts may differ."""
+        inputs = {tensor.name: tensor for tensor in model.inputs}
+        images, texts = model.tower_rows("image"), model.tower_rows("text")
+
+        def serve(given: dict[str, Any]) -> dict[str, Any]:
+            of_texts = {name: value for name, value in given.items() if name != PIXELS}
+            return self._compared(
+                images({PIXELS: given[PIXELS]}, training=False), texts(of_texts, training=False)
+            )
+
+        return inputs, serve
+
+    def _compared(self, images: Any, texts: Any) -> dict[str, Any]:
+        """The named outputs of rows of images and of texts; see `PairRows`."""
+        logits = ops.matmul(images, ops.transpose(texts))
+        size = texts.shape[-1] - self.head_of().has_logits_bias
+        return {
+            "logits_per_image": logits,
+            "logits_per_text": ops.transpose(logits),
+            "image_embeds": ops.normalize(images[:, :size], axis=-1),
+            "text_embeds": texts[:, :size],
+        }
 
 
 def logits_of(images: np.ndarray, texts: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ class ImageTextRetrieval(PairTask):
     columns = ("image", "text")
     target_column = "text"
     reduces_with_targets = True
+    has_old_classes = True
     usage = make_usage(predict='ft.predict(model, ["a dog on a beach"], image=["photo.jpg"])')
 
     def encode(self, examples: Columns, processor: Processor, max_length: int) -> Encoded:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import PIXELS
 from finetune_tf.base.labels import Labels
@@ -112,6 +113,20 @@ class ZeroShotImageClassification(PairTask, Classification):
         means /= np.linalg.norm(means, axis=1, keepdims=True)
         ones = np.ones((len(means), int(has_one)), "float32")
         return np.concatenate([means, ones], axis=1)
+
+    def serving(
+        self, model: Any, forward: Callable[..., list[np.ndarray]]
+    ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+        """A classifier of images: the rows of the labels are constants of the graph."""
+        images, by_label = model.tower_rows("image"), self.label_rows(model, forward)
+        is_independent = self.output_kind == "independent_pairs"
+
+        def serve(given: dict[str, Any]) -> dict[str, Any]:
+            logits = ops.matmul(images(given, training=False), np.float32(by_label).T)
+            probabilities = ops.sigmoid(logits) if is_independent else ops.softmax(logits)
+            return {"logits": logits, "probabilities": probabilities}
+
+        return {tensor.name: tensor for tensor in images.inputs}, serve
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Converts logits (rows, labels) to probabilities, which sum to 1 except in SigLIP."""

@@ -18,7 +18,9 @@ from finetune_tf.messages import quiet
 
 RESNET = TINY_VIT.parents[1] / "resnet" / "image-classification"
 OLD = [
-    name for name, family in FAMILIES.items() if family.image_processor and family.has_old_classes
+    name
+    for name, family in FAMILIES.items()
+    if family.image_processor and family.has_old_classes and not family.towers
 ]
 # Small random models for images of 24 x 24 pixels.
 _VIT = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
