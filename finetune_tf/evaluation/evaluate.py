@@ -48,10 +48,11 @@ def evaluate(
             with texts, and for models of either on one test, "both", "tfidf", "colors", "majority",
             for a regression "mean" instead of the last one; for words "auto", "dictionary",
             "majority"; for fill-mask "unigram"; for pairs of feature extraction "tfidf"; for
-            translation "dictionary", "copy"; for summarization "lead-3", "textrank"; for other tasks from text
-            to text "nearest", "copy"; for image-text-retrieval "chance"), another model, or the
-            predictions of another method: labels or numbers (n,), or probabilities (n, num_labels)
-            in the order of the model's labels; for words a list of tags for each row.
+            translation "dictionary", "copy"; for summarization "lead-3", "textrank"; for other
+            tasks from text to text "nearest", "copy"; for image-text-retrieval "chance"), another
+            model, or the predictions of another method: labels or numbers (n,), or probabilities
+            (n, num_labels) in the order of the model's labels; for words a list of tags for each
+            row.
         train: The training examples. A baseline that is given by name is trained on them, and the
             texts of the test that occur in them are counted.
         batch_size: Texts in a batch.
