@@ -88,7 +88,7 @@ class Augmentation:
     def __init__(self, augment: Any, task: Task, has_targets: bool, name: str) -> None:
         if task.preprocessor != "image_processor":
             raise ArgumentError("augment= is for images, but the model reads texts.")
-        if "video" in task.columns:
+        if task.reads_clips:
             raise ArgumentError(
                 "augment= is for images, but the model reads videos, whose frames would be changed "
                 "each in its own way. Write augmented clips to the training data instead."

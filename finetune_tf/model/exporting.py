@@ -73,7 +73,7 @@ def export(
         )
     if image_bytes:
         processor = model.image_processor  # raises an error for a model of texts
-        if "video" in model.task.columns:
+        if model.task.reads_clips:
             raise ModelError(
                 "image_bytes=True is for models of images; TensorFlow does not decode videos. "
                 "Export without it: the graph reads prepared frames."

@@ -133,5 +133,7 @@ def test_the_command_line_has_an_option_for_it():
     given = dict.fromkeys(named) | {"path": "a.csv", "label": ["label"], "summary": "short"}
     assert command(**given) == ("a.csv", {"label": "label", "summary": "short"})
 
-    assert list(inspect.signature(predict).parameters) == ["question", "context", "image"]
-    assert predict(question=None, context=None, image=["a.png"]) == {"image": ["a.png"]}
+    named = inspect.signature(predict).parameters
+    assert list(named) == ["question", "context", "image", "video"]
+    given = dict.fromkeys(named) | {"image": ["a.png"]}
+    assert predict(**given) == {"image": ["a.png"]}

@@ -103,7 +103,7 @@ def test_unknown_names_without_a_suggestion():
     assert message(ft.data.from_csv, "a.csv", zzz=1).endswith(
         "It has path, text, text_pair, label, labels, problem_type, delimiter, encoding, "
         "quotechar, on_invalid, tokens, tags, prompt, "
-        "completion, source, target, messages, question, context, answers, image."
+        "completion, source, target, messages, question, context, answers, image, video."
     )
 
 
