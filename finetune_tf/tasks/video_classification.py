@@ -30,7 +30,6 @@ class VideoClassification(Classification):
     output_layers = ("temporal", "classifier")
     poolings = ("pooler",)
     preprocessor = "image_processor"
-    reads_clips = True
     has_old_classes = False
     usage = make_usage(
         predict='ft.predict(model, video=["clip.mp4"])',
