@@ -109,6 +109,7 @@ _SIGLIP = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 _SIGLIP |= {"intermediate_size": 8}
 
 
+@pytest.mark.slow
 def test_a_zero_shot_classifier_of_files_in_less_precision(clip, tmp_path):
     options = {"labels": COLORS, "prompts": "a {} picture"}
     with quiet():
