@@ -74,7 +74,8 @@ def choose_task(asked: str | None, source: Checkpoint, is_labelled: bool) -> Tas
     if not trained and not unknown:
         trained = _by_tensors(source)
     trained = _most_specific(trained, source)
-    if len(trained) > 1:  # one class for labels that are texts, and for none
+    if any(not TASKS[name].has_trained_labels for name in trained):
+        # One class is for labels that are texts, and for no labels.
         fitting = {n: why for n, why in trained.items() if TASKS[n].has_labels == is_labelled}
         trained = fitting if len(fitting) == 1 else trained
     if len(trained) > 1:
