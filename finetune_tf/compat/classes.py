@@ -10,13 +10,14 @@ from finetune_tf.compat.image_models import TFImageModel
 from finetune_tf.compat.language_models import TFLanguageModel
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.pair_models import TFDualEncoderModel, TFPairModel
-from finetune_tf.compat.towers import CONFIGS, TFImageTower, TFTextTower
+from finetune_tf.compat.towers import TFImageTower, TFTextTower
 from finetune_tf.errors import ModelError
 from finetune_tf.families import FAMILIES, Family
-from finetune_tf.tasks import TASKS
+from finetune_tf.families.towers import CONFIG_KEYS, TOWER_TASKS
+from finetune_tf.tasks import TASKS, joint_task
 
-# The classes of single towers of a family, by family.
-_TOWERS = {"clip": {"image-feature-extraction": TFImageTower, "feature-extraction": TFTextTower}}
+# The base classes of single towers, by families that have classes of them.
+_TOWERS = {"clip": (TFImageTower, TFTextTower)}
 
 
 def _base_class(family: Family, task: str) -> type[TFPreTrainedModel]:
@@ -58,8 +59,9 @@ def _tower_classes() -> list[type[TFPreTrainedModel]]:
     """Makes the classes of single towers, such as TFCLIPTextModel."""
     classes = []
     for family, bases in _TOWERS.items():
-        for task, base in bases.items():
-            of_tower = FAMILIES[family].towers[CONFIGS[base.tower]]({})
+        for base in bases:
+            of_tower = FAMILIES[family].towers[CONFIG_KEYS[base.tower]]({})
+            task = TOWER_TASKS[base.tower]
             classes.append(_model_class(family, task, base, of_tower.class_prefix))
     return classes
 
@@ -132,7 +134,7 @@ _BY_FAMILY = {
 _AUTO_TASKS: dict[str, list[str]] = {}
 for _task in _OLD_TASKS:
     _AUTO_TASKS.setdefault(_auto_name(_task), []).append(_task)
-_AUTO_TASKS["TFAutoModelForZeroShotImageClassification"] = ["image-text-retrieval"]
+_AUTO_TASKS["TFAutoModelForZeroShotImageClassification"] = [joint_task(has_labels=False)]
 
 #: All model classes of transformers 4 by name.
 CLASSES: dict[str, type] = {made.__name__: made for made in _BY_FAMILY.values()}

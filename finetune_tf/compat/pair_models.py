@@ -12,6 +12,7 @@ from finetune_tf.compat.image_models import TFImageModel
 from finetune_tf.compat.outputs import ModelOutput, output_of
 from finetune_tf.compat.towers import TowersMixin, states_output
 from finetune_tf.errors import ModelError
+from finetune_tf.families.towers import TOWER_TASKS
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.inputs import check_values
 from finetune_tf.model.loading import load
@@ -212,8 +213,8 @@ class TFDualEncoderModel(TFPairModel):
         unknown = [n for n in options if not n.endswith(("_from_pt", "_model_name_or_path"))]
         if unknown:
             raise TypeError(f"from_vision_text_pretrained takes no {', '.join(sorted(unknown))}.")
-        images = load(vision_model, "image-feature-extraction")
-        texts = load(text_model, "feature-extraction", pooling="pooler")
+        images = load(vision_model, TOWER_TASKS["image"])
+        texts = load(text_model, TOWER_TASKS["text"], pooling="pooler")
         model = fuse(images, texts, size=projection_dim, model_class=cls)
         model.trainable = True
         return model

@@ -12,12 +12,11 @@ from finetune_tf.compat.encoder import Part
 from finetune_tf.compat.image_models import TFImageModel, above_pixels, channels_first
 from finetune_tf.compat.models import TFPreTrainedModel
 from finetune_tf.compat.outputs import ModelOutput, output_of
+from finetune_tf.families.towers import CONFIG_KEYS
 from finetune_tf.graph.hidden_states import state_outputs, unused_name
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.model.pixel_inputs import complete_pixels
 
-#: The key of the config of each tower, which is the name of its part in transformers.
-CONFIGS = {"image": "vision_config", "text": "text_config"}
 _PARTS = {"image": "vision_model", "text": "text_model"}
 
 
@@ -123,8 +122,8 @@ class _OneTowerMixin(TowersMixin):
     def _load_checkpoint(cls, checkpoint: Any, config: Any = None, **options: Any) -> Any:
         """Loads a checkpoint of both towers; a config may be that of the tower alone."""
         given = config.to_dict() if hasattr(config, "to_dict") else config
-        if given and CONFIGS[cls.tower] not in given:
-            config = {"model_type": cls.family, CONFIGS[cls.tower]: given}
+        if given and CONFIG_KEYS[cls.tower] not in given:
+            config = {"model_type": cls.family, CONFIG_KEYS[cls.tower]: given}
             config |= {key: given[key] for key in ("projection_dim",) if key in given}
             checkpoint = config if hasattr(checkpoint, "keys") else checkpoint
         return super()._load_checkpoint(checkpoint, config, **options)
