@@ -26,7 +26,7 @@ def main_task(family: str) -> str:
     """The task of which `references/` has a folder for the family."""
     heads = FAMILIES[family].heads(FAMILIES[family].complete({}))
     tasks = ("text-classification", "text2text-generation", "image-classification")
-    tasks += ("image-text-retrieval",)
+    tasks += ("image-text-retrieval", "video-classification")
     return next(task for task in tasks if task in heads)
 
 

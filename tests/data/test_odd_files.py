@@ -288,7 +288,7 @@ def test_a_path_that_leads_nowhere_in_one_row(write):
 
 
 def test_what_names_no_column(nested):
-    for wrong in (5, ["text"], {"text": 1}, None):
+    for wrong in (5, ["text"], {"text": 1}):
         assert "text= is the name of a column of nested.jsonl" in message(
             from_jsonl, nested, text=wrong
         )

@@ -63,15 +63,14 @@ def test_the_towers_compute_what_the_models_compute(family, text_model, examples
 
 
 @pytest.mark.parametrize("how", ["concatenation", "gate", "cross_attention"])
-def test_what_neither_tells_alone_is_learned_on_cached_features(
-    how, image_model, text_model, examples
-):
+def test_what_neither_tells_alone_is_learned(how, image_model, text_model, examples):
     keras.utils.set_random_seed(1)
     with quiet():
         model = ft.fuse(image_model, text_model, labels=examples.labels, how=how, size=16)
         learner = ft.cache_features(model)
         learner.compile(**ft.presets.cross_entropy(learning_rate=1e-2, schedule="constant"))
-        learner.fit(examples.batches(learner, 16, shuffle=True), epochs=400, verbose=0)
+        batches = examples.batches(learner, 16, shuffle=True).repeat()
+        learner.fit(batches, steps_per_epoch=400, verbose=0)
         report = ft.evaluate(model, examples)
     assert report.metrics["accuracy"] == 1.0
 
