@@ -1,5 +1,6 @@
 """The loss of language models without logits equals the loss that is computed from logits."""
 
+import sys
 from pathlib import Path
 
 import keras
@@ -142,15 +143,26 @@ def test_accuracy_and_loss_of_a_fit(tiny_decoder, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("family", ["llama", "mistral"])
-def test_half_precision(family, dtype, calls):
-    """The rounding errors of half precision are no larger than those of logits."""
-    exact_loss, exact = from_logits(loaded(family))
-    model = loaded(family, dtype)
-    loss, gradients = from_logits(model)
-    found_loss, found = step(compiled(model))
+def test_half_precision(family, dtype, calls, monkeypatch):
+    """The rounding errors of half precision are no larger than those of logits.
+
+    Those of a loss are compared over several batches, because that of one batch can be 0 by chance.
+    """
+    wide, model = loaded(family), loaded(family, dtype)
+    compiled(model)
+    weights, errors = model.get_weights(), []
+    for seed in range(8):
+        ids = np.random.default_rng(seed).integers(4, 23, IDS.shape).astype("int32")
+        monkeypatch.setattr(sys.modules[__name__], "IDS", ids)
+        exact_loss, exact = from_logits(wide)
+        loss, gradients = from_logits(model)
+        found_loss, found = step(model)
+        model.set_weights(weights)
+        errors.append([loss - exact_loss, found_loss - exact_loss])
+        assert relative_error(found, exact) < 1.2 * relative_error(gradients, exact) + 1e-4
     assert calls
-    assert abs(found_loss - exact_loss) < 2 * abs(loss - exact_loss) + 1e-4
-    assert relative_error(found, exact) < 1.2 * relative_error(gradients, exact) + 1e-4
+    of_logits, without_logits = np.sqrt(np.mean(np.square(errors), axis=0))
+    assert without_logits < 1.5 * of_logits
 
 
 def test_frozen_parts_get_no_gradients(calls):
