@@ -96,7 +96,7 @@ class PreparedImages(Sequence):
         self.shape = (len(images), *self._shape_of_row(), 3)
         places: dict[Hashable, int] = {}
         # The place of each row in the store.
-        self._places = np.array([places.setdefault(_key(i), len(places)) for i in images], int)
+        self._places = np.array([places.setdefault(identity(i), len(places)) for i in images], int)
         self._is_done = np.zeros(len(places), bool)
         self._store = make_store((len(places), *self.shape[1:]), in_memory)
         self.is_stored = self._store is not None
@@ -153,9 +153,21 @@ class PreparedImages(Sequence):
                 pass  # the iterator raises the errors; a list would hold all images
 
 
-def _key(image: Any) -> Hashable:
-    """What is equal for the same file or object, which the column keeps alive."""
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
+def identity(value: Any) -> Hashable:
+    """Returns what is equal for the same path, text, content of a file or object.
+
+    Args:
+        value: A value of a column, which keeps objects alive, so that their ids stay theirs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from finetune_tf.images.prepared import identity
+        >>> identity("1.jpg") == identity(Path("1.jpg"))
+        True
+    """
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    return value if isinstance(value, bytes) else id(value)
 
 
 def make_store(shape: tuple[int, ...], in_memory: int = _IN_MEMORY) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """What tasks on images with texts have in common: preparation, and pairs that belong together."""
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from keras import ops
 from finetune_tf.architectures import PIXELS, Towers, pair_rows
 from finetune_tf.errors import DataError
 from finetune_tf.families import FAMILIES
+from finetune_tf.images.prepared import identity
 from finetune_tf.tasks.encoded import Encoded, token_inputs
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.image_classification import image_feature
@@ -91,6 +93,12 @@ class ImageTextTask(Task):
                 f"predict for {self.name} takes image= and texts: ft.predict(model, texts, "
                 "image=paths)."
             )
+        first = texts[0] if isinstance(texts, list | tuple) and texts else texts
+        if images is None and isinstance(first, str) and os.path.isfile(first):
+            raise DataError(
+                f"{first!r} is given as a text, but is the path of a file. Write image={first!r} "
+                "if its image is meant."
+            )
         given = {"image": images, "text": texts}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -170,7 +178,7 @@ def matching_groups(*columns: Sequence[Any]) -> np.ndarray:
     the same caption.
 
     Args:
-        *columns: Values of the rows; paths and texts are compared, other values by identity.
+        *columns: Values of the rows, compared as by `images.prepared.identity`.
 
     Returns:
         The number of the group of each row, (rows,) int32.
@@ -186,23 +194,13 @@ def matching_groups(*columns: Sequence[Any]) -> np.ndarray:
     count = len(columns[0])
     first: dict[Hashable, int] = {}
     edges = [
-        (row, first.setdefault((column, _key(value)), row))
+        (row, first.setdefault((column, identity(value)), row))
         for column, values in enumerate(columns)
         for row, value in enumerate(values)
     ]
     rows, others = np.array(edges).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(edges)), (rows, others)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype("int32")
-
-
-def _key(value: Any) -> Hashable:
-    return (
-        str(value) if hasattr(value, "__fspath__") or isinstance(value, str) else _identity(value)
-    )
-
-
-def _identity(value: Any) -> Hashable:
-    return value if isinstance(value, bytes) else id(value)
 
 
 def _padded(feature: Feature, length: int) -> Feature:

@@ -12,7 +12,7 @@ from finetune_tf.errors import ModelError
 from finetune_tf.tasks.classification import Classification
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import Feature
-from finetune_tf.tasks.image_classification import asked_images
+from finetune_tf.tasks.image_classification import asked_images, image_feature
 from finetune_tf.tasks.image_pairs import PairTask, Processor, logits_of, pairs_encoded
 from finetune_tf.tasks.interfaces import Columns, Kind
 from finetune_tf.tasks.usage import make_usage
@@ -69,10 +69,10 @@ class ZeroShotImageClassification(PairTask, Classification):
 
     def encode(self, examples: Columns, processor: Processor, max_length: int) -> Encoded:
         """Prepares images; with labels, the texts of the labels as well."""
+        inputs = {PIXELS: image_feature(examples, processor.image_processor)}
         if "label" not in examples.columns:
-            return Encoded(self.inputs_of(_only(examples, "image"), processor, max_length)[0], None)
+            return Encoded(inputs, None)
         numbers = self.targets(examples)
-        inputs, _ = self.inputs_of(_only(examples, "image"), processor, max_length)
         by_label, truncated = self.encode_texts(
             [self.prompts[0].format(label) for label in self.labels],
             processor.tokenizer,
@@ -150,18 +150,3 @@ class ZeroShotImageClassification(PairTask, Classification):
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Returns the images: the first argument of `predict`, or `image=`."""
         return asked_images(texts, text_pair, columns, self.name)
-
-
-def _only(examples: Columns, column: str) -> Any:
-    columns: Mapping[str, list] = {column: examples.columns[column]}
-    return _Rows(dict(columns), examples.name, examples.places)
-
-
-class _Rows:
-    """A part of the columns of examples."""
-
-    def __init__(self, columns: dict[str, list], name: str, places: Any) -> None:
-        self.columns, self.name, self.places = columns, name, places
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))

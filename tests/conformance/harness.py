@@ -182,6 +182,25 @@ def check_gradients(model: keras.Model, case: Case) -> None:
     assert errors[worst] < GRADIENTS, f"{worst}: {errors[worst]}"
 
 
+def check_rounded_gradients(model: keras.Model, case: Case) -> None:
+    """Checks that gradients are PyTorch's in float32, or else with both sides in float64.
+
+    Where the input of a ReLU is almost 0, rounding decides between two gradients; one such input of
+    1e-7 changed a small gradient of PyTorch in float32 by 3e-4. The case has the gradients of
+    float64 under "float64/gradient/NAME".
+    """
+    try:
+        check_gradients(model, case)
+    except AssertionError:
+        exact = {
+            name.removeprefix("float64/"): gradient
+            for name, gradient in case.expected.items()
+            if name.startswith("float64/")
+        }
+        wide = Case(case.folder, case.task, case.expected | exact)
+        check_gradients(wide.load(dtype="float64"), wide)
+
+
 def loss_of(model: keras.Model):
     """Returns the loss of the task; for a model without a head that of `references/pytorch.py`."""
     if model.task.output_kind == "vectors":

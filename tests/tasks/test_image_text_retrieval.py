@@ -148,6 +148,46 @@ def test_an_unknown_encoder(tower, tmp_path):
         ft.load(folder, TASK)
 
 
+def test_settings_of_a_processor_in_one_file(tmp_path):
+    """transformers 5 writes those of images and of texts together."""
+    folder = write_towers(tmp_path / "clip")
+    path = folder / "preprocessor_config.json"
+    content = json.loads(path.read_text())
+    path.unlink()
+    both = {"image_processor": content, "processor_class": "CLIPProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps(both))
+    with quiet():
+        model = ft.load(folder, TASK)
+    assert model.image_processor.output_size == (21, 21)
+    assert list(model.image_processor.values["image_mean"]) == content["image_mean"]
+
+
+def test_values_of_an_encoder_under_its_early_key(tmp_path):
+    folder = write_towers(tmp_path / "clip")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config_dict"], config["text_config"] = config["text_config"], {"hidden_size": 5}
+    path.write_text(json.dumps(config))
+    with quiet():
+        model = ft.load(folder, TASK)
+    assert model.config.text_config["hidden_size"] == 12
+
+
+def test_a_config_of_an_encoder_that_is_a_list(tmp_path):
+    folder = write_towers(tmp_path / "clip")
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | {"text_config": [12]}
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="'text_config' has to be the config of an encoder"):
+        ft.load(folder, TASK)
+
+
+def test_the_path_of_an_image_is_no_text(model, tmp_path):
+    path = str(write_image(tmp_path / "1.png"))
+    with pytest.raises(DataError, match="is given as a text, but is the path of a file"):
+        ft.predict(model, [path])
+
+
 def test_metrics_of_classifiers_do_not_fit(model):
     with pytest.raises(ModelError, match="does not fit the model, which returns rows of pairs"):
         model.compile(metrics=["accuracy"])

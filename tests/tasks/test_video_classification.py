@@ -42,8 +42,8 @@ def train():
     return squares("train", pairs=60, seed=1)
 
 
-@pytest.fixture(scope="module")
-def test():
+@pytest.fixture(scope="module", name="test")
+def clips_to_test():
     return squares("test", pairs=40, seed=2)
 
 
