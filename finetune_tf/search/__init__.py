@@ -1,0 +1,1 @@
+"""Search: settings of the recipe and checkpoints to start from."""
