@@ -11,7 +11,7 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, callbacks, data, errors, messages
+from finetune_tf import _moved, adapters, callbacks, data, errors, messages
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import (
     compare,
@@ -61,6 +61,7 @@ __all__ = [
     "Labels",
     "Stage",
     "__version__",
+    "adapters",
     "cache_features",
     "callbacks",
     "compare",

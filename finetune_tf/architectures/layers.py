@@ -44,16 +44,69 @@ class ConfigLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dense(keras.layers.Dense):
-    """Keras's Dense layer with a kernel that fuses the matrix product and the bias."""
+    """Keras's Dense layer with a kernel that fuses the matrix product and the bias.
+
+    Adapters of the package `adapters` are sublayers, which change the input, the matrix product or
+    the output. Code that reads the kernel instead of calling the layer has to check `is_plain`, or
+    call `product`.
+
+    Attributes:
+        active_adapters: Names of the adapters that take part in a call. The adapter "x" is the
+            sublayer `adapter_x`.
+    """
+
+    active_adapters: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether the layer computes `x @ kernel + bias` and nothing else."""
-        return type(self) is Dense and self.quantization_mode is None
+        return self.ends_with_bias and not self.active_adapters
+
+    @property
+    def ends_with_bias(self) -> bool:
+        """Whether the layer computes `product(x) + bias`, so that the bias can be fused."""
+        is_own = type(self) is Dense and self.quantization_mode is None
+        return is_own and not any(adapter.changes_output for adapter in adapters_in_use(self))
+
+    def product(self, inputs: Any, training: bool | None = None) -> Any:
+        """Maps (…, D) to (…, units) without the bias; active adapters change the result."""
+        return adapted_product(self, inputs, training)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (…, D) to (…, units)."""
-        return kernels.dense(inputs, self.kernel, self.bias)
+        if not self.active_adapters:
+            return kernels.dense(inputs, self.kernel, self.bias)
+        output = self.product(inputs, training)
+        if self.bias is not None:
+            output = output + ops.cast(self.bias, output.dtype)
+        for adapter in adapters_in_use(self):
+            output = adapter.change_output(output, training)
+        return output
+
+
+def adapters_in_use(layer: keras.layers.Layer) -> list[Any]:
+    """Returns the active adapters of a layer in the order in which they are applied."""
+    return [getattr(layer, f"adapter_{name}") for name in getattr(layer, "active_adapters", ())]
+
+
+def adapted_product(layer: keras.layers.Dense, inputs: Any, training: bool | None = None) -> Any:
+    """Multiplies with the kernel of a Dense layer, with its active adapters and without the bias.
+
+    Args:
+        layer: A Dense layer of this library or of Keras.
+        inputs: (…, D).
+        training: Whether the dropout of adapters is active.
+
+    Returns:
+        (…, units).
+    """
+    adapters = adapters_in_use(layer)
+    for adapter in adapters:
+        inputs = adapter.change_input(inputs)
+    output = kernels.dense(inputs, layer.kernel, None)
+    for adapter in adapters:
+        output = adapter.change_product(output, inputs, layer.kernel, training)
+    return output
 
 
 def dense(

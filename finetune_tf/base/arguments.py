@@ -206,6 +206,9 @@ RULES: dict[str, Number] = {
     "dropout": _share(also=(None,)),
     "label_smoothing": _share(),
     "scale": _positive(),
+    # Adapters
+    "alpha": _positive(),
+    "rank": _count(),
     # Interpolation of weights
     "share": Number(0, 1),
     # Optimizers

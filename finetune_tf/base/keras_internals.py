@@ -15,7 +15,7 @@ import keras
 # the scope ends. It stores them in a global list, which these functions use as well.
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
-from keras.src.backend.common.variables import get_autocast_scope
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 _WAITING_VARIABLES = "uninitialized_variables"
 
@@ -108,6 +108,29 @@ def trainable_flag(layer: keras.layers.Layer) -> bool:
 def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
     """Sets `layer.trainable` of this layer only, and not of its sublayers."""
     layer._trainable = bool(value)
+
+
+def add_sublayer(layer: keras.layers.Layer, name: str, sublayer: keras.layers.Layer) -> None:
+    """Sets an attribute of a built layer to a new sublayer, which Keras itself refuses."""
+    tracker = layer._tracker
+    was_locked = tracker.locked
+    tracker.unlock()
+    try:
+        setattr(layer, name, sublayer)
+    finally:
+        if was_locked:
+            tracker.lock()
+
+
+def remove_sublayer(layer: keras.layers.Layer, name: str) -> None:
+    """Removes an attribute of a layer and the sublayer that it holds."""
+    layer._tracker.untrack(getattr(layer, name))
+    delattr(layer, name)
+
+
+def full_precision() -> Any:
+    """Returns a scope in which variables are read in their own dtype, whatever the dtype policy."""
+    return AutocastScope(None)
 
 
 # Models

@@ -78,8 +78,8 @@ def activated(
 
     Args:
         layer: Maps (…, D) to (…, units). It is called like any layer, so it may be a wrapper around
-            a Dense layer. The kernel and bias of a layer whose attribute `is_plain` is true may be
-            used directly.
+            a Dense layer. Where its attribute `ends_with_bias` is true, its method `product` may be
+            called instead, and its bias added.
         x: (…, D).
         activation: A Hugging Face activation name.
         training: Whether gradients will be computed. The result does not depend on it.

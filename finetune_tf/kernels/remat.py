@@ -73,7 +73,8 @@ def _structure(layer: keras.layers.Layer) -> list:
     for part in all_layers(layer):
         config = {key: value for key, value in part.get_config().items() if key != "name"}
         own = sorted(vars(part).keys() & {"call", "__call__"})  # methods replaced in one instance
-        parts.append((type(part), config, own and id(part)))
+        active = tuple(getattr(part, "active_adapters", ()))
+        parts.append((type(part), config, own and id(part), active))
     flags = [(v.shape, v.dtype, v.trainable) for v in layer.variables]
     return [parts, flags]
 

@@ -51,16 +51,16 @@ def activated(layer: Any, x: Any, activation: str, training: bool | None = None)
     """See `portable.activated`.
 
     Where all tensors have two axes, oneDNN fuses bias and activation with the matrix product. In
-    training, XLA fuses the bias of a plain Dense layer with the activation, and the gradient of the
-    bias with that of the activation.
+    training, XLA fuses the bias of a Dense layer with the activation, and the gradient of the bias
+    with that of the activation. Adapters that change the matrix product come before both.
     """
     x = tf.convert_to_tensor(x)
     if _has_one_token(x):
         return portable.activated(layer, x, activation)
     if activation == "linear" or not islands_pay(training):
         out = portable.ACTIVATIONS[activation](layer(_flatten(x)))
-    elif getattr(layer, "is_plain", False) and layer.bias is not None:
-        product = tf.matmul(_flatten(x), tf.convert_to_tensor(layer.kernel))
+    elif getattr(layer, "ends_with_bias", False) and layer.bias is not None:
+        product = layer.product(_flatten(x), training)
         out = _biased_activation(activation)(product, tf.convert_to_tensor(layer.bias))
     else:
         out = _activation(activation)(layer(_flatten(x)))

@@ -68,7 +68,8 @@ class Origin:
         """
         digest = hashlib.sha256()
         layers = [layer.get_config() for layer in self.trunk.layers]
-        settings = [__version__, self.store.precision, config, layers]
+        adapters = [getattr(part, "active_adapters", ()) for part in all_layers(self.trunk)]
+        settings = [__version__, self.store.precision, config, layers, adapters]
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for variable in self.trunk.weights:
             digest.update(np.ascontiguousarray(variable.numpy()))

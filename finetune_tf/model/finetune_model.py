@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from finetune_tf import kernels, messages
+from finetune_tf.adapters.records import describe_adapters, restore_adapters
 from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.spelling import names_checked
@@ -51,7 +52,7 @@ class FineTuneModel(DescribedModel):
     - encodings of tokenizers are accepted, and labels may be among the inputs;
     - `compile()` without arguments uses the preset of the task;
     - freezing takes effect at any time, even during a fit;
-    - `.keras` files restore labels, config, tokenizer and frozen variables.
+    - `.keras` files restore labels, config, tokenizer, adapters and frozen variables.
 
     The class has no constructor of its own, because Keras deserializes it as a Functional model.
 
@@ -201,6 +202,9 @@ class FineTuneModel(DescribedModel):
     ) -> Path:
         """Writes the model as a Hugging Face checkpoint, which PyTorch can load as well.
 
+        Active adapters are contained in the written weights, as after `ft.adapters.merge`; the
+        model itself does not change. `ft.adapters.save_peft` writes the adapter alone.
+
         Args:
             folder: The folder, created or replaced atomically: if saving is interrupted, its old
                 content remains.
@@ -216,8 +220,8 @@ class FineTuneModel(DescribedModel):
         Raises:
             ArgumentError: If the dtype or the size is invalid.
             CheckpointError: If the folder cannot be written.
-            ModelError: If a weight is NaN or infinite, or too large for `dtype`; then nothing is
-                written.
+            ModelError: If a weight is NaN or infinite, or too large for `dtype`, or an active
+                adapter is a bottleneck; then nothing is written.
 
         Example:
             >>> folder = model.save_pretrained("my-model", dtype="bfloat16", data="reviews")
@@ -328,17 +332,22 @@ class FineTuneModel(DescribedModel):
             return exporting.export(self, filepath, format, image_bytes)
 
     def get_config(self) -> dict:
-        """Returns the Keras config, with `info` and the paths of the frozen variables."""
+        """Returns the Keras config, with `info`, the adapters and the paths of frozen variables."""
         frozen = [v.path for v in learnable_variables(self) if not v.trainable]
-        return super().get_config() | {"info": self.info.to_dict(), "frozen": frozen}
+        own = {"info": self.info.to_dict(), "frozen": frozen}
+        if adapters := describe_adapters(self):
+            own["adapters"] = adapters
+        return super().get_config() | own
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FineTuneModel":
         """Creates the model from a config; Keras calls it before it builds the optimizer."""
         config = dict(config)
         info, frozen = config.pop("info"), set(config.pop("frozen"))
+        adapters = config.pop("adapters", [])
         model = super().from_config(config, custom_objects=custom_objects)
         model.info = ModelInfo.from_dict(info)
+        restore_adapters(model, adapters)
         apply_frozen(model, {id(v) for v in learnable_variables(model) if v.path in frozen})
         if model.stages[0].layers[0].compute_dtype == "float32":
             compute_float32_in_full()

@@ -4,6 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from finetune_tf.adapters.attaching import active_names, names_of
+from finetune_tf.adapters.merging import merged_values
 from finetune_tf.base.arguments import bytes_of, check, shown
 from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.json_files import write_json
@@ -98,7 +100,11 @@ def say_saved(model: Any, folder: Path, dtype: str | None = None) -> None:
         dtype: The dtype of the written weights; by default that of the original checkpoint file.
     """
     written = in_dtype(dtype or model.info.file_dtype)
-    say(f"Saved {folder}{written}; opens in {opens_in(model)}.")
+    merged, apart = active_names(model), names_of(model)
+    note = f"; adapters merged in: {', '.join(map(repr, merged))}" if merged else ""
+    if apart := [name for name in apart if name not in merged]:
+        note += f"; adapters left out: {', '.join(map(repr, apart))}"
+    say(f"Saved {folder}{written}; opens in {opens_in(model)}{note}.")
     say_if_untrained(model)
 
 
@@ -171,7 +177,7 @@ def _make_writer(
     check(max_shard_size=max_shard_size)
     untrained = frozenset(variable.path for variable in untrained_variables(model))
     dtype = model.info.file_dtype if dtype is None else dtype
-    return WeightWriter(dtype, bytes_of(max_shard_size), untrained)
+    return WeightWriter(dtype, bytes_of(max_shard_size), untrained, merged_values(model))
 
 
 def _write_files(

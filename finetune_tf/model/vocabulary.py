@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf.adapters.attaching import adapters_of
 from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_internals import own_constants, own_variables, set_last_axis
 from finetune_tf.errors import ModelError
@@ -25,7 +26,8 @@ def resize(model: Any, size: int) -> None:
     Raises:
         ArgumentError: If the size is not a positive integer.
         ModelError: If the model is compiled, because its optimizer refers to the old variables; or
-            if encoder and decoder have token embeddings of their own.
+            if encoder and decoder have token embeddings of their own, or if the output layer has an
+            adapter.
     """
     check(size=size)
     if size == model.config["vocab_size"]:
@@ -38,6 +40,11 @@ def resize(model: Any, size: int) -> None:
         raise ModelError(
             "The encoder and the decoder of this model have token embeddings of their own, so one "
             "size does not fit both. Only a vocabulary that they share can be resized."
+        )
+    if any(layer.name == "lm_head" and adapters_of(layer.dense) for layer in model.layers):
+        raise ModelError(
+            "The output layer lm_head has an adapter, whose size is that of the vocabulary. Resize "
+            "the vocabulary before adapters are added."
         )
     embeddings = model.get_layer("embeddings")
     word = embeddings.word

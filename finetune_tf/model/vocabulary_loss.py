@@ -253,7 +253,7 @@ def _split(model: keras.Model) -> OutputLayer | None:
     if type(layer) is Embeddings and arguments.kwargs.get("decode"):
         holder, is_plain = layer.word, True
     elif type(layer) is LanguageModelHead:
-        holder, is_plain = layer.dense, type(layer.dense) is Dense
+        holder, is_plain = layer.dense, isinstance(layer.dense, Dense) and layer.dense.is_plain
     else:
         return None
     if not is_plain or holder.quantization_mode is not None:

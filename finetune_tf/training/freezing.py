@@ -54,7 +54,7 @@ def freeze(model: keras.Model, selector: Selector) -> None:
     """
     selected = selected_ids(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model) if not v.trainable} | selected)
-    _report_trainable(model)
+    report_trainable(model)
 
 
 @names_checked
@@ -75,7 +75,7 @@ def train_only(model: keras.Model, selector: Selector) -> None:
     """
     selected = selected_ids(model, selector)
     apply_frozen(model, {id(v) for v in learnable_variables(model)} - selected)
-    _report_trainable(model)
+    report_trainable(model)
 
 
 def selected_ids(model: keras.Model, selector: Selector) -> set[int]:
@@ -122,7 +122,7 @@ def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
 def follow_flags(model: keras.Model) -> None:
     """Applies changed `trainable` flags to a running fit and reports the trainable parameters."""
     if renew_training(model):
-        _report_trainable(model)
+        report_trainable(model)
     if hasattr(model, "info"):  # for other models, it is unknown which variables are pretrained
         # A rate that suits a new head may be too high for layers that are unfrozen now.
         check_rate(model, model.optimizer)
@@ -142,7 +142,7 @@ def renew_training(model: keras.Model) -> bool:
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
-    with _strategy_scope(model):
+    with strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
         renewed.build(model.trainable_variables)
     if "apply" in optimizer.__dict__:
@@ -179,11 +179,11 @@ def build_optimizer(model: keras.Model) -> None:
     Keras creates them in the first step, which makes TensorFlow trace the step twice.
     """
     if not model.optimizer.built:
-        with _strategy_scope(model):
+        with strategy_scope(model):
             model.optimizer.build(model.trainable_variables)
 
 
-def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
+def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     """Returns the scope that places new variables on the devices of the model."""
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
@@ -213,7 +213,8 @@ def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
             variable.trainable = bool(value)
 
 
-def _report_trainable(model: keras.Model) -> None:
+def report_trainable(model: keras.Model) -> None:
+    """Prints how many parameters are trainable, and warns if none is."""
     trainable, total = count_parameters(model)
     say(f"{trainable:,} of {total:,} parameters are trainable.")
     if not trainable:

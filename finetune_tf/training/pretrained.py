@@ -16,12 +16,30 @@ def learns_pretrained(model: keras.Model) -> bool:
     scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
+    adapters = _of_adapters(model)
     return any(
-        variable.trainable and (not filled or id(variable) in filled)
+        variable.trainable
+        and id(variable) not in adapters
+        and (not filled or id(variable) in filled)
         for stage in stages(model)
         if stage.role != "head"
         for variable in stage.variables
     )
+
+
+def learns_adapters(model: keras.Model) -> bool:
+    """Returns whether a variable of an adapter is trainable."""
+    return any(_of_adapters(model).values())
+
+
+def _of_adapters(model: keras.Model) -> dict[int, bool]:
+    """Returns whether each variable of the adapters of a model is trainable, by its id."""
+    return {
+        id(variable): variable.trainable
+        for part in all_layers(model)
+        if hasattr(part, "adapter_name")
+        for variable in learnable_variables(part)
+    }
 
 
 def is_from_scratch(model: keras.Model) -> bool:

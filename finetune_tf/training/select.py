@@ -152,6 +152,29 @@ def norms() -> Selector:
 
 
 @names_checked
+def adapters(name: str | None = None) -> Selector:
+    """Selects the variables of adapters that `ft.adapters.add` added to a model.
+
+    Args:
+        name: The name of the adapters; by default those of all names.
+
+    Example:
+        >>> ft.adapters.add(model, ft.adapters.LoRA(rank=2))
+        >>> ft.train_only(model, ft.select.adapters() | ft.select.head() | ft.select.norms())
+    """
+    return _named_selector(
+        lambda model: [
+            variable
+            for layer in all_layers(model)
+            if (found := getattr(layer, "adapter_name", None)) and name in (None, found)
+            for variable in learnable_variables(layer)
+        ],
+        "adapters",
+        name=name,
+    )
+
+
+@names_checked
 def matching(pattern: str, description: str | None = None) -> Selector:
     """Selects the variables whose path contains a match of a regular expression.
 
@@ -180,7 +203,9 @@ def matching(pattern: str, description: str | None = None) -> Selector:
 
 _BASIC = {
     function.__name__: function
-    for function in (everything, head, embeddings, chain, blocks, bottom, biases, norms, matching)
+    for function in (
+        *(everything, head, embeddings, chain, blocks, bottom, biases, norms, adapters, matching),
+    )
 }
 _COMBINED: dict[str, Callable[..., Selector]] = {
     "or": Selector.__or__,
@@ -224,7 +249,7 @@ def from_config(config: Mapping[str, Any]) -> Selector:
 
 
 _NAMES = ("everything", "head", "embeddings", "chain", "blocks", "bottom", "biases", "norms")
-_NAMES += ("matching", "from_config")
+_NAMES += ("adapters", "matching", "from_config")
 
 
 def __getattr__(name: str) -> Any:

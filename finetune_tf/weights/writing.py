@@ -6,8 +6,8 @@ Values are converted shard by shard, so that a large model is never copied as a 
 import errno
 import json
 import math
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.weights.files import UNTRAINED
 from finetune_tf.weights.table import Weight
 from finetune_tf.weights.tensors import WRITTEN_FLOATS, is_finite
+
+Replaced = Mapping[str, Callable[[], np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class WeightWriter:
         dtype: Dtype of the files: "float32", "float16" or "bfloat16".
         max_shard_size: Maximum size of a file in bytes. A tensor that is larger gets its own file.
         untrained: Paths of untrained variables; their tensors are marked in the metadata.
+        replaced: Functions that return the values to write in the place of those of a variable, by
+            its path; None for a variable that is not written.
 
     Raises:
         ArgumentError: If `dtype` is another one.
@@ -59,6 +63,7 @@ class WeightWriter:
     dtype: str
     max_shard_size: int
     untrained: Collection[str] = ()
+    replaced: Replaced = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dtype not in WRITTEN_FLOATS:
@@ -89,7 +94,7 @@ class WeightWriter:
         """
         from huggingface_hub import split_state_dict_into_shards_factory
 
-        tensors = tensors_to_write(variables, table, self.dtype, self.untrained)
+        tensors = tensors_to_write(variables, table, self.dtype, self.untrained, self.replaced)
         split = split_state_dict_into_shards_factory(
             tensors,
             get_storage_size=lambda tensor: tensor.size,
@@ -115,6 +120,7 @@ def tensors_to_write(
     table: list[Weight],
     dtype: str = "float32",
     untrained: Collection[str] = (),
+    replaced: Replaced | None = None,
 ) -> dict[str, TensorToWrite]:
     """Returns the tensors to write, by their PyTorch names.
 
@@ -125,11 +131,13 @@ def tensors_to_write(
         table: The weight table, with the tensor names to write.
         dtype: Dtype of the file, one of `WRITTEN_FLOATS`.
         untrained: Paths of untrained variables.
+        replaced: As for `WeightWriter`.
 
     Raises:
         CheckpointError: If a variable has no row in the table, so that it would be lost.
     """
-    by_path = {variable.path: variable for variable in variables}
+    replaced = replaced or {}
+    by_path = {v.path: v for v in variables if replaced.get(v.path, v) is not None}
     untrained = set(untrained)
     rows: dict[str, Weight] = {}
     for row in table:
@@ -147,7 +155,7 @@ def tensors_to_write(
         shapes = row.conversion.shapes([tuple(variable.shape) for variable in row_variables])
         trained = untrained.isdisjoint(row.variables)
         for i, (name, shape) in enumerate(zip(row.tensors, shapes, strict=True)):
-            make = partial(_convert, row, row_variables, i, file_dtype)
+            make = partial(_convert, row, row_variables, i, file_dtype, replaced)
             tensors[name] = TensorToWrite(shape, file_dtype, make, trained)
     for row in table:
         constants = () if row.variables else row.conversion.save(())
@@ -165,14 +173,17 @@ def _numpy_dtype(name: str) -> np.dtype:
 
 
 def _convert(
-    row: Weight, variables: list[keras.Variable], index: int, dtype: np.dtype
+    row: Weight, variables: list[keras.Variable], index: int, dtype: np.dtype, replaced: Replaced
 ) -> np.ndarray:
     """Converts the variables of a row to the values of one of its tensors.
 
     Raises:
         ModelError: If a value is too large for the dtype of the file.
     """
-    values = [np.asarray(variable, dtype="float32") for variable in variables]
+    values = [
+        replaced[v.path]() if v.path in replaced else np.asarray(v, dtype="float32")
+        for v in variables
+    ]
     tensor = row.conversion.save(values)[index]
     with np.errstate(all="ignore"):
         array = np.asarray(tensor, dtype=dtype, order="C")

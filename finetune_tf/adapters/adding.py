@@ -1,0 +1,131 @@
+"""Adding and removing adapters."""
+
+import re
+from typing import Any
+
+import keras
+
+from finetune_tf.adapters.activity import (
+    apply_activity,
+    require_known,
+    require_unmerged,
+    require_whole,
+    start_training,
+)
+from finetune_tf.adapters.attaching import adapted_layers, attach, detach, names_of, path_of
+from finetune_tf.adapters.choosing import chosen_layers
+from finetune_tf.adapters.merging import forget_copies, matrix_of
+from finetune_tf.adapters.saving_foreign import guard_saving
+from finetune_tf.adapters.settings import Settings
+from finetune_tf.adapters.torch_names import module_names
+from finetune_tf.base.arguments import shown
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.errors import ArgumentError
+from finetune_tf.graph.stages import Stage
+from finetune_tf.messages import say
+from finetune_tf.training.freezing import strategy_scope
+from finetune_tf.training.selector import Selector
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@names_checked
+def add(
+    model: keras.Model, adapter: Settings, selector: Selector | None = None, name: str = "default"
+) -> None:
+    """Adds a small trainable part to layers of a built model, and freezes the model itself.
+
+    The outputs do not change at first. The new adapter becomes the only active one. All variables
+    are frozen except its own and those of the head; a pretrained head of a language model is frozen
+    as well. `ft.train_only` afterwards chooses something else. A compiled model stays compiled.
+
+    Layers are not replaced, so everything else works as before: freezing, `ft.cache_features` for
+    adapters in the upper blocks, gradient checkpointing, `.keras` files, which contain the
+    adapters, and `save_pretrained`, which writes merged weights.
+
+    Args:
+        model: A model from `ft.load`, or another built Keras model.
+        adapter: `LoRA`, `IA3` or `Bottleneck` with their options.
+        selector: Restricts the adapter to layers whose kernels it selects, such as
+            `ft.select.blocks(-4)`. By default, all blocks.
+        name: The name of the adapter.
+
+    Raises:
+        ArgumentError: If the name is taken or not a valid name, or `adapter` is something else.
+        ModelError: If no layer matches, a layer cannot have such an adapter, or adapters are merged
+            at the moment.
+
+    Example:
+        >>> ft.adapters.add(model, ft.adapters.LoRA(rank=4), ft.select.blocks(-1))
+        >>> [v.path for v in model.trainable_variables if "query" in v.path]  # doctest: +ELLIPSIS
+        ['block_1/attention/query/adapter_default/lora_a', '...adapter_default/lora_b']
+    """
+    require_whole(model)
+    if not isinstance(adapter, Settings):
+        raise ArgumentError(
+            f"Expected an adapter such as ft.adapters.LoRA(rank=8), found {shown(adapter)}."
+        )
+    check_new_name(model, name)
+    chosen = chosen_layers(model, adapter, selector)
+    names = module_names(model)
+    with strategy_scope(model):
+        for layer in chosen:
+            torch_name = names.get(layer.kernel.path)
+            arguments = adapter.arguments_for([torch_name] if torch_name else [], path_of(layer))
+            attach(layer, name, adapter.kind, arguments).start_from(matrix_of(layer))
+    guard_saving(model)
+    learning = start_training(model, name)
+    parts = ", ".join(sorted({path_of(layer).rpartition("/")[2] for layer in chosen}))
+    say(f"Added {adapter} as {name!r} to {len(chosen)} layers ({parts}). {learning}")
+
+
+@names_checked
+def remove(model: keras.Model, name: str) -> None:
+    """Removes an adapter with its variables. If it is merged, the merged kernels remain.
+
+    The weights of the model stay frozen; `ft.train_only(model, ft.select.everything())` trains
+    them.
+
+    Args:
+        model: A model with adapters.
+        name: The name of the adapter.
+
+    Raises:
+        ArgumentError: If there is no adapter of the name.
+
+    Example:
+        >>> ft.adapters.add(model, ft.adapters.LoRA())
+        >>> ft.adapters.remove(model, "default")
+        >>> [v.path for v in model.weights if "adapter" in v.path]
+        []
+    """
+    require_whole(model)
+    require_known(model, name)
+    was_merged = name in merged_names(model)
+    for layer, adapter in adapted_layers(model, name):
+        detach(layer, adapter)
+    if not merged_names(model):
+        forget_copies(model)
+    guard_saving(model)
+    apply_activity(model, woken=[])
+    kept = ", whose effect remains in the kernels" if was_merged else ""
+    say(f"Removed the adapter {name!r}{kept}.")
+
+
+def check_new_name(model: keras.Model, name: str) -> None:
+    """Checks that a model can get adapters of a name.
+
+    Raises:
+        ArgumentError: If the name is taken or not a valid name.
+        ModelError: If adapters are merged at the moment.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ArgumentError(
+            f"The name of an adapter consists of letters, digits, '-' and '_', found {shown(name)}."
+        )
+    if name in names_of(model):
+        raise ArgumentError(
+            f"The model has an adapter {name!r} already. Choose another name=, or remove it first: "
+            f"ft.adapters.remove(model, {name!r})."
+        )
+    require_unmerged(model, "Adapters cannot be added")
