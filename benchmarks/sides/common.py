@@ -95,6 +95,27 @@ class Clock:
         }
 
 
+class StepClock:
+    """The seconds of each step, by the clock and of all threads, from the end of one to the next.
+
+    The first steps, which warm up, are not counted.
+    """
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []
+
+    def mark(self) -> None:
+        """Ends a step."""
+        self.marks.append((time.perf_counter(), time.process_time()))
+
+    def result(self) -> dict[str, float]:
+        """Medians of wall-clock time and of processor time."""
+        marks = self.marks[WARM_UP - 1 :]
+        pairs = list(zip(marks, marks[1:], strict=False))
+        seconds, processor = (statistics.median(b[i] - a[i] for a, b in pairs) for i in (0, 1))
+        return {"seconds": seconds, "processor": processor}
+
+
 def peak_mb() -> int:
     """The most memory that the process has had so far.
 

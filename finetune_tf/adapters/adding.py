@@ -1,7 +1,6 @@
 """Adding and removing adapters."""
 
 import re
-from typing import Any
 
 import keras
 
@@ -12,7 +11,15 @@ from finetune_tf.adapters.activity import (
     require_whole,
     start_training,
 )
-from finetune_tf.adapters.attaching import adapted_layers, attach, detach, names_of, path_of
+from finetune_tf.adapters.attaching import (
+    adapted_layers,
+    attach,
+    detach,
+    merged_names,
+    names_of,
+    path_of,
+    require_adaptable,
+)
 from finetune_tf.adapters.choosing import chosen_layers
 from finetune_tf.adapters.merging import forget_copies, matrix_of
 from finetune_tf.adapters.saving_foreign import guard_saving
@@ -21,7 +28,6 @@ from finetune_tf.adapters.torch_names import module_names
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError
-from finetune_tf.graph.stages import Stage
 from finetune_tf.messages import say
 from finetune_tf.training.freezing import strategy_scope
 from finetune_tf.training.selector import Selector
@@ -68,10 +74,14 @@ def add(
     check_new_name(model, name)
     chosen = chosen_layers(model, adapter, selector)
     names = module_names(model)
+    settings = []
+    for layer in chosen:
+        torch_name = names.get(layer.kernel.path)
+        found = adapter.arguments_for([torch_name] if torch_name else [], path_of(layer))
+        require_adaptable(layer, adapter.kind, found)
+        settings.append(found)
     with strategy_scope(model):
-        for layer in chosen:
-            torch_name = names.get(layer.kernel.path)
-            arguments = adapter.arguments_for([torch_name] if torch_name else [], path_of(layer))
+        for layer, arguments in zip(chosen, settings, strict=True):
             attach(layer, name, adapter.kind, arguments).start_from(matrix_of(layer))
     guard_saving(model)
     learning = start_training(model, name)

@@ -123,18 +123,8 @@ def sizes_of(layer: keras.layers.Layer) -> tuple[int, int]:
     return math.prod(shape[:count]), math.prod(shape[count:])
 
 
-def attach(layer: keras.layers.Layer, name: str, kind: str, settings: dict[str, Any]) -> Adapter:
-    """Adds an adapter to a built layer; it is not active yet.
-
-    Args:
-        layer: One of `adaptable_layers`.
-        name: The name of the adapter.
-        kind: A key of `KINDS`.
-        settings: Further arguments of the adapter's layer.
-
-    Raises:
-        ModelError: If the layer cannot have such an adapter.
-    """
+def require_adaptable(layer: keras.layers.Layer, kind: str, settings: dict[str, Any]) -> None:
+    """Raises a ModelError if a layer cannot have such an adapter; the arguments are `attach`'s."""
     is_dense = isinstance(layer, Dense) or type(layer) is keras.layers.Dense
     if not is_dense and (kind == "IA3" or settings.get("dropout")):
         what = "IA3 adapters" if kind == "IA3" else "adapters with dropout"
@@ -142,6 +132,18 @@ def attach(layer: keras.layers.Layer, name: str, kind: str, settings: dict[str, 
             f"{path_of(layer)} is a layer {type(layer).__name__}, which cannot have {what}; only "
             "Dense layers can. Choose other layers with targets=, or LoRA without dropout."
         )
+    sizes_of(layer)
+
+
+def attach(layer: keras.layers.Layer, name: str, kind: str, settings: dict[str, Any]) -> Adapter:
+    """Adds an adapter to a built layer; it is not active yet.
+
+    Args:
+        layer: One of `adaptable_layers`, for which `require_adaptable` raises no error.
+        name: The name of the adapter.
+        kind: A key of `KINDS`.
+        settings: Further arguments of the adapter's layer.
+    """
     path = path_of(layer)
     adapter = KINDS[kind](name, *sizes_of(layer), dtype=layer.dtype_policy, **settings)
     with ExitStack() as scopes:

@@ -55,9 +55,9 @@ def chosen_layers(
         within = "" if selector is None else f" among those that {selector} selects"
         known = list(dict.fromkeys(path_of(layer).rpartition("/")[2] for layer in layers))
         found = f"with a kernel: {', '.join(known[:12])}" if known else "without any kernel"
-        targets = "targets=None" if targets is None else f"targets={targets!r}"
+        shown = list(targets) if isinstance(targets, tuple) else targets
         raise ModelError(
-            f"No layer of {model.name!r} matches {targets}{within}; it has layers {found}. Name "
+            f"No layer of {model.name!r} matches targets={shown!r}{within}; it has layers {found}. Name "
             'layers with targets=["…"], or use targets="all" for all Dense layers of the blocks.'
         )
     return chosen

@@ -1,8 +1,8 @@
 """The layers that adapters add to a Dense layer, and what each of them changes.
 
-A layer calls its active adapters at three places: before the matrix product, between it and the bias,
-and after the bias. An adapter that can be merged also has `effective`, the kernel and the bias that
-compute the same without it.
+A layer calls its active adapters at three places: before the matrix product, between it and the
+bias, and after the bias. An adapter that can be merged also has `effective`, the kernel and the
+bias that compute the same without it.
 
 Shape legend: D inputs and U units of the adapted layer, R rank.
 """

@@ -92,8 +92,12 @@ class PeftConfig:
         Raises:
             CheckpointError: If the tensors have another rank than the config specifies.
         """
-        expected = value_for(self.rank_pattern, [module], module, self.rank)
-        if expected != rank:
+        # PEFT sorts the patterns when it writes them, so the first one may not be the one it used.
+        ranks = {
+            value_for({key: r}, [module], module, None) for key, r in self.rank_pattern.items()
+        }
+        if rank not in (ranks - {None} or {self.rank}):
+            expected = value_for(self.rank_pattern, [module], module, self.rank)
             raise CheckpointError(
                 f"The tensors of {module} in {where} have the rank {rank}, but {CONFIG} specifies "
                 f"{expected}. The two files do not belong together."

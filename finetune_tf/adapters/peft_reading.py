@@ -12,12 +12,7 @@ from finetune_tf.adapters.activity import require_whole, start_training
 from finetune_tf.adapters.adding import check_new_name
 from finetune_tf.adapters.attaching import adaptable_layers, attach, sizes_of
 from finetune_tf.adapters.peft_config import WEIGHTS, PeftConfig, read_config
-from finetune_tf.adapters.torch_names import (
-    backbone_table,
-    complete_table,
-    has_torch_names,
-    module_of,
-)
+from finetune_tf.adapters.torch_names import has_torch_names, module_of, tables_to_read
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.paths import absolute, has_file
 from finetune_tf.base.spelling import names_checked
@@ -95,7 +90,7 @@ def load_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     if file is None:
         raise CheckpointError(f"There is neither {' nor '.join(WEIGHTS)} in {folder}.")
     content = _sorted(read_file(file).values(), file)
-    tables = [complete_table(model), backbone_table(model)]
+    tables = tables_to_read(model)
     found = _adapters(model, content, config, tables, file)
     values = _plain_values(model, content.plain, tables, config, file)
     with strategy_scope(model):

@@ -14,7 +14,12 @@ from finetune_tf.adapters.choosing import head_variables, is_bias
 from finetune_tf.adapters.layers import Adapter
 from finetune_tf.adapters.peft_config import CONFIG, TASK_TYPES, WEIGHTS, target_modules
 from finetune_tf.adapters.peft_reading import BASE, require_names
-from finetune_tf.adapters.torch_names import complete_table, module_names, module_of
+from finetune_tf.adapters.torch_names import (
+    complete_table,
+    is_divided,
+    module_names,
+    module_of,
+)
 from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.json_files import write_json
 from finetune_tf.base.paths import absolute
@@ -70,11 +75,17 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
                 f"The layer of {layer.kernel.path} has no name in PyTorch, so its adapter cannot "
                 "be saved for PEFT. Save the model with model.save('model.keras')."
             )
+        if is_divided(model, modules[layer.kernel.path]):
+            raise ModelError(
+                f"The layer of {layer.kernel.path} is several modules in transformers' class for "
+                f"{model.config['model_type']}, so PEFT could not open its adapter. Save the model "
+                "with model.save('model.keras') or save_pretrained."
+            )
     named = [(modules[layer.kernel.path], layer, adapter) for layer, adapter in found]
     table = complete_table(model)
     plain, biases = _plain_tensors(model, table, {module for module, *_ in named}, found[0][1])
     tensors = {f"{BASE}{key}": array for key, array in (plain | biases).items()}
-    for module, layer, adapter in named:
+    for module, _, adapter in named:
         for key, array in _adapter_tensors(adapter).items():
             tensors[f"{BASE}{module}.{key}"] = array
     saved_modules = sorted(set(map(module_of, plain)))
@@ -130,14 +141,12 @@ def _plain_tensors(
         tensors = rows[path].tensors
         modules = {module_of(name) for name in tensors}
         in_adapted = not modules.isdisjoint(adapted)
-        if id(variable) not in head and is_bias(path):
-            if mode == "all" or (mode == "lora_only" and in_adapted):
-                end = ".base_layer.bias" if in_adapted else ".bias"
-                biases |= {
-                    (f"{module_of(key)}{end}" if key.endswith(".bias") else key): array
-                    for key, array in _converted(rows[path], variables).items()
-                }
-                continue
+        is_wanted = mode == "all" or (mode == "lora_only" and in_adapted)
+        if is_wanted and id(variable) not in head and is_bias(path):
+            for key, array in _converted(rows[path], variables).items():
+                inside = in_adapted and key.endswith(".bias")
+                biases[f"{module_of(key)}.base_layer.bias" if inside else key] = array
+            continue
         if in_adapted or any(
             other.startswith(f"{module}.") for module in modules for other in names
         ):
@@ -182,11 +191,16 @@ def _config(
         "task_type": TASK_TYPES.get(model.task.name),
     }
     if named[0][2].kind == "IA3":
-        inputs = [module for module, _, adapter in named if adapter.on_input]
-        forward, _ = target_modules(inputs, [m for m in targets if m not in inputs])
-        if blocks is not None:  # IA3 has no layers_to_transform
-            config["target_modules"], forward = sorted(targets), sorted(inputs)
-        return config | {"feedforward_modules": forward, "init_ia3_weights": True}
+        forward, rest = (
+            [module for module, _, adapter in named if adapter.on_input == on_input]
+            for on_input in (True, False)
+        )
+        if blocks is None:  # IA3 has no layers_to_transform
+            forward, rest = (
+                target_modules(m, every - {*m, *saved_modules})[0] for m in (forward, rest)
+            )
+        names = {"feedforward_modules": forward, "target_modules": [*rest, *forward]}
+        return config | names | {"init_ia3_weights": True}
     settings = [adapter.settings for *_, adapter in named]
     rank, alpha = (
         Counter(s[key] for s in settings).most_common(1)[0][0] for key in ("rank", "alpha")

@@ -147,11 +147,11 @@ class IA3(Settings):
         feed_forward: str | Iterable[str] | None = None,
     ) -> None:
         self.targets = checked_targets(targets)
-        self.feed_forward = checked_targets(feed_forward) or ("feed_forward/output",)
+        self.feed_forward = checked_targets(feed_forward)
 
     def arguments_for(self, names: Sequence[str], path: str) -> dict[str, Any]:
         """Returns the arguments of `layers.Factors` for one layer."""
-        return {"on_input": matches(self.feed_forward, names, path)}
+        return {"on_input": matches(self.feed_forward or ["feed_forward/output"], names, path)}
 
 
 class Bottleneck(Settings):

@@ -1,11 +1,40 @@
-"""The names that the layers and variables of a model have in PyTorch, from its weight tables."""
+"""The names that the layers and variables of a model have in PyTorch, from its weight tables.
 
+They are the names of modules, by which PEFT names its tensors. In transformers 5, modules of some
+families have other names than the tensors of their checkpoints, which transformers renames when it
+reads and writes files. Adapters of earlier versions have the names of the files.
+"""
+
+import re
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from finetune_tf.families import FAMILIES
 from finetune_tf.weights.table import Weight, prefixed
+
+_VIT = (
+    (r"encoder\.layer\.", "layers."),
+    (r"attention\.attention\.query", "attention.q_proj"),
+    (r"attention\.attention\.key", "attention.k_proj"),
+    (r"attention\.attention\.value", "attention.v_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"output\.dense", "mlp.fc2"),
+)
+_SWIN = (
+    (r"attention\.self\.query", "attention.q_proj"),
+    (r"attention\.self\.key", "attention.k_proj"),
+    (r"attention\.self\.value", "attention.v_proj"),
+    (r"self\.relative_position_bias_table", "relative_position_bias.relative_position_bias_table"),
+    *_VIT[4:],
+)
+#: Renamings of tensors to modules of transformers 5, by model type, in their order.
+_RENAMED = {"vit": _VIT, "deit": _VIT, "dinov2": _VIT[1:5], "swin": _SWIN}
+#: Modules that are several modules in transformers 5, so that PEFT cannot adapt them; () for all
+#: modules of a family.
+_DIVIDED: dict[str, tuple[str, ...]] = {"gte": (), "nomic_bert": (), "dinov2": ("weights_in",)}
 
 
 def has_torch_names(model: keras.Model) -> bool:
@@ -39,8 +68,42 @@ def head_table(model: Any) -> list[Weight]:
 
 
 def complete_table(model: Any) -> list[Weight]:
-    """Returns the weight table of a model with the names of its PyTorch class."""
-    return [*head_table(model), *prefixed(backbone_table(model), prefix_of(model))]
+    """Returns the weight table of a model with the names of the modules of its PyTorch class."""
+    table = [*head_table(model), *prefixed(backbone_table(model), prefix_of(model))]
+    return _renamed(table, model.config)
+
+
+def tables_to_read(model: Any) -> list[list[Weight]]:
+    """Returns weight tables with all names that tensors of an adapter may have.
+
+    They are those of the complete model and those of the backbone alone (PyTorch's AutoModel), of
+    transformers 5 and of earlier versions.
+    """
+    backbone = backbone_table(model)
+    complete = [*head_table(model), *prefixed(backbone, prefix_of(model))]
+    prefix = FAMILIES[model.config["model_type"]].tensor_prefix
+    tables = [complete, backbone, prefixed(backbone, prefix)]
+    return [named for table in tables for named in (_renamed(table, model.config), table)]
+
+
+def _renamed(table: list[Weight], config: dict) -> list[Weight]:
+    """Returns a table with the names of modules instead of those of files."""
+
+    def module_name(tensor: str) -> str:
+        tower = config.get("vision_config") if tensor.startswith("vision_model.") else None
+        kind = config["model_type"] if tower is None else tower.get("model_type")
+        for old, new in _RENAMED.get(kind, ()):
+            tensor = re.sub(old, new, tensor)
+        return tensor
+
+    return [replace(row, tensors=tuple(map(module_name, row.tensors))) for row in table]
+
+
+def is_divided(model: Any, module: str) -> bool:
+    """Returns whether a module is several modules in PyTorch's class, so that PEFT has no name."""
+    kind = model.config["model_type"]
+    ends = _DIVIDED.get(kind)
+    return ends is not None and (not ends or module.rpartition(".")[2] in ends)
 
 
 def module_of(tensor: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune_tf._version import __version__
 from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import all_layers
 from finetune_tf.data.feature_store import Arrays, FeatureStore
 from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError

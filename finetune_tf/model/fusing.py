@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf.adapters.attaching import names_of
 from finetune_tf.architectures import PixelNormalization
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
@@ -134,6 +135,11 @@ def _require_tower(model: Any, name: str) -> None:
         raise ModelError(
             f"fuse joins two models from ft.load, one of images and one of texts; found "
             f"{shown(model)} for the one of {_KINDS[name]}."
+        )
+    if names_of(model):
+        raise ModelError(
+            f"The {name}_model has adapters, which fuse would lose. Write them into its kernels "
+            "first: ft.adapters.merge(model), and ft.adapters.remove(model, name)."
         )
     family = FAMILIES[model.config["model_type"]]
     task = TOWER_TASKS[name]

@@ -46,12 +46,6 @@ class Layout(abc.ABC):
 
     A task chooses the layout in which its models are saved (`Task.layout`). A folder is read with
     the first layout that recognizes it.
-
-    PEFT's adapter folders could become a third layout: `read` would recognize adapter_config.json,
-    which names the base checkpoint; `rows` would return the rows of the adapters and of the modules
-    that are saved completely; `write` would write adapter_config.json and
-    adapter_model.safetensors without the frozen weights; `opens_in` would return one of peft's
-    AutoPeftModel classes, and `class_name` the class of the base model.
     """
 
     @abc.abstractmethod
