@@ -57,8 +57,9 @@ def chosen_layers(
         found = f"with a kernel: {', '.join(known[:12])}" if known else "without any kernel"
         shown = list(targets) if isinstance(targets, tuple) else targets
         raise ModelError(
-            f"No layer of {model.name!r} matches targets={shown!r}{within}; it has layers {found}. Name "
-            'layers with targets=["…"], or use targets="all" for all Dense layers of the blocks.'
+            f"No layer of {model.name!r} matches targets={shown!r}{within}; it has layers {found}. "
+            'Name layers with targets=["…"], or choose all Dense layers of the blocks with '
+            'targets="all".'
         )
     return chosen
 

@@ -10,7 +10,7 @@ from finetune_tf.errors import ModelError
 
 
 def guard_saving(model: keras.Model) -> None:
-    """Makes a model refuse to be saved or cloned while it has adapters that would be lost.
+    """Makes a model refuse to be saved while it has adapters that would be lost.
 
     The config of a model from `load` contains its adapters. Keras would create any other model
     without them, and leave out their weights without a message.
@@ -29,10 +29,10 @@ def guard_saving(model: keras.Model) -> None:
 
 def _refuse(*_: Any) -> NoReturn:
     raise ModelError(
-        "A .keras file or a clone of this model would lose its adapters, because the model does "
-        "not come from ft.load. Write the adapters into the kernels with ft.adapters.merge(model), "
-        "remove them with ft.adapters.remove(model, name), and save then. model.save_weights keeps "
-        "them for a model with the same adapters."
+        "A .keras file of this model would lose its adapters, because the model does not come from "
+        "ft.load. Write the adapters into the kernels with ft.adapters.merge(model), remove them "
+        "with ft.adapters.remove(model, name), and save then. model.save_weights keeps them for a "
+        "model with the same adapters."
     )
 
 
