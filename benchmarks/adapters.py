@@ -73,8 +73,8 @@ def table(rows: list[dict], arguments: argparse.Namespace) -> str:
     """Returns the rows as Markdown, with ratios to the side's own full step and to ours."""
     by_pair = {(row["side"], row["setting"]): row for row in rows}
     lines = [
-        f"Training step of MiniLM, {arguments.batch} x {arguments.length}, rank 8, {arguments.dtype}, "
-        f"median of {arguments.rounds} rounds, {os.cpu_count()} cores.",
+        f"Training step of MiniLM, {arguments.batch} x {arguments.length}, rank 8, "
+        f"{arguments.dtype}, median of {arguments.rounds} rounds, {os.cpu_count()} cores.",
         "",
         "| setting | side | processor ms | to its own full step | times ours | ms (lowest to "
         "highest) | peak MB |",

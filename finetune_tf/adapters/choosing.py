@@ -67,18 +67,18 @@ def chosen_layers(
 def head_variables(model: keras.Model) -> list[keras.Variable]:
     """Returns the variables of the head that are trained with an adapter.
 
-    The head of a language model was pretrained with the model and is as large as its vocabulary, so
-    it is left out, unless it is new.
+    A classifier is trained in any case. Other heads, such as that of a language model, which is as
+    large as its vocabulary, or the projections of CLIP, are left out if they are pretrained.
     """
     info = getattr(model, "info", None)
     known = set(getattr(info, "pretrained", None) or ())
-    is_for_labels = info is None or not known or model.task.has_labels
+    is_classifier = info is None or not known or "classifier" in model.task.output_layers
     return [
         variable
         for stage in stages(model)
         if stage.role == "head"
         for variable in _own(stage)
-        if is_for_labels or variable.path not in known
+        if is_classifier or variable.path not in known
     ]
 
 

@@ -15,15 +15,14 @@ from finetune_tf.errors import CheckpointError
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
+#: PEFT's types of tasks by the suffix of PyTorch's classes. Other models have the type null.
 TASK_TYPES = {
-    "text-classification": "SEQ_CLS",
-    "token-classification": "TOKEN_CLS",
-    "question-answering": "QUESTION_ANS",
-    "text-generation": "CAUSAL_LM",
-    "text2text-generation": "SEQ_2_SEQ_LM",
-    "translation": "SEQ_2_SEQ_LM",
-    "summarization": "SEQ_2_SEQ_LM",
-    "feature-extraction": "FEATURE_EXTRACTION",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+    "ForCausalLM": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "Model": "FEATURE_EXTRACTION",
 }
 
 # Keys that change nothing here: the tensors show which modules are adapted, and the others describe

@@ -15,6 +15,7 @@ from finetune_tf.adapters.layers import Adapter
 from finetune_tf.adapters.peft_config import CONFIG, TASK_TYPES, WEIGHTS, target_modules
 from finetune_tf.adapters.peft_reading import BASE, require_names
 from finetune_tf.adapters.torch_names import (
+    class_name_of,
     complete_table,
     is_divided,
     module_names,
@@ -60,6 +61,7 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     """
     from safetensors.numpy import save_file
 
+    model = getattr(model, "whole", model)  # of the upper part that trains on cached features
     require_whole(model)
     require_known(model, name)
     require_names(model)
@@ -171,6 +173,11 @@ def _converted(row: Weight, variables: dict[str, keras.Variable]) -> dict[str, n
     return dict(zip(row.tensors, row.conversion.save(values), strict=True))
 
 
+def _task_type(model: Any) -> str | None:
+    is_encoder = class_name_of(model).endswith("MaskedLM")  # even if it writes texts
+    return None if is_encoder else TASK_TYPES.get(model.task.class_suffix)
+
+
 def _config(
     model: Any, named: list[tuple], table: list[Weight], saved_modules: list[str]
 ) -> dict[str, Any]:
@@ -188,7 +195,7 @@ def _config(
         "modules_to_save": saved_modules or None,
         "peft_type": named[0][2].kind.upper(),
         "target_modules": ends,
-        "task_type": TASK_TYPES.get(model.task.name),
+        "task_type": _task_type(model),
     }
     if named[0][2].kind == "IA3":
         forward, rest = (

@@ -49,9 +49,15 @@ def prefix_of(model: Any) -> str:
     Args:
         model: A model with `has_torch_names`.
     """
+    family = FAMILIES[model.config["model_type"]]
+    is_bare = class_name_of(model) == f"{family.class_prefix}Model"
+    return "" if is_bare else family.tensor_prefix
+
+
+def class_name_of(model: Any) -> str:
+    """Returns the PyTorch class of a model."""
     family, task = FAMILIES[model.config["model_type"]], model.task
-    class_name = task.layout(model.info.pooling).class_name(family, task.class_suffix)
-    return "" if class_name == f"{family.class_prefix}Model" else family.tensor_prefix
+    return task.layout(model.info.pooling).class_name(family, task.class_suffix)
 
 
 def backbone_table(model: Any) -> list[Weight]:

@@ -26,7 +26,7 @@ CASES = {
         BERT,
         {
             "target_modules": r".*\.(key|value)",
-            "rank_pattern": {"layer.0.attention.self.key": 2, "key": 3},
+            "rank_pattern": {"layer.0.attention.self.key": 2, "self.key": 3},
             "alpha_pattern": {"value": 7},
         },
     ),
@@ -40,7 +40,7 @@ CASES = {
     ),
     "bert ia3": (
         BERT,
-        {"target_modules": ["key", "value", "output.dense"], "feedforward_modules": ["output.dense"]},
+        {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
     ),
     "deberta": (DEBERTA, {"target_modules": ["in_proj", "dense"]}),
     "modernbert": (MODERNBERT, {"target_modules": ["Wqkv", "Wi"], "use_dora": True}),
@@ -55,7 +55,7 @@ CASES = {
         },
     ),
     "llama": (LLAMA, {"target_modules": ["q_proj", "v_proj", "gate_proj"]}),
-    "vit": (VIT, {"target_modules": ["q_proj", "v_proj", "fc1"], "modules_to_save": ["classifier"]}),
+    "vit": (VIT, {"target_modules": ["q_proj", "fc1"], "modules_to_save": ["classifier"]}),
     "t5": (T5, {"target_modules": ["q", "v"]}),
 }  # fmt: skip
 

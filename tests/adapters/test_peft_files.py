@@ -212,19 +212,19 @@ def test_another_base(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"peft_type": "PREFIX_TUNING"}, "is of the type PREFIX_TUNING; supported are LORA and IA3"),
-        ({"lora_bias": True}, "The key 'lora_bias' of .* has the value True, which is not supported"),
+        ({"peft_type": "PREFIX_TUNING"}, "is of the type PREFIX_TUNING; supported are LORA and"),
+        ({"lora_bias": True}, "The key 'lora_bias' of .* has the value True, which is not"),
         ({"layer_replication": [[0, 2]]}, "The key 'layer_replication' of "),
         ({"use_qalora": True}, "The key 'use_qalora' of "),
         ({"target_parameters": ["w"]}, "The key 'target_parameters' of "),
         ({"trainable_token_indices": [1]}, "The key 'trainable_token_indices' of "),
-        ({"brand_new": 3}, "The key 'brand_new' of .* has the value 3, which is not supported. Merge"),
+        ({"brand_new": 3}, "The key 'brand_new' of .* has the value 3, which is not"),
         ({"init_lora_weights": "pissa"}, "supported: such an adapter is initialized from the weig"),
         ({"bias": "some"}, "The key 'bias' of .* has the value 'some'"),
-        ({"r": 4}, "attention.self.query in .* have the rank 2, but adapter_config.json specifies 4"),
+        ({"r": 4}, "self.query in .* have the rank 2, but adapter_config.json specifies 4"),
         ({"r": 0}, "The key 'r' of .* must be above 0, found 0"),
         ({"rank_pattern": {"(": 2}}, r"contains '\(', which is not a valid regular expression"),
-        ({"use_dora": True}, "consists of lora_a, lora_b, but its config requires lora_a, lora_b, m"),
+        ({"use_dora": True}, "consists of lora_a, lora_b, but its config requires lora_a, lora"),
     ],
 )  # fmt: skip
 def test_configs_that_are_refused(model, base, config, message, tmp_path):

@@ -294,3 +294,23 @@ def test_two_devices_learn_as_one(tiny_bert):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("done\n")
+
+
+def test_weights_of_adapters_are_interpolated(tiny_bert, tmp_path):
+    model = adapted(tiny_bert, LoRA(rank=2))
+    fitted(model, 1)
+    model.save(tmp_path / "before.keras")
+    before = keras.saving.load_model(tmp_path / "before.keras")
+    fitted(model, 1)
+    between = ft.interpolate(before, model, 0.5)
+    for first, last, found in zip(before.weights, model.weights, between.weights, strict=True):
+        np.testing.assert_allclose(found, (np.array(first) + np.array(last)) / 2, atol=1e-6)
+    assert between.get_layer("block_0").attention.query.active_adapters == ("default",)
+
+
+def test_fuse_refuses_adapters(tiny_bert):
+    image = ft.load(REFERENCES / "vit/image-classification", "image-feature-extraction")
+    text = ft.load(tiny_bert, "feature-extraction")
+    ft.adapters.add(text, LoRA())
+    with pytest.raises(ModelError, match="The text_model has adapters, which fuse would lose. Wri"):
+        ft.fuse(image, text)

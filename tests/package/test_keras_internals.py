@@ -144,6 +144,36 @@ class TestLayersAndModels:
         internals.sync_state(model)
 
 
+class TestAddedSublayers:
+    def test_a_built_layer_gets_and_loses_a_sublayer(self):
+        layer = keras.layers.Dense(3)
+        layer.build((None, 2))
+        inner = keras.layers.Dense(1, name="inner")
+        inner.build((None, 3))
+        with pytest.raises(ValueError, match="already built"):
+            layer.refused = keras.layers.Dense(1)
+        internals.add_sublayer(layer, "extra", inner)
+        assert internals.sublayers(layer) == [inner] and len(layer.weights) == 4
+        with pytest.raises(ValueError, match="already built"):
+            layer.refused = keras.layers.Dense(1)
+        internals.remove_sublayer(layer, "extra")
+        assert internals.sublayers(layer) == [] and len(layer.weights) == 2
+        assert not hasattr(layer, "extra")
+
+    def test_variables_in_their_own_dtype(self):
+        class Reading(keras.layers.Layer):
+            def build(self, shape):
+                self.value = self.add_weight(shape=(1,), name="value")
+
+            def call(self, x):
+                with internals.full_precision():
+                    assert keras.ops.convert_to_tensor(self.value).dtype == "float32"
+                assert keras.ops.convert_to_tensor(self.value).dtype == "bfloat16"
+                return x
+
+        Reading(dtype="mixed_bfloat16")(np.ones((1, 1), "float32"))
+
+
 class TestMetrics:
     def test_the_function_of_a_mean(self):
         metric = keras.metrics.MeanSquaredError()
