@@ -47,7 +47,7 @@ def switch(model: keras.Model, name: str | Iterable[str] | None) -> None:
         >>> ft.adapters.switch(model, None)
     """
     require_whole(model)
-    wanted = [] if name is None else [name] if isinstance(name, str) else list(name)
+    wanted = [] if name is None else as_names(name)
     for each in wanted:
         require_known(model, each)
     require_unmerged(model, "Adapters cannot be switched")
@@ -67,6 +67,11 @@ def switch(model: keras.Model, name: str | Iterable[str] | None) -> None:
         say(f"Active adapters: {', '.join(map(repr, wanted))}.")
     else:
         say("No adapter is active.")
+
+
+def as_names(name: str | Iterable[str]) -> list[str]:
+    """Returns one name, or several without duplicates, as a list."""
+    return [name] if isinstance(name, str) else list(dict.fromkeys(name))
 
 
 def apply_activity(model: keras.Model, woken: list[str]) -> None:

@@ -114,7 +114,7 @@ def remove(model: keras.Model, name: str) -> None:
     was_merged = name in merged_names(model)
     for layer, adapter in adapted_layers(model, name):
         detach(layer, adapter)
-    if not merged_names(model):
+    if was_merged:
         forget_copies(model)
     guard_saving(model)
     apply_activity(model, woken=[])

@@ -11,6 +11,7 @@ from keras import ops
 
 from finetune_tf.adapters.activity import (
     apply_activity,
+    as_names,
     require_known,
     require_unmerged,
     require_whole,
@@ -57,7 +58,7 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
         >>> ft.adapters.unmerge(model)
     """
     require_whole(model)
-    names = [name] if isinstance(name, str) else list(name or active_names(model))
+    names = as_names(active_names(model) if name is None else name)
     for each in names:
         require_known(model, each)
     require_unmerged(model, "Adapters cannot be merged")
@@ -93,7 +94,8 @@ def unmerge(model: keras.Model) -> None:
         model: A model with merged adapters.
 
     Raises:
-        ModelError: If no adapter is merged, or the model was saved and reloaded in between.
+        ModelError: If no adapter is merged, or the kernels from before are no longer in memory,
+            because the model was saved and reloaded, or a merged adapter was removed.
 
     Example:
         >>> ft.adapters.add(model, ft.adapters.LoRA())
@@ -110,9 +112,9 @@ def unmerge(model: keras.Model) -> None:
     merged = {id(layer): layer for layer, adapter in adapted_layers(model) if adapter.is_merged}
     if any(layer not in _COPIES for layer in merged.values()):
         raise ModelError(
-            f"The kernels from before {', '.join(map(repr, names))} was merged are not in memory, "
-            "since files do not contain them. Load the original checkpoint, and load the adapter "
-            "with ft.adapters.load_peft."
+            f"The kernels from before {', '.join(map(repr, names))} was merged are not in memory: "
+            "files do not contain them, and they are dropped when a merged adapter is removed. Load "
+            "the original checkpoint, and load the adapter with ft.adapters.load_peft."
         )
     before = active_names(model)
     for layer in merged.values():

@@ -37,7 +37,7 @@ class Settings:
         parameters = inspect.signature(type(self).__init__).parameters
         values = {name: getattr(self, name) for name in parameters if name != "self"}
         given = [
-            f"{name}={value!r}"
+            f"{name}={list(value) if isinstance(value, tuple) else value!r}"
             for name, value in values.items()
             if (value or None) != (parameters[name].default or None)
         ]

@@ -1,5 +1,6 @@
 """Training adapters: half precision, checkpointing, cached features, devices, learning rates."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -314,3 +315,54 @@ def test_fuse_refuses_adapters(tiny_bert):
     ft.adapters.add(text, LoRA())
     with pytest.raises(ModelError, match="The text_model has adapters, which fuse would lose. Wri"):
         ft.fuse(image, text)
+
+
+ON_JAX = """
+    import sys
+    import keras
+    import numpy as np
+    from helpers_models import token_batch
+
+    import finetune_tf as ft
+
+    assert keras.backend.backend() == "jax"
+    tokens, answers = token_batch(16)
+    model = ft.load(sys.argv[1], labels=2)
+    adapter = ft.adapters.LoRA(rank=2, targets="all", use_dora=True, dropout=0.1)
+    ft.adapters.add(model, adapter)
+    model.compile(**ft.presets.cross_entropy(learning_rate=1e-2))
+    losses = model.fit(tokens, answers, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    adapted, weights = np.array(model(tokens)), model.get_weights()
+    ft.adapters.merge(model)
+    assert np.abs(np.array(model(tokens)) - adapted).max() < 1e-5
+    ft.adapters.unmerge(model)
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights()))
+    model.save(sys.argv[2])
+    again = keras.saving.load_model(sys.argv[2])
+    assert np.abs(np.array(again(tokens)) - adapted).max() < 1e-6
+
+    x = keras.Input((6, 12))
+    attention = keras.layers.MultiHeadAttention(3, 4)(x, x)
+    foreign = keras.Model(x, keras.layers.Dense(2)(attention))
+    ft.adapters.add(foreign, ft.adapters.LoRA(rank=2))
+    foreign.compile("adam", "mse")
+    inputs = np.random.default_rng(0).normal(size=(8, 6, 12)).astype("float32")
+    losses = foreign.fit(inputs, inputs[..., :2], epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    print("done")
+"""
+
+
+@pytest.mark.slow
+def test_jax(tiny_bert, tmp_path):
+    pytest.importorskip("jax")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(ON_JAX), str(tiny_bert)]
+        + [str(tmp_path / "model.keras")],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("done\n")

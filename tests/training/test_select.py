@@ -188,7 +188,7 @@ def test_how_a_selector_is_written():
     [
         "head",
         {},
-        {"select": "adapters"},
+        {"select": "layers"},
         {"select": "head", "parts": []},
         {"select": "blocks"},
         {"select": "head", "n": 1},
