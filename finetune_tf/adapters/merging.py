@@ -113,8 +113,8 @@ def unmerge(model: keras.Model) -> None:
     if any(layer not in _COPIES for layer in merged.values()):
         raise ModelError(
             f"The kernels from before {', '.join(map(repr, names))} was merged are not in memory: "
-            "files do not contain them, and they are dropped when a merged adapter is removed. Load "
-            "the original checkpoint, and load the adapter with ft.adapters.load_peft."
+            "files do not contain them, and they are dropped when a merged adapter is removed. "
+            "Load the original checkpoint, and load the adapter with ft.adapters.load_peft."
         )
     before = active_names(model)
     for layer in merged.values():

@@ -17,6 +17,8 @@ from finetune_tf.adapters.peft_reading import BASE, require_names
 from finetune_tf.adapters.torch_names import (
     class_name_of,
     complete_table,
+    head_table,
+    is_bare,
     is_divided,
     module_names,
     module_of,
@@ -91,7 +93,9 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
         for key, array in _adapter_tensors(adapter).items():
             tensors[f"{BASE}{module}.{key}"] = array
     saved_modules = sorted(set(map(module_of, plain)))
-    config = _config(model, named, table, saved_modules)
+    unknown = {module_of(name) for row in head_table(model) for name in row.tensors}
+    unknown = unknown & set(saved_modules) if is_bare(model) else set()
+    config = _config(model, named, table, [m for m in saved_modules if m not in unknown])
     folder = absolute(folder)
     with unfinished_folder(folder, (CONFIG, *WEIGHTS)) as unfinished:
         write_json(unfinished / CONFIG, config)
@@ -99,7 +103,11 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
         save_file(contiguous, unfinished / WEIGHTS[0], {"format": "pt"})
     with_ = f" with {', '.join(saved_modules)}" if saved_modules else ""
     size = sum(array.nbytes for array in tensors.values())
-    say(f"Saved the adapter {name!r}{with_} to {folder} ({size / 1e6:.3g} MB); opens in peft.")
+    without = f" without {', '.join(sorted(unknown))}" if unknown else ""
+    say(
+        f"Saved the adapter {name!r}{with_} to {folder} ({size / 1e6:.3g} MB); opens in "
+        f"peft{without}."
+    )
     return folder
 
 
@@ -132,16 +140,18 @@ def _plain_tensors(
     mode = adapter.settings.get("bias", "none")
     own = {id(v) for _, each in adapted_layers(model) for v in each.weights}
     head = {id(variable) for variable in head_variables(model)}
-    variables = {v.path: v for v in learnable_variables(model) if id(v) not in own}
+    variables = {v.path: v for v in model.weights if id(v) not in own}
+    tied = {row.tied_to for row in table if row.tied_to}
     rows = {path: row for row in reversed(table) for path in row.variables}
     names = {module_of(name) for row in table for name in row.tensors}
     whole: set[str] = set()
     biases: dict[str, np.ndarray] = {}
-    for path, variable in variables.items():
-        if not variable.trainable and id(variable) not in head:
+    for variable in learnable_variables(model):
+        path = variable.path
+        is_saved = variable.trainable or id(variable) in head
+        if id(variable) in own or not is_saved:
             continue
-        tensors = rows[path].tensors
-        modules = {module_of(name) for name in tensors}
+        modules = {module_of(name) for name in rows[path].tensors} if path in rows else set()
         in_adapted = not modules.isdisjoint(adapted)
         is_wanted = mode == "all" or (mode == "lora_only" and in_adapted)
         if is_wanted and id(variable) not in head and is_bias(path):
@@ -149,9 +159,8 @@ def _plain_tensors(
                 inside = in_adapted and key.endswith(".bias")
                 biases[f"{module_of(key)}.base_layer.bias" if inside else key] = array
             continue
-        if in_adapted or any(
-            other.startswith(f"{module}.") for module in modules for other in names
-        ):
+        is_leaf = not any(other.startswith(f"{module}.") for module in modules for other in names)
+        if in_adapted or not modules or path in tied or not is_leaf:
             raise ModelError(
                 f"The variable {path} is trained besides the adapter, for which PEFT's format has "
                 "no place. Freeze it, train biases with ft.adapters.LoRA(bias='lora_only'), or "

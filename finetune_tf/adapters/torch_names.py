@@ -49,9 +49,13 @@ def prefix_of(model: Any) -> str:
     Args:
         model: A model with `has_torch_names`.
     """
-    family = FAMILIES[model.config["model_type"]]
-    is_bare = class_name_of(model) == f"{family.class_prefix}Model"
-    return "" if is_bare else family.tensor_prefix
+    return "" if is_bare(model) else FAMILIES[model.config["model_type"]].tensor_prefix
+
+
+def is_bare(model: Any) -> bool:
+    """Returns whether the PyTorch class of a model is its backbone, so that it has no head."""
+    prefix = FAMILIES[model.config["model_type"]].class_prefix
+    return class_name_of(model) == f"{prefix}Model"
 
 
 def class_name_of(model: Any) -> str:

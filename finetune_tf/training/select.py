@@ -201,12 +201,9 @@ def matching(pattern: str, description: str | None = None) -> Selector:
     return Selector(description, selector.matches, config)
 
 
-_BASIC = {
-    function.__name__: function
-    for function in (
-        *(everything, head, embeddings, chain, blocks, bottom, biases, norms, adapters, matching),
-    )
-}
+_FUNCTIONS = (everything, head, embeddings, chain, blocks, bottom, biases, norms)
+_FUNCTIONS += (adapters, matching)
+_BASIC = {function.__name__: function for function in _FUNCTIONS}
 _COMBINED: dict[str, Callable[..., Selector]] = {
     "or": Selector.__or__,
     "and": Selector.__and__,
@@ -248,8 +245,7 @@ def from_config(config: Mapping[str, Any]) -> Selector:
     )
 
 
-_NAMES = ("everything", "head", "embeddings", "chain", "blocks", "bottom", "biases", "norms")
-_NAMES += ("adapters", "matching", "from_config")
+_NAMES = (*_BASIC, "from_config")
 
 
 def __getattr__(name: str) -> Any:

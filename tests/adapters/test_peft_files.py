@@ -176,6 +176,30 @@ def test_a_changed_tied_matrix(tiny_decoder, tmp_path):
     ft.adapters.load_peft(base, changed(folder, tensors=tied))
 
 
+def test_a_head_that_pytorch_does_not_have(tiny_bert, tmp_path, capsys):
+    """transformers has no classifier on the mean of the tokens, but our own folder keeps it."""
+    model = ft.load(tiny_bert, labels=["no", "yes"], pooling="mean")
+    ft.adapters.add(model, LoRA(rank=2))
+    shaken(model)
+    folder = ft.adapters.save_peft(model, tmp_path / "adapter")
+    assert "; opens in peft without 2_Dense.linear.\n" in capsys.readouterr().out
+    config, tensors = content(folder)
+    assert config["modules_to_save"] is None
+    assert "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight" in tensors
+    again = ft.load(tiny_bert, labels=["no", "yes"], pooling="mean")
+    ft.adapters.load_peft(again, folder)
+    np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=1e-6)
+
+
+def test_a_trained_tied_matrix_cannot_be_saved(tiny_decoder, tmp_path):
+    model = ft.load(tiny_decoder)
+    ft.adapters.add(model, LoRA(rank=2))
+    ft.train_only(model, ft.select.adapters() | ft.select.embeddings())
+    with pytest.raises(ModelError, match="embeddings/word/embeddings is trained besides the adapt"):
+        ft.adapters.save_peft(model, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_another_base(model, tmp_path, capsys):
     folder = ft.adapters.save_peft(model, tmp_path / "adapter")
     small = ft.load(write_checkpoint(tmp_path / "small", blocks=1), labels=["no", "yes"])
