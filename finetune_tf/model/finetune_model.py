@@ -33,6 +33,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
 # The parameters of Keras's `fit`; the first ones are self and x.
@@ -351,6 +352,7 @@ class FineTuneModel(DescribedModel):
         config = keras.saving.deserialize_keras_object(config)
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
+            resolve_groups(self.optimizer, self)
             self.optimizer.build(self.trainable_variables)
             if (schedule := schedule_of(self.optimizer)) is not None:
                 schedule.follow(self.optimizer)

@@ -8,7 +8,12 @@ from finetune_tf.graph.stages import stages
 
 
 def learns_pretrained(model: keras.Model) -> bool:
-    """Returns whether a pretrained variable below the head is trainable.
+    """Returns whether a pretrained variable below the head is trainable."""
+    return bool(learning_pretrained(model))
+
+
+def learning_pretrained(model: keras.Model) -> list[keras.Variable]:
+    """Returns the pretrained variables below the head that are trainable.
 
     A model from `load`, even inside of another model, records which of its variables the checkpoint
     filled (`ModelInfo.pretrained`). All others are new, such as an adapter inside a pretrained
@@ -16,12 +21,13 @@ def learns_pretrained(model: keras.Model) -> bool:
     scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
-    return any(
-        variable.trainable and (not filled or id(variable) in filled)
+    return [
+        variable
         for stage in stages(model)
         if stage.role != "head"
         for variable in stage.variables
-    )
+        if variable.trainable and (not filled or id(variable) in filled)
+    ]
 
 
 def is_from_scratch(model: keras.Model) -> bool:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: warm-up, linear decay and a peak that depends on what is trainable."""
+"""Learning-rate schedules: warm-up, a shape, and a peak that depends on what is trainable."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,9 +9,12 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import rate_of, step_counter
+from finetune_tf.base.keras_internals import inner_optimizer, rate_of, step_counter
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.training.pretrained import learns_pretrained
+from finetune_tf.training.rates import all_have_factors
+from finetune_tf.training.shapes import NEED_STEPS, WARMUP, Shape, factor_of
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
 HEAD_RATE = 2e-3  # near Adam's default of 1e-3 for new weights, higher since epochs are few
@@ -19,15 +22,25 @@ _FOREVER = 1e18  # number of steps if the length of the fit is unknown
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class WarmupLinearDecay:
-    r"""Linear warm-up to a peak followed by linear decay, as for BERT (Devlin et al. 2019).
+class Schedule:
+    r"""A learning rate that rises to a peak and then follows a shape over the rest of the fit.
 
-    $$\eta_t = \eta \cdot \min\left(1, \frac{t + 1}{w}, \frac{T - t}{T - w}\right)$$
+    With $t$ the step counted from 0, $T$ the number of steps of the fit, $w$ the number of warm-up
+    steps, $r = (t + 1) / w$ and $x = (T - t) / (T - w)$, both between 0 and 1, the rate is $\eta$
+    times
 
-    with $t$ the step counted from 0, $T$ the number of steps of the fit and $w$ = `warmup_ratio` ·
-    $T$. The rate is never 0, so no step is wasted. The number of steps is set when a fit starts
-    (`bind`), so users do not have to compute it; each fit starts a new warm-up. If the number of
-    steps is unknown, the rate is constant.
+    | shape | factor | default warm-up |
+    |---|---|---|
+    | "linear" | $r x$ (Devlin et al. 2019) | a tenth |
+    | "cosine" | $r (1 - \cos \pi x) / 2$ (Loshchilov & Hutter 2017) | a tenth |
+    | "polynomial" | $r x^p$ | a tenth |
+    | "one-cycle" | $(1 + 12 (1 - \cos \pi r)) (1 - \cos \pi x) / 50$ (Smith & Topin 2019) | 0.3 |
+    | "constant" | $r$ | none |
+
+    These are the schedules of PyTorch and transformers, except that the warm-up is one step ahead:
+    the rate is never 0, so no step is wasted. The number of steps is set when a fit starts
+    (`bind`), so users do not have to compute it; each fit starts a new warm-up. One cycle changes
+    the learning rate only, not the momentum.
 
     The class is a callable and not a Keras LearningRateSchedule, because an optimizer with such a
     schedule does not allow `optimizer.learning_rate = rate`. With this class, the assignment, and
@@ -35,8 +48,14 @@ class WarmupLinearDecay:
 
     Args:
         peak: The highest learning rate, or "auto": `pretrained_rate` while a pretrained variable is
-            trainable, `head_rate` while only the head and other new variables are.
-        warmup_ratio: Fraction of the steps used for the warm-up.
+            trainable, `head_rate` while only the head and other new variables are. If each
+            trainable variable has a factor of its own (`rates`), it is `pretrained_rate`, because
+            the factors refer to that.
+        shape: A name of the table.
+        warmup_ratio: Fraction of the steps used for the warm-up; by default that of the table.
+        warmup_steps: Number of optimizer steps of the warm-up, instead of `warmup_ratio`.
+        power: The exponent $p$.
+        end: The fraction of the peak at which the decay ends.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
         held: A fixed rate that was set by the user and replaces the schedule, or None.
@@ -44,31 +63,49 @@ class WarmupLinearDecay:
     Attributes:
         rate: The current peak.
 
+    Raises:
+        ArgumentError: If a number is out of range, or both `warmup_ratio` and `warmup_steps` are
+            given.
+        ModelError: If there is no such shape.
+
     Example:
-        >>> from finetune_tf.training import WarmupLinearDecay
-        >>> schedule = WarmupLinearDecay(1e-4, warmup_ratio=0.2)
+        >>> from finetune_tf.training import Schedule
+        >>> schedule = Schedule(1e-4, "cosine", warmup_steps=2, end=0.1)
+        >>> model.compile(**ft.presets.cross_entropy(learning_rate=schedule))
         >>> schedule.bind(model, steps=10, first_step=0)
         >>> [float(f"{float(schedule(step)):.1e}") for step in (0, 1, 2, 6, 9)]
-        [5e-05, 0.0001, 0.0001, 5e-05, 1.2e-05]
+        [5e-05, 0.0001, 0.0001, 5.5e-05, 1.3e-05]
     """
 
     def __init__(
         self,
         peak: float | Literal["auto"] = "auto",
-        warmup_ratio: float = 0.1,
+        shape: Shape = "linear",
+        warmup_ratio: float | None = None,
+        warmup_steps: float | None = None,
+        power: float = 1.0,
+        end: float = 0.0,
         pretrained_rate: float = PRETRAINED_RATE,
         head_rate: float = HEAD_RATE,
         held: float | None = None,
     ) -> None:
+        check_warmup(warmup_ratio, warmup_steps)
+        check_shape(shape)
         check(
-            warmup_ratio=warmup_ratio,
+            power=power,
+            end=end,
             pretrained_rate=pretrained_rate,
             head_rate=head_rate,
             held=held,
         )
         check(peak=peak)
         self.peak = peak
+        self.shape = shape
+        if warmup_ratio is None and warmup_steps is None:
+            warmup_ratio = WARMUP[shape]
         self.warmup_ratio = warmup_ratio
+        self.warmup_steps = warmup_steps
+        self.power, self.end = power, end
         self.pretrained_rate = pretrained_rate
         self.head_rate = head_rate
         self._bound = False
@@ -95,10 +132,18 @@ class WarmupLinearDecay:
         """The current peak, including a rate that the user has set."""
         return _value(self._rate)
 
-    def resolve(self, model: keras.Model) -> None:
-        """Sets an "auto" peak according to the trainable variables of the model."""
+    def resolve(self, model: keras.Model, optimizer: Any = None) -> None:
+        """Sets an "auto" peak according to the trainable variables of the model.
+
+        Args:
+            model: The model.
+            optimizer: The optimizer with this schedule; by default that of the model.
+        """
         if self.is_automatic:
-            self.rate = self.pretrained_rate if learns_pretrained(model) else self.head_rate
+            optimizer = optimizer or getattr(model, "optimizer", None)
+            have_factors = all_have_factors(optimizer, model.trainable_variables)
+            is_lower = have_factors or learns_pretrained(model)
+            self.rate = self.pretrained_rate if is_lower else self.head_rate
             self._rate.assign(self.rate)
 
     def follow(self, optimizer: Any) -> None:
@@ -117,14 +162,35 @@ class WarmupLinearDecay:
             model: The fitted model, whose trainable variables determine an "auto" peak.
             steps: The number of steps of the whole fit, or None if it is unknown.
             first_step: The step of the optimizer at which the fit begins.
+
+        Raises:
+            ModelError: If the shape depends on the number of steps, which is unknown.
         """
         self._start(model)
         if self.held is not None:
             return
+        if steps is None and self.shape in NEED_STEPS:
+            raise ModelError(
+                f"The schedule {self.shape!r} depends on the number of steps, but the length of "
+                "the data is unknown. Pass steps_per_epoch=… to fit, or use schedule='constant'."
+            )
+        # The steps of a fit, and of this schedule, are batches.
+        optimizer = inner_optimizer(getattr(model, "optimizer", None))
+        batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        if self.warmup_steps is None:
+            warmup = self.warmup_ratio * steps if steps else 0
+        else:
+            warmup = self.warmup_steps * batches
         if steps is None:
-            say(f"The length of the data is unknown, so the rate stays at {self.rate:g}.")
+            after = " after the warm-up" if warmup else ""
+            say(f"The length of the data is unknown, so the rate stays at {self.rate:g}{after}.")
+        elif warmup > steps:
+            say(
+                f"The warm-up takes {self.warmup_steps:g} steps, but the fit only "
+                f"{steps // batches}, so the rate does not reach its peak of {self.rate:g}."
+            )
         self._first_step.assign(first_step)
-        self._warmup.assign(self.warmup_ratio * steps if steps else 0)
+        self._warmup.assign(warmup)
         self._steps.assign(steps or _FOREVER)
 
     def assign(self, rate: Any) -> None:
@@ -179,6 +245,11 @@ class WarmupLinearDecay:
             step: The step of the optimizer, counted from 0; by default the current one.
         """
         if not self._bound and kernels.is_tracing():
+            if self.shape in NEED_STEPS:
+                raise ModelError(
+                    f"The schedule {self.shape!r} does not know the length of the fit. Pass "
+                    "callbacks=[ft.callbacks.BindSchedule()] to fit, or use schedule='constant'."
+                )
             warn(
                 "The schedule does not know the length of the fit, so the rate stays at "
                 f"{self.rate:g}. Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the "
@@ -187,14 +258,18 @@ class WarmupLinearDecay:
         if step is None:
             step = 0 if self._counter is None else self._counter
         step = ops.cast(step, "float32") - self._first_step
-        rising = (step + 1.0) / ops.maximum(self._warmup, 1.0)
-        falling = (self._steps - step) / ops.maximum(self._steps - self._warmup, 1.0)
-        return self._rate * ops.clip(ops.minimum(rising, falling), 0.0, 1.0)
+        rising = ops.clip((step + 1.0) / ops.maximum(self._warmup, 1.0), 0.0, 1.0)
+        left = (self._steps - step) / ops.maximum(self._steps - self._warmup, 1.0)
+        left = ops.clip(left, 0.0, 1.0)
+        return self._rate * factor_of(self.shape, rising, left, self.power, self.end)
 
     def __str__(self) -> str:
         if self.held is not None:
             return f"{self.rate:g}, set by hand"
-        return f"{self.rate:g}, warm-up and linear decay"
+        if self.shape == "one-cycle":
+            return f"{self.rate:g}, one cycle"
+        after = "a constant rate" if self.shape == "constant" else f"{self.shape} decay"
+        return f"{self.rate:g}, warm-up and {after}"
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the schedule knows of the fit that it is bound to, as JSON can hold it.
@@ -220,12 +295,21 @@ class WarmupLinearDecay:
         """Returns the Keras config; in the middle of a fit it includes the state of the fit."""
         return {
             "peak": self.peak,
-            "warmup_ratio": self.warmup_ratio,
+            **self._shape_config(),
             "pretrained_rate": self.pretrained_rate,
             "head_rate": self.head_rate,
             **({} if self.held is None else {"held": self.held}),
             **({"state": self.state_dict()} if self._is_in_fit() else {}),
         }
+
+    def _shape_config(self) -> dict[str, Any]:
+        config = {"shape": self.shape, "power": self.power, "end": self.end}
+        return config | self._warmup_config()
+
+    def _warmup_config(self) -> dict[str, Any]:
+        if self.warmup_steps is None:
+            return {"warmup_ratio": self.warmup_ratio}
+        return {"warmup_steps": self.warmup_steps}
 
     def _is_in_fit(self) -> bool:
         """Whether the fit has a known length and is not over."""
@@ -235,13 +319,59 @@ class WarmupLinearDecay:
         return _value(self._counter) - _value(self._first_step) < steps
 
     @classmethod
-    def from_config(cls, config: dict) -> "WarmupLinearDecay":
+    def from_config(cls, config: dict) -> "Schedule":
         """Creates the schedule; `follow` restores its state, which needs the optimizer's step."""
         config = dict(config)
         state = config.pop("state", None)
         schedule = cls(**config)
         schedule._saved_state = state
         return schedule
+
+
+@keras.saving.register_keras_serializable("finetune_tf")
+class WarmupLinearDecay(Schedule):
+    """Linear warm-up to a peak followed by linear decay, as for BERT (Devlin et al. 2019).
+
+    It is the schedule of presets by default, and `Schedule` with the shape "linear". If the number
+    of steps is unknown, the rate is constant.
+
+    Args:
+        peak: As for `Schedule`.
+        warmup_ratio: As for `Schedule`, by default a tenth.
+        pretrained_rate: As for `Schedule`.
+        head_rate: As for `Schedule`.
+        held: As for `Schedule`.
+        warmup_steps: As for `Schedule`.
+
+    Example:
+        >>> from finetune_tf.training import WarmupLinearDecay
+        >>> schedule = WarmupLinearDecay(1e-4, warmup_ratio=0.2)
+        >>> schedule.bind(model, steps=10, first_step=0)
+        >>> [float(f"{float(schedule(step)):.1e}") for step in (0, 1, 2, 6, 9)]
+        [5e-05, 0.0001, 0.0001, 5e-05, 1.2e-05]
+    """
+
+    def __init__(
+        self,
+        peak: float | Literal["auto"] = "auto",
+        warmup_ratio: float | None = None,
+        pretrained_rate: float = PRETRAINED_RATE,
+        head_rate: float = HEAD_RATE,
+        held: float | None = None,
+        warmup_steps: float | None = None,
+    ) -> None:
+        super().__init__(
+            peak,
+            "linear",
+            warmup_ratio,
+            warmup_steps,
+            pretrained_rate=pretrained_rate,
+            head_rate=head_rate,
+            held=held,
+        )
+
+    def _shape_config(self) -> dict[str, Any]:
+        return self._warmup_config()
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -314,7 +444,35 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 def is_schedule(rate: object) -> bool:
     """Returns whether a rate is a schedule of this library or of Keras."""
-    return isinstance(rate, WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule)
+    return isinstance(rate, Schedule | keras.optimizers.schedules.LearningRateSchedule)
+
+
+def check_warmup(warmup_ratio: float | None, warmup_steps: float | None) -> None:
+    """Checks the two ways to give the length of a warm-up.
+
+    Raises:
+        ArgumentError: If a number is out of range, or both are given.
+    """
+    if warmup_ratio is not None:
+        check(warmup_ratio=warmup_ratio)
+    if warmup_steps is not None:
+        check(warmup_steps=warmup_steps)
+    if warmup_ratio is not None and warmup_steps is not None:
+        raise ArgumentError(
+            f"warmup_ratio={warmup_ratio} and warmup_steps={warmup_steps} are both given. Leave "
+            "one of them out."
+        )
+
+
+def check_shape(shape: Any) -> None:
+    """Checks the name of a shape.
+
+    Raises:
+        ModelError: If there is no such shape.
+    """
+    if shape not in WARMUP:
+        *most, last = map(repr, WARMUP)
+        raise ModelError(f"The schedule must be {', '.join(most)} or {last}, found {shape!r}.")
 
 
 def _number(value: float, name: str) -> keras.Variable:
@@ -326,7 +484,7 @@ def _value(variable: keras.Variable) -> float:
     return float(ops.convert_to_numpy(ops.multiply(variable, 1.0)))
 
 
-def schedule_of(optimizer: Any) -> WarmupLinearDecay | None:
+def schedule_of(optimizer: Any) -> Schedule | None:
     """Returns the schedule of an optimizer if it belongs to this library, else None."""
     schedule = rate_of(optimizer)
-    return schedule if isinstance(schedule, WarmupLinearDecay) else None
+    return schedule if isinstance(schedule, Schedule) else None

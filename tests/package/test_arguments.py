@@ -140,7 +140,8 @@ def test_a_number_out_of_range_raises_an_error(where):
         *(("clip_norm", wrong) for wrong in (-1, 0, math.inf, "1", True)),
         *(("weight_decay", wrong) for wrong in (-0.1, math.inf, math.nan, None)),
         *(("accumulate", wrong) for wrong in (0, 1.5, True)),
-        *(("warmup_ratio", wrong) for wrong in (-0.1, 1, math.nan, None)),
+        *(("warmup_ratio", wrong) for wrong in (-0.1, 1, math.nan)),
+        *(("warmup_steps", wrong) for wrong in (-1, math.inf, "10")),
         *(("learning_rate", wrong) for wrong in (0, -1, math.nan, math.inf, True, "fast")),
     ],
 )
