@@ -238,8 +238,12 @@ RULES: dict[str, Number] = {
     "steps": Number(0),
     "warmup_ratio": _share(),
     # Fits
+    "Unfreeze.epoch": Number(0, whole=True),
+    "Unfreeze.patience": _count(),
     "epochs": _count(),
+    "every": _count(),
     "initial_epoch": Number(0, whole=True),
+    "min_delta": Number(0),
     # Keras's own methods
     "keras.batch_size": _count(also=(None,)),
     "keras.steps": _count(also=(None,)),

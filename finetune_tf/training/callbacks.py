@@ -26,6 +26,7 @@ from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags
+from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
 FEW_STEPS = 10  # a fit with fewer optimizer steps prints a hint
@@ -59,6 +60,7 @@ class BindSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Binds the schedule before the first step is traced; prints a hint if steps are few."""
+        resolve_groups(self.model.optimizer, self.model)
         steps, epochs = self.params.get("steps"), self.params["epochs"]
         optimizer = inner_optimizer(self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps or 1

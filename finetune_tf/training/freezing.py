@@ -139,7 +139,8 @@ def renew_training(model: keras.Model) -> bool:
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
-        model.train_function = None  # if it was traced, then for other variables
+        if model.train_function is not None:  # if it was traced, then for other variables
+            model.make_train_function(force=True)  # immediately, because a fit may be running
         return False
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:

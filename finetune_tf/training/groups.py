@@ -1,7 +1,7 @@
 """Ordered groups of variables that an optimizer treats differently."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -121,6 +121,4 @@ class VariableGroups:
     @staticmethod
     def keys_from_config(config: Iterable[Any]) -> list[Key]:
         """Returns the keys of which `get_config` was made."""
-        return [
-            key if isinstance(key, str | Selector) else select.from_config(key) for key in config
-        ]
+        return [select.from_config(key) if isinstance(key, Mapping) else key for key in config]

@@ -28,8 +28,8 @@ HOOKS = {"bind"}  # called by BindSchedule
 # Functions of transformers 4 that pass a number to the function that checks it.
 PASSED_ON = {"AdamWeightDecay": "AdamW", "TFPreTrainedModel.resize_token_embeddings": None}
 # `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`. Each of
-# `shares` is checked as `share`.
-OTHERS = {"labels", "index", "sheet", "shares"}
+# `shares` is checked as `share`, each of `rates` as `rate_factor`.
+OTHERS = {"labels", "index", "sheet", "shares", "rates"}
 
 
 def is_number(parameter):
