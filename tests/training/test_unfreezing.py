@@ -236,14 +236,10 @@ class TestContinuity:
 
 class TestModels:
     def test_of_keras(self):
-        network = keras.Sequential(
-            [
-                keras.Input((6,)),
-                keras.layers.Dense(4, name="lower"),
-                keras.layers.BatchNormalization(name="norm"),
-                keras.layers.Dense(2, name="top"),
-            ]
-        )
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(4, name="lower")(inputs)
+        hidden = keras.layers.BatchNormalization(name="norm")(hidden)
+        network = keras.Model(inputs, keras.layers.Dense(2, name="top")(hidden))
         network.compile(**ft.presets.cross_entropy("adamw", 1e-3, schedule="constant"))
         watch = Watch()
         callbacks = [Unfreeze({0: select.head(), 1: select.everything()}), watch]
