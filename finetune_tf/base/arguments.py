@@ -238,6 +238,7 @@ RULES: dict[str, Number] = {
     "steps": Number(0),
     "warmup_ratio": _share(),
     # Fits
+    "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
     "Unfreeze.patience": _count(),
     "epochs": _count(),

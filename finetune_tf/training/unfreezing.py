@@ -179,8 +179,9 @@ class Unfreeze(keras.callbacks.Callback):
                 raise ModelError(
                     f"Unfreeze would train {name}, of which stages are below the cut, where "
                     "features are computed once. Fit the whole model, cut it below all stages of "
-                    "the plan, or use phases, each with features of its own: "
-                    "ft.finetune(…, policy=[ft.select.head(), …])."
+                    "the plan, or fit in phases, each with features of its own: compile with the "
+                    "optimizer of the phase before, and pass "
+                    "callbacks=[ft.callbacks.BindSchedule(epochs=…)] to each fit."
                 )
 
     def _hint_at_rate(self) -> None:

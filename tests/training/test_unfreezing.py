@@ -320,13 +320,54 @@ class TestFeatures:
         learner, batches = self.learner(tiny_bert, select.head())
         message = (
             "Unfreeze would train everything(), of which stages are below the cut, where features "
-            "are computed once. Fit the whole model, cut it below all stages of the plan, or use "
-            "phases, each with features of its own: ft.finetune(…, policy=[ft.select.head(), …])."
+            "are computed once. Fit the whole model, cut it below all stages of the plan, or fit "
+            "in phases, each with features of its own: compile with the optimizer of the phase "
+            "before, and pass callbacks=[ft.callbacks.BindSchedule(epochs=…)] to each fit."
         )
         plan = {0: select.head(), 3: select.everything()}
         with pytest.raises(ModelError, match=re.escape(message)):
             learner.fit(batches, epochs=4, verbose=0, callbacks=[Unfreeze(plan)])
         assert int(learner.optimizer.iterations) == 0
+
+    def test_phases_with_features_of_their_own_are_one_training(self, tiny_bert):
+        texts = ft.data.from_arrays(["a good film", "bad", "a dull story"] * 4, ["y", "n", "n"] * 4)
+        steps = [select.head(), select.head() | select.blocks(-1), select.everything()]
+        steps.insert(1, steps[0])
+        start = ft.load(tiny_bert, labels=texts.labels).get_weights()
+
+        def loaded():
+            model = ft.load(tiny_bert, labels=texts.labels)
+            model.set_weights(start)
+            return model, ft.presets.cross_entropy("adamw", 1e-4, rates={select.head(): 10.0})
+
+        whole, preset = loaded()
+        whole.compile(**preset)
+        expected = Watch()
+        fit = {"verbose": 0, "callbacks": [Unfreeze(steps), expected]}
+        history = whole.fit(texts.batches(whole, 4), epochs=4, **fit).history
+
+        model, preset = loaded()
+        found, losses, optimizer = Watch(), [], preset["optimizer"]
+        for epoch, selector in enumerate(steps):
+            ft.train_only(model, selector)
+            learner = model if epoch == 3 else ft.cache_features(model)
+            learner.compile(optimizer, preset["loss"], preset["metrics"])
+            callbacks = [ft.callbacks.BindSchedule(epochs=4), found]
+            part = {"initial_epoch": epoch, "epochs": epoch + 1, "callbacks": callbacks}
+            losses += learner.fit(texts.batches(learner, 4), verbose=0, **part).history["loss"]
+            optimizer = learner.optimizer
+        np.testing.assert_allclose(found.rates, expected.rates, rtol=1e-6)
+        np.testing.assert_allclose(losses, history["loss"], atol=1e-5)
+        for one, two in zip(model.weights, whole.weights, strict=True):
+            np.testing.assert_allclose(one, two, atol=2e-6)
+
+    def test_a_part_that_is_longer_than_the_whole(self):
+        message = (
+            "BindSchedule has epochs=1, the length of the whole training, but this fit alone goes "
+            "on to epoch 2."
+        )
+        with pytest.raises(ArgumentError, match=message):
+            fitted(compiled(), ft.callbacks.BindSchedule(epochs=1), epochs=2)
 
 
 class TestMistakes:
