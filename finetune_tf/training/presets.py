@@ -17,7 +17,7 @@ from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.tasks import IGNORED, Kind
-from finetune_tf.training import schedules
+from finetune_tf.training import shapes
 from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
 from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
@@ -312,8 +312,8 @@ def make_optimizer(
         clip_norm=clip_norm,
         accumulate=accumulate,
     )
-    schedules.check_warmup(warmup_ratio, warmup_steps)
-    schedules.check_shape(schedule)
+    shapes.check_warmup(warmup_ratio, warmup_steps)
+    shapes.check_shape(schedule)
     warmup = {"warmup_ratio": warmup_ratio, "warmup_steps": warmup_steps}
     has_warmup = warmup != {"warmup_ratio": None, "warmup_steps": None}
     if has_warmup and is_schedule(learning_rate):

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from keras import ops
 
+from finetune_tf.base.arguments import check
+from finetune_tf.errors import ArgumentError, ModelError
+
 Shape = Literal["linear", "cosine", "one-cycle", "polynomial", "constant"]
 
 #: The default fraction of the steps for the warm-up.
@@ -54,3 +57,31 @@ def factor_of(shape: Shape, rising: Any, left: Any, power: float, end: float) ->
 def _half_wave(x: Any) -> Any:
     """Rises from 0 to 1 with a slope of 0 at both ends."""
     return 0.5 * (1.0 - ops.cos(math.pi * x))
+
+
+def check_warmup(warmup_ratio: float | None, warmup_steps: float | None) -> None:
+    """Checks the two ways to give the length of a warm-up.
+
+    Raises:
+        ArgumentError: If a number is out of range, or both are given.
+    """
+    if warmup_ratio is not None:
+        check(warmup_ratio=warmup_ratio)
+    if warmup_steps is not None:
+        check(warmup_steps=warmup_steps)
+    if warmup_ratio is not None and warmup_steps is not None:
+        raise ArgumentError(
+            f"warmup_ratio={warmup_ratio} and warmup_steps={warmup_steps} are both given. Leave "
+            "one of them out."
+        )
+
+
+def check_shape(shape: Any) -> None:
+    """Checks the name of a shape.
+
+    Raises:
+        ModelError: If there is no such shape.
+    """
+    if shape not in WARMUP:
+        *most, last = map(repr, WARMUP)
+        raise ModelError(f"The schedule must be {', '.join(most)} or {last}, found {shape!r}.")
