@@ -56,7 +56,7 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
         >>> history = model.fit(train.batches(model), verbose=0)
         >>> {name: float(factor) for name, factor in model.optimizer.rate_factors.items()}
         {'head()': 10.0, 'embeddings': 0.5}
-        >>> model.optimizer.rate_factors["head()"].assign(5.0)  # from the next step on
+        >>> _ = model.optimizer.rate_factors["head()"].assign(5.0)  # from the next step on
     """
 
     def __init__(

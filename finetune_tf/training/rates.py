@@ -282,7 +282,8 @@ def by_pattern(model: keras.Model, rates: Mapping[Key, float]) -> dict[Key, floa
         ModelError: If a selector matches nothing.
 
     Example:
-        >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="top")])
+        >>> layers = [keras.layers.Dense(4, "relu"), keras.layers.Dense(2)]
+        >>> network = keras.Sequential([keras.Input((3,)), *layers])
         >>> rates = ft.training.by_pattern(network, {ft.select.head(): 10.0})
         >>> network.compile(**ft.presets.cross_entropy(learning_rate=1e-3, rates=rates))
         >>> {str(group): factor for group, factor in rates.items()}

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 
 from finetune_tf.base.arguments import check, shown
-from finetune_tf.base.keras_internals import sync_state
+from finetune_tf.base.keras_internals import inner_optimizer, sync_state
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.training.depths import selector_of, stages_by_depth
 from finetune_tf.training.freezing import follow_flags, selected_ids, set_flags
+from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.rates import all_have_factors
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.selector import Selector
@@ -117,6 +118,7 @@ class Unfreeze(keras.callbacks.Callback):
         if whole is not self.model:
             self._check_cut()
         self._hint_at_rate()
+        self._hint_at_steps()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the `trainable` flags for the epoch."""
@@ -195,6 +197,20 @@ class Unfreeze(keras.callbacks.Callback):
                 f"The learning rate 'auto' is {schedule.head_rate:g} while only new variables are "
                 f"trained, and {schedule.pretrained_rate:g} for all variables afterwards. To keep "
                 f"that of the head, give the preset rates={{ft.select.head(): {factor:g}}}."
+            )
+
+    def _hint_at_steps(self) -> None:
+        optimizer = inner_optimizer(self.model.optimizer)
+        name = type(optimizer).__name__
+        if (
+            name.startswith(("Adam", "Nadam"))
+            and not isinstance(optimizer, AdamW)
+            and len(self._trained) > 1
+        ):
+            say(
+                f"{name} of Keras counts the same steps for all variables, so the first updates of "
+                "a stage that is unfrozen late may be several times too large. Use the optimizer "
+                "'adamw' of a preset, in which such a stage starts at step 1."
             )
 
 

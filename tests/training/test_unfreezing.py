@@ -205,6 +205,15 @@ class TestContinuity:
         np.testing.assert_allclose(watch.rates, 5e-5, rtol=1e-5)  # times 40 for the head
         assert hint not in capsys.readouterr().out.splitlines()
 
+    def test_adam_of_keras_gets_a_hint(self, capsys):
+        fitted(compiled(keras.optimizers.Adam(1e-4)), Unfreeze(), epochs=1)
+        hint = (
+            "Adam of Keras counts the same steps for all variables, so the first updates of a "
+            "stage that is unfrozen late may be several times too large. Use the optimizer "
+            "'adamw' of a preset, in which such a stage starts at step 1."
+        )
+        assert hint in capsys.readouterr().out.splitlines()
+
     def test_a_file_saved_in_the_middle_goes_on(self, tmp_path):
         class Save(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
