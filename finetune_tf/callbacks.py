@@ -8,6 +8,7 @@ from finetune_tf.training.callbacks import (
     SavePretrained,
     StopAtNonFiniteLoss,
 )
+from finetune_tf.training.unfreezing import Unfreeze
 
 __all__ = [
     "ApplyLeftover",
@@ -16,4 +17,5 @@ __all__ = [
     "Measure",
     "SavePretrained",
     "StopAtNonFiniteLoss",
+    "Unfreeze",
 ]

@@ -87,6 +87,17 @@ def train(
     optimizer: Annotated[
         str, typer.Option(help="Choose adamw, sgd, or the name of another Keras optimizer.")
     ] = "adamw",
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="Choose how the rate changes: linear, cosine, one-cycle, polynomial or constant."
+        ),
+    ] = "linear",
+    warmup_ratio: Annotated[
+        float | None,
+        typer.Option(help="Set the share of the steps in which the rate rises; by default 0.1."),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Set the weight decay of adamw.")] = 0.01,
     label_smoothing: Annotated[
         float, typer.Option(help="Spread this share of the probability over all labels, e.g. 0.1.")
     ] = 0.0,
@@ -152,6 +163,9 @@ def train(
             batch_size=batch_size,
             learning_rate="auto" if learning_rate is None else learning_rate,
             optimizer=optimizer,
+            schedule=schedule,
+            warmup_ratio=warmup_ratio,
+            weight_decay=weight_decay,
             label_smoothing=label_smoothing,
             class_weight=options.class_weights(class_weight, train_set.labels),
             keep=keep,

@@ -34,6 +34,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
 # The parameters of Keras's `fit`; the first ones are self and x.
@@ -186,7 +187,9 @@ class FineTuneModel(DescribedModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
             given = [callback for callback in given if callback is not None]
-            callbacks = [*given, *self._own_callbacks(given, kwargs.get("initial_epoch", 0))]
+            own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
+            given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
+            callbacks = [*given, *own]
         with fit_errors.explaining():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
@@ -360,6 +363,7 @@ class FineTuneModel(DescribedModel):
         config = keras.saving.deserialize_keras_object(config)
         keras.Model.compile(self, **config)
         if getattr(self, "optimizer", None) is not None:
+            resolve_groups(self.optimizer, self)
             self.optimizer.build(self.trainable_variables)
             if (schedule := schedule_of(self.optimizer)) is not None:
                 schedule.follow(self.optimizer)
@@ -369,7 +373,8 @@ class FineTuneModel(DescribedModel):
 
     def _own_callbacks(self, given: list, initial_epoch: int) -> list:
         """Returns the callbacks of this library that a fit needs, besides the given ones."""
-        own_callbacks = [FollowTrainable(), BindSchedule(initial_epoch, given)]
+        epochs = next((c.epochs for c in given if isinstance(c, BindSchedule)), None)
+        own_callbacks = [FollowTrainable(), BindSchedule(initial_epoch, given, epochs)]
         if getattr(self.optimizer, "gradient_accumulation_steps", None):
             own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):

@@ -25,7 +25,9 @@ from finetune_tf.tasks import get_task, task_options
 from finetune_tf.training import presets, select
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
+from finetune_tf.training.groups import Key
 from finetune_tf.training.select import Selector
+from finetune_tf.training.shapes import Shape
 from finetune_tf.training.starting import start_from_mean
 
 # The trainable variables of each phase. The last phase runs for the requested number of epochs.
@@ -52,6 +54,10 @@ def finetune(
     batch_size: int = 32,
     learning_rate: float | Literal["auto"] = "auto",
     optimizer: str = "adamw",
+    schedule: Shape = "linear",
+    warmup_ratio: float | None = None,
+    weight_decay: float = 0.01,
+    rates: Mapping[Key, float] | None = None,
     label_smoothing: float = 0.0,
     keep: Literal["best", "last"] = "best",
     pooling: str = "auto",
@@ -81,6 +87,12 @@ def finetune(
         learning_rate: The peak learning rate of the last (or only) phase; "auto" chooses it by what
             is trainable. Earlier phases use "auto", because a head needs a far higher rate.
         optimizer: "adamw", "sgd", or the name of another Keras optimizer.
+        schedule: As in `presets.make_optimizer`: "linear", "cosine", "one-cycle", "polynomial" or
+            "constant".
+        warmup_ratio: As in `presets.make_optimizer`.
+        weight_decay: As in `presets.make_optimizer`.
+        rates: Factors on the learning rate of the last (or only) phase, as in
+            `presets.make_optimizer`, such as `{ft.select.head(): 10.0}`.
         label_smoothing: As in `presets.cross_entropy`, for single-label classification only.
         keep: "best" restores the weights of the epoch with the best validation result at the end of
             each phase, "last" keeps those of the last epoch. With a learning rate that decays to
@@ -128,6 +140,8 @@ def finetune(
         seed=seed,
     )
     phases = _phases(policy)
+    optimizing = {"schedule": schedule, "warmup_ratio": warmup_ratio, "weight_decay": weight_decay}
+    presets.make_optimizer(optimizer, **optimizing, rates=rates)  # raises errors before the load
     if keep not in ("best", "last"):
         raise ModelError(f"keep must be 'best' or 'last', found {keep!r}.")
     _check_examples(train=train, validation=validation, test=test)
@@ -164,6 +178,8 @@ def finetune(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "optimizer": optimizer,
+        **optimizing,
+        "rates": rates and {str(key): float(factor) for key, factor in rates.items()},
         "label_smoothing": label_smoothing,
         "keep": keep,
         "pooling": model.info.pooling,
@@ -187,7 +203,9 @@ def finetune(
                 model, store_features and not callbacks, make_batches
             )
             rate = learning_rate if is_last else "auto"
-            fitted.compile(**preset(optimizer=optimizer, learning_rate=rate))
+            groups = {"rates": rates} if is_last else {}
+            compiled = preset(optimizer=optimizer, learning_rate=rate, **optimizing, **groups)
+            fitted.compile(**compiled)
             best = _restore_best_epoch(model, epochs) if keep == "best" else None
             weights = _PhaseWeights(fitted, best)
             with finishing_steps() as request:

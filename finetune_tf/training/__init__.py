@@ -7,17 +7,22 @@ from finetune_tf.training.batch_statistics import (
 )
 from finetune_tf.training.freezing import count_parameters, freeze, train_only
 from finetune_tf.training.optimizers import AdamW
-from finetune_tf.training.schedules import Warmup, WarmupLinearDecay
+from finetune_tf.training.rates import by_pattern, layerwise, with_rates
+from finetune_tf.training.schedules import Schedule, Warmup, WarmupLinearDecay
 
 __all__ = [
     "AdamW",
+    "Schedule",
     "Warmup",
     "WarmupLinearDecay",
+    "by_pattern",
     "count_parameters",
     "freeze",
+    "layerwise",
     "measure_batch_statistics",
     "presets",
     "select",
     "train_batch_statistics",
     "train_only",
+    "with_rates",
 ]

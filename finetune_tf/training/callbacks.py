@@ -21,11 +21,13 @@ from finetune_tf.base.keras_internals import (
 )
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.encodings import targets_in, unwrapped
+from finetune_tf.errors import ArgumentError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags
+from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
 FEW_STEPS = 10  # a fit with fewer optimizer steps prints a hint
@@ -38,10 +40,15 @@ class BindSchedule(keras.callbacks.Callback):
     in `callbacks` if they are compiled with a preset. It must come last, after callbacks that
     resume an earlier fit.
 
+    Several fits may be parts of one training with one schedule, such as phases in which more and
+    more of a model is trained: each gets this callback with the same number of `epochs`.
+
     Args:
         initial_epoch: The value passed to `fit`. A resumed fit continues its schedule.
         others: The other callbacks of the fit. If a Keras callback that sets the learning rate is
             among them, the rate starts at its peak and the schedule does not change it.
+        epochs: The number of epochs of the whole training, if this fit is a part of it; by default
+            that of the fit.
 
     Example:
         >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -51,15 +58,24 @@ class BindSchedule(keras.callbacks.Callback):
         >>> history = network.fit(x, y, batch_size=4, callbacks=callbacks, verbose=0)
     """
 
-    def __init__(self, initial_epoch: int = 0, others: Sequence[Any] = ()) -> None:
-        check(initial_epoch=initial_epoch)
+    def __init__(
+        self, initial_epoch: int = 0, others: Sequence[Any] = (), epochs: int | None = None
+    ) -> None:
+        check(initial_epoch=initial_epoch, **{"BindSchedule.epochs": epochs})
         super().__init__()
+        self.epochs = epochs
         self._given_epoch = initial_epoch
         self._rate_setters = fit_errors.rate_setters(others)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Binds the schedule before the first step is traced; prints a hint if steps are few."""
-        steps, epochs = self.params.get("steps"), self.params["epochs"]
+        resolve_groups(self.model.optimizer, self.model)
+        steps, epochs = self.params.get("steps"), self.epochs or self.params["epochs"]
+        if epochs < self.params["epochs"]:
+            raise ArgumentError(
+                f"BindSchedule has epochs={epochs}, the length of the whole training, but this fit "
+                f"alone goes on to epoch {self.params['epochs']}."
+            )
         optimizer = inner_optimizer(self.model.optimizer)
         whole = optimizer.gradient_accumulation_steps or 1
         if steps:

@@ -13,7 +13,8 @@ from finetune_tf.training import presets
 from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
 from finetune_tf.training.outputs import fitting_loss
-from finetune_tf.training.pretrained import is_from_scratch, learns_pretrained
+from finetune_tf.training.pretrained import is_from_scratch, learning_pretrained
+from finetune_tf.training.rates import has_rates, highest_factor, resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
 # The highest safe learning rate for fine-tuning pretrained weights with an adaptive optimizer.
@@ -76,6 +77,7 @@ def resolve(
         metrics = preset["metrics"] if metrics is None else metrics
         say(f"compile: loss and metrics of the preset {preset_function.__name__}.")
     loss = fitting_loss(loss, task)
+    resolve_groups(optimizer, model)
     model._warned_of_rate = None
     check_rate(model, optimizer)
     return {
@@ -106,12 +108,16 @@ def check_rate(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Non
     """Warns if the rate is too high for pretrained weights, once per rate and compiled model."""
     optimizer = inner_optimizer(optimizer)
     schedule = schedule_of(optimizer)
-    if schedule is not None and schedule.is_automatic:
+    if schedule is not None and schedule.is_automatic and not has_rates(optimizer):
         return
     if not any(name in type(optimizer).__name__ for name in _ADAPTIVE):
         return
+    if schedule is not None and schedule.is_automatic:
+        schedule.resolve(model, optimizer)
     rate = schedule.in_force if schedule else _highest_rate(optimizer)
-    if rate > HIGHEST_SAFE_RATE and learns_pretrained(model) and not is_from_scratch(model):
+    learning = learning_pretrained(model)
+    rate *= highest_factor(optimizer, learning)
+    if rate > HIGHEST_SAFE_RATE and learning and not is_from_scratch(model):
         if getattr(model, "_warned_of_rate", None) == rate:
             return
         model._warned_of_rate = rate

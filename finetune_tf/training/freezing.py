@@ -27,7 +27,9 @@ from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.graph.stages import require_model
 from finetune_tf.messages import say, warn
 from finetune_tf.training.compiling import check_rate
-from finetune_tf.training.gradients import give_whole_gradients
+from finetune_tf.training.gradients import give_whole_gradients, leaves
+from finetune_tf.training.optimizers import AdamW
+from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.select import Selector
 
@@ -115,7 +117,7 @@ def count_parameters(model: keras.Model) -> tuple[int, int]:
 def apply_frozen(model: keras.Model, frozen: set[int]) -> None:
     """Freezes exactly the variables with these ids; rebuilds the optimizer and training step."""
     sync_state(model)  # while the flags are still those that a running fit started with
-    _set_flags(model, frozen)
+    set_flags(model, frozen)
     renew_training(model)
 
 
@@ -137,20 +139,23 @@ def renew_training(model: keras.Model) -> bool:
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
-        model.train_function = None  # if it was traced, then for other variables
+        if model.train_function is not None:  # if it was traced, then for other variables
+            model.make_train_function(force=True)  # immediately, because a fit may be running
         return False
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
     with strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
+        resolve_groups(renewed, model)
         renewed.build(model.trainable_variables)
     if "apply" in optimizer.__dict__:
         give_whole_gradients(renewed)
     slots = {variable.path: variable for variable in optimizer.variables}
     for variable in renewed.variables:
-        if variable.path in slots:
+        if variable.path in slots and variable.shape == slots[variable.path].shape:
             variable.assign(slots[variable.path])
+    _continue_steps(renewed, optimizer)
     _initialize_averages(renewed, slots)
     schedule = schedule_of(optimizer)
     if schedule is not None:
@@ -161,6 +166,14 @@ def renew_training(model: keras.Model) -> bool:
     if model.train_function is not None:
         model.make_train_function(force=True)  # immediately, because a fit may be running
     return True
+
+
+def _continue_steps(optimizer: keras.optimizers.Optimizer, old: keras.optimizers.Optimizer) -> None:
+    """Tells each AdamW at which step the training of its newly trainable variables starts."""
+    earlier = [leaf for leaf in leaves(old) if isinstance(leaf, AdamW)]
+    for leaf in leaves(optimizer):
+        if isinstance(leaf, AdamW):
+            leaf.continue_from(earlier)
 
 
 def _initialize_averages(optimizer: keras.optimizers.Optimizer, slots: dict) -> None:
@@ -179,6 +192,7 @@ def build_optimizer(model: keras.Model) -> None:
     Keras creates them in the first step, which makes TensorFlow trace the step twice.
     """
     if not model.optimizer.built:
+        resolve_groups(model.optimizer, model)
         with strategy_scope(model):
             model.optimizer.build(model.trainable_variables)
 
@@ -189,14 +203,17 @@ def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
 
-def _set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool = False) -> None:
+def set_flags(layer: keras.layers.Layer, frozen: set[int], inside_frozen: bool = False) -> None:
+    """Sets the `trainable` flags of a layer such that exactly the variables with these ids are
+    frozen; a fit follows with `renew_training`.
+    """
     learnable = learnable_variables(layer)
     all_frozen = bool(learnable) and all(id(variable) in frozen for variable in learnable)
     # Set on every layer and variable: with TensorFlow, Keras does not pass a flag on to sublayers
     # if the layer already has that value.
     layer.trainable = not (inside_frozen or all_frozen)
     for child in sublayers(layer):
-        _set_flags(child, frozen, not layer.trainable)
+        set_flags(child, frozen, not layer.trainable)
     for variable in own_variables(layer):
         variable.trainable = id(variable) not in frozen
 

@@ -1,26 +1,34 @@
-"""AdamW with PyTorch's arithmetic and a serializable list of variables without weight decay."""
+"""AdamW with PyTorch's arithmetic, groups of variables, and variables that join during a fit."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.base.arguments import check, check_known
+from finetune_tf.base.keras_internals import optimized_variables, step_counter
 from finetune_tf.training.gradients import give_whole_gradients
+from finetune_tf.training.groups import Key, VariableGroups
+from finetune_tf.training.rates import RateGroups, Rates
+from finetune_tf.training.selector import Selector
 
 NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalization layers
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
-class AdamW(keras.optimizers.Optimizer):
+class AdamW(RateGroups, keras.optimizers.Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    Differs from `keras.optimizers.AdamW` in three ways: epsilon is added where PyTorch adds it;
-    the patterns of variables without weight decay are part of the config, so they survive saving
-    and loading; and gradients are summed over devices and repeated tokens before clipping.
+    Differs from `keras.optimizers.AdamW` in several ways: epsilon is added where PyTorch adds it;
+    the variables without weight decay are part of the config, so they survive saving and loading;
+    gradients are summed over devices and repeated tokens before clipping; and variables may have
+    learning rates of their own, as in the parameter groups of PyTorch.
+
+    A variable that is unfrozen in the middle of a training starts with its own step 1. The bias
+    correction of its first updates is then that of PyTorch's `add_param_group`.
 
     Args:
         learning_rate: A number or a schedule.
@@ -29,15 +37,26 @@ class AdamW(keras.optimizers.Optimizer):
         beta_1: Exponential decay rate of the first moment (mean of the gradients).
         beta_2: Exponential decay rate of the second moment (mean of the squared gradients).
         epsilon: Added to the square root of the second moment.
-        no_decay: Regular expressions. A variable whose path matches one of them has no weight
-            decay; by default biases and the parameters of normalization layers.
+        no_decay: Variables without weight decay: a selector, or a list of selectors and regular
+            expressions for their paths; by default biases and the parameters of normalization
+            layers.
+        rates: Factors on the learning rate, by selector such as `ft.select.head()` or by regular
+            expression. The first one that fits a variable is used; all other variables have the
+            factor 1. `rate_factors` has the variables that hold the factors.
         **kwargs: Arguments of every Keras optimizer, such as `global_clipnorm`.
+
+    Raises:
+        ArgumentError: If a number is out of range. A factor is positive.
+        ModelError: If a selector or a regular expression is invalid.
 
     Example:
         >>> from finetune_tf.training import AdamW
-        >>> model.compile(AdamW(3e-5, weight_decay=0.1, global_clipnorm=1.0))
-        >>> type(model.optimizer).__name__
-        'AdamW'
+        >>> rates = {ft.select.head(): 10.0, "embeddings": 0.5}
+        >>> model.compile(AdamW(3e-5, weight_decay=0.1, global_clipnorm=1.0, rates=rates))
+        >>> history = model.fit(train.batches(model), verbose=0)
+        >>> {name: float(factor) for name, factor in model.optimizer.rate_factors.items()}
+        {'head()': 10.0, 'embeddings': 0.5}
+        >>> _ = model.optimizer.rate_factors["head()"].assign(5.0)  # from the next step on
     """
 
     def __init__(
@@ -47,7 +66,8 @@ class AdamW(keras.optimizers.Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
-        no_decay: Sequence[str] = NO_DECAY,
+        no_decay: Selector | Sequence[Key] = NO_DECAY,
+        rates: Rates | None = None,
         **kwargs: Any,
     ) -> None:
         check(weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
@@ -61,31 +81,71 @@ class AdamW(keras.optimizers.Optimizer):
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
-        self.no_decay = tuple(no_decay)
+        self.no_decay = tuple(VariableGroups.keys_from_config(_listed(no_decay)))
+        self._undecayed = VariableGroups(self.no_decay, "weight decay", is_exclusive=False)
+        self._set_rates(rates)
         give_whole_gradients(self)
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates the first and second moment of each variable."""
+        """Creates the first and second moment of each variable, and the factors of groups."""
         if self.built:
             return
         super().build(variables)
         self._momentums, self._velocities = self.add_optimizer_variables(
             variables, ["momentum", "velocity"]
         )
-        pattern = re.compile("|".join(self.no_decay) or r"(?!)")
-        self._decays = [0.0 if pattern.search(v.path) else self.decay for v in variables]
+        self._decays = [
+            self.decay if self._undecayed.index_of(v) is None else 0.0 for v in variables
+        ]
+        self._build_rates(variables)
+        # The steps that were done before the training of each variable started.
+        self._births = self.add_variable(
+            (len(variables),),
+            "zeros",
+            dtype="float32",
+            aggregation="only_first_replica",
+            name="birth",
+        )
+
+    def resolve_groups(self, model: keras.Model) -> None:
+        """Finds the variables of each group in a model; see `VariableGroups.resolve`."""
+        super().resolve_groups(model)
+        self._undecayed.resolve(model)
+
+    def continue_from(self, others: Iterable["AdamW"]) -> None:
+        """Starts the variables that no other optimizer trained at the current step.
+
+        Args:
+            others: The optimizers that trained the model so far, whose state this one continues.
+        """
+        births, now = {}, 0
+        for other in others:
+            births |= zip(map(id, optimized_variables(other)), other._births.numpy(), strict=True)
+            now = max(
+                now, int(step_counter(other).numpy()) // (other.gradient_accumulation_steps or 1)
+            )
+        self._births.assign([births.get(id(v), now) for v in optimized_variables(self)])
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the variables from a file; one of an earlier version has no births."""
+        if len(store.keys()) == len(self.variables) - 1:
+            births = np.zeros(self._births.shape, "float32")
+            store = dict(store.items()) | {str(len(self.variables) - 1): births}
+        super().load_own_variables(store)
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates all variables in place."""
+        if not self.built and trainable_variables is not None:
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
         # Computed once for all variables: tracing the same subgraph for each one takes seconds.
-        self._scalars = kernels.adamw_numbers(
-            ops.cast(self.iterations + 1, "float32"),
-            ops.cast(self.learning_rate, "float32"),
-            self.beta_1,
-            self.beta_2,
-        )
+        step = ops.cast(self.iterations + 1, "float32") - ops.cast(self._births, "float32")
+        numbers = kernels.adamw_numbers(step, self.learning_rate, self.beta_1, self.beta_2)
+        self._rates_now = self._rates_of_groups(numbers.pop("learning_rate"))
+        # One scalar for each variable.
+        self._powers = {n: ops.unstack(p, len(self._decays)) for n, p in numbers.items()}
         super().apply(grads, trainable_variables)
-        self._scalars = None  # tensors of a graph must not be used after its trace
+        self._rates_now = self._powers = None  # tensors of a graph must not be used after its trace
 
     def _clip_gradients(self, grads: list) -> list:
         if not self.global_clipnorm:
@@ -97,13 +157,15 @@ class AdamW(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Updates one variable in place."""
         i = self._get_variable_index(variable)
-        dtype = variable.dtype
+        dtype, group = variable.dtype, self._group_of[i]
+        rate = self._rates_now[-1 if group is None else group]
         kernels.adamw_update(
             variable,
             ops.cast(gradient, dtype),
             self._momentums[i],
             self._velocities[i],
-            **{name: ops.cast(scalar, dtype) for name, scalar in self._scalars.items()},
+            learning_rate=ops.cast(rate, dtype),
+            **{name: ops.cast(powers[i], dtype) for name, powers in self._powers.items()},
             beta_1=self.beta_1,
             beta_2=self.beta_2,
             epsilon=self.epsilon,
@@ -118,5 +180,10 @@ class AdamW(keras.optimizers.Optimizer):
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
-            "no_decay": list(self.no_decay),
+            "no_decay": self._undecayed.get_config(),
+            **self._rates_config(),
         }
+
+
+def _listed(keys: Selector | Sequence[Key]) -> list[Any]:
+    return [keys] if isinstance(keys, Selector | str | Mapping) else list(keys)

@@ -8,29 +8,35 @@ All models of finetune_tf return logits, and all losses here expect logits.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import ModelError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.tasks import IGNORED, Kind
+from finetune_tf.training import shapes
 from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
 from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
-from finetune_tf.training.optimizers import AdamW
+from finetune_tf.training.groups import Key
+from finetune_tf.training.optimizers import NO_DECAY, AdamW
+from finetune_tf.training.rates import with_rates
 from finetune_tf.training.schedules import (
     HEAD_RATE,
     PRETRAINED_RATE,
     AutoConstant,
+    Schedule,
     WarmupLinearDecay,
     is_schedule,
 )
+from finetune_tf.training.selector import Selector
+from finetune_tf.training.shapes import Shape
 from finetune_tf.training.similarity_loss import PairSimilarity
 
-Rate = float | Literal["auto"] | WarmupLinearDecay | keras.optimizers.schedules.LearningRateSchedule
+Rate = float | Literal["auto"] | Schedule | keras.optimizers.schedules.LearningRateSchedule
 
 #: Functions that create the loss for each kind of outputs, without an optimizer.
 LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
@@ -72,8 +78,8 @@ def cross_entropy(
             times as much).
         label_smoothing: Fraction of the target probability that is distributed over all classes
             (Szegedy et al. 2016).
-        **options: Options of `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,
-            accumulate.
+        **options: Options of `make_optimizer`: schedule, warmup_ratio, warmup_steps, weight_decay,
+            no_decay, clip_norm, accumulate, rates.
 
     Returns:
         A dict with optimizer, loss and metrics, for `model.compile`.
@@ -254,11 +260,14 @@ def make_optimizer(
     name: str = "adamw",
     learning_rate: Rate = "auto",
     *,
-    schedule: Literal["linear", "constant"] = "linear",
-    warmup_ratio: float = 0.1,
+    schedule: Shape = "linear",
+    warmup_ratio: float | None = None,
+    warmup_steps: float | None = None,
     weight_decay: float = 0.01,
+    no_decay: Selector | Sequence[Key] | None = None,
     clip_norm: float | None = 1.0,
     accumulate: int = 1,
+    rates: Mapping[Key, float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Creates the optimizer of the presets.
 
@@ -266,22 +275,32 @@ def make_optimizer(
         name: "adamw" (Loshchilov & Hutter 2019), "sgd" (with momentum 0.9), or the name of another
             Keras optimizer.
         learning_rate: A number, a Keras schedule, or "auto"; see `cross_entropy`.
-        schedule: "linear" for linear warm-up and decay over the fit (Devlin et al. 2019), or
-            "constant".
-        warmup_ratio: Fraction of the steps used for the warm-up.
-        weight_decay: Weight decay of AdamW, which is not applied to biases and normalization
-            layers.
+        schedule: The shape of the learning rate over the fit: "linear" for linear warm-up and decay
+            (Devlin et al. 2019), "cosine", "one-cycle", "polynomial" or "constant"; see
+            `finetune_tf.training.Schedule`, which has further options and can be given as
+            `learning_rate`.
+        warmup_ratio: Fraction of the steps used for the warm-up, by default a tenth; 0.3 for
+            "one-cycle" and 0 for "constant".
+        warmup_steps: Number of optimizer steps of the warm-up, instead of `warmup_ratio`.
+        weight_decay: Weight decay of AdamW.
+        no_decay: Variables without weight decay, as for AdamW; by default biases and the parameters
+            of normalization layers.
         clip_norm: Maximum global norm of the gradients, or None for no clipping.
         accumulate: Number of batches whose gradients are averaged into one step. This has the
             effect of larger batches with the memory of one. An incomplete group of batches at the
             end of an epoch is applied as a step of its own.
+        rates: Factors on the learning rate by selector or regular expression, such as
+            `{ft.select.head(): 10.0}`. The first one that fits a variable is used; see `layerwise`,
+            and `with_rates` for the optimizers that can have them.
 
     Returns:
         The optimizer.
 
     Raises:
-        ModelError: If the optimizer or the schedule is unknown.
-        ArgumentError: If a number is outside of its range.
+        ModelError: If the optimizer or the schedule is unknown, or the optimizer cannot have
+            `rates` or `no_decay`.
+        ArgumentError: If a number is outside of its range, or both `warmup_ratio` and
+            `warmup_steps` are given, or one of them beside a schedule.
 
     Example:
         >>> optimizer = ft.presets.make_optimizer("adamw", 3e-5, weight_decay=0.0, accumulate=4)
@@ -289,29 +308,41 @@ def make_optimizer(
         4
     """
     check(
-        warmup_ratio=warmup_ratio,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         accumulate=accumulate,
     )
-    if schedule not in ("linear", "constant"):
-        raise ModelError(f"The schedule must be 'linear' or 'constant', found {schedule!r}.")
+    shapes.check_warmup(warmup_ratio, warmup_steps)
+    shapes.check_shape(schedule)
+    warmup = {"warmup_ratio": warmup_ratio, "warmup_steps": warmup_steps}
+    has_warmup = warmup != {"warmup_ratio": None, "warmup_steps": None}
+    if has_warmup and is_schedule(learning_rate):
+        raise ArgumentError(
+            "A warm-up is given beside learning_rate, which is a schedule and determines each rate "
+            "itself. Give the warm-up to the schedule: ft.training.Schedule(2e-5, 'cosine', "
+            "warmup_steps=100)."
+        )
     name = name.lower()
     if not is_schedule(learning_rate):
         check(learning_rate=learning_rate)
         scale = 100.0 if name == "sgd" else 1.0
-        rates = {"pretrained_rate": PRETRAINED_RATE * scale, "head_rate": HEAD_RATE * scale}
+        automatic = {"pretrained_rate": PRETRAINED_RATE * scale, "head_rate": HEAD_RATE * scale}
         if schedule == "linear":
-            learning_rate = WarmupLinearDecay(learning_rate, warmup_ratio, **rates)
+            learning_rate = WarmupLinearDecay(learning_rate, **warmup, **automatic)
+        elif schedule != "constant" or has_warmup:
+            learning_rate = Schedule(learning_rate, schedule, **warmup, **automatic)
         elif learning_rate == "auto":
-            learning_rate = AutoConstant("auto", 0.0, **rates)
+            learning_rate = AutoConstant("auto", 0.0, **automatic)
         else:
             learning_rate = float(learning_rate)
     options: dict[str, Any] = {} if clip_norm is None else {"global_clipnorm": clip_norm}
     if accumulate > 1:
         options["gradient_accumulation_steps"] = accumulate
     if name == "adamw":
-        return AdamW(learning_rate, weight_decay, **options)
+        undecayed = NO_DECAY if no_decay is None else no_decay
+        return AdamW(learning_rate, weight_decay, no_decay=undecayed, rates=rates, **options)
+    if no_decay is not None:
+        raise ModelError(f"no_decay is for the weight decay of 'adamw', not for {name!r}.")
     if name == "sgd":
         optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **options)
     else:
@@ -323,5 +354,7 @@ def make_optimizer(
                 "optimizer."
             ) from None
         optimizer = optimizer_class(learning_rate, **options)
+    if rates:
+        optimizer = with_rates(optimizer, rates)
     give_whole_gradients(optimizer)
     return optimizer

@@ -8,7 +8,12 @@ from finetune_tf.graph.stages import stages
 
 
 def learns_pretrained(model: keras.Model) -> bool:
-    """Returns whether a pretrained variable below the head is trainable.
+    """Returns whether a pretrained variable below the head is trainable."""
+    return bool(learning_pretrained(model))
+
+
+def learning_pretrained(model: keras.Model) -> list[keras.Variable]:
+    """Returns the pretrained variables below the head that are trainable.
 
     A model from `load`, even inside of another model, records which of its variables the checkpoint
     filled (`ModelInfo.pretrained`). All others are new, such as an adapter inside a pretrained
@@ -17,14 +22,15 @@ def learns_pretrained(model: keras.Model) -> bool:
     """
     filled = _filled_by_load(model)
     adapters = _of_adapters(model)
-    return any(
-        variable.trainable
-        and id(variable) not in adapters
-        and (not filled or id(variable) in filled)
+    return [
+        variable
         for stage in stages(model)
         if stage.role != "head"
         for variable in stage.variables
-    )
+        if variable.trainable
+        and id(variable) not in adapters
+        and (not filled or id(variable) in filled)
+    ]
 
 
 def learns_adapters(model: keras.Model) -> bool:

@@ -129,6 +129,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     options = ["--text", "review", "--label", "mood", "--encoding", "cp1252", "--delimiter", "|"]
     options += ["--class-weight", "gut=2", "--class-weight", "schlecht=0.5", "--verbose", 2]
     options += ["--optimizer", "sgd", "--dropout", 0.0, "--store-features", "off", "--epochs", 1]
+    options += ["--schedule", "cosine", "--warmup-ratio", 0.2, "--weight-decay", 0.0]
     options += ["--baseline", "majority", "--test", path, "--output", tmp_path / "run"]
 
     assert run(monkeypatch, "train", base, path, *options) == 0
@@ -139,6 +140,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     assert settings["class_weight"] == {"0": 2.0, "1": 0.5}
     assert settings["optimizer"] == "sgd" and settings["dropout"] == 0.0
     assert settings["store_features"] == "False"
+    assert settings["schedule"] == "cosine" and settings["warmup_ratio"] == 0.2
     card = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
     assert json.loads(card)["hidden_dropout_prob"] == 0.0
 

@@ -28,8 +28,8 @@ HOOKS = {"bind"}  # called by BindSchedule
 # Functions of transformers 4 that pass a number to the function that checks it.
 PASSED_ON = {"AdamWeightDecay": "AdamW", "TFPreTrainedModel.resize_token_embeddings": None}
 # `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`. Each of
-# `shares` is checked as `share`.
-OTHERS = {"labels", "index", "sheet", "shares"}
+# `shares` is checked as `share`, each of `rates` as `rate_factor`.
+OTHERS = {"labels", "index", "sheet", "shares", "rates"}
 
 
 def is_number(parameter):
@@ -140,7 +140,8 @@ def test_a_number_out_of_range_raises_an_error(where):
         *(("clip_norm", wrong) for wrong in (-1, 0, math.inf, "1", True)),
         *(("weight_decay", wrong) for wrong in (-0.1, math.inf, math.nan, None)),
         *(("accumulate", wrong) for wrong in (0, 1.5, True)),
-        *(("warmup_ratio", wrong) for wrong in (-0.1, 1, math.nan, None)),
+        *(("warmup_ratio", wrong) for wrong in (-0.1, 1, math.nan)),
+        *(("warmup_steps", wrong) for wrong in (-1, math.inf, "10")),
         *(("learning_rate", wrong) for wrong in (0, -1, math.nan, math.inf, True, "fast")),
     ],
 )

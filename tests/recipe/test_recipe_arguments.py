@@ -51,6 +51,29 @@ def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
         ft.finetune("no-such-checkpoint", reviews, **{name: value})
 
 
+def test_settings_of_the_optimizer_are_checked_before_anything_is_loaded(reviews):
+    for wrong, message in (
+        ({"schedule": "sine"}, "The schedule must be 'linear', 'cosine', 'one-cycle'"),
+        ({"warmup_ratio": 1}, "warmup_ratio must be a number >= 0 and < 1, found 1."),
+        ({"rates": {ft.select.head(): 0}}, r"The rate for head\(\) must be a factor"),
+    ):
+        with pytest.raises(ft.errors.FinetuneError, match=message):
+            ft.finetune("no-such-checkpoint", reviews, **wrong)
+
+
+@pytest.mark.slow
+def test_settings_of_the_optimizer_reach_it(base, reviews):
+    result = ft.finetune(
+        base, reviews, reviews, policy="head-first", epochs=1, verbose=0, schedule="cosine",
+        warmup_ratio=0.2, weight_decay=0.1, rates={ft.select.head(): 10.0},
+    )  # fmt: skip
+    optimizer = result.model.optimizer
+    assert str(optimizer._learning_rate) == "5e-05, warm-up and cosine decay"
+    assert optimizer._learning_rate.warmup_ratio == 0.2 and optimizer.decay == 0.1
+    assert float(optimizer.rate_factors["head()"]) == 10.0
+    assert result.settings["rates"] == {"head()": 10.0} and result.settings["weight_decay"] == 0.1
+
+
 @pytest.mark.slow
 def test_a_regression_starts_from_the_training_mean(base, capsys):
     years = ft.data.from_arrays(GOOD * 4 + BAD * 4, [1990.5, 2010.5] * 8, name="years")

@@ -93,10 +93,12 @@ def test_schedules_and_rates():
 def test_mistakes_are_named():
     with pytest.raises(ModelError, match=re.escape("There is no optimizer 'adamv'; use 'adamw'")):
         presets.cross_entropy("adamv")
-    with pytest.raises(
-        ModelError, match="The schedule must be 'linear' or 'constant', found 'cosi"
-    ):
-        presets.cross_entropy(schedule="cosine")
+    message = (
+        "The schedule must be 'linear', 'cosine', 'one-cycle', 'polynomial' or 'constant', found "
+        "'sine'."
+    )
+    with pytest.raises(ModelError, match=re.escape(message)):
+        presets.cross_entropy(schedule="sine")
     with pytest.raises(ModelError, match="warmup_ratio must be a number >= 0 and < 1, found 1"):
         presets.cross_entropy(warmup_ratio=1)
 

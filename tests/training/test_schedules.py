@@ -10,7 +10,8 @@ from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
 from finetune_tf import select
-from finetune_tf.training import WarmupLinearDecay
+from finetune_tf.errors import ArgumentError, ModelError
+from finetune_tf.training import Schedule, WarmupLinearDecay
 
 TOKENS, ANSWERS = token_batch()
 
@@ -247,3 +248,176 @@ def test_the_state_of_a_fit_can_be_stored():
 def test_reads_well():
     assert str(bound(10)) == "1, warm-up and linear decay"
     assert str(WarmupLinearDecay(2e-5)) == "2e-05, warm-up and linear decay"
+
+
+def formula(shape, t, steps, warmup):
+    """The schedules as transformers and PyTorch state them, with the warm-up one step ahead."""
+    rising = min((t + 1) / warmup, 1) if warmup else 1
+    left = min((steps - t) / (steps - warmup), 1)
+    wave = (1 + np.cos(np.pi * (1 - left))) / 2
+    if shape == "one-cycle":
+        start = 1 / 25
+        return (start + (1 - start) * (1 + np.cos(np.pi * (1 - rising))) / 2) * wave
+    return rising * {"linear": left, "cosine": wave, "polynomial": left**2, "constant": 1}[shape]
+
+
+SHAPES = ["linear", "cosine", "one-cycle", "polynomial", "constant"]
+
+
+class TestShapes:
+    def schedule(self, shape, steps=12, **options):
+        schedule = Schedule(1.0, shape, **options)
+        schedule.bind(small_model(), steps, 0)
+        return schedule
+
+    @pytest.mark.parametrize("warmup", [{"warmup_ratio": 0.25}, {"warmup_steps": 3}])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_formulas(self, shape, warmup):
+        schedule = self.schedule(shape, power=2.0, **warmup)
+        rates = [float(schedule(step)) for step in range(12)]
+        expected = [formula(shape, t, 12, 3) for t in range(12)]
+        np.testing.assert_allclose(rates, expected, rtol=1e-5)
+        assert min(rates) > 0 and max(rates) == pytest.approx(1)
+
+    @pytest.mark.parametrize(
+        ("shape", "warmup"), [("linear", 2), ("cosine", 2), ("one-cycle", 6), ("constant", 0)]
+    )
+    def test_default_warm_up(self, shape, warmup):
+        schedule = self.schedule(shape, steps=20)
+        rates = [float(schedule(step)) for step in range(20)]
+        np.testing.assert_allclose(rates, [formula(shape, t, 20, warmup) for t in range(20)], 1e-5)
+
+    def test_an_end_above_zero(self):
+        schedule = self.schedule("cosine", end=0.1, warmup_steps=0)
+        assert float(schedule(12)) == pytest.approx(0.1)
+        assert float(schedule(6)) == pytest.approx(0.55)
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_a_reload(self, shape):
+        schedule = self.schedule(shape, warmup_steps=5, power=3.0, end=0.2)
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+        assert type(again) is Schedule
+        assert again.get_config() == schedule.get_config()
+        again.bind(small_model(), 12, 0)
+        assert [float(again(t)) for t in range(12)] == [float(schedule(t)) for t in range(12)]
+
+    def test_a_config_of_an_earlier_version(self):
+        config = {"peak": 1.0, "warmup_ratio": 0.25, "pretrained_rate": 5e-5, "head_rate": 2e-3}
+        schedule = WarmupLinearDecay.from_config(config)
+        assert schedule.get_config() == config
+        schedule.bind(small_model(), 12, 0)
+        expected = [formula("linear", t, 12, 3) for t in range(12)]
+        np.testing.assert_allclose([float(schedule(t)) for t in range(12)], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_in_a_fit(self, shape):
+        rates = rates_of_fit(compiled(schedule=shape, warmup_steps=2), batch_size=8, epochs=4)
+        np.testing.assert_allclose(
+            rates,
+            [
+                1e-4 * formula("linear" if shape == "polynomial" else shape, t, 8, 2)
+                for t in range(8)
+            ],
+            rtol=1e-4,
+        )
+
+    def test_warm_up_counts_optimizer_steps(self):
+        model = compiled(warmup_steps=2, accumulate=2)
+        rates = rates_of_fit(model, batch_size=4, epochs=2)  # eight batches, four steps
+        np.testing.assert_allclose(rates[:4], np.array([0.25, 0.5, 0.75, 1]) * 1e-4, rtol=1e-5)
+
+    def test_a_reload_in_the_middle_of_a_fit(self, tmp_path):
+        model = compiled(schedule="cosine", warmup_steps=3)
+        whole = rates_of_fit(model, batch_size=8, epochs=4, callbacks=[SaveAtEpoch(tmp_path)])
+        again = keras.saving.load_model(tmp_path / "middle.keras")
+        assert float(again.optimizer.learning_rate) == pytest.approx(whole[4])
+
+    def test_what_it_reads_like(self):
+        texts = {shape: str(self.schedule(shape)) for shape in SHAPES}
+        assert texts == {
+            "linear": "1, warm-up and linear decay",
+            "cosine": "1, warm-up and cosine decay",
+            "one-cycle": "1, one cycle",
+            "polynomial": "1, warm-up and polynomial decay",
+            "constant": "1, warm-up and a constant rate",
+        }
+
+
+class TestMistakes:
+    def data(self):
+        tf = pytest.importorskip("tensorflow")
+        data = tf.data.Dataset.from_tensor_slices((TOKENS, ANSWERS)).batch(8)
+        return data.filter(lambda x, y: True)  # its length is unknown
+
+    @pytest.mark.parametrize("shape", ["cosine", "one-cycle", "polynomial"])
+    def test_a_shape_that_needs_the_number_of_steps(self, shape):
+        model = compiled(schedule=shape)
+        message = (
+            f"The schedule '{shape}' depends on the number of steps, but the length of the data is "
+            "unknown. Pass steps_per_epoch=… to fit, or use schedule='constant'."
+        )
+        with pytest.raises(ModelError, match=re.escape(message)):
+            model.fit(self.data(), verbose=0)
+        data = self.data().repeat()
+        rates = rates_of_fit(model, data, None, steps_per_epoch=2, epochs=2)
+        assert len(set(rates)) == 4
+
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    def test_a_warm_up_by_steps_needs_no_length(self, capsys):
+        rates = rates_of_fit(compiled(warmup_steps=2), self.data(), None, epochs=2)
+        np.testing.assert_allclose(rates[:4], [5e-5, 1e-4, 1e-4, 1e-4], rtol=1e-5)
+        said = "The length of the data is unknown, so the rate stays at 0.0001 after the warm-up."
+        assert said in capsys.readouterr().out.splitlines()
+
+    def test_without_the_callback(self):
+        network = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        network.compile(**ft.presets.cross_entropy("sgd", 1e-2, schedule="cosine"))
+        message = re.escape(
+            "The schedule 'cosine' does not know the length of the fit. Pass "
+            "callbacks=[ft.callbacks.BindSchedule()] to fit, or use schedule='constant'."
+        )
+        with pytest.raises(ModelError, match=message):
+            network.fit(TOKENS.astype("float32"), ANSWERS, verbose=0)
+
+    def test_a_warm_up_longer_than_the_fit(self, capsys):
+        rates_of_fit(compiled(warmup_steps=20), batch_size=8, epochs=2)
+        said = (
+            "The warm-up takes 20 steps, but the fit only 4, so the rate does not reach its peak "
+            "of 0.0001."
+        )
+        assert said in capsys.readouterr().out.splitlines()
+
+    def test_two_warm_ups(self):
+        message = "warmup_ratio=0.1 and warmup_steps=5 are both given. Leave one of them out."
+        for make in (ft.presets.cross_entropy, Schedule, WarmupLinearDecay):
+            with pytest.raises(ArgumentError, match=re.escape(message)):
+                make(warmup_ratio=0.1, warmup_steps=5)
+        with pytest.raises(ArgumentError, match="A warm-up is given beside learning_rate, which"):
+            ft.presets.cross_entropy(learning_rate=Schedule(1e-4), warmup_steps=5)
+
+
+@pytest.mark.slow
+def test_schedules_of_transformers():
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = {
+        "linear": transformers.get_linear_schedule_with_warmup,
+        "cosine": transformers.get_cosine_schedule_with_warmup,
+        "constant": transformers.get_constant_schedule_with_warmup,
+        "polynomial": transformers.get_polynomial_decay_schedule_with_warmup,
+    }
+    for shape, make in theirs.items():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        steps = {} if shape == "constant" else {"num_training_steps": 12}
+        if shape == "polynomial":
+            steps |= {"power": 2.0, "lr_end": 0.1}
+        schedule = make(optimizer, num_warmup_steps=3, **steps)
+        rates = []
+        for _ in range(13):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        ours = Schedule(1.0, shape, warmup_steps=3, power=2.0, end=0.1 * (shape == "polynomial"))
+        ours.bind(small_model(), 12, 0)
+        found = [float(ours(step)) for step in range(12)]
+        np.testing.assert_allclose(found, [*rates[1:4], *rates[3:12]], rtol=1e-5)
