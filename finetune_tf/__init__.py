@@ -11,7 +11,7 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, callbacks, data, errors, messages
+from finetune_tf import _moved, callbacks, data, errors, messages, presets
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import (
     compare,
@@ -35,7 +35,6 @@ from finetune_tf.training import (
     count_parameters,
     freeze,
     measure_batch_statistics,
-    presets,
     select,
     train_batch_statistics,
     train_only,

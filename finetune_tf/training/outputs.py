@@ -8,7 +8,7 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Kind, Task
-from finetune_tf.training.presets import PRESETS
+from finetune_tf.training.preset_table import PRESETS
 
 
 class Fit(NamedTuple):

@@ -1,10 +1,4 @@
-"""Presets: optimizer, loss and metrics for `model.compile`, with defaults for fine-tuning.
-
-    model.compile(**ft.presets.cross_entropy())
-    model.compile(**ft.presets.mean_squared_error(learning_rate=2e-5, weight_decay=0.0))
-
-All models of finetune_tf return logits, and all losses here expect logits.
-"""
+"""The presets of the usual losses, and the optimizer of all presets; see `finetune_tf.presets`."""
 
 import functools
 import inspect
@@ -45,12 +39,12 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
 }
 
 
-def _optimizer_options() -> list[str]:
+def optimizer_options() -> list[str]:
     """Returns the names of the options that presets pass to `make_optimizer`."""
     return list(inspect.signature(make_optimizer).parameters)[2:]
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def cross_entropy(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
@@ -93,7 +87,7 @@ def cross_entropy(
     }
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def binary_cross_entropy(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
@@ -122,7 +116,7 @@ def binary_cross_entropy(
     }
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def mean_squared_error(
     optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
 ) -> dict[str, Any]:
@@ -147,106 +141,6 @@ def mean_squared_error(
         "loss": LOSSES["number"](),
         "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
     }
-
-
-@names_checked(also=_optimizer_options)
-def similarity(
-    optimizer: str = "adamw",
-    learning_rate: Rate = "auto",
-    *,
-    scale: float = 20.0,
-    **options: Any,
-) -> dict[str, Any]:
-    """Contrastive loss on pairs of texts, for feature extraction; see `PairSimilarity`.
-
-    With scores, the cosine similarities of the pairs are trained to have the order of the scores,
-    which may be on any scale (CoSENT, Su 2022). Without scores, each pair counts as similar, and
-    all other texts of the batch serve as negatives (Henderson et al. 2017). So a batch should not
-    contain the same text twice, and larger batches provide more negatives.
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        scale: Factor on the cosine similarities, the inverse of a temperature.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> encoder = ft.load(checkpoint, "feature-extraction")
-        >>> encoder.compile(**ft.presets.similarity(scale=10.0))
-        >>> encoder.loss.scale
-        10.0
-    """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["vectors"](scale),
-        "metrics": [],
-    }
-
-
-@names_checked(also=_optimizer_options)
-def contrastive(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
-) -> dict[str, Any]:
-    """CLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
-
-    Each image is to be found by its text among all images of the batch, and each text by its image
-    (Radford et al. 2021). Larger batches are harder, and teach more.
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> ft.presets.contrastive(learning_rate=1e-5)["loss"].mode
-        'softmax'
-    """
-    loss = LOSSES["pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
-
-
-@names_checked(also=_optimizer_options)
-def pairwise_sigmoid(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
-) -> dict[str, Any]:
-    """SigLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
-
-    Whether an image and a text match is a decision of its own for each of both in a batch (Zhai et
-    al. 2023).
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> ft.presets.pairwise_sigmoid()["loss"].mode
-        'sigmoid'
-    """
-    loss = LOSSES["independent_pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
-
-
-#: The default preset for each kind of outputs.
-PRESETS: dict[Kind, Callable[..., dict[str, Any]]] = {
-    "classes": cross_entropy,
-    "several": binary_cross_entropy,
-    "number": mean_squared_error,
-    "vectors": similarity,
-    "pairs": contrastive,
-    "independent_pairs": pairwise_sigmoid,
-}
 
 
 @names_checked
