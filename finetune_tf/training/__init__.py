@@ -1,6 +1,6 @@
 """Training: selectors, freezing, optimizers and learning-rate schedules."""
 
-from finetune_tf.training import select
+from finetune_tf.training import objectives, select
 from finetune_tf.training.batch_statistics import (
     measure_batch_statistics,
     train_batch_statistics,
@@ -16,6 +16,7 @@ __all__ = [
     "count_parameters",
     "freeze",
     "measure_batch_statistics",
+    "objectives",
     "select",
     "train_batch_statistics",
     "train_only",

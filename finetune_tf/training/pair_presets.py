@@ -1,9 +1,17 @@
 """Presets for pairs: of two texts, or of an image and a text; see `finetune_tf.presets`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.training.presets import LOSSES, Rate, make_optimizer, optimizer_options
+from finetune_tf.training.objectives import Objective
+from finetune_tf.training.presets import (
+    LOSSES,
+    Rate,
+    compile_arguments,
+    make_optimizer,
+    optimizer_options,
+)
 
 
 @names_checked(also=optimizer_options)
@@ -12,6 +20,7 @@ def similarity(
     learning_rate: Rate = "auto",
     *,
     scale: float = 20.0,
+    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Contrastive loss on pairs of texts, for feature extraction; see `PairSimilarity`.
@@ -25,10 +34,12 @@ def similarity(
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
         scale: Factor on the cosine similarities, the inverse of a temperature.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> encoder = ft.load(checkpoint, "feature-extraction")
@@ -36,16 +47,17 @@ def similarity(
         >>> encoder.loss.scale
         10.0
     """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["vectors"](scale),
-        "metrics": [],
-    }
+    made = make_optimizer(optimizer, learning_rate, **options)
+    return compile_arguments(made, LOSSES["vectors"](scale), [], objectives)
 
 
 @names_checked(also=optimizer_options)
 def contrastive(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """CLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
 
@@ -55,23 +67,29 @@ def contrastive(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> ft.presets.contrastive(learning_rate=1e-5)["loss"].mode
         'softmax'
     """
     loss = LOSSES["pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
+    made = make_optimizer(optimizer, learning_rate, **options)
+    return compile_arguments(made, loss, [], objectives)
 
 
 @names_checked(also=optimizer_options)
 def pairwise_sigmoid(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """SigLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
 
@@ -81,15 +99,17 @@ def pairwise_sigmoid(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> ft.presets.pairwise_sigmoid()["loss"].mode
         'sigmoid'
     """
     loss = LOSSES["independent_pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
+    made = make_optimizer(optimizer, learning_rate, **options)
+    return compile_arguments(made, loss, [], objectives)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -14,6 +14,7 @@ from finetune_tf.tasks import IGNORED, Kind
 from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
 from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
+from finetune_tf.training.objectives import Objective
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.schedules import (
     HEAD_RATE,
@@ -39,6 +40,17 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
 }
 
 
+def compile_arguments(
+    optimizer: keras.optimizers.Optimizer,
+    loss: keras.losses.Loss,
+    metrics: list,
+    objectives: Sequence[Objective] | None,
+) -> dict[str, Any]:
+    """Returns what a preset returns; without objectives, any Keras model accepts it."""
+    arguments = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
+    return arguments if objectives is None else {**arguments, "objectives": list(objectives)}
+
+
 def optimizer_options() -> list[str]:
     """Returns the names of the options that presets pass to `make_optimizer`."""
     return list(inspect.signature(make_optimizer).parameters)[2:]
@@ -50,6 +62,7 @@ def cross_entropy(
     learning_rate: Rate = "auto",
     *,
     label_smoothing: float = 0.0,
+    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Cross-entropy over class indices, for one label per text or token.
@@ -66,11 +79,13 @@ def cross_entropy(
             times as much).
         label_smoothing: Fraction of the target probability that is distributed over all classes
             (Szegedy et al. 2016).
+        objectives: What training minimizes or perturbs besides the loss; see `ft.objectives`.
         **options: Options of `make_optimizer`: schedule, warmup_ratio, weight_decay, clip_norm,
             accumulate.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> model.compile(**ft.presets.cross_entropy(learning_rate=3e-5, label_smoothing=0.1))
@@ -80,22 +95,25 @@ def cross_entropy(
     check(label_smoothing=label_smoothing)
     make_loss = LOSSES["classes"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else make_loss()
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": loss,
-        "metrics": [Accuracy()],
-    }
+    return compile_arguments(
+        make_optimizer(optimizer, learning_rate, **options), loss, [Accuracy()], objectives
+    )
 
 
 @names_checked(also=optimizer_options)
 def binary_cross_entropy(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Binary cross-entropy over multi-hot targets (batch, labels), for several labels per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
@@ -109,26 +127,30 @@ def binary_cross_entropy(
         >>> model.loss.name
         'binary_crossentropy'
     """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["several"](),
-        "metrics": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-    }
+    made = make_optimizer(optimizer, learning_rate, **options)
+    metrics = [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
+    return compile_arguments(made, LOSSES["several"](), metrics, objectives)
 
 
 @names_checked(also=optimizer_options)
 def mean_squared_error(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Mean squared error, for regression: one number per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> model = ft.load(checkpoint, labels=["stars"])
@@ -136,11 +158,9 @@ def mean_squared_error(
         >>> model.loss.name
         'mean_squared_error'
     """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["number"](),
-        "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
-    }
+    made = make_optimizer(optimizer, learning_rate, **options)
+    metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
+    return compile_arguments(made, LOSSES["number"](), metrics, objectives)
 
 
 @names_checked
