@@ -6,6 +6,7 @@
 All models of finetune_tf return logits, and all losses here expect logits.
 """
 
+from finetune_tf.training.label_presets import focal, huber, ordinal
 from finetune_tf.training.pair_presets import contrastive, pairwise_sigmoid, similarity
 from finetune_tf.training.preset_table import PRESETS
 from finetune_tf.training.presets import (
@@ -22,8 +23,11 @@ __all__ = [
     "binary_cross_entropy",
     "contrastive",
     "cross_entropy",
+    "focal",
+    "huber",
     "make_optimizer",
     "mean_squared_error",
+    "ordinal",
     "pairwise_sigmoid",
     "similarity",
 ]

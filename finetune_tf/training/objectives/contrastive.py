@@ -17,15 +17,15 @@ _NAME = "supervised contrastive"
 class SupervisedContrastive(Objective):
     """Pulls the vectors of examples with the same label together, and others apart.
 
-    The vectors are those that the last layer reads, scaled to length 1. With P(i) the other examples
-    of the batch with the label of i, the loss of i is the mean over p in P(i) of
+    The vectors are those that the last layer reads, scaled to length 1. With P(i) the other
+    examples of the batch with the label of i, the loss of i is the mean over p in P(i) of
     −log(exp(zᵢ·zₚ / temperature) / Σₐ exp(zᵢ·zₐ / temperature)), a over all other examples; it is 0
     if P(i) is empty ("Supervised Contrastive Learning", Khosla et al. 2020). Training minimizes
     (1 − alpha) · plain loss + alpha · contrastive loss ("Supervised Contrastive Learning for
     Pre-trained Language Model Fine-tuning", Gunel et al. 2021).
 
-    Larger batches have more pairs. With several devices, pairs are made on each device. With `RDrop`,
-    both passes of an example are a pair.
+    Larger batches have more pairs. With several devices, pairs are made on each device. With
+    `RDrop`, both passes of an example are a pair.
 
     Args:
         alpha: The share of the contrastive loss.

@@ -1,4 +1,4 @@
-"""Distillation: a student learns the outputs and hidden states of a teacher (Hinton et al. 2015)."""
+"""Distillation: a student learns what a teacher computes (Hinton et al. 2015)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

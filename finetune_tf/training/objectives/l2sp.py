@@ -18,10 +18,10 @@ from finetune_tf.training.pretrained import is_from_scratch, pretrained_ids
 class L2SP(Objective):
     """Penalizes the distance of trainable weights from their pretrained values.
 
-    Adds alpha / 2 · ‖w − w₀‖² over the pretrained weights that are trained, and beta / 2 · ‖w‖² over
-    the new ones, such as a head ("Explicit Inductive Bias for Transfer Learning with Convolutional
-    Networks", Li et al. 2018). It replaces the weight decay of the optimizer, which pulls all
-    weights towards 0: set `weight_decay=0.0`.
+    Adds alpha / 2 · ‖w − w₀‖² over the pretrained weights that are trained, and beta / 2 · ‖w‖²
+    over the new ones, such as a head ("Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks", Li et al. 2018). It replaces the weight decay of the optimizer, which
+    pulls all weights towards 0: set `weight_decay=0.0`.
 
     The anchor w₀ takes as much memory as the weights that are trained. It is not part of `.keras`
     files: training of a model that was loaded from one has to be compiled with `anchor=`.
@@ -69,7 +69,8 @@ class L2SP(Objective):
             )
         self._anchors = {}
         if self._given is None:
-            say("L2SP: the weights at compile are the anchor.")
+            fits = len(model.info.record.get("fits", ()))
+            say(f"L2SP: the anchor is the weights at compile, after {fits} fits of this model.")
         self.prepare(model)
 
     def prepare(self, model: Any) -> None:
