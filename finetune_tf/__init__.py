@@ -26,6 +26,7 @@ from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.interpolation import interpolate
+from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -74,6 +75,7 @@ __all__ = [
     "generate",
     "interpolate",
     "interpolation_curve",
+    "keep_blocks",
     "load",
     "measure_batch_statistics",
     "messages",
