@@ -70,7 +70,8 @@ class L2SP(Objective):
         self._anchors = {}
         if self._given is None:
             fits = len(model.info.record.get("fits", ()))
-            say(f"L2SP: the anchor is the weights at compile, after {fits} fits of this model.")
+            later = f", after earlier fits ({fits})" if fits else ""
+            say(f"L2SP: the anchor is the weights at compile{later}.")
         self.prepare(model)
 
     def prepare(self, model: Any) -> None:

@@ -54,7 +54,7 @@ def check_teacher(objective: Objective, student: Any, teacher: Any) -> None:
             "batches of cached features do not contain what the teacher reads. Train the whole "
             "model.",
         )
-    if teacher.task.name != student.task.name or teacher.task.output_kind != kind:
+    if type(teacher.task) is not type(student.task) or teacher.task.output_kind != kind:
         raise ModelError(
             f"The teacher is for {teacher.task.name} ({teacher.task.output_kind}), but the student "
             f"is for {student.task.name} ({kind})."
