@@ -11,7 +11,7 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, messages
+from finetune_tf import _moved, adapters, callbacks, data, errors, messages, presets
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import (
     compare,
@@ -26,6 +26,7 @@ from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.interpolation import interpolate
+from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -35,7 +36,7 @@ from finetune_tf.training import (
     count_parameters,
     freeze,
     measure_batch_statistics,
-    presets,
+    objectives,
     select,
     train_batch_statistics,
     train_only,
@@ -75,9 +76,11 @@ __all__ = [
     "generate",
     "interpolate",
     "interpolation_curve",
+    "keep_blocks",
     "load",
     "measure_batch_statistics",
     "messages",
+    "objectives",
     "plot_history",
     "predict",
     "presets",

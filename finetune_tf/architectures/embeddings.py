@@ -3,6 +3,7 @@
 Shape legend: B batch, L length, E embedding features, D features, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -127,6 +128,7 @@ class Embeddings(ConfigLayer):
         decode: bool = False,
         position_ids: Any = None,
         training: bool | None = None,
+        perturb: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Embeds token ids, or decodes vectors to scores of tokens.
 
@@ -138,6 +140,8 @@ class Embeddings(ConfigLayer):
             position_ids: (B, L), the position of each token in its text, from 0 on; by default its
                 place in the row or, with `skip_padding`, among the tokens that are not padding.
             training: Whether dropout is active.
+            perturb: A function of the rows of the token embedding table (B, L, E), such as one that
+                adds noise.
 
         Returns:
             (B, L, D), or decoded scores (B, L, V) in float32.
@@ -145,7 +149,7 @@ class Embeddings(ConfigLayer):
         if decode:
             table = ops.cast(self.word.embeddings, inputs.dtype)
             return ops.cast(ops.matmul(inputs, ops.transpose(table)), "float32")
-        hidden = self._embed_tokens(inputs, position_ids)
+        hidden = self._embed_tokens(inputs, position_ids, perturb)
         if self.token_type is not None:
             hidden = hidden + self.token_type(token_type_ids)
         if self._config["project"] == "before":
@@ -157,10 +161,12 @@ class Embeddings(ConfigLayer):
         hidden = self.dropout(hidden, training=training)
         return self.projection(hidden) if self._config["project"] == "after" else hidden
 
-    def _embed_tokens(self, ids: Any, position_ids: Any = None) -> Any:
+    def _embed_tokens(self, ids: Any, position_ids: Any = None, perturb: Any = None) -> Any:
         """Sums token and position embeddings; the row of the padding token gets no gradient."""
         padding, skips = self._config["padding_idx"], self._config["skip_padding"]
         hidden, is_token = self.word(ids), None
+        if perturb is not None:
+            hidden = perturb(hidden)
         if self._config["scale"] != 1.0:
             hidden = hidden * ops.cast(self._config["scale"], hidden.dtype)
         if padding is not None:

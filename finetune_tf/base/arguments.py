@@ -209,6 +209,19 @@ RULES: dict[str, Number] = {
     # Adapters
     "alpha": _positive(),
     "rank": _count(),
+    # Objectives
+    "delta": _positive(),
+    "gamma": Number(0),
+    "Distillation.alpha": Number(0, 1),
+    "Distillation.hidden_weight": Number(0),
+    "Distillation.temperature": _positive(),
+    "L2SP.alpha": Number(0),
+    "L2SP.beta": Number(0),
+    "Mixup.alpha": _positive(),
+    "NEFTune.alpha": Number(0),
+    "RDrop.alpha": Number(0),
+    "SupervisedContrastive.alpha": Number(0, 1),
+    "SupervisedContrastive.temperature": _positive(),
     # Interpolation of weights
     "share": Number(0, 1),
     # Optimizers

@@ -154,6 +154,29 @@ def run_graph(graph: keras.Model, inputs: list, operation_of: Any) -> Any:
     return graph._run_through_graph(inputs, operation_fn=operation_of)
 
 
+def run_nodes(graph: keras.Model, inputs: list, call_of: Any) -> Any:
+    """Computes the outputs of a Functional model, where each call of an operation is replaced.
+
+    Args:
+        graph: The model.
+        inputs: As for `run_graph`.
+        call_of: From a node (a call of an operation) to what is called in the place of its
+            operation.
+    """
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    nodes = iter([node for depth in depths for node in graph._nodes_by_depth[depth]])
+
+    def operation_of(operation: Any) -> Any:
+        return call_of(next(node for node in nodes if node.operation is operation))
+
+    return graph._run_through_graph(inputs, operation_fn=operation_of)
+
+
+def standardized_inputs(graph: keras.Model, inputs: Any) -> list:
+    """Returns the inputs of a Functional model as a list in its order, in its dtypes."""
+    return graph._standardize_inputs(inputs)
+
+
 def nodes_by_depth(graph: keras.Model) -> dict[int, list[Any]]:
     """Returns the nodes (layer calls) of a Functional graph by their distance to the outputs."""
     return graph._nodes_by_depth

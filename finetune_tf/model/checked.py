@@ -15,9 +15,9 @@ from finetune_tf.families import FAMILIES
 from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
+from finetune_tf.model.objective_model import ObjectiveModel
 from finetune_tf.model.packed import takes_positions
 from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels, split_inputs
-from finetune_tf.model.weighted import WeightedModel
 from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.training.similarity_loss import PairSimilarity
 
@@ -25,7 +25,7 @@ from finetune_tf.training.similarity_loss import PairSimilarity
 _INFO_PROPERTIES = ("task", "labels", "config", "tokenizer", "max_length", "kind")
 
 
-class CheckedModel(WeightedModel):
+class CheckedModel(ObjectiveModel):
     """Rejects inputs and targets with invalid values, such as ids outside of the vocabulary."""
 
     info: ModelInfo

@@ -105,7 +105,12 @@ class FineTuneModel(DescribedModel):
 
     @names_checked(also=tuple(inspect.signature(keras.Model.compile).parameters))
     def compile(
-        self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        objectives: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Compiles the model as in Keras; missing arguments are taken from the task's preset.
 
@@ -116,12 +121,14 @@ class FineTuneModel(DescribedModel):
             optimizer: An optimizer or its name; by default AdamW with the learning rate "auto".
             loss: A loss or its name; by default that of the task.
             metrics: As in Keras; if no loss is given either, by default those of the task.
+            objectives: Objectives of `ft.objectives`, which add to what training minimizes or
+                perturb the model while it trains. Evaluations and predictions ignore them.
             **kwargs: As in Keras, except that with TensorFlow `jit_compile` is False by default,
                 even on GPUs: XLA compilation of the model takes up to a minute for each sequence
                 length. It is worthwhile for long trainings with a single length.
 
         Raises:
-            ModelError: If the loss or a metric does not fit the labels.
+            ModelError: If the loss, a metric or an objective does not fit the model.
 
         Example:
             >>> model.compile(keras.optimizers.Adam(2e-5), metrics=["accuracy"])
@@ -141,6 +148,7 @@ class FineTuneModel(DescribedModel):
         # With None, Keras would keep the metrics of an earlier call of `compile`.
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
+        self.set_objectives(objectives)
 
     @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
@@ -361,7 +369,9 @@ class FineTuneModel(DescribedModel):
         if not hasattr(self, "info"):
             _ = self.task  # raises the error that explains what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
+        objectives = config.pop("objectives", ())
         keras.Model.compile(self, **config)
+        self.set_objectives(objectives)
         if getattr(self, "optimizer", None) is not None:
             resolve_groups(self.optimizer, self)
             self.optimizer.build(self.trainable_variables)

@@ -40,7 +40,17 @@ def run_packed(graph: keras.Model, inputs: dict[str, Any], training: bool | None
     Returns:
         Its outputs; those of a text do not depend on the other texts of its row.
     """
-    positions = inputs[POSITIONS]
+    values = [inputs[tensor.name] for tensor in graph.inputs]
+    return run_graph(graph, values, packed_calls(inputs[POSITIONS], training))
+
+
+def packed_calls(positions: Any, training: bool | None) -> Callable[[Any], Callable]:
+    """Returns a function from an operation of a graph to its call on packed rows.
+
+    Args:
+        positions: (batch, length), the position of each token in its text.
+        training: As for every Keras model.
+    """
     segments = ops.cumsum(ops.cast(ops.equal(positions, 0), "int32"), axis=1)
 
     def embed(embeddings: Embeddings, x: Any, decode: bool = False, **more: Any) -> Any:
@@ -58,7 +68,14 @@ def run_packed(graph: keras.Model, inputs: dict[str, Any], training: bool | None
             return functools.partial(operation, position_ids=positions)
         return functools.partial(operation, **options)
 
-    return run_graph(graph, [inputs[tensor.name] for tensor in graph.inputs], placed)
+    return placed
+
+
+def plain_call(operation: Any, training: bool | None) -> Callable:
+    """Returns an operation of a graph that knows whether it is training."""
+    return (
+        functools.partial(operation, training=training) if _has_training(operation) else operation
+    )
 
 
 def _has_training(operation: Any) -> bool:

@@ -9,6 +9,7 @@ computes logits.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,16 +21,18 @@ from keras import ops
 from finetune_tf import kernels
 from finetune_tf.architectures import Embeddings, LanguageModelHead
 from finetune_tf.architectures.layers import Dense
-from finetune_tf.base.keras_internals import compiled_with, inputs_struct
+from finetune_tf.base.keras_internals import compiled_with, inputs_struct, standardized_inputs
 from finetune_tf.data.encodings import targets_of
 from finetune_tf.graph.pieces import ordered_nodes
+from finetune_tf.graph.taps import Taps, taps_of
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.model.encoding_model import EncodingModel
-from finetune_tf.model.packed import run_packed
+from finetune_tf.model.packed import packed_calls, plain_call, run_packed
 from finetune_tf.tasks import IGNORED
 from finetune_tf.tasks.feature import POSITIONS
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.training.classification import Accuracy
+from finetune_tf.training.objectives.objective import running_step
 from finetune_tf.training.presets import LOSSES
 
 # The methods that a subclass may override; such a subclass expects logits in all of them.
@@ -108,9 +111,11 @@ class VocabularyLossModel(EncodingModel):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Computes the logits, or the hidden states in a step that needs no logits."""
-        step = self._step
+        step, taps = self._step, taps_of(self)
         if step is not None:
-            return _hidden(step.output, inputs, training)
+            return _hidden(step.output, inputs, training, taps)
+        if taps is not None:
+            return _run_tapped(self, inputs, training, taps)
         if POSITIONS in inputs:
             return run_packed(self, inputs, training)
         return super().call(inputs, training=training, mask=mask)
@@ -185,10 +190,23 @@ class VocabularyLossModel(EncodingModel):
         return step if step is not None and step.model is self else None
 
 
-def _hidden(output: OutputLayer, inputs: Any, training: bool | None) -> Any:
+def _hidden(
+    output: OutputLayer, inputs: Any, training: bool | None, taps: Taps | None = None
+) -> Any:
+    if taps is not None:
+        return _run_tapped(output.trunk, inputs, training, taps)
     if POSITIONS in inputs:
         return run_packed(output.trunk, inputs, training)
     return output.trunk.call(inputs, training=training)
+
+
+def _run_tapped(graph: keras.Model, inputs: Any, training: bool | None, taps: Taps) -> Any:
+    """Runs a graph whose tensors are read or changed by the objectives of a step."""
+    if hasattr(inputs, "keys") and POSITIONS in inputs:
+        values = [inputs[tensor.name] for tensor in graph.inputs]
+        return taps.run(graph, values, packed_calls(inputs[POSITIONS], training))
+    values = standardized_inputs(graph, inputs)
+    return taps.run(graph, values, functools.partial(plain_call, training=training))
 
 
 @contextlib.contextmanager
@@ -204,6 +222,9 @@ def _step_of(model: keras.Model) -> Iterator[None]:
 
 def _needs_only_the_loss(model: keras.Model) -> bool:
     """Whether loss and metrics are those of the preset, and nothing else reads the logits."""
+    step = running_step(model)
+    if step is not None and step.reads_outputs:
+        return False
     if keras.backend.backend() != "tensorflow" or model.jit_compile:
         return False  # XLA compiles neither loops of unknown length nor the search for targets
     hooks = (getattr(type(model), name) for name in _HOOKS)

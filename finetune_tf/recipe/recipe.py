@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 
+from finetune_tf import presets
 from finetune_tf.base.arguments import check
 from finetune_tf.base.interruption import Progress, StopRequest, StopWhenAsked, finishing_steps
 from finetune_tf.base.spelling import names_checked
@@ -22,7 +23,7 @@ from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
 from finetune_tf.recipe.run_folder import FinetuneResult
 from finetune_tf.tasks import get_task, task_options
-from finetune_tf.training import presets, select
+from finetune_tf.training import select
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.groups import Key

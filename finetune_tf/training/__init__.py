@@ -1,6 +1,6 @@
-"""Training: selectors, freezing, optimizers, learning-rate schedules and presets."""
+"""Training: selectors, freezing, optimizers and learning-rate schedules."""
 
-from finetune_tf.training import presets, select
+from finetune_tf.training import objectives, select
 from finetune_tf.training.batch_statistics import (
     measure_batch_statistics,
     train_batch_statistics,
@@ -20,7 +20,7 @@ __all__ = [
     "freeze",
     "layerwise",
     "measure_batch_statistics",
-    "presets",
+    "objectives",
     "select",
     "train_batch_statistics",
     "train_only",

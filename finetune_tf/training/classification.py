@@ -106,11 +106,12 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def loss_of_shares(loss: keras.losses.Loss) -> SmoothedCrossEntropy:
+def loss_of_shares(loss: keras.losses.Loss) -> keras.losses.Loss:
     """Returns the cross-entropy over rows of class shares that belongs to one over class indices.
 
     Args:
-        loss: Keras's sparse cross-entropy, or a `SmoothedCrossEntropy`.
+        loss: Keras's sparse cross-entropy, a `SmoothedCrossEntropy`, or one of `label_losses`,
+            which accept shares themselves.
 
     Example:
         >>> from finetune_tf.training.classification import loss_of_shares
@@ -118,5 +119,7 @@ def loss_of_shares(loss: keras.losses.Loss) -> SmoothedCrossEntropy:
         >>> round(float(loss(np.array([[0.5, 0.5]]), np.array([[0.0, 2.0]]))), 3)
         1.127
     """
+    if getattr(loss, "takes_shares", False):
+        return loss
     smoothing = getattr(loss, "label_smoothing", 0.0)
     return SmoothedCrossEntropy(smoothing, reduction=loss.reduction, name=loss.name)

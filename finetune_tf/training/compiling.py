@@ -9,10 +9,11 @@ from finetune_tf.base.keras_internals import inner_optimizer, rate_of
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
-from finetune_tf.training import presets
 from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
 from finetune_tf.training.outputs import fitting_loss
+from finetune_tf.training.preset_table import PRESETS
+from finetune_tf.training.presets import make_optimizer
 from finetune_tf.training.pretrained import is_from_scratch, learning_pretrained
 from finetune_tf.training.rates import has_rates, highest_factor, resolve_groups
 from finetune_tf.training.schedules import schedule_of
@@ -50,7 +51,7 @@ def resolve(
         ModelError: If the loss or a metric does not fit the labels of the model, or the optimizer
             belongs to Keras 2.
     """
-    preset_function = presets.PRESETS[task.output_kind]
+    preset_function = PRESETS[task.output_kind]
     preset = preset_function()
     if "tf_keras" in type(optimizer).__module__:
         raise ModelError(
@@ -62,7 +63,7 @@ def resolve(
     elif isinstance(optimizer, str):
         rate = "rate 'auto' with warm-up and linear decay"
         say(f"compile: optimizer {optimizer!r} gets the {rate}, not Keras's default rate.")
-        optimizer = presets.make_optimizer(optimizer, clip_norm=None)
+        optimizer = make_optimizer(optimizer, clip_norm=None)
     else:
         try:
             optimizer = keras.optimizers.get(optimizer)

@@ -8,7 +8,7 @@ import keras
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Kind, Task
-from finetune_tf.training.presets import PRESETS
+from finetune_tf.training.preset_table import PRESETS
 
 
 class Fit(NamedTuple):
@@ -41,6 +41,8 @@ _PAIRS = "pairs of images and texts"
 LOSSES: dict[str, Fit] = {
     "SparseCategoricalCrossentropy": Fit(_ONE, ("classes",), "logits"),
     "SmoothedCrossEntropy": Fit(_ONE, ("classes",)),
+    "FocalCrossEntropy": Fit(_ONE, ("classes",)),
+    "OrdinalCrossEntropy": Fit(_ONE, ("classes",)),
     "CategoricalCrossentropy": Fit(_ONE, ("classes",), "logits", rows=True),
     "CategoricalFocalCrossentropy": Fit(_ONE, ("classes",), "logits", rows=True),
     "CategoricalGeneralizedCrossEntropy": Fit("probabilities", (), "probabilities"),
@@ -172,6 +174,11 @@ def fitting_loss(loss: Any, task: Task) -> Any:
     fit = LOSSES[name]
     if kind_of(task, loss) not in fit.kinds:
         raise ModelError(_misfit_message(name, fit, task))
+    if name == "OrdinalCrossEntropy" and task.token_axis is not None:
+        raise ModelError(
+            f"{name} is for whole texts or images whose labels have an order, but the model's "
+            f"task is {task.name!r}. Call compile() without a loss to use that of the preset."
+        )
     if fit.takes == "positive":
         warn(
             f"{name} expects predictions above 0, but the model also returns negative numbers, for "

@@ -1,10 +1,4 @@
-"""Presets: optimizer, loss and metrics for `model.compile`, with defaults for fine-tuning.
-
-    model.compile(**ft.presets.cross_entropy())
-    model.compile(**ft.presets.mean_squared_error(learning_rate=2e-5, weight_decay=0.0))
-
-All models of finetune_tf return logits, and all losses here expect logits.
-"""
+"""The presets of the usual losses, and the optimizer of all presets; see `finetune_tf.presets`."""
 
 import functools
 import inspect
@@ -22,6 +16,7 @@ from finetune_tf.training.classification import Accuracy, SmoothedCrossEntropy
 from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.groups import Key
+from finetune_tf.training.objectives import Objective
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.rates import with_rates
 from finetune_tf.training.schedules import (
@@ -51,17 +46,29 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
 }
 
 
-def _optimizer_options() -> list[str]:
+def compile_arguments(
+    optimizer: keras.optimizers.Optimizer,
+    loss: keras.losses.Loss,
+    metrics: list,
+    objectives: Sequence[Objective] | None,
+) -> dict[str, Any]:
+    """Returns what a preset returns; without objectives, any Keras model accepts it."""
+    arguments = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
+    return arguments if objectives is None else {**arguments, "objectives": list(objectives)}
+
+
+def optimizer_options() -> list[str]:
     """Returns the names of the options that presets pass to `make_optimizer`."""
     return list(inspect.signature(make_optimizer).parameters)[2:]
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def cross_entropy(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
     *,
     label_smoothing: float = 0.0,
+    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Cross-entropy over class indices, for one label per text or token.
@@ -78,11 +85,13 @@ def cross_entropy(
             times as much).
         label_smoothing: Fraction of the target probability that is distributed over all classes
             (Szegedy et al. 2016).
+        objectives: What training minimizes or perturbs besides the loss; see `ft.objectives`.
         **options: Options of `make_optimizer`: schedule, warmup_ratio, warmup_steps, weight_decay,
             no_decay, clip_norm, accumulate, rates.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> model.compile(**ft.presets.cross_entropy(learning_rate=3e-5, label_smoothing=0.1))
@@ -92,22 +101,25 @@ def cross_entropy(
     check(label_smoothing=label_smoothing)
     make_loss = LOSSES["classes"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else make_loss()
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": loss,
-        "metrics": [Accuracy()],
-    }
+    return compile_arguments(
+        make_optimizer(optimizer, learning_rate, **options), loss, [Accuracy()], objectives
+    )
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def binary_cross_entropy(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Binary cross-entropy over multi-hot targets (batch, labels), for several labels per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
@@ -121,26 +133,30 @@ def binary_cross_entropy(
         >>> model.loss.name
         'binary_crossentropy'
     """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["several"](),
-        "metrics": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-    }
+    made = make_optimizer(optimizer, learning_rate, **options)
+    metrics = [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
+    return compile_arguments(made, LOSSES["several"](), metrics, objectives)
 
 
-@names_checked(also=_optimizer_options)
+@names_checked(also=optimizer_options)
 def mean_squared_error(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
+    optimizer: str = "adamw",
+    learning_rate: Rate = "auto",
+    *,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Mean squared error, for regression: one number per text.
 
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
+        objectives: As for `cross_entropy`.
         **options: Options of `make_optimizer`.
 
     Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
+        A dict with optimizer, loss and metrics, and objectives if there are any, for
+        `model.compile`.
 
     Example:
         >>> model = ft.load(checkpoint, labels=["stars"])
@@ -148,111 +164,9 @@ def mean_squared_error(
         >>> model.loss.name
         'mean_squared_error'
     """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["number"](),
-        "metrics": [keras.metrics.MeanAbsoluteError(name="mae")],
-    }
-
-
-@names_checked(also=_optimizer_options)
-def similarity(
-    optimizer: str = "adamw",
-    learning_rate: Rate = "auto",
-    *,
-    scale: float = 20.0,
-    **options: Any,
-) -> dict[str, Any]:
-    """Contrastive loss on pairs of texts, for feature extraction; see `PairSimilarity`.
-
-    With scores, the cosine similarities of the pairs are trained to have the order of the scores,
-    which may be on any scale (CoSENT, Su 2022). Without scores, each pair counts as similar, and
-    all other texts of the batch serve as negatives (Henderson et al. 2017). So a batch should not
-    contain the same text twice, and larger batches provide more negatives.
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        scale: Factor on the cosine similarities, the inverse of a temperature.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> encoder = ft.load(checkpoint, "feature-extraction")
-        >>> encoder.compile(**ft.presets.similarity(scale=10.0))
-        >>> encoder.loss.scale
-        10.0
-    """
-    return {
-        "optimizer": make_optimizer(optimizer, learning_rate, **options),
-        "loss": LOSSES["vectors"](scale),
-        "metrics": [],
-    }
-
-
-@names_checked(also=_optimizer_options)
-def contrastive(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
-) -> dict[str, Any]:
-    """CLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
-
-    Each image is to be found by its text among all images of the batch, and each text by its image
-    (Radford et al. 2021). Larger batches are harder, and teach more.
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> ft.presets.contrastive(learning_rate=1e-5)["loss"].mode
-        'softmax'
-    """
-    loss = LOSSES["pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
-
-
-@names_checked(also=_optimizer_options)
-def pairwise_sigmoid(
-    optimizer: str = "adamw", learning_rate: Rate = "auto", **options: Any
-) -> dict[str, Any]:
-    """SigLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
-
-    Whether an image and a text match is a decision of its own for each of both in a batch (Zhai et
-    al. 2023).
-
-    Args:
-        optimizer: As for `cross_entropy`.
-        learning_rate: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
-
-    Returns:
-        A dict with optimizer, loss and metrics, for `model.compile`.
-
-    Example:
-        >>> ft.presets.pairwise_sigmoid()["loss"].mode
-        'sigmoid'
-    """
-    loss = LOSSES["independent_pairs"]()
-    optimizer = make_optimizer(optimizer, learning_rate, **options)
-    return {"optimizer": optimizer, "loss": loss, "metrics": []}
-
-
-#: The default preset for each kind of outputs.
-PRESETS: dict[Kind, Callable[..., dict[str, Any]]] = {
-    "classes": cross_entropy,
-    "several": binary_cross_entropy,
-    "number": mean_squared_error,
-    "vectors": similarity,
-    "pairs": contrastive,
-    "independent_pairs": pairwise_sigmoid,
-}
+    made = make_optimizer(optimizer, learning_rate, **options)
+    metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
+    return compile_arguments(made, LOSSES["number"](), metrics, objectives)
 
 
 @names_checked

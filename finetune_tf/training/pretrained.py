@@ -48,6 +48,14 @@ def _of_adapters(model: keras.Model) -> dict[int, bool]:
     }
 
 
+def pretrained_ids(model: keras.Model) -> set[int]:
+    """Returns the ids of the pretrained variables of a model; see `learns_pretrained`."""
+    if filled := _filled_by_load(model):
+        return filled
+    below = [stage for stage in stages(model) if stage.role != "head"]
+    return {id(variable) for stage in below for variable in stage.variables}
+
+
 def is_from_scratch(model: keras.Model) -> bool:
     """Returns whether `load` created the model from a config, without any trained weights."""
     infos = [getattr(part, "info", None) for part in all_layers(model)]

@@ -285,3 +285,21 @@ class TestSeeds:
             assert "next" in vars(layer.generator)
         assert vars(layer.generator).keys() == vars(other.generator).keys()
         assert vars(layer).keys() == vars(other).keys()
+
+
+class TestRunningGraphs:
+    def test_each_call_of_a_layer_is_replaced_on_its_own(self):
+        inputs = keras.Input((2,), name="given")
+        double = keras.layers.Rescaling(2.0)
+        model = keras.Model({"given": inputs}, double(double(inputs)))
+        seen = []
+
+        def call_of(node):
+            seen.append(node)
+            return node.operation if len(seen) == 1 else lambda x: node.operation(x) + 1.0
+
+        values = internals.standardized_inputs(model, {"given": np.ones((1, 2))})
+        assert [value.dtype for value in values] == ["float32"]
+        assert internals.run_nodes(model, values, call_of).numpy().tolist() == [[5.0, 5.0]]
+        assert [node.operation for node in seen] == [double, double]
+        assert seen[0] is not seen[1]

@@ -141,6 +141,7 @@ def public_functions():
     for place in (ft.presets, ft.select, ft.callbacks):
         for name, found in vars(place).items():
             own = getattr(found, "__module__", None) == place.__name__
+            own = name in place.__all__ if hasattr(place, "__all__") else own
             if inspect.isfunction(found) and own and _takes_arguments(found):
                 yield f"{place.__name__}.{name}", found
     for name in ("batches", "encoded", "shuffle", "split", "take"):
