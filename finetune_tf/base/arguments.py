@@ -204,6 +204,7 @@ RULES: dict[str, Number] = {
     "typical_p": Number(0, 1, above_low=True, also=(None,)),
     # Losses and layers
     "dropout": _share(also=(None,)),
+    "set_dropout.dropout": _share(),
     "label_smoothing": _share(),
     "scale": _positive(),
     # Interpolation of weights
@@ -224,6 +225,7 @@ RULES: dict[str, Number] = {
     "weight_decay": Number(0),
     # Learning rates. The current rate of an optimizer may be 0, as at the end of a decay.
     "AdamW.learning_rate": Number(0),
+    "EMA.decay": _share(),
     "Warmup.peak": _positive(),
     "head_rate": _positive(),
     "held": Number(0, also=(None,)),
@@ -235,6 +237,7 @@ RULES: dict[str, Number] = {
     "warmup_ratio": _share(),
     # Fits
     "epochs": _count(),
+    "every": _count(),
     "initial_epoch": Number(0, whole=True),
     # Keras's own methods
     "keras.batch_size": _count(also=(None,)),

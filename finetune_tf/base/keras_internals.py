@@ -110,6 +110,13 @@ def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
     layer._trainable = bool(value)
 
 
+def give_seed_generator(layer: keras.layers.Dropout) -> None:
+    """Gives a built Dropout layer the seed generator that Keras does not make for the rate 0."""
+    layer._tracker.unlock()
+    layer.seed_generator = keras.random.SeedGenerator(layer.seed)
+    layer._tracker.lock()
+
+
 # Models
 
 

@@ -8,6 +8,7 @@ one pass updates all rows of the table as if their gradients were 0, and the use
 overwritten with their correct values.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -76,6 +77,23 @@ def global_norm(gradients: list[Any]) -> Any:
     """See `portable.global_norm`. `l2_loss` squares and sums in one pass."""
     parts = [getattr(gradient, "values", gradient) for gradient in gradients]
     return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tf.cast(part, tf.float32)) for part in parts]))
+
+
+def move_towards(averages: list[Any], values: list[Any], share: Any) -> None:
+    """See `portable.move_towards`. Each device moves its own copy of a variable."""
+
+    def move(average: tf.Variable, value: tf.Variable) -> None:
+        distance = average - tf.cast(value, average.dtype)
+        average.assign_sub(tf.cast(share, average.dtype) * distance)
+
+    strategy = tf.distribute.get_strategy()
+    for average, value in zip(averages, values, strict=True):
+        strategy.extended.update(average.value, move, args=(value.value,), group=False)
+
+
+def traced(function: Callable) -> Callable:
+    """See `portable.traced`."""
+    return tf.function(function, autograph=False)
 
 
 def adamw_update(

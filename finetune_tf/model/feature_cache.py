@@ -15,6 +15,7 @@ from finetune_tf.data.feature_store import FeatureStore, Precision
 from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.graph.splitting import split_model
 from finetune_tf.graph.stages import require_model
+from finetune_tf.graph.traces import traces_of
 from finetune_tf.messages import say
 from finetune_tf.model.feature_models import FeatureModel, Origin, PlainFeatureModel
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -92,4 +93,5 @@ def cache_features(
         upper.info = model.info
     store = FeatureStore(folder and absolute(folder, CacheError), precision)
     upper._origin = Origin(model, cut.trunk, store)
+    traces_of(upper)  # so that changes of the layers reset its steps
     return upper
