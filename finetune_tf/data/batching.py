@@ -117,7 +117,8 @@ def batches_of(
         **options,
     )
     dataset.labels = getattr(model, "labels", None)  # for `show`
-    if (counts := class_counts(encoded, model.task)) is not None:  # for class_weight="balanced"
+    counts = class_counts(encoded, model.task) if hasattr(model, "task") else None
+    if counts is not None:  # for class_weight="balanced"
         dataset.class_counts = np.sign(counts) if balance else counts
     return dataset
 
