@@ -22,6 +22,7 @@ from finetune_tf.base.keras_internals import (
 )
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import learnable_variables
+from finetune_tf.messages import say
 
 
 class AveragedWeights(keras.callbacks.Callback, ABC):
@@ -82,7 +83,8 @@ class AveragedWeights(keras.callbacks.Callback, ABC):
         self._learnable = {id(v) for v in learnable}
         self._trained = {}
         self._reset()
-        self._is_fitting = True
+        self._is_fitting, self._has_companion = True, False
+        self._say_statistics()
         self._admit()
         if self._loaded is not None:
             self.load_state_dict(self._loaded)
@@ -112,7 +114,7 @@ class AveragedWeights(keras.callbacks.Callback, ABC):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the averages in the model, and frees the memory."""
-        self._is_fitting = self._has_companion = False
+        self._is_fitting = False
         self._candidates, self._trained = [], {}
         self._reset()
 
@@ -162,6 +164,19 @@ class AveragedWeights(keras.callbacks.Callback, ABC):
             # A copy, because JAX frees the arrays that a step has read.
             variable.assign(ops.copy(ops.cast(value, variable.dtype)))
 
+    def _say_statistics(self) -> None:
+        moving = [
+            layer
+            for layer in all_layers(self.model)
+            if getattr(layer, "learns_statistics", False)
+            or (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable)
+        ]
+        if moving:
+            say(
+                f"{type(self).__name__} averages the moving statistics of {len(moving)} batch "
+                "normalizations as well."
+            )
+
     def _check_fit(self) -> None:
         if getattr(inner_optimizer(self.model.optimizer), "use_ema", False):
             raise ModelError(
@@ -176,7 +191,10 @@ class Companion(keras.callbacks.Callback):
     def __init__(self, averaged: AveragedWeights) -> None:
         super().__init__()
         self._averaged = averaged
-        averaged._has_companion = True
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes over the calls before steps."""
+        self._averaged._has_companion = True
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Lets the callback take the step before into account."""

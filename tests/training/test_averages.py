@@ -343,7 +343,7 @@ def test_cached_features(tiny_bert):
 
 
 @pytest.mark.parametrize("make", [lambda: EMA(0.8), lambda: AverageLast(2)])
-def test_statistics_of_batch_normalization_are_averaged(make):
+def test_statistics_of_batch_normalization_are_averaged(make, capsys):
     inputs = keras.Input((4,))
     hidden = keras.layers.BatchNormalization(momentum=0.5, name="norm")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
@@ -358,6 +358,7 @@ def test_statistics_of_batch_normalization_are_averaged(make):
         expected = [(a + b) / 2 for a, b in pairs]
     assert_close(values(model), expected, rtol=1e-5)
     assert np.abs(model.get_layer("norm").moving_mean.numpy()).max() > 0.1
+    assert "averages the moving statistics of 1 batch normalizations" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
