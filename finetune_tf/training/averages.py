@@ -85,7 +85,8 @@ class EMA(AveragedWeights):
 
     def _done(self) -> Any:
         """Returns the number of weight updates that the optimizer has made."""
-        return ops.cast(inner_optimizer(self.model.optimizer).iterations, "int32")
+        # A copy, because JAX frees the arrays that a step has read.
+        return ops.copy(ops.cast(inner_optimizer(self.model.optimizer).iterations, "int32"))
 
     def _follow_steps(self) -> None:
         if self._counters is None:

@@ -15,6 +15,7 @@ from finetune_tf.messages import quiet
 from finetune_tf.training import AdamW
 
 TOKENS, ANSWERS = token_batch(16)
+pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 
 
 @pytest.fixture(autouse=True)
