@@ -190,7 +190,10 @@ def _move(
         seen.assign(done)
         return done
 
-    ops.cond(done > seen.value, move, lambda: done)
+    if keras.backend.backend() == "tensorflow":  # inside of a trace
+        ops.cond(done > seen.value, move, lambda: done)
+    elif done > seen.value:
+        move()
 
 
 def _counter(value: int) -> keras.Variable:

@@ -68,8 +68,9 @@ def test_one_plain_line_an_epoch_in_a_pipe():
 @pytest.mark.parametrize("terminal", ["xterm", "dumb"])
 def test_one_line_is_redrawn_in_a_terminal(terminal):
     master, slave = pty.openpty()
+    quiet_end = subprocess.DEVNULL  # TensorFlow writes log lines to the standard error
     names = {"TERM": terminal, "COLUMNS": "100", "LINES": "30"}
-    process = subprocess.Popen(command(), env=environment(**names), stdout=slave, stderr=slave)
+    process = subprocess.Popen(command(), env=environment(**names), stdout=slave, stderr=quiet_end)
     os.close(slave)
     output = b""
     while True:
@@ -125,6 +126,7 @@ def test_a_given_callback_is_the_only_one(capsys):
     assert "epoch 1/1" not in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_length_that_is_unknown(capsys):
     import tensorflow as tf
 
