@@ -125,11 +125,11 @@ def parameter_table(model: keras.Model) -> ParameterTable:
         >>> print(ft.parameter_table(model))
         stage       role        parameters  trainable  dtype
         embeddings  embeddings       1,392          0  float32
-        block_0     block            4,112          0  float32
-        block_1     block            4,112          0  float32
+        block_0     block            4,088          0  float32
+        block_1     block            4,088          0  float32
         pooler      pooler             600          0  float32
         classifier  head                50         50  float32
-        total                       10,266         50
+        total                       10,218         50
     """
     optimizer = getattr(model, "optimizer", None)
     whole = getattr(model, "whole", model)
