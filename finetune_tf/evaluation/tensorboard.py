@@ -162,6 +162,8 @@ class LogToTensorBoard(keras.callbacks.Callback):
             return {}
         rate = float(ops.convert_to_numpy(ops.multiply(rate, 1.0)))
         rates = {"step/learning_rate": rate}
+        if not hasattr(optimizer, "factor_of"):
+            return rates
         for stage in stages(self.model):
             factors = {rate_factor(optimizer, v) for v in stage.variables if v.trainable}
             if len(factors) == 1 and None not in factors:

@@ -182,10 +182,10 @@ def _move(
     def move() -> Any:
         count = updates.value + 1
         steps = ops.cast(count, "float32")
-        share = 9.0 / (10.0 + steps)  # 1 - (1 + t) / (10 + t)
-        kernels.move_towards(
-            averages, values, ops.maximum(share, 1.0 - decay) if warmup else 1.0 - decay
-        )
+        share = ops.convert_to_tensor(1.0 - decay, "float32")
+        if warmup:
+            share = ops.maximum(9.0 / (10.0 + steps), share)  # 1 - (1 + t) / (10 + t)
+        kernels.move_towards(averages, values, share)
         updates.assign(count)
         seen.assign(done)
         return done

@@ -158,9 +158,19 @@ def parameter_table(model: keras.Model) -> ParameterTable:
 
 
 def rate_factor(optimizer: Any, variable: keras.Variable) -> float | None:
-    """Returns the factor of the learning rate of a variable, or None if there are no factors."""
-    method = getattr(inner_optimizer(optimizer), "rate_factor", None)
-    return float(method(variable)) if callable(method) else None
+    """Returns the factor of the learning rate of a variable; None without such factors.
+
+    An optimizer with factors has a method `factor_of`, which returns None for a variable without a
+    factor of its own, and names its factors as "rates" in its config.
+    """
+    optimizer = inner_optimizer(optimizer)
+    factor_of = getattr(optimizer, "factor_of", None)
+    if factor_of is None:
+        return None
+    factor = factor_of(variable)
+    if factor is not None:
+        return float(factor)
+    return 1.0 if "rates" in optimizer.get_config() else None
 
 
 def _count(variables: list[keras.Variable]) -> int:

@@ -112,6 +112,19 @@ def test_losses_metrics_and_rates(tmp_path):
     assert rates[1] > rates[8] and max(rates.values()) <= 1e-2 + 1e-8
 
 
+def test_rates_of_stages(tmp_path):
+    class WithFactors(keras.optimizers.SGD):
+        def factor_of(self, variable):
+            return None if "classifier" in variable.path else 0.5
+
+        def get_config(self):
+            return super().get_config() | {"rates": [["block|norm|embeddings", 0.5]]}
+
+    _, _, found = fit(tmp_path, WithFactors(0.1), epochs=1, gradient_norms=False)
+    assert found["learning_rate/block_0"][4] == pytest.approx(0.05)
+    assert found["learning_rate/classifier"][4] == pytest.approx(0.1)
+
+
 def test_fewer_entries(tmp_path):
     _, _, found = fit(tmp_path, every=3, gradient_norms=False)
     assert sorted(found["step/loss"]) == [3, 4, 7, 8]  # always the last one of an epoch

@@ -38,8 +38,11 @@ def test_the_text_and_the_table_of_a_notebook():
 
 def test_factors_of_the_learning_rate():
     class WithFactors(keras.optimizers.SGD):
-        def rate_factor(self, variable):
-            return 1.0 if "classifier" in variable.path else 0.5
+        def factor_of(self, variable):
+            return None if "classifier" in variable.path else 0.5
+
+        def get_config(self):
+            return super().get_config() | {"rates": [["block|norm|embeddings", 0.5]]}
 
     model = small_model()
     with quiet():
