@@ -25,6 +25,7 @@ from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
+from finetune_tf.model.dropout import set_dropout
 from finetune_tf.model.interpolation import interpolate
 from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
@@ -41,6 +42,7 @@ from finetune_tf.training import (
     train_batch_statistics,
     train_only,
 )
+from finetune_tf.training.parameter_table import parameter_table
 from finetune_tf.training.starting import start_from_mean
 
 _moved.install(__name__)
@@ -81,10 +83,12 @@ __all__ = [
     "measure_batch_statistics",
     "messages",
     "objectives",
+    "parameter_table",
     "plot_history",
     "predict",
     "presets",
     "select",
+    "set_dropout",
     "show",
     "stages",
     "start_from_mean",

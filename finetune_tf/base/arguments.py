@@ -204,6 +204,7 @@ RULES: dict[str, Number] = {
     "typical_p": Number(0, 1, above_low=True, also=(None,)),
     # Losses and layers
     "dropout": _share(also=(None,)),
+    "set_dropout.dropout": _share(),
     "label_smoothing": _share(),
     "scale": _positive(),
     # Adapters
@@ -241,6 +242,7 @@ RULES: dict[str, Number] = {
     "weight_decay": Number(0),
     # Learning rates. The current rate of an optimizer may be 0, as at the end of a decay.
     "AdamW.learning_rate": Number(0),
+    "EMA.decay": _share(),
     "Warmup.peak": _positive(),
     "head_rate": _positive(),
     "held": Number(0, also=(None,)),

@@ -110,8 +110,11 @@ def set_trainable_flag(layer: keras.layers.Layer, value: bool) -> None:
     layer._trainable = bool(value)
 
 
-def add_sublayer(layer: keras.layers.Layer, name: str, sublayer: keras.layers.Layer) -> None:
-    """Sets an attribute of a built layer to a new sublayer, which Keras itself refuses."""
+def add_sublayer(layer: keras.layers.Layer, name: str, sublayer: Any) -> None:
+    """Sets an attribute of a built layer to a new sublayer or seed generator.
+
+    Keras itself refuses it.
+    """
     tracker = layer._tracker
     was_locked = tracker.locked
     tracker.unlock()
@@ -131,6 +134,11 @@ def remove_sublayer(layer: keras.layers.Layer, name: str) -> None:
 def full_precision() -> Any:
     """Returns a scope in which variables are read in their own dtype, whatever the dtype policy."""
     return AutocastScope(None)
+
+
+def give_seed_generator(layer: keras.layers.Dropout) -> None:
+    """Gives a built Dropout layer the seed generator that Keras does not make for the rate 0."""
+    add_sublayer(layer, "seed_generator", keras.random.SeedGenerator(layer.seed))
 
 
 # Models

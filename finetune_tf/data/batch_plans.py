@@ -25,6 +25,7 @@ def shuffled_plans(
     draw: Draw | None,
     with_seeds: bool = False,
     variants: int = 1,
+    order_of: Callable[[np.random.Generator], np.ndarray] | None = None,
 ) -> Callable[[], tuple[np.ndarray, ...]]:
     """Returns the function that makes the plan of the cursor's epoch, and what `draw` samples.
 
@@ -37,12 +38,14 @@ def shuffled_plans(
         with_seeds: Whether a seed for each batch, (batches, 2) int64, follows the plan.
         variants: How many variants of the rows there are. An epoch has the items of one of them,
             which follow those of the variant before; see `rows.VariantRows`.
+        order_of: Draws the items of an epoch in random order; by default each of them once.
     """
 
     def next_epoch() -> tuple[np.ndarray, ...]:
         epoch, first = cursor.advance()
         random = np.random.default_rng((cursor.seed, epoch))
-        order = random.permutation(len(item_buckets))[:item_count]
+        drawn = random.permutation(len(item_buckets)) if order_of is None else order_of(random)
+        order = drawn[:item_count]
         items, lengths = plan(order[order_by_bucket(item_buckets[order])])
         first_item = epoch % variants * len(item_buckets)
         items = np.where(items == NO_ITEM, NO_ITEM, items + first_item)

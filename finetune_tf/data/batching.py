@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune_tf.data.augmentation import Augmentation
 from finetune_tf.data.augmented_features import cached_variants, check_augment
+from finetune_tf.data.balancing import balanced_order, check_balance, class_counts
 from finetune_tf.data.batch_plans import (
     NO_ITEM,
     choose_cut,
@@ -50,6 +51,7 @@ def batches_of(
     buckets: int = BUCKETS,
     augment: Any = None,
     augment_variants: int | None = None,
+    balance: bool = False,
     **options: Any,
 ) -> "tf.data.Dataset":
     """Batches encoded rows for a model.
@@ -67,6 +69,7 @@ def batches_of(
         augment: As for `Augmentation`; None for images as they are.
         augment_variants: For cached features, how many variants of each image have features; an
             epoch has the variant of its number modulo this one.
+        balance: Whether all classes are drawn equally often; see `balanced_order`.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
@@ -93,6 +96,9 @@ def batches_of(
         inputs = inputs | model.cached_features(encoded, name)
     else:
         options["augment"] = augmentation
+    if balance:
+        check_balance(shuffle, options.get("tokens_per_batch"))
+        options["order_of"] = balanced_order(encoded, model.task, name)
     limits = {TOKENS: max_length or getattr(model, "max_length", None)}
     lengths = batch_lengths(inputs, encoded.targets, names)
     dataset = bucketed_dataset(
@@ -111,6 +117,9 @@ def batches_of(
         **options,
     )
     dataset.labels = getattr(model, "labels", None)  # for `show`
+    counts = class_counts(encoded, model.task) if hasattr(model, "task") else None
+    if counts is not None:  # for class_weight="balanced"
+        dataset.class_counts = np.sign(counts) if balance else counts
     return dataset
 
 
@@ -129,6 +138,7 @@ def bucketed_dataset(
     order: np.ndarray | None = None,
     augment: Augmentation | None = None,
     variants: int = 1,
+    order_of: Callable[[np.random.Generator], np.ndarray] | None = None,
 ) -> "tf.data.Dataset":
     """Batches rows, each batch padded along each axis to one of a few lengths.
 
@@ -158,6 +168,8 @@ def bucketed_dataset(
         order: The order of the items without `shuffle`; by default as they are.
         augment: Changes images at random, other ones in each epoch. Only with `shuffle`.
         variants: The variants that the features with `VariantRows` have. Only with `shuffle`.
+        order_of: Draws the items of an epoch, as many as there are, with a generator made from
+            (seed, epoch). Only with `shuffle`, and without `tokens_per_batch`.
 
     Returns:
         A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
@@ -196,7 +208,7 @@ def bucketed_dataset(
     cursor = Cursor(batch_count, seed)
     if shuffle:
         next_epoch = shuffled_plans(
-            cursor, item_buckets, item_count, plan, draw, bool(augment), variants
+            cursor, item_buckets, item_count, plan, draw, bool(augment), variants, order_of
         )
     else:
         next_epoch = same_plan(cursor, first)

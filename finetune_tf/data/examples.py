@@ -169,6 +169,7 @@ class Examples:
         buckets: int = BUCKETS,
         augment: Any = None,
         augment_variants: int | None = None,
+        balance: bool = False,
         **options: Any,
     ) -> "tf.data.Dataset":
         """Encodes the rows for a model and batches them by length.
@@ -196,6 +197,10 @@ class Examples:
                 each image are made, 4 for example. The features of each are computed once, which
                 takes as many times the memory, and epoch e has variant e modulo this number. `seed`
                 determines the changes. Not for mixup and cutmix.
+            balance: Whether an epoch has the same number of rows of each class: rows of rare
+                classes are drawn several times, and of frequent classes a random part, another one
+                in each epoch. The number of rows stays the same. With several labels for a row,
+                its rarest label counts. Only with `shuffle`, for classes of complete rows.
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
@@ -212,7 +217,7 @@ class Examples:
 
         Raises:
             ArgumentError: If a number is out of range, such as a `batch_size` below 1, or `augment`
-                is unknown or does not fit.
+                or `balance` is unknown or does not fit.
             DataError: If a label is not one of the model's, or the task has no such option.
             ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
 
@@ -244,6 +249,7 @@ class Examples:
             name=self.name,
             augment=augment,
             augment_variants=augment_variants,
+            balance=balance,
         )
 
     @names_checked(also=task_options)

@@ -1,4 +1,4 @@
-"""Optional packages that metrics need."""
+"""Optional packages that metrics and logs need."""
 
 import importlib
 from types import ModuleType
@@ -9,14 +9,16 @@ from finetune_tf.errors import MissingExtraError
 _EXTRAS = {
     "sacrebleu": ("sacrebleu", "generation"),
     "rouge_score": ("rouge-score", "generation"),
+    "tensorboard": ("tensorboard", "tensorboard"),
 }
 
 
-def require_package(module: str) -> ModuleType:
+def require_package(module: str, purpose: str = "The metrics of this task need") -> ModuleType:
     """Imports a module of an optional package.
 
     Args:
         module: The module, such as "rouge_score.rouge_scorer".
+        purpose: The beginning of the message: what needs the package.
 
     Raises:
         MissingExtraError: If the package is not installed.
@@ -26,6 +28,6 @@ def require_package(module: str) -> ModuleType:
     except ImportError as error:
         package, extra = _EXTRAS[module.partition(".")[0]]
         raise MissingExtraError(
-            f"The metrics of this task need {package}, which is not installed. Install it with: "
+            f"{purpose} {package}, which is not installed. Install it with: "
             f"pip install 'finetune-tf[{extra}]'"
         ) from error

@@ -26,18 +26,26 @@ def traces_of(model: keras.Model) -> dict[Any, Any]:
     return _TRACES.setdefault(model, {})
 
 
-def forget_traces(model: keras.Model) -> None:
+def forget_traces(model: keras.Model) -> list[keras.Model]:
     """Clears the cache of a model and of other models on the same layers.
 
     Call it after a change of layers or variables: a resized vocabulary, an adapter, another head.
     The train, test and predict functions of Keras are reset as well. Those of another model on the
-    same layers are reset only if that model has an entry in this cache.
+    same layers are reset only if `traces_of` was called for that model.
 
     Args:
         model: The model that has changed.
+
+    Returns:
+        The models whose training step had been traced. One of them may be in a fit, which needs
+        another step at once: `make_train_function`.
     """
     changed = {id(layer) for layer in all_layers(model)}
-    for other in [model, *_TRACES]:
+    traced = []
+    for other in {id(each): each for each in [model, *_TRACES]}.values():
         if other is model or any(id(layer) in changed for layer in all_layers(other)):
-            _TRACES.pop(other, None)
+            _TRACES.get(other, {}).clear()
+            if getattr(other, "train_function", None) is not None:
+                traced.append(other)
             other.train_function = other.test_function = other.predict_function = None
+    return traced

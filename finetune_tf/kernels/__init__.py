@@ -31,9 +31,11 @@ if keras.backend.backend() == "tensorflow":
         divided_among_devices,
         global_norm,
         is_tracing,
+        move_towards,
         scaled_gradient,
         summed_gradient,
         summed_over_devices,
+        traced,
     )
     from finetune_tf.kernels.tensorflow_vocabulary import token_scores, weighted_cross_entropy
 else:
@@ -47,9 +49,11 @@ else:
         global_norm,
         is_tracing,
         masked_softmax,
+        move_towards,
         scaled_gradient,
         summed_gradient,
         summed_over_devices,
+        traced,
     )
     from finetune_tf.kernels.vocabulary import (
         divided_among_devices,
@@ -73,11 +77,13 @@ __all__ = [
     "keep_buffers",
     "layer_norm",
     "masked_softmax",
+    "move_towards",
     "remat",
     "rms_norm",
     "scaled_gradient",
     "summed_gradient",
     "summed_over_devices",
     "token_scores",
+    "traced",
     "weighted_cross_entropy",
 ]

@@ -322,3 +322,24 @@ def adamw_moved(
     change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
     decayed = variable * (1.0 - learning_rate * weight_decay)
     return decayed - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity
+
+
+def move_towards(averages: list[Any], values: list[Any], share: Any) -> None:
+    """Moves each average by a share of its distance to a value: a + share · (v - a).
+
+    Args:
+        averages: Variables, which are changed in place.
+        values: Variables of the same shapes, which may have another dtype.
+        share: A scalar.
+    """
+    for average, value in zip(averages, values, strict=True):
+        distance = ops.cast(value, average.dtype) - average
+        average.assign(average + ops.cast(share, average.dtype) * distance)
+
+
+def traced(function: Callable) -> Callable:
+    """Wraps a function of variables and tensors in one that is traced once, where that is faster.
+
+    On backends whose variables cannot be changed inside of a trace, it is the function itself.
+    """
+    return function

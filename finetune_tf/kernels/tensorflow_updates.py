@@ -8,6 +8,8 @@ one pass updates all rows of the table as if their gradients were 0, and the use
 overwritten with their correct values.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -76,6 +78,36 @@ def global_norm(gradients: list[Any]) -> Any:
     """See `portable.global_norm`. `l2_loss` squares and sums in one pass."""
     parts = [getattr(gradient, "values", gradient) for gradient in gradients]
     return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tf.cast(part, tf.float32)) for part in parts]))
+
+
+def move_towards(averages: list[Any], values: list[Any], share: Any) -> None:
+    """See `portable.move_towards`. Each device moves its own copy of a variable.
+
+    On one CPU, XLA reads and writes the averages in a single pass over memory.
+    """
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1 and islands_pay(training=True):
+        _move_all([a.value for a in averages], [v.value for v in values], share)
+        return
+    for average, value in zip(averages, values, strict=True):
+        move = functools.partial(_move, share)
+        strategy.extended.update(average.value, move, args=(value.value,), group=False)
+
+
+@island
+def _move_all(averages: list[tf.Variable], values: list[tf.Variable], share: tf.Tensor) -> None:
+    for average, value in zip(averages, values, strict=True):
+        _move(share, average, value)
+
+
+def _move(share: tf.Tensor, average: tf.Variable, value: tf.Variable) -> None:
+    distance = average - tf.cast(value, average.dtype)
+    average.assign_sub(tf.cast(share, average.dtype) * distance)
+
+
+def traced(function: Callable) -> Callable:
+    """See `portable.traced`."""
+    return tf.function(function, autograph=False)
 
 
 def adamw_update(

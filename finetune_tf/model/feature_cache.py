@@ -94,5 +94,5 @@ def cache_features(
     store = FeatureStore(folder and absolute(folder, CacheError), precision)
     upper._origin = Origin(model, cut.trunk, store)
     for part in (upper, cut.trunk):
-        traces_of(part)  # so that adapters that are switched later reset their functions
+        traces_of(part)  # so that changes of the layers reset their functions
     return upper

@@ -19,6 +19,7 @@ from finetune_tf.model import exporting, saving, vocabulary
 from finetune_tf.model.described import DescribedModel
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.training import compiling, fit_errors
+from finetune_tf.training.averaging import in_order
 from finetune_tf.training.callbacks import (
     ApplyLeftover,
     BindSchedule,
@@ -34,6 +35,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.progress import Progress
 from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
 
@@ -161,7 +163,11 @@ class FineTuneModel(DescribedModel):
                 `Examples.batches`.
             *args: As in Keras.
             callbacks: As in Keras.
-            **kwargs: As in Keras. The keys of `class_weight` may be label names.
+            **kwargs: As in Keras, except that by default the progress is shown as by
+                `ft.callbacks.Progress`: one line that is redrawn in a terminal, and one line for
+                each epoch in a file or a pipe. `verbose` is as in Keras. The keys of `class_weight`
+                may be label names; "balanced" weights each class by the inverse of its number of
+                rows.
 
         Returns:
             Keras's History object.
@@ -195,9 +201,13 @@ class FineTuneModel(DescribedModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
             given = [callback for callback in given if callback is not None]
+            if kwargs.get("verbose", "auto") == "auto":
+                kwargs["verbose"] = 0
+                shows = Progress | keras.callbacks.ProgbarLogger
+                given += [] if any(isinstance(c, shows) for c in given) else [Progress()]
             own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
             given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
-            callbacks = [*given, *own]
+            callbacks = in_order([*given, *own], first=ApplyLeftover)
         with fit_errors.explaining():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)

@@ -12,13 +12,14 @@ from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints import Checkpoint, open_checkpoint
+from finetune_tf.checkpoints.layouts import Modules
 from finetune_tf.checkpoints.own_tokenizer import (
     check_tokenizer,
     require_tokenizer,
     with_tokens_of,
 )
 from finetune_tf.errors import CheckpointError
-from finetune_tf.families import Head
+from finetune_tf.families import Family, Head
 from finetune_tf.generation.generation_config import older_settings
 from finetune_tf.images import ImageProcessor
 from finetune_tf.messages import say
@@ -157,7 +158,17 @@ def load(
     head = source.family.head(task, complete)
 
     with shapes_only() as variables:
-        model = _build_model(model_class, source, task_, head, complete, pooling, dtype, processor)
+        model = build_model(
+            model_class,
+            source.family,
+            task_,
+            head,
+            complete,
+            pooling,
+            dtype,
+            processor,
+            source.modules,
+        )
     for layer in model.layers:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = gradient_checkpointing
@@ -232,23 +243,24 @@ def _generation_of_config(config: dict, task: Task) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def _build_model(
-    model_class: type[FineTuneModel],
-    source: Checkpoint,
+def build_model(
+    model_class: type[keras.Model],
+    family: Family,
     task: Task,
     head: Head,
     config: dict,
     pooling: str | None,
     dtype: Any,
     processor: ImageProcessor | None,
-) -> FineTuneModel:
+    modules: Modules,
+) -> keras.Model:
     """Builds a Functional model of the backbone and the head."""
     inputs = {}
     if processor is not None:
         inputs["pixels"] = PixelNormalization(**processor.normalization, dtype=dtype, name="pixels")
-    backbone = (head.backbone or source.family.backbone)(config, dtype, **inputs)
-    outputs = task.outputs(backbone, head, config, pooling, dtype, source.modules)
-    return model_class(inputs=backbone.inputs, outputs=outputs, name=source.family.model_type)
+    backbone = (head.backbone or family.backbone)(config, dtype, **inputs)
+    outputs = task.outputs(backbone, head, config, pooling, dtype, modules)
+    return model_class(inputs=backbone.inputs, outputs=outputs, name=family.model_type)
 
 
 def _choose_pooling(asked: str, task: Task, source: Checkpoint) -> str | None:

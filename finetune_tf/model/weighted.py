@@ -18,6 +18,7 @@ from finetune_tf.tasks import Kind
 from finetune_tf.training.classification import loss_of_shares
 from finetune_tf.training.outputs import fit_of, kind_of
 from finetune_tf.training.sample_weights import (
+    balanced_weights,
     by_class,
     check_weights,
     class_weights,
@@ -59,7 +60,7 @@ class WeightedModel(VocabularyLossModel):
         return kind_of(self.task, self.loss)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Overrides Keras's `fit`: `class_weight` by index or name, for targets of any shape."""
+        """Overrides Keras's `fit`: `class_weight` by index or name, or "balanced"."""
         weights = kwargs.get("sample_weight")
         with self._class_weighting("train", kwargs.pop("class_weight", None), x, y, weights):
             return super().fit(x, y, *args, **kwargs)
@@ -201,6 +202,8 @@ class WeightedModel(VocabularyLossModel):
     ) -> Iterator[None]:
         """Sets the class weights during a fit ("train") or an evaluation ("test")."""
         weights = None
+        if isinstance(given, str) and given == "balanced":
+            given = balanced_weights(x, y, self.kind, self.outputs[0].shape[-1])
         if given is not None:
             weights = class_weights(
                 given,

@@ -68,7 +68,7 @@ def finetune(
     baseline: Any = "auto",
     seed: int = 0,
     store_features: bool | str | Path = True,
-    class_weight: Mapping[Any, float] | None = None,
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
     verbose: Literal["auto", 0, 1, 2] = "auto",
     callbacks: tuple = (),
     **options: Any,
@@ -110,7 +110,8 @@ def finetune(
             `cache_features`), or a folder to cache them in. If that is not possible, or if there
             are callbacks, which expect the complete model, they are computed in each epoch.
         class_weight: The weight of each class in the loss, as in Keras's `fit`, by class index or
-            name. Classes that are not listed have the weight 1.
+            name. Classes that are not listed have the weight 1. "balanced" weights each class by
+            the inverse of its number of rows.
         verbose: As in Keras's `fit`: 0 for no progress bar, 2 for one line per epoch.
         callbacks: Additional Keras callbacks for every phase.
         **options: Options of the task, as in `Examples.batches`, such as `languages` for
@@ -187,7 +188,9 @@ def finetune(
         "dropout": dropout,
         "max_length": max_length or model.task.row_length(model.max_length),
         "store_features": str(store_features),
-        "class_weight": class_weight and {str(k): float(v) for k, v in class_weight.items()},
+        "class_weight": {str(k): float(v) for k, v in class_weight.items()}
+        if isinstance(class_weight, Mapping)
+        else class_weight,
         "dtype": precision,
         "seed": seed,
         **options,

@@ -73,10 +73,8 @@ def train_batch_statistics(
         )
     for norm in chosen:
         norm.learns_statistics = on
-    was_traced = getattr(model, "train_function", None) is not None
-    forget_traces(model)
-    if was_traced:
-        model.make_train_function()  # immediately, because a fit may be running
+    for traced in forget_traces(model):
+        traced.make_train_function()  # immediately, because a fit may be running
     trained = sum(norm.learns_statistics for norm in norms)
     say(f"The statistics of {trained} of {len(norms)} batch normalisations are trained.")
 

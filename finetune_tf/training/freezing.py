@@ -27,7 +27,7 @@ from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.graph.stages import require_model
 from finetune_tf.messages import say, warn
 from finetune_tf.training.compiling import check_rate
-from finetune_tf.training.gradients import give_whole_gradients, leaves
+from finetune_tf.training.gradients import give_whole_gradients, leaves, observe, observer_of
 from finetune_tf.training.optimizers import AdamW
 from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.schedules import schedule_of
@@ -151,6 +151,7 @@ def renew_training(model: keras.Model) -> bool:
         renewed.build(model.trainable_variables)
     if "apply" in optimizer.__dict__:
         give_whole_gradients(renewed)
+    observe(renewed, observer_of(optimizer))
     slots = {variable.path: variable for variable in optimizer.variables}
     for variable in renewed.variables:
         if variable.path in slots and variable.shape == slots[variable.path].shape:

@@ -8,7 +8,8 @@ treats as two separate gradients. Both sums are therefore computed first.
 """
 
 import functools
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -32,6 +33,33 @@ def give_whole_gradients(optimizer: Any) -> None:
     for inner in wrapped_optimizers(optimizer):
         inner.__dict__.pop("apply", None)  # only the outermost optimizer sums
     optimizer.apply = functools.partial(_apply_summed, optimizer)
+
+
+def sums_gradients(optimizer: Any) -> bool:
+    """Returns whether an optimizer sums gradients as `give_whole_gradients` makes it."""
+    return getattr(vars(optimizer).get("apply"), "func", None) is _apply_summed
+
+
+def observe(optimizer: Any, observer: Callable[[Any, list, list], None] | None) -> None:
+    """Makes an optimizer show its gradients to a function when a training step is traced.
+
+    Args:
+        optimizer: An optimizer that sums gradients.
+        observer: Called with the optimizer, the summed gradients and their variables; None for no
+            function.
+    """
+    _OBSERVERS.pop(optimizer, None)
+    if observer is not None:
+        _OBSERVERS[optimizer] = observer
+
+
+def observer_of(optimizer: Any) -> Callable | None:
+    """Returns the function that an optimizer shows its gradients to, or None."""
+    return _OBSERVERS.get(optimizer)
+
+
+# Not attributes of the optimizers, because Keras tracks and saves those.
+_OBSERVERS: "weakref.WeakKeyDictionary[Any, Callable]" = weakref.WeakKeyDictionary()
 
 
 def check_devices(optimizer: Any, devices: int, **compiled: Any) -> None:
@@ -85,6 +113,8 @@ def _apply_summed(optimizer: Any, grads: Any, trainable_variables: Any = None) -
     )
     grads = kernels.summed_over_devices(list(grads))
     grads = [g if g is None else kernels.summed_gradient(g, dense) for g in grads]
+    if trainable_variables is not None and (observer := observer_of(optimizer)) is not None:
+        observer(optimizer, grads, list(trainable_variables))
     type(optimizer).apply(optimizer, grads, trainable_variables)
 
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from finetune_tf.base.labels import Labels, is_integer_text
 from finetune_tf.base.values import check_range, concrete
+from finetune_tf.data.encodings import targets_of
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.tasks import IGNORED, Kind, Task
 
@@ -52,7 +53,7 @@ def class_weights(
     if not isinstance(given, Mapping):
         raise ArgumentError(
             "class_weight must be a dict from class to weight, such as {0: 1.0, 1: 5.0} or "
-            f"{{'neg': 1.0, 'pos': 5.0}}, found {given!r:.80}."
+            f"{{'neg': 1.0, 'pos': 5.0}}, or \"balanced\", found {given!r:.80}."
         )
     count = 2 if kind == "yes_no" else classes
     weights, seen = np.ones(count, dtype="float32"), {}
@@ -76,6 +77,42 @@ def class_weights(
             )
         weights[index], seen[index] = weight, key
     return weights
+
+
+def balanced_weights(x: Any, y: Any, kind: Kind, classes: int) -> dict[int, float]:
+    """Returns the class weights that `class_weight="balanced"` stands for.
+
+    They are n / (C · n_c) for n rows, C classes that occur and n_c rows of class c, as in
+    scikit-learn, so that the classes have the same weight in total and a row has the weight 1 on
+    average.
+
+    Args:
+        x: Inputs or batches. Those of `Examples.batches` know how often each class occurs.
+        y: Class indices (rows,) if `x` are inputs.
+        kind: The kind of the model's outputs.
+        classes: The number of outputs.
+
+    Raises:
+        ArgumentError: If not each row has one class, or their numbers are unknown.
+
+    Example:
+        >>> from finetune_tf.training.sample_weights import balanced_weights
+        >>> balanced_weights(None, np.array([0, 0, 0, 1]), "classes", 2)
+        {0: 0.6666666666666666, 1: 2.0}
+    """
+    counts, targets = getattr(x, "class_counts", None), targets_of(x, y)
+    if counts is None and kind == "classes" and hasattr(targets, "shape"):
+        found = concrete(targets)
+        if found is not None and found.size == len(found) and found.dtype.kind in "iu":
+            counts = np.bincount(found[found >= 0].reshape(-1), minlength=classes)
+    if counts is None or kind != "classes":
+        raise ArgumentError(
+            'class_weight="balanced" needs one class for each row, in arrays or in the batches of '
+            "Examples.batches, which know how often each class occurs. Otherwise pass a dict from "
+            "class to weight."
+        )
+    present = np.flatnonzero(counts)
+    return {int(c): float(counts.sum() / (len(present) * counts[c])) for c in present}
 
 
 def _class_index(

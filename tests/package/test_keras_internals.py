@@ -101,6 +101,16 @@ class TestLayersAndModels:
         internals.set_trainable_flag(layer, 1)
         assert internals.trainable_flag(layer) is layer.trainable is True
 
+    def test_a_seed_generator_for_a_built_layer(self):
+        dropout = keras.layers.Dropout(0.0)
+        inputs = keras.Input((1000,))
+        model = keras.Model(inputs, dropout(inputs))
+        internals.give_seed_generator(dropout)
+        dropout.rate = 0.5
+        one, other = (np.asarray(model(np.ones((1, 1000)), training=True)) for _ in range(2))
+        assert set(one.ravel().tolist()) == {0.0, 2.0} and not np.array_equal(one, other)
+        assert any("seed" in v.path for v in model.non_trainable_variables)
+
     def test_the_graph(self):
         model = small_model()
         graph = internals.graph_of(model)

@@ -334,7 +334,7 @@ class TestRefused:
             ({0: np.nan}, "A class weight must be a finite number of at least 0, found nan for 0."),
             ({0: np.inf}, "A class weight must be a finite number of at least 0, found inf for 0."),
             ({0: "2"}, "A class weight must be a finite number of at least 0, found '2' for 0."),
-            ("balanced", "class_weight must be a dict from class to weight, such as"),
+            ("uniform", "class_weight must be a dict from class to weight, such as"),
             ([1.0, 2.0, 3.0], "class_weight must be a dict from class to weight, such as"),
         ],
     )
