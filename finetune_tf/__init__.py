@@ -31,6 +31,7 @@ from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
+from finetune_tf.search import between, find_rate, rank_checkpoints, tune
 from finetune_tf.training import (
     count_parameters,
     freeze,
@@ -61,6 +62,7 @@ __all__ = [
     "Labels",
     "Stage",
     "__version__",
+    "between",
     "cache_features",
     "callbacks",
     "compare",
@@ -68,6 +70,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "find_rate",
     "finetune",
     "freeze",
     "fuse",
@@ -80,6 +83,7 @@ __all__ = [
     "plot_history",
     "predict",
     "presets",
+    "rank_checkpoints",
     "select",
     "show",
     "stages",
@@ -87,4 +91,5 @@ __all__ = [
     "stream",
     "train_batch_statistics",
     "train_only",
+    "tune",
 ]
