@@ -87,7 +87,9 @@ def ranking_figure(ranking: "Ranking") -> Figure:
     figure = NotebookFigure(figsize=(10, 1.6 + 0.4 * len(rows)), layout="constrained")
     names = replace_undrawable([truncate_name(row.name) for row in rows], "checkpoint")
     titles = {"h_score": "H-score", "probe": f"probe {ranking.metric}"}
-    for axes, (score, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
+    for axes, (score, title) in zip(
+        figure.subplots(1, 2, sharey=True), titles.items(), strict=True
+    ):
         for place, row in enumerate(rows):
             value = getattr(row, score)
             axes.plot([value.low, value.high], [place, place], color="C0", linewidth=2, alpha=0.5)

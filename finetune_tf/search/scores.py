@@ -59,9 +59,7 @@ def h_score(features: np.ndarray, targets: np.ndarray) -> float:
     return float((1 - shrinkage) * explained / rank)
 
 
-def half_samples(
-    features: np.ndarray, targets: np.ndarray, draws: int, seed: int
-) -> np.ndarray:
+def half_samples(features: np.ndarray, targets: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Returns the H-scores (draws,) of random halves of the rows.
 
     Their standard deviation estimates the standard error of the H-score of all rows. A bootstrap

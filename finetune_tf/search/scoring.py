@@ -224,9 +224,7 @@ def _named(checkpoints: Any) -> dict[str, Any]:
     return named
 
 
-def _parts(
-    train: Any, validation: Any, rows: int | None, seed: int
-) -> tuple[Examples, Examples]:
+def _parts(train: Any, validation: Any, rows: int | None, seed: int) -> tuple[Examples, Examples]:
     """Returns the rows that scores are computed on, and those that the probe is measured on."""
     for name, examples in {"train": train, "validation": validation}.items():
         if not isinstance(examples, Examples) and not (examples is None and name == "validation"):

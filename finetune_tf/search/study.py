@@ -18,8 +18,9 @@ from finetune_tf.search.space import as_code
 JOURNAL = "search.log"
 _STUDY = "finetune_tf"
 _IDENTITY = "identity"  # the attribute of a study with what a search depends on
-#: The attribute of the trial with the default settings, and of other trials: seconds and an error.
-DEFAULT, SECONDS, ERROR = "default", "seconds", "error"
+#: Attributes of trials: of the one with the default settings, of those that were run (how long it
+#: took), of those that failed, and of those that were not run, because another had their settings.
+DEFAULT, SECONDS, ERROR, REPEATED = "default", "seconds", "error", "repeated"
 _STARTUP = 4  # finished trials before one is pruned
 
 
@@ -121,8 +122,8 @@ def ask(study: Any, seed: int) -> Any:
     """
     import optuna
 
-    number = len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % 2**32)
+    ended = [t for t in study.get_trials(deepcopy=False) if {SECONDS, REPEATED} & set(t.user_attrs)]
+    study.sampler = optuna.samplers.TPESampler(seed=(seed + len(ended)) % 2**32)
     return study.ask()
 
 

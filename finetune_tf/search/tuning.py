@@ -1,5 +1,6 @@
 """`tune`: searches settings of `finetune` with Optuna."""
 
+import gc
 import inspect
 import shutil
 import time
@@ -20,7 +21,6 @@ from finetune_tf.model.loading import load
 from finetune_tf.recipe.recipe import check_examples, finetune, phases_of
 from finetune_tf.recipe.run_folder import FinetuneResult, check_output
 from finetune_tf.search.space import (
-    Choice,
     checked_space,
     combinations,
     default_space,
@@ -29,6 +29,7 @@ from finetune_tf.search.space import (
 from finetune_tf.search.study import (
     DEFAULT,
     ERROR,
+    REPEATED,
     SECONDS,
     ask,
     identity_of,
@@ -139,7 +140,11 @@ class _Search:
         seed: int,
         folder: Path,
     ) -> None:
-        self._arguments = [str(checkpoint), "train", *([] if validation is None else ["validation"])]
+        self._arguments = [
+            str(checkpoint),
+            "train",
+            *([] if validation is None else ["validation"]),
+        ]
         self._identity = identity_of(checkpoint, train, validation, space, fixed, seed)
         if validation is None:
             train, validation = train.split(0.1, seed)  # as in `finetune`
@@ -199,6 +204,7 @@ class _Search:
             trial = ask(study, self._seed)
             settings = settings_of(trial, self._space)
             if settings in tried:  # with the same seed, the result would be the same
+                trial.set_user_attr(REPEATED, True)
                 study.tell(trial, state=_states().FAIL)
             else:
                 self._run_trial(study, trial, settings)
@@ -229,7 +235,7 @@ class _Search:
         say(f"Trial {trial.number} ({listed}): {outcome}.")
 
     def _finetune(self, settings: dict[str, Any], reports: "_Reports") -> FinetuneResult:
-        keras.backend.clear_session(free_memory=True)
+        gc.collect()  # the model of the trial before is part of reference cycles
         return finetune(
             self._checkpoint,
             self._train,

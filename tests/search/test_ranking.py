@@ -4,7 +4,6 @@ import gc
 import json
 import weakref
 
-
 import numpy as np
 import pytest
 from helpers_images import TINY_VIT, write_classes
@@ -81,7 +80,9 @@ def test_a_model_that_separates_the_classes_is_ranked_first(tiny_bert, train, tm
 
     blind = write_checkpoint(tmp_path / "blind")
     tensors = load_file(blind / "model.safetensors")
-    tensors["embeddings.word_embeddings.weight"][:] = tensors["embeddings.word_embeddings.weight"][0]
+    tensors["embeddings.word_embeddings.weight"][:] = tensors["embeddings.word_embeddings.weight"][
+        0
+    ]
     save_file(tensors, blind / "model.safetensors", metadata={"format": "pt"})
     (blind / "README.md").write_text("---\nlanguage: [en, de]\n---\n# Blind\n")
     missing = tmp_path / "missing"
@@ -140,7 +141,7 @@ def test_features_are_means_over_tokens_and_layers(tiny_bert):
 
 @pytest.mark.slow
 def test_several_labels_numbers_pairs_decoders_and_images(tiny_bert, tiny_decoder, tmp_path, train):
-    several = [[label, "film"] if "film" in text else [label] for text, label in zip(TEXTS, LABELS)]
+    several = [[label, "film"] if "film" in text else [label] for text, label in zip(TEXTS, LABELS, strict=True)]
     for labels, metric in (
         (several, "micro_f1"),
         ([float(len(text)) for text in TEXTS], "pearson"),
@@ -191,4 +192,3 @@ def test_wrong_arguments(call, error, message, train):
     with pytest.raises(error) as caught:
         ft.rank_checkpoints(**{"checkpoints": ["/none"], "train": train, **call})
     assert str(caught.value).startswith(message)
-

@@ -72,7 +72,10 @@ def test_the_default_space_leaves_out_what_is_fixed():
         ({"learning_rate": ft.between(-1.0, 1.0)}, "learning_rate must be a number > 0 or 'auto'"),
         ({"batch_size": [8, 8]}, "space: batch_size has the value 8 twice."),
         ({"policy": ["some"]}, "policy must be one of full, head, head-first, a selector"),
-        ({"pooling": ft.between(0, 1)}, "space: pooling has no numbers in a range; list its values"),
+        (
+            {"pooling": ft.between(0, 1)},
+            "space: pooling has no numbers in a range; list its values",
+        ),
         ({"dropout": [1.5]}, "dropout must be a number >= 0 and < 1, or None, found 1.5."),
         (
             {"policy": ["full", "head"], "epochs": {"full": [1]}},
