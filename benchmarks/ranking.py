@@ -81,7 +81,11 @@ def main() -> None:
                 found = (row.h_score.value, row.probe.value, result)
                 for values, value in zip(scores.values(), found, strict=True):
                     values.append(value)
-                line = {"set": name, "checkpoint": row.name, **dict(zip(scores, found, strict=True))}
+                line = {
+                    "set": name,
+                    "checkpoint": row.name,
+                    **dict(zip(scores, found, strict=True)),
+                }
                 print(json.dumps(line), flush=True)
             taus = {
                 score: float(kendalltau(scores[score], scores["fine-tuned"]).statistic)

@@ -22,9 +22,9 @@ def h_score(features: np.ndarray, targets: np.ndarray) -> float:
     It is the share of the features' variance, in directions scaled to equal variance, that the
     targets explain: the mean squared canonical correlation of features and targets. With one class
     for each example, this is tr(cov(f)⁻¹ cov(E[f | class])) / (classes - 1). The covariance of the
-    features is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), and the score by the
-    same share; otherwise more features than examples would have a perfect score. It is 0 if all
-    targets, or all features, are the same.
+    features is shrunk towards a multiple of the identity (Ledoit and Wolf 2004), and the score by
+    the same share; otherwise more features than examples would have a perfect score. It is 0 if
+    all targets, or all features, are the same.
 
     Args:
         features: (n, d).

@@ -77,8 +77,8 @@ def stored_study(folder: Path, identity: Mapping[str, str]) -> Any | None:
         return None
     except Exception as error:  # Optuna raises what its parser raises
         raise CheckpointError(
-            f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}), so the search cannot "
-            "be continued. Choose another folder."
+            f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}), so the search "
+            "cannot be continued. Choose another folder."
         ) from None
     before = study.user_attrs.get(_IDENTITY)
     if before is None:

@@ -39,6 +39,7 @@ from finetune_tf.search.study import (
     stored_study,
 )
 from finetune_tf.search.tuned import BEST_NAME, DEFAULT_NAME, TunedTrial, TuneResult, folder_of
+from finetune_tf.tasks import task_options
 
 # Arguments of `finetune` that `tune` sets itself.
 _OWN = ("checkpoint", "train", "validation", "test", "baseline", "callbacks", "verbose", "options")
@@ -47,7 +48,8 @@ _OWN += ("seed", "store_features")
 
 def _settings() -> list[str]:
     """Returns the arguments of `finetune` that can be the same in all trials."""
-    return [name for name in inspect.signature(finetune).parameters if name not in _OWN]
+    names = [name for name in inspect.signature(finetune).parameters if name not in _OWN]
+    return [*names, *task_options()]
 
 
 @names_checked(also=_settings)
@@ -57,7 +59,7 @@ def tune(
     validation: Examples | None = None,
     test: Examples | None = None,
     *,
-    folder: str | Path,
+    folder: str | Path | None = None,
     space: Mapping[str, Any] | None = None,
     minutes: float | None = None,
     trials: int | None = None,
@@ -83,7 +85,7 @@ def tune(
         train: As in `finetune`.
         validation: The examples that choose the trial; by default a tenth of `train` is split off.
         test: The examples on which the best trial is compared with the default settings at the end.
-        folder: The folder of the search: Optuna's journal, the features of frozen blocks, and the
+        folder: The folder of the search, which is required: Optuna's journal, the features of frozen blocks, and the
             checkpoints of the default settings and of the best trial.
         space: What is searched: a dict from arguments of `finetune` (policy, learning_rate,
             batch_size, epochs, optimizer, label_smoothing, dropout, pooling, max_length,
@@ -101,8 +103,9 @@ def tune(
         model of the best trial.
 
     Raises:
-        ArgumentError: If a number is out of range, there is neither `minutes` nor `trials`, the
-            space is invalid, or `folder` holds a search with other data or other arguments.
+        ArgumentError: If a number is out of range, there is neither `minutes` nor `trials`, no
+            folder is given, the space is invalid, or `folder` holds a search with other data or
+            other arguments.
         MissingExtraError: If Optuna is not installed.
         FinetuneError: If the default settings cannot be trained. A trial that fails is recorded and
             skipped.
@@ -118,6 +121,8 @@ def tune(
     check(minutes=minutes, trials=trials, seed=seed)
     if minutes is None and trials is None:
         raise ArgumentError("tune needs a budget: minutes=…, trials=…, or both.")
+    if folder is None:
+        raise ArgumentError("tune needs folder=…, where the search is stored and continued.")
     check_examples(train=train, validation=validation, test=test)
     space = checked_space(default_space(settings) if space is None else space, settings)
     require_optuna()

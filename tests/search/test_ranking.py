@@ -141,7 +141,10 @@ def test_features_are_means_over_tokens_and_layers(tiny_bert):
 
 @pytest.mark.slow
 def test_several_labels_numbers_pairs_decoders_and_images(tiny_bert, tiny_decoder, tmp_path, train):
-    several = [[label, "film"] if "film" in text else [label] for text, label in zip(TEXTS, LABELS, strict=True)]
+    several = [
+        [label, "film"] if "film" in text else [label]
+        for text, label in zip(TEXTS, LABELS, strict=True)
+    ]
     for labels, metric in (
         (several, "micro_f1"),
         ([float(len(text)) for text in TEXTS], "pearson"),

@@ -262,6 +262,7 @@ def test_a_journal_that_ends_in_the_middle_of_a_line(tuned, tmp_path):
     ("call", "error", "message"),
     [
         ({}, ArgumentError, "tune needs a budget: minutes=…, trials=…, or both."),
+        ({"trials": 1, "folder": None}, ArgumentError, "tune needs folder=…, where the search is"),
         ({"minutes": 0}, ArgumentError, "minutes must be a number > 0 or None, found 0."),
         ({"trials": 0}, ArgumentError, "trials must be an integer >= 1 or None, found 0."),
         ({"trials": 1, "space": {}}, ArgumentError, "space must be a dict of what to search"),
