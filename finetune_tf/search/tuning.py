@@ -85,8 +85,8 @@ def tune(
         train: As in `finetune`.
         validation: The examples that choose the trial; by default a tenth of `train` is split off.
         test: The examples on which the best trial is compared with the default settings at the end.
-        folder: The folder of the search, which is required: Optuna's journal, the features of frozen
-            blocks, and the checkpoints of the default settings and of the best trial.
+        folder: The folder of the search, which is required: Optuna's journal, the features of
+            frozen blocks, and the checkpoints of the default settings and of the best trial.
         space: What is searched: a dict from arguments of `finetune` (policy, learning_rate,
             batch_size, epochs, optimizer, label_smoothing, dropout, pooling, max_length,
             class_weight) to a list of values, a range, or `ft.between(low, high)`. If the policy is
