@@ -15,6 +15,7 @@ from finetune_tf.messages import say
 from finetune_tf.search.rate_curve import RateCurve
 from finetune_tf.search.untouched import untouched
 from finetune_tf.training.fit_errors import check_data
+from finetune_tf.training.freezing import strategy_scope
 from finetune_tf.training.gradients import give_whole_gradients
 
 # The fit ends once the loss has risen above its start by this many times as much as it had fallen,
@@ -96,7 +97,8 @@ def _range_test(model: keras.Model, batches: Any, rates: np.ndarray) -> RateCurv
                 "the optimizer of the fit."
             )
         model.compile()
-    model.optimizer = _with_rate(model.optimizer, float(rates[0]))
+    with strategy_scope(model):
+        model.optimizer = _with_rate(model.optimizer, float(rates[0]))
     model.train_function = None  # it was traced with the other optimizer
     accumulated = inner_optimizer(model.optimizer).gradient_accumulation_steps or 1
     count = int(batches.cardinality())

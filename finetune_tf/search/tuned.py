@@ -90,7 +90,7 @@ class TuneResult(Document):
     @functools.cached_property
     def model(self) -> FineTuneModel:
         """The model of the best trial, loaded from the folder."""
-        return load(self.folder / folder_of(self.best))
+        return load(self.folder / folder_of(self.best), self._call["fixed"].get("task"))
 
     def code(self) -> str:
         """Returns the call of `finetune` with the settings of the best trial, to be pasted.

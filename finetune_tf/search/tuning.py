@@ -306,9 +306,10 @@ class _Search:
         notes, comparison = [note], None
         if test is not None and best.number is not None:
             with quiet():
+                task = self._fixed.get("task")
                 models = {
-                    DEFAULT_NAME: load(self._folder / folder_of(trials[0])),
-                    BEST_NAME: load(self._folder / folder_of(best)),
+                    name: load(self._folder / folder_of(trial), task)
+                    for name, trial in ((DEFAULT_NAME, trials[0]), (BEST_NAME, best))
                 }
                 comparison = compare(models, test, seed=self._seed)
             for name, examples in (("training", self._train), ("validation", self._validation)):
@@ -359,18 +360,19 @@ class _Reports(keras.callbacks.Callback):
         """
         self.metric = self.model.task.monitor[0]
         is_last_epoch = epoch + 1 == self.params["epochs"]
-        if not self._phases_left:
+        is_last_phase = not self._phases_left
+        if is_last_phase:
             self.values.append(float(logs[self.metric]))
-        if self._trial is None or (is_last_epoch and not self._phases_left):
+            if self._trial is not None:
+                self._trial.report(self.values[-1], len(self.values) - 1)
+        if self._trial is None or (is_last_epoch and is_last_phase):
             return
         from optuna import TrialPruned
 
         if time.monotonic() >= self._deadline:
             raise TrialPruned("because the time was over")
-        if not self._phases_left:
-            self._trial.report(self.values[-1], len(self.values) - 1)
-            if self._trial.should_prune():
-                raise TrialPruned(f"with {self.metric} {self.values[-1]:.4f}")
+        if is_last_phase and self._trial.should_prune():
+            raise TrialPruned(f"with {self.metric} {self.values[-1]:.4f}")
 
 
 def _states() -> Any:

@@ -142,7 +142,7 @@ def renew_training(model: keras.Model) -> bool:
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
-    with _strategy_scope(model):
+    with strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
         renewed.build(model.trainable_variables)
     if "apply" in optimizer.__dict__:
@@ -179,11 +179,11 @@ def build_optimizer(model: keras.Model) -> None:
     Keras creates them in the first step, which makes TensorFlow trace the step twice.
     """
     if not model.optimizer.built:
-        with _strategy_scope(model):
+        with strategy_scope(model):
             model.optimizer.build(model.trainable_variables)
 
 
-def _strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
+def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     """Returns the scope that places new variables on the devices of the model."""
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
     return strategy.scope() if strategy is not None else contextlib.nullcontext()

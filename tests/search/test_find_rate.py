@@ -65,7 +65,7 @@ def test_the_loss_falls_at_the_suggested_rate(tiny_bert, train, capsys):
 def fitted(folder, train, find, prepare=lambda model: model, dropout=0.2, dtype=None, **fit):
     """The losses and the state after a fit, with or without `find_rate` before it."""
     keras.utils.set_random_seed(7)
-    whole = ft.load(folder, labels=train.labels, dropout=dropout, dtype=dtype)
+    whole = ft.load(folder, labels=train.labels, dropout=dropout, dtype=dtype, new_head=True)
     model = prepare(whole)
     batches = train.batches(model, 8, shuffle=True)
     if find:
@@ -159,8 +159,12 @@ def test_mixed_precision(tiny_bert, train):
 
 
 @pytest.mark.slow
-def test_a_decoder_and_a_model_of_images(tiny_decoder, train, tmp_path):
+def test_a_decoder(tiny_decoder, train):
     assert_the_same(*[fitted(tiny_decoder, train, find=f) for f in (False, True)])
+
+
+@pytest.mark.slow
+def test_a_model_of_images(tmp_path):
     images = ft.data.from_image_folder(write_classes(tmp_path / "images"))
     assert_the_same(*[fitted(TINY_VIT, images, find=f) for f in (False, True)])
 
