@@ -33,6 +33,7 @@ from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
+from finetune_tf.search import between, find_rate, rank_checkpoints, tune
 from finetune_tf.training import (
     count_parameters,
     freeze,
@@ -65,6 +66,7 @@ __all__ = [
     "Stage",
     "__version__",
     "adapters",
+    "between",
     "cache_features",
     "callbacks",
     "compare",
@@ -72,6 +74,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "find_rate",
     "finetune",
     "freeze",
     "fuse",
@@ -87,6 +90,7 @@ __all__ = [
     "plot_history",
     "predict",
     "presets",
+    "rank_checkpoints",
     "select",
     "set_dropout",
     "show",
@@ -95,4 +99,5 @@ __all__ = [
     "stream",
     "train_batch_statistics",
     "train_only",
+    "tune",
 ]

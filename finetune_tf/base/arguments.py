@@ -255,6 +255,15 @@ RULES: dict[str, Number] = {
     "rate_factor": _positive(),
     "steps": Number(0),
     "warmup_ratio": _share(),
+    "highest": _positive(),
+    "lowest": _positive(),
+    "points": Number(10, _LARGEST, whole=True),
+    # Search
+    "high": Number(-math.inf),
+    "low": Number(-math.inf),
+    "minutes": _positive(also=(None,)),
+    "trials": _count(also=(None,)),
+    "rank_checkpoints.rows": _count(also=_NO_LIMIT),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),

@@ -14,6 +14,7 @@ from finetune_tf.cli.ending import Commands, save, save_interrupted
 from finetune_tf.cli.generating import generate
 from finetune_tf.cli.reading import examples, files_of, lines, splits
 from finetune_tf.cli.trained import complete_rows, load_trained
+from finetune_tf.cli.tuning import tune
 from finetune_tf.errors import TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
@@ -282,6 +283,7 @@ def predict(
 
 
 app.command()(generate)
+app.command()(tune)
 
 
 @app.command()

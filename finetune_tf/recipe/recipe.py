@@ -108,7 +108,8 @@ def finetune(
         seed: The seed of new weights, shuffling and dropout.
         store_features: Whether to cache the outputs of frozen blocks in memory (see
             `cache_features`), or a folder to cache them in. If that is not possible, or if there
-            are callbacks, which expect the complete model, they are computed in each epoch.
+            are callbacks, which expect the complete model, they are computed in each epoch. A
+            callback whose attribute `needs_whole_model` is False does not prevent it.
         class_weight: The weight of each class in the loss, as in Keras's `fit`, by class index or
             name. Classes that are not listed have the weight 1. "balanced" weights each class by
             the inverse of its number of rows.
@@ -141,12 +142,12 @@ def finetune(
         max_length=max_length,
         seed=seed,
     )
-    phases = _phases(policy)
+    phases = phases_of(policy)
     optimizing = {"schedule": schedule, "warmup_ratio": warmup_ratio, "weight_decay": weight_decay}
     presets.make_optimizer(optimizer, **optimizing, rates=rates)  # raises errors before the load
     if keep not in ("best", "last"):
         raise ModelError(f"keep must be 'best' or 'last', found {keep!r}.")
-    _check_examples(train=train, validation=validation, test=test)
+    check_examples(train=train, validation=validation, test=test)
     keras.utils.set_random_seed(seed)
     precision, faster = policy_of(dtype).name, policy_of("auto").name
     advice = f" dtype='auto' computes in {faster}, which is faster on this device."
@@ -198,13 +199,14 @@ def finetune(
     unit = evaluator_of(model.task).example_unit
     model.info.record["data"] = f"{train.name} ({len(train):,} {unit})"
     result = FinetuneResult(model, {}, None, settings)
+    caches = not any(getattr(callback, "needs_whole_model", True) for callback in callbacks)
     progress, request, weights = Progress(), StopRequest(), None
     try:
         for progress.phase, selector in enumerate(phases, 1):
             is_last = progress.phase == len(phases)
             train_only(model, selector)
             fitted, (batches, validation_batches) = _model_to_fit(
-                model, store_features and not callbacks, make_batches
+                model, store_features if caches else False, make_batches
             )
             rate = learning_rate if is_last else "auto"
             groups = {"rates": rates} if is_last else {}
@@ -288,7 +290,12 @@ def _model_to_fit(
     return model, make_batches(model)
 
 
-def _check_examples(train: Any, **others: Any) -> None:
+def check_examples(train: Any, **others: Any) -> None:
+    """Checks that arguments are `Examples`; those besides `train` may be None.
+
+    Raises:
+        DataTypeError: If one is something else.
+    """
     for argument, value in {"train": train, **others}.items():
         is_optional = value is None and argument != "train"
         if not isinstance(value, Examples) and not is_optional:
@@ -312,7 +319,12 @@ def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[
     return partial(preset, label_smoothing=label_smoothing)
 
 
-def _phases(policy: Any) -> tuple[Selector, ...]:
+def phases_of(policy: Any) -> tuple[Selector, ...]:
+    """Returns what each phase of a policy trains.
+
+    Raises:
+        ModelError: If there is no such policy.
+    """
     if isinstance(policy, Selector):
         return (policy,)
     phases = tuple(policy) if isinstance(policy, list | tuple) else ()

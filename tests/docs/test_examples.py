@@ -51,6 +51,7 @@ SLOW = (
     "model.interpolation.",
     "evaluation.interpolation.",
     "generation.",
+    "search.",
 )
 
 

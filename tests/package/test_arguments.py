@@ -125,7 +125,7 @@ def test_a_number_out_of_range_raises_an_error(where):
             del given["self"]
         valid = {"steps": 1, "peak": 1.0, "power": 1.0, "fraction": 0.5, "n": 1, "start": 0}
         valid |= {"num_train_steps": 10, "init_lr": 1e-4, "warmup_steps": 1}
-        valid |= {"initial_learning_rate": 1e-4}
+        valid |= {"initial_learning_rate": 1e-4, "low": 0, "high": 1}
         given = {name: valid.get(name, value) for name, value in given.items()}
         given[parameter.name] = wrong
         with pytest.raises(ArgumentError) as caught:

@@ -101,6 +101,23 @@ def test_keep_selects_the_weights_of_the_best_or_last_epoch(tiny_bert, reviews, 
     assert result.settings["keep"] == keep
 
 
+@pytest.mark.slow
+def test_a_callback_that_only_reads_the_logs_leaves_the_cache_on(tiny_bert, reviews):
+    class Reads(keras.callbacks.Callback):
+        needs_whole_model = False
+
+        def on_train_begin(self, logs=None):
+            self.fitted = type(self.model).__name__
+
+    reads, needs = Reads(), Reads()
+    needs.needs_whole_model = True
+    for callbacks in ((reads,), (needs,)):
+        ft.finetune(
+            tiny_bert, reviews, reviews, policy="head", epochs=1, callbacks=callbacks, verbose=0
+        )
+    assert (reads.fitted, needs.fitted) == ("FeatureModel", "FineTuneModel")
+
+
 def test_keep_is_best_or_last(tiny_bert, reviews):
     with pytest.raises(ft.errors.ModelError, match="'best' or 'last', found 'first'"):
         ft.finetune(tiny_bert, reviews, keep="first")

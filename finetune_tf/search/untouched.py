@@ -1,0 +1,61 @@
+"""A block in which a model is trained on trial, and after which everything is as it was before."""
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_tf.base.keras_internals import global_seeds, set_global_seeds, sync_state
+
+
+@contextlib.contextmanager
+def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
+    """Restores a model, the place in its data and all random states at the end of the block.
+
+    Inside the block, the model may be compiled and fitted. Restored are the values of its variables
+    (also those of its random seeds), its attributes (such as the compiled optimizer and loss), its
+    record of fits, the random states of Python, NumPy and Keras, and the `cursor` of the batches.
+    The optimizer of the model itself has to be replaced in the block: what it holds is not copied.
+
+    Args:
+        model: The model.
+        batches: The data that the block iterates over. Only data with a `cursor` return to their
+            place.
+    """
+    sync_state(model)
+    values = [(variable, host_copy(variable)) for variable in model.variables]
+    attributes = dict(vars(model))
+    record = getattr(getattr(model, "info", None), "record", None)
+    record_before = copy.deepcopy(record)
+    python, arrays, keras_seeds = random.getstate(), np.random.get_state(), global_seeds()
+    seeds_before = None if keras_seeds is None else host_copy(keras_seeds.state)
+    cursor = getattr(batches, "cursor", None)
+    place = None if cursor is None else cursor.state_dict()
+    try:
+        yield
+    finally:
+        sync_state(model)
+        # Not by setattr: Keras would track objects that it tracks already.
+        vars(model).clear()
+        vars(model).update(attributes)
+        for variable, value in values:
+            variable.assign(value)
+        if record is not None:
+            record.clear()
+            record.update(record_before)
+        random.setstate(python)
+        np.random.set_state(arrays)
+        set_global_seeds(keras_seeds)
+        if keras_seeds is not None:
+            keras_seeds.state.assign(seeds_before)
+        if cursor is not None:
+            cursor.load_state_dict(place)
+
+
+def host_copy(variable: keras.Variable) -> np.ndarray:
+    """Returns the value of a variable as an array of its own, also if it is on several devices."""
+    return np.array(keras.ops.convert_to_numpy(keras.ops.copy(variable)))
