@@ -8,12 +8,14 @@ from finetune_tf.training.callbacks import (
     SavePretrained,
     StopAtNonFiniteLoss,
 )
+from finetune_tf.training.resuming.callback import Resume
 
 __all__ = [
     "ApplyLeftover",
     "BindSchedule",
     "FollowTrainable",
     "Measure",
+    "Resume",
     "SavePretrained",
     "StopAtNonFiniteLoss",
 ]

@@ -234,6 +234,8 @@ RULES: dict[str, Number] = {
     "steps": Number(0),
     "warmup_ratio": _share(),
     # Fits
+    "Resume.every_steps": _count(also=(None,)),
+    "Resume.keep": _count(),
     "epochs": _count(),
     "initial_epoch": Number(0, whole=True),
     # Keras's own methods

@@ -35,7 +35,9 @@ def write_text(path: Path, text: str, error: type[FinetuneError] = CheckpointErr
 
 
 @contextlib.contextmanager
-def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iterator[Path]:
+def unfinished(
+    path: Path, error: type[FinetuneError] = CheckpointError, sync: bool = False
+) -> Iterator[Path]:
     """Creates a temporary file beside `path`, and renames it to `path` if the block succeeds.
 
     Yields the path of the temporary file, which is empty.
@@ -43,6 +45,7 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
     Args:
         path: The path of the finished file.
         error: The class of the error to raise.
+        sync: Whether the file is on the disk afterwards, so that it survives a power failure.
 
     Raises:
         FinetuneError: An `error`, if the file cannot be written, for example on a full disk.
@@ -54,7 +57,11 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
         _remove_leftovers(path)
         with _temporary_sibling(path, is_folder=False) as temporary:
             yield temporary
+            if sync:
+                _sync_to_disk(temporary)
             os.replace(temporary, path)
+        if sync:
+            _sync_to_disk(path.parent)
     except BaseException as reason:
         if is_new:
             with contextlib.suppress(OSError):
@@ -168,6 +175,14 @@ def _temporary_sibling(path: Path, is_folder: bool) -> Iterator[Path]:
     finally:
         _remove(temporary)
         _unlock(lock)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Removes the temporary files of killed processes in a folder; skips those that are in use."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(".") and name.endswith(_UNFINISHED):
+                _remove_leftovers(folder / name[1 : -len(_UNFINISHED) - 9])
 
 
 def _remove_leftovers(path: Path) -> None:

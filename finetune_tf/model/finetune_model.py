@@ -33,6 +33,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.resuming.callback import listening
 from finetune_tf.training.schedules import schedule_of
 
 # The parameters of Keras's `fit`; the first ones are self and x.
@@ -186,7 +187,7 @@ class FineTuneModel(DescribedModel):
             given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
             given = [callback for callback in given if callback is not None]
             callbacks = [*given, *self._own_callbacks(given, kwargs.get("initial_epoch", 0))]
-        with fit_errors.explaining():
+        with fit_errors.explaining(), listening(callbacks):
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
         return history
