@@ -1,5 +1,6 @@
 """Runs that are broken off at a chosen step and started again from scratch."""
 
+import collections
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
+from helpers_models import small_model, token_batch
 
+import finetune_tf as ft
+from finetune_tf import select
 from finetune_tf.callbacks import Resume
+from finetune_tf.training import AdamW
 from finetune_tf.training.resuming import callback as resuming
+
+TOKENS, ANSWERS = token_batch(20)
+VALIDATION = TOKENS[:8], ANSWERS[:8]
 
 
 class Broken(Exception):
@@ -116,3 +125,85 @@ def broken_and_resumed(make: Make, folder: Path, *places: tuple, **options: Any)
             continue
         raise AssertionError(f"the fit has no {at}")
     return outcome(make, folder, **options)
+
+
+def preset(**options):
+    return ft.presets.cross_entropy(**{"learning_rate": 1e-2, **options})
+
+
+def on_arrays(compiled=None, prepare=None, **fit):
+    """Makes a small model that is fitted on arrays."""
+    model = small_model()
+    with ft.messages.quiet():
+        if prepare is not None:
+            prepare(model)
+        model.compile(**(compiled or preset()))
+    arrays = {"x": TOKENS, "y": ANSWERS, "batch_size": 4, "epochs": 3, "shuffle": False}
+    return model, arrays | {"validation_data": VALIDATION} | fit
+
+
+class UnfreezeLater(keras.callbacks.Callback):
+    """Unfreezes the upper block in the second epoch, and counts the epochs that it has seen."""
+
+    seen = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen += 1
+        if epoch == 1:
+            self.model.get_layer("block_1").trainable = True
+
+
+class Noise(keras.callbacks.Callback):
+    """Moves a weight at random after each step, by all kinds of generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.own, self.last = np.random.default_rng(5), collections.deque([0.0], maxlen=3)
+
+    def on_train_batch_end(self, batch, logs=None):
+        kernel = self.model.get_layer("block_0").kernel
+        self.last.append(float(self.own.normal()) + float(np.random.normal()))
+        drawn = keras.random.uniform(kernel.shape) + tf.random.uniform(kernel.shape)
+        kernel.assign_add(1e-3 * drawn * sum(self.last))
+
+
+def early_stopping(**options):
+    return keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True, **options)
+
+
+def plateau():
+    return keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=10.0, verbose=0)
+
+
+#: Fits of a small model, made from scratch by each call.
+CASES: dict[str, Make] = {
+    "plain": lambda: on_arrays(),
+    "shuffled arrays": lambda: on_arrays(shuffle=True),
+    "validation split": lambda: on_arrays(validation_data=None, validation_split=0.2),
+    "without validation": lambda: on_arrays(validation_data=None),
+    "accumulation": lambda: on_arrays(preset(accumulate=3)),
+    "averages": lambda: on_arrays({"optimizer": AdamW(1e-2, use_ema=True, ema_momentum=0.9)}),
+    "loss scale": lambda: on_arrays(
+        {
+            "optimizer": keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.Adam(1e-2), initial_scale=8.0, dynamic_growth_steps=3
+            )
+        }
+    ),
+    "early stopping": lambda: on_arrays(
+        callbacks=[early_stopping(patience=1, min_delta=0.5)], epochs=6
+    ),
+    "best weights": lambda: on_arrays(callbacks=[early_stopping(patience=2, min_delta=1e-4)]),
+    "plateau": lambda: on_arrays(callbacks=[plateau()], epochs=4),
+    "rates of epochs": lambda: on_arrays(
+        callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
+    ),
+    "unfreezing": lambda: on_arrays(
+        prepare=lambda model: ft.train_only(model, select.head()), callbacks=[UnfreezeLater()]
+    ),
+    "head": lambda: on_arrays(prepare=lambda model: ft.train_only(model, select.head())),
+    "random callback": lambda: on_arrays(callbacks=[Noise()]),
+    "class weights": lambda: on_arrays(class_weight={"no": 2.0}),
+    "three steps at once": lambda: on_arrays(preset() | {"steps_per_execution": 3}),
+    "sgd": lambda: on_arrays(preset(optimizer="sgd")),
+}

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from finetune_tf.base.json_files import read_json
 from finetune_tf.base.paths import has_file
 
 
@@ -14,10 +15,14 @@ def folder_of_saves(output: Path) -> Path:
 def is_finished(output: Path, overwrite: bool) -> bool:
     """Whether the run is complete, so that a command with --resume has nothing to do.
 
-    With --overwrite, a complete run is replaced, by one that is going on or by a new one.
+    With --overwrite, a complete run is replaced. Saves that are left over from the end of a run,
+    which was killed between its two last steps, are removed.
     """
-    is_complete = has_file(output / "settings.json") and (output / "checkpoint").is_dir()
-    return is_complete and not overwrite and not folder_of_saves(output).exists()
+    settings = output / "settings.json"
+    if overwrite or not has_file(settings) or "interrupted" in read_json(settings):
+        return False
+    remove_saves(output)
+    return True
 
 
 def remove_saves(output: Path) -> None:

@@ -102,7 +102,9 @@ class DataPlace:
             state["cursor"] = {**cursor.state_dict(), "epoch": place[0], "batch": place[1]}
         elif cursor is not None:
             is_over = used is None or used == batches
-            state["cursor"] = cursor.state_dict(None if is_over else used)
+            state["cursor"] = cursor.state_dict(used if not is_over and self._can_seek else None)
+            if not is_over and not self._can_seek:
+                state["cursor"] |= {"epoch": cursor.epoch - 1, "batch": 0}  # is read again
         watched = self._opened_by_validation
         state["validation opened"] = (
             self._validation_opened_before if watched is None else watched.count
@@ -120,17 +122,12 @@ class DataPlace:
         """
         reads = state["reads"]
         cursor = getattr(self._base, "cursor", None)
-        if cursor is not None:
-            place = dict(state["cursor"])
-            if self._can_seek:
-                reads = 0
-            elif reads:  # the epoch is read again from its beginning
-                if place["batch"] == 0:  # all of its batches are used
-                    place["epoch"] -= 1
-                place["batch"] = 0
-            cursor.load_state_dict(place)
+        if self._can_seek:
+            reads = 0
         else:
             self._opened.open(self._fit.data, state["opened"])
+        if cursor is not None:
+            cursor.load_state_dict(state["cursor"])
         self._validation_opened_before = state["validation opened"]
         if (base := _validation_base(self._fit.validation_data)) is not None:
             base.cursor.load_state_dict(state["validation cursor"])
