@@ -283,6 +283,14 @@ def set_random_state(state: dict[str, Any]) -> None:
         seed_generator.global_seed_generator().state.assign(state["keras"])
     if state["tensorflow"] is not None and (own := _tensorflow_random()) is not None:
         own.setstate(state["tensorflow"])
+        _clear_kernels()
+
+
+def _clear_kernels() -> None:
+    """Forgets operations that are kept for their seeds, and with them their place."""
+    from tensorflow.python.eager import context
+
+    context.context().clear_kernel_cache()
 
 
 def _tensorflow_random() -> random.Random | None:

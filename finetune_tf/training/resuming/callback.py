@@ -13,6 +13,7 @@ from finetune_tf.base.keras_fits import RunningFit, enclose_callbacks, running_f
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.training.resuming.callback_states import refuse_inexact
 from finetune_tf.training.resuming.files import Saves, read
 from finetune_tf.training.resuming.saved_fit import SavedFit
 from finetune_tf.training.resuming.state import ModelState
@@ -160,6 +161,8 @@ class Resume(keras.callbacks.Callback):
         """Begins to save a fit, after `on_train_begin` of all other callbacks."""
         own = (Resume, _Before, _After, keras.callbacks.History, keras.callbacks.ProgbarLogger)
         others = [c for c in fit.callbacks.callbacks if not isinstance(c, own)]
+        for callback in others:
+            refuse_inexact(callback)
         number = self._number or _finished.get(self.folder, 0) + 1
         saves = Saves(self.folder / f"fit-{number}", self._keep)
         how = f"ft.callbacks.Resume({str(self.folder)!r}).load_weights(model)"
@@ -179,10 +182,19 @@ class Resume(keras.callbacks.Callback):
 
 
 def listening(callbacks: Any) -> contextlib.AbstractContextManager:
-    """Returns `Resume.listening` of the callbacks of a fit, if there is a Resume among them."""
+    """Returns `Resume.listening` of the callbacks of a fit, if there is a Resume among them.
+
+    Raises:
+        ModelError: As for `refuse_inexact`.
+    """
     callbacks = getattr(callbacks, "callbacks", callbacks)
-    found = [c for c in keras.tree.flatten(callbacks) if isinstance(c, Resume)]
-    return found[0].listening() if found else contextlib.nullcontext()
+    callbacks = keras.tree.flatten(callbacks)
+    found = [callback for callback in callbacks if isinstance(callback, Resume)]
+    if not found:
+        return contextlib.nullcontext()
+    for callback in callbacks:
+        refuse_inexact(callback)  # before it begins
+    return found[0].listening()
 
 
 class _Before(keras.callbacks.Callback):

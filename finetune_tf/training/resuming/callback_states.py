@@ -29,16 +29,12 @@ class CallbackStates:
     Args:
         callbacks: The callbacks, after their `on_train_begin`.
         history: The History callback.
-
-    Raises:
-        ModelError: If one of them cannot continue a fit.
     """
 
     def __init__(self, callbacks: Sequence[Any], history: Any) -> None:
         self._callbacks, self._history = list(callbacks), history
         self._before = []
         for callback in self._callbacks:
-            _refuse(callback)
             plain, other = _attributes(callback)
             self._before.append(copy.deepcopy(plain))
             is_known = f"{type(callback).__module__}.".startswith(_KNOWN_PACKAGES)
@@ -92,7 +88,12 @@ class CallbackStates:
         )
 
 
-def _refuse(callback: Any) -> None:
+def refuse_inexact(callback: Any) -> None:
+    """Refuses a callback that cannot take part in a fit with `Resume`.
+
+    Raises:
+        ModelError: If it restores a fit itself, or loses what it wrote when a fit begins.
+    """
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         raise ModelError(
             "BackupAndRestore and Resume both continue a fit, and would do so twice. Leave "

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import keras
+import numpy as np
 
 from finetune_tf._version import __version__
 from finetune_tf.base.arguments import shown
@@ -38,6 +39,7 @@ def settings_of(fit: RunningFit, callbacks: Iterable[Any], data: dict[str, Any])
         data: The fingerprint of the data.
     """
     model = fit.model
+    weights = getattr(model, "_train_class_weights", None)  # our models give Keras none
     settings = {
         "versions": {"finetune_tf": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in _PACKAGES},
@@ -51,7 +53,7 @@ def settings_of(fit: RunningFit, callbacks: Iterable[Any], data: dict[str, Any])
         "metrics": _config(compiled_with(model, "metrics")),
         "steps_per_execution": model.steps_per_execution,
         "jit_compile": model.jit_compile,
-        "class_weight": [fit.class_weight, getattr(model, "_train_class_weights", None)],
+        "class_weight": fit.class_weight if weights is None else np.asarray(weights).tolist(),
         "layers": [[type(layer).__name__, _config(layer)] for layer in all_layers(model)][1:],
         "variables": [[list(v.shape), v.dtype] for v in model.variables],
         "callbacks": [[type(callback).__name__, _numbers(callback)] for callback in callbacks],
