@@ -58,7 +58,7 @@ class Resume(keras.callbacks.Callback):
         >>> callbacks = [ft.callbacks.Resume("my-run", every_steps=100)]
         >>> batches = train.batches(model, batch_size=4, shuffle=True)
         >>> history = model.fit(batches, epochs=2, callbacks=callbacks, verbose=0)
-        >>> sorted(path.name for path in Path("my-run/fit-1").iterdir())
+        >>> sorted(path.name for path in (callbacks[0].folder / "fit-1").iterdir())
         ['epoch-0001-step-000000.safetensors', 'epoch-0002-step-000000.safetensors']
     """
 
@@ -108,8 +108,6 @@ class Resume(keras.callbacks.Callback):
             raise CheckpointError(
                 f"{path} belongs to a model with other variables. Build the model as for the run."
             )
-        if not getattr(model, "compiled", False):
-            model.compile()
         own = ModelState(model)
         own.load_weights(own.with_frozen(arrays, state, self.folder))
         return path

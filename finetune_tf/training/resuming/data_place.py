@@ -27,6 +27,7 @@ from finetune_tf.base.keras_fits import (
     steps_per_epoch,
     validation_of,
 )
+from finetune_tf.data.cursor import Cursor
 from finetune_tf.errors import DataError
 
 # Datasets that have one element for each of those that they are made of, in the same order.
@@ -63,8 +64,17 @@ class DataPlace:
         self._opened_by_validation: Opened | None = None
         self._validation_opened_before = 0
         cursor = getattr(self._base, "cursor", None)
-        self._first = 0 if cursor is None else cursor.epoch * cursor.batch_count + cursor.batch
-        self.epochs_before = 0
+        self._first = self._start = 0 if cursor is None else _batches_before(cursor)
+
+    def begin_epoch(self, used: int) -> None:
+        """Notes where an epoch begins, before its first batch is read.
+
+        Args:
+            used: The number of its batches that were used before the fit was interrupted.
+        """
+        cursor = getattr(self._base, "cursor", None)
+        if cursor is not None:
+            self._start = _batches_before(cursor) - (used if self._can_seek else 0)
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what identifies the data, to compare it with that of the interrupted run."""
@@ -91,20 +101,22 @@ class DataPlace:
         reads = used or 0
         if self._steps is not None:
             reads += epoch * self._steps
+        is_in_use = used is not None or self._steps is not None  # the last iterator is read further
         state = {
-            "opened": self._opened.count - (used is not None),
+            "opened": self._opened.count - is_in_use,
             "reads": reads,
             "batches": batches,
+            "first": self._first,
         }
         cursor = getattr(self._base, "cursor", None)
-        if cursor is not None and self._steps is not None:
-            place = divmod(self._first + reads, cursor.batch_count)
-            state["cursor"] = {**cursor.state_dict(), "epoch": place[0], "batch": place[1]}
-        elif cursor is not None:
-            is_over = used is None or used == batches
-            state["cursor"] = cursor.state_dict(used if not is_over and self._can_seek else None)
-            if not is_over and not self._can_seek:
-                state["cursor"] |= {"epoch": cursor.epoch - 1, "batch": 0}  # is read again
+        if cursor is not None:
+            state["cursor"] = cursor.state_dict()
+            is_over = self._steps is None and (used is None or used == batches)
+            if not is_over:
+                # Not where the cursor is: batches are read ahead, also those of a repetition.
+                begin = self._start if self._steps is None else self._first
+                epoch, batch = divmod(begin + reads * self._can_seek, cursor.batch_count)
+                state["cursor"] |= {"epoch": epoch, "batch": batch}
         watched = self._opened_by_validation
         state["validation opened"] = (
             self._validation_opened_before if watched is None else watched.count
@@ -120,7 +132,7 @@ class DataPlace:
             state: The place.
             used: As for `state_dict`.
         """
-        reads = state["reads"]
+        reads, self._first = state["reads"], state["first"]
         cursor = getattr(self._base, "cursor", None)
         if self._can_seek:
             reads = 0
@@ -228,6 +240,11 @@ def _with_cursor(dataset: Any) -> tuple[Any, bool]:
         if found is not None:
             return found, can_seek and name.startswith(_ONE_BY_ONE)
     return None, False
+
+
+def _batches_before(cursor: Cursor) -> int:
+    """Returns how many batches come before the place of a cursor, from the first epoch on."""
+    return cursor.epoch * cursor.batch_count + cursor.batch
 
 
 def _validation_base(given: Any) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.base.files import remove_all_leftovers, unfinished
+from finetune_tf.base.files import unfinished
+from finetune_tf.base.temporary import remove_all_leftovers
 from finetune_tf.errors import CheckpointError
 from finetune_tf.messages import say
 
@@ -20,7 +21,8 @@ _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})\.safetensors", re.ASCII)
 _DAMAGED = ".damaged"  # the suffix of a file whose checksum is wrong
 _CHECKSUM = "00000000"  # stands in the header while its checksum is computed
 _FORMAT = "finetune_tf.resume/1"
-_DTYPES = {
+#: The dtypes of arrays in a save, with their names in safetensors files.
+DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
     "int32": "I32", "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32",
     "uint16": "U16", "uint8": "U8", "bool": "BOOL",
@@ -121,7 +123,7 @@ def _write(path: Path, state: Any, arrays: dict[str, Stored]) -> None:
     for name, array in arrays.items():
         offsets = [end, end + array.size]
         end += array.size
-        entry = {"dtype": _DTYPES[array.dtype], "shape": array.shape, "data_offsets": offsets}
+        entry = {"dtype": DTYPES[array.dtype], "shape": array.shape, "data_offsets": offsets}
         header[name] = entry
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -176,7 +178,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _arrays(header: dict[str, Any], data: memoryview) -> Iterator[tuple[str, np.ndarray]]:
-    dtypes = {code: name for name, code in _DTYPES.items()}
+    dtypes = {code: name for name, code in DTYPES.items()}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         flat = np.frombuffer(data[begin:end], _numpy_dtype(dtypes[entry["dtype"]]))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune_tf.base.interruption import StopRequest
 from finetune_tf.base.keras_fits import (
     RunningFit,
@@ -94,6 +96,7 @@ class SavedFit:
         """Sets the state in the middle of the epoch, if the fit continues there."""
         begin_at_epoch(self._fit.model, None)  # a later fit begins at its own epoch
         self._epoch, self._step, self._saved_step = epoch, 0, 0
+        self._place.begin_epoch(0 if self._pending is None else self._pending[0]["step"])
         if self._pending is not None:
             state, arrays = self._pending
             self._pending = None
@@ -171,7 +174,7 @@ class SavedFit:
         if monitor not in logs:
             monitor, mode = "val_loss", "min"
         value = logs.get(monitor)
-        if value is None:
+        if value is None or not np.isfinite(value):
             return
         sign = 1 if mode == "max" else -1
         if self._best is None or sign * value > sign * self._best["value"]:

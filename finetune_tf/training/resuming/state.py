@@ -37,7 +37,8 @@ class ModelState:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        build_optimizer(model)
+        if getattr(model, "optimizer", None) is not None:
+            build_optimizer(model)
         trained = {id(variable) for variable in model.trainable_variables}
         self._frozen = {
             name: _digest(_array(part))
@@ -114,7 +115,8 @@ class ModelState:
             for named in _named_parts("model", index, variable)
         )
         for name in set(state["left_out"].values()):
-            if self._frozen.get(name) != state["frozen"][name]:
+            now = self._frozen.get(name) or _digest(_array(parts[name]))
+            if now != state["frozen"][name]:
                 path = self._model.variables[int(name.split("/")[1])].path
                 raise ModelError(
                     f"The run in {place} cannot be continued: the frozen variable {path} has "

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_tf.training.resuming.files import DTYPES
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -38,7 +40,7 @@ def pack(value: Any, arrays: Arrays) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.ndarray | np.generic):
-        if value.dtype.kind in "OUSMm":
+        if value.dtype.name not in DTYPES:
             raise NotPlainError(f"an array of {value.dtype}")
         name = str(len(arrays))
         arrays[name] = np.asarray(value)

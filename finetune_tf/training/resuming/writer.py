@@ -27,6 +27,7 @@ class Writer:
         self._saves, self._model_state, self._how = saves, model_state, how
         self.last: Path | None = None
         self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
 
     def write(self, collected: tuple[tuple[int, int], dict[str, Any], dict[str, Stored]]) -> None:
         """Begins to write a save, once the one before is written.
@@ -44,6 +45,9 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def describe_last(self) -> str:
         """Says where the last save is and how to use it."""
@@ -65,3 +69,5 @@ class Writer:
             say(f"The weights are NaN or infinite and are not saved. {self._describe()}")
         except CheckpointError as error:
             say(f"{error} Training continues. {self._describe()}")
+        except Exception as error:  # is raised by the thread that trains
+            self._error = error
