@@ -12,6 +12,7 @@ from finetune_tf.training.callbacks import (
     StopAtNonFiniteLoss,
 )
 from finetune_tf.training.progress import Progress
+from finetune_tf.training.resuming.callback import Resume
 from finetune_tf.training.unfreezing import Unfreeze
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LogToTensorBoard",
     "Measure",
     "Progress",
+    "Resume",
     "SavePretrained",
     "StopAtNonFiniteLoss",
     "Unfreeze",

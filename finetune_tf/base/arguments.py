@@ -268,6 +268,8 @@ RULES: dict[str, Number] = {
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
     "Unfreeze.patience": _count(),
+    "Resume.every_steps": _count(also=(None,)),
+    "Resume.keep": _count(),
     "epochs": _count(),
     "every": _count(),
     "initial_epoch": Number(0, whole=True),

@@ -2,21 +2,13 @@
 
 import contextlib
 import os
-import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_tf.base.paths import absolute, special_kind
+from finetune_tf.base.temporary import UNFINISHED, new_name, remove_leftovers, temporary_sibling
 from finetune_tf.errors import CheckpointError, FinetuneError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-_UNFINISHED = ".unfinished"  # the suffix of files and folders that are being written
 
 
 def write_text(path: Path, text: str, error: type[FinetuneError] = CheckpointError) -> None:
@@ -35,7 +27,9 @@ def write_text(path: Path, text: str, error: type[FinetuneError] = CheckpointErr
 
 
 @contextlib.contextmanager
-def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iterator[Path]:
+def unfinished(
+    path: Path, error: type[FinetuneError] = CheckpointError, sync: bool = False
+) -> Iterator[Path]:
     """Creates a temporary file beside `path`, and renames it to `path` if the block succeeds.
 
     Yields the path of the temporary file, which is empty.
@@ -43,6 +37,7 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
     Args:
         path: The path of the finished file.
         error: The class of the error to raise.
+        sync: Whether the file is on the disk afterwards, so that it survives a power failure.
 
     Raises:
         FinetuneError: An `error`, if the file cannot be written, for example on a full disk.
@@ -51,10 +46,14 @@ def unfinished(path: Path, error: type[FinetuneError] = CheckpointError) -> Iter
     is_new = not os.path.exists(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        with _temporary_sibling(path, is_folder=False) as temporary:
+        remove_leftovers(path)
+        with temporary_sibling(path, is_folder=False) as temporary:
             yield temporary
+            if sync:
+                _sync_to_disk(temporary)
             os.replace(temporary, path)
+        if sync:
+            _sync_to_disk(path.parent)
     except BaseException as reason:
         if is_new:
             with contextlib.suppress(OSError):
@@ -74,13 +73,13 @@ def unfinished_files(folder: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: If the files cannot be written.
     """
-    if folder.name.endswith(_UNFINISHED):  # it is temporary itself, so write to it directly
+    if folder.name.endswith(UNFINISHED):  # it is temporary itself, so write to it directly
         yield folder
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        with _temporary_sibling(folder, is_folder=True) as temporary:
+        remove_leftovers(folder)
+        with temporary_sibling(folder, is_folder=True) as temporary:
             yield temporary
             folder.mkdir(exist_ok=True)
             for path in temporary.iterdir():
@@ -114,8 +113,8 @@ def unfinished_folder(folder: Path, stale: tuple[str, ...]) -> Iterator[Path]:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special_files(folder, stale)
             if folder.is_dir():  # otherwise a leftover may be the only complete copy
-                _remove_leftovers(folder)
-            temporary = stack.enter_context(_temporary_sibling(folder, is_folder=True))
+                remove_leftovers(folder)
+            temporary = stack.enter_context(temporary_sibling(folder, is_folder=True))
         except OSError as error:
             raise CheckpointError(
                 f"{folder} cannot be written ({error.strerror}). Choose a writable folder."
@@ -127,7 +126,7 @@ def unfinished_folder(folder: Path, stale: tuple[str, ...]) -> Iterator[Path]:
                 _sync_to_disk(path)
             _copy_other_files(folder, temporary, stale)
             _replace_folder(folder, temporary)
-            _remove_leftovers(folder)
+            remove_leftovers(folder)
         except OSError as error:
             raise CheckpointError(_write_error_message(folder, error)) from None
 
@@ -142,84 +141,6 @@ def _contains_current_folder(folder: Path) -> bool:
         return Path.cwd().is_relative_to(folder)
     except OSError:  # the current working directory has been removed
         return False
-
-
-@contextlib.contextmanager
-def _temporary_sibling(path: Path, is_folder: bool) -> Iterator[Path]:
-    """Creates a temporary file or folder beside a path, and removes it unless it was renamed.
-
-    It is locked while this process uses it. The operating system releases the lock when the
-    process ends for any reason.
-    """
-    while True:
-        if is_folder:
-            temporary = Path(
-                tempfile.mkdtemp(_UNFINISHED, f".{_truncate_name(path.name)}-", path.parent)
-            )
-        else:
-            temporary = _new_name(path)
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        lock = _lock(temporary, waits=True)
-        if temporary.exists():  # another process may have removed it as a leftover before the lock
-            break
-        _unlock(lock)
-    try:
-        yield temporary
-    finally:
-        _remove(temporary)
-        _unlock(lock)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Removes temporary files of killed processes beside a path; skips those that are in use."""
-    pattern = f".{_truncate_name(path.name)}-", _UNFINISHED
-    with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(path.parent) if name.startswith(pattern[0])]
-        for name in names:
-            if not name.endswith(pattern[1]) or len(name) != len(_new_name(path).name):
-                continue
-            lock = _lock(path.with_name(name), waits=False)
-            if lock is not None:
-                _remove(path.with_name(name))
-                _unlock(lock)
-
-
-def _new_name(path: Path) -> Path:
-    """Returns a path beside `path`, with eight random characters, as in the names of `tempfile`."""
-    return path.with_name(f".{_truncate_name(path.name)}-{secrets.token_hex(4)}{_UNFINISHED}")
-
-
-def _truncate_name(name: str) -> str:
-    """Truncates a name so that a suffix fits into the 255 bytes that a file name may have."""
-    return os.fsencode(name)[:200].decode("utf-8", "ignore")
-
-
-def _lock(path: Path, waits: bool) -> int | None:
-    """Locks a path and returns an open file descriptor; None if it is locked or locks fail."""
-    if fcntl is None:
-        return None
-    handle = None
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except OSError:  # locked by another process, removed, or on a file system without locks
-        if handle is not None:
-            os.close(handle)
-        return None
-    return handle
-
-
-def _unlock(handle: int | None) -> None:
-    if handle is not None:
-        os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 def _refuse_special_files(folder: Path, stale: tuple[str, ...]) -> None:
@@ -272,7 +193,7 @@ def _swap_folders(folder: Path, temporary: Path) -> None:
         names = (os.fsencode(temporary.absolute()), os.fsencode(folder.absolute()))
         if libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0:
             return
-    old = _new_name(folder)
+    old = new_name(folder)
     folder.rename(old)
     try:
         temporary.rename(folder)

@@ -59,11 +59,12 @@ class StopWhenAsked(keras.callbacks.Callback):
     Args:
         request: The request that `finishing_steps` yields.
         progress: The counters to update.
+        stops: False if another callback stops the fit, which is counted only.
     """
 
-    def __init__(self, request: StopRequest, progress: Progress) -> None:
+    def __init__(self, request: StopRequest, progress: Progress, stops: bool = True) -> None:
         super().__init__()
-        self._request, self._progress = request, progress
+        self._request, self._progress, self._stops = request, progress, stops
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Records the epoch."""
@@ -85,7 +86,7 @@ class StopWhenAsked(keras.callbacks.Callback):
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        if self._request.signum is None:
+        if self._request.signum is None or not self._stops:
             return
         self._request.is_obeyed = True
         sync_state(self.model)

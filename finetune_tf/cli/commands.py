@@ -10,9 +10,10 @@ import typer
 
 import finetune_tf as ft
 from finetune_tf.cli import options
-from finetune_tf.cli.ending import Commands, save, save_interrupted
+from finetune_tf.cli.ending import Commands, end, save, save_interrupted
 from finetune_tf.cli.generating import generate
 from finetune_tf.cli.reading import examples, files_of, lines, splits
+from finetune_tf.cli.resuming import folder_of_saves, is_finished, remove_saves
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.cli.tuning import tune
 from finetune_tf.errors import TrainingInterrupted
@@ -138,13 +139,17 @@ def train(
             min=0, max=2, help="Show no progress (0), a progress bar (1), or a line per epoch (2)."
         ),
     ] = None,
+    resume: options.Resume = False,
     seed: options.Seed = 0,
 ) -> None:
     """Fine-tune CHECKPOINT on DATA, compare it with a baseline and save it.
 
     Ctrl-C finishes the current step and saves the best weights so far. A second Ctrl-C stops at
-    once and saves nothing.
+    once and saves nothing. With --resume, the same command continues after Ctrl-C or a crash.
     """
+    if resume and is_finished(output, overwrite):
+        print(f"The run in {output} is finished; nothing is trained.")
+        return
     check_run(output, overwrite, _OVERWRITE_OPTION)
     if problem_type is not None:
         columns["problem_type"] = problem_type
@@ -178,13 +183,18 @@ def train(
             store_features=options.store_features(store_features),
             verbose="auto" if verbose is None else verbose,
             seed=seed,
+            resume=folder_of_saves(output) if resume else False,
             **task_options,
         )
     except TrainingInterrupted as stop:
+        if resume:
+            end(stop, f"{stop}")
         save_interrupted(stop, output, overwrite)
     if result.report is not None:
         print(f"\n{result.report}\n")
     print(f"The run is saved in {save(result, output, overwrite)}.")
+    if resume:
+        remove_saves(output)
 
 
 @app.command()

@@ -35,6 +35,14 @@ Task = Annotated[
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts or images in a batch.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Save the state of the training in OUTPUT.resume, and continue from there if the same "
+        "command was stopped before.",
+    ),
+]
 ClassWeight = Annotated[
     list[str] | None,
     typer.Option(

@@ -37,6 +37,7 @@ from finetune_tf.training.freezing import (
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
 from finetune_tf.training.progress import Progress
 from finetune_tf.training.rates import resolve_groups
+from finetune_tf.training.resuming.callback import listening
 from finetune_tf.training.schedules import schedule_of
 
 # The parameters of Keras's `fit`; the first ones are self and x.
@@ -208,7 +209,7 @@ class FineTuneModel(DescribedModel):
             own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
             given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
             callbacks = in_order([*given, *own], first=ApplyLeftover)
-        with fit_errors.explaining():
+        with fit_errors.explaining(), listening(callbacks):
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
         return history

@@ -1,6 +1,5 @@
 """`finetune`: loading, freezing, compiling, fitting and evaluating in one call."""
 
-import itertools
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,32 +13,22 @@ from finetune_tf.base.arguments import check
 from finetune_tf.base.interruption import Progress, StopRequest, StopWhenAsked, finishing_steps
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
-from finetune_tf.errors import CacheError, DataTypeError, ModelError, TrainingInterrupted
+from finetune_tf.errors import DataTypeError, ModelError, TrainingInterrupted
 from finetune_tf.evaluation import evaluate
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.messages import say
-from finetune_tf.model.feature_cache import cache_features
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
+from finetune_tf.recipe.phases import PhaseWeights, model_to_fit, phases_of, restore_best_epoch
+from finetune_tf.recipe.resumable import resumable
 from finetune_tf.recipe.run_folder import FinetuneResult
 from finetune_tf.tasks import get_task, task_options
-from finetune_tf.training import select
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.groups import Key
 from finetune_tf.training.select import Selector
 from finetune_tf.training.shapes import Shape
 from finetune_tf.training.starting import start_from_mean
-
-# The trainable variables of each phase. The last phase runs for the requested number of epochs.
-POLICIES: dict[str, tuple[Selector, ...]] = {
-    "full": (select.everything(),),
-    "head": (select.head(),),
-    # Training the head first protects the pretrained weights from the large gradients of a random
-    # head (Howard and Ruder, ULMFiT, 2018; Kumar et al., Fine-Tuning can Distort Pretrained
-    # Features and Underperform Out-of-Distribution, 2022).
-    "head-first": (select.head(), select.everything()),
-}
 
 
 @names_checked(also=task_options)
@@ -71,6 +60,7 @@ def finetune(
     class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
     verbose: Literal["auto", 0, 1, 2] = "auto",
     callbacks: tuple = (),
+    resume: bool | str | Path = False,
     **options: Any,
 ) -> FinetuneResult:
     """Fine-tunes a checkpoint on examples and compares it with a baseline.
@@ -115,6 +105,9 @@ def finetune(
             the inverse of its number of rows.
         verbose: As in Keras's `fit`: 0 for no progress bar, 2 for one line per epoch.
         callbacks: Additional Keras callbacks for every phase.
+        resume: A folder for saves of the running fit, or True for "finetune_tf_resume". The same
+            call after a crash or Ctrl-C continues exactly where it stopped; see
+            `callbacks.Resume`. Training is saved after each epoch and every 100 steps.
         **options: Options of the task, as in `Examples.batches`, such as `languages` for
             translation.
 
@@ -200,26 +193,30 @@ def finetune(
     model.info.record["data"] = f"{train.name} ({len(train):,} {unit})"
     result = FinetuneResult(model, {}, None, settings)
     caches = not any(getattr(callback, "needs_whole_model", True) for callback in callbacks)
+    survives = resumable(resume, settings)
     progress, request, weights = Progress(), StopRequest(), None
     try:
         for progress.phase, selector in enumerate(phases, 1):
             is_last = progress.phase == len(phases)
             train_only(model, selector)
-            fitted, (batches, validation_batches) = _model_to_fit(
+            fitted, (batches, validation_batches) = model_to_fit(
                 model, store_features if caches else False, make_batches
             )
             rate = learning_rate if is_last else "auto"
             groups = {"rates": rates} if is_last else {}
             compiled = preset(optimizer=optimizer, learning_rate=rate, **optimizing, **groups)
             fitted.compile(**compiled)
-            best = _restore_best_epoch(model, epochs) if keep == "best" else None
-            weights = _PhaseWeights(fitted, best)
+            best = restore_best_epoch(model, epochs) if keep == "best" else None
+            weights = PhaseWeights(fitted, best)
             with finishing_steps() as request:
+                own = [StopWhenAsked(request, progress, stops=survives is None)]
+                if survives is not None:
+                    own.append(survives.callback(progress.phase, request))
                 fitted.fit(
                     batches,
                     validation_data=validation_batches,
                     epochs=epochs if is_last else 1,
-                    callbacks=[*callbacks, *weights.callbacks, StopWhenAsked(request, progress)],
+                    callbacks=[*callbacks, *weights.callbacks, *own],
                     class_weight=class_weight,
                     verbose=verbose,
                 )
@@ -239,55 +236,10 @@ def finetune(
         settings["interrupted"] = f"{progress}; weights {which}"
         signum = int(next(iter(stop.args), signal.SIGINT))
         message = f"Training was interrupted in {progress}; the model has the weights {which}."
+        if survives is not None:
+            message += f" Make the same call again to continue; the saves are in {survives.folder}."
         raise TrainingInterrupted(message, result, signum) from None
     return result
-
-
-class _PhaseWeights:
-    """The history and the best weights of a phase, which may be interrupted."""
-
-    def __init__(self, fitted: FineTuneModel, best: keras.callbacks.EarlyStopping | None) -> None:
-        self._fitted, self._best = fitted, best
-        fitted.history = None  # discards the history of an earlier phase
-        self.callbacks = [] if best is None else [best]
-
-    def add_history(self, history: dict[str, list[float]]) -> None:
-        """Appends the finished epochs to the history of earlier phases."""
-        for name, values in getattr(self._fitted.history, "history", {}).items():
-            history.setdefault(name, []).extend(float(value) for value in values)
-
-    def restore(self, history: dict[str, list[float]]) -> str:
-        """Completes an interrupted fit: adds the history and restores the best weights.
-
-        Returns:
-            A description of the weights that the model has now.
-        """
-        self.add_history(history)
-        self._fitted._eval_epoch_iterator = None  # Keras would reuse it in the next fit
-        if self._best is None or self._best.best_weights is None:
-            return "of the last step"
-        self._best.on_train_end()
-        return f"of epoch {self._best.best_epoch + 1}, the best one so far"
-
-
-def _model_to_fit(
-    model: FineTuneModel,
-    store_features: bool | str | Path,
-    make_batches: Callable[[FineTuneModel], Any],
-) -> tuple[FineTuneModel, Any]:
-    """Returns the model to fit with its batches.
-
-    If at least one block is frozen, that is the trainable upper part of the model on cached
-    features; otherwise it is the model itself.
-    """
-    frozen = itertools.takewhile(lambda s: not any(v.trainable for v in s.variables), model.stages)
-    if store_features and any(stage.role == "block" for stage in frozen):
-        try:
-            upper = cache_features(model, None if store_features is True else store_features)
-            return upper, make_batches(upper)
-        except CacheError as error:
-            say(f"Frozen stages are computed in each epoch: {error}")
-    return model, make_batches(model)
 
 
 def check_examples(train: Any, **others: Any) -> None:
@@ -317,30 +269,3 @@ def _preset(model: FineTuneModel, label_smoothing: float) -> Callable[..., dict[
             f"is {task.title.replace('_', ' ')}. Remove label_smoothing."
         )
     return partial(preset, label_smoothing=label_smoothing)
-
-
-def phases_of(policy: Any) -> tuple[Selector, ...]:
-    """Returns what each phase of a policy trains.
-
-    Raises:
-        ModelError: If there is no such policy.
-    """
-    if isinstance(policy, Selector):
-        return (policy,)
-    phases = tuple(policy) if isinstance(policy, list | tuple) else ()
-    if phases and all(isinstance(phase, Selector) for phase in phases):
-        return phases
-    if not isinstance(policy, str) or policy not in POLICIES:
-        raise ModelError(
-            f"policy must be one of {', '.join(POLICIES)}, a selector such as "
-            f"ft.select.head() | ft.select.blocks(-2), or a list of selectors; found {policy!r}."
-        )
-    return POLICIES[policy]
-
-
-def _restore_best_epoch(model: FineTuneModel, epochs: int) -> keras.callbacks.Callback:
-    """Creates a callback that restores the weights of the best epoch at the end of a phase."""
-    monitor, mode = model.task.monitor
-    return keras.callbacks.EarlyStopping(
-        monitor, mode=mode, patience=epochs, restore_best_weights=True
-    )

@@ -8,7 +8,7 @@ from typing import Any
 from finetune_tf.base.arguments import RULES, check_known, shown
 from finetune_tf.base.spelling import meant_by, names_checked
 from finetune_tf.errors import ArgumentError
-from finetune_tf.recipe.recipe import phases_of
+from finetune_tf.recipe.phases import phases_of
 from finetune_tf.training.select import Selector
 
 #: The arguments of `finetune` that can be searched. The policy comes first, because the values of

@@ -18,7 +18,8 @@ from finetune_tf.evaluation import compare
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.loading import load
-from finetune_tf.recipe.recipe import check_examples, finetune, phases_of
+from finetune_tf.recipe.phases import phases_of
+from finetune_tf.recipe.recipe import check_examples, finetune
 from finetune_tf.recipe.run_folder import FinetuneResult, check_output
 from finetune_tf.search.space import (
     checked_space,

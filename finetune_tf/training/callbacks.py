@@ -21,7 +21,7 @@ from finetune_tf.base.keras_internals import (
 )
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.encodings import targets_in, unwrapped
-from finetune_tf.errors import ArgumentError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
@@ -236,6 +236,8 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
     """
 
     async_safe = True  # Keras reads the loss in another thread, so that steps do not wait for it
+    #: Says where weights from before the error are saved; `Resume` sets it.
+    saved: Callable[[], str] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Resets the state of an earlier fit."""
@@ -254,18 +256,25 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Raises the error if an earlier step had a loss that is not finite."""
         if self._bad is not None:
-            raise fit_errors.non_finite_loss(self.model, *self._bad)
+            raise self._with_saved(fit_errors.non_finite_loss(self.model, *self._bad))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Raises the error if the training or the validation loss is not finite."""
         self.on_train_batch_begin(0)
         loss = (logs or {}).get("val_loss", 0.0)
         if not np.isfinite(loss):
-            raise fit_errors.non_finite_validation(self.model, loss, epoch + 1)
+            error = fit_errors.non_finite_validation(self.model, loss, epoch + 1)
+            raise self._with_saved(error)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Raises an error if the last step, after its loss, made weights NaN or infinite."""
-        fit_errors.check_weights(self.model)
+        try:
+            fit_errors.check_weights(self.model)
+        except ModelError as error:
+            raise self._with_saved(error) from None
+
+    def _with_saved(self, error: ModelError) -> ModelError:
+        return error if self.saved is None else ModelError(f"{error} {self.saved()}")
 
 
 class Measure(keras.callbacks.Callback):

@@ -1,0 +1,1 @@
+"""Saves of a running fit, from which a killed run continues exactly."""
