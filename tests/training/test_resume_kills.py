@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers_combined import COMBINED
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -14,10 +15,12 @@ DRIVER = """
 import hashlib, json, os, random, signal, sys, time
 
 import keras
+from helpers_combined import COMBINED
 from helpers_resume import CASES, Watch
 
 import finetune_tf as ft
 
+CASES = CASES | COMBINED
 folder, names, kills = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 
 
@@ -92,7 +95,7 @@ for name in names:
 """
 CASES = [
     "plain", "shuffled arrays", "accumulation", "averages", "loss scale", "early stopping",
-    "best weights", "plateau", "unfreezing", "random callback", "three steps at once",
+    "best weights", "plateau", "unfreezing", "random callback", "three steps at once", *COMBINED,
 ]  # fmt: skip
 
 
@@ -100,7 +103,7 @@ CASES = [
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("name", CASES)
 def test_killed_at_random_moments(name, tmp_path):
-    """Five kills of each case, 55 in all; saves are written at each step, so some are hit."""
+    """Five kills of each case, 75 in all; saves are written at each step, so some are hit."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", DRIVER, str(tmp_path), name, "5"],
         env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
