@@ -100,6 +100,7 @@ def train(
         typer.Option(help="Set the share of the steps in which the rate rises; by default 0.1."),
     ] = None,
     weight_decay: Annotated[float, typer.Option(help="Set the weight decay of adamw.")] = 0.01,
+    rates: options.Rates = None,
     label_smoothing: Annotated[
         float, typer.Option(help="Spread this share of the probability over all labels, e.g. 0.1.")
     ] = 0.0,
@@ -172,6 +173,7 @@ def train(
             schedule=schedule,
             warmup_ratio=warmup_ratio,
             weight_decay=weight_decay,
+            rates=options.rates(rates),
             label_smoothing=label_smoothing,
             class_weight=options.class_weights(class_weight, train_set.labels),
             keep=keep,

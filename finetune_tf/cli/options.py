@@ -13,6 +13,7 @@ from finetune_tf.data.columns import COLUMNS, TEXT_COLUMNS
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 from finetune_tf.tasks import task_options as names_of_task_options
+from finetune_tf.training import select
 
 Checkpoint = Annotated[
     str, typer.Argument(help="A checkpoint folder, or a Hub id such as bert-base-uncased.")
@@ -50,6 +51,39 @@ ClassWeight = Annotated[
         metavar="LABEL=NUMBER",
     ),
 ]
+Rates = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="GROUP=FACTOR, once for each group of weights with another learning rate: head, "
+        "embeddings, biases, norms, or a regular expression for paths of variables.",
+        metavar="GROUP=FACTOR",
+    ),
+]
+
+
+def rates(given: list[str] | None) -> dict[Any, float] | None:
+    """The factors that `--rates` states, by selector or regular expression.
+
+    Args:
+        given: Texts "GROUP=FACTOR", or None.
+
+    Raises:
+        ArgumentError: If a text has another form.
+    """
+    found: dict[Any, float] = {}
+    for option in given or ():
+        name, _, number = option.rpartition("=")
+        try:
+            factor = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ArgumentError(
+                f"--rates is GROUP=FACTOR, such as head=10 or embeddings=0.5; found {option!r}."
+            )
+        is_selector = name in ("head", "embeddings", "biases", "norms")
+        found[getattr(select, name)() if is_selector else name] = factor
+    return found or None
 
 
 def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, float] | None:

@@ -15,7 +15,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf import cli
-from finetune_tf.cli.options import class_weights, options_of_task, task_options
+from finetune_tf.cli.options import class_weights, options_of_task, rates, task_options
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import TASKS
 
@@ -121,6 +121,13 @@ def test_importing_the_library_does_not_change_logging():
     assert done.stdout != "3\n"  # TensorFlow itself sets 1 where nothing is set
 
 
+@pytest.mark.parametrize("wrong", ["head", "head=ten", "=3"])
+def test_rates_of_another_form(wrong):
+    message = f"--rates is GROUP=FACTOR, such as head=10 or embeddings=0.5; found {wrong!r}."
+    with pytest.raises(ArgumentError, match=message):
+        rates([wrong])
+
+
 def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.csv"
     films = [f"{i} ein sehr guter Film für mich|gut\n{i} nicht schön|schlecht" for i in range(8)]
@@ -130,6 +137,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     options += ["--class-weight", "gut=2", "--class-weight", "schlecht=0.5", "--verbose", 2]
     options += ["--optimizer", "sgd", "--dropout", 0.0, "--store-features", "off", "--epochs", 1]
     options += ["--schedule", "cosine", "--warmup-ratio", 0.2, "--weight-decay", 0.0]
+    options += ["--rates", "head=10", "--rates", "kernel$=0.5"]
     options += ["--baseline", "majority", "--test", path, "--output", tmp_path / "run"]
 
     assert run(monkeypatch, "train", base, path, *options) == 0
@@ -141,6 +149,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     assert settings["optimizer"] == "sgd" and settings["dropout"] == 0.0
     assert settings["store_features"] == "False"
     assert settings["schedule"] == "cosine" and settings["warmup_ratio"] == 0.2
+    assert settings["rates"] == {"head()": 10.0, "kernel$": 0.5}
     card = (tmp_path / "run" / "checkpoint" / "config.json").read_text()
     assert json.loads(card)["hidden_dropout_prob"] == 0.0
 

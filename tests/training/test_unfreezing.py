@@ -289,7 +289,7 @@ class TestModels:
         else:
             folder = REFERENCES / family / "text-classification"
             model = ft.load(folder, new_head=True, labels=2, dtype=dtype)
-            x = np.random.default_rng(0).integers(5, 30, (8, 6)).astype("int32")
+            x = np.random.default_rng(0).integers(5, 20, (8, 6)).astype("int32")
             y = np.arange(8) % 2
         steps = gradual(model)
         model.compile(**ft.presets.cross_entropy(rates=ft.training.layerwise(model)))
