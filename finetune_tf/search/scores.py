@@ -53,6 +53,8 @@ def h_score(features: np.ndarray, targets: np.ndarray) -> float:
     rank = int(varying.sum())
     if not variances.max() > 0 or not np.trace(covariance) > 0:
         return 0.0
+    # Of fewer rows than features, the covariance may not be shrunk at all.
+    covariance[np.diag_indices_from(covariance)] += _TINY * np.trace(covariance) / len(covariance)
     whitened = targets @ (directions[:, varying] / np.sqrt(variances[varying]))
     joint = features.T @ whitened / len(targets)  # (d, rank)
     explained = np.sum(joint * np.linalg.solve(covariance, joint))

@@ -209,8 +209,8 @@ def as_code(value: Any) -> str:
 
     Example:
         >>> from finetune_tf.search.space import as_code
-        >>> as_code(ft.select.head() | ft.select.blocks(-2)), as_code("head-first")
-        ("(ft.select.head() | ft.select.blocks(-2))", "'head-first'")
+        >>> print(as_code(ft.select.head() | ft.select.blocks(-2)), as_code("head-first"))
+        (ft.select.head() | ft.select.blocks(-2)) 'head-first'
     """
     if isinstance(value, Selector):
         return re.sub(r"\b([a-z_]+)\(", r"ft.select.\1(", str(value))

@@ -63,7 +63,7 @@ class TuneResult(Document):
         >>> space = {"batch_size": [2, 4]}
         >>> result = ft.tune(checkpoint, train, train, space=space, trials=1, folder="search")
         >>> [trial.name for trial in result.trials], result.metric
-        (['default', '0'], 'val_accuracy')
+        (['default', '1'], 'val_accuracy')
     """
 
     def __init__(

@@ -187,7 +187,7 @@ class _Search:
         study = new_study(self._folder, self._identity, f"{mode}imize")
         study.add_trial(
             optuna.trial.create_trial(
-                value=self._value(result, {}),
+                value=self._validation_result(result, {}),
                 intermediate_values=dict(enumerate(reports.values)),
                 user_attrs={
                     DEFAULT: result.model.task.monitor[0],
@@ -225,7 +225,7 @@ class _Search:
         try:
             with quiet():
                 result = self._finetune(settings, _Reports(phases, trial, self._deadline))
-                value = self._value(result, settings)
+                value = self._validation_result(result, settings)
                 if self._is_best(study, value):
                     result.model.save_pretrained(self._folder / f"trial-{trial.number}")
             outcome = f"{result.model.task.monitor[0]} {value:.4f}"
@@ -254,7 +254,7 @@ class _Search:
             **(self._fixed | settings),
         )
 
-    def _value(self, result: FinetuneResult, settings: dict[str, Any]) -> float:
+    def _validation_result(self, result: FinetuneResult, settings: dict[str, Any]) -> float:
         """Returns the validation result of the weights that `keep` kept."""
         monitor, mode = result.model.task.monitor
         values = result.history[monitor][-result.settings["epochs"] :]

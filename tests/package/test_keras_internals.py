@@ -299,14 +299,15 @@ class TestSeeds:
     def test_the_global_generator_is_replaced(self):
         keras.utils.set_random_seed(3)
         assert internals.global_seeds() is None
-        first = np.asarray(keras.random.uniform((2,)))
+        keras.random.uniform((2,))
         generator, state = internals.global_seeds(), np.array(internals.global_seeds().state)
-        second = np.asarray(keras.random.uniform((2,)))
+        following = np.asarray(keras.random.uniform((2,)))
         internals.set_global_seeds(None)
-        np.testing.assert_array_equal(np.asarray(keras.random.uniform((2,))), first)
+        keras.random.uniform((2,))
+        assert internals.global_seeds() is not generator
         internals.set_global_seeds(generator)
         generator.state.assign(state)
-        np.testing.assert_array_equal(np.asarray(keras.random.uniform((2,))), second)
+        np.testing.assert_array_equal(np.asarray(keras.random.uniform((2,))), following)
 
 
 class TestRunningGraphs:

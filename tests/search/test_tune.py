@@ -314,6 +314,7 @@ def test_a_process_that_is_killed(tiny_bert, tmp_path):
             if kill_after and line.startswith(kill_after):
                 time.sleep(0.5)
                 process.send_signal(signal.SIGKILL)
+        process.stdout.close()
         process.wait()
         return found
 
