@@ -23,9 +23,9 @@ class NEFTune(Objective):
 
     The noise is uniform in ±alpha / √(L · D) for a text of L tokens, padding excluded, and vectors
     of size D ("NEFTune: Noisy Embeddings Improve Instruction Finetuning", Jain et al. 2023). It is
-    added to the rows of the token embedding table, before positions and normalization, as in the
-    trainers of transformers and TRL (`neftune_noise_alpha`). An encoder-decoder gets noise on both
-    sides.
+    added to the rows of the token embedding table, before positions and normalization. The trainers
+    of transformers and TRL (`neftune_noise_alpha`) add it at the same place, but count padding in
+    L. An encoder-decoder gets noise on both sides.
 
     Args:
         alpha: The size of the noise; the paper uses 5, 10 and 15.
