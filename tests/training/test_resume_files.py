@@ -341,6 +341,8 @@ class TestDivergence:
         assert best.name == f"epoch-{int(np.argmax(losses)) + 1:04}-step-000000.safetensors"
 
     def test_there_is_nothing_to_load(self, tmp_path):
+        with pytest.raises(ArgumentError, match="^which must be 'last' or 'best', found 'first'.$"):
+            Resume(tmp_path).load_weights(small_model(), "first")
         with pytest.raises(CheckpointError, match=f"^{tmp_path} contains no save of a fit.$"):
             Resume(tmp_path).load_weights(small_model())
 

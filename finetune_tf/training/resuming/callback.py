@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import keras
 
-from finetune_tf.base.arguments import check
+from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.interruption import StopRequest, finishing_steps
 from finetune_tf.base.keras_fits import RunningFit, enclose_callbacks, running_fit
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.training.resuming.callback_states import refuse_inexact
 from finetune_tf.training.resuming.files import Saves, read
 from finetune_tf.training.resuming.saved_fit import SavedFit
@@ -72,6 +72,7 @@ class Resume(keras.callbacks.Callback):
         self._request: StopRequest | None = None
         self._running: SavedFit | None = None
 
+    @names_checked
     def load_weights(self, model: keras.Model, which: Literal["last", "best"] = "last") -> Path:
         """Gives a model the weights of a save, and nothing else of its state.
 
@@ -87,6 +88,8 @@ class Resume(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: If there is no such save, or it belongs to another model.
+            ModelError: If weights that were frozen, and are not in the save, differ from those of
+                the run.
 
         Example:
             >>> resume = ft.callbacks.Resume("a-run")
@@ -94,7 +97,10 @@ class Resume(keras.callbacks.Callback):
             >>> resume.load_weights(ft.load(checkpoint, labels=train.labels)).name
             'epoch-0001-step-000000.safetensors'
         """
-        fits = sorted(self.folder.glob("fit-*"), key=lambda path: int(path.name[4:]))
+        if which not in ("last", "best"):
+            raise ArgumentError(f"which must be 'last' or 'best', found {shown(which)}.")
+        fits = [path for path in self.folder.glob("fit-*") if path.name[4:].isdecimal()]
+        fits.sort(key=lambda path: int(path.name[4:]))
         newest = Saves(fits[-1], self._keep).newest() if fits else None
         if newest is None:
             raise CheckpointError(f"{self.folder} contains no save of a fit.")
@@ -116,12 +122,12 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Adds the callbacks that do the work before and after all others."""
-        fit = running_fit()
         if keras.backend.backend() != "tensorflow":
             raise ModelError(
                 "Resume needs the backend TensorFlow, found "
                 f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
             )
+        fit = running_fit()
         if fit is None:
             raise ModelError("Resume works in model.fit only.")
         if sum(isinstance(callback, Resume) for callback in fit.callbacks.callbacks) > 1:
