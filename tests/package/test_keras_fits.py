@@ -46,7 +46,8 @@ def test_no_other_module_uses_their_private_names():
     names = set(re.findall(r"\._[a-z]\w*", Path(fits.__file__).read_text()))
     assert "._flush_futures" in names
     ours = {"._getframe", "._history", "._symbolic_build"}  # not of Keras, or named in comments
-    pattern = re.compile("|".join(rf"{re.escape(name)}\b" for name in names - ours))
+    # The attributes that a class of the library gives itself may have the same names.
+    pattern = re.compile("|".join(rf"(?<!\bself){re.escape(name)}\b" for name in names - ours))
     known = {"keras_fits.py", "keras_internals.py"}
     files = [path for path in ROOT.rglob("*.py") if path.name not in known]
     assert not [path for path in files if pattern.search(path.read_text())]
