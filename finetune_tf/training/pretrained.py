@@ -16,7 +16,7 @@ def learns_pretrained(model: keras.Model) -> bool:
     scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
-    adapters = _of_adapters(model)
+    adapters = {id(v) for part in _adapters_in(model) for v in learnable_variables(part)}
     return any(
         variable.trainable
         and id(variable) not in adapters
@@ -27,19 +27,18 @@ def learns_pretrained(model: keras.Model) -> bool:
     )
 
 
-def learns_adapters(model: keras.Model) -> bool:
-    """Returns whether a variable of an adapter is trainable."""
-    return any(_of_adapters(model).values())
+def rate_of_adapters(model: keras.Model) -> float | None:
+    """Returns the lowest usual learning rate of the trainable adapters; None if there are none."""
+    rates = [
+        part.usual_rate
+        for part in _adapters_in(model)
+        if any(variable.trainable for variable in learnable_variables(part))
+    ]
+    return min(rates, default=None)
 
 
-def _of_adapters(model: keras.Model) -> dict[int, bool]:
-    """Returns whether each variable of the adapters of a model is trainable, by its id."""
-    return {
-        id(variable): variable.trainable
-        for part in all_layers(model)
-        if hasattr(part, "adapter_name")
-        for variable in learnable_variables(part)
-    }
+def _adapters_in(model: keras.Model) -> list[keras.layers.Layer]:
+    return [part for part in all_layers(model) if hasattr(part, "adapter_name")]
 
 
 def is_from_scratch(model: keras.Model) -> bool:

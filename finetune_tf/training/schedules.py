@@ -11,10 +11,9 @@ from finetune_tf import kernels
 from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_internals import rate_of, step_counter
 from finetune_tf.messages import say, warn
-from finetune_tf.training.pretrained import learns_adapters, learns_pretrained
+from finetune_tf.training.pretrained import learns_pretrained, rate_of_adapters
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
-ADAPTER_RATE = 5e-4  # the highest rate that users of PEFT usually take for LoRA
 HEAD_RATE = 2e-3  # near Adam's default of 1e-3 for new weights, higher since epochs are few
 _FOREVER = 1e18  # number of steps if the length of the fit is unknown
 
@@ -36,8 +35,8 @@ class WarmupLinearDecay:
 
     Args:
         peak: The highest learning rate, or "auto": `pretrained_rate` while a pretrained variable is
-            trainable, else 5e-4 while an adapter is, and `head_rate` while only the head and other
-            new variables are.
+            trainable, else 5e-4 while an adapter is (3e-3 for IA3), and `head_rate` while only the
+            head and other new variables are.
         warmup_ratio: Fraction of the steps used for the warm-up.
         pretrained_rate: See `peak`.
         head_rate: See `peak`.
@@ -104,7 +103,7 @@ class WarmupLinearDecay:
         if learns_pretrained(model):
             self.rate = self.pretrained_rate
         else:
-            self.rate = ADAPTER_RATE if learns_adapters(model) else self.head_rate
+            self.rate = rate_of_adapters(model) or self.head_rate
         self._rate.assign(self.rate)
 
     def follow(self, optimizer: Any) -> None:
