@@ -22,6 +22,8 @@ from finetune_tf.graph.stages import require_model
 from finetune_tf.graph.traces import forget_traces
 from finetune_tf.messages import say
 from finetune_tf.training.freezing import apply_frozen, count_parameters
+from finetune_tf.training.pretrained import learns_pretrained, rate_of_adapters
+from finetune_tf.training.schedules import PRETRAINED_RATE
 
 
 @names_checked
@@ -111,9 +113,11 @@ def start_training(model: keras.Model, name: str, also: Iterable[keras.Variable]
     apply_frozen(model, {id(v) for v in learnable_variables(model)} - learning)
     trainable, total = count_parameters(model)
     what = "the adapter and the head learn" if head else "the adapter learns"
+    # Biases of the model that are trained as well need the rate of pretrained weights.
+    rate = PRETRAINED_RATE if learns_pretrained(model) else rate_of_adapters(model)
     return (
         f"The weights of the model are frozen, {what}: {trainable:,} of {total:,} parameters are "
-        "trainable."
+        f"trainable. The learning rate 'auto' is {rate:g}."
     )
 
 

@@ -31,6 +31,7 @@ class Adapter(ConfigLayer):
 
     changes_output = False
     is_mergeable = True
+    usual_rate = 5e-4  # "auto"; Hu et al. 2021 take 4e-4 to 5e-4 for LoRA on RoBERTa base
 
     def __init__(self, name: str, inputs: int, units: int, **kwargs: Any) -> None:
         super().__init__(name=f"{PREFIX}{name}", **kwargs)
@@ -166,6 +167,7 @@ class Factors(Adapter):
     """
 
     kind = "IA3"
+    usual_rate = 3e-3  # Liu et al. 2022
 
     def __init__(
         self, name: str, inputs: int, units: int, on_input: bool = False, **kwargs: Any

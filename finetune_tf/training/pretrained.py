@@ -21,7 +21,7 @@ def learning_pretrained(model: keras.Model) -> list[keras.Variable]:
     scratch, all variables below the head count as pretrained.
     """
     filled = _filled_by_load(model)
-    adapters = _of_adapters(model)
+    adapters = {id(v) for part in _adapters_in(model) for v in learnable_variables(part)}
     return [
         variable
         for stage in stages(model)
@@ -33,19 +33,18 @@ def learning_pretrained(model: keras.Model) -> list[keras.Variable]:
     ]
 
 
-def learns_adapters(model: keras.Model) -> bool:
-    """Returns whether a variable of an adapter is trainable."""
-    return any(_of_adapters(model).values())
+def rate_of_adapters(model: keras.Model) -> float | None:
+    """Returns the lowest usual learning rate of the trainable adapters; None if there are none."""
+    rates = [
+        part.usual_rate
+        for part in _adapters_in(model)
+        if any(variable.trainable for variable in learnable_variables(part))
+    ]
+    return min(rates, default=None)
 
 
-def _of_adapters(model: keras.Model) -> dict[int, bool]:
-    """Returns whether each variable of the adapters of a model is trainable, by its id."""
-    return {
-        id(variable): variable.trainable
-        for part in all_layers(model)
-        if hasattr(part, "adapter_name")
-        for variable in learnable_variables(part)
-    }
+def _adapters_in(model: keras.Model) -> list[keras.layers.Layer]:
+    return [part for part in all_layers(model) if hasattr(part, "adapter_name")]
 
 
 def pretrained_ids(model: keras.Model) -> set[int]:

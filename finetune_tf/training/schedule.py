@@ -12,7 +12,7 @@ from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_internals import inner_optimizer, step_counter
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
-from finetune_tf.training.pretrained import learns_adapters, learns_pretrained
+from finetune_tf.training.pretrained import learns_pretrained, rate_of_adapters
 from finetune_tf.training.rates import all_have_factors
 from finetune_tf.training.shapes import (
     NEED_STEPS,
@@ -24,7 +24,6 @@ from finetune_tf.training.shapes import (
 )
 
 PRETRAINED_RATE = 5e-5  # Devlin et al. 2019 search 2e-5 to 5e-5 for fine-tuning BERT
-ADAPTER_FACTOR = 10  # the adapter's rate is 5e-4, the highest that users of PEFT usually take
 HEAD_RATE = 2e-3  # near Adam's default of 1e-3 for new weights, higher since epochs are few
 _FOREVER = 1e18  # number of steps if the length of the fit is unknown
 
@@ -56,9 +55,10 @@ class Schedule:
 
     Args:
         peak: The highest learning rate, or "auto": `pretrained_rate` while a pretrained variable is
-            trainable, else ten times as much while an adapter is, and `head_rate` while only the
-            head and other new variables are. If each trainable variable has a factor of its own
-            (`rates`), it is `pretrained_rate`, because the factors refer to that.
+            trainable, else ten times as much while an adapter is (60 times for IA3), and
+            `head_rate` while only the head and other new variables are. If each trainable variable
+            has a factor of its own (`rates`), it is `pretrained_rate`, because the factors refer to
+            that.
         shape: A name of the table.
         warmup_ratio: Fraction of the steps used for the warm-up; by default that of the table.
         warmup_steps: Number of optimizer steps of the warm-up, instead of `warmup_ratio`.
@@ -152,8 +152,8 @@ class Schedule:
             have_factors = all_have_factors(optimizer, model.trainable_variables)
             if have_factors or learns_pretrained(model):
                 self.rate = self.pretrained_rate
-            elif learns_adapters(model):
-                self.rate = ADAPTER_FACTOR * self.pretrained_rate
+            elif adapters := rate_of_adapters(model):
+                self.rate = adapters * self.pretrained_rate / PRETRAINED_RATE
             else:
                 self.rate = self.head_rate
             self._rate.assign(self.rate)

@@ -14,7 +14,7 @@ from helpers_models import token_batch
 import finetune_tf as ft
 from finetune_tf.adapters import IA3, Bottleneck, LoRA
 from finetune_tf.errors import ModelError
-from finetune_tf.training.schedule import ADAPTER_FACTOR, HEAD_RATE, PRETRAINED_RATE
+from finetune_tf.training.schedule import HEAD_RATE, PRETRAINED_RATE
 
 TESTS = Path(__file__).parents[1]
 REFERENCES = TESTS / "references"
@@ -136,7 +136,11 @@ def test_the_automatic_learning_rate(tiny_bert):
 
     assert rate() == PRETRAINED_RATE
     ft.adapters.add(model, LoRA())
-    assert rate() == ADAPTER_FACTOR * PRETRAINED_RATE
+    assert rate() == pytest.approx(5e-4)
+    ft.adapters.add(model, IA3(), name="factors")
+    assert rate() == pytest.approx(3e-3)
+    ft.adapters.switch(model, ["default", "factors"])
+    assert rate() == pytest.approx(5e-4)
     ft.train_only(model, ft.select.head())
     assert rate() == HEAD_RATE
     ft.train_only(model, ft.select.adapters() | ft.select.blocks(-1))

