@@ -12,6 +12,7 @@ import finetune_tf as ft
 from finetune_tf import select
 from finetune_tf.callbacks import FollowTrainable, Resume
 from finetune_tf.errors import DataError, ModelError
+from finetune_tf.training.resuming import data_place
 
 TOKENS, ANSWERS = token_batch(20)
 REFERENCES = TINY_VIT.parents[1]
@@ -223,6 +224,19 @@ def test_flags_that_keras_ignores_are_refused(tmp_path):
         model.fit(**fit, verbose=0)
 
 
+def test_what_identifies_rows():
+    arrays = [np.arange(12).reshape(6, 2), [np.array([1, 2]), np.array([3])]]
+    first = data_place._digest(arrays)
+    assert data_place._digest(arrays) == first
+    changes = [
+        [arrays[0] + 1, arrays[1]],
+        [arrays[0].astype("int32"), arrays[1]],
+        [arrays[0], [np.array([1]), np.array([2, 3])]],
+        arrays[::-1],
+    ]
+    assert len({first, *map(data_place._digest, changes)}) == 5
+
+
 def test_a_model_that_is_not_built_is_refused(tmp_path):
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -242,8 +256,8 @@ def ids_of(folder, length=6, **options):
 
 def of_images():
     colors = ["red", "blue"] * 6
-    images = [levels(color, seed=i) for i, color in enumerate(colors)]
-    examples = ft.data.from_arrays(image=images, labels=colors)
+    images = np.stack([levels(color, (21, 21), seed=i) for i, color in enumerate(colors)])
+    examples = ft.data.from_arrays(image=images, label=colors)
     model = ft.load(TINY_VIT, labels=examples.labels, new_head=True)
     model.compile()
     batches = examples.batches(model, 4, shuffle=True, seed=1, augment=["flip", "crop", "mixup"])

@@ -35,7 +35,8 @@ _ONE_BY_ONE = ("Map", "Prefetch", "Options", "Take", "Skip", "AssertCardinality"
 # Kinds of operations that draw random numbers from a state of their own.
 _RANDOM = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
 _MOST_ROWS = 200_000  # of a column that is hashed completely
-_MOST_BYTES = 2**28
+_MOST_PREPARED = 64  # rows of a column whose rows are prepared when they are read, such as images
+_MOST_BYTES = 2**28  # of an array that is hashed completely
 
 
 class DataPlace:
@@ -274,7 +275,7 @@ def _digest(columns: Iterable[Any]) -> str:
         rows = getattr(rows, "variants", [rows])[0]
         array = getattr(rows, "array", rows)
         count = len(rows)
-        if not isinstance(array, list) and hasattr(array, "shape"):
+        if isinstance(array, np.ndarray):
             size = int(np.prod(array.shape, dtype="int64"))
             distance = -(-size // _MOST_BYTES)
             part = np.ascontiguousarray(np.asarray(array[::distance]))
@@ -282,7 +283,8 @@ def _digest(columns: Iterable[Any]) -> str:
             digest.update(part)
             continue
         digest.update(f"{count} rows".encode())
-        for place in range(0, count, -(-count // _MOST_ROWS) or 1):
+        most = _MOST_ROWS if isinstance(rows, list | tuple) else _MOST_PREPARED
+        for place in range(0, count, -(-count // most) or 1):
             row = np.ascontiguousarray(rows[place])
             digest.update(f"{row.shape} {row.dtype}".encode())
             digest.update(row)
