@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
@@ -21,6 +19,7 @@ from finetune_tf.model.loading import load
 from finetune_tf.recipe.phases import phases_of
 from finetune_tf.recipe.recipe import check_examples, finetune
 from finetune_tf.recipe.run_folder import FinetuneResult, check_output
+from finetune_tf.search.reports import Reports
 from finetune_tf.search.space import (
     checked_space,
     combinations,
@@ -176,7 +175,7 @@ class _Search:
         import optuna
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        reports, begin = _Reports(1), time.monotonic()
+        reports, begin = Reports(1), time.monotonic()
         with quiet():
             result = self._finetune({}, reports)
             if test is not None:  # raises errors before the search
@@ -224,7 +223,7 @@ class _Search:
         states, value, state = _states(), None, _states().COMPLETE
         try:
             with quiet():
-                result = self._finetune(settings, _Reports(phases, trial, self._deadline))
+                result = self._finetune(settings, Reports(phases, trial, self._deadline))
                 value = self._validation_result(result, settings)
                 if self._is_best(study, value):
                     result.model.save_pretrained(self._folder / f"trial-{trial.number}")
@@ -240,7 +239,7 @@ class _Search:
         listed = ", ".join(f"{name} {setting}" for name, setting in settings.items())
         say(f"Trial {trial.number} ({listed}): {outcome}.")
 
-    def _finetune(self, settings: dict[str, Any], reports: "_Reports") -> FinetuneResult:
+    def _finetune(self, settings: dict[str, Any], reports: "Reports") -> FinetuneResult:
         gc.collect()  # the model of the trial before is part of reference cycles
         return finetune(
             self._checkpoint,
@@ -330,50 +329,6 @@ class _Search:
             comparison=comparison,
             notes=tuple(notes),
         )
-
-
-class _Reports(keras.callbacks.Callback):
-    """Reports the validation results of the last phase to Optuna, which may stop the trial.
-
-    Args:
-        phases: The number of phases of the trial.
-        trial: The trial of Optuna; None for the default settings, which are never stopped.
-        deadline: The time of `time.monotonic` after which the trial stops.
-    """
-
-    needs_whole_model = False  # it only reads the logs, so features may be cached
-
-    def __init__(self, phases: int, trial: Any = None, deadline: float = float("inf")) -> None:
-        super().__init__()
-        self._phases_left, self._trial, self._deadline = phases, trial, deadline
-        self.values: list[float] = []
-        self.metric = ""
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Counts the phases."""
-        self._phases_left -= 1
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reports the result of an epoch.
-
-        Raises:
-            TrialPruned: If the trial is to be stopped.
-        """
-        self.metric = self.model.task.monitor[0]
-        is_last_epoch = epoch + 1 == self.params["epochs"]
-        is_last_phase = not self._phases_left
-        if is_last_phase:
-            self.values.append(float(logs[self.metric]))
-            if self._trial is not None:
-                self._trial.report(self.values[-1], len(self.values) - 1)
-        if self._trial is None or (is_last_epoch and is_last_phase):
-            return
-        from optuna import TrialPruned
-
-        if time.monotonic() >= self._deadline:
-            raise TrialPruned("because the time was over")
-        if is_last_phase and self._trial.should_prune():
-            raise TrialPruned(f"with {self.metric} {self.values[-1]:.4f}")
 
 
 def _states() -> Any:
