@@ -11,7 +11,7 @@ from finetune_tf.base.paths import absolute
 from finetune_tf.callbacks import Resume
 from finetune_tf.training.resuming.settings import require_same
 
-EVERY_STEPS = 100  # a save of MiniLM takes about 1 % of the time of so many steps
+EVERY_STEPS = 100  # often enough to lose little, and far longer than a save takes
 _FOLDER = "finetune_tf_resume"
 _SETTINGS = "settings.json"
 _WITHOUT_EFFECT = ("store_features",)  # on the results

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_the_command_continues_after_sigkill(one_block, tmp_path):
     table.write_text("\n".join(["text,label", *rows]))
 
     def command(output):
-        options = ["--epochs", "3", "--batch-size", "4", "--verbose", "2", "--resume"]
+        options = ["--epochs", "8", "--batch-size", "4", "--verbose", "2", "--resume"]
         arguments = ["train", str(one_block), str(table), "--output", str(tmp_path / output)]
         return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "finetune_tf", *arguments, *options],
@@ -147,14 +148,16 @@ def test_the_command_continues_after_sigkill(one_block, tmp_path):
     assert whole.returncode == 0
     killed = command("killed")
     for line in killed.stdout:
-        if "Epoch 2/" in line:
+        if "Epoch 4/" in line:  # the first saves are written by then
             killed.kill()
     killed.communicate()
     assert (tmp_path / "killed.resume").exists() and not (tmp_path / "killed").exists()
     again = command("killed")
     printed = again.communicate()[0]
     assert again.returncode == 0
-    assert f"The run in {tmp_path}/killed.resume/phase-1/fit-1 continues in epoch 2" in printed
+    # The process may have begun another epoch before the signal came.
+    place = re.escape(f"{tmp_path}/killed.resume/phase-1/fit-1")
+    assert re.search(rf"The run in {place} (continues in epoch [2-8]|is finished)", printed)
     histories = [
         json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "killed")
     ]
