@@ -1,6 +1,7 @@
 """What every test may use: quiet libraries and tiny checkpoints."""
 
 import os
+import signal
 import zlib
 
 # Before TensorFlow and huggingface_hub are imported, which read them once.
@@ -62,3 +63,11 @@ def tiny_chinese_bert(tmp_path_factory):
     """Folder of a random BERT whose words are single Chinese characters."""
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-chinese-bert"
     return write_checkpoint(folder, CHINESE)
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts the process, which may have been started with the signal ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)

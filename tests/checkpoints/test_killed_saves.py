@@ -49,7 +49,8 @@ def model(value):
         path = rows[name]
         turned = path.endswith("kernel")
         weights.append(Variable(path, array.T if turned else array, value))
-    made = {"info": info, "weights": weights, "tokenizer": None, "target_tokenizer": None}
+    made = {"info": info, "weights": weights, "_layers": []}
+    made |= {"tokenizer": None, "target_tokenizer": None}
     return SimpleNamespace(**vars(stand_in), **made)
 
 folder = Path(sys.argv[1]) / "out"

@@ -264,6 +264,7 @@ def test_a_variable_without_a_name_is_not_lost_in_silence(model, tmp_path):
         tokenizer=None,
         target_tokenizer=None,
         weights=[*model.weights, stranger],
+        _layers=[],
     )
     message = "The variable block_0/adapter/kernel has no name in the checkpoint format; it would"
     with pytest.raises(CheckpointError, match=message):

@@ -148,7 +148,7 @@ def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, capsys):
 
 
 def test_on_a_full_disk_training_continues(tmp_path, capsys):
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)]
     try:
         done = subprocess.run(mount, capture_output=True, check=False)
     except OSError as error:
@@ -363,6 +363,7 @@ class Interrupt(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("place", "file", "told"),
     [
