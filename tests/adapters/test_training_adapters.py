@@ -49,6 +49,7 @@ def fitted(model, epochs=2, optimizer=None):
     ],
     ids=["LoRA", "DoRA", "IA3"],
 )
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(tiny_bert, adapter):
     models = [
         adapted(tiny_bert, adapter, dropout=0.1, gradient_checkpointing=checkpoints)
@@ -60,6 +61,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_bert, adapter):
         np.testing.assert_allclose(other, variable, atol=1e-5, err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_checkpointed_blocks_with_and_without_adapters_are_not_confused(tiny_bert):
     """The traced function of a block is shared by blocks that compute the same."""
     model = adapted(tiny_bert, LoRA(rank=2), ft.select.blocks(-1), gradient_checkpointing=True)
@@ -242,6 +244,7 @@ def test_an_adapter_of_an_untied_head_is_not_bypassed():
         model.resize_token_embeddings(30)
 
 
+@pytest.mark.slow
 def test_exported_graphs_contain_adapters(tiny_bert, tmp_path):
     import tensorflow as tf
 

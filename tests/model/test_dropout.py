@@ -108,8 +108,15 @@ def test_files_keep_the_rates(examples, tiny_bert, tmp_path):
     assert again.config["hidden_dropout_prob"] == loaded.config["hidden_dropout_prob"] == 0.2
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "checkpointing"),
+    [
+        ("float32", False),
+        pytest.param("float32", True, marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", False, marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", True, marks=pytest.mark.slow),
+    ],
+)
 def test_traced_steps_follow(examples, tiny_bert, checkpointing, dtype):
     """Also the fused kernels, and blocks that are computed again in the backward pass."""
     options = {"dtype": dtype, "gradient_checkpointing": checkpointing}

@@ -43,6 +43,7 @@ def state_of(model):
     }
 
 
+@pytest.mark.slow
 def test_the_loss_falls_at_the_suggested_rate(tiny_bert, train, capsys):
     keras.utils.set_random_seed(0)  # with two of six seeds, this random model collapses at the rate
     model = ft.load(tiny_bert, labels=train.labels)

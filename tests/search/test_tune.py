@@ -173,6 +173,7 @@ def by_rate(number, settings):
     return 0.9 - 0.1 * abs(np.log10(rate / 1e-3))
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_good_rate(tuned):
     result, calls = tuned(by_rate, trials=15)
     assert len(result.trials) == 16 and len(calls) == 16

@@ -17,10 +17,13 @@ def films(rows=20):
     return ft.data.from_arrays(texts, ["good" if i % 3 else "bad" for i in range(rows)])
 
 
+FAST = ("accumulation", "averages", "best weights", "class weights", "early stopping", "plateau")
 PLACES = [((0, 1),), ((0, 3), (1, 0)), ((1, 3), (2, 4)), ((1, "validation"), (2, 2))]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CASES]
+)
 def test_a_broken_fit_ends_like_a_whole_one(name, tmp_path):
     """The places depend on the name, so that all of them occur."""
     make = CASES[name]
@@ -103,6 +106,7 @@ class TestBatches:
     """Batches of examples, whose cursor is moved to the place."""
 
     @pytest.mark.parametrize("at", [(1, 3), (1, "validation")])
+    @pytest.mark.slow
     def test_a_bert_with_dropout(self, at, tmp_path, tiny_bert):
         train = films()
 

@@ -97,6 +97,7 @@ def bert(tiny_bert):
 
 
 @pytest.mark.parametrize("name", ["mapped", "repeated", "without_end", "shuffled_again"])
+@pytest.mark.slow
 def test_datasets_made_of_batches(name, bert, tmp_path):
     """The batches are those of a BERT; the small model that reads them is faster."""
     train = films()

@@ -338,6 +338,7 @@ class TestFeatures:
             learner.fit(batches, epochs=4, verbose=0, callbacks=[Unfreeze(plan)])
         assert int(learner.optimizer.iterations) == 0
 
+    @pytest.mark.slow
     def test_phases_with_features_of_their_own_are_one_training(self, tiny_bert):
         texts = ft.data.from_arrays(["a good film", "bad", "a dull story"] * 4, ["y", "n", "n"] * 4)
         steps = [select.head(), select.head() | select.blocks(-1), select.everything()]
