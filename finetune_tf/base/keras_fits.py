@@ -16,7 +16,7 @@ import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
-_SEED, _SEEDS = "global_random_seed", seed_generator.GLOBAL_SEED_GENERATOR
+_SEED, _SEEDS = "global_random_seed", "global_seed_generator"
 
 
 @dataclass(frozen=True, eq=False)
