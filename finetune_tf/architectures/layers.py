@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from finetune_tf import kernels
+from finetune_tf.base.adapter_records import require_recorded
 
 PACKAGE = "finetune_tf"
 
@@ -38,7 +39,12 @@ class ConfigLayer(keras.layers.Layer):
         self._config = {**getattr(self, "_config", {}), **own}
 
     def get_config(self) -> dict:
-        """Keras config."""
+        """Keras config.
+
+        Raises:
+            ModelError: If an adapter would be lost; see `base.adapter_records`.
+        """
+        require_recorded(self)
         return {**super().get_config(), **self._config}
 
 
@@ -67,6 +73,11 @@ class Dense(keras.layers.Dense):
         """Whether the layer computes `product(x) + bias`, so that the bias can be fused."""
         is_own = type(self) is Dense and self.quantization_mode is None
         return is_own and not any(adapter.changes_output for adapter in adapters_in_use(self))
+
+    def get_config(self) -> dict:
+        """Keras config; see `ConfigLayer.get_config`."""
+        require_recorded(self)
+        return super().get_config()
 
     def product(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (…, D) to (…, units) without the bias; active adapters change the result."""

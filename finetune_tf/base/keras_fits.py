@@ -269,7 +269,7 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "keras_seed": global_state.get_global_attribute(_SEED),
-        "keras": None if seeds is None else np.asarray(seeds.state),
+        "keras": None if seeds is None else np.array(keras.ops.convert_to_numpy(seeds.state)),
         "tensorflow": None if (own := _tensorflow_random()) is None else own.getstate(),
     }
 
@@ -279,7 +279,9 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     global_state.set_global_attribute(_SEED, state["keras_seed"])
-    if state["keras"] is not None:
+    if state["keras"] is None:
+        global_state.set_global_attribute(_SEEDS, None)  # Keras makes one when it is needed
+    else:
         seed_generator.global_seed_generator().state.assign(state["keras"])
     if state["tensorflow"] is not None and (own := _tensorflow_random()) is not None:
         own.setstate(state["tensorflow"])

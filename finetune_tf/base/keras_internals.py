@@ -18,7 +18,6 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope, in_sta
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 _WAITING_VARIABLES = "uninitialized_variables"
-_GLOBAL_SEEDS = "global_seed_generator"
 
 # Optimizers
 
@@ -318,16 +317,6 @@ def scope_of_reading() -> ReadOnce | None:
 
 
 # Random numbers
-
-
-def global_seeds() -> keras.random.SeedGenerator | None:
-    """Returns the generator of seeds that `keras.random` uses without a seed; None if unused."""
-    return global_state.get_global_attribute(_GLOBAL_SEEDS)
-
-
-def set_global_seeds(generator: keras.random.SeedGenerator | None) -> None:
-    """Replaces the generator of `global_seeds`; with None, Keras makes a new one when needed."""
-    global_state.set_global_attribute(_GLOBAL_SEEDS, generator)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.keras_internals import all_layers
 
 Tensor = Any
@@ -71,7 +72,8 @@ def _structure(layer: keras.layers.Layer) -> list:
     """
     parts = []
     for part in all_layers(layer):
-        config = {key: value for key, value in part.get_config().items() if key != "name"}
+        with adapters_recorded():  # they are parts themselves
+            config = {key: value for key, value in part.get_config().items() if key != "name"}
         own = sorted(vars(part).keys() & {"call", "__call__"})  # methods replaced in one instance
         active = tuple(getattr(part, "active_adapters", ()))
         parts.append((type(part), config, own and id(part), active))

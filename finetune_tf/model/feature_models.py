@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from finetune_tf._version import __version__
+from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_internals import all_layers
 from finetune_tf.data.feature_store import Arrays, FeatureStore
@@ -68,7 +69,8 @@ class Origin:
             digests: The hashes of the rows of each input by name; see `digests_of`.
         """
         digest = hashlib.sha256()
-        layers = [layer.get_config() for layer in self.trunk.layers]
+        with adapters_recorded():
+            layers = [layer.get_config() for layer in self.trunk.layers]
         adapters = [getattr(part, "active_adapters", ()) for part in all_layers(self.trunk)]
         settings = [__version__, self.store.precision, config, layers, adapters]
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune_tf import kernels, messages
 from finetune_tf.adapters.records import describe_adapters, restore_adapters
+from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.spelling import names_checked
@@ -359,7 +360,8 @@ class FineTuneModel(DescribedModel):
         own = {"info": self.info.to_dict(), "frozen": frozen}
         if adapters := describe_adapters(self):
             own["adapters"] = adapters
-        return super().get_config() | own
+        with adapters_recorded():
+            return super().get_config() | own
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FineTuneModel":

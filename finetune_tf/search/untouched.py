@@ -2,14 +2,14 @@
 
 import contextlib
 import copy
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_tf.base.keras_internals import global_seeds, set_global_seeds, sync_state
+from finetune_tf.base.keras_fits import random_state, set_random_state
+from finetune_tf.base.keras_internals import sync_state
 
 
 @contextlib.contextmanager
@@ -18,7 +18,8 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
 
     Inside the block, the model may be compiled and fitted. Restored are the values of its variables
     (also those of its random seeds), its attributes (such as the compiled optimizer and loss), its
-    record of fits, the random states of Python, NumPy and Keras, and the `cursor` of the batches.
+    record of fits, the random states of Python, NumPy, Keras and TensorFlow, and the `cursor` of
+    the batches.
     The optimizer of the model itself has to be replaced in the block: what it holds is not copied.
 
     Args:
@@ -31,8 +32,7 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
     attributes = dict(vars(model))
     record = getattr(getattr(model, "info", None), "record", None)
     record_before = copy.deepcopy(record)
-    python, arrays, keras_seeds = random.getstate(), np.random.get_state(), global_seeds()
-    seeds_before = None if keras_seeds is None else host_copy(keras_seeds.state)
+    random_before = random_state()
     cursor = getattr(batches, "cursor", None)
     place = None if cursor is None else cursor.state_dict()
     try:
@@ -47,11 +47,7 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
         if record is not None:
             record.clear()
             record.update(record_before)
-        random.setstate(python)
-        np.random.set_state(arrays)
-        set_global_seeds(keras_seeds)
-        if keras_seeds is not None:
-            keras_seeds.state.assign(seeds_before)
+        set_random_state(random_before)
         if cursor is not None:
             cursor.load_state_dict(place)
 

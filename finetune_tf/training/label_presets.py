@@ -1,6 +1,5 @@
 """Presets with other losses for labels and numbers; see `finetune_tf.presets`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,22 +8,19 @@ from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.training.classification import Accuracy
 from finetune_tf.training.label_losses import FocalCrossEntropy, LabelDistance, OrdinalCrossEntropy
-from finetune_tf.training.objectives import Objective
 from finetune_tf.training.presets import (
     Rate,
     compile_arguments,
-    make_optimizer,
-    optimizer_options,
+    preset_options,
 )
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def focal(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
     *,
     gamma: float = 2.0,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Focal loss over class indices (Lin et al. 2017), for labels of very different frequency.
@@ -36,8 +32,7 @@ def focal(
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
         gamma: How much less confident predictions count; 0 is cross-entropy.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -48,16 +43,15 @@ def focal(
         >>> history = model.fit(train.batches(model, 5), class_weight={"bad": 3.0}, verbose=0)
     """
     check(gamma=gamma)
-    made = make_optimizer(optimizer, learning_rate, **options)
-    return compile_arguments(made, FocalCrossEntropy(gamma), [Accuracy()], objectives)
+    return compile_arguments(
+        FocalCrossEntropy(gamma), [Accuracy()], optimizer, learning_rate, **options
+    )
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def ordinal(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
-    *,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Cross-entropy for labels with an order, such as one to five stars.
@@ -68,8 +62,7 @@ def ordinal(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -82,18 +75,16 @@ def ordinal(
         >>> type(model.loss).__name__
         'OrdinalCrossEntropy'
     """
-    made = make_optimizer(optimizer, learning_rate, **options)
     metrics = [Accuracy(), LabelDistance()]
-    return compile_arguments(made, OrdinalCrossEntropy(), metrics, objectives)
+    return compile_arguments(OrdinalCrossEntropy(), metrics, optimizer, learning_rate, **options)
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def huber(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
     *,
     delta: float = 1.0,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Huber loss, for regressions with outliers among the targets (Huber 1964).
@@ -104,8 +95,7 @@ def huber(
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
         delta: The error from which on the loss is linear, in units of the targets.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -118,6 +108,7 @@ def huber(
         'huber_loss'
     """
     check(delta=delta)
-    made = make_optimizer(optimizer, learning_rate, **options)
     metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
-    return compile_arguments(made, keras.losses.Huber(delta), metrics, objectives)
+    return compile_arguments(
+        keras.losses.Huber(delta), metrics, optimizer, learning_rate, **options
+    )

@@ -1,26 +1,22 @@
 """Presets for pairs: of two texts, or of an image and a text; see `finetune_tf.presets`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.training.objectives import Objective
 from finetune_tf.training.presets import (
     LOSSES,
     Rate,
     compile_arguments,
-    make_optimizer,
-    optimizer_options,
+    preset_options,
 )
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def similarity(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
     *,
     scale: float = 20.0,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Contrastive loss on pairs of texts, for feature extraction; see `PairSimilarity`.
@@ -34,8 +30,7 @@ def similarity(
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
         scale: Factor on the cosine similarities, the inverse of a temperature.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -47,16 +42,13 @@ def similarity(
         >>> encoder.loss.scale
         10.0
     """
-    made = make_optimizer(optimizer, learning_rate, **options)
-    return compile_arguments(made, LOSSES["vectors"](scale), [], objectives)
+    return compile_arguments(LOSSES["vectors"](scale), [], optimizer, learning_rate, **options)
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def contrastive(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
-    *,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """CLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
@@ -67,8 +59,7 @@ def contrastive(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -78,17 +69,13 @@ def contrastive(
         >>> ft.presets.contrastive(learning_rate=1e-5)["loss"].mode
         'softmax'
     """
-    loss = LOSSES["pairs"]()
-    made = make_optimizer(optimizer, learning_rate, **options)
-    return compile_arguments(made, loss, [], objectives)
+    return compile_arguments(LOSSES["pairs"](), [], optimizer, learning_rate, **options)
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def pairwise_sigmoid(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
-    *,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """SigLIP's loss on pairs of images and texts; see `ContrastiveLoss`.
@@ -99,8 +86,7 @@ def pairwise_sigmoid(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -110,6 +96,4 @@ def pairwise_sigmoid(
         >>> ft.presets.pairwise_sigmoid()["loss"].mode
         'sigmoid'
     """
-    loss = LOSSES["independent_pairs"]()
-    made = make_optimizer(optimizer, learning_rate, **options)
-    return compile_arguments(made, loss, [], objectives)
+    return compile_arguments(LOSSES["independent_pairs"](), [], optimizer, learning_rate, **options)

@@ -47,28 +47,30 @@ LOSSES: dict[Kind, Callable[..., keras.losses.Loss]] = {
 
 
 def compile_arguments(
-    optimizer: keras.optimizers.Optimizer,
     loss: keras.losses.Loss,
     metrics: list,
-    objectives: Sequence[Objective] | None,
+    optimizer: str,
+    learning_rate: Rate,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Returns what a preset returns; without objectives, any Keras model accepts it."""
-    arguments = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
+    made = make_optimizer(optimizer, learning_rate, **options)
+    arguments = {"optimizer": made, "loss": loss, "metrics": metrics}
     return arguments if objectives is None else {**arguments, "objectives": list(objectives)}
 
 
-def optimizer_options() -> list[str]:
-    """Returns the names of the options that presets pass to `make_optimizer`."""
-    return list(inspect.signature(make_optimizer).parameters)[2:]
+def preset_options() -> list[str]:
+    """Returns the names of the options that all presets share."""
+    return ["objectives", *list(inspect.signature(make_optimizer).parameters)[2:]]
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def cross_entropy(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
     *,
     label_smoothing: float = 0.0,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Cross-entropy over class indices, for one label per text or token.
@@ -85,9 +87,9 @@ def cross_entropy(
             times as much).
         label_smoothing: Fraction of the target probability that is distributed over all classes
             (Szegedy et al. 2016).
-        objectives: What training minimizes or perturbs besides the loss; see `ft.objectives`.
-        **options: Options of `make_optimizer`: schedule, warmup_ratio, warmup_steps, weight_decay,
-            no_decay, clip_norm, accumulate, rates.
+        **options: Options of all presets: `objectives`, what training minimizes or perturbs besides
+            the loss (see `ft.objectives`), and those of `make_optimizer`: schedule, warmup_ratio,
+            warmup_steps, weight_decay, no_decay, clip_norm, accumulate, rates.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -101,17 +103,13 @@ def cross_entropy(
     check(label_smoothing=label_smoothing)
     make_loss = LOSSES["classes"]
     loss = SmoothedCrossEntropy(label_smoothing) if label_smoothing else make_loss()
-    return compile_arguments(
-        make_optimizer(optimizer, learning_rate, **options), loss, [Accuracy()], objectives
-    )
+    return compile_arguments(loss, [Accuracy()], optimizer, learning_rate, **options)
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def binary_cross_entropy(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
-    *,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Binary cross-entropy over multi-hot targets (batch, labels), for several labels per text.
@@ -119,8 +117,7 @@ def binary_cross_entropy(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, for `model.compile`. For the accuracy, a label is
@@ -133,17 +130,14 @@ def binary_cross_entropy(
         >>> model.loss.name
         'binary_crossentropy'
     """
-    made = make_optimizer(optimizer, learning_rate, **options)
     metrics = [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
-    return compile_arguments(made, LOSSES["several"](), metrics, objectives)
+    return compile_arguments(LOSSES["several"](), metrics, optimizer, learning_rate, **options)
 
 
-@names_checked(also=optimizer_options)
+@names_checked(also=preset_options)
 def mean_squared_error(
     optimizer: str = "adamw",
     learning_rate: Rate = "auto",
-    *,
-    objectives: Sequence[Objective] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Mean squared error, for regression: one number per text.
@@ -151,8 +145,7 @@ def mean_squared_error(
     Args:
         optimizer: As for `cross_entropy`.
         learning_rate: As for `cross_entropy`.
-        objectives: As for `cross_entropy`.
-        **options: Options of `make_optimizer`.
+        **options: As for `cross_entropy`.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -164,9 +157,8 @@ def mean_squared_error(
         >>> model.loss.name
         'mean_squared_error'
     """
-    made = make_optimizer(optimizer, learning_rate, **options)
     metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
-    return compile_arguments(made, LOSSES["number"](), metrics, objectives)
+    return compile_arguments(LOSSES["number"](), metrics, optimizer, learning_rate, **options)
 
 
 @names_checked

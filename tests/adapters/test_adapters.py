@@ -350,3 +350,26 @@ class TestErrors:
         assert not (tmp_path / "x").exists()
         ft.adapters.switch(model, None)
         model.save_pretrained(tmp_path / "x")
+
+
+def test_what_would_lose_adapters_in_silence_is_refused(tiny_bert, tmp_path):
+    model = ft.load(tiny_bert, labels=2)
+    ft.adapters.add(model, LoRA(rank=2))
+    extended = keras.Model(model.inputs, keras.layers.Dense(3)(model.output))
+    message = "has adapters, which a copy of the model or its .keras file would lose."
+    with pytest.raises(ModelError, match=message):
+        extended.save(tmp_path / "extended.keras")
+    with pytest.raises(ModelError, match=message):
+        keras.models.clone_model(model)
+    with pytest.raises(ModelError, match=message):
+        ft.keep_blocks(model, [0])
+
+    around = keras.Sequential([keras.Input((4,), dtype="int32"), model])  # the model records them
+    around.save(tmp_path / "around.keras")
+    again = keras.saving.load_model(tmp_path / "around.keras")
+    ids = np.array([[2, 5, 6, 3]])
+    np.testing.assert_array_equal(np.asarray(again(ids)), np.asarray(around(ids)))
+
+    ft.adapters.merge(model)
+    ft.adapters.remove(model, "default")
+    extended.save(tmp_path / "extended.keras")

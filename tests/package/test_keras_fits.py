@@ -188,3 +188,12 @@ def test_random_numbers_return(seed):
     assert drawn() != first
     fits.set_random_state(state)
     assert drawn() == first
+
+
+def test_a_generator_that_did_not_exist_is_made_anew():
+    keras.utils.set_random_seed(3)  # Keras forgets the generator, and makes one when it is needed
+    state = fits.random_state()
+    first = keras.random.uniform((2,)).numpy().tolist()
+    assert keras.random.uniform((2,)).numpy().tolist() != first
+    fits.set_random_state(state)
+    assert keras.random.uniform((2,)).numpy().tolist() == first

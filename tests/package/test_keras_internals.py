@@ -296,19 +296,6 @@ class TestSeeds:
         assert vars(layer.generator).keys() == vars(other.generator).keys()
         assert vars(layer).keys() == vars(other).keys()
 
-    def test_the_global_generator_is_replaced(self):
-        keras.utils.set_random_seed(3)
-        assert internals.global_seeds() is None
-        keras.random.uniform((2,))
-        generator, state = internals.global_seeds(), np.array(internals.global_seeds().state)
-        following = np.asarray(keras.random.uniform((2,)))
-        internals.set_global_seeds(None)
-        keras.random.uniform((2,))
-        assert internals.global_seeds() is not generator
-        internals.set_global_seeds(generator)
-        generator.state.assign(state)
-        np.testing.assert_array_equal(np.asarray(keras.random.uniform((2,))), following)
-
 
 class TestRunningGraphs:
     def test_each_call_of_a_layer_is_replaced_on_its_own(self):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from finetune_tf._version import __version__
+from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.keras_fits import RunningFit
 from finetune_tf.base.keras_internals import all_layers, compiled_with
@@ -110,7 +111,8 @@ def _config(part: Any) -> Any:
     config = {}
     if hasattr(part, "get_config"):
         try:
-            config = dict(part.get_config())
+            with adapters_recorded():  # their variables are compared
+                config = dict(part.get_config())
         except (NotImplementedError, ValueError, TypeError):  # of a class that cannot be saved
             config = {}
     name = getattr(part, "__name__", type(part).__name__)
