@@ -56,7 +56,10 @@ class Adapter(ConfigLayer):
         return y
 
     def effective(self, kernel: Any, bias: Any | None) -> tuple[Any, Any | None]:
-        """Returns the kernel (D, U) and the bias (U,) with which the layer needs no adapter."""
+        """Returns the kernel (D, U) and the bias (U,) with which the layer needs no adapter.
+
+        Only adapters with `is_mergeable` have them.
+        """
         raise NotImplementedError
 
     def start_from(self, kernel: Any) -> None:

@@ -157,7 +157,7 @@ class AverageLast(AveragedWeights):
         return self._places
 
     def _follow_steps(self) -> None:
-        pass
+        """Does nothing: only the weights at the ends of epochs count."""
 
     def _averages(self) -> dict[int, Any]:
         self._ends.append({i: array_of(self._candidates[i].value) for i in self._places})
