@@ -169,7 +169,7 @@ class MAML(AdaptingLearner):
             if self._first_order:
                 gradients = map(tf.stop_gradient, gradients)
             values = [
-                value - tf.cast(self._inner_rate, value.dtype) * tf.convert_to_tensor(gradient)
+                value - self._inner_rate * tf.convert_to_tensor(gradient)
                 for value, gradient in zip(values, gradients, strict=True)
             ]
         return values, self._moments(values, batch)

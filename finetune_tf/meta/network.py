@@ -141,7 +141,9 @@ class Network:
 
         Raises:
             DataError: If the data do not fit the model.
+            ModelError: If other variables are trainable than when the network was split.
         """
+        self.check_unchanged()
         name = name_of(data)
         if isinstance(data, Examples):
             if not isinstance(self.whole, FineTuneModel):

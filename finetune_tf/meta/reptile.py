@@ -167,7 +167,7 @@ class Reptile(AdaptingLearner):
             unbias = 1 - tf.pow(_DECAY, tf.cast(i + 1, "float32"))
             values = [
                 value
-                - tf.cast(self._inner_rate, value.dtype)
+                - self._inner_rate
                 * gradient
                 / (tf.sqrt(square / tf.cast(unbias, value.dtype)) + _EPSILON)
                 for value, gradient, square in zip(values, gradients, squares, strict=True)
