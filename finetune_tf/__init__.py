@@ -31,6 +31,7 @@ from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf import meta
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
 from finetune_tf.search import between, find_rate, rank_checkpoints, tune
@@ -85,6 +86,7 @@ __all__ = [
     "load",
     "measure_batch_statistics",
     "messages",
+    "meta",
     "objectives",
     "parameter_table",
     "plot_history",
