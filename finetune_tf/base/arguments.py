@@ -264,6 +264,12 @@ RULES: dict[str, Number] = {
     "minutes": _positive(also=(None,)),
     "trials": _count(also=(None,)),
     "rank_checkpoints.rows": _count(also=_NO_LIMIT),
+    # Explanations
+    "explain.steps": _count(),
+    "neighbors": _count(),
+    "orders": _count(),
+    "patch": _count(also=_NO_LIMIT),
+    "randomized": Number(0, _LARGEST, whole=True),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
