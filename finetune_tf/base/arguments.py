@@ -279,6 +279,12 @@ RULES: dict[str, Number] = {
     "split_classes.test": Number(0, 1, above_low=True, below_high=True),
     "step_size": Number(0, 1, above_low=True),
     "ways": Number(2, _LARGEST, whole=True),
+    # Explanations
+    "explain.steps": _count(),
+    "neighbors": _count(),
+    "orders": _count(),
+    "patch": _count(also=_NO_LIMIT),
+    "randomized": Number(0, _LARGEST, whole=True),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),

@@ -241,3 +241,24 @@ def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched
     assert best == "MiniLM" and names[-1] == "random"
     assert trials == 7
     assert 0 < found < 1 and 0 < baseline < 1
+
+
+WHY = """
+import json
+print(json.dumps([
+    explanation.completeness_error,
+    strongest,
+    scores["Update"],
+    honest["Update"],
+    result.deletion_difference.low,
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_explanations_find_a_shortcut_and_beat_random_order(tmp_path):
+    error, strongest, misled, honest, low = last_line("12_why_did_it_say_so", WHY, tmp_path)
+    assert error < 0.05 and len(strongest) == 4
+    assert misled > max(honest, 0) + 0.5
+    assert low > 0
