@@ -264,6 +264,8 @@ RULES: dict[str, Number] = {
     "minutes": _positive(also=(None,)),
     "trials": _count(also=(None,)),
     "rank_checkpoints.rows": _count(also=_NO_LIMIT),
+    # Reports
+    "explanations": Number(0, 50, whole=True),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
