@@ -21,6 +21,8 @@ from finetune_tf.evaluation import (
     predict,
     show,
 )
+from finetune_tf import explanations
+from finetune_tf.explanations import explain
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -74,6 +76,8 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "explain",
+    "explanations",
     "find_rate",
     "finetune",
     "freeze",

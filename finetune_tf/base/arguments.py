@@ -266,6 +266,12 @@ RULES: dict[str, Number] = {
     "rank_checkpoints.rows": _count(also=_NO_LIMIT),
     # Reports
     "explanations": Number(0, 50, whole=True),
+    # Explanations
+    "explain.steps": _count(),
+    "neighbors": _count(),
+    "orders": _count(),
+    "patch": _count(also=_NO_LIMIT),
+    "randomized": Number(0, _LARGEST, whole=True),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
