@@ -1,6 +1,5 @@
 """Attention rollout (Abnar and Zuidema 2020): where the attention of all layers comes from."""
 
-
 import keras
 import numpy as np
 

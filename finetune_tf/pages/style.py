@@ -44,8 +44,10 @@ th, td { text-align: start; vertical-align: top; padding: .3rem .8rem .3rem 0;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; white-space: nowrap; }
 td.number, th.number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.place { white-space: nowrap; }
-.passage { white-space: pre-wrap; min-width: 12rem; max-width: 36rem; }
+td { overflow-wrap: break-word; min-width: 4rem; } td.number { min-width: 0; }
+td bdi { display: inline-block; max-width: 18rem; } .place { white-space: nowrap; }
+thead { break-after: avoid; }
+.passage { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 12rem; max-width: 36rem; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 figure { margin: .4rem 0; flex: 1 1 18rem; max-width: 30rem; min-width: 0; }
 svg.chart { display: block; width: 100%; height: auto; font-size: 12px; }
@@ -72,7 +74,11 @@ svg .small { font-size: 9px; } svg text.over { fill: var(--over); }
 .example { border: 1px solid var(--line); border-radius: .3rem; padding: .6rem .8rem;
   margin: .6rem 0; }
 .example p { margin: .2rem 0; }
-.explanation { overflow-x: auto; margin-top: .4rem; }
+.explanation img { width: 14rem; max-width: 100%; height: auto; image-rendering: pixelated;
+  margin-inline-end: .5rem; }
+.explanation .passage { max-width: none; }
+.for { border-bottom: 2px solid rgb(0,114,178); background: rgba(0,114,178,.5); }
+.against { border-bottom: 2px dashed rgb(213,94,0); background: rgba(213,94,0,.5); }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; }
 .pictures figure { flex: 0 1 10rem; } .pictures img { max-width: 100%; height: auto; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: .3rem;

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_tf.errors import ArgumentError
-from finetune_tf.pages.elements import Html, join, name, tag
+from finetune_tf.pages.elements import Html, escaped, join, name, tag
 from finetune_tf.pages.words_en import ENGLISH
 from finetune_tf.pages.words_zh import CHINESE
 
@@ -61,7 +61,7 @@ class Words:
         """Returns a text with its values, which are escaped unless they are `Html`."""
         return join(self._part(part, values) for part in _PARTS.split(self._texts[key]) if part)
 
-    def named(self, group: str, key: str) -> Any:
+    def named(self, group: str, key: str) -> Html:
         """Returns what something is called, such as a metric, or its own name if there is none.
 
         Args:
@@ -69,7 +69,7 @@ class Words:
             key: The name in the library, such as "macro_f1".
         """
         found = self._texts.get(f"{group}.{key}")
-        return tag("code", key) if found is None else found
+        return tag("code", key) if found is None else escaped(found)
 
     def title_of(self, group: str, key: str) -> str:
         """Returns what something is called as plain text, for charts."""

@@ -133,6 +133,12 @@ ENGLISH = {
     "worst.loss": "loss",
     "worst.needs_model": "Explanations need the model: give `model=` to `save_html`.",
     "worst.not_explained": "These predictions cannot be explained: {message}",
+    "explained.target": "What speaks for or against {target} (integrated gradients):",
+    "explained.for": "speaks for it",
+    "explained.against": "speaks against it",
+    "explained.complete": "Log-odds {score}, completeness error {error}.",
+    "explained.picture": "the picture",
+    "explained.scores": "what the prediction depends on",
     # Pictures
     "pictures.lead": "The {n} wrong predictions with the highest probabilities.",
     "pictures.facts": "label {label}, predicted {predicted} ({score})",
@@ -250,6 +256,10 @@ ENGLISH = {
     "metric.rougeL": "ROUGE-L",
     "metric.rouge1": "ROUGE-1",
     "metric.rouge2": "ROUGE-2",
+    "metric.image_to_text_recall@1": "recall@1, image to text",
+    "metric.image_to_text_recall@5": "recall@5, image to text",
+    "metric.text_to_image_recall@1": "recall@1, text to image",
+    "metric.text_to_image_recall@5": "recall@5, text to image",
     # Notes of evaluators, by their sentences
     "note.rouge-score: F-measure, words of the letters a to z and digits, stemmed.": "rouge-score: "
     "F-measure, words of the letters a to z and digits, stemmed.",

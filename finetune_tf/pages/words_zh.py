@@ -114,6 +114,12 @@ CHINESE = {
     "worst.loss": "损失",
     "worst.needs_model": "解释预测需要模型：请为 `save_html` 提供 `model=`。",
     "worst.not_explained": "无法解释这些预测（原始信息：{message}）",
+    "explained.target": "哪些内容支持或反对 {target}（积分梯度）：",
+    "explained.for": "支持",
+    "explained.against": "反对",
+    "explained.complete": "对数几率 {score}，完备性误差 {error}。",
+    "explained.picture": "图像",
+    "explained.scores": "预测所依据的部分",
     "pictures.lead": "概率最高的 {n} 个错误预测。",
     "pictures.facts": "标签 {label}，预测 {predicted}（{score}）",
     "pictures.unreadable": "无法读取 {file}。",
@@ -219,6 +225,10 @@ CHINESE = {
     "metric.rougeL": "ROUGE-L",
     "metric.rouge1": "ROUGE-1",
     "metric.rouge2": "ROUGE-2",
+    "metric.image_to_text_recall@1": "图搜文 recall@1",
+    "metric.image_to_text_recall@5": "图搜文 recall@5",
+    "metric.text_to_image_recall@1": "文搜图 recall@1",
+    "metric.text_to_image_recall@5": "文搜图 recall@5",
     "note.rouge-score: F-measure, words of the letters a to z and digits, stemmed.": "rouge-score："
     "F 值，按字母 a 至 z 与数字组成的词计算，取词干。",
     "note.rouge-score: F-measure, words in any script or, where no spaces separate them, "

@@ -49,8 +49,7 @@ def _card(content: Content, row: LossRow, explanation: Html) -> Html:
         probability=decimal(row.probability),
         loss=decimal(row.loss),
     )
-    explanation = tag("div", explanation, class_="explanation")
-    return tag("div", tag("p", facts), passage(row.text), explanation, class_="example")
+    return tag("div", tag("p", facts), explanation, class_="example")
 
 
 def _table(content: Content, rows: list[LossRow]) -> Html:
