@@ -40,7 +40,7 @@ def test_an_unknown_language_is_refused_before_anything_is_trained(
     tiny_bert, table, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "run"
-    assert run(monkeypatch, "train", tiny_bert, table, "--output", folder, "--lang", "fr") == 1
+    assert run(monkeypatch, "train", tiny_bert, table, "--output", folder, "--lang", "fr") == 2
     assert "lang='fr': a report can be written in 'en' and 'zh'" in capsys.readouterr().err
     assert not folder.exists()
 
