@@ -11,8 +11,19 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, messages, presets
+from finetune_tf import (
+    _moved,
+    adapters,
+    calibration,
+    callbacks,
+    data,
+    diagnosis,
+    errors,
+    messages,
+    presets,
+)
 from finetune_tf._version import __version__
+from finetune_tf.calibration import calibrate
 from finetune_tf.evaluation import (
     compare,
     evaluate,
@@ -70,10 +81,13 @@ __all__ = [
     "adapters",
     "between",
     "cache_features",
+    "calibrate",
+    "calibration",
     "callbacks",
     "compare",
     "count_parameters",
     "data",
+    "diagnosis",
     "errors",
     "evaluate",
     "explain",

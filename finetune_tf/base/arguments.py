@@ -258,6 +258,13 @@ RULES: dict[str, Number] = {
     "highest": _positive(),
     "lowest": _positive(),
     "points": Number(10, _LARGEST, whole=True),
+    # Calibration and diagnosis
+    "abstain.threshold": Number(0, 1),
+    "accuracy": Number(0, 1, above_low=True, below_high=True),
+    "at_least": Number(0, 1, above_low=True, below_high=True),
+    "folds": Number(2, _LARGEST, whole=True),
+    "min_rows": Number(2, _LARGEST, whole=True),
+    "similarity": Number(0, 1, above_low=True),
     # Search
     "high": Number(-math.inf),
     "low": Number(-math.inf),

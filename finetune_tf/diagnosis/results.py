@@ -52,18 +52,21 @@ class LabelErrors(_Result):
     """The result of `label_errors`.
 
     Attributes:
-        rows: All rows of the examples, most suspect first.
+        rows: The rows of the examples, most suspect first.
         data: The name of the examples.
         estimated: The estimated number of rows with a wrong label (confident learning); its
             interval covers the choice of rows, and not a weak probe.
         probe_accuracy: The share of rows whose label the probes predict, each of which was trained
             on other rows. The lower it is, the less the ranking says.
+        left_out: The number of rows of classes that are too small to have rows in every fold; they
+            are not ranked.
     """
 
     rows: list[SuspectLabel]
     data: str
     estimated: Interval
     probe_accuracy: Interval
+    left_out: int = 0
 
     def blocks(self) -> list[str | Table]:
         """Returns the lines and the table in reading order."""
@@ -87,6 +90,7 @@ class LabelErrors(_Result):
             "trained on.",
             f"The {len(rows)} rows with the lowest probability of their own label:",
             Table(["row", "text", "label", "suggested", "own label", "likely error"], rows, False),
+            *([f"{self.left_out:,} rows of rare classes are not ranked."] * bool(self.left_out)),
         ]
 
 
