@@ -149,7 +149,8 @@ def _places(model: Any) -> dict[str, Any]:
     if PIXELS in names:
         nodes = ordered_nodes(graph_of(model))
         pixels = [node for node in nodes if isinstance(node.operation, PixelNormalization)]
-        places |= {IMAGE: node.output_tensors[0] for node in pixels}
+        if pixels:
+            places[IMAGE] = pixels[0].output_tensors[0]
     if not places:
         raise ModelError(
             f"Explanations cut models of texts above their embeddings, and models of images above "
