@@ -3,11 +3,11 @@
 import numpy as np
 
 import finetune_tf as ft
-from finetune_tf import diagnosis
+from finetune_tf import calibration, diagnosis
 from finetune_tf.evaluation import Report
 from finetune_tf.evaluation.bootstrap import metric_interval, paired_bootstrap
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
-from finetune_tf.evaluation.intervals import Interval
+from finetune_tf.evaluation.intervals import Interval, share
 from finetune_tf.evaluation.metrics import compute_metrics, confusion, per_class
 from finetune_tf.evaluation.report import Baseline
 
@@ -79,11 +79,18 @@ def results(names=NAMES, rows=60):
     texts = [TEXTS[i % len(TEXTS)] for i in range(rows)]
     one, other = names[0], names[1]
     slices = [
-        ("length", "1 to 12 tokens", 0.7, -0.1, 0.01),
-        ("length", "at least 13 tokens", 0.9, 0.1, 0.01),
+        ("length", "1 to 12", 0.7, -0.1, 0.01),
+        ("length", "13 to 40", 0.9, 0.1, 0.01),
         ("label", one, 0.8, 0.0, 1.0),
     ]
+    bins = [
+        calibration.ReliabilityBin(i / 15, (i + 1) / 15, 20 * i, (i + 0.5) / 15, share(i, 20))
+        for i in range(5, 15)
+    ]
     return [
+        calibration.Measured(
+            "test.csv", 300, Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4), bins
+        ),
         diagnosis.TopLosses(
             [
                 diagnosis.LossRow(i, f"line {i}", text, one, other, 0.01, 4.6)

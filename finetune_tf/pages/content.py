@@ -10,6 +10,7 @@ from finetune_tf.evaluation.bootstrap import metric_interval
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.evaluation.intervals import Interval
 from finetune_tf.evaluation.report import Report
+from finetune_tf.messages import quiet
 from finetune_tf.pages.words import Words
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class Content:
         return EVALUATORS[self.report.kind].lower_is_better
 
     @property
+    def has_decisions(self) -> bool:
+        """Whether the model chooses among labels, so that there are losses and confidences."""
+        if self.model is not None:
+            return self.model.task.has_decisions
+        labels = self.report.labels
+        return labels is not None and labels.problem_type != "regression"
+
+    @property
     def test(self) -> Examples:
         """The test examples.
 
@@ -107,4 +116,5 @@ class Content:
         if kind in self.results:
             return self.results[kind]
         self.needs(*names)
-        return compute()
+        with quiet():  # what is computed here is said on the page
+            return compute()

@@ -13,6 +13,7 @@ import numpy as np
 from finetune_tf.errors import FinetuneError
 from finetune_tf.explanations import Explanation, WordScore, explain
 from finetune_tf.explanations.pictures import overlay
+from finetune_tf.messages import quiet
 from finetune_tf.pages.content import Content
 from finetune_tf.pages.elements import LONGEST_TEXT, Html, join, tag
 from finetune_tf.pages.numbers import signed
@@ -40,7 +41,8 @@ def explained(content: Content, rows: list[int]) -> tuple[list[Html], Html | Non
     if model is None:
         return [], words.html("worst.needs_model")
     try:
-        found = explain(model, content.test[rows])
+        with quiet():
+            found = explain(model, content.test[rows])
     except FinetuneError as error:  # such as a task without explanations
         message = tag("code", error, lang="en")
         return [], words.html("worst.not_explained", message=message)

@@ -17,12 +17,8 @@ from finetune_tf.pages.words_zh import CHINESE
 CATALOGUES: dict[str, Mapping[str, str]] = {"en": ENGLISH, "zh": CHINESE}
 _LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
 _PARTS = re.compile(r"(\{\w+\}|`[^`]*`)")
-# How `diagnosis.slices` describes lengths, such as "12 to 20 tokens" or "at least 20 tokens".
-_RANGES = {
-    "between": re.compile(r"(?P<low>[\d.,]+) to (?P<high>[\d.,]+) (?P<unit>\w+)"),
-    "at_least": re.compile(r"at least (?P<end>[\d.,]+) (?P<unit>\w+)"),
-    "at_most": re.compile(r"at most (?P<end>[\d.,]+) (?P<unit>\w+)"),
-}
+# How `diagnosis.slices` describes numbers: "12 to 20".
+_RANGE = re.compile(r"(?P<low>-?[\d.e+-]+) to (?P<high>-?[\d.e+-]+)")
 
 
 class Words:
@@ -75,18 +71,14 @@ class Words:
         """Returns what something is called as plain text, for charts."""
         return self._texts.get(f"{group}.{key}", key)
 
-    def slice_value(self, by: str, value: str) -> str:
-        """Returns the range of a slice by length in this language; other values are data.
+    def range_of(self, value: str) -> str:
+        """Returns a range of numbers, such as "12 to 20", in this language; other texts unchanged.
 
         Args:
-            by: What the examples were divided by.
-            value: The value of the slice.
+            value: The value of a slice.
         """
-        for key, pattern in _RANGES.items():
-            found = pattern.fullmatch(value) if by == "length" else None
-            if found and self.has(unit := f"unit_of_length.{found['unit']}"):
-                return self(f"range.{key}", **(found.groupdict() | {"unit": self(unit)}))
-        return value
+        found = _RANGE.fullmatch(value)
+        return self("range", **found.groupdict()) if found else value
 
     @staticmethod
     def _part(part: str, values: Mapping[str, Any]) -> Any:

@@ -96,6 +96,23 @@ ENGLISH = {
     "predictions.predicted": "predicted",
     "predictions.sample": "The picture shows {n} of {total} predictions, drawn at random.",
     # Calibration
+    "calibration.ece": "expected calibration error",
+    "calibration.nll": "negative log-likelihood",
+    "calibration.decisions": "decisions",
+    "calibration.trusted": "The calibration error is not larger than chance explains.",
+    "calibration.over": "The model is too certain: on average its confidence exceeds the share of "
+    "correct predictions by {gap}. `ft.calibrate(model, validation)` may correct this.",
+    "calibration.under": "The model is not certain enough: on average its confidence is {gap} "
+    "below the share of correct predictions. `ft.calibrate(model, validation)` may correct this.",
+    "calibration.chart": "How often predictions of each confidence are right; on the dashed line "
+    "confidence and frequency agree, and the size of a dot is the number of predictions",
+    "calibration.confidence": "confidence",
+    "calibration.frequency": "share of correct predictions",
+    "calibration.caption": "The bins of the picture",
+    "calibration.bin": "confidence",
+    "calibration.size": "predictions",
+    "calibration.mean": "mean confidence",
+    "calibration.right": "correct",
     # Slices
     "slices.by": "by",
     "slices.value": "part",
@@ -109,16 +126,9 @@ ENGLISH = {
     "(p below 0.05, corrected for the number of parts).",
     "slices.too_small": "{n} parts have too few examples and are left out.",
     "slices.caption": "Parts of the test set, worst first",
-    "by.length": "length",
+    "by.length": "length (tokens)",
     "by.label": "label",
-    "unit_of_length.tokens": "tokens",
-    "unit_of_length.words": "words",
-    "unit_of_length.characters": "characters",
-    "unit_of_length.pixels": "pixels",
-    "unit_of_length.frames": "frames",
-    "range.between": "{low} to {high} {unit}",
-    "range.at_least": "at least {end} {unit}",
-    "range.at_most": "at most {end} {unit}",
+    "range": "{low} to {high}",
     # Highest losses
     "worst.lead": "The {n} of {total} examples with the highest losses have {share} of the total "
     "loss; the mean loss is {mean}. Read them first: some are mistakes of the labels, and others "
@@ -153,6 +163,7 @@ ENGLISH = {
     "label_errors.probes": "The estimate is that of probes, which predict {value} of the labels "
     "of rows that they were not trained on (95% interval {low} to {high}). The lower this is, the "
     "less the list says.",
+    "label_errors.left_out": "{n} rows of rare classes are not ranked.",
     "label_errors.place": "row",
     "label_errors.text": "text",
     "label_errors.label": "label",

@@ -74,10 +74,10 @@ def test_sections_are_linked_in_reading_order(full):
     shown = [attributes["id"] for tag, attributes in tags if tag == "section"]
     links = [attributes["href"][1:] for tag, attributes in tags if tag == "a"]
     expected = [key for key in SECTIONS if key not in LEFT_OUT]
-    assert links == expected and shown == [*expected, "left_out"]
+    assert links == shown == expected
 
 
-LEFT_OUT = {"predictions", "pictures", "side_by_side", "calibration"}
+LEFT_OUT = {"predictions", "pictures", "side_by_side"}
 
 
 def test_nothing_of_data_becomes_markup_and_nothing_is_loaded(full):
@@ -156,6 +156,7 @@ def test_what_is_left_out_says_what_would_provide_it(report, tmp_path):
     }
     assert needs == {
         "Learning curves": ["history="],
+        "Calibration": ["model="],
         "Parts of the test set": ["model="],
         "Highest losses": ["model="],
         "Likely label errors in the test set": ["model="],
@@ -271,8 +272,8 @@ class TestRefused:
             ({"train": ["a text"]}, DataTypeError, "train= must be Examples, as from_csv returns"),
             ({"settings": 3}, DataTypeError, "settings= must be a dict, such as the settings of"),
             ({"history": [0.1]}, DataTypeError, "history= expects what model.fit returns"),
-            ({"results": ["text"]}, ArgumentError, "results= takes Slices, TopLosses, LabelErrors"),
-            ({"results": results()[:1] * 2}, ArgumentError, "two results of the kind TopLosses"),
+            ({"results": ["text"]}, ArgumentError, "results= takes Measured, Slices, TopLosses,"),
+            ({"results": results()[:1] * 2}, ArgumentError, "two results of the kind Measured"),
             ({"language": "en"}, ArgumentError, "lang"),
         ],
     )  # fmt: skip

@@ -73,17 +73,17 @@ def test_other_languages_are_refused_with_what_exists(lang):
 
 
 @pytest.mark.parametrize(
-    ("lang", "by", "value", "shown"),
+    ("lang", "value", "shown"),
     [
-        ("en", "length", "12 to 20 tokens", "12 to 20 tokens"),
-        ("zh", "length", "12 to 20 tokens", "12 至 20 个词元"),
-        ("zh", "length", "at least 1,200 characters", "至少 1,200 个字符"),
-        ("zh", "length", "12 to 20 parsecs", "12 to 20 parsecs"),
-        ("zh", "label", "12 to 20 tokens", "12 to 20 tokens"),  # the name of a class
+        ("en", "12 to 20", "12 to 20"),
+        ("zh", "12 to 20", "12 至 20"),
+        ("zh", "-1.5 to 1e+06", "-1.5 至 1e+06"),
+        ("zh", "from 12 to 20", "from 12 to 20"),
+        ("zh", "good", "good"),
     ],
 )
-def test_ranges_of_lengths_are_translated_and_names_are_not(lang, by, value, shown):
-    assert Words(lang).slice_value(by, value) == shown
+def test_ranges_of_numbers_are_translated_and_names_are_not(lang, value, shown):
+    assert Words(lang).range_of(value) == shown
 
 
 def test_values_are_escaped_and_code_is_marked():

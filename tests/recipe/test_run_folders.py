@@ -43,8 +43,8 @@ def test_a_second_run_raises_an_error_and_keeps_the_first(runs, tmp_path):
 
     message = (
         r"/run already contains checkpoint, history.json, history.png, report.html, report.json, "
-        r"report.png, report.txt, settings.json. Choose another folder, or replace these files with "
-        r"overwrite=True."
+        r"report.png, report.txt, settings.json. Choose another folder, or replace these files "
+        r"with overwrite=True."
     )
     with pytest.raises(CheckpointError, match=message):
         runs[1].save(folder)

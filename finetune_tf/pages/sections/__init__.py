@@ -7,6 +7,7 @@ was not given would provide it.
 from collections.abc import Callable
 
 from finetune_tf import diagnosis
+from finetune_tf.calibration import Measured
 from finetune_tf.pages.content import Content
 from finetune_tf.pages.elements import Html
 from finetune_tf.pages.sections.calibration import calibration
@@ -39,6 +40,7 @@ SECTIONS: dict[str, Callable[[Content], Html | None]] = {
 
 #: The types of results that a caller may give.
 RESULTS = (
+    Measured,
     diagnosis.Slices,
     diagnosis.TopLosses,
     diagnosis.LabelErrors,

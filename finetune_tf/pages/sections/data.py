@@ -38,6 +38,8 @@ def label_errors(content: Content) -> Html | None:
             high=decimal(probes.high),
         ),
     ]
+    if found.left_out:
+        lines.append(words.html("label_errors.left_out", n=f"{found.left_out:,}"))
     rows = [
         [
             place(row.place),

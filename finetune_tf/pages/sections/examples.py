@@ -12,8 +12,10 @@ from finetune_tf.pages.numbers import decimal
 _MAX_ROWS = 50
 
 
-def worst(content: Content) -> Html:
+def worst(content: Content) -> Html | None:
     """Returns the rows with the highest losses; the first ones with explanations."""
+    if not content.has_decisions:
+        return None
     words = content.words
     found = content.result(
         TopLosses, lambda: top_losses(content.model, content.test, _MAX_ROWS), "model"

@@ -1,6 +1,6 @@
 """The main metric on parts of the test set."""
 
-from finetune_tf.diagnosis import Slices
+from finetune_tf.diagnosis import SliceRow, Slices
 from finetune_tf.diagnosis import slices as compute
 from finetune_tf.pages.charts import interval_bar
 from finetune_tf.pages.content import Content
@@ -22,8 +22,8 @@ def slices(content: Content) -> Html:
     )
     cells = [
         [
-            words.named("by", row.by) if words.has(f"by.{row.by}") else name(row.by),
-            name(words.slice_value(row.by, row.value)),
+            words(f"by.{row.by}") if words.has(f"by.{row.by}") else name(row.by),
+            _value(content, row),
             f"{row.size:,}",
             interval(row.metric),
             interval_bar(
@@ -62,3 +62,9 @@ def slices(content: Content) -> Html:
             table(header, cells, numeric=(2, 3, 5, 6), caption=caption) if cells else None,
         ]
     )
+
+
+def _value(content: Content, row: SliceRow) -> Html:
+    """The name of a class, or a range of numbers in the language of the page."""
+    is_class = row.value in (content.report.labels or ())
+    return name(row.value if is_class else content.words.range_of(row.value))
