@@ -286,6 +286,8 @@ RULES: dict[str, Number] = {
     "split_classes.test": Number(0, 1, above_low=True, below_high=True),
     "step_size": Number(0, 1, above_low=True),
     "ways": Number(2, _LARGEST, whole=True),
+    # Reports
+    "explanations": Number(0, 50, whole=True),
     # Explanations
     "explain.steps": _count(),
     "neighbors": _count(),

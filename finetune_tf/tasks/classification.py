@@ -10,8 +10,8 @@ from keras import ops
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ArgumentError, DataError
-from finetune_tf.tasks.explained import Aim, label_index, log_odds
 from finetune_tf.tasks.decisions import Decisions, decide, thresholds_of
+from finetune_tf.tasks.explained import Aim, label_index, log_odds
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 

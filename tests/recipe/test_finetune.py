@@ -37,7 +37,7 @@ def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path,
     written = {path.name for path in folder.iterdir()}
     assert written == {
         "checkpoint", "settings.json", "history.json", "history.png",
-        "report.json", "report.txt", "report.png",
+        "report.json", "report.txt", "report.html", "report.png",
     }  # fmt: skip
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
