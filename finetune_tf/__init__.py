@@ -11,7 +11,7 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, messages, presets
+from finetune_tf import _moved, adapters, callbacks, data, errors, fewshot, messages, presets
 from finetune_tf._version import __version__
 from finetune_tf.evaluation import (
     compare,
@@ -21,6 +21,7 @@ from finetune_tf.evaluation import (
     predict,
     show,
 )
+from finetune_tf.fewshot import learning_curve, zero_shot
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -74,6 +75,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "fewshot",
     "find_rate",
     "finetune",
     "freeze",
@@ -82,6 +84,7 @@ __all__ = [
     "interpolate",
     "interpolation_curve",
     "keep_blocks",
+    "learning_curve",
     "load",
     "measure_batch_statistics",
     "messages",
@@ -100,4 +103,5 @@ __all__ = [
     "train_batch_statistics",
     "train_only",
     "tune",
+    "zero_shot",
 ]

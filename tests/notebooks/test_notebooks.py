@@ -241,3 +241,25 @@ def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched
     assert best == "MiniLM" and names[-1] == "random"
     assert trials == 7
     assert 0 < found < 1 and 0 < baseline < 1
+
+
+FEW = """
+import json
+print(json.dumps([
+    [row.metrics["accuracy"] for row in comparison.rows],
+    curve.methods,
+    float(correct),
+    bool(same),
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_eight_examples_are_better_than_guessing(tmp_path):
+    accuracies, methods, without_examples, same = last_line("11_eight_examples", FEW, tmp_path)
+    assert all(0 <= value <= 1 for value in [*accuracies, without_examples])
+    *models, baseline = accuracies
+    assert max(models) > baseline
+    assert methods == ["tfidf", "probe", "contrastive"]
+    assert same is True
