@@ -19,6 +19,7 @@ from finetune_tf import (
     data,
     diagnosis,
     errors,
+    fewshot,
     messages,
     presets,
 )
@@ -34,6 +35,7 @@ from finetune_tf.evaluation import (
 )
 from finetune_tf import explanations
 from finetune_tf.explanations import explain
+from finetune_tf.fewshot import learning_curve, zero_shot
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -93,6 +95,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explanations",
+    "fewshot",
     "find_rate",
     "finetune",
     "freeze",
@@ -101,6 +104,7 @@ __all__ = [
     "interpolate",
     "interpolation_curve",
     "keep_blocks",
+    "learning_curve",
     "load",
     "measure_batch_statistics",
     "messages",
@@ -120,4 +124,5 @@ __all__ = [
     "train_batch_statistics",
     "train_only",
     "tune",
+    "zero_shot",
 ]

@@ -294,6 +294,17 @@ RULES: dict[str, Number] = {
     "orders": _count(),
     "patch": _count(also=_NO_LIMIT),
     "randomized": Number(0, _LARGEST, whole=True),
+    # Few-shot methods
+    "PairContrast.temperature": _positive(),
+    "fit.batch_size": Number(4, _LARGEST, whole=True),
+    "fit.steps": _count(also=("auto",)),
+    "fit_head.C": _positive(also=("auto",)),
+    "learning_curve.batch_size": Number(4, _LARGEST, whole=True),
+    "learning_curve.shots": Number(2, _LARGEST, whole=True),
+    "learning_curve.splits": Number(2, _LARGEST, whole=True),
+    "learning_curve.steps": _count(also=("auto",)),
+    "tune_body.batch_size": Number(4, _LARGEST, whole=True),
+    "tune_body.steps": _count(also=("auto",)),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),
