@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,10 +62,10 @@ def reloaded_equals(model: ft.FineTuneModel, texts: list[str]) -> bool:
     return bool(np.allclose(*scores, atol=1e-5))
 
 
-def timed(function: Callable) -> tuple:
+def timed(function: Callable, *arguments: Any, **options: Any) -> tuple:
     """Returns what a function returns, and its processor seconds."""
     start = time.process_time()
-    return function(), round(time.process_time() - start, 1)
+    return function(*arguments, **options), round(time.process_time() - start, 1)
 
 
 def main() -> None:
@@ -92,9 +93,9 @@ def main() -> None:
             by_characters = characters(train, test)
             for policy in arguments.policies:
                 epochs = arguments.epochs if policy == "head" else max(1, arguments.epochs // 5)
-                model, seconds = timed(lambda: tuned(checkpoint, train, policy, epochs))
+                model, seconds = timed(tuned, checkpoint, train, policy, epochs)
                 report, test_seconds = timed(
-                    lambda: ft.evaluate(model, test, baseline="tfidf", train=train)
+                    ft.evaluate, model, test, baseline="tfidf", train=train
                 )
                 difference = report.difference
                 row = {

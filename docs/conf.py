@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from finetune_tf import __version__  # noqa: E402
+from finetune_tf import __version__
 
 project = "finetune_tf"
 author = "The finetune_tf developers"

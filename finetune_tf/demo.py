@@ -48,7 +48,7 @@ def multilingual_e5(folder: str | Path) -> Path:
     Raises:
         MissingExtraError: If one of the two packages is not installed.
     """
-    from finetune_tf.quantized import write_folder
+    from finetune_tf.checkpoints.quantized import write_folder
 
     folder = Path(folder)
     if (folder / "model.safetensors").is_file():

@@ -8,7 +8,8 @@ import pytest
 from helpers_models import CHINESE, write_checkpoint
 
 import finetune_tf as ft
-from finetune_tf import demo, quantized
+from finetune_tf import demo
+from finetune_tf.checkpoints import quantized
 from finetune_tf.errors import CheckpointError, MissingExtraError
 
 HIDDEN, INNER, LAYERS, VOCABULARY = 32, 64, 2, 40

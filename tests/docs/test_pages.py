@@ -112,6 +112,18 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, names, six_blocks):
         exec(compile("\n" * (line - 1) + code, page, "exec"), names)
 
 
+@pytest.mark.slow
+def test_the_code_in_the_docstring_of_the_package_runs(names, six_blocks, tmp_path):
+    rows = zip(names["train"].columns["text"], names["train"].columns["label"], strict=True)
+    lines = ["text,label", *(f"{text},{label}" for text, label in rows)]
+    (tmp_path / "train.csv").write_text("\n".join(lines), encoding="utf-8")
+    code = textwrap.dedent(ft.__doc__.partition("Example:\n")[2])
+
+    exec(code.replace('"bert-base-uncased"', repr(str(six_blocks))), names)
+
+    assert (tmp_path / "my-model" / "model.safetensors").is_file()
+
+
 def test_pages_are_found_with_their_hidden_code():
     assert {"control.md", "index.md", "performance.md"} <= set(PAGES)
     pieces = dict(code_of("control.md"))

@@ -113,7 +113,7 @@ def dequantized(data: bytes) -> np.ndarray:
     """Returns the numbers of 4-bit blocks, (blocks * 32,) in float32.
 
     Example:
-        >>> from finetune_tf.quantized import dequantized
+        >>> from finetune_tf.checkpoints.quantized import dequantized
         >>> block = np.float16(0.5).tobytes() + bytes([0x8F] + [0x88] * 15)
         >>> dequantized(block)[:2], dequantized(block)[16:18]
         (array([3.5, 0. ], dtype=float32), array([0., 0.], dtype=float32))
