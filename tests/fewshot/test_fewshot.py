@@ -157,7 +157,7 @@ def test_models_of_other_tasks_are_refused(encoder):
         ),
         (
             ft.data.from_arrays(GOOD, [1.5, 2.5, 3.0, 4.0]),
-            r"Few-shot methods learn classes, but the labels of arrays are numbers for a regression",
+            r"Few-shot methods learn classes, but the labels of arrays are numbers",
         ),
         (
             ft.data.from_arrays(GOOD, ["good", "good", "good", "bad"]),
