@@ -114,6 +114,7 @@ class ExplainedModel(CheckedModel):
         if getattr(self, "optimizer", None) is None and not self.compiled:
             self.compile()
         if call == "train_on_batch":
+            fit_errors.check_precision(self)
             renew_training(self)
 
 
