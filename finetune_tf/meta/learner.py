@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from finetune_tf.base.arguments import check
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.meta.adapted import Adapted
@@ -84,6 +85,7 @@ class Learner:
 
     # Public methods of all learners
 
+    @names_checked
     def adapt(self, support: Any) -> Adapted:
         """Returns a classifier of the classes of a support set; the learner stays as it is.
 
@@ -110,6 +112,7 @@ class Learner:
         reads_batch = self._functional.reads_batch and self._functional.statistics == "batch"
         return Adapted(self.network, classes.names, logits, reads_batch)
 
+    @names_checked
     def evaluate(
         self,
         examples: Any,
