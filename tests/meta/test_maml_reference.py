@@ -143,12 +143,13 @@ def test_a_tiny_bert(tiny_bert, first_order, in_graph):
 
     assert found_loss == pytest.approx(loss, rel=1e-6)
     # Kernels are transposed here, so the values of each gradient are compared in sorted order.
+    # The tolerance is that of the pooling, which computes in float32.
     found = sorted(found, key=np.linalg.norm)
     expected = sorted(expected.values(), key=np.linalg.norm)
     assert len(found) == len(expected) == 39
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(
-            np.sort(one, axis=None), np.sort(other, axis=None), rtol=1e-6, atol=1e-10
+            np.sort(one, axis=None), np.sort(other, axis=None), rtol=1e-4, atol=1e-8
         )
 
 
