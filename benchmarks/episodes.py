@@ -92,7 +92,6 @@ def omniglot(options):
     train = with_rotations(*train)
     pixels = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), Scale()])
     learners = {
-        "pixels": (lambda: ft.meta.Prototypes(pixels), None),
         "Prototypes": (
             lambda: ft.meta.Prototypes(convolutions()),
             {"ways": 20, "shots": 1, "queries": 5, "episodes": 600},
@@ -117,6 +116,7 @@ def omniglot(options):
             ),
             {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1200},
         ),
+        "pixels": (lambda: ft.meta.Prototypes(pixels), None),
     }
     for name, (learner, fit) in learners.items():
         report(options, "omniglot", name, learner, train, test, 5, (1, 5), fit, 150)

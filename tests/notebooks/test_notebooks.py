@@ -241,3 +241,23 @@ def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched
     assert best == "MiniLM" and names[-1] == "random"
     assert trials == 7
     assert 0 < found < 1 and 0 < baseline < 1
+
+
+EPISODES = """
+import json
+print(json.dumps([
+    [report.accuracy.value for report in (before, after, adapted, of_texts)],
+    of_texts.difference.low,
+    [prediction.label for prediction in predictions],
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_training_in_episodes_helps_a_new_network_and_not_a_pretrained_one(tmp_path):
+    accuracies, low, labels = last_line("13_episodes", EPISODES, tmp_path)
+    before, after, adapted, of_texts = accuracies
+    assert after > before and adapted > 0.5  # by chance 1/3
+    assert of_texts > 0.5 and low < 0.05  # a logistic regression is about as good
+    assert labels == ["delivery", "job"]
