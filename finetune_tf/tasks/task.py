@@ -10,6 +10,7 @@ from finetune_tf.architectures import Backbone
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks.conventions import Conventions
+from finetune_tf.tasks.decisions import Decisions
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.explained import Aim, Word
 from finetune_tf.tasks.feature import IGNORED as IGNORED
@@ -264,6 +265,21 @@ class Task(Conventions, abc.ABC):
             encoded: As for `decide`.
             examples: As for `decide`.
         """
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether the model chooses among labels, so that `decisions` is defined."""
+        return False
+
+    def decisions(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Decisions:
+        """The logits and targets of a model that chooses among labels.
+
+        Args:
+            rows: As for `decide`.
+            encoded: As for `decide`.
+            examples: As for `decide`, with targets.
+        """
+        raise NotImplementedError
 
     def as_json(self, described: Any) -> dict[str, Any]:
         """Converts a prediction of `describe` to a JSON object, for the command line."""

@@ -10,6 +10,7 @@ from keras import ops
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ArgumentError, DataError, ModelError
+from finetune_tf.tasks.decisions import Decisions
 from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
 from finetune_tf.tasks.explained import Aim, Word, label_index, log_odds
@@ -164,6 +165,23 @@ class TokenClassification(Task):
             [blank if number is None else labels[number] for number, _ in _choices(row, words)]
             for row, words in zip(rows, encoded.words, strict=True)
         ]
+
+    @property
+    def has_decisions(self) -> bool:
+        """Always: each word gets one of the labels."""
+        return True
+
+    def decisions(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Decisions:
+        """One decision for each word that was not truncated, at its first token."""
+        logits, targets, numbers = [], [], []
+        words = zip(rows, encoded.words, self._numbers(examples), strict=True)
+        for number, (row, places, wanted) in enumerate(words):
+            seen = places[:, 0] >= 0
+            logits.append(row[places[seen, 0]])
+            targets.append(wanted[seen])
+            numbers.append(np.full(seen.sum(), number))
+        logits, targets, numbers = map(np.concatenate, (logits, targets, numbers))
+        return Decisions(logits.astype("float64"), targets, numbers, is_several=False)
 
     def describe(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
