@@ -52,6 +52,8 @@ SLOW = (
     "evaluation.interpolation.",
     "generation.",
     "search.",
+    "calibration.temperature.calibrate",
+    "diagnosis.",
 )
 
 
