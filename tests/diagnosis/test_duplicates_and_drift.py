@@ -30,6 +30,7 @@ def test_copies_with_small_changes_are_found(tiny_bert):
     json.dumps(found.to_dict())
 
 
+@pytest.mark.slow
 def test_duplicates_within_one_data_set_are_pairs(tiny_bert):
     texts = texts_at_random(40)
     examples = ft.data.from_arrays([*texts, texts[5].title()])
@@ -41,6 +42,7 @@ def test_duplicates_within_one_data_set_are_pairs(tiny_bert):
     assert "in the same data" in str(found)
 
 
+@pytest.mark.slow
 def test_one_distribution_is_not_told_apart(tiny_bert):
     texts = texts_at_random(240)
     train, test = ft.data.from_arrays(texts[:120]), ft.data.from_arrays(texts[120:])

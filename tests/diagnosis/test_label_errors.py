@@ -47,6 +47,7 @@ def test_flipped_labels_stand_first(tiny_bert):
     json.dumps(found.to_dict())
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_told_from_a_checkpoint(tiny_bert, capsys):
     examples = reviews()
     model = ft.load(tiny_bert, labels=examples.labels)
@@ -78,6 +79,7 @@ def test_equal_texts_are_in_one_fold_and_classes_in_all():
         assert np.ptp(counts) <= 2
 
 
+@pytest.mark.slow
 def test_rows_of_rare_classes_are_not_ranked(tiny_bert):
     examples = reviews()
     texts = [*examples.columns["text"], "the long story", "the short story"]
