@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
-from finetune_tf.errors import DataError
+from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.tasks.decisions import Decisions, decide, thresholds_of
+from finetune_tf.tasks.explained import Aim, label_index, log_odds
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 
@@ -46,6 +48,7 @@ class Classification(Task):
     """One value per label for an example; the base class of tasks on texts and on images."""
 
     has_labels = True
+    can_explain = True
     target_column = "label"
 
     def outputs(
@@ -153,6 +156,39 @@ class Classification(Task):
             _prediction(row, choice, labels)
             for row, choice in zip(probabilities, decided, strict=True)
         ]
+
+    def explained(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
+    ) -> list[Aim]:
+        """A label, by default the most probable one; for a regression the number.
+
+        Raises:
+            ArgumentError: If a target is no label of the model.
+        """
+        described = self.describe(rows, encoded, examples)
+        return [self._aim(*each) for each in zip(range(len(rows)), described, targets, strict=True)]
+
+    def _aim(self, row: int, prediction: Prediction, target: Any) -> Aim:
+        if self.problem_type == "regression":
+            if target is not None:
+                raise ArgumentError(
+                    f"A regression has one output, {self.labels[0]!r}, which is what is explained; "
+                    f"leave target={target!r} out."
+                )
+            return Aim(row, (0,), self.labels[0], f"{prediction.score:.4g}", is_number=True)
+        probabilities, name = prediction.probabilities, prediction.label
+        if target is None:
+            target = max(probabilities, key=probabilities.get)
+        index = label_index(target, self.labels)
+        if not isinstance(name, str):
+            name = ", ".join(name) or "no label"
+        return Aim(row, (index,), self.labels[index], name, prediction.score)
+
+    def explained_score(self, outputs: Any, index: Any) -> Any:
+        """The log-odds of the label; for a regression the number."""
+        if self.problem_type == "single_label_classification":
+            return log_odds(outputs, index[0])
+        return ops.take(outputs, index[0], axis=1)
 
     def read_predictions(self, values: list, examples: Any) -> np.ndarray:
         """Converts labels, numbers, or probabilities in the order of the model's labels."""
