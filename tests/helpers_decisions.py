@@ -37,9 +37,18 @@ def drawn_case(case: str, checkpoint, temperature: float, rows: int = 600, scale
 def drawn_bert(checkpoint, names, problem=None, temperature: float = 2.0, rows: int = 200):
     """The same with a tiny BERT, which can be saved."""
     model = ft.load(checkpoint, labels=ft.Labels(names, problem))
-    dense = model.get_layer("classifier").dense
-    dense.kernel.assign(np.random.default_rng(0).normal(0, 6, dense.kernel.shape))
+    train_at_random(model)
     return model, drawn_examples(model, temperature, rows)
+
+
+def train_at_random(model) -> None:
+    """Gives a model a random output layer whose logits vary much around 0."""
+    dense = model.get_layer("classifier").dense
+    dense.kernel.assign(np.random.default_rng(0).normal(0, 1, dense.kernel.shape))
+    logits, _ = outputs(model, ft.data.Examples({"text": texts_at_random(50)}))
+    mean, deviation = np.mean(logits, axis=0), np.std(logits, axis=0)
+    dense.kernel.assign(dense.kernel * (4 / deviation))
+    dense.bias.assign((dense.bias - mean) * (4 / deviation))
 
 
 def drawn_examples(model, temperature: float, rows: int) -> ft.data.Examples:

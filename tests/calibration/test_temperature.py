@@ -5,10 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers_decisions import drawn_bert, drawn_case, texts_at_random
+from helpers_decisions import drawn_bert, drawn_case, texts_at_random, train_at_random
 from helpers_tasks import small_task_model
 
 import finetune_tf as ft
+from finetune_tf.adapters.attaching import attach
+from finetune_tf.adapters.layers import Factors
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.predict import outputs
 
@@ -116,8 +118,7 @@ def test_the_record_is_saved_with_the_weights_and_replaced_with_the_head(tiny_be
 def test_other_precisions_have_an_output_layer_of_float32(tiny_bert):
     _, validation = drawn_bert(tiny_bert, ["neg", "pos"])
     model = ft.load(tiny_bert, labels=validation.labels, dtype="mixed_bfloat16")
-    dense = model.get_layer("classifier").dense
-    dense.kernel.assign(np.random.default_rng(0).normal(0, 6, dense.kernel.shape))
+    train_at_random(model)
     before = logits_of(model, validation)
     result = ft.calibrate(model, validation)
     assert result.is_applied
@@ -163,7 +164,8 @@ def test_an_untrained_head_is_refused(tiny_bert):
 
 def test_an_adapter_of_the_output_layer_is_refused(tiny_bert):
     model, validation = drawn_case("two labels", tiny_bert, temperature=2.0, rows=100)
-    ft.adapters.add(model, ft.adapters.LoRA(rank=2, targets=["dense"]))
+    # `ft.adapters.add` trains classifiers themselves; folders of PEFT may adapt them.
+    attach(model.get_layer("classifier").dense, "scale", Factors.kind, {})
     with pytest.raises(ModelError, match=r"The output layer has an adapter .*adapters\.merge"):
         ft.calibrate(model, validation)
 
