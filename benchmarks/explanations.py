@@ -47,28 +47,34 @@ def tuned(data: Path, folder: Path | None) -> keras.Model:
 
 
 def completeness(model: keras.Model, test: ft.data.Examples) -> None:
-    """The completeness error by the number of steps and the baseline."""
-    for baseline in ("padding", "mask", "zeros"):
-        for steps in (20, 50, 200):
-            found = ft.explain(model, test, steps=steps, baseline=baseline)
-            errors = [each.completeness_error for each in found]
-            show(
-                measured="completeness",
-                baseline=baseline,
-                steps=steps,
-                examples=len(errors),
-                median=float(np.median(errors)),
-                mean=float(np.mean(errors)),
-                largest=max(errors),
-                special_share=float(np.mean([each.special_share for each in found])),
-            )
+    """The completeness error by the baseline and the number of steps."""
+    for baseline, steps in (
+        ("padding", 20),
+        ("padding", 50),
+        ("padding", 100),
+        ("mask", 50),
+        ("zeros", 50),
+    ):
+        found = ft.explain(model, test, steps=steps, baseline=baseline)
+        errors = [each.completeness_error for each in found]
+        show(
+            measured="completeness",
+            baseline=baseline,
+            steps=steps,
+            examples=len(errors),
+            median=float(np.median(errors)),
+            mean=float(np.mean(errors)),
+            largest=max(errors),
+            special_share=float(np.mean([each.special_share for each in found])),
+        )
 
 
-def trust(model: keras.Model, test: ft.data.Examples) -> None:
-    """Deletion, insertion and randomized stages of each method."""
-    for method, baseline in METHODS:
+def trust(model: keras.Model, test: ft.data.Examples, others: int) -> None:
+    """Deletion, insertion and randomized stages of each method; the default one on all examples."""
+    for i, (method, baseline) in enumerate(METHODS):
         begin = time.process_time()
-        found = ft.explanations.check(model, test, method, baseline=baseline, randomized=20)
+        examples = test if i == 0 else test.take(min(others, len(test)))
+        found = ft.explanations.check(model, examples, method, baseline=baseline)
         seconds = time.process_time() - begin
         show(measured="check", baseline=baseline, **found.to_dict(), processor_seconds=seconds)
 
@@ -83,11 +89,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with sst2/")
     parser.add_argument("--limit", type=int, default=200, help="test sentences")
+    parser.add_argument("--others", type=int, default=100, help="those for other methods")
     parser.add_argument("--model", type=Path, help="folder of the tuned model, made if missing")
     given = parser.parse_args()
     test = ft.data.from_csv(given.data / "sst2" / "test.csv").shuffle(1).take(given.limit)
     with ft.messages.quiet():
         model = tuned(given.data, given.model)
         show(measured="accuracy", **ft.evaluate(model, test).metrics)
-        completeness(model, test.take(min(len(test), 50)))
-        trust(model, test)
+        completeness(model, test.take(min(len(test), 30)))
+        trust(model, test, given.others)

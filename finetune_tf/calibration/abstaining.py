@@ -107,12 +107,28 @@ class CoverageCurve(Document):
             )
         return found
 
-    def _point(self, count: int) -> CoveragePoint:
-        # Equal confidences cannot be told apart.
-        threshold = float(self._confidence[count - 1])
+    def at(self, threshold: float) -> CoveragePoint:
+        """Returns the coverage and the accuracy of the predictions that a threshold keeps.
+
+        Args:
+            threshold: The lowest confidence that is kept, such as one that other examples
+                determined.
+
+        Raises:
+            DataError: If it keeps none.
+        """
+        check(**{"abstain.threshold": threshold})
         count = int((self._confidence >= threshold).sum())
+        if not count:
+            raise DataError(
+                f"No prediction for {self.data} has a confidence of {threshold:g} or more; the "
+                f"highest one is {self._confidence[0]:g}."
+            )
         kept = share(int(self._hits[:count].sum()), count)
-        return CoveragePoint(count / self.size, threshold, kept)
+        return CoveragePoint(count / self.size, float(threshold), kept)
+
+    def _point(self, count: int) -> CoveragePoint:
+        return self.at(self._confidence[count - 1])
 
     def blocks(self) -> list[str | Table]:
         """Returns the lines and the table in reading order."""

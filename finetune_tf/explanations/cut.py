@@ -25,6 +25,7 @@ from finetune_tf.graph.traces import traces_of
 from finetune_tf.tasks.feature import MASKS, TOKENS
 
 Arrays = list[np.ndarray]  # one for each place of the cut
+_EAGER_CALLS = 6  # calls that take less time than tracing a function would
 
 
 class Cut:
@@ -52,18 +53,12 @@ class Cut:
 
     def read(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[Any]) -> Arrays:
         """Computes the values of tensors of the graph for a batch of inputs, in float32."""
-        values = self.run_with(inputs, tensors)
-        return [np.asarray(ops.cast(value, "float32")) for value in values]
+        return self._run("read", inputs, [], 0, list(tensors))
 
     def run_with(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[Any]) -> list[Any]:
         """Runs the model without dropout and returns the values of some tensors of its graph."""
-        taps = Taps(self.model)
-        for i, tensor in enumerate(tensors):
-            taps.read(str(i), tensor)
-        with tapping(taps):
-            self.model.call({name: ops.convert_to_tensor(x) for name, x in inputs.items()}, False)
-        _require_run(taps)
-        return [taps.values[str(i)] for i in range(len(tensors))]
+        inputs = {name: ops.convert_to_tensor(value) for name, value in inputs.items()}
+        return _tapped_values(self.model, inputs, tensors)
 
     def scores(self, inputs: Mapping[str, np.ndarray], values: Arrays, index: Any) -> np.ndarray:
         """Computes the explained number for other values at the cut.
@@ -108,8 +103,9 @@ class Cut:
         index: Any,
         tensors: list[Any],
     ) -> Arrays:
-        rows = len(values[0])
-        inputs = {name: np.repeat(value, rows, axis=0) for name, value in inputs.items()}
+        if values:
+            rows = len(values[0])
+            inputs = {name: np.repeat(value, rows, axis=0) for name, value in inputs.items()}
         given = (inputs, [np.asarray(value, "float32") for value in values], np.int32(index))
         function = _function(self.model, kind, tensors, given)
         results = function(*keras.tree.map_structure(ops.convert_to_tensor, given))
@@ -171,6 +167,16 @@ def _embeddings(model: Any, chain: str) -> Stage:
     return stages[count - 1]
 
 
+def _tapped_values(model: Any, inputs: Any, tensors: Sequence[Any]) -> list[Any]:
+    taps = Taps(model)
+    for i, tensor in enumerate(tensors):
+        taps.read(str(i), tensor)
+    with tapping(taps):
+        model.call(inputs, training=False)
+    _require_run(taps)
+    return [taps.values[str(i)] for i in range(len(tensors))]
+
+
 def _require_run(taps: Taps) -> None:
     if not taps.has_run:
         raise ModelError(
@@ -180,11 +186,33 @@ def _require_run(taps: Taps) -> None:
 
 
 def _function(model: Any, kind: str, tensors: list[Any], given: tuple) -> Callable:
-    """The traced function, made once for each model and each set of tensors."""
+    """The function of a model and a set of tensors, traced if it is called often."""
     traced = traces_of(model)
     key = ("explanations", kind, tuple(map(id, tensors)), tuple(sorted(given[0])))
     if key in traced:
         return traced[key]
+    calls = traced[(*key, "calls")] = traced.get((*key, "calls"), 0) + 1
+    function = _untraced(model, kind, tensors)
+    if calls <= _EAGER_CALLS or keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    def spec(value: Any, shape: Any) -> Any:
+        # Rows and lengths differ from call to call; (height, width, channels) do not.
+        return tf.TensorSpec(shape, value.dtype)
+
+    inputs, values, index = given
+    shapes = {tensor.name: tensor.shape for tensor in model.inputs}
+    signature = [
+        {name: spec(value, shapes[name]) for name, value in inputs.items()},
+        [spec(value, tensor.shape) for value, tensor in zip(values, tensors, strict=False)],
+        spec(index, index.shape),
+    ]
+    traced[key] = tf.function(function, input_signature=signature, autograph=False)
+    return traced[key]
+
+
+def _untraced(model: Any, kind: str, tensors: list[Any]) -> Callable:
     reference = weakref.ref(model)  # the function must not keep its own key alive
 
     def score(inputs: Any, values: Any, index: Any) -> Any:
@@ -197,28 +225,17 @@ def _function(model: Any, kind: str, tensors: list[Any], given: tuple) -> Callab
         _require_run(taps)
         return ops.cast(model.task.explained_score(outputs, index), "float32")
 
-    if kind == "score":
-        function = lambda *given: (score(*given),)  # noqa: E731
-    else:
-        function = functools.partial(_with_gradient, score)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    def read(inputs: Any, values: Any, index: Any) -> Any:
+        model = reference()
+        found = _tapped_values(model, inputs, tensors)
+        return [ops.cast(value, "float32") for value in found]
 
-        def spec(value: Any, shape: Any = None) -> Any:
-            # Rows and lengths differ from call to call; (height, width, channels) do not.
-            shape = (None,) * value.ndim if shape is None else shape
-            return tf.TensorSpec(shape, value.dtype)
-
-        inputs, values, index = given
-        shapes = {tensor.name: tensor.shape for tensor in model.inputs}
-        signature = [
-            {name: spec(value, shapes[name]) for name, value in inputs.items()},
-            [spec(value, tensor.shape) for value, tensor in zip(values, tensors, strict=True)],
-            spec(index, index.shape),
-        ]
-        function = tf.function(function, input_signature=signature, autograph=False)
-    traced[key] = function
-    return function
+    functions: dict[str, Callable] = {
+        "score": lambda *given: (score(*given),),
+        "gradient": functools.partial(_with_gradient, score),
+        "read": read,
+    }
+    return functions[kind]
 
 
 def _replaced(new: Any, old: Any) -> Any:

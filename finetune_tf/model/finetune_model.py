@@ -195,6 +195,7 @@ class FineTuneModel(DescribedModel):
         fit_errors.check_rate_setters(self.optimizer, callbacks)
         # The trainable variables may have changed since `compile`.
         compiling.check_rate(self, self.optimizer)
+        fit_errors.check_precision(self)
         renew_training(self)
         build_optimizer(self)
         kernels.keep_buffers()

@@ -17,7 +17,7 @@ from finetune_tf.errors import ModelError
 #: A label of a multi-label problem is predicted if its probability is at least this.
 THRESHOLD = 0.5
 #: Keys of a config: what `calibrate` did, and a threshold for each of some labels.
-CALIBRATION, THRESHOLDS = "calibration", "label_thresholds"
+CALIBRATION, THRESHOLDS = DECISION_KEYS = ("calibration", "label_thresholds")
 
 
 class Decisions(NamedTuple):

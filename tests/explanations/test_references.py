@@ -134,4 +134,4 @@ def test_more_steps_make_the_completeness_error_smaller(text_model):
     row = subject(text_model, stored(TEXTS))
     row = dataclasses.replace(row, batch_size=7)  # the steps are divided into batches
     errors = [integrated_gradients(row, steps=n).completeness_error for n in (2, 50)]
-    assert errors[1] < 0.01 < errors[0]
+    assert errors[1] < errors[0] / 10

@@ -18,7 +18,7 @@ EXAMPLES = ft.data.from_arrays(["a very good film", "a dull film and a bad story
 def test_weights_optimizer_traces_and_random_states(tiny_bert):
     model = knowing_model(tiny_bert)
     ids, labels = token_batch(8)
-    model.compile(keras.optimizers.Adam(1e-3))
+    model.compile(keras.optimizers.Adam(1e-4))
     model.fit(ids, labels, verbose=0)
     before = [np.array(variable) for variable in [*model.variables, *model.optimizer.variables]]
     step, names = model.train_function, [layer.name for layer in model.layers]
@@ -55,9 +55,10 @@ def test_new_weights_are_explained_at_once(tiny_bert):
     model = knowing_model(tiny_bert)
     with quiet():
         one = by_word(ft.explain(model, TEXT))["good"]
-        model.get_layer("classifier").trainable_variables[0].assign(-4.0 * np.eye(8, 2))
+        kernel = model.get_layer("classifier").trainable_variables[0]
+        kernel.assign(kernel / 2)
         other = ft.explain(model, TEXT, target="pos")
-    assert one > 0.5 and by_word(other)["good"] != pytest.approx(one)
+    assert by_word(other)["good"] == pytest.approx(one / 2, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def dropping(tmp_path_factory):
 def test_dropout_is_off_and_adapters_take_part(dropping):
     with quiet():
         one, two = (by_word(ft.explain(dropping, TEXT)) for _ in range(2))
-        assert one == two
+        assert one == pytest.approx(two, abs=1e-6)
         rollout = ft.explain(dropping, TEXT, method="attention-rollout")
         assert sum(by_word(rollout).values()) + rollout.special == pytest.approx(1.0, abs=1e-5)
         ft.adapters.add(dropping, ft.adapters.LoRA(rank=2))

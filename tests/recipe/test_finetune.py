@@ -131,6 +131,22 @@ def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
     assert result.settings["label_smoothing"] == 0.2
 
 
+@pytest.mark.slow
+def test_objectives_belong_to_the_last_phase(tiny_bert, reviews):
+    noise = ft.objectives.NEFTune(5.0)
+    result = ft.finetune(tiny_bert, reviews, reviews, epochs=1, objectives=noise)
+
+    assert result.model.objectives == (noise,)
+    assert result.settings["objectives"] == ["NEFTune(alpha=5.0)"]
+
+
+def test_what_is_no_objective_is_refused(tiny_bert, reviews):
+    with pytest.raises(
+        ft.errors.ModelError, match="a list of objectives such as .*, found 'rdrop'"
+    ):
+        ft.finetune(tiny_bert, reviews, objectives=["rdrop"])
+
+
 def test_label_smoothing_needs_single_label_classification(tiny_bert):
     scores = ft.data.from_arrays(GOOD + BAD, [2.5] * 4 + [0.5] * 4, name="toy")
 
