@@ -7,6 +7,10 @@ from helpers_models import small_model, write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
+from finetune_tf.fewshot import PairCosines
+from finetune_tf.fewshot.body import BodyTrainer
+from finetune_tf.fewshot.encoder import vectors_of
+from finetune_tf.fewshot.snapshots import Snapshot
 
 GOOD = ["a good film", "the film was very good", "great story", "a great and good actor"]
 BAD = ["a bad film", "the film was very bad", "poor story", "a poor and bad actor"]
@@ -35,8 +39,6 @@ def tuned(encoder):
 
 
 def vectors(model, examples):
-    from finetune_tf.fewshot.encoder import vectors_of
-
     return vectors_of(model, examples.encoded(model, targets=False), 8, "texts")
 
 
@@ -130,25 +132,26 @@ def test_validation_ends_the_training_early_and_keeps_the_best_weights(tiny_bert
     # The labels of validation have nothing to do with the texts: training makes their loss worse.
     wrong = ft.data.from_arrays(GOOD + BAD, ["bad", "good"] * 4)
     options = {"steps": 80, "learning_rate": 0.02}
-    ending, whole, far = small(tiny_bert), small(tiny_bert), small(tiny_bert)
-    for model in (whole, far):
-        model.set_weights(ending.get_weights())
+    ending, whole = small(tiny_bert), small(tiny_bert)
+    whole.set_weights(ending.get_weights())
     before = vectors(ending, TEST)
     assert len(ft.fewshot.tune_body(ending, TRAIN, wrong, **options)) < 80
     assert len(ft.fewshot.tune_body(whole, TRAIN, TRAIN, **options)) == 80
-    ft.fewshot.tune_body(far, TRAIN, **options)
-    moved = [np.abs(vectors(model, TEST) - before).max() for model in (ending, whole, far)]
-    assert moved[0] < moved[2] / 2
-    assert moved[1] > moved[2] / 2
+    moved = [np.abs(vectors(model, TEST) - before).max() for model in (ending, whole)]
+    assert moved[0] < moved[1] / 2
 
 
-def test_the_same_seed_gives_the_same_training(tiny_bert):
-    first, again = small(tiny_bert), small(tiny_bert)
-    again.set_weights(first.get_weights())
-    losses = [ft.fewshot.tune_body(model, TRAIN, steps=4, batch_size=4) for model in (first, again)]
-    assert losses[0] == losses[1]
-    again.set_weights(first.get_weights())
-    assert ft.fewshot.tune_body(again, TRAIN, steps=4, batch_size=4, seed=1) != losses[0]
+def test_a_training_is_repeated_exactly_and_without_another_trace(tiny_bert, monkeypatch):
+    model, traced, call = small(tiny_bert), [], PairCosines.call
+    monkeypatch.setattr(PairCosines, "call", lambda *args: traced.append(1) or call(*args))
+    trainer, start = BodyTrainer(model), Snapshot(model.variables)
+    first = trainer.fit(TRAIN, steps=4, batch_size=4)
+    number = len(traced)
+    start.restore()
+    assert trainer.fit(TRAIN, steps=4, batch_size=4) == first
+    start.restore()
+    assert trainer.fit(TRAIN, steps=4, batch_size=8, seed=1) != first
+    assert len(traced) == number > 0
 
 
 def test_the_loss_fits_the_labels(tiny_bert):
