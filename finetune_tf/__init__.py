@@ -11,8 +11,20 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, messages, presets
+from finetune_tf import (
+    _moved,
+    adapters,
+    calibration,
+    callbacks,
+    data,
+    diagnosis,
+    errors,
+    fewshot,
+    messages,
+    presets,
+)
 from finetune_tf._version import __version__
+from finetune_tf.calibration import calibrate
 from finetune_tf.evaluation import (
     compare,
     evaluate,
@@ -21,6 +33,9 @@ from finetune_tf.evaluation import (
     predict,
     show,
 )
+from finetune_tf import explanations
+from finetune_tf.explanations import explain
+from finetune_tf.fewshot import learning_curve, zero_shot
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -31,6 +46,7 @@ from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf import meta
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
 from finetune_tf.search import between, find_rate, rank_checkpoints, tune
@@ -68,12 +84,18 @@ __all__ = [
     "adapters",
     "between",
     "cache_features",
+    "calibrate",
+    "calibration",
     "callbacks",
     "compare",
     "count_parameters",
     "data",
+    "diagnosis",
     "errors",
     "evaluate",
+    "explain",
+    "explanations",
+    "fewshot",
     "find_rate",
     "finetune",
     "freeze",
@@ -82,9 +104,11 @@ __all__ = [
     "interpolate",
     "interpolation_curve",
     "keep_blocks",
+    "learning_curve",
     "load",
     "measure_batch_statistics",
     "messages",
+    "meta",
     "objectives",
     "parameter_table",
     "plot_history",
@@ -100,4 +124,5 @@ __all__ = [
     "train_batch_statistics",
     "train_only",
     "tune",
+    "zero_shot",
 ]
