@@ -36,6 +36,7 @@ class Document(abc.ABC):
     """
 
     _drawing: str
+    _has_page = False
 
     @abc.abstractmethod
     def blocks(self) -> list[str | Table]:
@@ -88,7 +89,8 @@ class Document(abc.ABC):
                 continue
             with unfinished(folder / name, DataError) as path:
                 figure.savefig(path, format="png", dpi=150)
-        (folder / "report.html").unlink(missing_ok=True)  # it would show an earlier report
+        if not self._has_page:
+            (folder / "report.html").unlink(missing_ok=True)  # it would show an earlier report
         return folder
 
     def _figures(self) -> "dict[str, Callable[[], Figure] | None]":

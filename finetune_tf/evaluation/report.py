@@ -125,6 +125,7 @@ class Report(ResultOnTest):
     test: Examples | None = None
 
     _drawing = "report_figure"
+    _has_page = True
 
     def __repr__(self) -> str:
         value = self.metrics[self.main_metric]

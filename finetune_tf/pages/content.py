@@ -31,6 +31,10 @@ class NeedsError(Exception):
         self.names = names
 
 
+class NoTestError(Exception):
+    """A section cannot be shown, because the report does not have its test examples."""
+
+
 @dataclass
 class Content:
     """A report, the words of its page, and the optional inputs of `Report.save_html`.
@@ -83,11 +87,10 @@ class Content:
         """The test examples.
 
         Raises:
-            NeedsError: If the report does not have them, as a report that was not made by
-                `evaluate`.
+            NoTestError: If the report was not made by `evaluate`.
         """
         if self.report.test is None:
-            raise NeedsError("test")
+            raise NoTestError
         return self.report.test
 
     def needs(self, *names: str) -> None:

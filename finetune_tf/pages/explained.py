@@ -25,12 +25,13 @@ _EDGE = 224  # pixels of the longer side of a picture
 _COLORS = {"for": "0,114,178", "against": "213,94,0"}
 
 
-def explained(content: Content, rows: list[int]) -> tuple[list[Html], Html | None]:
+def explained(content: Content, rows: list[int], size: int) -> tuple[list[Html], Html | None]:
     """Explains some rows of the test set.
 
     Args:
         content: The content of the page.
         rows: The rows.
+        size: The number of examples among which they were found.
 
     Returns:
         The explanation of each row, and a sentence that says why there are none, if so.
@@ -40,6 +41,10 @@ def explained(content: Content, rows: list[int]) -> tuple[list[Html], Html | Non
         return [], None
     if model is None:
         return [], words.html("worst.needs_model")
+    if size != len(content.report.targets):
+        return [], words.html("worst.other_data")
+    if content.report.test is None:
+        return [], words.html("left_out.no_test")
     try:
         with quiet():
             found = explain(model, content.test[rows])

@@ -2,7 +2,7 @@
 
 from finetune_tf._version import __version__
 from finetune_tf.errors import FinetuneError
-from finetune_tf.pages.content import Content, NeedsError
+from finetune_tf.pages.content import Content, NeedsError, NoTestError
 from finetune_tf.pages.elements import Html, join, tag
 from finetune_tf.pages.sections import SECTIONS
 from finetune_tf.pages.style import STYLE
@@ -58,6 +58,8 @@ def _sections(content: Content) -> tuple[dict[str, Html], dict[str, Html]]:
             left_out[key] = words.html(
                 "left_out.needs", names=join((tag("code", f"{n}=") for n in error.names), ", ")
             )
+        except NoTestError:
+            left_out[key] = words.html("left_out.no_test")
         except FinetuneError as error:  # such as a task without losses, or too few rows
             left_out[key] = words.html("left_out.failed", why=tag("code", error, lang="en"))
         else:

@@ -31,6 +31,7 @@ ENGLISH = {
     "title.reproduce": "How to repeat this",
     "title.left_out": "Not on this page",
     "left_out.needs": "give {names} to `save_html`.",
+    "left_out.no_test": "the report does not have its test examples; make it with `evaluate`.",
     "left_out.failed": "{why}",
     # Verdicts
     "verdict.alone": "{metric} is {value} (95% interval {low} to {high}). Nothing was compared: "
@@ -142,6 +143,7 @@ ENGLISH = {
     "worst.probability": "probability of the label",
     "worst.loss": "loss",
     "worst.needs_model": "Explanations need the model: give `model=` to `save_html`.",
+    "worst.other_data": "These examples are not those of the report, so they are not explained.",
     "worst.not_explained": "These predictions cannot be explained: {message}",
     "explained.target": "What speaks for or against {target} (integrated gradients)",
     "explained.for": "speaks for it",

@@ -30,6 +30,7 @@ CHINESE = {
     "title.reproduce": "如何复现",
     "title.left_out": "本页未包含的内容",
     "left_out.needs": "请为 `save_html` 提供 {names}。",
+    "left_out.no_test": "报告中没有测试样本；请用 `evaluate` 生成报告。",
     "left_out.failed": "无法计算（原始信息：{why}）",
     "verdict.alone": "{metric}为 {value}（95% 区间 {low} 至 {high}）。没有与任何方法比较："
     '没有基线（例如 `evaluate(…, baseline="auto", train=train)`），就无法判断这个结果的好坏。',
@@ -122,6 +123,7 @@ CHINESE = {
     "worst.probability": "标签的概率",
     "worst.loss": "损失",
     "worst.needs_model": "解释预测需要模型：请为 `save_html` 提供 `model=`。",
+    "worst.other_data": "这些样本不是报告中的样本，因此没有解释。",
     "worst.not_explained": "无法解释这些预测（原始信息：{message}）",
     "explained.target": "哪些内容支持或反对 {target}（积分梯度）",
     "explained.for": "支持",

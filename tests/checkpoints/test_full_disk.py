@@ -77,7 +77,8 @@ def fails(disk, error, told, free, write):
 @pytest.mark.parametrize(
     ("name", "error"),
     [("checkpoint", CheckpointError), ("tokenizer", CheckpointError), ("report", DataError),
-     ("config", CheckpointError), ("tokens", CheckpointError), ("text", CheckpointError)],
+     ("page", DataError), ("config", CheckpointError), ("tokens", CheckpointError),
+     ("text", CheckpointError)],
 )  # fmt: skip
 def test_writers(name, error, disk, model, films, report):
     where = disk / name
@@ -85,6 +86,7 @@ def test_writers(name, error, disk, model, films, report):
         "checkpoint": lambda: model.save_pretrained(where, note="second"),
         "tokenizer": lambda: model.tokenizer.save_pretrained(where),
         "report": lambda: report.save(where),
+        "page": lambda: report.save_html(where / "page.html"),
         "config": lambda: model.config.save_pretrained(where),
         "tokens": lambda: ft.data.write_tokens([films] * 20, model, where),
         "text": lambda: write_text(where / "a.txt", "long " * 2000),

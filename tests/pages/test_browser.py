@@ -55,6 +55,7 @@ def test_a_page_as_it_is_has_no_errors_and_prints_on_paper(page, tmp_path):
     assert 3 <= pages <= 15
 
 
+@pytest.mark.slow
 def test_a_page_follows_the_color_scheme(page, tmp_path):
     brightness = {}
     for scheme, flags in {"light": (), "dark": DARK}.items():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from helpers_images import TINY_VIT, levels
-from helpers_reports import EVIL
+from helpers_reports import EVIL, results
 
 import finetune_tf as ft
 from finetune_tf.messages import quiet
@@ -45,6 +45,11 @@ def test_a_classifier_of_texts_has_all_sections(tiny_bert, films, tmp_path):
     (left_out,) = re.findall(r'id="left_out">(.*?)</section>', page)
     assert left_out.count("<li>") == 1 and "history=" in left_out
     assert "<script" not in page and "<img" not in page
+
+    with quiet():
+        others = ft.diagnosis.top_losses(model, films.take(60))
+    page, _ = sections_of(report, tmp_path, model=model, results=[others, *results()[:1]])
+    assert "not those of the report, so they are not explained." in page
 
 
 @pytest.mark.slow

@@ -165,6 +165,12 @@ def test_what_is_left_out_says_what_would_provide_it(report, tmp_path):
     }
 
 
+def test_a_report_without_its_examples_says_how_to_get_them(tmp_path):
+    model = small_model(MOODS)
+    text = text_of(page_of(report_on(MOODS), tmp_path, model=model))
+    assert "Calibration: the report does not have its test examples; make it with evaluate" in text
+
+
 def test_learning_curves_say_when_the_validation_loss_was_lowest(report, tmp_path):
     text = text_of(page_of(report, tmp_path, history=HISTORY))
     assert "lowest after epoch 2 of 3 (0.450) and rose afterwards" in text

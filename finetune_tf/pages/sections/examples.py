@@ -29,7 +29,8 @@ def worst(content: Content) -> Html | None:
         mean=decimal(found.mean_loss),
     )
     parts = [tag("p", lead)]
-    explained_rows, reason = explained(content, [row.row for row in rows[: content.explanations]])
+    first = [row.row for row in rows[: content.explanations]]
+    explained_rows, reason = explained(content, first, found.size)
     parts += [
         _card(content, row, explanation)
         for row, explanation in zip(rows, explained_rows, strict=False)
