@@ -11,8 +11,20 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, fewshot, messages, presets
+from finetune_tf import (
+    _moved,
+    adapters,
+    calibration,
+    callbacks,
+    data,
+    diagnosis,
+    errors,
+    fewshot,
+    messages,
+    presets,
+)
 from finetune_tf._version import __version__
+from finetune_tf.calibration import calibrate
 from finetune_tf.evaluation import (
     compare,
     evaluate,
@@ -21,6 +33,8 @@ from finetune_tf.evaluation import (
     predict,
     show,
 )
+from finetune_tf import explanations
+from finetune_tf.explanations import explain
 from finetune_tf.fewshot import learning_curve, zero_shot
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
@@ -32,6 +46,7 @@ from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
 from finetune_tf.model.fusing import fuse
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf import meta
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
 from finetune_tf.search import between, find_rate, rank_checkpoints, tune
@@ -69,12 +84,17 @@ __all__ = [
     "adapters",
     "between",
     "cache_features",
+    "calibrate",
+    "calibration",
     "callbacks",
     "compare",
     "count_parameters",
     "data",
+    "diagnosis",
     "errors",
     "evaluate",
+    "explain",
+    "explanations",
     "fewshot",
     "find_rate",
     "finetune",
@@ -88,6 +108,7 @@ __all__ = [
     "load",
     "measure_batch_statistics",
     "messages",
+    "meta",
     "objectives",
     "parameter_table",
     "plot_history",

@@ -15,7 +15,8 @@ from finetune_tf.evaluation.predict import outputs, predict
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
-from finetune_tf.tasks.classification import THRESHOLD, Classification, Prediction
+from finetune_tf.tasks.classification import Classification, Prediction
+from finetune_tf.tasks.decisions import THRESHOLD
 from finetune_tf.training.untrained import untrained_layers
 
 # The cosines of sentence encoders are trained with about this factor (a temperature of 0.05).
