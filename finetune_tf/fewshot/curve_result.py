@@ -1,5 +1,6 @@
 """The result of `learning_curve`: methods by number of examples, and where to switch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
     from scipy.stats import t
 
     mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     half = float(t.ppf(0.975, len(values) - 1)) * error
     return mean, mean - half, mean + half
 
