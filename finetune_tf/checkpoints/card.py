@@ -38,6 +38,7 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
         **({"pooling": info.pooling} if info.pooling else {}),
         **({"data": _plain(info.record["data"])} if "data" in info.record else {}),
         **({"weights": info.record["weights"]} if "weights" in info.record else {}),
+        **_decisions(info.config),
         **{fact: one_line(str(line)) for fact, line in lines.items()},
     }
     title = task.title.replace("_", " ").replace("-", " ").capitalize()
@@ -65,6 +66,30 @@ def model_card(info: Any, opens_in: str, lines: dict[str, str], task: CardTask) 
         code = usage.code(name, "path/to/this/folder", task.name)
         parts += [introduction, "", "```python", code, "```", ""]
     return "\n".join(parts)
+
+
+def _decisions(config: Any) -> dict[str, str]:
+    """What `calibrate` and `choose_thresholds` recorded in the config (`tasks.decisions`)."""
+    facts = {}
+    if record := config.get("calibration"):
+        facts["calibration"] = (
+            f"the output layer is divided by the temperature {_plain(_numbers(record))}, from "
+            f"{record['examples']:,} validation examples; all libraries read the divided weights"
+        )
+    if thresholds := config.get("label_thresholds"):
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in thresholds.items())
+        facts["thresholds"] = (
+            f"{_plain(listed)}; finetune_tf predicts a label from this probability on. PyTorch "
+            "does not know them: compare the probabilities with them."
+        )
+    return facts
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    found = record["temperature"]
+    if not isinstance(found, dict):
+        return f"{found:.4g}"
+    return ", ".join(f"{value:.4g} ({name})" for name, value in found.items())
 
 
 def _plain(text: str) -> str:

@@ -12,12 +12,14 @@ import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, end, save, save_interrupted
 from finetune_tf.cli.generating import generate
+from finetune_tf.cli.page import check_language, save_page, typed_command
 from finetune_tf.cli.reading import examples, files_of, lines, splits
 from finetune_tf.cli.resuming import folder_of_saves, is_finished, remove_saves
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.cli.tuning import tune
 from finetune_tf.errors import TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
+from finetune_tf.pages import COMMAND
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
 from finetune_tf.training.devices import device_line
 
@@ -142,6 +144,7 @@ def train(
     ] = None,
     resume: options.Resume = False,
     seed: options.Seed = 0,
+    lang: options.Lang = "en",
 ) -> None:
     """Fine-tune CHECKPOINT on DATA, compare it with a baseline and save it.
 
@@ -152,6 +155,7 @@ def train(
         print(f"The run in {output} is finished; nothing is trained.")
         return
     check_run(output, overwrite, _OVERWRITE_OPTION)
+    check_language(lang)
     if problem_type is not None:
         columns["problem_type"] = problem_type
     train_set, default_validation, default_test = splits(data, columns)
@@ -194,9 +198,13 @@ def train(
         save_interrupted(stop, output, overwrite)
     if result.report is not None:
         print(f"\n{result.report}\n")
-    print(f"The run is saved in {save(result, output, overwrite)}.")
+    result.settings[COMMAND] = typed_command()
+    folder = save(result, output, overwrite)
+    print(f"The run is saved in {folder}.")
     if resume:
         remove_saves(output)
+    if result.report is not None:
+        print(f"The report is in {save_page(result, folder, lang)}.")
 
 
 @app.command()
@@ -220,25 +228,29 @@ def evaluate(
     seed: options.Seed = 0,
     output: Annotated[Path | None, typer.Option(help="Write the report to this folder.")] = None,
     overwrite: options.Overwrite = False,
+    lang: options.Lang = "en",
 ) -> None:
     """Evaluate CHECKPOINT on the labelled examples of DATA."""
     if output:
         check_output(output, REPORT, overwrite, _OVERWRITE_OPTION)
+    check_language(lang)
     print(device_line())
     model = load_trained(checkpoint, task)
     if model.labels is not None:
         columns["labels"] = model.labels
+    train_set = examples(train, "train", columns) if train else None
     report = ft.evaluate(
         model,
         examples(data, "test", columns),
         baseline=baseline,
-        train=examples(train, "train", columns) if train else None,
+        train=train_set,
         batch_size=batch_size,
         seed=seed,
     )
     print(report)
     if output:
-        print(f"The report is saved in {report.save(output)}.")
+        page = {"model": model, "train": train_set, "settings": {COMMAND: typed_command()}}
+        print(f"The report is saved in {report.save(output, lang=lang, **page)}.")
 
 
 @app.command()

@@ -44,6 +44,9 @@ Resume = Annotated[
         "command was stopped before.",
     ),
 ]
+Lang = Annotated[
+    str, typer.Option(help="The language of report.html: en (English) or zh (Chinese).")
+]
 ClassWeight = Annotated[
     list[str] | None,
     typer.Option(

@@ -165,7 +165,8 @@ def bucketed_dataset(
         draw: Samples "input_ids" and targets anew in each epoch, with a generator made from
             (seed, epoch); see `Encoded`. Only with `shuffle`.
         names: The inputs that batches have; by default all.
-        order: The order of the items without `shuffle`; by default as they are.
+        order: The order of the items without `shuffle`, which may have items several times or
+            not at all; by default as they are.
         augment: Changes images at random, other ones in each epoch. Only with `shuffle`.
         variants: The variants that the features with `VariantRows` have. Only with `shuffle`.
         order_of: Draws the items of an epoch, as many as there are, with a generator made from
@@ -203,6 +204,8 @@ def bucketed_dataset(
         order = order_by_bucket(item_buckets)
     elif order is None:
         order = np.arange(total)
+    elif not drop_remainder:
+        item_count = len(order)  # an order may have items several times
     first = plan(order[:item_count])
     batch_count, largest = first[0].shape
     cursor = Cursor(batch_count, seed)

@@ -1,19 +1,21 @@
-"""Confidence intervals for the difference between two models: the paired bootstrap.
+"""Confidence intervals for a metric and for the difference between two models: the bootstrap.
 
-The test set is resampled many times with replacement, and both models are evaluated on each
-resample. The 2.5 % and 97.5 % quantiles of the differences are the ends of the interval.
+The test set is resampled many times with replacement, and the model, or both models, are evaluated
+on each resample. The 2.5 % and 97.5 % quantiles of the results are the ends of the interval.
 
 References:
     Efron and Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993.
     Koehn, Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
+from finetune_tf.evaluation.intervals import Interval
 
 # Resamples are drawn in chunks with at most this many counts, to limit memory on large test sets.
 _MAX_COUNTS_PER_CHUNK = 4_000_000
@@ -98,19 +100,55 @@ def paired_bootstrap(
     def difference(weights: np.ndarray) -> np.ndarray:  # (resamples, groups) -> (resamples,)
         return metric(weights @ statistics) - metric(weights @ other_statistics)
 
-    size, generator = len(targets), np.random.default_rng(seed)
-    chunk = max(1, _MAX_COUNTS_PER_CHUNK // len(groups))
+    value, low, high = _resampled(difference, counts, n, seed)
+    return Difference(metric=evaluator.main_metric, value=value, low=low, high=high, n=n)
+
+
+def metric_interval(
+    evaluator: Evaluator, targets: Any, predictions: Any, n: int = 2000, seed: int = 0
+) -> Interval:
+    """Computes the main metric of one model with a 95 % interval.
+
+    Args:
+        evaluator: The evaluator of the task, which computes the metric.
+        targets: The ground truth in the form that `evaluator` expects.
+        predictions: The predictions of the model.
+        n: The number of bootstrap resamples.
+        seed: The seed of the resampling.
+
+    Example:
+        >>> from finetune_tf.evaluation.bootstrap import metric_interval
+        >>> from finetune_tf.evaluation.evaluators.text import SingleLabel
+        >>> targets = np.array([0, 1, 0, 1] * 50)
+        >>> metric_interval(SingleLabel(), targets, np.zeros_like(targets), n=200).value
+        0.5
+    """
+    groups, counts = np.unique(
+        evaluator.statistics(targets, predictions), axis=0, return_counts=True
+    )
+    return Interval(
+        *_resampled(lambda weights: evaluator.metric(weights @ groups), counts, n, seed)
+    )
+
+
+def _resampled(
+    value_of: Callable[[np.ndarray], np.ndarray], counts: np.ndarray, n: int, seed: int
+) -> tuple[float, float, float]:
+    """The value of a test set, and the ends of its interval.
+
+    Args:
+        value_of: Computes values (resamples,) of the shares of groups (resamples, groups).
+        counts: The number of examples in each group (groups,).
+        n: The number of resamples.
+        seed: The seed of the resampling.
+    """
+    size, generator = int(counts.sum()), np.random.default_rng(seed)
+    chunk = max(1, _MAX_COUNTS_PER_CHUNK // len(counts))
     resamples = np.concatenate(
         [
-            difference(generator.multinomial(size, counts / size, size=min(chunk, n - done)) / size)
+            value_of(generator.multinomial(size, counts / size, size=min(chunk, n - done)) / size)
             for done in range(0, n, chunk)
         ]
     )
     low, high = np.quantile(resamples, [0.025, 0.975])
-    return Difference(
-        metric=evaluator.main_metric,
-        value=float(difference(counts[None] / size)[0]),
-        low=float(low),
-        high=float(high),
-        n=n,
-    )
+    return float(value_of(counts[None] / size)[0]), float(low), float(high)

@@ -38,12 +38,7 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
 
     from finetune_tf.evaluation.figures import NotebookFigure
 
-    values = getattr(history, "history", history)
-    if not isinstance(values, Mapping) or not values or not all(map(_is_curve, values.values())):
-        raise DataTypeError(
-            "plot_history expects what model.fit returns, or a dict with a list of numbers for "
-            f"each metric; found {shown(history)}."
-        )
+    values = values_of_history(history)
     names = sorted(
         {name.removeprefix("val_") for name in values}, key=lambda name: (name != "loss", name)
     )
@@ -60,6 +55,27 @@ def plot_history(history: "Mapping[str, Sequence[float]] | Any") -> "Figure":
         axes.grid(axis="y", alpha=0.3)
         axes.legend(frameon=False)
     return figure
+
+
+def values_of_history(
+    history: "Mapping[str, Sequence[float]] | Any", what: str = "plot_history"
+) -> Mapping[str, Sequence[float]]:
+    """Returns the values of a history by metric.
+
+    Args:
+        history: As for `plot_history`.
+        what: What expects them, for the message.
+
+    Raises:
+        DataTypeError: If `history` has another form.
+    """
+    values = getattr(history, "history", history)
+    if not isinstance(values, Mapping) or not values or not all(map(_is_curve, values.values())):
+        raise DataTypeError(
+            f"{what} expects what model.fit returns, or a dict with a list of numbers for each "
+            f"metric; found {shown(history)}."
+        )
+    return values
 
 
 def _is_curve(values: object) -> bool:

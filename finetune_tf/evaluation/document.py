@@ -88,6 +88,7 @@ class Document(abc.ABC):
                 continue
             with unfinished(folder / name, DataError) as path:
                 figure.savefig(path, format="png", dpi=150)
+        (folder / "report.html").unlink(missing_ok=True)  # it would show an earlier report
         return folder
 
     def _figures(self) -> "dict[str, Callable[[], Figure] | None]":

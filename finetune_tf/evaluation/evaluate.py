@@ -10,7 +10,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples, overlap
 from finetune_tf.data.copies import contradictions
 from finetune_tf.errors import DataError
-from finetune_tf.evaluation.bootstrap import Difference, paired_bootstrap
+from finetune_tf.evaluation.bootstrap import Difference, metric_interval, paired_bootstrap
 from finetune_tf.evaluation.comparison import Comparison, Row
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator, Predicted
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
@@ -76,7 +76,7 @@ def evaluate(
     """
     check(batch_size=batch_size, seed=seed)
     labels, kind = require_task(model).labels, evaluator_key((model, baseline))
-    evaluator, test = evaluator_of(model.task, kind), prepare(model, test, seed)
+    given, evaluator, test = test, evaluator_of(model.task, kind), prepare(model, test, seed)
     evaluator.require()
     targets = targets_of(model, test)
     # The baseline comes first: wrong arguments are found before the model takes minutes.
@@ -102,6 +102,8 @@ def evaluate(
         notes=evaluator.notes(targets),
         examples=evaluator.side_by_side(test, targets, predictions),
         mistakes=evaluator.mistakes(test, targets, predicted, labels),
+        interval=metric_interval(evaluator, targets, predictions, seed=seed),
+        test=given,
     )
     if hasattr(model, "info"):
         # A saved model does not name the files of images.

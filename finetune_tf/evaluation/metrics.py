@@ -8,7 +8,7 @@ numbers (n,).
 import numpy as np
 
 from finetune_tf.base.labels import Labels
-from finetune_tf.tasks.classification import decide as decide
+from finetune_tf.tasks.decisions import decide as decide
 
 #: The metric for which differences and confidence intervals are computed.
 MAIN_METRIC = {

@@ -42,7 +42,7 @@ def mistakes_html(mistakes: Sequence[Mistake]) -> str:
     """Returns the thumbnails with their labels as HTML; "" if there are none."""
     return "".join(
         '<figure style="display:inline-block;margin:4px;text-align:center;font-size:small">'
-        f"{_image_tag(each)}<figcaption>{_text_line(each)}"
+        f"{picture_tag(each)}<figcaption>{_text_line(each)}"
         f"predicted: {_escaped(each.prediction)} {each.score:.0%}<br>"
         f"label: {_escaped(each.target)}</figcaption></figure>"
         for each in mistakes
@@ -58,7 +58,8 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
-def _image_tag(mistake: Mistake) -> str:
+def picture_tag(mistake: Mistake) -> str:
+    """Returns the thumbnail as an HTML element that contains its pixels."""
     name = _escaped(mistake.short_name)
     if mistake.pixels is None:
         return f"<div>{name} cannot be read</div>"

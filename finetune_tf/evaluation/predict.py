@@ -13,7 +13,7 @@ from finetune_tf.data.columns import COLUMNS, TEXT_COLUMNS, synonyms_of_other_co
 from finetune_tf.errors import DataError
 from finetune_tf.graph.stages import require_task
 from finetune_tf.model.inference import run
-from finetune_tf.tasks import TASKS, Encoded
+from finetune_tf.tasks import TASKS, Encoded, Task
 from finetune_tf.tasks.chat import is_conversation
 from finetune_tf.training.untrained import say_if_untrained
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AXES = {"image": (2, 3), "video": (4,)}
 
 
-def _task_arguments() -> dict[str, str]:
+def columns_of_predict() -> dict[str, str]:
     """The columns of inputs that some task reads besides texts, and the options of all tasks.
 
     Returns:
@@ -40,7 +40,7 @@ def _task_arguments() -> dict[str, str]:
     return {name: synonyms.get(name, "") for name in names}
 
 
-@names_checked(also=_task_arguments)
+@names_checked(also=columns_of_predict)
 def predict(
     model: "keras.Model",
     texts: str | Iterable[str] | Examples | None = None,
@@ -83,8 +83,34 @@ def predict(
     check(batch_size=batch_size)
     task = require_task(model).task
     options = {name: columns.pop(name) for name in task.options if name in columns}
+    examples, is_single = examples_of(task, texts, text_pair, columns)
+    if examples is None:
+        return []
+    rows, encoded = outputs(model, examples, batch_size)
+    described = task.describe(rows, encoded, examples, **options)
+    return described[0] if is_single else described
+
+
+def examples_of(
+    task: Task, texts: Any, text_pair: Any, columns: Mapping[str, Any]
+) -> tuple[Examples | None, bool]:
+    """Makes examples of the arguments of `predict`, or drops the targets of given ones.
+
+    Args:
+        task: The task of the model.
+        texts: As for `predict`.
+        text_pair: As for `predict`.
+        columns: The other columns that were given.
+
+    Returns:
+        The examples without targets, None for an empty list; and whether a single input was given.
+
+    Raises:
+        DataTypeError: As for `predict`.
+        DataError: As for `predict`.
+    """
     if isinstance(texts, Examples):
-        return _of_examples(model, texts, {"text_pair": text_pair, **columns}, batch_size, options)
+        return _without_targets(task, texts, {"text_pair": text_pair, **columns}), False
     asked = task.asked(texts, text_pair, **columns)
     single = [_is_single(value, name) for name, value in asked.items()]
     if any(single) and not all(single):
@@ -95,12 +121,9 @@ def predict(
         )
     listed = {name: _column(value, name) for name, value in asked.items()}
     if not any(listed.values()):
-        return []
+        return None, False
     kind = next((name for name in _AXES if name in listed), "text")
-    examples = Examples(listed, labels=None, name=f"{kind}s")
-    rows, encoded = outputs(model, examples, batch_size)
-    described = task.describe(rows, encoded, examples, **options)
-    return described[0] if all(single) else described
+    return Examples(listed, labels=None, name=f"{kind}s"), all(single)
 
 
 def outputs(
@@ -135,22 +158,17 @@ def outputs(
     return model.task.predict_rows(model, encoded, batch_size, forward), encoded
 
 
-def _of_examples(
-    model: "keras.Model", given: Examples, others: Mapping, batch_size: int, options: Mapping
-) -> Any:
+def _without_targets(task: Task, given: Examples, others: Mapping[str, Any]) -> Examples:
     if extra := [name for name, value in others.items() if value is not None]:
         raise DataError(
             f"predict got examples together with {' and '.join(extra)}. Examples bring their own "
             f"columns, here {', '.join(given.columns)}: leave {' and '.join(extra)} out, or give "
             "texts instead of examples."
         )
-    task = model.task
     targets = {name for name, column in COLUMNS.items() if column.target} | {task.target_column}
     columns = {name: rows for name, rows in given.columns.items() if name not in targets}
     columns = task.questions(columns)
-    examples = Examples(columns, labels=None, name=given.name, places=given.places)
-    rows, encoded = outputs(model, examples, batch_size)
-    return task.describe(rows, encoded, examples, **options)
+    return Examples(columns, labels=None, name=given.name, places=given.places)
 
 
 def _is_single(value: Any, column: str) -> bool:

@@ -1,16 +1,22 @@
 """The result of one model on a test set: `Report`."""
 
-from collections.abc import Callable
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_tf.base.labels import Labels
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
 from finetune_tf.evaluation.bootstrap import Difference
 from finetune_tf.evaluation.document import Document, Table, require_matplotlib
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS, direction_note
+from finetune_tf.evaluation.intervals import Interval
 from finetune_tf.evaluation.mistakes import Mistake
 from finetune_tf.evaluation.mistakes_shown import draw_mistakes, mistakes_html, mistakes_table
 
@@ -85,6 +91,9 @@ class Report(ResultOnTest):
             top5_accuracy.
         mistakes: For image classification with one label the wrong predictions with the highest
             probabilities, as `Mistake` with thumbnails.
+        interval: The main metric of the model with its confidence interval; None if it was not
+            computed.
+        test: The test examples as they were given; None if the report was not made by `evaluate`.
 
     Example:
         >>> report = ft.evaluate(model, test)
@@ -112,6 +121,8 @@ class Report(ResultOnTest):
     examples: list[dict[str, str]] = field(default_factory=list)
     further_differences: list[Difference] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
+    interval: Interval | None = None
+    test: Examples | None = None
 
     _drawing = "report_figure"
 
@@ -179,7 +190,89 @@ class Report(ResultOnTest):
             "examples": self.examples,
             "further_differences": [asdict(each) for each in self.further_differences],
             "mistakes": [each.to_dict() for each in self.mistakes],
+            "interval": None if self.interval is None else asdict(self.interval),
         }
+
+    def save(self, folder: str | os.PathLike, **page: Any) -> Path:
+        """Writes report.json, report.txt and report.html, and figures if matplotlib is installed.
+
+        The figure is report.png. A report on images with mistakes also writes mistakes.png.
+
+        Args:
+            folder: The folder, created if it does not exist. Files of these names are replaced.
+            **page: Arguments of `save_html` for the page, such as `lang="zh"`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            DataError: If a file cannot be written; an earlier file is then unchanged.
+        """
+        folder = super().save(folder)
+        self.save_html(folder / "report.html", **page)
+        return folder
+
+    @names_checked
+    def save_html(
+        self,
+        path: str | os.PathLike,
+        lang: str = "en",
+        *,
+        model: Any = None,
+        train: Examples | None = None,
+        history: Mapping[str, Sequence[float]] | Any = None,
+        settings: Mapping[str, Any] | None = None,
+        results: Sequence[Any] = (),
+        explanations: int = 5,
+    ) -> Path:
+        """Writes the report as one HTML file, which needs no network and runs no script.
+
+        The page shows what it has data for, and says in one line for each other part what would
+        provide it. It fits screens and paper, light and dark.
+
+        Args:
+            path: The file. Its folder is created, and an earlier file is replaced.
+            lang: The language of the page, "en" or "zh". Data, code and messages of errors are
+                shown as they are.
+            model: The model that was evaluated. It adds the examples with the highest losses and
+                their explanations, the calibration, parts of the test set, likely label errors and
+                facts about the model. This runs the model over the test set several times.
+            train: The training examples. With the model, they add near duplicates and drift between
+                training and test, for which the features of all of them are computed.
+            history: What `model.fit` returns, or the history of a `FinetuneResult`, for learning
+                curves.
+            settings: The settings of the training, as those of a `FinetuneResult`.
+            results: Results of `ft.diagnosis` or `ft.calibration` that are shown instead of
+                computing them again.
+            explanations: How many of the examples with the highest losses are explained, up to 50.
+
+        Returns:
+            The absolute path of the file.
+
+        Raises:
+            ArgumentError: If the language is unknown, or a result is of another kind.
+            DataError: If the file cannot be written; an earlier file is then unchanged.
+            DataTypeError: If `train`, `history` or `settings` is of another type.
+            ModelError: If the model has other labels than the report.
+
+        Example:
+            >>> report = ft.evaluate(model, test)
+            >>> report.save_html("report.html", train=train).name
+            'report.html'
+        """
+        # The page shows results of packages that import this one, so it is in a package after it.
+        pages = importlib.import_module("finetune_tf.pages")
+        return pages.save_html(
+            self,
+            path,
+            lang,
+            model=model,
+            train=train,
+            history=history,
+            settings=settings,
+            results=results,
+            explanations=explanations,
+        )
 
     def _metrics_table(self) -> Table:
         header, columns = ["", "fine-tuned"], [self.metrics]

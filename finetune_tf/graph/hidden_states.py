@@ -126,15 +126,18 @@ def state_outputs(
         outputs["attentions"] = []
         for i, node in enumerate(blocks):
             weights = AttentionWeights(node.operation, name=f"attention_weights_{i}")
-            hidden, options = _block_inputs(node)
+            hidden, options = block_inputs(node)
             outputs["attentions"].append(weights(hidden, **options))
     return outputs
 
 
-def _block_inputs(node: Any) -> tuple[Any, dict[str, Any]]:
+def block_inputs(node: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the hidden states of all tokens that a block was called on, and its other arguments.
 
     The last block may have been called with the first token as its query and all tokens as context.
+
+    Args:
+        node: A call of an `EncoderBlock`, a node of the graph.
     """
     options = dict(node.arguments.kwargs)
     context = options.pop("context", None)
@@ -227,7 +230,7 @@ def _last_hidden_states(
         above = [node for node in final_norms if node.input_tensors[0] is last]
         return last, above[0].outputs[0] if above else last
     block = blocks[-1]
-    hidden, options = _block_inputs(block)
+    hidden, options = block_inputs(block)
     if hidden is block.arguments.args[0]:
         return block.outputs[0], (final_norms or blocks)[-1].outputs[0]
     # The head reads only the first token, so the last block's output for all tokens is not yet in

@@ -152,8 +152,11 @@ def add_norm(
     """See `portable.add_norm`."""
     if not islands_pay(training, x) or beta is None:
         return portable.add_norm(x, residual, gamma, beta, epsilon, dropout, training)
-    tensors = map(tf.convert_to_tensor, (x, residual, gamma, beta))
-    return _add_norm(float(epsilon), float(dropout.rate))(*tensors, _next_seed(dropout))
+    x, residual, *affine = map(tf.convert_to_tensor, (x, residual, gamma, beta))
+    # Variables are narrow as well under a pure policy such as "bfloat16".
+    affine = [tf.cast(each, _computation_dtype(x.dtype)) for each in affine]
+    kernel = _add_norm(float(epsilon), float(dropout.rate))
+    return kernel(x, residual, *affine, _next_seed(dropout))
 
 
 @functools.cache

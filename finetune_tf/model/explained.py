@@ -1,6 +1,7 @@
 """A Keras model with clear error messages for invalid data in all methods."""
 
 import inspect
+import sys
 from typing import Any
 
 import keras
@@ -10,9 +11,11 @@ from finetune_tf.data.encodings import unwrapped
 from finetune_tf.model.checked import CheckedModel
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import renew_training
+from finetune_tf.training.progress import is_live
 
 # The parameters of Keras's `evaluate`; the first ones are self, x and y.
 _EVALUATE = tuple(inspect.signature(keras.Model.evaluate).parameters)
+_PREDICT = tuple(inspect.signature(keras.Model.predict).parameters)  # self, x, …
 
 
 class ExplainedModel(CheckedModel):
@@ -34,7 +37,8 @@ class ExplainedModel(CheckedModel):
             x: As in Keras; usually the result of `Examples.batches`.
             y: As in Keras.
             *args: As in Keras.
-            **kwargs: As in Keras; `class_weight` is accepted as in `fit`.
+            **kwargs: As in Keras; `class_weight` as in `fit`. Unless `verbose` is given,
+                a bar is drawn in terminals and notebooks only; elsewhere, one line is written.
 
         Returns:
             Loss and metrics, as in Keras.
@@ -55,7 +59,7 @@ class ExplainedModel(CheckedModel):
         check_call(keras.Model.evaluate, x, y, **kwargs)
         self._check_and_compile("evaluate", x)
         with fit_errors.explaining():
-            logs = super().evaluate(x, y, **kwargs)
+            logs = super().evaluate(x, y, **_without_bar_in_files(kwargs))
         fit_errors.check_loss(self, "evaluate", logs)
         return logs
 
@@ -65,7 +69,7 @@ class ExplainedModel(CheckedModel):
         Args:
             x: As in Keras; usually the result of `Examples.batches`.
             *args: As in Keras.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras; `verbose` as for `evaluate`.
 
         Returns:
             The logits of all rows, a NumPy array in float32.
@@ -80,8 +84,9 @@ class ExplainedModel(CheckedModel):
         """
         check_call(keras.Model.predict, x, *args, **kwargs)
         fit_errors.check_data("predict", x)
+        kwargs = by_name("predict", _PREDICT[2:], args, kwargs)
         with fit_errors.explaining():
-            return super().predict(x, *args, **kwargs)
+            return super().predict(x, **_without_bar_in_files(kwargs))
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Runs one training step; arguments, result and errors are as for `evaluate`."""
@@ -109,4 +114,12 @@ class ExplainedModel(CheckedModel):
         if getattr(self, "optimizer", None) is None and not self.compiled:
             self.compile()
         if call == "train_on_batch":
+            fit_errors.check_precision(self)
             renew_training(self)
+
+
+def _without_bar_in_files(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments with one line instead of a bar where none can be redrawn."""
+    if kwargs.get("verbose", "auto") == "auto" and not is_live(sys.stdout):
+        return kwargs | {"verbose": 2}
+    return kwargs

@@ -26,6 +26,7 @@ from finetune_tf.model.equal_rows import digests_of, equal_rows
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.inference import rows_of
 from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.decisions import DECISION_KEYS
 from finetune_tf.tasks.feature import MASKS, Feature
 from finetune_tf.training.callbacks import FollowTrainable
 from finetune_tf.training.freezing import count_parameters
@@ -161,7 +162,8 @@ class FeatureModel(FineTuneModel):
                                 end, length = ends[axes[key]][row], lengths[axes[key]][row]
                                 arrays[key][end - length : end] = output[:length]
 
-        key = self._origin.key(self.whole.config, digests)
+        config = {k: v for k, v in self.whole.config.items() if k not in DECISION_KEYS}
+        key = self._origin.key(config, digests)
         arrays = store.get(key, shapes, f"Features of {name}", compute)
         return {
             key: Feature(

@@ -19,6 +19,7 @@ from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.model import exporting, saving, vocabulary
 from finetune_tf.model.described import DescribedModel
 from finetune_tf.model.model_info import ModelInfo
+from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.training import compiling, fit_errors
 from finetune_tf.training.averaging import in_order
 from finetune_tf.training.callbacks import (
@@ -194,6 +195,7 @@ class FineTuneModel(DescribedModel):
         fit_errors.check_rate_setters(self.optimizer, callbacks)
         # The trainable variables may have changed since `compile`.
         compiling.check_rate(self, self.optimizer)
+        fit_errors.check_precision(self)
         renew_training(self)
         build_optimizer(self)
         kernels.keep_buffers()
@@ -405,6 +407,12 @@ class FineTuneModel(DescribedModel):
         return own_callbacks
 
     def _record_fit(self, history: Any) -> None:
+        if forgotten := forget_decisions(self.config):
+            messages.say(
+                f"The model was trained after its {' and '.join(forgotten)}, which no longer apply "
+                "and are no longer recorded. Repeat ft.calibrate or ft.calibration."
+                "choose_thresholds on validation examples."
+            )
         optimizer = inner_optimizer(self.optimizer)
         trainable, total = self._parameters()
         self.info.record.setdefault("fits", []).append(

@@ -21,6 +21,7 @@ from finetune_tf.families import FAMILIES
 from finetune_tf.messages import say
 from finetune_tf.model.feature_models import FeatureModel
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import untrained_layers
 from finetune_tf.weights.deferred import initialize, require_memory, shapes_only
@@ -79,6 +80,7 @@ def interpolate(before: FineTuneModel, after: FineTuneModel, share: float) -> Fi
     if share < 1:
         set_mixture(model, before, after, share)
         model.info.record = _record(before, after, share)
+        forget_decisions(model.config)  # they were chosen for the weights of `after`
     return model
 
 

@@ -28,6 +28,7 @@ from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.labels_of_load import checked_prompts, choose_labels
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.tasks import TASKS, Task, get_task
+from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.tasks.task_inference import TaskChoice, choose_task, is_class_of_other_task
 from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
 from finetune_tf.training.untrained import initial_weights
@@ -154,6 +155,8 @@ def load(
     labels = choose_labels(labels, problem_type, task_, source, rows if trained else None)
     task_ = get_task(task, labels, source.config)
     complete = _final_config(source, task_, dropout)
+    if not trained:
+        forget_decisions(complete)  # they are for the head that is replaced
     processor = _choose_processor(source, task_, image_size)
     head = source.family.head(task, complete)
 

@@ -6,12 +6,17 @@ from typing import Any
 import keras
 
 from finetune_tf import kernels
-from finetune_tf.base.arguments import shown
 from finetune_tf.data.encodings import targets_of
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.taps import Taps, tapping
 from finetune_tf.model.weighted import WeightedModel
-from finetune_tf.training.objectives.objective import Objective, Step, running, running_step
+from finetune_tf.training.objectives.objective import (
+    Objective,
+    Step,
+    as_objectives,
+    running,
+    running_step,
+)
 
 
 class ObjectiveModel(WeightedModel):
@@ -37,16 +42,7 @@ class ObjectiveModel(WeightedModel):
         Raises:
             ModelError: If one of them is no objective, occurs twice, or does not fit the model.
         """
-        objectives = () if objectives is None else objectives
-        if isinstance(objectives, Objective):
-            objectives = (objectives,)
-        for objective in objectives:
-            if not isinstance(objective, Objective):
-                raise ModelError(
-                    "objectives= takes a list of objectives such as ft.objectives.RDrop(), found "
-                    f"{shown(objective)}."
-                )
-        self._objective_record = _Record(tuple(objectives))
+        self._objective_record = _Record(as_objectives(objectives))
         try:
             _refuse_doubles(self.objectives)
             for objective in self.objectives:

@@ -26,6 +26,8 @@ from finetune_tf.tasks import get_task, task_options
 from finetune_tf.training.devices import device_line, policy_of
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.groups import Key
+from finetune_tf.training.objectives import Objective
+from finetune_tf.training.objectives.objective import as_objectives
 from finetune_tf.training.select import Selector
 from finetune_tf.training.shapes import Shape
 from finetune_tf.training.starting import start_from_mean
@@ -49,6 +51,7 @@ def finetune(
     weight_decay: float = 0.01,
     rates: Mapping[Key, float] | None = None,
     label_smoothing: float = 0.0,
+    objectives: Objective | Sequence[Objective] = (),
     keep: Literal["best", "last"] = "best",
     pooling: str = "auto",
     dropout: float | None = None,
@@ -85,6 +88,8 @@ def finetune(
         rates: Factors on the learning rate of the last (or only) phase, as in
             `presets.make_optimizer`, such as `{ft.select.head(): 10.0}`.
         label_smoothing: As in `presets.cross_entropy`, for single-label classification only.
+        objectives: What the last (or only) phase minimizes or perturbs besides the loss, from
+            `ft.objectives`, such as `[ft.objectives.RDrop()]`.
         keep: "best" restores the weights of the epoch with the best validation result at the end of
             each phase, "last" keeps those of the last epoch. With a learning rate that decays to
             zero, the last epoch is seldom worse, and a hundred examples are too few to tell.
@@ -135,7 +140,7 @@ def finetune(
         max_length=max_length,
         seed=seed,
     )
-    phases = phases_of(policy)
+    phases, objectives = phases_of(policy), as_objectives(objectives)
     optimizing = {"schedule": schedule, "warmup_ratio": warmup_ratio, "weight_decay": weight_decay}
     presets.make_optimizer(optimizer, **optimizing, rates=rates)  # raises errors before the load
     if keep not in ("best", "last"):
@@ -177,6 +182,7 @@ def finetune(
         **optimizing,
         "rates": rates and {str(key): float(factor) for key, factor in rates.items()},
         "label_smoothing": label_smoothing,
+        "objectives": [repr(objective) for objective in objectives],
         "keep": keep,
         "pooling": model.info.pooling,
         "dropout": dropout,
@@ -203,8 +209,8 @@ def finetune(
                 model, store_features if caches else False, make_batches
             )
             rate = learning_rate if is_last else "auto"
-            groups = {"rates": rates} if is_last else {}
-            compiled = preset(optimizer=optimizer, learning_rate=rate, **optimizing, **groups)
+            of_last = {"rates": rates, "objectives": objectives or None} if is_last else {}
+            compiled = preset(optimizer=optimizer, learning_rate=rate, **optimizing, **of_last)
             fitted.compile(**compiled)
             best = restore_best_epoch(model, epochs) if keep == "best" else None
             weights = PhaseWeights(fitted, best)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 from finetune_tf.base.files import unfinished_folder, write_text
 from finetune_tf.base.json_files import read_json
 from finetune_tf.base.paths import absolute, has_file
-from finetune_tf.errors import CheckpointError, MissingExtraError
+from finetune_tf.base.spelling import names_checked
+from finetune_tf.data import Examples
+from finetune_tf.errors import CheckpointError, DataError, MissingExtraError
 from finetune_tf.evaluation import Report
 from finetune_tf.evaluation.curves import plot_history
 from finetune_tf.messages import say
@@ -73,7 +76,7 @@ class FinetuneResult:
             write_text(temporary / "settings.json", json.dumps(self.settings, indent=2) + "\n")
             write_text(temporary / "history.json", json.dumps(self.history, indent=2) + "\n")
             if self.report is not None:
-                self.report.save(temporary)
+                self.report.save(temporary, history=self.history or None, settings=self.settings)
             try:
                 if self.history:
                     plot_history(self.history).savefig(temporary / "history.png", dpi=150)
@@ -82,6 +85,51 @@ class FinetuneResult:
         self.model.info.tokenizer = str(folder / "checkpoint")
         say_saved(self.model, folder / "checkpoint")
         return folder
+
+    @names_checked
+    def save_html(
+        self,
+        path: str | os.PathLike,
+        lang: str = "en",
+        *,
+        train: Examples | None = None,
+        results: Sequence[Any] = (),
+        explanations: int = 5,
+    ) -> Path:
+        """Writes the report with all that the model can tell; see `Report.save_html`.
+
+        The page in the folder of `save` has no such details, which take several runs of the model
+        over the test set.
+
+        Args:
+            path: As for `Report.save_html`, as are all other arguments.
+            lang: "en" or "zh".
+            train: The training examples, for near duplicates and drift.
+            results: Results of `ft.diagnosis` or `ft.calibration` to show.
+            explanations: The number of examples that are explained.
+
+        Returns:
+            The absolute path of the file.
+
+        Raises:
+            DataError: If there is no report.
+            FinetuneError: As for `Report.save_html`.
+        """
+        if self.report is None:
+            raise DataError(
+                "This run has no report, because it had no test examples: give test= to finetune, "
+                "or evaluate(model, test).save_html(path)."
+            )
+        return self.report.save_html(
+            path,
+            lang,
+            model=self.model,
+            train=train,
+            history=self.history or None,
+            settings=self.settings,
+            results=results,
+            explanations=explanations,
+        )
 
 
 def check_output(

@@ -24,7 +24,8 @@ from finetune_tf.search.languages import languages_of
 from finetune_tf.search.layer_means import layer_means
 from finetune_tf.search.ranking import RankedCheckpoint, Ranking, Score
 from finetune_tf.search.scores import NORMAL, h_score, half_samples, linear_probe
-from finetune_tf.tasks.classification import Classification, decide
+from finetune_tf.tasks.classification import Classification
+from finetune_tf.tasks.decisions import decide
 
 _HALVES, _RESAMPLES = 50, 2000
 _HELD_OUT = 0.25

@@ -9,6 +9,7 @@ from finetune_tf.base.arguments import RULES, check_known, shown
 from finetune_tf.base.spelling import meant_by, names_checked
 from finetune_tf.errors import ArgumentError
 from finetune_tf.recipe.phases import phases_of
+from finetune_tf.training.objectives import Objective
 from finetune_tf.training.select import Selector
 
 #: The arguments of `finetune` that can be searched. The policy comes first, because the values of
@@ -214,6 +215,8 @@ def as_code(value: Any) -> str:
     """
     if isinstance(value, Selector):
         return re.sub(r"\b([a-z_]+)\(", r"ft.select.\1(", str(value))
+    if isinstance(value, Objective):
+        return f"ft.objectives.{value!r}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_code, value))}]"
     return repr(value)

@@ -95,3 +95,26 @@ def best_answer(spans: list[Span], context: str, null_threshold: float | None) -
         return Answer("", None, None, float(score))
     score = float(np.exp(best.score - best.log_total))
     return Answer(context[best.start : best.end], best.start, best.end, score)
+
+
+def span_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
+    """Finds the first and the last token of a span of the context.
+
+    Args:
+        offsets: The offsets of the tokens of a window in the context (tokens, 2), -1 outside of it.
+        start: The first character of the span.
+        end: The position after its last character.
+
+    Returns:
+        The positions of the tokens; None if the window does not hold all of the span.
+
+    Example:
+        >>> from finetune_tf.tasks.answers import span_tokens
+        >>> span_tokens(np.array([[-1, -1], [0, 4], [5, 7], [8, 9], [-1, -1]]), 5, 9)
+        (2, 3)
+    """
+    starts, ends = offsets.T
+    shared = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
+    if not len(shared) or starts[shared[0]] > start or ends[shared[-1]] < end:
+        return None
+    return int(shared[0]), int(shared[-1])

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
-from finetune_tf.errors import DataError
+from finetune_tf.errors import ArgumentError, DataError
+from finetune_tf.tasks.decisions import Decisions, decide, thresholds_of
+from finetune_tf.tasks.explained import Aim, label_index, log_odds
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
 
-#: A label of a multi-label problem is predicted if its probability is at least this.
-THRESHOLD = 0.5
 _KINDS: dict[str, Kind] = {
     "single_label_classification": "classes",
     "multi_label_classification": "several",
@@ -27,7 +28,8 @@ class Prediction:
 
     Attributes:
         label: The most probable label; for a multi-label model the list of labels with a
-            probability of 0.5 or more; None for a regression.
+            probability of 0.5 or more; None for a regression. If thresholds were chosen with
+            `ft.calibration.choose_thresholds`, they decide in place of 0.5.
         score: The probability of the label; for a multi-label model the highest one; for a
             regression the number itself.
         probabilities: The probability of each label; empty for a regression.
@@ -46,6 +48,7 @@ class Classification(Task):
     """One value per label for an example; the base class of tasks on texts and on images."""
 
     has_labels = True
+    can_explain = True
     target_column = "label"
 
     def outputs(
@@ -129,13 +132,63 @@ class Classification(Task):
 
     def decide(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> np.ndarray:
         """Converts logits to predictions in the form of `targets`."""
-        return decide(self.probabilities(np.stack(rows)), self.labels)
+        thresholds = thresholds_of(self.labels, self.config)
+        return decide(self.probabilities(np.stack(rows)), self.labels, thresholds)
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether this is no regression."""
+        return self.problem_type != "regression"
+
+    def decisions(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Decisions:
+        """One decision for each row; for several labels one for each label of it."""
+        is_several = self.problem_type == "multi_label_classification"
+        logits = np.stack(rows).astype("float64")
+        return Decisions(logits, self.targets(examples), np.arange(len(rows)), is_several)
 
     def describe(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[Prediction]:
         """Converts logits to labels with their probabilities."""
-        return [_prediction(row, self.labels) for row in self.probabilities(np.stack(rows))]
+        probabilities, labels = self.probabilities(np.stack(rows)), self.labels
+        decided = decide(probabilities, labels, thresholds_of(labels, self.config))
+        return [
+            _prediction(row, choice, labels)
+            for row, choice in zip(probabilities, decided, strict=True)
+        ]
+
+    def explained(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
+    ) -> list[Aim]:
+        """A label, by default the most probable one; for a regression the number.
+
+        Raises:
+            ArgumentError: If a target is no label of the model.
+        """
+        described = self.describe(rows, encoded, examples)
+        return [self._aim(*each) for each in zip(range(len(rows)), described, targets, strict=True)]
+
+    def _aim(self, row: int, prediction: Prediction, target: Any) -> Aim:
+        if self.problem_type == "regression":
+            if target is not None:
+                raise ArgumentError(
+                    f"A regression has one output, {self.labels[0]!r}, which is what is explained; "
+                    f"leave target={target!r} out."
+                )
+            return Aim(row, (0,), self.labels[0], f"{prediction.score:.4g}", is_number=True)
+        probabilities, name = prediction.probabilities, prediction.label
+        if target is None:
+            target = max(probabilities, key=probabilities.get)
+        index = label_index(target, self.labels)
+        if not isinstance(name, str):
+            name = ", ".join(name) or "no label"
+        return Aim(row, (index,), self.labels[index], name, prediction.score)
+
+    def explained_score(self, outputs: Any, index: Any) -> Any:
+        """The log-odds of the label; for a regression the number."""
+        if self.problem_type == "single_label_classification":
+            return log_odds(outputs, index[0])
+        return ops.take(outputs, index[0], axis=1)
 
     def read_predictions(self, values: list, examples: Any) -> np.ndarray:
         """Converts labels, numbers, or probabilities in the order of the model's labels."""
@@ -181,32 +234,15 @@ class Classification(Task):
         return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
-def decide(scores: np.ndarray, labels: Labels) -> np.ndarray:
-    """Converts scores to predictions.
-
-    Args:
-        scores: (n, num_labels) probabilities, or (n,) numbers for a regression.
-        labels: The labels in column order.
-
-    Returns:
-        Class indices (n,), or 0 and 1 (n, num_labels) for multi-label, or the numbers (n,).
-    """
-    if labels.problem_type == "single_label_classification":
-        return scores.argmax(axis=1)
-    if labels.problem_type == "multi_label_classification":
-        return (scores >= THRESHOLD).astype(int)
-    return scores
-
-
-def _prediction(row: np.ndarray, labels: Labels) -> Prediction:
+def _prediction(row: np.ndarray, decided: Any, labels: Labels) -> Prediction:
+    """Names a row of probabilities (labels,), or a number, and what `decide` made of it."""
     if labels.problem_type == "regression":
         return Prediction(None, float(row), {})
     probabilities = {name: float(value) for name, value in zip(labels, row, strict=True)}
-    best = max(probabilities, key=probabilities.get)
     if labels.problem_type == "single_label_classification":
-        return Prediction(best, probabilities[best], probabilities)
-    chosen = [name for name, value in probabilities.items() if value >= THRESHOLD]
-    return Prediction(chosen, probabilities[best], probabilities)
+        return Prediction(labels[decided], probabilities[labels[decided]], probabilities)
+    chosen = [name for name, is_chosen in zip(labels, decided, strict=True) if is_chosen]
+    return Prediction(chosen, max(probabilities.values()), probabilities)
 
 
 def are_scores(values: list, labels: int) -> bool:

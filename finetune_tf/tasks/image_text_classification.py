@@ -6,6 +6,7 @@ from typing import Any
 from finetune_tf.architectures import ClassificationHead, Fusion, Towers
 from finetune_tf.tasks.classification import Classification
 from finetune_tf.tasks.encoded import Encoded
+from finetune_tf.tasks.explained import Word, words_of_texts
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.image_pairs import ImageTextTask, Processor
 from finetune_tf.tasks.interfaces import Columns, HeadParts
@@ -55,3 +56,10 @@ class ImageTextClassification(ImageTextTask, Classification):
         has_labels = "label" in examples.columns
         targets = Feature.of_array(self.targets(examples)) if has_labels else None
         return Encoded(inputs, targets, truncated=truncated)
+
+    def explained_words(
+        self, encoded: Encoded, row: int, examples: Columns, tokenizer: Any
+    ) -> list[Word]:
+        """The words of the text."""
+        texts = {"text": examples.columns["text"][row]}
+        return words_of_texts(tokenizer, texts, encoded.inputs["input_ids"][row])

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.arguments import check
 from finetune_tf.base.labels import Labels
-from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError
 from finetune_tf.messages import say
-from finetune_tf.tasks.answers import Answer, best_answer, best_span
+from finetune_tf.tasks.answers import Answer, best_answer, best_span, span_tokens
 from finetune_tf.tasks.conventions import label_keys
-from finetune_tf.tasks.encoded import token_inputs
+from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.explained import Aim, Word, log_odds, log_odds_of_both, words_of
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.usage import make_usage
@@ -26,6 +28,7 @@ from finetune_tf.tasks.windows import windows
 STRIDE = 128
 #: Tokens that an answer may have.
 MAX_ANSWER_LENGTH = 30
+_CERTAIN = 1e9  # the log-odds of an end that is not asked for
 # transformers 5 has no pipeline for this task.
 _IN_TRANSFORMERS = """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -47,6 +50,7 @@ class QuestionAnswering(Task):
     needs = ("question", "context")
     target_column = "answers"
     token_axis = 1
+    can_explain = True
     usual_length = 384
     encode_options = ("stride",)
     options = ("null_threshold", "max_answer_length")
@@ -194,6 +198,95 @@ class QuestionAnswering(Task):
             for i, context in enumerate(examples.columns["context"])
         ]
 
+    def explained(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
+    ) -> list[Aim]:
+        """The first and the last token of an answer, in the window that it is most probable in.
+
+        A target is "start" or "end" of the predicted answer alone, or the text of another answer.
+
+        Raises:
+            ArgumentError: If the text is not in the context, or there is no answer to a target.
+        """
+        answers = self.describe(rows, encoded, examples)
+        borders = np.searchsorted(encoded.example, np.arange(len(examples) + 1))
+        return [
+            self._aim(answer, target, context, rows, encoded, range(borders[i], borders[i + 1]))
+            for i, (answer, target, context) in enumerate(
+                zip(answers, targets, examples.columns["context"], strict=True)
+            )
+        ]
+
+    def _aim(
+        self,
+        answer: Answer,
+        target: Any,
+        context: str,
+        rows: list[np.ndarray],
+        encoded: Encoded,
+        windows_of_example: range,
+    ) -> Aim:
+        predicted = repr(answer.text) if answer.text else "no answer"
+        ends = {"start": (1, 0), "end": (0, 1)}.get(target, (1, 1))
+        is_text = target not in (None, "start", "end")
+        wanted = [(answer.start, answer.end)]
+        if is_text:
+            wanted = _occurrences(target, context)
+        if (is_text and not wanted) or target == "":
+            raise ArgumentError(
+                'target= is "start" or "end" of the predicted answer, or an answer that stands in '
+                f"the context as it is written; found {target!r}."
+            )
+        if wanted == [(None, None)]:
+            row = min(windows_of_example, key=lambda each: -rows[each][:, 0].sum())
+            places = {row: (0, 0)}  # the first token means "no answer here"
+        else:
+            found = {
+                (each, *span): span_tokens(encoded.offsets[each], *span)
+                for each in windows_of_example
+                for span in wanted
+            }
+            found = {key: tokens for key, tokens in found.items() if tokens is not None}
+            if not found:
+                raise ArgumentError(
+                    f"The answer {target!r} is longer than the part of the context that two rows "
+                    "share, and no row holds all of it. Raise max_length when loading the model."
+                )
+            best = max(found, key=lambda key: _span_score(rows[key[0]], found[key]))
+            row, places = best[0], {best[0]: found[best]}
+        start, end = places[row]
+        name = repr(target) if is_text else predicted
+        title = {(1, 0): f"the start of {name}", (0, 1): f"the end of {name}"}.get(ends, name)
+        index = (start if ends[0] else -1, end if ends[1] else -1)
+        return Aim(row, index, title, predicted, answer.score)
+
+    def explained_score(self, outputs: Any, index: Any) -> Any:
+        """The log-odds that the start and the end are these tokens, or one of them."""
+        one, other = (
+            ops.where(index[i] < 0, _CERTAIN, log_odds(outputs[:, i], ops.maximum(index[i], 0)))
+            for i in range(2)
+        )
+        return log_odds_of_both(one, other)
+
+    def explained_words(
+        self, encoded: Encoded, row: int, examples: Columns, tokenizer: Any
+    ) -> list[Word]:
+        """The words of the question, and those of the context in this window."""
+        example = int(encoded.example[row])
+        texts = {name: examples.columns[name][example] for name in ("question", "context")}
+        whole = tokenized(
+            tokenizer, [texts["question"]], [texts["context"]], return_offsets_mapping=True
+        )
+        sides, offsets = whole.sequence_ids(0), whole["offset_mapping"][0]
+        of_row = encoded.offsets[row]
+        columns: list[str | None] = []
+        places: list[Any] = []
+        for i, (start, end) in enumerate(of_row.tolist()):
+            is_question = start < 0 and i < len(sides) and sides[i] == 0
+            columns.append("context" if start >= 0 else "question" if is_question else None)
+            places.append(offsets[i] if is_question else (start, end))
+        return words_of(texts, columns, places)
+
     def asked(
         self,
         texts: Any = None,
@@ -233,6 +326,18 @@ class QuestionAnswering(Task):
                 f"{wrong[0]!r}."
             )
         return texts
+
+
+def _occurrences(text: Any, context: str) -> list[tuple[int, int]]:
+    """Start and end of each occurrence of a text."""
+    if not isinstance(text, str) or not text:
+        return []
+    starts = [i for i in range(len(context)) if context.startswith(text, i)]
+    return [(start, start + len(text)) for start in starts]
+
+
+def _span_score(logits: np.ndarray, tokens: tuple[int, int]) -> float:
+    return float(logits[0, tokens[0]] + logits[1, tokens[1]])
 
 
 def _first_span(answers: Mapping[str, list]) -> tuple[int, int] | None:

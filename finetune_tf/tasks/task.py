@@ -10,7 +10,9 @@ from finetune_tf.architectures import Backbone
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.tasks.conventions import Conventions
+from finetune_tf.tasks.decisions import Decisions
 from finetune_tf.tasks.encoded import Encoded
+from finetune_tf.tasks.explained import Aim, Word
 from finetune_tf.tasks.feature import IGNORED as IGNORED
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
 
@@ -55,6 +57,7 @@ class Task(Conventions, abc.ABC):
             tokens of a batch.
         target_title: What one target is, for messages.
         target_advice: What to do about a target that the model has no output for.
+        can_explain: Whether `explained` and `explained_score` say what explanations explain.
     """
 
     has_labels: ClassVar[bool] = False
@@ -75,6 +78,7 @@ class Task(Conventions, abc.ABC):
     reduces_with_targets: ClassVar[bool] = False
     scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
+    can_explain: ClassVar[bool] = False
     target_title: ClassVar[str] = "A label"
     target_advice: ClassVar[str] = (
         "Correct the data, or load the model with as many labels as the data have: ft.load(…, "
@@ -262,9 +266,65 @@ class Task(Conventions, abc.ABC):
             examples: As for `decide`.
         """
 
+    @property
+    def has_decisions(self) -> bool:
+        """Whether the model chooses among labels, so that `decisions` is defined."""
+        return False
+
+    def decisions(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Decisions:
+        """The logits and targets of a model that chooses among labels.
+
+        Args:
+            rows: As for `decide`.
+            encoded: As for `decide`.
+            examples: As for `decide`, with targets.
+        """
+        raise NotImplementedError
+
     def as_json(self, described: Any) -> dict[str, Any]:
         """Converts a prediction of `describe` to a JSON object, for the command line."""
         return vars(described)
+
+    def explained(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
+    ) -> list[Aim]:
+        """Says which output is explained for each example, for tasks that `can_explain`.
+
+        Args:
+            rows: As for `decide`.
+            encoded: As for `decide`.
+            examples: As for `decide`.
+            targets: What the user wants explained for each example; None for the prediction.
+
+        Raises:
+            ArgumentError: If the model has no output for a target.
+        """
+        raise NotImplementedError
+
+    def explained_score(self, outputs: Any, index: Any) -> Any:
+        """The number that is explained: the log-odds of what an `Aim` is about, or a number.
+
+        Args:
+            outputs: (batch, …) of the model.
+            index: An integer tensor with `Aim.index`.
+
+        Returns:
+            (batch,).
+        """
+        raise NotImplementedError
+
+    def explained_words(
+        self, encoded: Encoded, row: int, examples: Columns, tokenizer: Any
+    ) -> list[Word]:
+        """The words of a row, as they are written in the texts of its example.
+
+        Args:
+            encoded: The examples after `encode`.
+            row: The row.
+            examples: The examples.
+            tokenizer: The tokenizer that they were encoded with.
+        """
+        return []
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Fixes what is random about test examples, so that all models get the same test.

@@ -5,6 +5,7 @@ from typing import Any
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.tasks.classification import Classification
 from finetune_tf.tasks.encoded import token_inputs, tokenized
+from finetune_tf.tasks.explained import Word, words_of_texts
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded
 from finetune_tf.tasks.usage import make_usage
@@ -33,6 +34,14 @@ class TextClassification(Classification):
             targets=Feature.of_array(self.targets(examples)) if has_labels else None,
             truncated=truncated,
         )
+
+    def explained_words(
+        self, encoded: Encoded, row: int, examples: Columns, tokenizer: Any
+    ) -> list[Word]:
+        """The words of the text, and of the second one."""
+        columns = [name for name in ("text", "text_pair") if name in examples.columns]
+        texts = {name: examples.columns[name][row] for name in columns}
+        return words_of_texts(tokenizer, texts, encoded.inputs["input_ids"][row])
 
 
 def encode_texts(

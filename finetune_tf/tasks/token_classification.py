@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from finetune_tf.architectures import Backbone, ClassificationHead
 from finetune_tf.base.labels import Labels
-from finetune_tf.errors import DataError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, ModelError
+from finetune_tf.tasks.decisions import Decisions
 from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.entity_spans import OUTSIDE, chunks, has_chunks
+from finetune_tf.tasks.explained import Aim, Word, label_index, log_odds
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import IGNORED, Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.unseen import label_numbers
@@ -46,6 +49,7 @@ class TokenClassification(Task):
     name = "token-classification"
     class_suffix = "ForTokenClassification"
     has_labels = True
+    can_explain = True
     columns = ("tokens", "tags")
     target_column = "tags"
     token_axis = 0
@@ -162,6 +166,23 @@ class TokenClassification(Task):
             for row, words in zip(rows, encoded.words, strict=True)
         ]
 
+    @property
+    def has_decisions(self) -> bool:
+        """Always: each word gets one of the labels."""
+        return True
+
+    def decisions(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Decisions:
+        """One decision for each word that was not truncated, at its first token."""
+        logits, targets, numbers = [], [], []
+        words = zip(rows, encoded.words, self._numbers(examples), strict=True)
+        for number, (row, places, wanted) in enumerate(words):
+            seen = places[:, 0] >= 0
+            logits.append(row[places[seen, 0]])
+            targets.append(wanted[seen])
+            numbers.append(np.full(seen.sum(), number))
+        logits, targets, numbers = map(np.concatenate, (logits, targets, numbers))
+        return Decisions(logits.astype("float64"), targets, numbers, is_several=False)
+
     def describe(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns
     ) -> list[list[Entity]]:
@@ -171,6 +192,88 @@ class TokenClassification(Task):
         return [
             _entities(text, _choices(row, words), words, self.labels, together)
             for text, row, words in zip(texts, rows, encoded.words, strict=True)
+        ]
+
+    def explained(
+        self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
+    ) -> list[Aim]:
+        """A label of a word: a target is a word (or its number), a label, or (word, label).
+
+        By default it is the predicted label of the word that is most certainly labeled, of those
+        that are not "O". With a label alone, it is the word of which that label is most probable.
+
+        Raises:
+            ArgumentError: If a target is none of these, or a word has no tokens.
+        """
+        texts = examples.columns.get("text") or list(map(" ".join, examples.columns["tokens"]))
+        return [
+            self._aim(row, texts[row], _probabilities(logits), encoded.words[row], targets[row])
+            for row, logits in enumerate(rows)
+        ]
+
+    def _aim(
+        self, row: int, text: str, probabilities: np.ndarray, words: np.ndarray, target: Any
+    ) -> Aim:
+        seen = np.flatnonzero(words[:, 0] >= 0)
+        of_words = probabilities[words[seen, 0]]  # (words, labels)
+        names = [text[start:end] for start, end in words[seen, 1:]]
+        word, label = self._wanted(target, names, seen)
+        if word is None and label is None:
+            inside = of_words.argmax(axis=1) != self.labels.index_of(OUTSIDE)
+            certain = np.where(inside, of_words.max(axis=1), -1.0)
+            word = int(certain.argmax() if inside.any() else of_words.max(axis=1).argmax())
+        elif word is None:
+            word = int(of_words[:, label].argmax())
+        best = int(of_words[word].argmax())
+        label = best if label is None else label
+        return Aim(
+            row,
+            (int(words[seen[word], 0]), label),
+            f"{self.labels[label]} of {names[word]!r}",
+            f"{self.labels[best]} of {names[word]!r}",
+            float(of_words[word, best]),
+        )
+
+    def _wanted(
+        self, target: Any, names: list[str], seen: np.ndarray
+    ) -> tuple[int | None, int | None]:
+        """The word, counted among those with tokens, and the label of a target."""
+        if target is None:
+            return None, None
+        if isinstance(target, tuple | list) and len(target) == 2:
+            word, label = target
+            index = None if label is None else label_index(label, self.labels)
+            return _word_number(word, names, seen), index
+        if isinstance(target, str) and target in self.labels:
+            return None, self.labels.index(target)
+        if isinstance(target, int) or target in names:
+            return _word_number(target, names, seen), None
+        raise ArgumentError(
+            f"target= for {self.name} is a word of the text, a label, or (word, label); {target!r} "
+            f"is none of the words {_listed(names)}, and none of the labels {self.labels.listed()}."
+        )
+
+    def explained_score(self, outputs: Any, index: Any) -> Any:
+        """The log-odds of a label at the first token of a word."""
+        return log_odds(ops.take(outputs, index[0], axis=1), index[1])
+
+    def explained_words(
+        self, encoded: Encoded, row: int, examples: Columns, tokenizer: Any
+    ) -> list[Word]:
+        """The words that have labels."""
+        column = "text" if "text" in examples.columns else "tokens"
+        text = examples.columns[column][row]
+        text = text if column == "text" else " ".join(text)
+        ids, words = encoded.inputs["input_ids"][row], encoded.words[row]
+        around = {tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        stop = len(ids)
+        while stop and int(ids[stop - 1]) in around:
+            stop -= 1
+        seen = words[words[:, 0] >= 0]
+        ends = [*seen[1:, 0], stop]
+        return [
+            Word(text[start:end], column, int(start), int(end), tuple(range(first, int(last))))
+            for (first, start, end), last in zip(seen.tolist(), ends, strict=True)
         ]
 
     def as_json(self, described: list[Entity]) -> dict[str, Any]:
@@ -183,11 +286,38 @@ class TokenClassification(Task):
         return [np.asarray(row, dtype="int32") for row in numbers]
 
 
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(np.float64(logits) - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def _word_number(word: Any, names: list[str], seen: np.ndarray) -> int:
+    """The place of a word, given as it is written or by its number, among those with tokens."""
+    if isinstance(word, int | np.integer) and not isinstance(word, bool):
+        places = np.flatnonzero(seen == word).tolist()
+    else:
+        places = [i for i, name in enumerate(names) if name == word]
+    if len(places) > 1:
+        raise ArgumentError(
+            f"The word {word!r} occurs {len(places)} times. Name it by its number, one of "
+            f"{', '.join(str(seen[i]) for i in places)}: target=({seen[places[0]]}, label)."
+        )
+    if not places:
+        raise ArgumentError(
+            f"target= names the word {word!r}, which is none of those that the model read: "
+            f"{_listed(names)}. Give a word as it is written, or its number, counted from 0."
+        )
+    return places[0]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+
+
 def _choices(logits: np.ndarray, words: np.ndarray) -> list[tuple[int | None, float]]:
     """The best label of each word and its probability; None and 0 for a word without tokens."""
     seen = words[:, 0] >= 0
-    exponents = np.exp(np.float64(logits) - logits.max(axis=-1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=-1, keepdims=True)
+    probabilities = _probabilities(logits)
     chosen: list[tuple[int | None, float]] = [(None, 0.0)] * len(words)
     for place, row in zip(np.flatnonzero(seen), probabilities[words[seen, 0]], strict=True):
         chosen[place] = int(row.argmax()), float(row.max())

@@ -24,6 +24,7 @@ class VideoClassification(Classification):
     """One value per label for a clip."""
 
     name = "video-classification"
+    can_explain = False  # there is no picture of what a clip shows over time
     reads_clips = True
     class_suffix = "ForVideoClassification"
     columns = ("video", "label")

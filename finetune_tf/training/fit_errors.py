@@ -95,6 +95,24 @@ def check_rate_setters(optimizer: Any, callbacks: Any) -> None:
         )
 
 
+def check_precision(model: keras.Model) -> None:
+    """Checks that trainable variables have at least the precision of float32.
+
+    In bfloat16, 1 + 0.001 is 1: most updates would be lost, and Adam's factor 0.999 would be 1, by
+    which it divides by zero.
+
+    Raises:
+        ModelError: If they have fewer digits.
+    """
+    for variable in model.trainable_variables:
+        if variable.dtype in ("bfloat16", "float16"):
+            raise ModelError(
+                f"The trainable variables are {variable.dtype}, such as {variable.path}, which has "
+                "too few digits for updates of training. Load the model with "
+                "dtype='mixed_bfloat16': it computes in bfloat16 and keeps variables in float32."
+            )
+
+
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
     """Replaces known backend errors inside the block by the clear errors of this module."""

@@ -17,6 +17,7 @@ from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.groups import Key
 from finetune_tf.training.objectives import Objective
+from finetune_tf.training.objectives.objective import as_objectives
 from finetune_tf.training.optimizers import NO_DECAY, AdamW
 from finetune_tf.training.rates import with_rates
 from finetune_tf.training.schedules import (
@@ -57,7 +58,11 @@ def compile_arguments(
     """Returns what a preset returns; without objectives, any Keras model accepts it."""
     made = make_optimizer(optimizer, learning_rate, **options)
     arguments = {"optimizer": made, "loss": loss, "metrics": metrics}
-    return arguments if objectives is None else {**arguments, "objectives": list(objectives)}
+    return (
+        arguments
+        if objectives is None
+        else {**arguments, "objectives": list(as_objectives(objectives))}
+    )
 
 
 def preset_options() -> list[str]:

@@ -36,9 +36,18 @@ def run(monkeypatch, *arguments) -> int:
     return stopped.value.code
 
 
+def test_an_unknown_language_is_refused_before_anything_is_trained(
+    tiny_bert, table, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    assert run(monkeypatch, "train", tiny_bert, table, "--output", folder, "--lang", "fr") == 2
+    assert "lang='fr': a report can be written in 'en' and 'zh'" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys):
     options = ["--epochs", 3, "--batch-size", 8, "--learning-rate", 1e-3, "--test", table]
-    options += ["--label-smoothing", 0.1, "--keep", "last"]
+    options += ["--label-smoothing", 0.1, "--keep", "last", "--lang", "zh"]
     assert run(monkeypatch, "train", tiny_bert, table, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
     assert "baseline tfidf" in printed
@@ -46,11 +55,14 @@ def test_train_evaluate_predict(tiny_bert, table, tmp_path, monkeypatch, capsys)
 
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["label_smoothing"] == 0.1
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "<code>finetune-tf train " in page and "损失最高的样本" in page
 
     checkpoint = tmp_path / "run" / "checkpoint"
     assert run(monkeypatch, "evaluate", checkpoint, table, "--output", tmp_path / "report") == 0
     assert "accuracy" in capsys.readouterr().out
     assert (tmp_path / "report" / "report.json").is_file()
+    assert "Highest losses" in (tmp_path / "report" / "report.html").read_text("utf-8")
 
     assert run(monkeypatch, "predict", checkpoint, "a very good film", "a very bad film") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

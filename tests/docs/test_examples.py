@@ -53,6 +53,8 @@ SLOW = (
     "generation.",
     "search.",
     "meta.",
+    "calibration.temperature.calibrate",
+    "diagnosis.",
 )
 
 

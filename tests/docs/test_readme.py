@@ -133,6 +133,16 @@ def test_all_other_code_of_the_readme_runs(run, tiny_bert, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_code_of_few_examples_and_explanations_runs(run, tiny_bert, tmp_path):
+    (code,) = [block for block in code_blocks("README.md") if "ft.fewshot" in block]
+    data = "import finetune_tf as ft\ntrain, test = map(ft.data.reviews, ('train', 'test'))\n"
+
+    run(data + code, tiny_bert)
+
+    assert "<h1" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 def test_the_code_of_the_guide_runs_from_top_to_bottom(run, tiny_bert):

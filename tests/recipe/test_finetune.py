@@ -37,7 +37,7 @@ def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path,
     written = {path.name for path in folder.iterdir()}
     assert written == {
         "checkpoint", "settings.json", "history.json", "history.png",
-        "report.json", "report.txt", "report.png",
+        "report.json", "report.txt", "report.html", "report.png",
     }  # fmt: skip
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["epochs"] == 10 and settings["train"] == "toy" and settings["policy"] == "full"
@@ -129,6 +129,22 @@ def test_label_smoothing_reaches_the_loss(tiny_bert, reviews):
 
     assert result.model.loss.label_smoothing == 0.2
     assert result.settings["label_smoothing"] == 0.2
+
+
+@pytest.mark.slow
+def test_objectives_belong_to_the_last_phase(tiny_bert, reviews):
+    noise = ft.objectives.NEFTune(5.0)
+    result = ft.finetune(tiny_bert, reviews, reviews, epochs=1, objectives=noise)
+
+    assert result.model.objectives == (noise,)
+    assert result.settings["objectives"] == ["NEFTune(alpha=5.0)"]
+
+
+def test_what_is_no_objective_is_refused(tiny_bert, reviews):
+    with pytest.raises(
+        ft.errors.ModelError, match="a list of objectives such as .*, found 'rdrop'"
+    ):
+        ft.finetune(tiny_bert, reviews, objectives=["rdrop"])
 
 
 def test_label_smoothing_needs_single_label_classification(tiny_bert):

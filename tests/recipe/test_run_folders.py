@@ -6,7 +6,7 @@ import pytest
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
-from finetune_tf.errors import CheckpointError
+from finetune_tf.errors import CheckpointError, DataError
 
 TEXTS = ["a very good film", "the actor was great", "a very bad film", "the actor was poor"]
 
@@ -21,6 +21,17 @@ def runs(tmp_path_factory):
     return with_report, ft.finetune(checkpoint, examples, examples, seed=2, **options)
 
 
+def test_the_page_of_a_run_has_its_curves_and_settings(runs, tmp_path):
+    folder = runs[0].save(tmp_path / "run")
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Learning curves" in page and "    seed=1," in page
+
+    path = runs[0].save_html(tmp_path / "page.html", "zh", explanations=1)
+    assert "学习曲线" in path.read_text("utf-8")
+    with pytest.raises(DataError, match="This run has no report, because it had no test examples"):
+        runs[1].save_html(tmp_path / "page.html")
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -31,9 +42,9 @@ def test_a_second_run_raises_an_error_and_keeps_the_first(runs, tmp_path):
     before = (folder / "settings.json").read_text()
 
     message = (
-        r"/run already contains checkpoint, history.json, history.png, report.json, report.png, "
-        r"report.txt, settings.json. Choose another folder, or replace these files with "
-        r"overwrite=True."
+        r"/run already contains checkpoint, history.json, history.png, report.html, report.json, "
+        r"report.png, report.txt, settings.json. Choose another folder, or replace these files "
+        r"with overwrite=True."
     )
     with pytest.raises(CheckpointError, match=message):
         runs[1].save(folder)
@@ -82,7 +93,7 @@ def test_the_tokenizer_is_found_in_the_folder_afterwards(runs, tmp_path, capsys)
 def test_a_failed_save_does_not_change_the_first_run(runs, tmp_path, monkeypatch):
     folder = runs[0].save(tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(type(runs[0].report), "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # fmt: skip  # noqa: E501
+    monkeypatch.setattr(type(runs[0].report), "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))  # fmt: skip  # noqa: E501
 
     with pytest.raises(CheckpointError, match="No space left on device"):
         runs[0].save(folder, overwrite=True)

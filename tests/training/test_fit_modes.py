@@ -205,3 +205,12 @@ def test_what_differs_inside_on_jax():
     )
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout and "skipped" not in run.stdout
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+def test_variables_with_too_few_digits_are_not_trained(tiny_bert, dtype, call):
+    model = ft.load(tiny_bert, labels=2, dtype=dtype)
+    model.compile()
+    with pytest.raises(ft.errors.ModelError, match=f"are {dtype}, such as .*'mixed_bfloat16'"):
+        getattr(model, call)({"input_ids": np.array([[2, 5, 3]])}, np.array([1]))

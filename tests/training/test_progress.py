@@ -118,6 +118,20 @@ def test_verbose_is_that_of_keras(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_evaluations_and_predictions_write_one_line_in_a_pipe(capsys):
+    model = small_model()
+    with quiet():
+        model.compile()
+        model.evaluate(TOKENS, ANSWERS, batch_size=4)
+        evaluated = capsys.readouterr().out
+        model.predict(TOKENS, 4)
+        predicted = capsys.readouterr().out
+        model.evaluate(TOKENS, ANSWERS, verbose=1)
+    assert re.fullmatch(r"4/4 - .*accuracy: 0\.\d+ - loss: \d\.\d+\n", evaluated)
+    assert re.fullmatch(r"4/4 - .*\n", predicted)
+    assert "\b" in capsys.readouterr().out, "a bar, since it was asked for"
+
+
 def test_a_given_callback_is_the_only_one(capsys):
     lines = io.StringIO()
     fit(callbacks=[Progress(lines)])

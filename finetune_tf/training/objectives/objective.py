@@ -1,7 +1,7 @@
 """The base class of objectives, and what they see of a training step."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf.base.arguments import shown
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.taps import Taps
 from finetune_tf.tasks import IGNORED, Kind
@@ -146,6 +147,23 @@ class Objective:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+def as_objectives(given: Any) -> tuple[Objective, ...]:
+    """Returns the objectives that an argument `objectives` states: one, several, or None.
+
+    Raises:
+        ModelError: If one of them is no objective.
+    """
+    if given is None or isinstance(given, Objective):
+        return () if given is None else (given,)
+    for objective in given if isinstance(given, Iterable) else (given,):
+        if not isinstance(objective, Objective):
+            raise ModelError(
+                "objectives= takes a list of objectives such as ft.objectives.RDrop(), found "
+                f"{shown(objective)}."
+            )
+    return tuple(given)
 
 
 def refuse(objective: Objective, model: Any, reason: str) -> ModelError:
