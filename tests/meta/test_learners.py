@@ -80,6 +80,7 @@ def few(ways):
     return ft.meta.episodes(TEST, ways, 2, 1)[0].support
 
 
+@pytest.mark.slow
 def test_only_what_is_trainable_is_trained_and_frozen_stages_are_cached(tiny_bert):
     train, test = ft.meta.split_classes(sentences(), test=0.34)
     model = ft.load(tiny_bert, labels=train.labels, pooling="mean")
@@ -113,6 +114,7 @@ def test_features_of_a_frozen_model_are_computed_once(tiny_bert, capsys):
     assert rows["cached_features"].shape == (len(examples), 24)
 
 
+@pytest.mark.slow
 def test_a_cached_network_computes_what_the_whole_one_does(tiny_bert):
     examples = sentences()
     model = ft.load(tiny_bert, labels=examples.labels, pooling="mean")
@@ -127,7 +129,8 @@ def test_a_cached_network_computes_what_the_whole_one_does(tiny_bert):
     np.testing.assert_allclose(found, values, atol=1e-5)
 
 
-def test_images(tmp_path):
+@pytest.mark.slow
+def test_images():
     resnet = ft.load(
         {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1]},
         "image-classification",
