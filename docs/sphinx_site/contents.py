@@ -41,13 +41,15 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         return
     tables, listed = [], set()
     for caption, text in re.findall(r"^## (.+)\n([^#]*)", source[0], re.MULTILINE):
-        entries = re.findall(r"\]\(([^):#]+\.(?:md|ipynb))\)", text)
-        tables.append(table_of_contents(caption, entries))
-        listed |= {(Path(app.confdir) / entry).resolve() for entry in entries}
+        entries = re.findall(r"\[([^\]]+)\]\(([^):#]+\.(?:md|ipynb))\)", text)
+        tables.append(
+            table_of_contents(caption, [f"{title} <{_page(path)}>" for title, path in entries])
+        )
+        listed |= {(Path(app.confdir) / path).resolve() for _, path in entries}
     found = {*Path(app.confdir).glob("*.md"), *Path(app.confdir).glob("../notebooks/*.ipynb")}
     others = {path.resolve() for path in found} - listed - {Path(app.confdir, "index.md").resolve()}
     if others:  # a page that the index does not list yet
-        names = [os.path.relpath(path, app.confdir) for path in sorted(others)]
+        names = [_page(os.path.relpath(path, app.confdir)) for path in sorted(others)]
         tables.append(table_of_contents("More", names))
     tables.append(table_of_contents("Reference", ["reference/index"]))
     source[0] += "\n\n" + "\n".join(tables)
@@ -55,8 +57,12 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
 
 def table_of_contents(caption: str, entries: list[str]) -> str:
     """Returns the directive for a hidden table of contents."""
-    names = "\n".join(entry.removesuffix(".md").removesuffix(".ipynb") for entry in entries)
+    names = "\n".join(entries)
     return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n"
+
+
+def _page(path: str) -> str:
+    return path.removesuffix(".md").removesuffix(".ipynb")
 
 
 def write_start_page(app: Sphinx, error: Exception | None) -> None:
