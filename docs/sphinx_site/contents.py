@@ -8,6 +8,7 @@ entry.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
@@ -26,6 +27,7 @@ def setup(app: Sphinx) -> None:
     """Writes the reference before pages are read, and completes the index."""
     app.connect("config-inited", lambda app, config: write_pages(reference_folder(app)))
     app.connect("source-read", add_contents)
+    app.connect("html-page-context", name_language)
     app.connect("build-finished", write_start_page)
     app.add_lexer("mermaid", TextLexer)
 
@@ -63,6 +65,14 @@ def table_of_contents(caption: str, entries: list[str]) -> str:
 
 def _page(path: str) -> str:
     return path.removesuffix(".md").removesuffix(".ipynb")
+
+
+def name_language(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], document: Any
+) -> None:
+    """Says which pages are Chinese, so that browsers choose the right forms of characters."""
+    if page.endswith("zh-CN") or "chinese" in page:
+        context["language"] = "zh-CN"
 
 
 def write_start_page(app: Sphinx, error: Exception | None) -> None:

@@ -154,6 +154,7 @@ def test_names_in_sentences_lead_to_the_reference(site):
     guide = page(site, "docs/guide")
     assert 'href="reference/freezing.html#finetune_tf.train_only"' in guide
     chinese = page(site, "docs/guide.zh-CN")
+    assert 'lang="zh-CN"' in chinese and 'lang="en"' in guide
     assert 'href="reference/freezing.html#finetune_tf.train_only"' in chinese
 
 
