@@ -2,7 +2,7 @@
 
 import numpy as np
 from helpers_models import ENGLISH
-from helpers_tasks import CASES, small_task_model
+from helpers_tasks import small_task_model
 
 import finetune_tf as ft
 from finetune_tf.evaluation.predict import outputs
@@ -31,28 +31,47 @@ def drawn_case(case: str, checkpoint, temperature: float, rows: int = 600, scale
     dense = model.get_layer("classifier").dense
     dense.kernel.assign(dense.kernel * scale)
     dense.bias.assign(dense.bias * 0.3)
-    texts, generator = texts_at_random(rows), np.random.default_rng(1)
-    _, names, problem = CASES[case]
-    labels = ft.Labels(names, problem)
-    if case == "tokens":
+    return model, drawn_examples(model, temperature, rows)
+
+
+def drawn_bert(checkpoint, names, problem=None, temperature: float = 2.0, rows: int = 200):
+    """The same with a tiny BERT, which can be saved."""
+    model = ft.load(checkpoint, labels=ft.Labels(names, problem))
+    train_at_random(model)
+    return model, drawn_examples(model, temperature, rows)
+
+
+def train_at_random(model) -> None:
+    """Gives a model a random output layer whose logits vary much around 0."""
+    dense = model.get_layer("classifier").dense
+    dense.kernel.assign(np.random.default_rng(0).normal(0, 1, dense.kernel.shape))
+    logits, _ = outputs(model, ft.data.Examples({"text": texts_at_random(50)}))
+    mean, deviation = np.mean(logits, axis=0), np.std(logits, axis=0)
+    dense.kernel.assign(dense.kernel * (4 / deviation))
+    dense.bias.assign((dense.bias - mean) * (4 / deviation))
+
+
+def drawn_examples(model, temperature: float, rows: int) -> ft.data.Examples:
+    """Examples with labels that are drawn from the probabilities of a model."""
+    texts, generator, labels = texts_at_random(rows), np.random.default_rng(1), model.labels
+    if model.task.token_axis is not None:
         blank = ft.data.Examples({"tokens": [text.split() for text in texts]}, name="validation")
     else:
         blank = ft.data.Examples({"text": texts}, name="validation")
     logits, encoded = outputs(model, blank)
-    if case == "tokens":
+    if model.task.token_axis is not None:
         tags = [
-            [names[_one(row[place] / temperature, generator)] for place in words[:, 0]]
+            [labels[_one(row[place] / temperature, generator)] for place in words[:, 0]]
             for row, words in zip(logits, encoded.words, strict=True)
         ]
-        columns = {**blank.columns, "tags": tags}
-        return model, ft.data.Examples(columns, labels, "validation")
-    if problem == "multi_label_classification":
+        return ft.data.Examples({**blank.columns, "tags": tags}, labels, "validation")
+    if labels.problem_type == "multi_label_classification":
         chances = 1 / (1 + np.exp(-np.stack(logits) / temperature))
         applies = generator.random(chances.shape) < chances
-        values = [[name for name, yes in zip(names, row, strict=True) if yes] for row in applies]
+        values = [[name for name, yes in zip(labels, row, strict=True) if yes] for row in applies]
     else:
-        values = [names[_one(row / temperature, generator)] for row in logits]
-    return model, ft.data.Examples({"text": texts, "label": values}, labels, "validation")
+        values = [labels[_one(row / temperature, generator)] for row in logits]
+    return ft.data.Examples({"text": texts, "label": values}, labels, "validation")
 
 
 def _one(logits: np.ndarray, generator: np.random.Generator) -> int:

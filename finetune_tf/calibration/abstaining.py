@@ -82,9 +82,12 @@ class CoverageCurve(Document):
             DataError: If no threshold reaches it with certainty on these examples.
 
         Example:
-            >>> curve = ft.calibration.coverage_curve(trained, validation)
-            >>> curve.threshold_for(0.5).accuracy.value >= 0.5
-            True
+            >>> from finetune_tf.calibration.abstaining import CoverageCurve
+            >>> confidence, hits = np.linspace(1, 0.5, 200), np.repeat([1, 0], [150, 50])
+            >>> whole = ft.calibration.CoveragePoint(1.0, 0.5, None)
+            >>> curve = CoverageCurve([whole], "data", 200, None, None, confidence, hits)
+            >>> curve.threshold_for(0.9).coverage  # 150 of 160 would not be certain enough
+            0.75
         """
         from scipy.stats import binom
 
@@ -186,7 +189,7 @@ def coverage_curve(
         ModelError: If the model does not give each example one label.
 
     Example:
-        >>> curve = ft.calibration.coverage_curve(trained, validation)
+        >>> curve = ft.calibration.coverage_curve(model, test)
         >>> curve.rows[0].coverage
         1.0
     """
@@ -231,7 +234,7 @@ def abstain(predictions: Iterable[Prediction], threshold: float) -> list[Predict
         DataTypeError: If they are not predictions with one label.
 
     Example:
-        >>> predictions = ft.predict(trained, ["a good film", "a dull film"])
+        >>> predictions = ft.predict(model, ["a good film", "a dull film"])
         >>> ft.calibration.abstain(predictions, 0.0) == predictions
         True
     """

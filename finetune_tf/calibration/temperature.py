@@ -116,8 +116,10 @@ def calibrate(
             embeddings, or has an adapter.
 
     Example:
-        >>> result = ft.calibrate(trained, validation)
-        >>> result.is_applied == ("calibration" in trained.config)
+        >>> _ = model.fit(train.batches(model, 4), epochs=2, verbose=0)
+        >>> many = ft.data.from_arrays(train.columns["text"] * 30, train.columns["label"] * 30)
+        >>> result = ft.calibrate(model, many)
+        >>> result.is_applied == ("calibration" in model.config)
         True
     """
     check(batch_size=batch_size, seed=seed)
@@ -167,7 +169,7 @@ def calibrate(
     return result
 
 
-def _output_layer(model: Any) -> keras.layers.Layer:
+def _output_layer(model: Any) -> keras.layers.Layer | None:
     """Returns the Dense layer that computes the logits of a model from `load`.
 
     Raises:
@@ -176,15 +178,15 @@ def _output_layer(model: Any) -> keras.layers.Layer:
     if not isinstance(model, FineTuneModel):
         raise ModelError(f"calibrate needs a model from ft.load, found {type(model).__name__}.")
     task = model.task
+    if not task.has_decisions:
+        return None  # `decisions_of` explains it
     head = next((layer for layer in model.layers if layer.name == task.output_layers[-1]), None)
-    if task.has_decisions and not isinstance(head, ClassificationHead):
+    if not isinstance(head, ClassificationHead):
         raise ModelError(
             "calibrate divides the weights of an output layer, but the logits of this model for "
             f"{task.name} are computed from those of other layers. Measure it with "
             "ft.calibration.measure(model, examples)."
         )
-    if not task.has_decisions:
-        return None  # `decisions_of` explains it
     if message := untrained_message(model):
         raise ModelError(f"{message} Train it before calibrating it.")
     if found := adapters_of(head.dense):

@@ -176,9 +176,10 @@ def choose_thresholds(
         ModelError: If the model chooses among more than two labels, or is a regression.
 
     Example:
-        >>> result = ft.calibration.choose_thresholds(trained, validation)
-        >>> [0 < threshold < 1 for threshold in result.thresholds.values()]
-        [True]
+        >>> many = ft.data.from_arrays(train.columns["text"] * 30, train.columns["label"] * 30)
+        >>> result = ft.calibration.choose_thresholds(model, many, label="bad")
+        >>> list(result.thresholds)
+        ['bad']
     """
     check(batch_size=batch_size, seed=seed)
     _check_metric(metric, at_least)

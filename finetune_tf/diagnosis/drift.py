@@ -63,6 +63,7 @@ def drift(
         ModelError: If the model cannot read the examples.
 
     Example:
+        >>> many = ft.data.from_arrays(train.columns["text"] * 30, train.columns["label"] * 30)
         >>> found = ft.diagnosis.drift(checkpoint, many, many)
         >>> found.is_clear
         False

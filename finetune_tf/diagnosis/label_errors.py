@@ -64,6 +64,7 @@ def label_errors(
         ModelError: If the examples do not have one label each.
 
     Example:
+        >>> many = ft.data.from_arrays(train.columns["text"] * 30, train.columns["label"] * 30)
         >>> found = ft.diagnosis.label_errors(checkpoint, many)
         >>> len(found.rows) == len(many)
         True

@@ -37,7 +37,7 @@ def top_losses(
         ModelError: If the model does not choose among labels, as a regression does not.
 
     Example:
-        >>> top = ft.diagnosis.top_losses(trained, test, n=3)
+        >>> top = ft.diagnosis.top_losses(model, test, n=3)
         >>> len(top.rows), top.rows[0].loss >= top.rows[1].loss
         (3, True)
     """

@@ -61,7 +61,8 @@ def slices(
         ModelError: If the model has no task.
 
     Example:
-        >>> found = ft.diagnosis.slices(trained, many, by="label")
+        >>> many = ft.data.from_arrays(train.columns["text"] * 30, train.columns["label"] * 30)
+        >>> found = ft.diagnosis.slices(model, many, by="label")
         >>> sorted(row.value for row in found.rows)
         ['bad', 'good']
     """

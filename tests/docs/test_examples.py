@@ -52,6 +52,9 @@ SLOW = (
     "evaluation.interpolation.",
     "generation.",
     "search.",
+    "meta.",
+    "calibration.temperature.calibrate",
+    "diagnosis.",
 )
 
 
