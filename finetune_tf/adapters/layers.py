@@ -31,12 +31,22 @@ class Adapter(ConfigLayer):
 
     changes_output = False
     is_mergeable = True
-    usual_rate = 5e-4  # "auto"; Hu et al. 2021 take 4e-4 to 5e-4 for LoRA on RoBERTa base
 
     def __init__(self, name: str, inputs: int, units: int, **kwargs: Any) -> None:
         super().__init__(name=f"{PREFIX}{name}", **kwargs)
         self.adapter_name, self.rows, self.columns = name, inputs, units
         self.is_merged = False
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate "auto": the wider the model, the lower.
+
+        For a width of 768 it is 6e-4 (Hu et al. 2021 take 4e-4 to 5e-4 for RoBERTa base), for 4,096
+        2e-4 and for 8,192 1e-4 (as Dettmers et al. 2023, QLoRA, for Llama 7B and 65B). For 384 it
+        is 1e-3, which docs/recipes.md compares with other rates.
+        """
+        width = min(self.rows, self.columns)
+        return float(f"{min(1e-3 * (384 / width) ** 0.75, 2e-3):.1g}")
 
     @property
     def settings(self) -> dict[str, Any]:

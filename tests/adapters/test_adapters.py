@@ -41,7 +41,7 @@ def test_lora_starts_without_effect_and_only_it_and_the_head_learn(model, capsys
     assert capsys.readouterr().out == (
         "Added LoRA(rank=4) as 'default' to 4 layers (query, value). The weights of the model are "
         "frozen, the adapter and the head learn: 818 of 10,986 parameters are trainable. "
-        "The learning rate 'auto' is 0.0005.\n"
+        "The learning rate 'auto' is 0.002.\n"
     )
     np.testing.assert_array_equal(logits(model), before)
     learning = {variable.path for variable in model.trainable_variables}

@@ -13,6 +13,7 @@ from helpers_models import token_batch
 
 import finetune_tf as ft
 from finetune_tf.adapters import IA3, Bottleneck, LoRA
+from finetune_tf.adapters.layers import Factors, LowRank
 from finetune_tf.errors import ModelError
 from finetune_tf.training.schedule import HEAD_RATE, PRETRAINED_RATE
 
@@ -127,6 +128,15 @@ def test_cached_features_below_the_adapted_blocks(tiny_bert):
     np.testing.assert_array_equal(again, before)
 
 
+@pytest.mark.parametrize(
+    ("width", "rate"), [(24, 2e-3), (384, 1e-3), (768, 6e-4), (1024, 5e-4), (4096, 2e-4)]
+)
+def test_wide_models_get_lower_rates(width, rate):
+    for inputs, units in ((width, width), (width, 4 * width), (4 * width, width)):
+        assert LowRank("default", inputs, units).usual_rate == rate
+    assert Factors("default", width, width).usual_rate == 3e-3
+
+
 def test_the_automatic_learning_rate(tiny_bert):
     model = ft.load(tiny_bert, labels=2)
     model.compile(**ft.presets.cross_entropy())
@@ -138,11 +148,11 @@ def test_the_automatic_learning_rate(tiny_bert):
 
     assert rate() == PRETRAINED_RATE
     ft.adapters.add(model, LoRA())
-    assert rate() == pytest.approx(5e-4)
+    assert rate() == pytest.approx(2e-3)  # of so narrow a model
     ft.adapters.add(model, IA3(), name="factors")
     assert rate() == pytest.approx(3e-3)
     ft.adapters.switch(model, ["default", "factors"])
-    assert rate() == pytest.approx(5e-4)
+    assert rate() == pytest.approx(2e-3)
     ft.train_only(model, ft.select.head())
     assert rate() == HEAD_RATE
     ft.train_only(model, ft.select.adapters() | ft.select.blocks(-1))
