@@ -8,6 +8,7 @@ entry.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
@@ -26,6 +27,7 @@ def setup(app: Sphinx) -> None:
     """Writes the reference before pages are read, and completes the index."""
     app.connect("config-inited", lambda app, config: write_pages(reference_folder(app)))
     app.connect("source-read", add_contents)
+    app.connect("html-page-context", name_language)
     app.connect("build-finished", write_start_page)
     app.add_lexer("mermaid", TextLexer)
 
@@ -41,13 +43,15 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         return
     tables, listed = [], set()
     for caption, text in re.findall(r"^## (.+)\n([^#]*)", source[0], re.MULTILINE):
-        entries = re.findall(r"\]\(([^):#]+\.(?:md|ipynb))\)", text)
-        tables.append(table_of_contents(caption, entries))
-        listed |= {(Path(app.confdir) / entry).resolve() for entry in entries}
+        entries = re.findall(r"\[([^\]]+)\]\(([^):#]+\.(?:md|ipynb))\)", text)
+        tables.append(
+            table_of_contents(caption, [f"{title} <{_page(path)}>" for title, path in entries])
+        )
+        listed |= {(Path(app.confdir) / path).resolve() for _, path in entries}
     found = {*Path(app.confdir).glob("*.md"), *Path(app.confdir).glob("../notebooks/*.ipynb")}
     others = {path.resolve() for path in found} - listed - {Path(app.confdir, "index.md").resolve()}
     if others:  # a page that the index does not list yet
-        names = [os.path.relpath(path, app.confdir) for path in sorted(others)]
+        names = [_page(os.path.relpath(path, app.confdir)) for path in sorted(others)]
         tables.append(table_of_contents("More", names))
     tables.append(table_of_contents("Reference", ["reference/index"]))
     source[0] += "\n\n" + "\n".join(tables)
@@ -55,8 +59,20 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
 
 def table_of_contents(caption: str, entries: list[str]) -> str:
     """Returns the directive for a hidden table of contents."""
-    names = "\n".join(entry.removesuffix(".md").removesuffix(".ipynb") for entry in entries)
+    names = "\n".join(entries)
     return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n"
+
+
+def _page(path: str) -> str:
+    return path.removesuffix(".md").removesuffix(".ipynb")
+
+
+def name_language(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], document: Any
+) -> None:
+    """Says which pages are Chinese, so that browsers choose the right forms of characters."""
+    if page.endswith("zh-CN") or "chinese" in page:
+        context["language"] = "zh-CN"
 
 
 def write_start_page(app: Sphinx, error: Exception | None) -> None:

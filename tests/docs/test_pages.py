@@ -1,10 +1,11 @@
 """The Python code of each page of docs/ runs from top to bottom.
 
 A new page is found by itself. Its code may use what its reader has anyway: `ft`, `np`, `keras`,
-`checkpoint`, the sets `train`, `validation` and `test` of texts with two labels, `model` (a text
-classifier made from the checkpoint and compiled), `teacher` (another one), `batches` of the
-training set, and a current folder that is empty. Checkpoints of the Hub are replaced by tiny ones
-with six blocks.
+`checkpoint`, the sets `train`, `validation` and `test` of texts with two labels (also in the file
+labelled.csv), `examples` of many classes and `a_few_examples` of them, `model` (a text classifier
+made from the checkpoint and compiled), `teacher` (another one), `batches` of the training set,
+`texts` without labels, `sources` (one for each row of the test), and a current folder that is empty
+otherwise. Checkpoints of the Hub are replaced by tiny ones.
 
 What else a page needs without showing it stands before the block in a comment, which runs as well:
 
@@ -15,7 +16,6 @@ What else a page needs without showing it stands before the block in a comment, 
 
 import re
 import textwrap
-from itertools import product
 from pathlib import Path
 
 import keras
@@ -40,9 +40,19 @@ PAGES = sorted(
 SIX_BLOCKS = ("bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2")
 TWO_BLOCKS = ("microsoft/deberta-v3-small",)
 # What takes minutes on a page and as little as possible here.
-SHORTER = {"trials=30": "trials=2", "minutes=60": "minutes=5", "epochs=20": "epochs=3"}
+SHORTER = {
+    "trials=30": "trials=2",
+    "minutes=60": "minutes=5",
+    "epochs=20": "epochs=3",
+    "splits=10": "splits=2",
+    "shots=(8, 16, 32, 64)": "shots=(2, 4)",
+    "episodes=500": "episodes=5",
+    "ways=20": "ways=6",
+}
 MOODS = {"positive": ["good", "great", "fine"], "negative": ["bad", "poor", "dull"]}
-SPLITS = {"train": slice(0, None, 2), "validation": slice(1, None, 4), "test": slice(3, None, 4)}
+CLAUSES = ("a very {1} {0}", "a {1} {0}", "the {0} was {1}", "not long and a {1} {0}")
+NOUNS = ("film", "actor", "story", "short film")
+SPLITS = {"train": 48, "validation": 128, "test": 48}  # 128: what a calibration needs
 
 
 def code_of(page: str) -> list[tuple[int, str]]:
@@ -55,18 +65,31 @@ def code_of(page: str) -> list[tuple[int, str]]:
 
 
 def reviews(split: str = "train", data_dir: object = None) -> ft.data.Examples:
-    """Forty-eight, twenty-four and twenty-four texts, half of them with either label."""
-    texts, labels = [], []
-    patterns = ("a {} {}", "a very {} {}", "the {} was {}", "not dull and {} {}")
-    for pattern, noun, number in product(
-        patterns, ("film", "actor", "story", "the film"), range(3)
-    ):
-        for label, words in MOODS.items():
-            word = words[number]
-            texts.append(pattern.format(*((noun, word) if "was" in pattern else (word, noun))))
-            labels.append(label)
-    rows = [row for pair in range(48)[SPLITS[split]] for row in (2 * pair, 2 * pair + 1)]
-    return ft.data.from_arrays([texts[i] for i in rows], [labels[i] for i in rows], name=split)
+    """Different short texts in each split, every other of them with the other label."""
+    rows = [row for row in range(sum(SPLITS.values())) if _split_of(row) == split]
+    labels = [list(MOODS)[row % 2] for row in rows]
+    texts = [_text(row, MOODS[label]) for row, label in zip(rows, labels, strict=True)]
+    return ft.data.from_arrays(texts, labels, name=split)
+
+
+def _split_of(row: int) -> str:
+    ends = np.cumsum(list(SPLITS.values()))
+    return list(SPLITS)[int(np.searchsorted(ends, row, side="right"))]
+
+
+def _text(row: int, words: list[str]) -> str:
+    """Two clauses with one of three words each; 144 different texts for each label."""
+    pair, place = divmod(row // 2, len(CLAUSES) * len(NOUNS))
+    clause, noun = divmod(place, len(NOUNS))
+    word, other = divmod(pair, len(words))
+    begin = CLAUSES[clause].format(NOUNS[noun], words[word])
+    return f"{begin} and the {NOUNS[(noun + other) % len(NOUNS)]} was {words[other]}"
+
+
+def many_classes(classes: int = 24, rows: int = 8) -> ft.data.Examples:
+    """Texts of so many classes that some can be left for tests of new classes."""
+    texts = [_text(row, list(MOODS.values())[row % 2]) for row in range(classes * rows)]
+    return ft.data.from_arrays(texts, [f"class {i % classes}" for i in range(len(texts))])
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +108,10 @@ def names(six_blocks, monkeypatch, tmp_path):
     model, teacher = (ft.load(six_blocks, labels=train.labels) for _ in range(2))
     for each in (model, teacher):
         each.compile(**ft.presets.cross_entropy(learning_rate=1e-4))
+    test, examples = reviews("test"), many_classes()
+    rows = zip(train.columns["text"], train.columns["label"], strict=True)
+    lines = ["text,label", *(f"{text},{label}" for text, label in rows)]
+    Path("labelled.csv").write_text("\n".join(lines), encoding="utf-8")
     return {
         "ft": ft,
         "np": np,
@@ -92,7 +119,11 @@ def names(six_blocks, monkeypatch, tmp_path):
         "checkpoint": str(six_blocks),
         "train": train,
         "validation": reviews("validation"),
-        "test": reviews("test"),
+        "test": test,
+        "texts": test.columns["text"][:4],
+        "sources": ["web" if row % 3 else "letter" for row in range(len(test))],
+        "examples": examples,
+        "a_few_examples": examples[[row for row in range(len(examples)) if row % 24 < 3]],
         "model": model,
         "teacher": teacher,
         "batches": train.batches(model, batch_size=8, shuffle=True),
@@ -115,9 +146,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, names, six_blocks, tin
 
 @pytest.mark.slow
 def test_the_code_in_the_docstring_of_the_package_runs(names, six_blocks, tmp_path):
-    rows = zip(names["train"].columns["text"], names["train"].columns["label"], strict=True)
-    lines = ["text,label", *(f"{text},{label}" for text, label in rows)]
-    (tmp_path / "train.csv").write_text("\n".join(lines), encoding="utf-8")
+    Path("train.csv").write_bytes(Path("labelled.csv").read_bytes())
     code = textwrap.dedent(ft.__doc__.partition("Example:\n")[2])
 
     exec(code.replace('"bert-base-uncased"', repr(str(six_blocks))), names)
@@ -132,7 +161,10 @@ def test_pages_are_found_with_their_hidden_code():
     assert any("keras_hub_backbone =" in code for code in pieces.values())
 
 
-def test_reviews_are_different_texts_in_each_split():
-    texts = [set(reviews(split).columns["text"]) for split in SPLITS]
-    assert [len(each) for each in texts] == [48, 24, 24]
-    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+def test_texts_are_different_and_both_labels_are_as_frequent():
+    texts = [text for split in SPLITS for text in reviews(split).columns["text"]]
+    assert len(texts) == len(set(texts)) == sum(SPLITS.values())
+    assert all(
+        reviews(split).columns["label"].count("positive") == n / 2 for split, n in SPLITS.items()
+    )
+    assert len(set(many_classes().columns["text"])) == 24 * 8

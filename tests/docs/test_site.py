@@ -154,6 +154,7 @@ def test_names_in_sentences_lead_to_the_reference(site):
     guide = page(site, "docs/guide")
     assert 'href="reference/freezing.html#finetune_tf.train_only"' in guide
     chinese = page(site, "docs/guide.zh-CN")
+    assert 'lang="zh-CN"' in chinese and 'lang="en"' in guide
     assert 'href="reference/freezing.html#finetune_tf.train_only"' in chinese
 
 
@@ -182,7 +183,7 @@ def test_what_a_reader_types_is_split_as_the_pages_were(site):
     expected = [["学习", "习率"], ["率"], ["冻结", "encod"], ["用", "adamw", "训练"]]
     expected += [["freez", "layer"]]
     for term in sum(expected, []):
-        assert re.search(rf'[{{,]"?{term}"?:', index), term
+        assert re.search(rf'[{{,]\s*"?{term}"?:', index), term
 
     node = shutil.which("node") or shutil.which("nodejs")
     if node is None:
