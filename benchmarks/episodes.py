@@ -92,34 +92,34 @@ def omniglot(options):
     train = with_rotations(*train)
     pixels = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), Scale()])
     learners = {
-        "pixels": (lambda: ft.meta.Prototypes(pixels), None),
         "Prototypes": (
             lambda: ft.meta.Prototypes(convolutions()),
-            {"ways": 20, "shots": 1, "queries": 5, "episodes": 700},
+            {"ways": 20, "shots": 1, "queries": 5, "episodes": 600},
         ),
         "MAML": (
-            lambda: ft.meta.MAML(convolutions(), inner_rate=0.4, steps=3, learning_rate=3e-3),
-            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1600},
-        ),
-        "MAML, first order": (
-            lambda: ft.meta.MAML(
-                convolutions(), inner_rate=0.4, steps=3, learning_rate=3e-3, first_order=True
-            ),
-            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 2400},
-        ),
-        "MAML, prototypes": (
-            lambda: ft.meta.MAML(
-                convolutions(), inner_rate=0.1, steps=3, learning_rate=3e-3, head="prototypes"
-            ),
-            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1600},
+            lambda: ft.meta.MAML(convolutions(), inner_rate=0.2, steps=3, learning_rate=3e-3),
+            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1200},
         ),
         "Reptile": (
             lambda: ft.meta.Reptile(convolutions(), inner_rate=3e-3, steps=8, adapt_steps=30),
-            {"ways": 5, "shots": 10, "episodes": 3000},
+            {"ways": 5, "shots": 10, "episodes": 1500},
         ),
+        "MAML, first order": (
+            lambda: ft.meta.MAML(
+                convolutions(), inner_rate=0.2, steps=3, learning_rate=3e-3, first_order=True
+            ),
+            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1600},
+        ),
+        "MAML, prototypes": (
+            lambda: ft.meta.MAML(
+                convolutions(), inner_rate=0.05, steps=3, learning_rate=3e-3, head="prototypes"
+            ),
+            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1200},
+        ),
+        "pixels": (lambda: ft.meta.Prototypes(pixels), None),
     }
     for name, (learner, fit) in learners.items():
-        report(options, "omniglot", name, learner, train, test, 5, (1, 5), fit, 200)
+        report(options, "omniglot", name, learner, train, test, 5, (1, 5), fit, 150)
 
 
 class Scale(keras.layers.Layer):
@@ -157,7 +157,7 @@ def with_rotations(images, classes):
 def clinc150(options):
     """Measures all learners on intents."""
     train_classes, test_classes = intents(options)
-    for ways, episodes in ((5, 200), (50, 40)):
+    for ways, episodes in ((5, 150), (50, 30)):
         trained_ways = min(ways, 20)
         learners = {
             "Prototypes, no fit": (lambda: ft.meta.Prototypes(residual(), keep_head=True), None),

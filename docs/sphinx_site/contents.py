@@ -5,6 +5,7 @@ are not written a second time: each heading of the index is a caption, and each 
 entry.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -38,10 +39,16 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """Adds tables of contents to the index, which the sidebar shows."""
     if page != app.config.root_doc:
         return
-    tables = []
+    tables, listed = [], set()
     for caption, text in re.findall(r"^## (.+)\n([^#]*)", source[0], re.MULTILINE):
         entries = re.findall(r"\]\(([^):#]+\.(?:md|ipynb))\)", text)
         tables.append(table_of_contents(caption, entries))
+        listed |= {(Path(app.confdir) / entry).resolve() for entry in entries}
+    found = {*Path(app.confdir).glob("*.md"), *Path(app.confdir).glob("../notebooks/*.ipynb")}
+    others = {path.resolve() for path in found} - listed - {Path(app.confdir, "index.md").resolve()}
+    if others:  # a page that the index does not list yet
+        names = [os.path.relpath(path, app.confdir) for path in sorted(others)]
+        tables.append(table_of_contents("More", names))
     tables.append(table_of_contents("Reference", ["reference/index"]))
     source[0] += "\n\n" + "\n".join(tables)
 

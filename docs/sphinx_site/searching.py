@@ -18,7 +18,7 @@ class SearchEnglishAndChinese(SearchEnglish):
     """Words of English, and one or two neighboring characters of Chinese."""
 
     lang = "en+zh"
-    language_name = "English and Chinese"
+    language_name = "English"  # names the class of the stemmer in JavaScript
     # The same for what the reader types; single characters only if there is no neighbor.
     js_splitter_code = rf"""
 function splitQuery(query) {{

@@ -100,6 +100,11 @@ SYNONYMS: dict[str, str] = {
     "shares": "alphas ratios weights coefficients fractions",
     "folder": "path output output_dir directory dir save_directory filepath cache_dir",
     "n": "count number rows size",
+    "ways": "way n_way n_ways num_ways",
+    "shots": "shot k_shot n_shot n_shots num_shots",
+    "queries": "query n_query n_queries num_queries",
+    "episodes": "tasks num_tasks num_episodes iterations",
+    "inner_rate": "inner_lr inner_learning_rate fast_lr",
 }
 
 #: Where to set something, for functions that do not have the argument.

@@ -257,7 +257,7 @@ class Report(ResultOnTest):
 
         Example:
             >>> report = ft.evaluate(model, test)
-            >>> report.save_html("report.html", model=model, explanations=1).name
+            >>> report.save_html("report.html", train=train).name
             'report.html'
         """
         # The page shows results of packages that import this one, so it is in a package after it.

@@ -5,7 +5,8 @@ an explanation calls important changes the prediction, and whether the explanati
 the model has learned.
 """
 
-from finetune_tf.explanations.checking import ExplanationCheck, check
+from finetune_tf.explanations.check_result import ExplanationCheck
+from finetune_tf.explanations.checking import check
 from finetune_tf.explanations.explaining import explain
 from finetune_tf.explanations.explanation import Explanation, Explanations, Neighbor, WordScore
 

@@ -1,6 +1,5 @@
 """`explain`: why a model gives an output, by scores of the words or patches that it read."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,33 +7,27 @@ import keras
 import numpy as np
 
 from finetune_tf.architectures.towers import IMAGE
-from finetune_tf.base.arguments import check, shown
+from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_fits import random_state, set_random_state
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
-from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
+from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.evaluation.predict import columns_of_predict, examples_of, outputs
 from finetune_tf.explanations.cut import Cut
 from finetune_tf.explanations.explanation import Explanation, Explanations, WordScore
 from finetune_tf.explanations.methods import METHODS, Method, Scores
 from finetune_tf.explanations.nearest import neighbors_of
-from finetune_tf.explanations.subject import BASELINES, Baseline, Subject, subject_of
-from finetune_tf.graph.stages import require_model, require_task
+from finetune_tf.explanations.requirements import (
+    STEPS,
+    check_options,
+    method_of,
+    require_explainable,
+)
+from finetune_tf.explanations.subject import Baseline, Subject, subject_of
 from finetune_tf.messages import say
-from finetune_tf.model.feature_models import FeatureModel
-from finetune_tf.tasks import TASKS
 from finetune_tf.tasks.explained import Aim
 
-STEPS = 50
 LARGE_ERROR = 0.05  # a completeness error that is said aloud
-_DEFAULTS: dict[str, Any] = {
-    "steps": STEPS,
-    "baseline": "padding",
-    "patch": None,
-    "stage": None,
-    "examples": None,
-    "neighbors": 5,
-}
 
 
 @names_checked(also=columns_of_predict)
@@ -120,7 +113,7 @@ def explain(
         "neighbors": neighbors,
     }
     chosen = method_of(method)
-    _check_options(method, chosen, options)
+    check_options(method, chosen, options)
     require_explainable(model)
     given, is_single = _given(model, texts, text_pair, columns)
     if given is None:
@@ -133,76 +126,6 @@ def explain(
         set_random_state(state)
     _report(found)
     return found[0] if is_single else found
-
-
-def method_of(name: Any) -> Method:
-    """Returns the method of a name.
-
-    Raises:
-        ModelError: If there is none.
-    """
-    if name not in METHODS:
-        plain = str(name).lower().replace("_", "-").replace(" ", "-")
-        plain = _SHORT.get(plain, plain)
-        close = difflib.get_close_matches(plain, METHODS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ModelError(f"method= is one of {', '.join(METHODS)}; found {shown(name)}.{hint}")
-    return METHODS[name]
-
-
-# What methods are called elsewhere.
-_SHORT = {
-    "ig": "integrated-gradients",
-    "saliency": "gradient-x-input",
-    "input-x-gradient": "gradient-x-input",
-    "leave-one-out": "occlusion",
-    "attention": "attention-rollout",
-    "rollout": "attention-rollout",
-    "gradcam": "grad-cam",
-    "knn": "nearest",
-}
-
-
-def require_explainable(model: Any) -> None:
-    """Checks that a model has a task whose outputs can be explained.
-
-    Raises:
-        ModelError: If it does not.
-    """
-    require_model(model)
-    if isinstance(model, FeatureModel):
-        raise ModelError(
-            "This is the upper part of a model, which reads cached features and no words. Explain "
-            "the whole model, which has the same weights: ft.explain(learner.whole, …)."
-        )
-    task = require_task(model).task
-    if not task.can_explain:
-        able = [name for name, each in TASKS.items() if each.can_explain]
-        raise ModelError(
-            f"A model for {task.name} has no label or answer to explain. Explanations are for "
-            f"{', '.join(able)}."
-        )
-
-
-def _check_options(name: str, method: Method, options: dict[str, Any]) -> None:
-    for option, value in options.items():
-        is_given = value is not _DEFAULTS[option] and value != _DEFAULTS[option]
-        if is_given and option not in method.options:
-            having = [other for other, each in METHODS.items() if option in each.options]
-            raise ArgumentError(
-                f"{option}= is an option of {', '.join(having)}, and not of {name}. Leave it out, "
-                "or choose another method."
-            )
-    if options["baseline"] not in BASELINES:
-        raise ArgumentError(
-            f"baseline= is one of {', '.join(map(repr, BASELINES))}; found "
-            f"{shown(options['baseline'])}."
-        )
-    if "examples" in method.options and not isinstance(options["examples"], Examples):
-        raise DataTypeError(
-            f"method={name!r} finds the nearest training examples: pass them as examples=train; "
-            f"found {shown(options['examples'])}."
-        )
 
 
 def _given(model: Any, texts: Any, text_pair: Any, columns: dict) -> tuple[Examples | None, bool]:

@@ -75,7 +75,7 @@ def tune_body(
         learning_rate: The peak of a linear warm-up and decay; "auto" for 1e-4 · 384 / width of the
             vectors, at most 1e-3.
         max_length: Tokens of a text; by default what the model accepts.
-        seed: Seed of the batches and of dropout.
+        seed: Seed of the batches.
 
     Returns:
         The loss of each step.
@@ -161,7 +161,6 @@ class BodyTrainer:
         if steps == "auto":
             steps = steps_for(len(encoded), rows)
         order = balanced_order(groups, batch_size, steps, seed, lengths)
-        keras.utils.set_random_seed(seed)
         self._start.restore()
         batches = batches_of(
             encoded, self._fitted, order.shape[1], max_length, order=order.ravel(), name=train.name

@@ -115,6 +115,7 @@ def learning_curve(
     groups = rows_by_label(train, labels)
     require_known(test, labels, "test")
     require_shots(groups, shots[-1], train, labels)
+    keras.utils.set_random_seed(seed)  # of dropout, whose generators a load creates
     with quiet():
         model = load_encoder(checkpoint, train, pooling, dtype)
         runs = _Runs(model, train, test, steps, batch_size, learning_rate, max_length, seed)
@@ -204,7 +205,6 @@ class _Runs:
         write_head(self._model, self._probe(rows, seed))
         start = self._trainer("full")
         start.restore()
-        keras.utils.set_random_seed(seed)
         size = min(self._batch_size, len(rows))
         steps = steps_for(len(rows), size) if self._steps == "auto" else self._steps
         batches = self._train[rows].batches(

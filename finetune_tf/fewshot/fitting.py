@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
+
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.checkpoints import open_checkpoint
@@ -85,6 +87,7 @@ def fit(
     require_pairs(rows_by_label(train, train.labels), train, train.labels)
     if validation is not None:
         require_known(validation, train.labels, "validation")
+    keras.utils.set_random_seed(seed)  # of dropout, whose generators a load creates
     model = load_encoder(checkpoint, train, pooling, dtype)
     if policy is not None:
         train_only(model, policy)

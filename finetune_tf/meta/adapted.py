@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.base.labels import Labels
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
 from finetune_tf.meta.classes import classes_of, name_of
@@ -42,6 +43,7 @@ class Adapted:
         self.labels = Labels(labels)
         self._network, self._logits, self._reads_batch = network, logits, reads_batch
 
+    @names_checked
     def probabilities(self, rows: Any) -> np.ndarray:
         """Returns the probability of each class, (rows, classes).
 
@@ -68,6 +70,7 @@ class Adapted:
         raised = np.exp(raised - raised.max(axis=1, keepdims=True))
         return raised / raised.sum(axis=1, keepdims=True)
 
+    @names_checked
     def predict(self, rows: Any) -> Any:
         """Returns a `Prediction` (label, score, probabilities) for each row.
 
@@ -83,6 +86,7 @@ class Adapted:
             predictions.append(Prediction(best, by_name[best], by_name))
         return predictions
 
+    @names_checked
     def accuracy(self, examples: Any) -> float:
         """Returns the share of rows that are predicted as their class.
 

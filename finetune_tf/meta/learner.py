@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from finetune_tf.base.arguments import check
+from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.meta.adapted import Adapted
@@ -16,7 +17,7 @@ from finetune_tf.meta.episodes import Episode, Episodes, drawn
 from finetune_tf.meta.functional import Functional, values_of
 from finetune_tf.meta.network import Network, Rows
 from finetune_tf.meta.norms import Statistics, check_statistics
-from finetune_tf.meta.results import EpisodeReport, probe_accuracy
+from finetune_tf.meta.results import EpisodeReport, one_thread, probe_accuracy
 
 Batch = dict[str, np.ndarray]
 _PRETRAINED_RATE, _NEW_RATE = 5e-5, 1e-3
@@ -84,6 +85,7 @@ class Learner:
 
     # Public methods of all learners
 
+    @names_checked
     def adapt(self, support: Any) -> Adapted:
         """Returns a classifier of the classes of a support set; the learner stays as it is.
 
@@ -110,6 +112,7 @@ class Learner:
         reads_batch = self._functional.reads_batch and self._functional.statistics == "batch"
         return Adapted(self.network, classes.names, logits, reads_batch)
 
+    @names_checked
     def evaluate(
         self,
         examples: Any,
@@ -147,17 +150,18 @@ class Learner:
         rows = self.network.rows_of(examples)
         fixed = None if self._functional.reads_batch else self._features(rows)
         found = []
-        for episode in itertools.islice(sequence, episodes):
-            if fixed is None:
-                features = self._features_of(rows, episode)
-            else:
-                features = fixed[episode.support_rows], fixed[episode.query_rows]
-            logits = self._logits(rows, episode, fixed)
-            right = logits.argmax(axis=1) == episode.query_classes
-            probe = probe_accuracy(
-                features[0], episode.support_classes, features[1], episode.query_classes
-            )
-            found.append((right.mean(), probe))
+        with one_thread():
+            for episode in itertools.islice(sequence, episodes):
+                if fixed is None:
+                    features = self._features_of(rows, episode)
+                else:
+                    features = fixed[episode.support_rows], fixed[episode.query_rows]
+                logits = self._logits(rows, episode, fixed)
+                right = logits.argmax(axis=1) == episode.query_classes
+                probe = probe_accuracy(
+                    features[0], episode.support_classes, features[1], episode.query_classes
+                )
+                found.append((right.mean(), probe))
         accuracies, probes = np.array(found).T
         return EpisodeReport(type(self).__name__, ways, shots, queries, accuracies, probes)
 

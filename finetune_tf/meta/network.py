@@ -57,19 +57,6 @@ class Rows:
             batch[name] = (longest < lengths[axis][:, None]).astype("int32")
         return batch
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        """The shapes and dtypes of batches of any size, for a traced function."""
-        import tensorflow as tf
-
-        one = self.batch(np.array([0]))
-        found = {}
-        for name, array in one.items():
-            has_axis = name in self.masks or self.inputs[name].axis is not None
-            shape = (None, None, *array.shape[2:]) if has_axis else (None, *array.shape[1:])
-            found[name] = tf.TensorSpec(shape, array.dtype)
-        return found
-
 
 def _padded(feature: Feature, rows: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     if feature.axis is None:

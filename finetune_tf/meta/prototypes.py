@@ -12,6 +12,7 @@ import numpy as np
 
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.messages import warn
 from finetune_tf.meta.episodes import Episode, drawn
 from finetune_tf.meta.functional import (
     accuracy,
@@ -22,7 +23,9 @@ from finetune_tf.meta.functional import (
 )
 from finetune_tf.meta.learner import Batch, Learner
 from finetune_tf.meta.network import Rows
-from finetune_tf.meta.norms import Statistics
+from finetune_tf.meta.norms import Statistics, batch_norms
+
+_YOUNG = 0.05  # a share of initial values in stored statistics that predictions suffer from
 
 
 class Prototypes(Learner):
@@ -91,7 +94,24 @@ class Prototypes(Learner):
         """
         check(queries=queries, episodes=episodes)
         sequence = drawn(examples, ways, shots, queries, seed)
-        return self._fit(sequence, self.network.rows_of(examples), episodes, per_step=1)
+        self._fit(sequence, self.network.rows_of(examples), episodes, per_step=1)
+        self._warn_of_young_statistics()
+        return self
+
+    def _warn_of_young_statistics(self) -> None:
+        """Warns if stored statistics of batch normalization are those of no data in part."""
+        shares = [
+            part.momentum ** len(self.history["loss"])
+            for part in batch_norms(self.network.upper)
+            if isinstance(part, keras.layers.BatchNormalization) and part.trainable
+        ]
+        share = max(shares, default=0.0)
+        if self._functional.statistics == "stored" and share > _YOUNG:
+            warn(
+                f"{share:.0%} of the stored statistics of batch normalization are still those from "
+                "before the fit, with which predictions are normalized. Train for more episodes, "
+                'lower the momentum of BatchNormalization, or use statistics="support".'
+            )
 
     def _gradients(self, rows: Rows, episode: Episode, seed: list[int]) -> tuple[Any, Any, list]:
         # One batch, so that batch normalization sees the same statistics in both parts.

@@ -1,5 +1,6 @@
 """The accuracy of a learner over episodes, beside a probe on the same features."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,13 @@ class EpisodeReport:
         )
 
     __repr__ = __str__
+
+
+def one_thread() -> contextlib.AbstractContextManager:
+    """Makes linear algebra of NumPy use one thread, which suits the small matrices of episodes."""
+    from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
+
+    return threadpool_limits(1)
 
 
 def probe_accuracy(

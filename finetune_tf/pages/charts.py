@@ -232,9 +232,10 @@ def heat_map(
         y_title: What rows are.
     """
     size, is_named, is_numbered = len(counts), len(counts) <= 30, len(counts) <= 10
-    left = 118 if is_named else 8
+    longest = max(len(shortened(label, _LONGEST_LABEL)) for label in names)
+    left = 14 + 7.5 * longest if is_named else 8
     edge = (WIDTH - left - 8) / size
-    top, bottom = 26, 110 if is_named else 8
+    top, bottom = 26, 20 + 7 * longest if is_named else 8
     height = top + edge * size + bottom
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts = [_shape("rect", x=left, y=top, width=edge * size, height=edge * size, class_="field")]

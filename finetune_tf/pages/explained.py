@@ -119,4 +119,4 @@ def _remarks(explanation: Explanation, words: Words) -> Html:
                 error=f"{explanation.completeness_error:.1%}",
             )
         )
-    return tag("p", join(facts, " "), class_="faint")
+    return tag("p", join(facts, " · "), class_="faint")

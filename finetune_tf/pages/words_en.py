@@ -120,8 +120,8 @@ ENGLISH = {
     "slices.difference": "to the rest",
     "slices.p": "p",
     "slices.clear": "clear",
-    "slices.overall": "{metric} on all examples: {value} (95% interval {low} to {high}), the "
-    "dashed line in the table.",
+    "slices.overall": "On all examples, the {metric} is {value} (95% interval {low} to {high}), "
+    "which is the dashed line in the table.",
     "slices.clear_count": "{n} of {total} parts differ from the rest by more than chance explains "
     "(p below 0.05, corrected for the number of parts).",
     "slices.too_small": "{n} parts have too few examples and are left out.",
@@ -143,10 +143,10 @@ ENGLISH = {
     "worst.loss": "loss",
     "worst.needs_model": "Explanations need the model: give `model=` to `save_html`.",
     "worst.not_explained": "These predictions cannot be explained: {message}",
-    "explained.target": "What speaks for or against {target} (integrated gradients):",
+    "explained.target": "What speaks for or against {target} (integrated gradients)",
     "explained.for": "speaks for it",
     "explained.against": "speaks against it",
-    "explained.complete": "Log-odds {score}, completeness error {error}.",
+    "explained.complete": "score {score}, completeness error {error}",
     "explained.picture": "the picture",
     "explained.scores": "what the prediction depends on",
     # Pictures

@@ -52,6 +52,7 @@ SLOW = (
     "evaluation.interpolation.",
     "generation.",
     "search.",
+    "meta.",
     "calibration.temperature.calibrate",
     "diagnosis.",
 )

@@ -37,7 +37,8 @@ PAGES = sorted(
     for path in DOCS.glob("*.md")
     if "```python" in path.read_text(encoding="utf-8") and path.name not in RUN_ELSEWHERE
 )
-TINY = ("bert-base-uncased", "microsoft/deberta-v3-small", "sentence-transformers/all-MiniLM-L6-v2")
+SIX_BLOCKS = ("bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2")
+TWO_BLOCKS = ("microsoft/deberta-v3-small",)
 # What takes minutes on a page and as little as possible here.
 SHORTER = {"trials=30": "trials=2", "minutes=60": "minutes=5", "epochs=20": "epochs=3"}
 MOODS = {"positive": ["good", "great", "fine"], "negative": ["bad", "poor", "dull"]}
@@ -102,12 +103,12 @@ def names(six_blocks, monkeypatch, tmp_path):
 @pytest.mark.filterwarnings("ignore:A learning rate of")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's save
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, names, six_blocks):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, names, six_blocks, tiny_bert):
+    replaced = {f'"{name}"': repr(str(six_blocks)) for name in SIX_BLOCKS}
+    replaced |= {f'"{name}"': repr(str(tiny_bert)) for name in TWO_BLOCKS} | SHORTER
     for line, code in code_of(page):
-        for name in TINY:
-            code = code.replace(f'"{name}"', repr(str(six_blocks)))
-        for long, short in SHORTER.items():
-            code = code.replace(long, short)
+        for old, new in replaced.items():
+            code = code.replace(old, new)
         # The line of an error is that of the page.
         exec(compile("\n" * (line - 1) + code, page, "exec"), names)
 

@@ -45,18 +45,28 @@ CURVE = LearningCurve(
 )  # fmt: skip
 
 
-def test_every_method_is_measured_on_the_same_draws(encoder, capsys):
+def test_methods_are_measured_on_the_same_draws(encoder, capsys):
     options = {"shots": [2, 4], "splits": 2, "steps": 4}
-    curve = ft.learning_curve(encoder, TRAIN, TEST, **options)
-    assert curve.methods == ["tfidf", "probe", "contrastive", "full"]
+    curve = ft.learning_curve(
+        encoder, TRAIN, TEST, **options, methods=["contrastive", "probe", "tfidf", "prototypes"]
+    )
+    assert curve.methods == ["tfidf", "prototypes", "probe", "contrastive"]
     assert curve.shots == [2, 4]
     assert all(len(cell.values) == 2 and cell.seconds > 0 for cell in curve.cells)
     assert all(0 <= value <= 1 for cell in curve.cells for value in cell.values)
     assert "Draw 2 of 2, 4 examples a class: tfidf" in capsys.readouterr().out
-    # Weights and optimizers are restored: a method alone has the results that it has among others.
-    alone = ft.learning_curve(encoder, TRAIN, TEST, **options, methods=["contrastive", "full"])
-    for cell in alone.cells:
-        assert cell.values == curve.cell(cell.method, cell.shots).values
+
+
+@pytest.mark.slow
+def test_every_training_starts_from_the_same_weights(encoder):
+    options = {"shots": [2, 4], "splits": 2, "steps": 4}
+    curve = ft.learning_curve(encoder, TRAIN, TEST, **options)
+    assert curve.methods == ["tfidf", "probe", "contrastive", "full"]
+    # A method alone has the results that it has among others.
+    for method in ("contrastive", "full"):
+        alone = ft.learning_curve(encoder, TRAIN, TEST, **options, methods=[method])
+        for cell in alone.cells:
+            assert cell.values == curve.cell(method, cell.shots).values
 
 
 def test_draws_with_fewer_examples_are_part_of_larger_ones():

@@ -16,7 +16,7 @@ NEW = CENTERS[NEW_TARGETS] + 0.6 * RANDOM.normal(size=(90, 8))
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_logistic_head_is_that_of_scikit_learn_on_scaled_vectors(classes):
-    rows = classes > TARGETS
+    rows = np.less(TARGETS, classes)
     vectors, targets = VECTORS[rows], TARGETS[rows]
     head, C = logistic(vectors, targets, classes, C=5.0)
     mean = vectors.mean(axis=0)
@@ -45,7 +45,7 @@ def test_two_examples_of_each_class_are_too_few_to_choose():
 
 
 def test_prototypes_choose_the_nearest_mean():
-    means = np.stack([VECTORS[i == TARGETS].mean(axis=0) for i in range(3)])
+    means = np.stack([VECTORS[np.equal(TARGETS, i)].mean(axis=0) for i in range(3)])
     distances = np.linalg.norm(NEW[:, None] - means, axis=2)
     head = prototypes(VECTORS, TARGETS, 3)
     assert (head(NEW).argmax(axis=1) == distances.argmin(axis=1)).all()

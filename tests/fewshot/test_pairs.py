@@ -1,4 +1,4 @@
-"""Pairs of texts: losses on all pairs of a batch, and batches with equal shares of classes."""
+"""Pairs of texts: losses on all pairs of a batch, and batches with the same share of classes."""
 
 import keras
 import numpy as np

@@ -301,3 +301,23 @@ def test_an_encoder_that_knows_chinese_beats_characters_on_few_reviews(tmp_path)
     accuracy, baseline, low, same = last_line("14_chinese_text_classification", CHINESE, tmp_path)
     assert accuracy > baseline and accuracy > 0.8
     assert low > -0.1 and same is True
+
+
+EPISODES = """
+import json
+print(json.dumps([
+    [report.accuracy.value for report in (before, after, adapted, of_texts)],
+    of_texts.difference.low,
+    [prediction.label for prediction in predictions],
+]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_training_in_episodes_helps_a_new_network_and_not_a_pretrained_one(tmp_path):
+    accuracies, low, labels = last_line("13_episodes", EPISODES, tmp_path)
+    before, after, adapted, of_texts = accuracies
+    assert after > before and adapted > 0.5  # by chance 1/3
+    assert of_texts > 0.5 and low < 0.05  # a logistic regression is about as good
+    assert labels == ["delivery", "job"]

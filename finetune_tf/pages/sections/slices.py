@@ -14,11 +14,14 @@ def slices(content: Content) -> Html:
     """Returns the slices with their intervals, worst first."""
     words = content.words
     found = content.result(Slices, lambda: compute(content.model, content.test), "model")
+    overall = found.overall
+    if found.metric == content.report.main_metric and found.size == len(content.report.targets):
+        overall = content.main_metric  # one interval for one number
     clear = sum(row.is_clear for row in found.rows)
     rows = found.rows[:_MAX_ROWS]
     ends = (
-        min([row.metric.low for row in rows] + [found.overall.low]),
-        max([row.metric.high for row in rows] + [found.overall.high]),
+        min([row.metric.low for row in rows] + [overall.low]),
+        max([row.metric.high for row in rows] + [overall.high]),
     )
     cells = [
         [
@@ -31,7 +34,7 @@ def slices(content: Content) -> Html:
                 row.metric.low,
                 row.metric.high,
                 ends,
-                reference=found.overall.value,
+                reference=overall.value,
                 title=interval(row.metric),
             ),
             signed(row.difference.value),
@@ -43,14 +46,14 @@ def slices(content: Content) -> Html:
     metric = words.named("metric", found.metric)
     header = [words("slices.by"), words("slices.value"), words("slices.size"), metric, ""]
     header += [words(f"slices.{key}") for key in ("difference", "p", "clear")]
-    overall = words.html(
+    whole = words.html(
         "slices.overall",
         metric=metric,
-        value=decimal(found.overall.value),
-        low=decimal(found.overall.low),
-        high=decimal(found.overall.high),
+        value=decimal(overall.value),
+        low=decimal(overall.low),
+        high=decimal(overall.high),
     )
-    lines = [overall, words.html("slices.clear_count", n=clear, total=len(found.rows))]
+    lines = [whole, words.html("slices.clear_count", n=clear, total=len(found.rows))]
     if found.too_small:
         lines.append(words.html("slices.too_small", n=found.too_small))
     if len(found.rows) > len(rows):
