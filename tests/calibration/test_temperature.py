@@ -5,7 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers_decisions import drawn_bert, drawn_case, texts_at_random, train_at_random
+from helpers_decisions import (
+    drawn_bert,
+    drawn_case,
+    drawn_examples,
+    texts_at_random,
+    train_at_random,
+)
 from helpers_tasks import small_task_model
 
 import finetune_tf as ft
@@ -122,9 +128,9 @@ def test_the_record_is_saved_with_the_weights_and_replaced_with_the_head(tiny_be
 
 @pytest.mark.slow
 def test_other_precisions_have_an_output_layer_of_float32(tiny_bert):
-    _, validation = drawn_bert(tiny_bert, ["neg", "pos"])
-    model = ft.load(tiny_bert, labels=validation.labels, dtype="mixed_bfloat16")
+    model = ft.load(tiny_bert, labels=["neg", "pos"], dtype="mixed_bfloat16")
     train_at_random(model)
+    validation = drawn_examples(model, temperature=2.0, rows=200)
     before = logits_of(model, validation)
     result = ft.calibrate(model, validation)
     assert result.is_applied
