@@ -29,7 +29,7 @@ def logits_of(model, examples):
 def rounding(model):
     """How far logits may differ if features, between -1 and 1, differ by 1e-6."""
     kernel = model.get_layer("classifier").dense.kernel.numpy()
-    return 1e-6 * np.abs(kernel).sum(axis=0).max()
+    return float(1e-6 * np.abs(kernel).sum(axis=0).max())
 
 
 @pytest.mark.parametrize("case", ["one label", "two labels", "several labels", "tokens"])
