@@ -133,7 +133,7 @@ def test_cached_features_below_the_adapted_blocks(tiny_bert):
 )
 def test_wide_models_get_lower_rates(width, rate):
     for inputs, units in ((width, width), (width, 4 * width), (4 * width, width)):
-        assert LowRank("default", inputs, units).usual_rate == rate
+        assert LowRank("default", inputs, units, rank=4, alpha=8).usual_rate == rate
     assert Factors("default", width, width).usual_rate == 3e-3
 
 
