@@ -97,7 +97,7 @@ class AdaptingLearner(Learner):
         """Returns the values that an adaptation starts with: of the network and output layer."""
         if self._head_kind == "learned":
             return list(values)
-        features, _ = self._functional(values, batch)
+        features, _ = self._features_with(values, batch)
         return [*values, *prototype_layer(class_means(features, classes, ways))]
 
     def _logits_of(
@@ -105,17 +105,17 @@ class AdaptingLearner(Learner):
     ) -> tuple[Any, Moments]:
         """Returns the logits (B, W) of a batch, and the statistics that were used."""
         *of_network, kernel, bias = values
-        features, found = self._functional(of_network, batch, moments, stored)
+        features, found = self._features_with(of_network, batch, moments, stored)
         return output_layer(features, kernel, bias), found
 
     def _moments(self, values: Values, batch: Any) -> Moments:
         """Returns the statistics that predictions use after an adaptation; [] if they use none."""
-        uses = self._functional.reads_batch and self._functional.statistics == "support"
+        uses = self._features_with.reads_batch and self._features_with.statistics == "support"
         return self._logits_of(values, batch)[1] if uses else []
 
     def _classifier(self, support: Batch, classes: np.ndarray, ways: int) -> Callable:
         values, moments = self._adapt(support, classes, ways)
-        stored = values_of(self._functional.stored)
+        stored = values_of(self._features_with.stored)
         *of_network, kernel, bias = values
 
         def logits(batch: Batch) -> Any:

@@ -57,8 +57,8 @@ class Learner:
             )
         self.network = Network(model, keep_head)
         self.history: dict[str, list[float]] = {"loss": [], "accuracy": []}
-        self._functional = Functional(self.network, statistics)
-        self._learning_rate = learning_rate
+        self._features_with = Functional(self.network, statistics)
+        self._given_rate = learning_rate
         self._optimizer: keras.optimizers.Optimizer | None = None
         self._traced: dict[Any, Callable] = {}
 
@@ -109,7 +109,7 @@ class Learner:
         batch = self.network.rows_of(support).batch(order)
         numbers = classes.numbers[order].astype("int32")
         logits = self._classifier(batch, numbers, len(classes.names))
-        reads_batch = self._functional.reads_batch and self._functional.statistics == "batch"
+        reads_batch = self._features_with.reads_batch and self._features_with.statistics == "batch"
         return Adapted(self.network, classes.names, logits, reads_batch)
 
     @names_checked
@@ -148,7 +148,7 @@ class Learner:
         sequence = drawn(examples, ways, shots, queries, seed)
         self._require_ready(ways)
         rows = self.network.rows_of(examples)
-        fixed = None if self._functional.reads_batch else self._features(rows)
+        fixed = None if self._features_with.reads_batch else self._features(rows)
         found = []
         with one_thread():
             for episode in itertools.islice(sequence, episodes):
@@ -223,8 +223,8 @@ class Learner:
         return keras.optimizers.Adam(self._rate())
 
     def _rate(self) -> float:
-        if self._learning_rate != "auto":
-            return self._learning_rate
+        if self._given_rate != "auto":
+            return self._given_rate
         filled = set(getattr(getattr(self.network.whole, "info", None), "pretrained", None) or ())
         trains_pretrained = any(variable.path in filled for variable in self.network.variables)
         return _PRETRAINED_RATE if trains_pretrained else _NEW_RATE
@@ -249,13 +249,13 @@ class Learner:
         """Returns the features of a batch with other values, and the statistics that were used."""
         import tensorflow as tf
 
-        stored = values_of(self._functional.stored) if stored is None else stored
-        moments = moments if self._functional.statistics == "support" else None
+        stored = values_of(self._features_with.stored) if stored is None else stored
+        moments = moments if self._features_with.statistics == "support" else None
         given = tf.nest.map_structure(_spec_of, [values, moments or (), stored])
         signature = [self._spec(batch), *given]
 
         def forward(batch: Any, values: list, moments: Any, stored: list) -> tuple:
-            return self._functional(values, batch, moments or None, stored)
+            return self._features_with(values, batch, moments or None, stored)
 
         function = self._function(("forward", bool(moments)), forward, signature)
         return function(batch, values, moments or (), stored)

@@ -92,7 +92,7 @@ class Network:
         body = _body_of(self.whole, keep_head)
         self.upper = _split(body)
         self.variables = list(self.upper.trainable_variables)
-        self._trainable = _trainable_ids(body)
+        self._learned = _trainable_ids(body)
         self._body = body
 
     @property
@@ -106,7 +106,7 @@ class Network:
         Raises:
             ModelError: If others are.
         """
-        if _trainable_ids(self._body) == self._trainable:
+        if _trainable_ids(self._body) == self._learned:
             return
         below = getattr(self.upper, "_origin", None)
         learning = [] if below is None else [s.name for s in _learning_stages(below.trunk)]

@@ -106,7 +106,7 @@ class Prototypes(Learner):
             if isinstance(part, keras.layers.BatchNormalization) and part.trainable
         ]
         share = max(shares, default=0.0)
-        if self._functional.statistics == "stored" and share > _YOUNG:
+        if self._features_with.statistics == "stored" and share > _YOUNG:
             warn(
                 f"{share:.0%} of the stored statistics of batch normalization are still those from "
                 "before the fit, with which predictions are normalized. Train for more episodes, "
@@ -143,7 +143,7 @@ class Prototypes(Learner):
 
     def _classifier(self, support: Batch, classes: np.ndarray, ways: int) -> Callable:
         values = values_of(self.network.variables)
-        stored = values_of(self._functional.stored)
+        stored = values_of(self._features_with.stored)
         features, moments = self._forward(values, support, None, stored)
         means = class_means(features, classes, ways)
 

@@ -74,8 +74,8 @@ def test_train_has_every_argument_of_finetune():
         for name in inspect.signature(ft.finetune).parameters
         if "--" + name.replace("_", "-") not in options_of("train")
     }
-    # The first two are arguments of the command, and callbacks exist only in Python.
-    assert missing == {"checkpoint", "train", "callbacks"}
+    # The first two are arguments of the command, and the other two exist only in Python.
+    assert missing == {"checkpoint", "train", "callbacks", "objectives"}
 
 
 @pytest.mark.parametrize("reader", [ft.data.from_csv, ft.data.from_jsonl])
