@@ -86,9 +86,9 @@ def _text(row: int, words: list[str]) -> str:
     return f"{begin} and the {NOUNS[(noun + other) % len(NOUNS)]} was {words[other]}"
 
 
-def many_classes(classes: int = 24, rows: int = 8) -> ft.data.Examples:
+def many_classes(classes: int = 24, rows: int = 16) -> ft.data.Examples:
     """Texts of so many classes that some can be left for tests of new classes."""
-    texts = [_text(row, list(MOODS.values())[row % 2]) for row in range(classes * rows)]
+    texts = [_text(row % 288, list(MOODS.values())[row % 2]) for row in range(classes * rows)]
     return ft.data.from_arrays(texts, [f"class {i % classes}" for i in range(len(texts))])
 
 

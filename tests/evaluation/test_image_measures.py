@@ -161,7 +161,8 @@ class TestMistakes:
         (tmp_path / "mistakes.png").write_bytes(b"earlier")
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         report.save(tmp_path)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.txt"]
+        written = ["report.html", "report.json", "report.txt"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == written
 
     def test_html_has_the_thumbnails(self, report):
         found = re.findall(r'src="data:image/png;base64,([^"]+)"', report._repr_html_())

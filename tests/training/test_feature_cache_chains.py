@@ -24,8 +24,8 @@ def pair(make, learns, **options):
 
 
 def losses(model, inputs, targets):
-    model.compile(keras.optimizers.Adam(1e-2), CROSS_ENTROPY, run_eagerly=True)
-    # In one batch, because matrix products of other sizes are rounded differently.
+    # Steps in proportion to gradients: Adam's would turn rounding errors of 1e-7 into steps of 1e-2.
+    model.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY, run_eagerly=True)
     fit = model.fit(inputs, targets, batch_size=ROWS, epochs=3, shuffle=False, verbose=0)
     return fit.history["loss"]
 
@@ -54,18 +54,23 @@ TOWERS = {
 }
 
 
+def assert_equal(mine, theirs):
+    """Up to rounding: matrix products of other sizes are rounded differently on some processors."""
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=2e-6)
+
+
 def assert_trains_as_the_whole(whole, cut, inputs, targets, shapes, **options):
     learner = ft.cache_features(cut, **options)
     features = learner.features(inputs)
     stored = {array.shape for name, array in features.items() if name.startswith("cached_")}
     assert stored == shapes
-    np.testing.assert_array_equal(learner(features), whole(inputs))
+    assert_equal(learner(features), whole(inputs))
     expected = losses(whole, inputs, targets)
-    assert losses(learner, features, targets) == expected
+    assert_equal(losses(learner, features, targets), expected)
     assert len(set(expected)) == 3
     for mine, theirs in zip(cut.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(cut(inputs), whole(inputs))
+        assert_equal(mine, theirs)
+    assert_equal(cut(inputs), whole(inputs))
 
 
 @pytest.mark.slow
