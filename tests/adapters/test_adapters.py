@@ -129,6 +129,7 @@ def test_patterns_of_ranks_and_alphas(model):
     assert found["block_0/value"].scale == 16 / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adapter",
     [
@@ -192,6 +193,7 @@ def test_several_adapters_are_switched(model, capsys):
     assert layers_of(model, "b") and not ft.select.adapters("c").matches(model)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_follows(model):
     """The traced steps of fit, evaluate and predict do not keep the adapters of earlier traces."""
     model.compile(keras.optimizers.SGD(0.05))
@@ -213,6 +215,7 @@ def test_a_compiled_model_follows(model):
     model.fit(TOKENS, ANSWERS, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_keras_file_keeps_adapters(model, tmp_path):
     ft.adapters.add(model, LoRA(rank=2, targets="all", dropout=0.1), name="first")
     shake(model, "first")
@@ -352,6 +355,7 @@ class TestErrors:
         model.save_pretrained(tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_what_would_lose_adapters_in_silence_is_refused(tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=2)
     ft.adapters.add(model, LoRA(rank=2))

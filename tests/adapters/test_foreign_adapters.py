@@ -45,6 +45,7 @@ def shake(model):
         variable.assign(variable + random.normal(0, 0.2, variable.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "adapter"),
     [
@@ -100,6 +101,7 @@ def test_adapters_learn_and_are_merged(make, adapter, tmp_path):
     np.testing.assert_allclose(again.predict(x, verbose=0), adapted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_switched_off_and_removed(tmp_path):
     model = transformer()
     plain = model.predict(X, verbose=0)
@@ -119,6 +121,7 @@ def test_switched_off_and_removed(tmp_path):
     model.save(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     model, whole = transformer("mixed_bfloat16"), transformer()
     for each in (model, whole):
@@ -140,6 +143,7 @@ def test_cached_features():
     )
 
 
+@pytest.mark.slow
 def test_a_model_of_the_library_inside_of_another_keeps_its_adapters(tiny_bert, tmp_path):
     inner = ft.load(tiny_bert, labels=3)
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in inner.input}

@@ -75,6 +75,7 @@ def test_checkpointed_blocks_with_and_without_adapters_are_not_confused(tiny_ber
     np.testing.assert_allclose(fitted(model, 1), fitted(other, 1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adapter",
     [LoRA(rank=2, targets="all", dropout=0.1), LoRA(rank=2, use_dora=True), IA3(), Bottleneck(8)],
@@ -101,6 +102,7 @@ def test_the_norm_of_dora_is_not_rounded(tiny_bert):
         np.testing.assert_allclose(adapter._ratio(layer.kernel), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_features_below_the_adapted_blocks(tiny_bert):
     data = ft.data.from_arrays(TEXTS * 3, ["good", "bad", "good", "bad"] * 3)
     losses = []
@@ -159,6 +161,7 @@ def test_the_automatic_learning_rate(tiny_bert):
     assert rate() == PRETRAINED_RATE
 
 
+@pytest.mark.slow
 def test_accumulated_gradients(tiny_bert):
     model = adapted(tiny_bert, LoRA(rank=2))
     model.compile(**ft.presets.cross_entropy(learning_rate=1e-2, accumulate=2))
@@ -181,6 +184,7 @@ FAMILIES = {
 SLOW = ("albert", "bart", "deberta", "swin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FAMILIES]
 )
@@ -209,6 +213,7 @@ def test_families(name, tmp_path):
     np.testing.assert_allclose(again(inputs), after, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [LoRA(rank=2, targets="all"), IA3()], ids=["LoRA", "IA3"])
 def test_generation_reads_the_adapter(tiny_decoder, adapter):
     """Cached keys and values give the tokens that the complete forward pass gives."""
@@ -230,6 +235,7 @@ def test_generation_reads_the_adapter(tiny_decoder, adapter):
     np.testing.assert_array_equal(model.generate(ids, max_new_tokens=6)[0], plain[0])
 
 
+@pytest.mark.slow
 def test_a_language_model_learns_without_its_head(tiny_decoder):
     model = ft.load(tiny_decoder, config={"tie_word_embeddings": True})
     ft.adapters.add(model, LoRA(rank=2))
@@ -240,6 +246,7 @@ def test_a_language_model_learns_without_its_head(tiny_decoder):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_an_adapter_of_an_untied_head_is_not_bypassed():
     """Training a language model reads the kernel of its head, unless that has an adapter."""
     folder = REFERENCES / "mistral/text-generation"
@@ -314,6 +321,7 @@ def test_two_devices_learn_as_one(tiny_bert):
     assert done.stdout.endswith("done\n")
 
 
+@pytest.mark.slow
 def test_weights_of_adapters_are_interpolated(tiny_bert, tmp_path):
     model = adapted(tiny_bert, LoRA(rank=2))
     fitted(model, 1)

@@ -146,6 +146,7 @@ MASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_that_is_a_part_of_its_context(name):
     """The first token, the last one and two in the middle have the values of the full result."""
@@ -162,6 +163,7 @@ def test_a_query_that_is_a_part_of_its_context(name):
         np.testing.assert_allclose(part, full[:, -1:], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"norm_first": True}], ids=["post-LN", "pre-LN"])
 def test_a_query_that_is_a_part_of_its_context_with_gradient_checkpointing(options):
     import tensorflow as tf

@@ -91,6 +91,7 @@ def test_intervals_of_shares_and_means_contain_what_they_estimate():
     assert not share(5, 10).excludes(0.5)
 
 
+@pytest.mark.slow
 def test_measure_reports_and_draws(tiny_bert, tmp_path):
     pytest.importorskip("matplotlib")
     model, examples = drawn_case("two labels", tiny_bert, temperature=3.0, rows=150)

@@ -32,6 +32,7 @@ def rounding(model):
     return float(1e-6 * np.abs(kernel).sum(axis=0).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one label", "two labels", "several labels", "tokens"])
 def test_the_temperature_that_the_labels_were_drawn_with_is_found(case, tiny_bert, capsys):
     model, validation = drawn_case(case, tiny_bert, temperature=2.0)
@@ -49,6 +50,7 @@ def test_the_temperature_that_the_labels_were_drawn_with_is_found(case, tiny_ber
     json.dumps(result.to_dict())
 
 
+@pytest.mark.slow
 def test_predicted_labels_stay_the_same_and_scores_do_not(tiny_bert):
     model, validation = drawn_case("one label", tiny_bert, temperature=3.0)
     before = ft.predict(model, validation)
@@ -71,6 +73,7 @@ def test_each_of_several_labels_can_have_its_own_temperature(tiny_bert):
     assert model.config["calibration"]["temperature"] == result.temperature
 
 
+@pytest.mark.slow
 def test_temperatures_of_two_calibrations_multiply(tiny_bert):
     model, validation = drawn_case("one label", tiny_bert, temperature=2.0)
     first = ft.calibrate(model, validation)
@@ -84,6 +87,7 @@ def test_temperatures_of_two_calibrations_multiply(tiny_bert):
     assert "was calibrated before" in str(second)
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_is_not_changed(tiny_bert, capsys):
     model, validation = drawn_case("one label", tiny_bert, temperature=2.0)
     ft.calibrate(model, validation)
@@ -105,6 +109,7 @@ def test_a_model_without_mistakes_has_no_temperature(tiny_bert):
     assert "the loss has no minimum between the temperatures 0.05 and 20" in result.reason
 
 
+@pytest.mark.slow
 def test_training_afterwards_forgets_the_record(tiny_bert, capsys):
     model, validation = drawn_case("two labels", tiny_bert, temperature=2.0, rows=200)
     model.compile(**ft.presets.cross_entropy(learning_rate=1e-4))
@@ -114,6 +119,7 @@ def test_training_afterwards_forgets_the_record(tiny_bert, capsys):
     assert "trained after its calibration, which no longer apply" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_record_is_saved_with_the_weights_and_replaced_with_the_head(tiny_bert, tmp_path):
     model, validation = drawn_bert(tiny_bert, ["neg", "pos"])
     result = ft.calibrate(model, validation)

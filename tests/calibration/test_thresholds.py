@@ -44,6 +44,7 @@ def test_the_best_threshold_is_that_of_a_search_through_all(metric, at_least):
     assert results[equal] == max(results.values())
 
 
+@pytest.mark.slow
 def test_thresholds_of_several_labels_find_more(tiny_bert, capsys):
     model, validation = rare_case("several labels", tiny_bert, [-3, -3, -3])
     before = ft.evaluate(model, validation).metrics["macro_f1"]
@@ -69,6 +70,7 @@ def test_predictions_follow_the_thresholds(tiny_bert):
         assert each.label == expected
 
 
+@pytest.mark.slow
 def test_one_of_two_labels_gets_a_threshold(tiny_bert):
     model, validation = rare_case("two labels", tiny_bert, [0, -4])
     result = ft.calibration.choose_thresholds(model, validation, label="pos")

@@ -31,6 +31,7 @@ def model(tiny_bert):
     return ft.load(tiny_bert, labels=["bad", "good"])
 
 
+@pytest.mark.slow
 def test_tensorflow_serves_it_alone(model, tmp_path):
     folder = model.export(tmp_path / "served")
     given = json.dumps({name: rows.tolist() for name, rows in INPUTS.items()})
@@ -44,6 +45,7 @@ def test_tensorflow_serves_it_alone(model, tmp_path):
     assert (folder / "tokenizer.json").exists()
 
 
+@pytest.mark.slow
 def test_any_shape_is_served(model, tmp_path):
     served = tf.saved_model.load(model.export(tmp_path / "served")).signatures["serving_default"]
     longer = {name: np.tile(rows, (3, 4)) for name, rows in INPUTS.items()}
@@ -51,6 +53,7 @@ def test_any_shape_is_served(model, tmp_path):
     np.testing.assert_allclose(found, model(longer), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "names"),
     [
@@ -65,6 +68,7 @@ def test_outputs_have_the_names_that_hugging_face_gives_them(task, names, tiny_b
     assert set(served.structured_outputs) == names
 
 
+@pytest.mark.slow
 def test_a_model_of_less_precision_is_served_in_float32(tiny_bert, tmp_path):
     model = ft.load(tiny_bert, labels=2, dtype="mixed_bfloat16")
     exact = ft.load(tiny_bert, labels=2)
@@ -74,6 +78,7 @@ def test_a_model_of_less_precision_is_served_in_float32(tiny_bert, tmp_path):
     np.testing.assert_allclose(found, exact(INPUTS), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_the_same_folder_stays(model, tmp_path):
     folder = model.save_pretrained(tmp_path / "both")
     assert model.export(folder) == folder
@@ -106,6 +111,7 @@ def test_what_cannot_be_exported(model, tmp_path, monkeypatch):
     assert not (tmp_path / "served").exists()
 
 
+@pytest.mark.slow
 def test_a_model_made_from_a_config_has_no_tokenizer_to_export(tmp_path, capsys):
     config = {"model_type": "bert", "vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 1}
     config |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 20}

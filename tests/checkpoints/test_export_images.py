@@ -31,6 +31,7 @@ def resnet(task, **options):
         return ft.load(CONFIG, task, image_size=33, **options)
 
 
+@pytest.mark.slow
 def test_tensorflow_serves_a_classifier_alone(tmp_path):
     model = resnet("image-classification", labels=["cat", "dog"])
     with quiet():
@@ -49,6 +50,7 @@ def test_tensorflow_serves_a_classifier_alone(tmp_path):
     assert stored == model.info.image_processor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_features_are_served_in_float32_for_any_number_of_images(dtype, tmp_path):
     model = resnet("image-feature-extraction", dtype=dtype)
@@ -65,6 +67,7 @@ def test_features_are_served_in_float32_for_any_number_of_images(dtype, tmp_path
         np.testing.assert_allclose(found["pooler_output"], exact(pixels), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_graph_that_reads_files(tmp_path):
     """It decodes and prepares images as the model's own processor does, several at once."""
     with quiet():

@@ -49,6 +49,7 @@ def tensors(inputs):
     return {name: tf.constant(rows) for name, rows in inputs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["clip", slow("siglip"), slow("vision-text-dual-encoder")])
 def test_both_towers_with_other_numbers_of_images_and_texts(family, tmp_path):
     case = Case.stored(f"{family}/{RETRIEVAL}", RETRIEVAL)
@@ -68,6 +69,7 @@ def test_both_towers_with_other_numbers_of_images_and_texts(family, tmp_path):
     np.testing.assert_allclose(found["image_embeds"], rows[1:, 0, :size] / lengths, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_zero_shot_classifier_reads_images_alone(clip, tmp_path):
     with quiet():
         model = ft.load(clip, ZERO_SHOT, labels=COLORS, prompts=["a {} picture", "something {}"])
@@ -138,6 +140,7 @@ def test_files_with_texts(clip, tmp_path):
     np.testing.assert_allclose(found["logits_per_image"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reads_files"),
     [("concatenation", False), slow("concatenation", True), slow("cross_attention", False)],
@@ -155,6 +158,7 @@ def test_a_classifier_of_images_with_texts(how, reads_files, tmp_path):
     np.testing.assert_allclose(found["logits"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "output"),
     [("image-feature-extraction", "pooler_output"), ("feature-extraction", "sentence_embedding")],

@@ -100,6 +100,7 @@ def test_writers(name, error, disk, model, films, report):
     assert any(results)
 
 
+@pytest.mark.slow
 def test_an_export(disk, model):
     told = "export cannot be written"
     for free in (0, 20_000, 150_000):  # before the files, in the weights, in the graph

@@ -70,6 +70,7 @@ def runs(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_only_needed_files_are_downloaded(runs):
     assert runs.online["owner/tiny"] == (
         "Loaded owner/tiny: 41 of 41 variables filled; the family's own pooler; saves for "

@@ -70,6 +70,7 @@ def test_modernbert_says_which_attention_in_older_and_newer_words(config, window
     assert [made_by(node, "positions")["theta"] for node in found] == thetas
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terms", "parts_in_v1"), [("C2P | p2c", 3), (["c2p", "p2c"], 3), (["c2p", "p2c", "p2p"], 4)]
 )

@@ -49,6 +49,7 @@ def test_keys_of_the_config_take_precedence():
     assert (model.config["pad_token_id"], model.config["eos_token_id"]) == (0, 2)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_used_saved_and_loaded_again(tmp_path):
     model = ft.load(LLAMA, "text-generation", tokenizer=word_tokenizer())
     text = ft.generate(model, "a very good", max_new_tokens=4)

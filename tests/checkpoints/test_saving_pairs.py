@@ -57,6 +57,7 @@ def check_restored(model, again, texts=TEXTS):
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "folder"])
 def test_a_zero_shot_classifier(kind, clip, tmp_path):
     with quiet():
@@ -72,6 +73,7 @@ def test_a_zero_shot_classifier(kind, clip, tmp_path):
     assert predictions[0] == predictions[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "folder"])
 def test_a_model_for_retrieval(kind, clip, tmp_path):
     with quiet():
@@ -83,6 +85,7 @@ def test_a_model_for_retrieval(kind, clip, tmp_path):
         assert frozen(again) == frozen(model) != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "folder"])
 @pytest.mark.parametrize(
     ("labels", "how", "images"),
@@ -110,6 +113,7 @@ def test_a_model_that_was_joined(kind, labels, how, images, tmp_path):
     assert set(again.info.head_layers) == set(model.info.head_layers)
 
 
+@pytest.mark.slow
 def test_the_maximum_length_and_new_tokens_of_the_texts(tmp_path):
     """The texts of a model of sentence-transformers may be shorter than its tokenizer says."""
     with quiet():
@@ -156,6 +160,7 @@ def test_pytorch_opens_what_the_message_says(pooling, labels, pooler_output_size
     np.testing.assert_allclose(rows[:, 0] @ rows[:, 1].T, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of:UserWarning")  # the models are random
 @pytest.mark.parametrize("labels", [["yes", "no"], slow(None)])
 def test_a_fit_goes_on_after_saving(labels, tmp_path):
@@ -177,6 +182,7 @@ def test_a_fit_goes_on_after_saving(labels, tmp_path):
     assert not plain.info.initial_weights
 
 
+@pytest.mark.slow
 def test_a_joined_model_opens_with_another_task(tmp_path):
     """The towers of a classifier are those of any other model, whose head is new."""
     model = fused(tmp_path / "bert", ["yes", "no"])

@@ -63,6 +63,7 @@ def writing(process):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_what_is_read_is_of_one_save(tmp_path):
     versions = [version(tmp_path / name, i) for i, name in enumerate(("zero", "one"))]
     weights = [open_checkpoint(folder).tensors["embeddings.word_embeddings.weight"].read()

@@ -98,6 +98,7 @@ def test_token_classification(tmp_path, monkeypatch, capsys):
     assert "With these columns the task can be token-classification" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_prints_one_line_and_exits_with_code_2(tiny_bert, tmp_path):
     """Runs a real process, which prints no traceback and nothing on standard output."""
     (tmp_path / "empty.csv").write_text("")
@@ -174,6 +175,7 @@ def test_an_unwritable_folder_raises_an_error_before_training(
         assert printed.out == ""
 
 
+@pytest.mark.slow
 def test_export(tiny_bert, tmp_path, monkeypatch, capsys):
     model = ft.load(tiny_bert, labels=["bad", "good"])
     model.set_weights([weight + 0.01 for weight in model.get_weights()])

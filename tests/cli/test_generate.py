@@ -62,6 +62,7 @@ def test_the_command_has_the_arguments_of_both_functions():
     assert names - inside <= found
 
 
+@pytest.mark.slow
 def test_each_prompt_has_a_line(tiny_decoder, gpt, monkeypatch, capsys):
     prompts = ["a very good", "the actor"]
     lines = generated(monkeypatch, capsys, tiny_decoder, *prompts, *FEW)
@@ -72,6 +73,7 @@ def test_each_prompt_has_a_line(tiny_decoder, gpt, monkeypatch, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_options_reach_the_function(tiny_decoder, gpt, monkeypatch, capsys):
     given = ["--do-sample", "--temperature", 2.0, "--top-k", 0, "--top-p", 0.9, "--min-p", 0.01]
     given += ["--repetition-penalty", 1.5, "--no-repeat-ngram-size", 2, "--seed", 3]
@@ -100,6 +102,7 @@ def test_options_reach_the_function(tiny_decoder, gpt, monkeypatch, capsys):
     assert line["score"] == pytest.approx(scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_beams(tiny_decoder, gpt, monkeypatch, capsys):
     given = ["--num-beams", 3, "--length-penalty", 0.5, "--early-stopping"]
     (line,) = generated(monkeypatch, capsys, tiny_decoder, "a very", *FEW, *given)
@@ -107,6 +110,7 @@ def test_beams(tiny_decoder, gpt, monkeypatch, capsys):
     assert line["generated_text"] == text
 
 
+@pytest.mark.slow
 def test_prompts_from_a_file_and_from_standard_input(tiny_decoder, tmp_path, monkeypatch, capsys):
     content = "\ufeffa very good\n\n the actor \r\n"
     (tmp_path / "prompts.txt").write_text(content, encoding="utf-16-le")
@@ -120,12 +124,14 @@ def test_prompts_from_a_file_and_from_standard_input(tiny_decoder, tmp_path, mon
     assert generated(monkeypatch, capsys, tiny_decoder, *FEW) == from_file
 
 
+@pytest.mark.slow
 def test_a_stream_prints_the_same_text(tiny_decoder, gpt, monkeypatch, capsys):
     assert run(monkeypatch, "generate", tiny_decoder, "a very good", "--stream", *FEW) == 0
     text = ft.generate(gpt, "a very good", max_new_tokens=4)
     assert capsys.readouterr().out == f"{text}\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_one_text_as_it_grows(tiny_decoder, gpt, monkeypatch):
     def shown(*arguments) -> str:
         monkeypatch.setattr(sys, "stdout", Terminal())
@@ -164,6 +170,7 @@ def test_errors_are_one_line(tiny_decoder, tiny_bert, tmp_path, monkeypatch, cap
     assert "generate needs a model that generates text" in error
 
 
+@pytest.mark.slow
 def test_chats(tmp_path, monkeypatch, capsys):
     checkpoint = write_decoder(tmp_path / "chat")
     model = ft.load(checkpoint)

@@ -25,6 +25,7 @@ def run(monkeypatch, *arguments) -> int:
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict(tmp_path, monkeypatch, capsys):
     data = write_classes(tmp_path / "photos", 8, ("red", "blue", "green"))
     options = ["--task", "image-classification", "--epochs", 6, "--batch-size", 4]

@@ -55,6 +55,7 @@ def read_until(stream, wanted):
     raise AssertionError(f"{wanted!r} never came")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signum, code",
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -86,6 +87,7 @@ def test_after_a_signal_the_step_finishes_and_the_best_weights_are_saved(
     assert "interrupted" in json.loads((folder / "settings.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_writes_nothing(one_block, table, tmp_path):
     code = textwrap.dedent(
         f"""
@@ -163,6 +165,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of")
 def test_the_interruption_has_the_best_weights(one_block, reviews, ctrl_c, tmp_path):
     user = Interrupts(epoch=3, step=2)
@@ -188,11 +191,13 @@ def test_the_interruption_has_the_best_weights(one_block, reviews, ctrl_c, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_weights_of_the_last_step_if_no_epoch_is_finished(one_block, reviews, ctrl_c):
     with pytest.raises(ft.errors.TrainingInterrupted, match="in epoch 1, step 3; .* last step"):
         ft.finetune(one_block, reviews, reviews, batch_size=8, callbacks=(Interrupts(1, 3),))
 
 
+@pytest.mark.slow
 def test_an_interruption_reports_the_phase(one_block, reviews, ctrl_c):
     class InSecond(Interrupts):
         phase = 0
@@ -232,6 +237,7 @@ def test_the_handler_of_the_command_line_passes_the_signal_number():
     assert stopped.value.args == (signal.SIGTERM,)
 
 
+@pytest.mark.slow
 def test_an_interruption_with_cached_features(one_block, reviews, ctrl_c, monkeypatch):
     """Trains only the head, in a separate model; the complete model gets its best weights."""
     record = keras.callbacks.History.on_epoch_end

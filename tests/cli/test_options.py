@@ -78,6 +78,7 @@ def test_train_has_every_argument_of_finetune():
     assert missing == {"checkpoint", "train", "callbacks", "objectives"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [ft.data.from_csv, ft.data.from_jsonl])
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_commands_have_every_option_of_a_reader(command, reader):
@@ -101,6 +102,7 @@ def test_help_names_every_task(monkeypatch, capsys):
         assert all(task in printed for task in TASKS)
 
 
+@pytest.mark.slow
 def test_a_real_process_silences_tensorflow_and_prints_its_version():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
@@ -113,6 +115,7 @@ def test_a_real_process_silences_tensorflow_and_prints_its_version():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_importing_the_library_does_not_change_logging():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     code = "import os, finetune_tf; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
@@ -128,6 +131,7 @@ def test_rates_of_another_form(wrong):
         rates([wrong])
 
 
+@pytest.mark.slow
 def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     path = tmp_path / "train.csv"
     films = [f"{i} ein sehr guter Film für mich|gut\n{i} nicht schön|schlecht" for i in range(8)]
@@ -252,6 +256,7 @@ def test_results_are_not_overwritten_without_the_option(
     }
 
 
+@pytest.mark.slow
 def test_a_graph_can_be_exported_only_to_its_own_checkpoint(saved, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "own"
     shutil.copytree(saved["text-classification"], folder)

@@ -47,6 +47,7 @@ def test_there_is_a_class_for_every_head_of_a_family():
         assert getattr(compat, f"TFAuto{name}").__name__ == f"TFAuto{name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ENCODERS)
 def test_forward_shapes_hidden_states_and_attentions(family):
     with quiet():
@@ -242,6 +243,7 @@ def test_library_functions_work_with_an_old_class(fresh, tmp_path):
     np.testing.assert_array_equal(plain(IDS), fresh(IDS).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -316,6 +318,7 @@ def test_return_dict(tiny_bert):
     assert states.shape == (2, 4, 24)
 
 
+@pytest.mark.slow
 def test_evaluate_without_metrics_returns_the_loss(fresh):
     with quiet():
         fresh.compile(keras.optimizers.SGD(0.0))
@@ -344,6 +347,7 @@ def test_predict_returns_a_model_output(tiny_bert):
     assert model.predict(IDS, verbose=0).last_hidden_state.shape == (2, 4, 24)
 
 
+@pytest.mark.slow
 def test_metrics_of_arrays(fresh):
     found = []
     callback = compat.KerasMetricCallback(
@@ -366,6 +370,7 @@ def test_hidden_states_requested_in_the_config(fresh, tmp_path):
     assert len(again(IDS).hidden_states) == 3
 
 
+@pytest.mark.slow
 def test_save_pretrained_with_a_saved_model(classifier, tmp_path):
     with quiet():
         classifier.save_pretrained(tmp_path, saved_model=True)

@@ -86,6 +86,7 @@ def test_the_classes_are_those_of_transformers_4():
         compat.TFAutoModelForImageClassification.from_config(compat.BertConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", OLD)
 def test_outputs_are_those_of_the_same_model_on_levels(family):
     old = make(family, num_labels=3)
@@ -154,6 +155,7 @@ def test_image_processors_return_tensors(name, classifier, pictures, tmp_path):
     np.testing.assert_array_equal(again(pictures[1])["pixel_values"][0], inputs["pixel_values"][1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of:UserWarning")  # the model is random
 def test_a_loss_and_a_fit_on_a_dataset_of_dicts(pictures, tmp_path):
     with quiet():
@@ -216,6 +218,7 @@ def test_batches_of_a_dataset_with_a_transform(classifier):
     assert labels.numpy().tolist() == [0, 1, 2, 0]
 
 
+@pytest.mark.slow
 def test_the_rest_of_the_library_reads_levels_with_an_old_class(classifier, tmp_path):
     data = ft.data.from_image_folder(write_classes(tmp_path / "data", 2))
     names = dict(enumerate(data.labels))
@@ -247,6 +250,7 @@ def test_layers_on_the_outputs_of_a_bare_model(tmp_path):
     np.testing.assert_array_equal(again(pixels), own(pixels))
 
 
+@pytest.mark.slow
 def test_images_of_another_size():
     resnet, vit, swin = make("resnet"), make("vit"), make("swin")
     large = np.stack([levels("red", (40, 40)), levels("blue", (40, 40))])
@@ -276,6 +280,7 @@ def test_images_of_another_size():
     assert model(np.zeros((1, 3, 30, 30), "float32")).last_hidden_state.shape == (1, 37, 12)
 
 
+@pytest.mark.slow
 def test_datasets_without_static_shapes(classifier):
     pixels = np.random.default_rng(0).normal(size=(2, 3, 21, 21)).astype("float32")
     spec = {"pixel_values": tf.TensorSpec((None, None, None, None), tf.float32)}

@@ -82,6 +82,7 @@ def test_outputs_of_transformers_4(model, stored):
     assert output.past_key_values is None and model(inputs_in(stored), labels=stored["labels"])[0]
 
 
+@pytest.mark.slow
 def test_training_starts_at_the_loss_of_transformers_4(model, stored):
     with quiet():
         model.compile(keras.optimizers.SGD(0.0))
@@ -94,6 +95,7 @@ def test_training_starts_at_the_loss_of_transformers_4(model, stored):
         np.testing.assert_allclose(history["loss"], stored["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tokens_of_transformers_4(family, model, stored):
     inputs = inputs_in(stored)
     if not model.is_encoder_decoder:
@@ -155,6 +157,7 @@ def t5(tiny_t5):
         return compat.TFT5ForConditionalGeneration.from_pretrained(tiny_t5)
 
 
+@pytest.mark.slow
 def test_batches_of_this_library_train_the_same_as_labels(gpt2, tiny_decoder):
     texts = ["the film was very good", "a bad story"]
     with quiet():
@@ -180,6 +183,7 @@ def test_a_loss_of_the_user_gets_labels_as_they_are(gpt2):
     np.testing.assert_allclose(found, gpt2(ids, labels=ids).loss[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_follow_the_seed_of_tensorflow(gpt2):
     ids = np.array([[5, 6]])
     options = {"do_sample": True, "max_new_tokens": 12, "top_k": 0}
@@ -192,6 +196,7 @@ def test_samples_follow_the_seed_of_tensorflow(gpt2):
     np.testing.assert_array_equal(*seeded)
 
 
+@pytest.mark.slow
 def test_generate_without_a_mask_takes_padding_for_padding(t5):
     ids = np.array([[7, 8, 9, 1], [7, 8, 1, 0]])
     found = t5.generate(ids, max_new_tokens=4).numpy()
@@ -218,6 +223,7 @@ def test_options_of_generate_that_raise_errors(gpt2, options, error, message):
         gpt2.generate(np.array([[5, 6]]), **options)
 
 
+@pytest.mark.slow
 def test_invalid_inputs_of_generate(gpt2, t5):
     with pytest.raises(
         ArgumentError, match=r"have to be integers \(batch, length\), found int64 o"

@@ -81,6 +81,7 @@ def test_logits_and_loss_of_pytorch(family):
     assert list(output.text_model_output) == ["last_hidden_state", "pooler_output"]
 
 
+@pytest.mark.slow
 def test_all_call_signatures_are_equivalent(clip, stored):
     inputs = inputs_of(clip, stored)
     expected = clip(inputs)
@@ -124,6 +125,7 @@ def test_features_before_they_are_normalised(clip, stored):
     np.testing.assert_allclose(clip.visual_projection(pooled), images, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tower_alone(clip, stored, tmp_path):
     inputs = inputs_of(clip, stored)
     both = clip(**inputs, output_hidden_states=True, output_attentions=True)
@@ -163,6 +165,7 @@ def test_models_from_configs():
     assert both(ids, pixels).logits_per_image.shape == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of:UserWarning")  # the model is random
 @pytest.mark.parametrize("eagerly", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_fit_on_pairs_without_labels(eagerly, folder, tmp_path):
@@ -198,6 +201,7 @@ def test_a_fit_on_pairs_without_labels(eagerly, folder, tmp_path):
     np.testing.assert_array_equal(again(inputs).logits_per_image, logits)
 
 
+@pytest.mark.slow
 def test_batches_of_the_library(folder):
     with quiet():
         model = compat.TFCLIPModel.from_pretrained(folder)
@@ -250,6 +254,7 @@ def test_auto_processors_of_one_kind_of_input(folder, tiny_bert):
     assert images["pixel_values"].shape == (3, 3, 21, 21)
 
 
+@pytest.mark.slow
 def test_a_dual_encoder_of_two_checkpoints(tmp_path):
     bert = write_checkpoint(tmp_path / "bert", ("a", "picture", *COLORS))
     with quiet():

@@ -45,6 +45,7 @@ def test_model_layers(classifier, tiny_bert):
     assert len(encoder.encoder.layer) == 2
 
 
+@pytest.mark.slow
 def test_an_encoder_in_a_custom_model(fresh):
     class Own(keras.Model):
         def __init__(self):
@@ -68,6 +69,7 @@ def test_overrides_that_raise_an_error(name):
         type("Own", (compat.TFBertForSequenceClassification,), {name: lambda self: None})
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_subclass(tiny_bert):
     class Own(compat.TFBertForSequenceClassification):
         def hf_compute_loss(self, labels, logits):
@@ -137,6 +139,7 @@ def test_the_encoder_by_its_layer_name(tiny_bert):
     assert any(layer.name.startswith("tf_bert_model") for layer in model.layers)
 
 
+@pytest.mark.slow
 def test_two_encoders_in_one_model_that_is_saved_and_loaded(tiny_bert, tmp_path):
     with quiet():
         towers = [compat.TFBertModel.from_pretrained(tiny_bert) for _ in range(2)]

@@ -85,6 +85,7 @@ def test_stages(model):
     harness.check_stages(model)
 
 
+@pytest.mark.slow
 def test_splits_between_all_stages(model, case):
     harness.check_splits(model, case)
 
@@ -93,6 +94,7 @@ def test_padding_has_no_effect(model, case):
     harness.check_padding(model, case)
 
 
+@pytest.mark.slow
 def test_a_sequence_does_not_depend_on_its_batch(model, case):
     harness.check_batch(model, case)
 
@@ -120,6 +122,7 @@ def test_one_compiled_graph_with_fixed_shapes(case):
     harness.check_compiled(case)
 
 
+@pytest.mark.slow
 def test_one_compiled_graph_of_bert():
     harness.check_compiled(Case.stored("bert/gelu_new", TEXTS))
 

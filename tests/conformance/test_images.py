@@ -77,6 +77,7 @@ def test_keras_file(model, stored, tmp_path):
     harness.check_keras_file(model, stored, tmp_path)
 
 
+@pytest.mark.slow
 def test_five_training_steps(stored):
     harness.check_training(stored.load(), stored, run_eagerly=True)
 

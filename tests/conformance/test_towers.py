@@ -31,6 +31,7 @@ def model(stored):
     return stored.load()
 
 
+@pytest.mark.slow
 def test_logits(model, stored):
     harness.check_logits(model, stored)
     check_logits_per_image(model, stored)
@@ -48,6 +49,7 @@ def test_stages(model):
     harness.check_stages(model)
 
 
+@pytest.mark.slow
 def test_splits_between_all_stages(model, stored):
     harness.check_splits(model, stored)
 
@@ -65,6 +67,7 @@ def test_bfloat16(stored):
     harness.check_bfloat16(stored)
 
 
+@pytest.mark.slow
 def test_saved_folder_loads(model, stored, tmp_path):
     harness.check_saved(model, stored, tmp_path)
 
@@ -74,6 +77,7 @@ def test_keras_file(model, stored, tmp_path):
     harness.check_keras_file(model, stored, tmp_path)
 
 
+@pytest.mark.slow
 def test_five_training_steps(stored):
     harness.check_training(stored.load(), stored, run_eagerly=True)
 

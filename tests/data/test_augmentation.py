@@ -40,6 +40,7 @@ def assert_equal(one, other):
             np.testing.assert_array_equal(targets, same_targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "word",
     [pytest.param(w, marks=[pytest.mark.slow] if w == "randaugment" else []) for w in WORDS],
@@ -75,6 +76,7 @@ def test_other_seeds_and_epochs_give_other_pixels(model):
     assert len({pixels.tobytes() for pixels in rows}) == len(rows) == 16
 
 
+@pytest.mark.slow
 def test_a_fit_can_be_resumed_in_the_middle_of_an_epoch(model):
     whole = epochs(model, ["flip", "crop", "mixup"], count=3)
     batches = EXAMPLES.batches(model, 4, shuffle=True, augment=["flip", "crop", "mixup"])
@@ -100,6 +102,7 @@ def test_flip_mirrors_some_images(model):
     assert kinds == {True, False}
 
 
+@pytest.mark.slow
 def test_a_crop_shows_a_part_of_the_image(model):
     ramp = np.broadcast_to(np.arange(SIZE)[None, :, None] * 12, (SIZE, SIZE, 3)).astype("uint8")
     both = np.stack([ramp, ramp.transpose(1, 0, 2)])
@@ -126,6 +129,7 @@ def test_color_keeps_places(model):
             assert (changed[0, 0] == changed[-1, -1]).all()
 
 
+@pytest.mark.slow
 def test_a_layer_of_keras_and_lists(model):
     mirrored = epochs(model, keras.layers.RandomFlip("vertical"))
     kinds = set()
@@ -185,6 +189,7 @@ class TestMixing:
         levels_of_a_row = [len(np.unique(row)) for row in pixels]
         assert max(levels_of_a_row) == (1 if word == "mixup" else 2)
 
+    @pytest.mark.slow
     def test_one_of_both_is_chosen_for_each_batch(self, mixed):
         pixels, _ = self.rows(mixed, ["mixup", "cutmix"])
         kinds = set()
@@ -195,6 +200,7 @@ class TestMixing:
             kinds |= {"cut"} if is_cut else {"mixed"} if is_mixed else set()
         assert kinds == {"cut", "mixed"}
 
+    @pytest.mark.slow
     def test_several_labels(self, mixed):
         labels = [["a"], ["a", "b"], []] * 2
         examples = ft.data.from_arrays(image=self.images[:6], label=labels)
@@ -205,6 +211,7 @@ class TestMixing:
         batches = examples.batches(model, 3, shuffle=True, augment="mixup")
         assert np.isfinite(model.fit(batches, verbose=0).history["loss"][0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_the_loss_of_shares(self, mixed, smoothing):
         pixels = IMAGES[:3]
@@ -222,6 +229,7 @@ class TestMixing:
         found = mixed.evaluate(pixels, shares, class_weight={"a": 3.0}, verbose=0)[0]
         assert found == pytest.approx((losses * (1 + 2 * shares[:, 0])).mean(), rel=1e-5)
 
+    @pytest.mark.slow
     def test_rows_of_one_class_have_the_loss_of_its_index(self, mixed):
         pixels, indices = IMAGES[:4], np.array([0, 2, 1, 2])
         mixed.compile(**ft.presets.cross_entropy())
@@ -241,6 +249,7 @@ class TestMixing:
         with pytest.raises(DataError, match=message):
             mixed.fit(IMAGES[:1], np.array(rows), verbose=0)
 
+    @pytest.mark.slow
     def test_a_fit_with_validation(self, mixed):
         examples = ft.data.from_arrays(image=self.images, label=self.classes)
         mixed.compile(**ft.presets.cross_entropy())

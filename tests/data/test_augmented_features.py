@@ -53,6 +53,7 @@ def changed_images(model, variants=VARIANTS, seed=0):
     return [each.rows for each in variants_of(pixels, augmentation, variants, seed)]
 
 
+@pytest.mark.slow
 def test_each_epoch_has_the_features_of_one_variant(model, learner, batches):
     """They are those that the whole model computes of the same changed images."""
     variants = changed_images(model)
@@ -84,6 +85,7 @@ def test_a_fit_continues_at_its_epoch(batches):
     np.testing.assert_array_equal(rows_of_an_epoch(batches), expected)
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_changes(model):
     first, again = (changed_images(model) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -91,6 +93,7 @@ def test_the_seed_determines_the_changes(model):
     assert (changed_images(model, seed=1)[0] != first[0]).any()
 
 
+@pytest.mark.slow
 def test_equal_changes_are_read_from_a_folder(model, tmp_path, capsys):
     def lines(**options):
         capsys.readouterr()

@@ -57,6 +57,7 @@ def test_an_epoch_has_all_classes_equally_often(examples, model):
     assert len(seen) == 20  # frequent rows change from epoch to epoch
 
 
+@pytest.mark.slow
 def test_the_order_follows_from_seed_and_epoch(examples, model):
     def epochs(seed, first=0):
         batches = examples.batches(model, 6, shuffle=True, seed=seed, balance=True)
@@ -79,6 +80,7 @@ def test_complete_batches_only(examples, model):
     assert epoch(batches)[1] == [6, 6, 6]
 
 
+@pytest.mark.slow
 def test_cached_features(examples, tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=examples.labels)
@@ -137,6 +139,7 @@ def test_what_cannot_be_balanced(examples, model, tiny_bert):
         unlabelled.batches(masked, shuffle=True, balance=True)
 
 
+@pytest.mark.slow
 def test_balanced_class_weights(examples, tiny_bert):
     """The loss is that of the weights n / (C n_c), for batches and for arrays."""
     from finetune_tf.training.sample_weights import balanced_weights

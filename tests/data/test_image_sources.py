@@ -313,6 +313,7 @@ def bert(tiny_bert):
 
 
 class TestPredict:
+    @pytest.mark.slow
     def test_one_image_is_one_prediction(self, vit, tmp_path):
         path = write_image(tmp_path / "a.png")
         expected = ft.predict(vit, [path])[0]
@@ -378,6 +379,7 @@ class TestOtherModels:
             told = message(DataTypeError, ft.predict, bert, image)
             assert 'ft.load(checkpoint, "image-classification")' in told
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
     def test_batches_of_the_other_kind(self, bert, vit, call):
         images, texts = self.images.batches(vit, 2), self.texts.batches(bert, 2)

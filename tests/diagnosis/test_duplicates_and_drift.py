@@ -11,6 +11,7 @@ from finetune_tf.diagnosis.drift import area_under_roc
 from finetune_tf.errors import DataError, DataTypeError
 
 
+@pytest.mark.slow
 def test_copies_with_small_changes_are_found(tiny_bert):
     texts = texts_at_random(60)
     train = ft.data.from_arrays(texts, ["yes", "no"] * 30, name="train")
@@ -52,6 +53,7 @@ def test_one_distribution_is_not_told_apart(tiny_bert):
     assert "No difference is found" in str(found)
 
 
+@pytest.mark.slow
 def test_other_words_are_drift_and_the_most_different_rows_come_first(tiny_bert):
     texts = texts_at_random(200)
     changed = ["film film film " + text if i % 2 else text for i, text in enumerate(texts[100:])]

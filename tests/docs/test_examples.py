@@ -58,6 +58,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize(
     "name",

@@ -60,6 +60,7 @@ def run(monkeypatch, tmp_path, tiny_decoder, tiny_t5):
     return run
 
 
+@pytest.mark.slow
 def test_the_ten_lines_run_as_they_stand(run, tiny_bert, capsys):
     code = code_blocks("README.md")[0]
     assert len([line for line in code.splitlines() if line]) == 10
@@ -172,6 +173,7 @@ def test_both_languages_of_the_readme_show_the_same_code():
         assert code_blocks("README.zh-CN.md", language) == english
 
 
+@pytest.mark.slow
 def test_links_to_files_lead_to_files():
     pages = [page for page in ROOT.rglob("*.md") if not _is_generated(page)]
     assert {"README.md", "README.zh-CN.md", "guide.md"} <= {page.name for page in pages}

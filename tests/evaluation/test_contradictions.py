@@ -1,8 +1,11 @@
 """Reports count test texts that occur with different labels."""
 
+import pytest
+
 import finetune_tf as ft
 
 
+@pytest.mark.slow
 def test_a_report_counts_contradictions(tiny_bert):
     model = ft.load(tiny_bert, labels=["neg", "pos"])
     train = ft.data.from_arrays(["a film", "a story", "dull"], [1, 1, 0], labels=["neg", "pos"])

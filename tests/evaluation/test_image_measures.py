@@ -64,6 +64,7 @@ def test_top5_by_hand():
     assert Top5().measure(targets, scores, None) == {"top5_accuracy": 0.5}
 
 
+@pytest.mark.slow
 def test_top5_is_that_of_sorted_scores(report, probabilities):
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     expected = np.mean([target in row for target, row in zip(TARGETS, best, strict=True)])
@@ -141,6 +142,7 @@ class TestMistakes:
             assert mistake.score == pytest.approx(probabilities[row].max(), abs=1e-6)
             np.testing.assert_array_equal(mistake.pixels, model.image_processor(IMAGES[row]))
 
+    @pytest.mark.slow
     def test_files(self, report, tmp_path):
         report.save(tmp_path)
         assert (tmp_path / "mistakes.png").read_bytes().startswith(b"\x89PNG")

@@ -65,6 +65,7 @@ def accuracies(curve, name):
     return [point.metrics["accuracy"] for point in curve.by_name()[name]]
 
 
+@pytest.mark.slow
 def test_it_shows_what_was_learned_and_what_was_forgotten(curve):
     assert [(point.share, point.name) for point in curve.points] == [
         (share, name) for share in (0.0, 0.25, 0.75, 1.0) for name in ("old", "new")
@@ -80,6 +81,7 @@ def point_at(curve, name, share):
     return next(point for point in curve.by_name()[name] if point.share == share)
 
 
+@pytest.mark.slow
 def test_points_are_evaluations_of_mixtures(pair, curve):
     before, after = pair
     mixture = ft.interpolate(before, after, 0.25)
@@ -110,6 +112,7 @@ class CountedModel(ft.FineTuneModel):
         return super().call(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_one_copy_is_traced_once_for_all_shares(pair):
     before, after = pair
     counted = CountedModel.from_config(after.get_config())
@@ -154,6 +157,7 @@ def test_jax_does_not_delete_weights_of_the_models(tiny_bert):
     assert run.stdout.splitlines()[-1] == "True"
 
 
+@pytest.mark.slow
 def test_images_of_other_colors():
     """A small ViT that learns other colors."""
     red, green = (

@@ -48,6 +48,7 @@ def comparison(models):
         return ft.compare(models, TEST, baseline="auto", train=TEST)
 
 
+@pytest.mark.slow
 def test_each_model_reads_its_columns(models, comparison):
     """The rows are those of an evaluation of each model alone, with differences to the first."""
     assert [row.name for row in comparison.rows] == [*models, "baseline both"]
@@ -84,6 +85,7 @@ def test_a_model_of_images_is_a_baseline_for_one_of_texts(models):
     assert report.baseline.metrics == pytest.approx(alone.metrics)
 
 
+@pytest.mark.slow
 def test_labels_in_another_order(tiny_bert, models):
     order = [2, 0, 3, 1]
     with quiet():
@@ -138,6 +140,7 @@ def accuracy(models):
 class TestBaselines:
     """With the color of the image and the text, four labels can be told apart; with one, not."""
 
+    @pytest.mark.slow
     def test_both_know_more_than_either(self, accuracy):
         assert accuracy["majority"] == 0.5
         assert accuracy["tfidf"] < accuracy["both"] and accuracy["colors"] < accuracy["both"]
@@ -197,6 +200,7 @@ class TestMistakes:
         assert table[0].split() == ["image", "text", "label", "predicted", "probability"]
         assert report.mistakes[0].text in "\n".join(table)
 
+    @pytest.mark.slow
     def test_files(self, report, tmp_path):
         report.save(tmp_path)
         assert (tmp_path / "mistakes.png").is_file()

@@ -35,12 +35,14 @@ def examples():
     return from_arrays(["a good film", "a very good film", "dull"], ["bad", "good", "good"])
 
 
+@pytest.mark.slow
 def test_predict(model, examples):
     assert ft.predict(model, "a very good film").label == "good"
     assert [p.label for p in ft.predict(model, examples, batch_size=2)] == ["bad", "good", "bad"]
     assert model.asked == (2, 3)
 
 
+@pytest.mark.slow
 def test_evaluate_and_compare(model, examples):
     report = ft.evaluate(model, examples, batch_size=3)
     assert report.metrics["accuracy"] == pytest.approx(2 / 3)

@@ -81,6 +81,7 @@ def fit(folder, optimizer=None, *callbacks, epochs=2, every=1, **options):
     return model, history.history, written(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
 @pytest.mark.parametrize(
     "optimizer",
@@ -101,6 +102,7 @@ def test_norms_are_those_of_the_gradients_before_clipping(tmp_path, optimizer):
         assert found["gradient_norm/all"][step] == pytest.approx(whole, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_metrics_and_rates(tmp_path):
     preset = ft.presets.cross_entropy(learning_rate=1e-2)
     _, history, found = fit(tmp_path, preset["optimizer"])
@@ -125,12 +127,14 @@ def test_rates_of_stages(tmp_path):
     assert found["learning_rate/classifier"][4] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_fewer_entries(tmp_path):
     _, _, found = fit(tmp_path, every=3, gradient_norms=False)
     assert sorted(found["step/loss"]) == [3, 4, 7, 8]  # always the last one of an epoch
     assert not any(name.startswith("gradient_norm") for name in found)
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_same_with_norms(tmp_path):
     model, history, _ = fit(tmp_path / "with")
     other, expected, _ = fit(tmp_path / "without", gradient_norms=False)
@@ -142,6 +146,7 @@ def test_the_fit_is_the_same_with_norms(tmp_path):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
+@pytest.mark.slow
 def test_norms_of_stages_that_are_unfrozen(tmp_path):
     class Unfreeze(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -153,6 +158,7 @@ def test_norms_of_stages_that_are_unfrozen(tmp_path):
     assert all(norms[step] > 0 for step in (5, 6, 7, 8))
 
 
+@pytest.mark.slow
 def test_predictions_for_samples(tmp_path, tiny_bert):
     examples = ft.data.from_arrays(["a good film", "bad | worse"] * 4, ["yes", "no"] * 4)
     with quiet():

@@ -130,6 +130,7 @@ class TestBleu:
 
 
 class TestRouge:
+    @pytest.mark.slow
     def test_it_is_that_of_rouge_score(self):
         from rouge_score.rouge_scorer import RougeScorer
 

@@ -80,6 +80,7 @@ def test_special_tokens_have_their_share(model):
     assert padding.special_share == 0.0
 
 
+@pytest.mark.slow
 def test_several_texts_have_several_explanations(model):
     texts = ["a good film", "a dull film", "a film"]
     found = ft.explain(model, texts)
@@ -137,6 +138,7 @@ def test_a_label_of_a_word(tagger):
     assert by_name.words[2].score == pytest.approx(found.words[2].score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_default_is_the_word_that_is_labeled_most_certainly(tagger):
     text = "a good film was very dull"
     found = ft.explain(tagger, text)
@@ -151,6 +153,7 @@ def test_the_default_is_the_word_that_is_labeled_most_certainly(tagger):
     assert of_word.target == of_word.prediction and of_word.target.endswith("of 'film'")
 
 
+@pytest.mark.slow
 def test_the_start_and_the_end_of_an_answer(reader):
     asked = {"question": "a good film", "context": "the actor was very good and the story dull"}
     found = ft.explain(reader, **asked, target="very good")
@@ -177,6 +180,7 @@ def test_an_answer_in_one_of_several_windows(reader):
     assert [context[word.start : word.end] for word in read] == [word.text for word in read]
 
 
+@pytest.mark.slow
 def test_nearest_training_examples(model, capsys):
     texts = ["a good story", "a dull story", "great", "a bad actor", "was"]
     train = ft.data.from_arrays(texts, ["pos", "neg", "pos", "neg", "neg"], name="train")

@@ -21,6 +21,7 @@ def resnet():
     return ft.load(RESNET)
 
 
+@pytest.mark.slow
 def test_patches_of_a_vision_transformer(vit):
     picture = levels("red", (21, 21))
     found = ft.explain(vit, image=picture)
@@ -31,6 +32,7 @@ def test_patches_of_a_vision_transformer(vit):
     np.testing.assert_array_equal(found.pixels, picture)
 
 
+@pytest.mark.slow
 def test_occlusion_by_patches_replaces_them_by_the_mean_color(vit):
     picture = levels("blue", (21, 21))
     found = ft.explain(vit, image=picture, method="occlusion", patch=7, target="LABEL_0")
@@ -50,6 +52,7 @@ def test_rollout_on_patches(vit):
     assert 0 < found.special_share < 1
 
 
+@pytest.mark.slow
 def test_grad_cam_by_stage(resnet):
     picture = levels("red", (37, 37))
     last = ft.explain(resnet, image=picture, method="grad-cam")
@@ -100,6 +103,7 @@ def test_the_nearest_pictures(resnet):
     assert found.to_html().count("<img") == 2
 
 
+@pytest.mark.slow
 def test_scores_are_drawn_where_their_patches_are(vit, tmp_path):
     found = ft.explain(vit, image=levels("red", (21, 21)), patch=7)
     drawn = pictures.overlay(found)

@@ -91,6 +91,7 @@ def test_integrated_gradients_and_rollout_of_a_text(text_model):
     check_text(text_model, stored(TEXTS))
 
 
+@pytest.mark.slow
 def test_integrated_gradients_of_a_picture(vit):
     check_patches(vit, stored(VIT))
 
@@ -130,6 +131,7 @@ def test_captum_itself(folder, compare):
     compare(ft.load(folder), reference)
 
 
+@pytest.mark.slow
 def test_more_steps_make_the_completeness_error_smaller(text_model):
     row = subject(text_model, stored(TEXTS))
     row = dataclasses.replace(row, batch_size=7)  # the steps are divided into batches

@@ -15,6 +15,7 @@ TEXT = "a very good film"
 EXAMPLES = ft.data.from_arrays(["a very good film", "a dull film and a bad story"])
 
 
+@pytest.mark.slow
 def test_weights_optimizer_traces_and_random_states(tiny_bert):
     model = knowing_model(tiny_bert)
     ids, labels = token_batch(8)
@@ -74,6 +75,7 @@ def dropping(tmp_path_factory):
         return ft.load(folder, labels=["bad", "good"])
 
 
+@pytest.mark.slow
 def test_dropout_is_off_and_adapters_take_part(dropping):
     with quiet():
         one, two = (by_word(ft.explain(dropping, TEXT)) for _ in range(2))
@@ -90,6 +92,7 @@ def test_dropout_is_off_and_adapters_take_part(dropping):
         assert adapted != pytest.approx(one, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_bfloat16_says_its_precision(tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=["bad", "good"], dtype="mixed_bfloat16")

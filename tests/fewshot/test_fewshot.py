@@ -51,6 +51,7 @@ def likeness(model):
     return cosines[same].mean() - cosines[~same].mean()
 
 
+@pytest.mark.slow
 def test_the_result_is_an_ordinary_model(tuned, tmp_path, capsys):
     assert isinstance(tuned, ft.FineTuneModel)
     assert ft.evaluate(tuned, TEST).metrics["accuracy"] == 1.0
@@ -87,6 +88,7 @@ def test_steps_of_its_own_are_the_same_as_the_recipe(encoder, tuned):
     np.testing.assert_allclose(vectors(model, TEST), vectors(tuned, TEST), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_head_alone_leaves_the_encoder_as_it_is(tiny_bert):
     model = small(tiny_bert)
     before = vectors(model, TEST)
@@ -96,6 +98,7 @@ def test_a_head_alone_leaves_the_encoder_as_it_is(tiny_bert):
     np.testing.assert_array_equal(vectors(model, TEST), before)
 
 
+@pytest.mark.slow
 def test_frozen_stages_do_not_change_and_are_computed_once(tiny_bert, capsys):
     model = small(tiny_bert)
     before = {variable.path: np.array(variable) for variable in model.variables}
@@ -120,6 +123,7 @@ def test_a_recipe_with_frozen_blocks(tiny_bert, capsys):
     assert changed == {"block_1", "classifier"}
 
 
+@pytest.mark.slow
 def test_several_labels(tiny_bert):
     model = small(tiny_bert, SEVERAL)
     losses = ft.fewshot.tune_body(model, SEVERAL, steps=60, learning_rate=0.02)
@@ -129,6 +133,7 @@ def test_several_labels(tiny_bert):
         assert ft.evaluate(model, SEVERAL).metrics["micro_f1"] > 0.9
 
 
+@pytest.mark.slow
 def test_validation_ends_the_training_early_and_keeps_the_best_weights(tiny_bert):
     # The labels of validation have nothing to do with the texts: training makes their loss worse.
     wrong = ft.data.from_arrays(GOOD + BAD, ["bad", "good"] * 4)
@@ -145,6 +150,7 @@ def test_validation_ends_the_training_early_and_keeps_the_best_weights(tiny_bert
     assert loss_of(ending) < loss_of(whole)
 
 
+@pytest.mark.slow
 def test_a_training_is_repeated_exactly_and_without_another_trace(tiny_bert, monkeypatch):
     model, traced, call = small(tiny_bert), [], PairCosines.call
     monkeypatch.setattr(PairCosines, "call", lambda *args: traced.append(1) or call(*args))

@@ -45,6 +45,7 @@ CURVE = LearningCurve(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_methods_are_measured_on_the_same_draws(encoder, capsys):
     options = {"shots": [2, 4], "splits": 2, "steps": 4}
     curve = ft.learning_curve(

@@ -68,6 +68,7 @@ def test_each_label_for_itself_against_contradiction(judge):
     assert [each.label for each in found] == chosen
 
 
+@pytest.mark.slow
 def test_templates_are_averaged(judge):
     model, templates = ft.load(judge), ["the film was {}", "a {} story"]
     found = ft.zero_shot(model, TEXTS, LABELS, template=templates)
@@ -75,6 +76,7 @@ def test_templates_are_averaged(judge):
     np.testing.assert_allclose(as_array(found), softmax(logits), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sentence_encoder_compares_vectors(encoder, capsys):
     one = ft.zero_shot(encoder, TEXTS[0], LABELS, template="a {} film")
     assert "by the cosine of the vectors of text and label" in capsys.readouterr().out

@@ -175,6 +175,7 @@ def test_generated_texts_end_with_a_stop_string(model, options, place):
     ]
 
 
+@pytest.mark.slow
 def test_a_stop_string_may_begin_in_the_prompt(model):
     options = {"max_new_tokens": 5, "min_new_tokens": 5, "return_ids": True}
     free = ft.generate(model, "the", **options)
@@ -184,6 +185,7 @@ def test_a_stop_string_may_begin_in_the_prompt(model):
     assert ft.generate(model, "the", stop_strings=["the"], **options).size == 5
 
 
+@pytest.mark.slow
 def test_stop_strings_of_the_checkpoint(tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     with quiet():

@@ -22,6 +22,7 @@ def model(tiny_decoder):
 PROMPTS = ["a very good", "the actor", "not"]
 
 
+@pytest.mark.slow
 def test_texts_and_ids(model):
     texts = ft.generate(model, PROMPTS, max_new_tokens=5)
     ids = ft.generate(model, PROMPTS, max_new_tokens=5, return_ids=True)
@@ -45,6 +46,7 @@ def test_predict_continues_prompts_as_the_checkpoint_says(model):
     assert ft.predict(model, "not") == ft.generate(model, "not")
 
 
+@pytest.mark.slow
 def test_samples_are_repeatable_and_follow_the_seed(model):
     options = {"max_new_tokens": 8, "do_sample": True, "num_return_sequences": 4}
     first = ft.generate(model, "a", seed=1, **options)
@@ -53,6 +55,7 @@ def test_samples_are_repeatable_and_follow_the_seed(model):
     assert len(first) == 4 and len(set(first)) > 1
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_checkpoint_count_and_are_saved(tiny_decoder, tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     settings = {"num_beams": 3, "max_new_tokens": 4, "eos_token_id": [1, 5], "pad_token_id": 0}
@@ -144,6 +147,7 @@ def test_an_empty_source(tiny_t5):
         ft.generate(own, ["a film", " "])
 
 
+@pytest.mark.slow
 def test_tokenizers_without_end_and_padding(tiny_decoder, capsys):
     with quiet():
         own = ft.load(tiny_decoder)
@@ -177,6 +181,7 @@ def test_a_model_of_another_task(tiny_bert):
         classifier.generate([[1, 2]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
 def test_logits_that_are_not_finite(tiny_decoder, options):
     with quiet():
@@ -242,6 +247,7 @@ def test_ids_beyond_the_vocabulary(key, value, tmp_path):
         ft.generate(own, "a")
 
 
+@pytest.mark.slow
 def test_settings_of_an_older_config_count_without_another_file(tmp_path):
     folder = write_decoder(tmp_path / "gpt2", num_beams=3, max_length=6)
     (folder / "generation_config.json").unlink()
@@ -251,6 +257,7 @@ def test_settings_of_an_older_config_count_without_another_file(tmp_path):
     assert ft.generate(own, "a very") == expected
 
 
+@pytest.mark.slow
 def test_texts_end_with_the_token_of_the_tokenizer(tmp_path):
     folder = write_decoder(tmp_path / "gpt2", eos_token_id=None)
     (folder / "generation_config.json").unlink()
@@ -264,6 +271,7 @@ def test_texts_end_with_the_token_of_the_tokenizer(tmp_path):
     assert ft.generate(own, "a very", return_ids=True).size == 0
 
 
+@pytest.mark.slow
 def test_texts_are_those_of_the_tokenizer_of_the_targets(tiny_t5):
     with quiet():
         own = ft.load(tiny_t5, "text2text-generation")
@@ -283,6 +291,7 @@ def test_texts_are_those_of_the_tokenizer_of_the_targets(tiny_t5):
     assert word not in ft.generate(own, "a film", bad_words=[word], **options).split()
 
 
+@pytest.mark.slow
 def test_rules_on_sources_need_one_vocabulary(tiny_t5):
     with quiet():
         own = ft.load(tiny_t5, "text2text-generation")

@@ -85,6 +85,7 @@ def found_by(model, ids, mask, options, new=NEW_TOKENS):
     return rows, np.reshape(scores, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), cases([*OPTIONS, *WITHOUT_WORDS]))
 def test_tokens_and_scores_are_pytorchs(family, name):
     model, expected = model_of(family), expected_of(family)
@@ -125,6 +126,7 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(family, name):
         np.testing.assert_array_equal(alone, together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), cases(["greedy", "every rule"]))
 def test_tokens_one_by_one_are_those_of_the_loop(family, name):
     model, expected = model_of(family), expected_of(family)
@@ -155,6 +157,7 @@ def test_cached_tokens_give_the_logits_of_a_whole_pass(family):
     assert keys.shape[2] == ids.shape[1]
 
 
+@pytest.mark.slow
 def test_one_trace_serves_prompts_of_any_length():
     model = model_of("llama")
     traces_of(model).clear()
@@ -165,6 +168,7 @@ def test_one_trace_serves_prompts_of_any_length():
     assert [key[0] for key in traces_of(model) if isinstance(key, tuple)] == ["generate"]
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_is_saved_after_it_has_generated(tmp_path):
     model = model_of("t5")
     expected = model.generate([[9, 10, 11]], max_new_tokens=3)

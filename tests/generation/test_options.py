@@ -30,6 +30,7 @@ def log_probs(model, prompt, row):
     return logs[places - 1, ids[-len(row) :]]
 
 
+@pytest.mark.slow
 def test_scores_are_sums_of_log_probabilities(model):
     options = {"max_new_tokens": 6, "return_ids": True}
     for more in ({}, {"do_sample": True, "top_k": 0, "num_return_sequences": 3}):
@@ -43,6 +44,7 @@ def test_scores_are_sums_of_log_probabilities(model):
                 np.testing.assert_allclose(score, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_of_beams_are_divided_by_a_power_of_the_length(model):
     options = {"max_new_tokens": 6, "num_beams": 3, "length_penalty": 0.5, "return_ids": True}
     row, score = ft.generate(model, "the actor", return_scores=True, **options)
@@ -56,12 +58,14 @@ def test_scores_of_beams_are_divided_by_a_power_of_the_length(model):
     assert all(best >= second for best, second in scores)
 
 
+@pytest.mark.slow
 def test_scores_of_ids(model):
     rows, scores = model.generate([[4, 5], [6]], 3, return_scores=True)
     assert len(rows) == len(scores) == 2 and max(scores) < 0
     np.testing.assert_array_equal(rows[0], model.generate([[4, 5], [6]], 3)[0])
 
 
+@pytest.mark.slow
 def test_the_score_of_what_is_forced_is_certain(model):
     (row,), (score,) = model.generate(
         [[4]], 2, forced_bos_token_id=7, forced_eos_token_id=1, return_scores=True
@@ -69,6 +73,7 @@ def test_the_score_of_what_is_forced_is_certain(model):
     assert row.tolist() == [7] and score == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
 def test_bad_words_do_not_occur(model, options):
     options = {"max_new_tokens": 6, "min_new_tokens": 6, **options}
@@ -80,6 +85,7 @@ def test_bad_words_do_not_occur(model, options):
     assert words[0] not in found.split() and bad[1] not in found
 
 
+@pytest.mark.slow
 def test_bad_words_add_to_those_of_the_checkpoint(tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     options = {"max_new_tokens": 6, "min_new_tokens": 6}
@@ -98,6 +104,7 @@ def test_bad_words_add_to_those_of_the_checkpoint(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_min_length_counts_the_prompt_and_min_new_tokens_does_not(tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     with quiet():
@@ -113,6 +120,7 @@ def test_min_length_counts_the_prompt_and_min_new_tokens_does_not(tmp_path):
     assert [len(row) for row in own.generate(rows, 8, min_new_tokens=0, min_length=5)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_keys_of_an_old_config_count_and_those_for_tasks_do_not(tmp_path):
     keys = {
         "num_beams": 3,
@@ -135,6 +143,7 @@ def test_keys_of_an_old_config_count_and_those_for_tasks_do_not(tmp_path):
     np.testing.assert_array_equal(old.generate([row])[0], new.generate([row], 7, **options)[0])
 
 
+@pytest.mark.slow
 def test_all_keys_are_saved_unchanged(tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     settings = {
@@ -210,6 +219,7 @@ def test_a_prompt_that_leaves_no_room(model):
         model.generate([[4]], 24)
 
 
+@pytest.mark.slow
 def test_settings_of_a_config_are_saved_where_pytorch_reads_them(tmp_path):
     """A model without generation_config.json gets one with what its config says."""
     source = TESTS / "references" / "bart" / "text2text-generation"

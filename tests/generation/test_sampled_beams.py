@@ -57,6 +57,7 @@ def test_candidates_are_drawn_without_replacement():
     assert chi_squared(counts.ravel(), pairs.ravel()) > 0.001
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_texts(model):
     options = {"max_new_tokens": 6, "do_sample": True, "num_beams": 3, "temperature": 3.0}
     first = ft.generate(model, ["a very", "the"], seed=1, **options)

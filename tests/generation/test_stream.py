@@ -25,6 +25,7 @@ def byte_model(tmp_path_factory):
         return ft.load(write_decoder(folder, 0, byte_tokenizer(), n_positions=64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -75,6 +76,7 @@ def test_spaces_that_a_tokenizer_removes():
     assert "".join(pieces) == "don't go."
 
 
+@pytest.mark.slow
 def test_a_stream_need_not_be_read_to_its_end(model):
     stream = ft.stream(model, "a very good", max_new_tokens=5, min_new_tokens=5)
     first = next(stream)

@@ -122,6 +122,7 @@ def test_in_memory_nothing_is_written(tmp_path, monkeypatch):
     assert not mapped_files(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_room_on_the_disk_images_are_decoded_for_each_batch():
     images = [image[:] for image in grey(2) * 500_000]  # each is an object of its own
     processor = counting_processor(1000)  # 3 TB
@@ -189,6 +190,7 @@ class TestBatches:
     def model(cls):
         return ft.load(TINY_VIT, labels=["blue", "red"], new_head=True)
 
+    @pytest.mark.slow
     def test_files_are_read_once_for_all_batches(self, model, tmp_path):
         folder = write_classes(tmp_path / "photos")
         examples = ft.data.from_image_folder(folder)

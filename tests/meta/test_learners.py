@@ -43,6 +43,7 @@ def learner(request):
     return learner.fit(TRAIN, 4, 3, episodes=160)
 
 
+@pytest.mark.slow
 def test_a_fit_lowers_the_loss_and_separates_new_classes(learner):
     losses = np.array(learner.history["loss"])
     assert losses[-10:].mean() < losses[:10].mean()
@@ -250,6 +251,7 @@ class OwnNorm(keras.layers.LayerNormalization):
     """A subclass, whose second derivatives are unknown."""
 
 
+@pytest.mark.slow
 def test_normalizations_whose_second_derivatives_are_wrong():
     model = network(OwnNorm(name="own"))
     with pytest.raises(ModelError, match=r"own \(OwnNorm\) computes its variance .* first_order=T"):
@@ -300,6 +302,7 @@ def test_a_loss_that_is_not_finite_is_not_applied():
         np.testing.assert_array_equal(value, variable)
 
 
+@pytest.mark.slow
 def test_a_learner_is_freed_with_its_traces():
     learner = prototypes(network())
     learner.fit(TRAIN, 3, 1, 2, episodes=2)

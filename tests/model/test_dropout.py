@@ -52,6 +52,7 @@ def layer_configs(model):
     return [plain(layer.get_config()) for layer in model.layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_model_is_that_of_a_load_with_the_rate(name):
     model = load(name, dropout=0.0)
@@ -108,6 +109,7 @@ def test_files_keep_the_rates(examples, tiny_bert, tmp_path):
     assert again.config["hidden_dropout_prob"] == loaded.config["hidden_dropout_prob"] == 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "checkpointing"),
     [
@@ -144,6 +146,7 @@ class Change(keras.callbacks.Callback):
             ft.set_dropout(self.model, self.rates[epoch - 1])
 
 
+@pytest.mark.slow
 def test_within_a_fit(examples, tiny_bert, capsys):
     with quiet():
         model = ft.load(tiny_bert, labels=examples.labels)
@@ -154,6 +157,7 @@ def test_within_a_fit(examples, tiny_bert, capsys):
     assert "8 dropout rates changed to 0.5." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["learner", "whole"])
 def test_the_upper_part_on_cached_features(examples, tiny_bert, by):
     with quiet():
@@ -180,6 +184,7 @@ def test_two_encoders(tmp_path):
     assert clip.config["vision_config"]["attention_dropout"] == 0.1
 
 
+@pytest.mark.slow
 def test_predictions_drop_nothing(examples, tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=examples.labels)

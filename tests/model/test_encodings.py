@@ -70,6 +70,7 @@ def test_a_row_of_targets_for_each_class_number(model):
         model.fit(encoding, np.eye(2, dtype="int32")[LABELS], verbose=0)
 
 
+@pytest.mark.slow
 def test_first_and_last_tokens_of_answers(tiny_bert):
     reader = ft.load(tiny_bert, "question-answering")
     reader.compile(keras.optimizers.SGD(0.0))
@@ -81,6 +82,7 @@ def test_first_and_last_tokens_of_answers(tiny_bert):
         assert first_loss(reader.fit(*way, verbose=0)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_inputs_without_labels(model):
     with pytest.raises(DataError, match=r"no labels to train on.*found the inputs input_ids, "):
         model.fit(model.tokenizer(TEXTS, padding=True), verbose=0)
@@ -89,6 +91,7 @@ def test_inputs_without_labels(model):
         model.fit(np.full((2, 2), 1, "int32"), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_measure_of_all_rows_in_the_log(model, capsys):
     encoding = dict(model.tokenizer(TEXTS, padding=True, return_tensors="np"))
     seen = []
@@ -106,6 +109,7 @@ def test_a_measure_of_all_rows_in_the_log(model, capsys):
     assert f"right: {history['right'][0]:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_measure_of_tokens_pads_batches_to_one_length(tiny_bert):
     tagger = ft.load(tiny_bert, "token-classification", labels=["O", "X"])
     tagger.compile(keras.optimizers.SGD(0.0))

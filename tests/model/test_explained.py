@@ -113,6 +113,7 @@ def test_memory_that_runs_out(model, method, monkeypatch):
         getattr(model, method)(TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["evaluate", "train_on_batch", "test_on_batch"])
 def test_a_model_that_nobody_compiled_is_compiled_with_its_preset(method, capsys):
     loss, accuracy = getattr(small_model(), method)(TOKENS, ANSWERS, **QUIET.get(method, {}))

@@ -1,5 +1,6 @@
 """Which variables of a fused model count as pretrained, on which the learning rate depends."""
 
+import pytest
 from helpers_images import TINY_VIT
 
 import finetune_tf as ft
@@ -8,6 +9,7 @@ from finetune_tf.messages import quiet
 NEW_RESNET = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4], "depths": [1]}
 
 
+@pytest.mark.slow
 def test_only_variables_that_were_loaded(tiny_bert):
     with quiet():
         texts = ft.load(tiny_bert, "feature-extraction")

@@ -47,6 +47,7 @@ def test_the_stages_of_both_models_and_a_new_head(image_model, text_model):
     assert {v.path.split("/")[0] for v in model.trainable_variables} == {"fusion", "classifier"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["vit", "resnet", "mobilenet_v2"])
 def test_the_towers_compute_what_the_models_compute(family, text_model, examples):
     with quiet():
@@ -62,6 +63,7 @@ def test_the_towers_compute_what_the_models_compute(family, text_model, examples
         np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["concatenation", "gate", "cross_attention"])
 def test_what_neither_tells_alone_is_learned(how, image_model, text_model, examples):
     keras.utils.set_random_seed(1)
@@ -75,6 +77,7 @@ def test_what_neither_tells_alone_is_learned(how, image_model, text_model, examp
     assert report.metrics["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_any_stage_can_be_trained(text_model, examples):
     with quiet():
         images = ft.load(REFERENCES / "vit" / "image-classification")
@@ -93,6 +96,7 @@ def test_any_stage_can_be_trained(text_model, examples):
     }
 
 
+@pytest.mark.slow
 def test_the_models_remain_as_they_are(image_model, text_model, examples):
     before = [variable.numpy() for variable in text_model.weights]
     with quiet():
@@ -123,6 +127,7 @@ def test_models_of_other_libraries(text_model):
         ft.fuse(keras.Sequential([keras.layers.Dense(2)]), text_model, labels=["yes", "no"])
 
 
+@pytest.mark.slow
 def test_a_model_of_two_towers_is_no_tower(text_model, tmp_path):
     with quiet():
         clip = ft.load(write_towers(tmp_path / "clip"), "image-text-retrieval")

@@ -219,6 +219,7 @@ def test_summary_lists_the_stages(bert, capsys):
     assert "Total params: 10,218" in shown
 
 
+@pytest.mark.slow
 def test_export_gives_the_same_logits(bert, encoded, tmp_path):
     tf = pytest.importorskip("tensorflow")
     bert.export(tmp_path / "exported", verbose=False)

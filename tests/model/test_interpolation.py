@@ -75,6 +75,7 @@ class TestWeights:
         ]
         assert changed == ["classifier/dense/kernel", "classifier/dense/bias"]
 
+    @pytest.mark.slow
     def test_of_the_arguments_never_change(self, pair):
         first, last = map(weights, pair)
         between = ft.interpolate(*pair, 0.5)
@@ -100,6 +101,7 @@ class TestWeights:
             expected = keras.ops.cast(first + 0.3 * (last - first), mixed.dtype)
             assert keras.ops.all(mixed.value == expected)
 
+    @pytest.mark.slow
     def test_include_the_moving_statistics_of_batch_normalization(self):
         with quiet():
             before, after = (ft.load(TINY_MOBILENET) for _ in range(2))
@@ -145,6 +147,7 @@ class TestTheNewModel:
         between.tokenizer.add_tokens(["covid"])
         assert len(after.tokenizer) == words == len(between.tokenizer) - 1
 
+    @pytest.mark.slow
     def test_is_saved_with_a_card_that_says_what_it_is(self, tmp_path, tiny_bert):
         examples = ft.data.from_arrays(["a good film", "a bad film"] * 4, ["yes", "no"] * 4)
         with quiet():
@@ -164,6 +167,7 @@ class TestTheNewModel:
         assert_same(again, weights(between))
         assert "result" in ft.interpolate(before, model, 1).info.record
 
+    @pytest.mark.slow
     def test_keeps_the_class_of_old_scripts(self, tiny_bert):
         from finetune_tf.compat import TFBertForSequenceClassification
 
@@ -305,6 +309,7 @@ class TestErrors:
         with pytest.raises(ModelError, match="normalization of images is "):
             ft.interpolate(before, after, 0.5)
 
+    @pytest.mark.slow
     def test_zero_shot_classification_by_other_prompts(self, tmp_path):
         """Its models have no new head; what they compute depends on the prompts as well."""
         folder = write_towers(tmp_path / "clip", "clip")

@@ -22,6 +22,7 @@ def deep(tmp_path_factory):
     return ft.load(folder, labels=["no", "yes"])
 
 
+@pytest.mark.slow
 def test_weights_config_and_record(deep, tmp_path):
     student = ft.keep_blocks(deep, [0, 2])
     assert [stage.name for stage in student.stages][:3] == ["embeddings", "block_0", "block_1"]
@@ -45,12 +46,14 @@ def test_weights_config_and_record(deep, tmp_path):
     np.testing.assert_allclose(again.predict(BATCH, verbose=0), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_blocks_are_the_model(deep):
     student = ft.keep_blocks(deep, range(4))
     found, expected = (model.predict(BATCH, verbose=0) for model in (student, deep))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_keras_file(deep, tmp_path):
     student = ft.keep_blocks(deep, [1, 3])
     student.save(tmp_path / "student.keras")

@@ -72,6 +72,7 @@ def test_several_labels(one_block):
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.slow
 def test_a_number(one_block):
     def stars(text):
         return 2.0 * ("good" in text) - 1.0 * ("bad" in text)

@@ -61,6 +61,7 @@ def changed(source, folder, **config):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_reloads_as_what_it_was(trained, kind, capsys):
     folder, expected = trained[kind]

@@ -105,6 +105,7 @@ def test_the_frozen_head_of_a_feature_model_counts_with_the_whole(model, example
     assert untrained_layers(model) == []
 
 
+@pytest.mark.slow
 def test_a_keras_file_remembers_it(model, tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -180,6 +181,7 @@ def test_a_model_from_a_config_has_an_untrained_head():
     assert untrained_layers(ft.load(config, labels=2)) == ["pooler", "classifier"]
 
 
+@pytest.mark.slow
 def test_a_rival_in_a_comparison_is_told_as_well(base, model, examples, capsys):
     by_keras_loop(model, None)
     ft.evaluate(model, examples, baseline=ft.load(base, labels=["good", "bad"]))

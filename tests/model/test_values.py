@@ -82,6 +82,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("method", with_slow(METHODS))
 def test_inputs(model, method, wrong):
@@ -181,6 +182,7 @@ def test_targets(models, method, wrong):
         TARGET_METHODS[method](models[case], IDS, targets)
 
 
+@pytest.mark.slow
 def test_whole_floats_are_class_numbers(models):
     """A column of a table with a missing value has the dtype float."""
     for case in ("one label", "tokens", "words", "answers"):

@@ -17,6 +17,7 @@ REFERENCES = Path(__file__).resolve().parents[1] / "references"
 IDS = np.array([[2, 7, 8, 3]], "int32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask"])
 def test_more_rows_and_fewer(tiny_bert, tmp_path, task):
     with quiet():
@@ -101,6 +102,7 @@ def test_two_vocabularies_are_not_resized(family):
         model.resize_token_embeddings(50)
 
 
+@pytest.mark.slow
 def test_what_was_traced_before_is_forgotten(tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=["neg", "pos"])

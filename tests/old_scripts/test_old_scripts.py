@@ -14,7 +14,7 @@ SCRIPTS = sorted(
 MIGRATING = HERE.parents[1] / "docs" / "migrating.md"
 
 
-EVERYDAY = ("labels_inside", "old_tokenizer_calls", "configs")
+EVERYDAY = ("old_tokenizer_calls",)
 
 
 def as_cases(scripts):

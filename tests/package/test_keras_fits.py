@@ -116,6 +116,7 @@ def test_iterators_are_counted():
     assert opened[0].count == 6  # two an epoch
 
 
+@pytest.mark.slow
 def test_kinds_of_data():
     kinds = []
 

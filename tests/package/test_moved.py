@@ -36,6 +36,7 @@ def test_functions_of_the_same_name_stay():
     assert ft.stages.__name__ == "stages" and callable(ft.stages)
 
 
+@pytest.mark.slow
 def test_importing_the_package_warns_of_nothing():
     code = "import finetune_tf, inspect; [inspect.getmodule(f[0]) for f in inspect.stack()]"
     subprocess.run(

@@ -18,6 +18,7 @@ def page(request, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_page_fits_phones_and_screens_loads_nothing_and_runs_nothing(page, tmp_path):
     frames, console = measured(page, tmp_path)
     assert console == ""

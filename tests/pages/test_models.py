@@ -34,6 +34,7 @@ def films():
     return ft.data.from_arrays(texts, ["good", "good", "<b>bad</b>", "<b>bad</b>"] * 30, name="f")
 
 
+@pytest.mark.slow
 def test_a_classifier_of_texts_has_all_sections(tiny_bert, films, tmp_path):
     model, report = evaluated(tiny_bert, films)
     page, sections = sections_of(report, tmp_path, model=model, train=films, explanations=2)

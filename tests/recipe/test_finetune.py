@@ -154,6 +154,7 @@ def test_label_smoothing_needs_single_label_classification(tiny_bert):
         ft.finetune(tiny_bert, scores, label_smoothing=0.1)
 
 
+@pytest.mark.slow
 def test_a_selector_is_a_policy(tiny_bert, reviews):
     result = ft.finetune(
         tiny_bert, reviews, reviews, policy=ft.select.head() | ft.select.biases(), epochs=1

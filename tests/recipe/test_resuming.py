@@ -112,6 +112,7 @@ def test_all_phases(steps, one_block, reviews, tmp_path, stop_at):
     require_same(run(one_block, reviews, **options, resume=tmp_path / "saves"), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_after_ctrl_c_the_same_call_continues(one_block, reviews, tmp_path, stop_at):
     options = {"policy": "head"}

@@ -21,6 +21,7 @@ def runs(tmp_path_factory):
     return with_report, ft.finetune(checkpoint, examples, examples, seed=2, **options)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_has_its_curves_and_settings(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
     page = (folder / "report.html").read_text("utf-8")
@@ -51,6 +52,7 @@ def test_a_second_run_raises_an_error_and_keeps_the_first(runs, tmp_path):
     assert (folder / "settings.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_overwriting_removes_the_first_run_and_keeps_other_files(runs, tmp_path):
     folder = runs[0].save(tmp_path / "run")
     (folder / "notes.txt").write_text("mine")

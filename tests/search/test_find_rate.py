@@ -137,6 +137,7 @@ PREPARED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prepared",
     [

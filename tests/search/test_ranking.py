@@ -115,6 +115,7 @@ def test_a_model_that_separates_the_classes_is_ranked_first(tiny_bert, train, tm
     ]
 
 
+@pytest.mark.slow
 def test_the_same_weights_tie(tiny_bert, train, tmp_path):
     other = write_checkpoint(tmp_path / "same", seed=0)
     for by in ("h_score", "probe"):
@@ -124,6 +125,7 @@ def test_the_same_weights_tie(tiny_bert, train, tmp_path):
         assert ranking.rows[0].h_score == ranking.rows[1].h_score
 
 
+@pytest.mark.slow
 def test_features_are_means_over_tokens_and_layers(tiny_bert):
     examples = ft.data.from_arrays(["a good film", "the film was very bad"], ["x", "y"])
     with ft.messages.quiet():
@@ -162,6 +164,7 @@ def test_several_labels_numbers_pairs_decoders_and_images(tiny_bert, tiny_decode
     assert "images" in str(ranking)
 
 
+@pytest.mark.slow
 def test_one_model_at_a_time_is_in_memory(tiny_bert, train, tmp_path, monkeypatch):
     alive = []
     load = scoring.load

@@ -48,6 +48,7 @@ def searched(tiny_bert, data, tmp_path_factory):
     return result, lines
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_compared_on_the_test_examples(searched, data):
     result, lines = searched
     assert [trial.name for trial in result.trials] == ["default", "1", "2"]
@@ -78,6 +79,7 @@ def test_the_features_are_computed_once(searched):
     assert len(list((result.folder / "features").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_code_repeats_the_best_trial(searched, tiny_bert, data):
     result, _ = searched
     train, validation, _ = data
@@ -94,6 +96,7 @@ def test_the_code_repeats_the_best_trial(searched, tiny_bert, data):
         assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_continues_the_search(searched, tiny_bert, data):
     first, _ = searched
     train, validation, _ = data
@@ -186,6 +189,7 @@ def test_the_search_finds_a_good_rate(tuned):
         assert float(f"{rate:.3g}") == rate  # can be typed
 
 
+@pytest.mark.slow
 def test_a_search_proposes_the_same_after_an_interruption(tuned):
     whole, _ = tuned(by_rate, folder="whole", trials=6)
 
@@ -201,6 +205,7 @@ def test_a_search_proposes_the_same_after_an_interruption(tuned):
     assert [trial.settings for trial in again.trials] == [t.settings for t in whole.trials]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_recorded_and_skipped(tuned, capsys):
     def failing(number, settings):
         if number == 2:
@@ -225,6 +230,7 @@ def test_default_settings_that_fail_end_the_search(tuned):
         tuned(failing, trials=2)
 
 
+@pytest.mark.slow
 def test_all_combinations_of_a_small_space(tuned):
     result, calls = tuned(by_rate, space={"batch_size": [8, 16], "epochs": [1, 2]}, trials=50)
     assert len(calls) == 5
@@ -232,6 +238,7 @@ def test_all_combinations_of_a_small_space(tuned):
     assert len({str(trial.settings) for trial in result.trials}) == 5
 
 
+@pytest.mark.slow
 def test_no_trial_is_better_than_the_default_settings(tuned):
     result, _ = tuned(lambda number, settings: 0.9 if number == 0 else 0.5, trials=2)
     assert result.best.number is None and result.comparison is None
@@ -239,6 +246,7 @@ def test_no_trial_is_better_than_the_default_settings(tuned):
     assert {path.name for path in result.folder.glob("trial-*")} == set()
 
 
+@pytest.mark.slow
 def test_the_time_ends_a_search(tuned):
     def slow(number, settings):
         time.sleep(0.3)
@@ -251,6 +259,7 @@ def test_the_time_ends_a_search(tuned):
     assert [trial.state for trial in result.trials][1:] == ["stopped early"]
 
 
+@pytest.mark.slow
 def test_a_journal_that_ends_in_the_middle_of_a_line(tuned, tmp_path):
     tuned(by_rate, trials=2)
     journal = tmp_path / "search" / studies.JOURNAL

@@ -173,6 +173,7 @@ def test_templates_need_a_package(model, monkeypatch):
         ft.generate(model, [user("bad")])
 
 
+@pytest.mark.slow
 def test_prompts_in_no_known_form(model):
     for messages, error, message in [
         ([{"role": "human", "content": "a"}], DataError, "Prompt 0 has as its message 0 one with"),

@@ -68,6 +68,7 @@ def test_vectors_are_the_pooled_hidden_states_of_pytorch():
     np.testing.assert_allclose(model(inputs), expected["pooler_output"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_how_its_vectors_are_made(unit, tiny_bert):
     vectors = ft.predict(unit, TEXTS)
     assert vectors.shape == (4, 24) and vectors.dtype == "float32"
@@ -82,6 +83,7 @@ def test_a_checkpoint_says_how_its_vectors_are_made(unit, tiny_bert):
     np.testing.assert_allclose(ft.predict(unit, f"  {TEXTS[0]} "), vectors[0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_round_trips(unit, tiny_bert, tmp_path, pooling):
     model = unit if pooling == "mean" else ft.load(tiny_bert, "feature-extraction", pooling=pooling)

@@ -211,6 +211,7 @@ def test_the_recipe_learns_and_is_measured_against_words_by_frequency(tiny_bert,
     assert "classifier" in adapted.info.head_layers
 
 
+@pytest.mark.slow
 def test_perplexity_is_that_of_the_logits(model, toy):
     report = ft.evaluate(model, toy, batch_size=5, seed=1)
     surprise = []

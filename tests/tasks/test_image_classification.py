@@ -50,6 +50,7 @@ def fitted(model, photos, epochs=8, rate=1e-2):
     return history.history["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_a_model_learns_and_is_measured(family, photos):
     model = loaded(photos, family)
@@ -62,6 +63,7 @@ def test_a_model_learns_and_is_measured(family, photos):
     assert report.confusion.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_predictions(photos, folder):
     model = loaded(photos)
     path = folder / "red" / "0.png"
@@ -85,6 +87,7 @@ def test_batches_hold_levels(photos):
     np.testing.assert_array_equal(inputs["pixel_values"][0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_frozen_features_are_computed_once(family, photos):
     whole, model = loaded(photos, family), loaded(photos, family)
@@ -111,6 +114,7 @@ def test_stages_of_a_convolutional_network_are_groups(photos):
     assert trainable == {"block_1", "classifier"}
 
 
+@pytest.mark.slow
 def test_batch_statistics_stay_as_they_are(photos):
     model = loaded(photos)
     statistics = [v for v in model.weights if v.path.endswith(("/mean", "/variance"))]
@@ -121,6 +125,7 @@ def test_batch_statistics_stay_as_they_are(photos):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
+@pytest.mark.slow
 def test_levels_of_a_traced_call_do_not_wrap_around(photos):
     import tensorflow as tf
 

@@ -41,6 +41,7 @@ def pairs(tmp_path_factory):
     return ft.data.from_arrays(text=list(texts), image=list(paths))
 
 
+@pytest.mark.slow
 def test_vectors_of_images_and_of_texts(model):
     image, text = levels("red"), "a red square"
     image_row, text_row = ft.predict(model, image=image), ft.predict(model, text)
@@ -49,6 +50,7 @@ def test_vectors_of_images_and_of_texts(model):
     assert logit == pytest.approx(float(image_row @ text_row), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.02 usually ruins")
 def test_contrastive_training(folder, pairs):
     keras.utils.set_random_seed(0)
@@ -162,6 +164,7 @@ def test_settings_of_a_processor_in_one_file(tmp_path):
     assert list(model.image_processor.values["image_mean"]) == content["image_mean"]
 
 
+@pytest.mark.slow
 def test_values_of_an_encoder_under_its_early_key(tmp_path):
     folder = write_towers(tmp_path / "clip")
     path = folder / "config.json"

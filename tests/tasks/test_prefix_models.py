@@ -128,6 +128,7 @@ class TestEncoding:
         assert "max_target_length=32 leaves no room for sources" in str(error.value)
         assert "both together may have 32 tokens" in str(error.value)
 
+    @pytest.mark.slow
     def test_texts_that_do_not_fit_together(self, folder):
         model = loaded(folder)
         inputs = batch([6] * 20, [7] * 13, source_padding=2)
@@ -162,6 +163,7 @@ class TestTokens:
         ids = np.array([self.sources[0], [*self.sources[1], 0, 0, 0]], "int32")
         return ids, np.array([[1] * 5, [1, 1, 0, 0, 0]], "int32")
 
+    @pytest.mark.slow
     def test_greedy_tokens_are_those_of_whole_passes(self, family):
         model = random_model(family)
         found, scores, _ = generate_ids(model, *self.padded, 5, way(model), seed=(0, 0))
@@ -189,6 +191,7 @@ class TestTokens:
             assert tokens[0].tolist() == list(best)
             assert float(score[0]) == pytest.approx(both.max() / 2, abs=1e-4)
 
+    @pytest.mark.slow
     def test_tokens_one_by_one(self, family):
         model = random_model(family)
         whole, _, _ = generate_ids(model, *self.padded, 3, way(model), seed=(0, 0))
@@ -197,6 +200,7 @@ class TestTokens:
 
 
 class TestGeneration:
+    @pytest.mark.slow
     def test_predictions(self, trained, pairs):
         assert ft.predict(trained, SOURCES) == TARGETS
         with quiet():
@@ -218,6 +222,7 @@ class TestGeneration:
 
 
 class TestSaving:
+    @pytest.mark.slow
     def test_the_task_is_remembered(self, trained, tmp_path):
         with quiet():
             saved = trained.save_pretrained(tmp_path / "saved")
@@ -232,6 +237,7 @@ class TestSaving:
         with quiet():
             assert ft.load(saved, "fill-mask").task.name == "fill-mask"
 
+    @pytest.mark.slow
     def test_keras_file(self, trained, tmp_path):
         trained.save(tmp_path / "model.keras")
         again = keras.saving.load_model(tmp_path / "model.keras")
@@ -262,6 +268,7 @@ class TestFeatureCache:
         with pytest.raises(CacheError, match="each token of a source joined with its target"):
             pairs.batches(learner, batch_size=2)
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:A learning rate of")
     def test_states_of_targets_are_stored(self, folder, pairs):
         losses = []

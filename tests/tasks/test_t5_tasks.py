@@ -73,6 +73,7 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_targets(trained, pairs):
     assert found["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_it_translates(trained, pairs):
     assert ft.predict(trained, SOURCES) == TARGETS
     with quiet():
@@ -81,6 +82,7 @@ def test_it_translates(trained, pairs):
     assert report.baseline.metrics["bleu"] == 0 and report.difference.is_clear
 
 
+@pytest.mark.slow
 def test_it_remembers_task_and_prefix_when_it_is_saved(trained, tmp_path):
     with quiet():
         again = ft.load(trained.save_pretrained(tmp_path / "saved"))

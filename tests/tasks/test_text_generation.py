@@ -41,6 +41,7 @@ def test_a_model_learns_its_texts(model):
     assert ft.generate(model, ["a very", "the actor was"], max_new_tokens=5) == ["good film", "bad"]
 
 
+@pytest.mark.slow
 def test_perplexity_is_the_exponential_of_the_loss(model):
     test = ft.data.from_arrays(TEXTS, name="films")
     model.compile()
@@ -68,6 +69,7 @@ def test_the_bigram_baseline(model):
     assert report.baseline.metrics["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_two_models_are_compared(model, tiny_decoder):
     with quiet():
         other = ft.load(tiny_decoder)

@@ -60,6 +60,7 @@ def test_the_recipe_learns_and_measures(result):
     assert result.model.info.record["data"] == "toy (12 sentences)"
 
 
+@pytest.mark.slow
 def test_predict_takes_texts_and_lists_of_words(model):
     text = "the good actor was bad"
 

@@ -77,6 +77,7 @@ def models(train):
     return {kind: fitted(train, temporal=kind) for kind in ("single", "mean", "convolution")}
 
 
+@pytest.mark.slow
 def test_only_heads_that_know_the_order_of_frames_see_motion(models, test):
     comparison = ft.compare(models, test)
     accuracy = {row.name: row.metrics["accuracy"] for row in comparison.rows}
@@ -99,6 +100,7 @@ def test_other_heads_and_trained_networks_see_motion(checkpoint, train, test):
     assert ft.evaluate(model, test).metrics["accuracy"] >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("baseline", "sees_motion"),
     [("mean-frame", False), ("middle-frame", False), ("difference", True), ("majority", False)],
@@ -152,6 +154,7 @@ def test_features_of_a_clip_are_stored_once(few, capsys):
     assert "computed once" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporal", TEMPORAL)
 def test_a_saved_model_is_loaded_with_its_frames(temporal, few, tmp_path, capsys):
     model = loaded(temporal=temporal, frames=5)
@@ -303,6 +306,7 @@ class TestLoading:
 # This small model is random, so that it learns with a rate that would ruin a trained one.
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.001 usually ruins")
 class TestVideoMAE:
+    @pytest.mark.slow
     def test_it_learns(self):
         """It reads clips of six frames in tubelets of three."""
         train = squares("train", pairs=20, seed=1, frames=6, size=20)

@@ -38,6 +38,7 @@ def logits_by_hand(model, images, texts):
     return rows[:, 0] @ rows[:, 1].T
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_complete_model(model):
     texts = [f"This is a photo of {label}." for label in LABELS]
     logits = logits_by_hand(model, IMAGES, texts)
@@ -51,6 +52,7 @@ def test_scores_are_those_of_the_complete_model(model):
         assert found.label == LABELS[row.argmax()]
 
 
+@pytest.mark.slow
 def test_several_prompts_are_averaged(folder):
     prompts = ["a photo of {}", "a {} picture"]
     with quiet():
@@ -74,6 +76,7 @@ def test_several_prompts_are_averaged(folder):
     np.testing.assert_allclose(list(found.probabilities.values()), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_labels_and_prompts_are_saved(model, folder, tmp_path):
     with quiet():
         model = ft.load(folder, TASK, labels=LABELS, prompts="a {}")
@@ -84,6 +87,7 @@ def test_labels_and_prompts_are_saved(model, folder, tmp_path):
     assert ft.predict(again, IMAGES[0]).probabilities == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.01 usually ruins")
 def test_training_on_labelled_images(folder, tmp_path):
     keras.utils.set_random_seed(0)
@@ -97,6 +101,7 @@ def test_training_on_labelled_images(folder, tmp_path):
     assert report.metrics["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_frozen_towers_are_computed_once(folder, tmp_path):
     train = ft.data.from_image_folder(write_classes(tmp_path / "images", count=4))
     with quiet():
@@ -110,6 +115,7 @@ def test_frozen_towers_are_computed_once(folder, tmp_path):
     assert sorted(np.unique(groups)) == [0, 1]
 
 
+@pytest.mark.slow
 def test_other_labels_on_the_same_layers(folder, model):
     other = model.with_labels(["green square", "red"], prompts="a {}")
     with quiet():
@@ -120,6 +126,7 @@ def test_other_labels_on_the_same_layers(folder, model):
     assert other.get_layer("image") is model.get_layer("image")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.01 usually ruins")
 def test_what_fine_tuning_costs_on_other_labels(folder, tmp_path):
     keras.utils.set_random_seed(0)

@@ -80,6 +80,7 @@ def assert_close(found, expected, **tolerance):
         np.testing.assert_allclose(one, other, **({"rtol": 0, "atol": 1e-6} | tolerance))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [True, False])
 @pytest.mark.parametrize(
     "optimizer",
@@ -101,6 +102,7 @@ def test_the_averages_are_those_of_numpy(optimizer, warmup):
     assert np.abs(values(model)[0] - steps.steps[-1][0]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_accumulated_gradients_count_as_one_step(batch_size):
     """With batches of 5, an epoch ends with a partial step."""
@@ -117,6 +119,7 @@ def test_accumulated_gradients_count_as_one_step(batch_size):
     assert_close(values(model), expected[3])
 
 
+@pytest.mark.slow
 def test_the_validation_reads_averages_and_the_training_does_not():
     plain, model, steps, own = model_of(), model_of(), Steps(), Steps()
     expected = fit(plain, own)
@@ -138,6 +141,7 @@ def test_without_a_validation_the_weights_are_averaged_too():
     assert_close(values(model), exponential(start, steps.steps, 0.8)[-1])
 
 
+@pytest.mark.slow
 def test_the_end_of_the_last_epochs():
     model, steps = model_of(), Steps()
     fit(model, steps, AverageLast(epochs=2), epochs=4)
@@ -164,6 +168,7 @@ class Unfreeze(keras.callbacks.Callback):
             self.model.get_layer("block_1").trainable = self.trainable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("make", [lambda: EMA(0.8), lambda: AverageLast(2)])
 def test_variables_that_are_unfrozen_or_frozen_in_the_fit(make, trainable):
@@ -187,6 +192,7 @@ def test_variables_that_are_unfrozen_or_frozen_in_the_fit(make, trainable):
     assert ("block_1" in changed) and ("block_0" in changed) is not trainable
 
 
+@pytest.mark.slow
 def test_early_stopping_judges_and_restores_averages():
     model, steps = model_of(keras.optimizers.SGD(8.0)), Steps()
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
@@ -200,6 +206,7 @@ def test_early_stopping_judges_and_restores_averages():
         )
 
 
+@pytest.mark.slow
 def test_a_second_fit_begins_with_new_averages():
     model, ema, steps = model_of(), EMA(0.8), Steps()
     fit(model, ema, epochs=1)
@@ -247,6 +254,7 @@ class Restore(keras.callbacks.Callback):
         self.averages.load_state_dict(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within_epoch", [False, True])
 @pytest.mark.parametrize("make", [lambda: EMA(0.8), lambda: AverageLast(2)])
 def test_a_resumed_fit_has_the_same_averages(make, within_epoch):
@@ -278,6 +286,7 @@ def test_a_resumed_fit_has_the_same_averages(make, within_epoch):
     assert_close(values(again), values(whole), atol=0)
 
 
+@pytest.mark.slow
 def test_mixed_precision(tiny_bert):
     texts = ft.data.from_arrays(["a good film", "bad"] * 8, ["yes", "no"] * 8)
     with quiet():
@@ -301,6 +310,7 @@ def test_averages_of_bfloat16_are_float32():
     assert np.abs(expected[0] - start[0]).max() > 2**-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -327,6 +337,7 @@ def test_every_kind_of_model(name):
     assert_close(values(model), exponential(start, steps.steps, 0.7)[-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_features(tiny_bert):
     texts = ft.data.from_arrays(["a good film", "bad"] * 8, ["yes", "no"] * 8)
     with quiet():

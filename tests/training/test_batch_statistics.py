@@ -53,6 +53,7 @@ def folded(tmp_path_factory):
         return resnet().save_pretrained(tmp_path_factory.mktemp("folded") / "resnet")
 
 
+@pytest.mark.slow
 def test_statistics_stay_by_default():
     model = resnet()
     before = statistics(model)
@@ -60,6 +61,7 @@ def test_statistics_stay_by_default():
     assert len(before) == 2 * 9 and moved(before, model) == set()
 
 
+@pytest.mark.slow
 def test_statistics_move_on_request_and_stop_again(capsys):
     model = resnet()
     fit(model)  # a step is traced already
@@ -74,6 +76,7 @@ def test_statistics_move_on_request_and_stop_again(capsys):
     assert moved(before, model) == set()
 
 
+@pytest.mark.slow
 def test_statistics_of_selected_stages():
     model = resnet()
     before = statistics(model)
@@ -83,6 +86,7 @@ def test_statistics_of_selected_stages():
     assert moved(before, model) == {"block_1"}
 
 
+@pytest.mark.slow
 def test_statistics_of_frozen_stages_stay():
     model = resnet()
     with quiet():
@@ -98,6 +102,7 @@ def test_statistics_of_frozen_stages_stay():
     assert moved(before, model) == {"embeddings", "block_0", "block_1"}
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_running_follows():
     model = resnet()
     before = statistics(model)
@@ -113,6 +118,7 @@ def test_a_fit_that_is_running_follows():
     assert moved(before, model) == {"embeddings", "block_0", "block_1"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_keras_files_keep_it(tmp_path):
     model = resnet()
@@ -125,6 +131,7 @@ def test_keras_files_keep_it(tmp_path):
     assert moved(before, again) == {"embeddings", "block_1"}
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_float32_statistics():
     model = resnet(dtype="mixed_bfloat16")
     with quiet():

@@ -84,6 +84,7 @@ class TestOldScripts:
         ]
         assert model.loss.get_config()["from_logits"] is True
 
+    @pytest.mark.slow
     def test_and_it_learns(self, model):
         ft.train_only(model, select.head())
         model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])

@@ -35,6 +35,7 @@ def losses(model, batches, epochs=4):
     return model.fit(batches, epochs=epochs, verbose=0).history["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of")
 @pytest.mark.parametrize(
     ("learns", "pooling", "folder"),
@@ -110,6 +111,7 @@ def test_features_in_a_folder_outlive_the_run(tiny_bert, examples, tmp_path, cap
         assert "computed once" in first_batch(**different)[1], different
 
 
+@pytest.mark.slow
 def test_half_the_room(tiny_bert, examples, tmp_path, capsys):
     model = loaded(tiny_bert)
     whole, half = (
@@ -124,6 +126,7 @@ def test_half_the_room(tiny_bert, examples, tmp_path, capsys):
     assert sizes == [128 + 12 * 24 * 2, 128 + 12 * 24 * 4]
 
 
+@pytest.mark.slow
 def test_by_default_as_precise_as_the_model(tiny_bert, examples, tmp_path):
     for dtype, size in (("float32", 4), ("mixed_bfloat16", 2)):
         model = loaded(tiny_bert, dtype=dtype)
@@ -141,6 +144,7 @@ def test_a_pass_that_breaks_off_leaves_no_file(tiny_bert, examples, tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_fresh_weights_mean_fresh_features(tiny_bert, examples, capsys):
     """The frozen part may be trained in between, as part of the complete model."""
     model = loaded(tiny_bert)
@@ -230,6 +234,7 @@ def test_the_recipe_stores_features_where_blocks_are_frozen(tiny_bert, examples,
     assert "computed once" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_recipe_goes_on_without_room(tiny_bert, examples, capsys, monkeypatch):
     free = iter([10**9])  # enough for the model, and then almost nothing
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=next(free, 100)))

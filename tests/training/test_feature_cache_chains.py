@@ -24,7 +24,7 @@ def pair(make, learns, **options):
 
 
 def losses(model, inputs, targets):
-    # Steps in proportion to gradients: Adam's would turn rounding errors of 1e-7 into steps of 1e-2.
+    # Steps in proportion to gradients: Adam's make steps of 1e-2 of rounding errors of 1e-7.
     model.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY, run_eagerly=True)
     fit = model.fit(inputs, targets, batch_size=ROWS, epochs=3, shuffle=False, verbose=0)
     return fit.history["loss"]
@@ -81,6 +81,7 @@ def test_encoder_and_decoder(case):
     assert_trains_as_the_whole(whole, cut, *t5_data(), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOWERS)
 def test_two_towers(case):
     learns, shapes = TOWERS[case]
@@ -128,6 +129,7 @@ def test_where_a_tied_table_blocks_a_part_it_is_said(capsys):
     assert "used in several places" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_several_arrays_in_a_folder(tmp_path, capsys):
     inputs, targets = t5_data()
     whole, cut = pair(t5_like, DECODER)

@@ -42,6 +42,7 @@ def test_training_on_stored_features_is_training_the_whole(folder, pairs, learns
     assert len(set(losses[0])) == 3
 
 
+@pytest.mark.slow
 def test_stored_features_give_the_logits_of_the_whole(folder, pairs):
     with quiet():
         model = ft.load(folder, "text2text-generation", dropout=0.0)

@@ -42,6 +42,7 @@ def model(request, tiny_bert):
         return ft.fuse(images, texts, labels=EXAMPLES.labels, how=request.param, size=8)
 
 
+@pytest.mark.slow
 def test_each_image_is_computed_once(model):
     learner = ft.cache_features(model)
     encoded = EXAMPLES.encoded(model)
@@ -53,6 +54,7 @@ def test_each_image_is_computed_once(model):
     assert sorted(recorded.read) == [0, 1, 5]  # the first row of each image
 
 
+@pytest.mark.slow
 def test_the_features_are_those_of_the_whole_model(model):
     learner = ft.cache_features(model)
     with quiet():
@@ -61,6 +63,7 @@ def test_the_features_are_those_of_the_whole_model(model):
     np.testing.assert_allclose(learner(inputs), model(whole), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_texts_and_equal_images_have_equal_features(model):
     learner = ft.cache_features(model)
     with quiet():
@@ -74,6 +77,7 @@ def test_equal_texts_and_equal_images_have_equal_features(model):
     assert sorted(firsts) == sorted([of_images, of_texts])
 
 
+@pytest.mark.slow
 def test_other_rows_have_other_features(model):
     """Features are stored under a hash of all rows, also if the same rows come in another order."""
     learner = ft.cache_features(model)
@@ -85,6 +89,7 @@ def test_other_rows_have_other_features(model):
         np.testing.assert_array_equal(feature[5], other[name][5])
 
 
+@pytest.mark.slow
 def test_only_some_rows_are_run(model):
     encoded = replace(EXAMPLES.encoded(model), targets=None)
     some = list(rows_of(model, encoded, 2, lambda outputs, targets: outputs, only=np.array([4, 1])))

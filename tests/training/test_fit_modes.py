@@ -22,6 +22,7 @@ def weights(model):
     return np.concatenate([variable.numpy().ravel() for variable in model.weights])
 
 
+@pytest.mark.slow
 def test_fit_drops_out_and_evaluate_does_not(tiny_bert):
     model = ft.load(tiny_bert, labels=2, dropout=0.5)
     model.compile(keras.optimizers.SGD(0.0))  # so that only dropout changes the loss
@@ -33,6 +34,7 @@ def test_fit_drops_out_and_evaluate_does_not(tiny_bert):
     assert abs(np.mean(fitted) - evaluated[0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_accumulated_small_batches_equal_a_large_one():
     ends = []
     for batch_size, accumulate in ((8, 2), (16, None)):
@@ -46,6 +48,7 @@ def test_accumulated_small_batches_equal_a_large_one():
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", ["adamw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "adam"))]
 )
@@ -77,6 +80,7 @@ def test_accumulation_counts_batches():
             ft.presets.cross_entropy(accumulate=wrong)
 
 
+@pytest.mark.slow
 def test_accumulation_with_the_schedule_of_a_preset():
     """Keras calls the schedule for each micro-batch, so the schedule counts micro-batches."""
     model = small_model()
@@ -91,6 +95,7 @@ def test_accumulation_with_the_schedule_of_a_preset():
     np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 0.5] * 2) * 1e-4, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_freezing_keeps_accumulated_slots_together():
     model = small_model()
     model.compile(AdamW(1e-5, gradient_accumulation_steps=2))
@@ -102,6 +107,7 @@ def test_freezing_keeps_accumulated_slots_together():
     assert int(model.optimizer.iterations) == 4
 
 
+@pytest.mark.slow
 def test_mixed_precision(tiny_bert):
     model = ft.load(tiny_bert, labels=["no", "yes"], dtype="mixed_bfloat16")
     ft.train_only(model, ft.select.head() | ft.select.blocks(-1))
@@ -116,6 +122,7 @@ def test_mixed_precision(tiny_bert):
     np.testing.assert_allclose(model(TOKENS), full(TOKENS), atol=0.02)
 
 
+@pytest.mark.slow
 def test_loss_scaling_of_mixed_float16():
     """Keras wraps the optimizer; freezing and schedules have to use the inner optimizer."""
     policy = keras.dtype_policies.get("mixed_float16")

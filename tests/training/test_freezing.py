@@ -66,6 +66,7 @@ class TestWhen:
         ft.train_only(model, select.head())
         assert fit(model) == {"classifier"}
 
+    @pytest.mark.slow
     def test_between_fits_both_ways(self, model):
         assert fit(compiled(model)) == ALL
         ft.freeze(model, select.bottom(2))
@@ -108,6 +109,7 @@ class TestWhen:
         assert unfreeze.moved == [{"classifier"}, *[{"block_1", "classifier"}] * 2]
         assert int(model.optimizer.iterations) == 6
 
+    @pytest.mark.slow
     def test_trainable_set_by_hand_counts_at_the_next_fit(self, model):
         fit(compiled(model))
         model.get_layer("block_0").trainable = False
@@ -206,6 +208,7 @@ def test_nothing_left_to_train_warns(model):
     assert [warning.filename for warning in caught] == [__file__]
 
 
+@pytest.mark.slow
 def test_a_real_bert_moves_in_its_trained_part_only(tiny_bert):
     bert = compiled(ft.load(tiny_bert, labels=2))
     ft.freeze(bert, select.embeddings() | select.bottom(1))

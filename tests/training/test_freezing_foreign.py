@@ -46,6 +46,7 @@ def fit(model):
     ]
 
 
+@pytest.mark.slow
 def test_statistics_of_a_frozen_stage_stand_still(network):
     ft.freeze(network, select.bottom(2))
     assert not [name for name in names(fit(network)) if name.startswith("a")]
@@ -55,6 +56,7 @@ def test_statistics_of_a_frozen_stage_stand_still(network):
     assert {name.split("/")[0] for name in names(fit(network))} == {"b", "b_norm", "top"}
 
 
+@pytest.mark.slow
 def test_adam_of_keras_keeps_its_slots(network):
     def momentum():
         pairs = zip(network.trainable_variables, network.optimizer._momentums, strict=True)
@@ -70,6 +72,7 @@ def test_adam_of_keras_keeps_its_slots(network):
     assert names(fit(network)).isdisjoint({"a/kernel", "a/bias"})
 
 
+@pytest.mark.slow
 def test_biases_only(network):
     ft.train_only(network, select.biases())
     trainable = names(network.trainable_variables)

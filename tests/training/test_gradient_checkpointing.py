@@ -24,6 +24,7 @@ def fitted(checkpoint, learns=None, **options):
     return model, history.history["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "learns"),
     [

@@ -37,6 +37,7 @@ def look_inside(model):
     hidden_states.with_states(model, hidden_states=True)(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "options"),
     [

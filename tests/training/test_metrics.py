@@ -348,6 +348,7 @@ def test_saved_and_loaded(case, tmp_path):
     assert (copy.name, copy.metric.class_id) == (metric.name, 1)
 
 
+@pytest.mark.slow
 def test_in_a_traced_fit_with_weights_of_classes():
     model = small_task_model("tokens")
     model.compile(

@@ -113,6 +113,7 @@ def test_the_distance_of_labels():
     assert float(distance.result()) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [ft.presets.focal, ft.presets.ordinal])
 def test_a_preset_fits_and_is_saved(preset, tmp_path):
     ids, labels = token_batch(16)

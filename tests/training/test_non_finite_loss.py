@@ -123,6 +123,7 @@ def test_steps_that_loss_scaling_skips_are_none():
     assert all(np.isfinite(value).all() for value in model.get_weights())
 
 
+@pytest.mark.slow
 def test_float16_gets_advice_of_its_own(tiny_bert):
     model = ft.load(tiny_bert, labels=2, dtype="mixed_float16")
     model.compile(keras.optimizers.SGD(1.0))

@@ -30,6 +30,7 @@ def bert(tiny_bert, **options):
     return ft.load(tiny_bert, labels=["no", "yes"], **{"dropout": 0.2, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_an_objective_changes_training_and_nothing_else(tiny_bert, name):
     if name == "r-drop":  # which needs dropout
@@ -73,6 +74,7 @@ def test_objectives_are_part_of_presets_only_if_given():
     assert model.objectives == ()
 
 
+@pytest.mark.slow
 def test_all_together_with_weights_smoothing_and_accumulation(tiny_bert):
     model = bert(tiny_bert)
     given = [ALL[name]() for name in ("r-drop", "neftune", "mixup", "l2-sp")]
@@ -85,6 +87,7 @@ def test_all_together_with_weights_smoothing_and_accumulation(tiny_bert):
     assert 0.3 < history["loss"][0] < 3.0
 
 
+@pytest.mark.slow
 def test_examples_of_weight_0_count_for_nothing(tiny_bert):
     """Neither in the loss nor in the terms of objectives."""
     model = bert(tiny_bert)
@@ -117,6 +120,7 @@ class TestNoise:
         losses = [model.train_on_batch(ids, labels, return_dict=True)["loss"] for _ in range(3)]
         assert len({round(float(loss), 6) for loss in losses}) > 1
 
+    @pytest.mark.slow
     def test_seeds_repeat_it(self):
         ids, labels = token_batch(8)
         found = []
@@ -168,6 +172,7 @@ class TestTokens:
             model.fit(ids, targets, sample_weight=weights, verbose=0).history["loss"][0]
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("objective", ["neftune", "l2-sp", "r-drop"])
     def test_language_models(self, tiny_decoder, objective):
         texts = ft.data.from_arrays(["a good film", "the story was dull", "a bad film"] * 2)
@@ -189,6 +194,7 @@ class TestCachedFeatures:
         ft.train_only(model, ft.select.head() | ft.select.blocks(-1))
         return ft.cache_features(model)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("names", [("r-drop", "l2-sp"), ("mixup at the head", "r-drop")])
     def test_objectives_of_the_upper_part(self, upper, names):
         texts = ["a good film", "the story was dull", "a bad film"] * 2
@@ -222,6 +228,7 @@ class TestAnchors:
             distances[alpha] = sum(((a - b) ** 2).sum() for a, b in zip(before, after, strict=True))
         assert distances[5.0] < distances[0.0] / 3
 
+    @pytest.mark.slow
     def test_stages_that_are_unfrozen_later_have_one(self):
         model = small_model()
         ft.train_only(model, ft.select.head())
@@ -250,6 +257,7 @@ class TestAnchors:
         with pytest.raises(ModelError, match=message):
             bert(tiny_bert).compile(objectives=[objectives.L2SP(anchor=other)])
 
+    @pytest.mark.slow
     def test_a_reloaded_model_asks_for_its_anchor(self, tmp_path):
         model, origin = small_model(), small_model()
         origin.set_weights(model.get_weights())

@@ -66,6 +66,7 @@ def test_logits_equal_those_of_each_text_alone(family):
     assert np.abs(np.asarray(model(without)) - logits).max() > 1e-2  # texts would see each other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics", [[], [keras.metrics.SparseTopKCategoricalAccuracy(k=2)]])
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
@@ -124,6 +125,7 @@ def test_a_fit_and_an_evaluation_with_packed_rows(tiny_decoder):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.slow
 def test_bfloat16_and_xla(tiny_decoder):
     """A packed row and its texts in one compiled graph with fixed shapes."""
     inputs, targets = batch_of(packed(encoded(TEXTS), LENGTH))

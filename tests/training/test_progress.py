@@ -55,6 +55,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 def test_one_plain_line_an_epoch_in_a_pipe():
     done = subprocess.run(command(), env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -107,6 +108,7 @@ def fit(**options):
         return model.fit(TOKENS, ANSWERS, batch_size=8, **options)
 
 
+@pytest.mark.slow
 def test_verbose_is_that_of_keras(capsys):
     fit(verbose=0)
     assert capsys.readouterr().out == ""
@@ -132,6 +134,7 @@ def test_evaluations_and_predictions_write_one_line_in_a_pipe(capsys):
     assert "\b" in capsys.readouterr().out, "a bar, since it was asked for"
 
 
+@pytest.mark.slow
 def test_a_given_callback_is_the_only_one(capsys):
     lines = io.StringIO()
     fit(callbacks=[Progress(lines)])

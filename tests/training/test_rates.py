@@ -145,6 +145,7 @@ class TestGroups:
         with pytest.raises(ModelError, match="The selector mine uses a custom function"):
             AdamW(rates={own: 2.0})
 
+    @pytest.mark.slow
     def test_no_decay_takes_selectors_too(self):
         model = small_model()
         model.compile(AdamW(1e-5, 0.5, no_decay=select.norms() | select.embeddings()))
@@ -201,6 +202,7 @@ class TestLayerwise:
 
 
 class TestModels:
+    @pytest.mark.slow
     def test_a_preset(self):
         plain, grouped = seeded_model(), seeded_model()
         start = {v.path: np.array(v.numpy()) for v in plain.weights}
@@ -253,6 +255,7 @@ class TestModels:
         fitted(model, epochs=3)
         assert len(traces) == 1
 
+    @pytest.mark.slow
     def test_a_reload_keeps_groups_factors_and_state(self, tmp_path):
         model = seeded_model()
         model.compile(**ft.presets.cross_entropy("adamw", 1e-5, rates={select.head(): 10.0}))
@@ -267,6 +270,7 @@ class TestModels:
         for one, two in zip(fitted(model).values(), fitted(again).values(), strict=True):
             np.testing.assert_array_equal(one, two)
 
+    @pytest.mark.slow
     def test_freezing_keeps_a_changed_factor(self):
         model = seeded_model()
         model.compile(**ft.presets.cross_entropy("adam", 1e-5, rates={select.head(): 10.0}))
@@ -287,6 +291,7 @@ class TestModels:
         assert int(new.iterations) == 3
         np.testing.assert_array_equal(new.variables[-2], old.variables[-2])
 
+    @pytest.mark.slow
     def test_selectors_of_a_model_on_cached_features_mean_the_whole_model(self, tiny_bert):
         texts = ft.data.from_arrays(["a good film", "bad"] * 4, ["yes", "no"] * 4)
         model = ft.load(tiny_bert, labels=texts.labels)
@@ -348,6 +353,7 @@ class TestAutomaticRate:
         fitted(model, epochs=1)
         return model.optimizer._learning_rate.rate
 
+    @pytest.mark.slow
     def test_a_head_with_a_factor_keeps_its_rate(self):
         rates = {"rates": {select.head(): 40.0}}
         assert self.peak(select.head(), **rates) == 5e-5

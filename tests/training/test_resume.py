@@ -21,6 +21,7 @@ FAST = ("accumulation", "averages", "best weights", "class weights", "early stop
 PLACES = [((0, 1),), ((0, 3), (1, 0)), ((1, 3), (2, 4)), ((1, "validation"), (2, 2))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CASES]
 )
@@ -53,11 +54,13 @@ def test_every_case_at_every_place(name, places, tmp_path):
     broken_and_resumed(make, tmp_path, *known).require_same(outcome(make))
 
 
+@pytest.mark.slow
 def test_a_fit_without_breaks_is_not_changed_by_the_callback(tmp_path):
     make = CASES["best weights"]
     outcome(make, tmp_path, every_steps=1).require_same(outcome(make))
 
 
+@pytest.mark.slow
 def test_a_finished_fit_returns_at_once(tmp_path, capsys):
     make = CASES["early stopping"]
     expected = outcome(make, tmp_path)
@@ -71,6 +74,7 @@ def test_a_finished_fit_returns_at_once(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_broken_off_at_its_end_repeats_its_end(tmp_path):
     make = CASES["early stopping"]
     expected = outcome(make)
@@ -78,6 +82,7 @@ def test_a_fit_that_is_broken_off_at_its_end_repeats_its_end(tmp_path):
     broken_and_resumed(make, tmp_path, (last, "end")).require_same(expected)
 
 
+@pytest.mark.slow
 def test_two_fits_in_a_row_have_saves_of_their_own(tmp_path):
     def run(folder=None, at=None):
         results = []

@@ -57,6 +57,7 @@ DATASETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shuffled validation", "without end"])
 def test_datasets_of_tensorflow(name, tmp_path):
     make = on(DATASETS[name])
@@ -211,12 +212,14 @@ def other_keras_model():
     return model, {**arrays, "validation_split": 0.2, "shuffle": False, "callbacks": callbacks}
 
 
+@pytest.mark.slow
 def test_another_keras_model(tmp_path):
     expected = outcome(other_keras_model)
     resumed = broken_and_resumed(other_keras_model, tmp_path, (0, 3), (1, 3), (2, 1))
     resumed.require_same(expected)
 
 
+@pytest.mark.slow
 def test_flags_that_keras_ignores_are_refused(tmp_path):
     model, fit = other_keras_model()
     fit["callbacks"] = [fit["callbacks"][0], Resume(tmp_path)]

@@ -110,6 +110,7 @@ class TestOneFile:
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_the_state_is_that_of_the_step_even_if_it_is_written_later(tmp_path, monkeypatch):
     """The thread waits until the fit is over."""
     over, write = threading.Event(), Saves.write
@@ -135,6 +136,7 @@ def test_the_state_is_that_of_the_step_even_if_it_is_written_later(tmp_path, mon
     assert changed > 5
 
 
+@pytest.mark.slow
 def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, capsys):
     expected = outcome(make)
     with pytest.raises(Broken):
