@@ -101,6 +101,7 @@ def test_what_is_refused(model, prompt, options, error, message):
         ft.stream(model, prompt, **options)
 
 
+@pytest.mark.slow
 def test_beams_of_the_checkpoint(tmp_path):
     folder = write_decoder(tmp_path / "gpt2")
     (folder / "generation_config.json").write_text(json.dumps({"num_beams": 3, "max_length": 5}))

@@ -149,6 +149,7 @@ def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, capsys):
     assert f"The run in {tmp_path}/fit-1 continues in epoch 2 of 2 epochs.\n" in printed
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_training_continues(tmp_path, capsys):
     mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)]
     try:
@@ -194,6 +195,7 @@ def folder(tmp_path_factory):
 class TestChanges:
     """A run goes on with the same settings only."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
@@ -221,6 +223,7 @@ class TestChanges:
         start = f"The run in {folder}/fit-1 cannot be continued: "
         assert str(caught.value).startswith(start + message)
 
+    @pytest.mark.slow
     def test_other_frozen_weights_are_named(self, tmp_path):
         def freeze(model):
             table = model.get_layer("embeddings")
@@ -256,6 +259,7 @@ def stopping(patience):
 
 
 class TestFrozenVariables:
+    @pytest.mark.slow
     def test_they_are_left_out(self, tmp_path, monkeypatch):
         """Also out of the best weights that EarlyStopping keeps."""
         from finetune_tf.training.resuming import state
@@ -292,6 +296,7 @@ def test_callbacks_that_cannot_continue_are_refused(tmp_path):
             model.fit(**fit, callbacks=[Resume(tmp_path / "run"), callback], verbose=0)
 
 
+@pytest.mark.slow
 def test_what_is_not_saved_is_named(tmp_path, capsys):
     class Holder(keras.callbacks.Callback):
         def __init__(self):
@@ -313,6 +318,7 @@ def test_arguments():
 
 
 class TestDivergence:
+    @pytest.mark.slow
     def test_the_last_good_weights_are_named_and_load(self, tmp_path, capsys):
         model, fit = make(epochs=3)
 
@@ -336,6 +342,7 @@ class TestDivergence:
         for i, variable in enumerate(other.variables):
             np.testing.assert_array_equal(variable.numpy(), read(good)[1][f"model/{i}"])
 
+    @pytest.mark.slow
     def test_the_best_weights(self, tmp_path):
         losses = outcome(lambda: make(epochs=4), tmp_path, keep=1).history["val_accuracy"]
         model, _ = make()
@@ -365,6 +372,7 @@ class Interrupt(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("place", "file", "told"),

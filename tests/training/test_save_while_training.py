@@ -4,12 +4,14 @@ import json
 
 import huggingface_hub
 import numpy as np
+import pytest
 from helpers_models import token_batch
 
 import finetune_tf as ft
 from finetune_tf.messages import quiet
 
 
+@pytest.mark.slow
 def test_after_each_epoch_or_after_the_last(tiny_bert, tmp_path):
     with quiet():
         model = ft.load(tiny_bert)
@@ -21,6 +23,7 @@ def test_after_each_epoch_or_after_the_last(tiny_bert, tmp_path):
             np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_push_to_hub(tiny_bert, monkeypatch):
     """There is no Hub in this test, so a fake records the uploads."""
     seen = {}

@@ -69,6 +69,7 @@ def test_never_negative_and_never_zero_within_the_fit():
         assert float(schedule(steps + 5)) == 0.0
 
 
+@pytest.mark.slow
 def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
     model = compiled(warmup_ratio=0.5)
     first = rates_of_fit(model, batch_size=8, epochs=4)
@@ -86,6 +87,7 @@ def whole():
     return rates_of_fit(compiled(), batch_size=8, epochs=4)
 
 
+@pytest.mark.slow
 def test_a_fit_resumed_by_initial_epoch_goes_on_where_it_was(whole):
     model = compiled()
     # As if loaded after two epochs: a schedule of four epochs, of which two are done.
@@ -101,6 +103,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_fit_resumed_by_backup_and_restore_goes_on_where_it_was(whole, tmp_path):
     interrupted = [keras.callbacks.BackupAndRestore(tmp_path), Interrupt()]
     with pytest.raises(KeyboardInterrupt):
@@ -217,6 +220,7 @@ class SaveAtEpoch(keras.callbacks.Callback):
         self.model.save(self.folder / "end.keras")
 
 
+@pytest.mark.slow
 def test_a_reload_in_the_middle_of_a_fit_goes_on_with_its_rates(whole, tmp_path):
     model = compiled()
     rates_of_fit(model, batch_size=8, epochs=4, callbacks=[SaveAtEpoch(tmp_path)])

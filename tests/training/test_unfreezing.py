@@ -75,26 +75,32 @@ class TestPlans:
     def test_every_second_epoch(self):
         assert fitted(compiled(), Unfreeze(every=2)).moved == [HEAD, HEAD, LAST, LAST]
 
+    @pytest.mark.slow
     def test_epochs(self):
         plan = {0: select.head(), 3: select.everything()}
         assert fitted(compiled(), Unfreeze(plan)).moved == [HEAD, HEAD, HEAD, ALL]
 
+    @pytest.mark.slow
     def test_a_list_as_fine_tune_of_fastai(self):
         plan = [select.head(), select.everything()]
         assert fitted(compiled(), Unfreeze(plan)).moved == [HEAD, ALL, ALL, ALL]
 
+    @pytest.mark.slow
     def test_freezing_again(self):
         plan = {0: select.everything(), 1: select.head(), 2: select.head() | select.blocks(-1)}
         assert fitted(compiled(), Unfreeze(plan)).moved == [ALL, HEAD, LAST, LAST]
 
+    @pytest.mark.slow
     def test_a_plan_that_begins_later(self):
         assert fitted(compiled(), Unfreeze({2: select.head()})).moved == [ALL, ALL, HEAD, HEAD]
 
+    @pytest.mark.slow
     def test_a_fit_that_goes_on(self):
         model, plan = compiled(), [select.head(), select.everything()]
         fitted(model, Unfreeze(plan), epochs=1)
         assert fitted(model, Unfreeze(plan), initial_epoch=1, epochs=2).moved == [ALL]
 
+    @pytest.mark.slow
     def test_when_a_result_stalls(self):
         class Loss(keras.callbacks.Callback):
             values = iter([1.0, 0.9, 0.9, 0.8, 0.8, 0.8])
@@ -136,6 +142,7 @@ class TestPlans:
 
 
 class TestContinuity:
+    @pytest.mark.slow
     def test_schedule_steps_and_slots(self):
         model = compiled(ft.presets.cross_entropy("adamw", 1e-4)["optimizer"])
         watch = fitted(model, Unfreeze([select.head(), select.everything()]))
@@ -154,6 +161,7 @@ class TestContinuity:
         )
         assert births["classifier/dense/kernel"] == 0 and births["block_0/kernel"] == 2
 
+    @pytest.mark.slow
     def test_it_learns_as_in_two_fits(self):
         """Compared with two fits of a constant rate; the optimizer keeps its state there too."""
         inside, outside = compiled(), compiled()
@@ -165,6 +173,7 @@ class TestContinuity:
         for one, two in zip(inside.weights, outside.weights, strict=True):
             np.testing.assert_array_equal(one, two)
 
+    @pytest.mark.slow
     def test_the_first_updates_of_what_is_unfrozen_late_are_those_of_a_new_optimizer(self):
         """With the bias correction of an optimizer that ran 60 steps they would be three times
         the rate.
@@ -184,12 +193,14 @@ class TestContinuity:
         assert max(moves[:60]) == 0
         assert moves[60] == pytest.approx(1e-4, rel=0.01)
 
+    @pytest.mark.slow
     def test_nothing_is_traced_again_if_nothing_changes(self):
         same = {0: select.head(), 1: select.head(), 2: ~select.head() | select.head()}
         watch = fitted(compiled(), Unfreeze(same))
         assert len(watch.functions) == 2  # one for the head, one for everything
         assert len(fitted(compiled(), Unfreeze({0: select.everything()})).functions) == 1
 
+    @pytest.mark.slow
     def test_a_rate_of_the_head_that_stays(self, capsys):
         model = compiled(ft.presets.cross_entropy(schedule="constant")["optimizer"])
         watch = fitted(model, Unfreeze([select.head(), select.everything()]), epochs=2)
@@ -214,6 +225,7 @@ class TestContinuity:
         )
         assert hint in capsys.readouterr().out.splitlines()
 
+    @pytest.mark.slow
     def test_a_file_saved_in_the_middle_goes_on(self, tmp_path):
         class Save(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
@@ -228,6 +240,7 @@ class TestContinuity:
         for one, two in zip(model.weights, again.weights, strict=True):
             np.testing.assert_array_equal(one, two)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "make",
         [
@@ -257,6 +270,7 @@ class TestModels:
         # The statistics of a frozen normalization do not move.
         assert watch.moved == [["top"], ["lower", "norm", "top"]]
 
+    @pytest.mark.slow
     def test_statistics_of_frozen_stages_do_not_move(self):
         config = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8]}
         config |= {"depths": [1, 1]}
@@ -317,6 +331,7 @@ class TestFeatures:
         learner.compile(**ft.presets.cross_entropy())
         return learner, texts.batches(learner, 4)
 
+    @pytest.mark.slow
     def test_above_the_cut(self, tiny_bert):
         upper = select.head() | select.blocks(-1)
         learner, batches = self.learner(tiny_bert, upper)

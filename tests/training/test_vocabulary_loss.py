@@ -86,6 +86,7 @@ def calls(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("weights", [None, np.array([0.5, 2.0, 0.0], "float32")])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,6 +100,7 @@ def test_loss_and_gradients_equal_those_of_logits(family, weights, run_eagerly, 
     assert relative_error(found, gradients) < 1e-6
 
 
+@pytest.mark.slow
 def test_weights_for_each_token_and_for_each_class(calls):
     model, of_tokens = loaded(), np.random.default_rng(1).random(IDS.shape).astype("float32")
     logits, targets = np.asarray(model({"input_ids": IDS})), next_tokens()
@@ -168,6 +170,7 @@ def test_half_precision(family, dtype, calls, monkeypatch):
     assert gradients_without < 1.2 * gradients_of_logits
 
 
+@pytest.mark.slow
 def test_frozen_parts_get_no_gradients(calls):
     for choose in (ft.select.head(), ft.select.blocks(-1), ft.select.embeddings()):
         model = loaded("mistral")
@@ -180,6 +183,7 @@ def test_frozen_parts_get_no_gradients(calls):
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["head", "last block"])
 def test_models_on_cached_features(kept, tiny_decoder, calls):
     with quiet():
@@ -199,6 +203,7 @@ def test_models_on_cached_features(kept, tiny_decoder, calls):
     assert relative_error(found, expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing(calls):
     with quiet():
         model = ft.load(
@@ -212,6 +217,7 @@ def test_gradient_checkpointing(calls):
     assert calls and relative_error(found, expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_without_logits(tmp_path, calls):
     model = compiled(loaded())
     model.save(tmp_path / "model.keras")

@@ -80,6 +80,7 @@ def every_way(model, ids, targets, weights=None, **kwargs):
     yield model.evaluate(batches, verbose=0, return_dict=True, **kwargs)["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WEIGHED)
 def test_a_weight_per_text_is_that_of_each_of_its_targets(models, case):
     ids, targets = rows_for(case)
@@ -140,6 +141,7 @@ def test_weights_of_texts_and_of_classes_are_multiplied(models, case):
     np.testing.assert_allclose(found, loss_of(losses, counted, weights), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_validation_of_a_fit_weighs_no_classes_but_its_own_texts(models):
     model, (ids, targets) = models["tokens"], rows_for("tokens")
     losses, counted = terms("tokens", model(ids), targets)
@@ -202,6 +204,7 @@ def test_arguments_by_their_place(models):
         model.evaluate(ids, targets, ROWS, batch_size=ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one label", "number"])
 def test_targets_with_and_without_an_axis_of_one_in_turn(models, case):
     """TensorFlow would trace the step again with targets of unknown rank."""
