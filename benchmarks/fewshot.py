@@ -24,7 +24,7 @@ import numpy as np
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.fewshot.curve_result import interval_of
+from finetune_tf.evaluation.intervals import mean
 from finetune_tf.fewshot.draws import draw_splits
 from finetune_tf.fewshot.examples import rows_by_label
 
@@ -69,8 +69,9 @@ def summary(result: dict) -> dict:
     for name in ("accuracy", "probe"):
         values = result.get(name)
         if values and len(values) > 1:
-            mean, low, high = interval_of(values)
-            result |= {f"{name}_mean": round(mean, 4), f"{name}_interval": [low, high]}
+            found = mean(values)
+            result |= {f"{name}_mean": round(found.value, 4)}
+            result |= {f"{name}_interval": [found.low, found.high]}
     if "processor" in result:
         result["processor_median"] = statistics.median(result["processor"])
     return result

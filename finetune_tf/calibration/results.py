@@ -1,10 +1,10 @@
 """The results of measuring and improving the calibration of a model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_tf.calibration.scores import BINS, bin_counts, confidences
-from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.document import DataDocument, Table
 from finetune_tf.evaluation.intervals import Interval, share
 from finetune_tf.tasks.decisions import Decisions
 
@@ -40,7 +40,7 @@ def reliability_bins(decisions: Decisions) -> list[ReliabilityBin]:
 
 
 @dataclass(frozen=True, repr=False)
-class Measured(Document):
+class Measured(DataDocument):
     """The result of `measure`: how far the probabilities of a model can be trusted.
 
     Attributes:
@@ -64,21 +64,14 @@ class Measured(Document):
             _bins_table(self.rows),
         ]
 
-    def to_dict(self) -> dict:
-        """Returns the result as values that JSON can represent."""
-        return asdict(self)
-
     def _draw(self) -> "Figure":
         from finetune_tf.calibration.figures import reliability_figure
 
         return reliability_figure({self.data: self.rows})
 
-    def __repr__(self) -> str:
-        return str(self)
-
 
 @dataclass(frozen=True, repr=False)
-class Calibration(Document):
+class Calibration(DataDocument):
     """The result of `calibrate`.
 
     What is called after was computed with temperatures of other rows: each fifth of the validation
@@ -143,17 +136,10 @@ class Calibration(Document):
             )
         return lines
 
-    def to_dict(self) -> dict:
-        """Returns the result as values that JSON can represent."""
-        return asdict(self)
-
     def _draw(self) -> "Figure":
         from finetune_tf.calibration.figures import reliability_figure
 
         return reliability_figure({"before": self.rows, "after": self.rows_after})
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def format_temperature(temperature: float | dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """Thresholds of labels: from which probability on a label is predicted."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from finetune_tf.calibration.decided import decisions_of, folds_of, require_rows
 from finetune_tf.calibration.scores import probabilities
 from finetune_tf.data import Examples
 from finetune_tf.errors import ArgumentError, ModelError
-from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.document import DataDocument, Table
 from finetune_tf.evaluation.intervals import Interval, bootstrap
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -45,7 +45,7 @@ class LabelThreshold:
 
 
 @dataclass(frozen=True, repr=False)
-class ChosenThresholds(Document):
+class ChosenThresholds(DataDocument):
     """The result of `choose_thresholds`.
 
     Attributes:
@@ -112,16 +112,6 @@ class ChosenThresholds(Document):
         if not self.is_applied:
             lines.append(f"The model was not changed: {self.reason}")
         return lines
-
-    def to_dict(self) -> dict:
-        """Returns the result as values that JSON can represent."""
-        return asdict(self)
-
-    def _figures(self) -> dict:
-        return {}
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 class _Binary(NamedTuple):

@@ -1,25 +1,11 @@
 """The results of this package: lists of rows, which `print` shows as short tables."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.document import DataDocument, Table
 from finetune_tf.evaluation.intervals import Interval
 
 _SHOWN, _WIDTH = 10, 60  # rows of a printed table, and characters of a text in it
-
-
-class _Result(Document):
-    """A result without a figure of its own."""
-
-    def to_dict(self) -> dict:
-        """Returns the result as values that JSON can represent."""
-        return asdict(self)
-
-    def _figures(self) -> dict:
-        return {}
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class SuspectLabel:
 
 
 @dataclass(frozen=True, repr=False)
-class LabelErrors(_Result):
+class LabelErrors(DataDocument):
     """The result of `label_errors`.
 
     Attributes:
@@ -118,7 +104,7 @@ class LossRow:
 
 
 @dataclass(frozen=True, repr=False)
-class TopLosses(_Result):
+class TopLosses(DataDocument):
     """The result of `top_losses`.
 
     Attributes:
@@ -184,7 +170,7 @@ class SliceRow:
 
 
 @dataclass(frozen=True, repr=False)
-class Slices(_Result):
+class Slices(DataDocument):
     """The result of `slices`.
 
     Attributes:
@@ -262,7 +248,7 @@ class DuplicatePair:
 
 
 @dataclass(frozen=True, repr=False)
-class NearDuplicates(_Result):
+class NearDuplicates(DataDocument):
     """The result of `near_duplicates`.
 
     Attributes:
@@ -324,7 +310,7 @@ class DriftRow:
 
 
 @dataclass(frozen=True, repr=False)
-class Drift(_Result):
+class Drift(DataDocument):
     """The result of `drift`.
 
     Attributes:

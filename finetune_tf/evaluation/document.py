@@ -7,6 +7,7 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,10 +33,11 @@ class Document(abc.ABC):
     """A result that can be printed, drawn and saved.
 
     A subclass defines its content (`blocks`), the same as plain values (`to_dict`), and the name
-    of the function of `figures` that draws it (`_drawing`), or how it is drawn (`_draw`).
+    of the function of `figures` that draws it (`_drawing`), or how it is drawn (`_draw`). One that
+    defines neither has no figure.
     """
 
-    _drawing: str
+    _drawing = ""
     _has_page = False
 
     @abc.abstractmethod
@@ -50,8 +52,11 @@ class Document(abc.ABC):
         """Draws the result as a matplotlib figure.
 
         Raises:
+            DataError: If there is no figure of such a result.
             MissingExtraError: If matplotlib is not installed.
         """
+        if not self._has_figure:
+            raise DataError(f"{type(self).__name__} has no figure; print it instead.")
         matplotlib = require_matplotlib()
         with matplotlib.rc_context({"text.parse_math": False}):  # names may contain dollar signs
             return self._draw()
@@ -95,7 +100,11 @@ class Document(abc.ABC):
 
     def _figures(self) -> "dict[str, Callable[[], Figure] | None]":
         """What draws each file of figures; None for a file that this result does not have."""
-        return {"report.png": self.plot}
+        return {"report.png": self.plot if self._has_figure else None}
+
+    @property
+    def _has_figure(self) -> bool:
+        return bool(self._drawing) or type(self)._draw is not Document._draw
 
     def __str__(self) -> str:
         return "\n\n".join(
@@ -108,6 +117,17 @@ class Document(abc.ABC):
             _as_html(block) if isinstance(block, Table) else f"<p>{_escaped(block)}</p>"
             for block in self.blocks()
         )
+
+
+class DataDocument(Document):
+    """A document that is a dataclass: its fields are its values, and `repr` prints it."""
+
+    def to_dict(self) -> dict:
+        """Returns the fields as values that JSON can represent."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def require_matplotlib() -> ModuleType:

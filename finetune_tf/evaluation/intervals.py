@@ -6,7 +6,7 @@ References:
     Efron and Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,24 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
+
+
+def mean(values: Sequence[float] | np.ndarray) -> Interval:
+    """Returns the mean of at least two values, such as results of several draws.
+
+    The interval is that of Student's t, which holds for a few values that are about normal.
+
+    Example:
+        >>> from finetune_tf.evaluation.intervals import mean
+        >>> print(mean([0.7, 0.8, 0.9]))
+        0.800 (95% interval 0.552 to 1.048)
+    """
+    from scipy.stats import t
+
+    center, count = float(np.mean(values)), len(values)
+    error = float(np.std(values, ddof=1)) / np.sqrt(count)
+    half = float(t.ppf(_QUANTILES[1], count - 1) * error)
+    return Interval(center, center - half, center + half)
 
 
 def share(count: int, total: int) -> Interval:

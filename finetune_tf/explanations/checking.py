@@ -15,6 +15,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.bootstrap import Difference
+from finetune_tf.evaluation.intervals import RESAMPLES, bootstrap
 from finetune_tf.evaluation.predict import examples_of, outputs
 from finetune_tf.explanations.check_result import ExplanationCheck
 from finetune_tf.explanations.cut import Cut
@@ -25,7 +26,6 @@ from finetune_tf.explanations.subject import Baseline, Subject, place_of, resize
 from finetune_tf.messages import quiet
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
-_RESAMPLES = 2000
 
 
 @names_checked
@@ -210,12 +210,8 @@ def mean_with_interval(metric: str, values: np.ndarray, seed: int) -> Difference
         seed: Seed of the resampling.
     """
     of_examples = values.reshape(len(values), -1).mean(axis=1)
-    count = len(of_examples)
-    draws = np.random.default_rng(seed).multinomial(
-        count, np.full(count, 1 / count), size=_RESAMPLES
-    )
-    low, high = np.quantile(draws @ of_examples / count, [0.025, 0.975])
-    return Difference(metric, float(of_examples.mean()), float(low), float(high), _RESAMPLES)
+    found = bootstrap(of_examples[:, None], lambda means: means[:, 0], seed)
+    return Difference(metric, found.value, found.low, found.high, RESAMPLES)
 
 
 def _curves(

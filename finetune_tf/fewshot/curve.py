@@ -14,7 +14,7 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import ArgumentError
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.fewshot.body import BodyTrainer, steps_for
-from finetune_tf.fewshot.curve_result import CurveCell, LearningCurve, interval_of
+from finetune_tf.fewshot.curve_result import CurveCell, LearningCurve
 from finetune_tf.fewshot.draws import checked_shots, draw_splits, require_shots
 from finetune_tf.fewshot.encoder import output_layer, vectors_of
 from finetune_tf.fewshot.examples import require_known, require_labels, rows_by_label
@@ -133,8 +133,7 @@ def learning_curve(
     for method in methods:
         for shot in shots:
             values, seconds = zip(*found[method, shot], strict=True)
-            interval = interval_of(values)
-            cells.append(CurveCell(method, shot, values, *interval, float(np.median(seconds))))
+            cells.append(CurveCell(method, shot, values, float(np.median(seconds))))
     return LearningCurve(cells, runs.metric, test.name, len(test), splits)
 
 

@@ -25,7 +25,7 @@ def curve_figure(curve: "LearningCurve") -> Figure:
         color = f"C{number}"
         means = [cell.mean for cell in cells]
         axes.plot(curve.shots, means, marker="o", markersize=5, color=color, label=method)
-        lows, highs = [cell.low for cell in cells], [cell.high for cell in cells]
+        lows, highs = zip(*((c.interval.low, c.interval.high) for c in cells), strict=True)
         axes.fill_between(curve.shots, lows, highs, color=color, alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(curve.shots, [str(shots) for shots in curve.shots])

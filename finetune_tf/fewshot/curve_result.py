@@ -1,6 +1,5 @@
 """The result of `learning_curve`: methods by number of examples, and where to switch."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import numpy as np
 
 from finetune_tf.errors import DataError
 from finetune_tf.evaluation.document import Document, Table
+from finetune_tf.evaluation.intervals import Interval, mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +22,6 @@ class CurveCell:
         method: The method.
         shots: The number of examples of each class.
         values: The main metric on the test for each split.
-        mean: Its mean over the splits.
-        low: The lower end of the 95 % interval of the mean (Student's t).
-        high: The upper end.
         seconds: The median processor time of training, without loading and predictions. The first
             training of "contrastive" and of "full" also traces the step for all others.
     """
@@ -32,29 +29,20 @@ class CurveCell:
     method: str
     shots: int
     values: tuple[float, ...]
-    mean: float
-    low: float
-    high: float
     seconds: float
 
+    @property
+    def interval(self) -> Interval:
+        """The mean over the splits with its 95 % interval, by Student's t."""
+        return mean(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the splits."""
+        return self.interval.value
+
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.high - self.mean:.3f}"
-
-
-def interval_of(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean of values and the ends of its 95 % interval, by Student's t.
-
-    Example:
-        >>> from finetune_tf.fewshot.curve_result import interval_of
-        >>> [round(value, 3) for value in interval_of([0.7, 0.8, 0.9])]
-        [0.8, 0.552, 1.048]
-    """
-    from scipy.stats import t
-
-    mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(t.ppf(0.975, len(values) - 1)) * error
-    return mean, mean - half, mean + half
+        return f"{self.mean:.3f} ± {self.interval.high - self.mean:.3f}"
 
 
 class LearningCurve(Document):
@@ -69,8 +57,6 @@ class LearningCurve(Document):
         texts: The number of its texts.
         splits: The number of random draws of training examples.
     """
-
-    _drawing = ""
 
     def __init__(
         self, cells: Sequence[CurveCell], metric: str, name: str, texts: int, splits: int
@@ -100,7 +86,7 @@ class LearningCurve(Document):
         Both are trained on the same draws, so the interval is that of their difference.
         """
         values = np.subtract(self.cell(method, shots).values, self.cell(other, shots).values)
-        return interval_of(values)[1] > 0
+        return mean(values).low > 0
 
     def recommended(self, shots: int) -> str:
         """Returns the method to use: one with more effort only if it clearly leads."""
@@ -171,7 +157,10 @@ class LearningCurve(Document):
             "texts": self.texts,
             "metric": self.metric,
             "splits": self.splits,
-            "cells": [asdict(cell) | {"values": list(cell.values)} for cell in self.cells],
+            "cells": [
+                asdict(c) | {"mean": c.mean, "low": c.interval.low, "high": c.interval.high}
+                for c in self.cells
+            ],
             "leads_from": {method: self.leads_from(method) for method in self.methods},
             "recommended": {str(shots): self.recommended(shots) for shots in self.shots},
         }

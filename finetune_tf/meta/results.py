@@ -5,35 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune_tf.evaluation.intervals import Interval, mean
+
 _PROBE_STEPS = 1000
-
-
-@dataclass(frozen=True)
-class MeanOfEpisodes:
-    """The mean of a number over episodes, with its 95 % confidence interval.
-
-    Attributes:
-        value: The mean.
-        low: The lower end of the interval.
-        high: The upper end of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, numbers: np.ndarray) -> "MeanOfEpisodes":
-        """The mean of the numbers (episodes,) and its interval by Student's t distribution."""
-        from scipy.stats import t
-
-        mean = float(np.mean(numbers))
-        error = float(np.std(numbers, ddof=1) / np.sqrt(len(numbers)))
-        half = float(t.ppf(0.975, len(numbers) - 1)) * error
-        return cls(mean, mean - half, mean + half)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,24 +32,23 @@ class EpisodeReport:
     probe_accuracies: np.ndarray
 
     @property
-    def accuracy(self) -> MeanOfEpisodes:
+    def accuracy(self) -> Interval:
         """The mean accuracy of the learner."""
-        return MeanOfEpisodes.of(self.accuracies)
+        return mean(self.accuracies)
 
     @property
-    def probe(self) -> MeanOfEpisodes:
+    def probe(self) -> Interval:
         """The mean accuracy of the logistic regression."""
-        return MeanOfEpisodes.of(self.probe_accuracies)
+        return mean(self.probe_accuracies)
 
     @property
-    def difference(self) -> MeanOfEpisodes:
+    def difference(self) -> Interval:
         """The mean difference of the two in the same episode."""
-        return MeanOfEpisodes.of(self.accuracies - self.probe_accuracies)
+        return mean(self.accuracies - self.probe_accuracies)
 
     def __str__(self) -> str:
         difference = self.difference
-        clear = difference.low > 0 or difference.high < 0
-        verdict = "" if clear else "; the interval contains 0, so a probe is as good"
+        verdict = "" if difference.excludes(0) else "; it contains 0, so a probe is as good"
         return (
             f"{self.ways}-way {self.shots}-shot, {len(self.accuracies):,} episodes\n"
             f"  {self.learner}: {self.accuracy}\n"

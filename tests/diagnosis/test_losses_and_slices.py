@@ -29,6 +29,16 @@ def test_the_highest_losses_are_those_of_confident_mistakes(tiny_bert):
     json.dumps(top.to_dict())
 
 
+def test_a_result_without_a_figure_says_so_and_is_saved_without_one(tiny_bert, tmp_path):
+    model, examples = drawn_case("one label", tiny_bert, temperature=1.0, rows=20)
+    top = ft.diagnosis.top_losses(model, examples, n=2)
+    with pytest.raises(DataError, match="TopLosses has no figure; print it"):
+        top.plot()
+    (tmp_path / "report.png").write_bytes(b"earlier")
+    top.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.txt"]
+
+
 @pytest.mark.parametrize("case", ["several labels", "tokens"])
 def test_several_labels_and_words_have_losses(case, tiny_bert):
     model, examples = drawn_case(case, tiny_bert, temperature=1.0, rows=30)

@@ -9,7 +9,6 @@ from helpers_models import write_checkpoint
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.fewshot import CurveCell, LearningCurve
-from finetune_tf.fewshot.curve_result import interval_of
 from finetune_tf.fewshot.draws import draw_splits
 
 FILMS = [f"{first} {noun}" for first in ("a", "the", "very", "long") for noun in ("film", "story")]
@@ -29,7 +28,7 @@ def encoder(tmp_path_factory):
 
 def cells(method, *values):
     return [
-        CurveCell(method, shots, each, *interval_of(each), seconds=1.0)
+        CurveCell(method, shots, each, seconds=1.0)
         for shots, each in zip((8, 16, 32), values, strict=True)
     ]
 
