@@ -32,7 +32,7 @@ class RateCurve(Document):
 
     Example:
         >>> curve = ft.find_rate(model, train.batches(model, 2, shuffle=True), points=20)
-        >>> (curve.rates[1:] > curve.rates[:-1]).all()
+        >>> bool((curve.rates[1:] > curve.rates[:-1]).all())
         True
     """
 
