@@ -146,7 +146,6 @@ MASKS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_that_is_a_part_of_its_context(name):
     """The first token, the last one and two in the middle have the values of the full result."""

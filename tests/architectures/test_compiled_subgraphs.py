@@ -48,7 +48,6 @@ def assert_agrees(kernel, reference, inputs, dtypes, tolerance, upstream_shape=N
 PRECISIONS = [("float32", 2e-6), ("bfloat16", 2**-6)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", sorted({*portable.ACTIVATIONS} - {"gelu_fast", "swish"}))
 def test_activation_of_a_layer(name, dtype, tolerance):
@@ -73,7 +72,6 @@ class PlainDense:
         return self.kernels.dense(x, self.kernel, self.bias)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "wrapped"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])

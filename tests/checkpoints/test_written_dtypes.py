@@ -187,7 +187,6 @@ def test_the_dtype_policy_of_the_model_is_ignored(halves, tmp_path, policy):
     assert types(model.save_pretrained(tmp_path / "b")) == {"float16"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "float64", "half", 16, "mixed_bfloat16", ""])
 def test_unsupported_dtypes(halves, tmp_path, dtype):
     message = (

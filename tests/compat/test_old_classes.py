@@ -47,7 +47,6 @@ def test_there_is_a_class_for_every_head_of_a_family():
         assert getattr(compat, f"TFAuto{name}").__name__ == f"TFAuto{name}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ENCODERS)
 def test_forward_shapes_hidden_states_and_attentions(family):
     with quiet():
@@ -243,7 +242,6 @@ def test_library_functions_work_with_an_old_class(fresh, tmp_path):
     np.testing.assert_array_equal(plain(IDS), fresh(IDS).logits)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

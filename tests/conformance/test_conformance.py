@@ -85,7 +85,6 @@ def test_stages(model):
     harness.check_stages(model)
 
 
-@pytest.mark.slow
 def test_splits_between_all_stages(model, case):
     harness.check_splits(model, case)
 
@@ -94,7 +93,6 @@ def test_padding_has_no_effect(model, case):
     harness.check_padding(model, case)
 
 
-@pytest.mark.slow
 def test_a_sequence_does_not_depend_on_its_batch(model, case):
     harness.check_batch(model, case)
 

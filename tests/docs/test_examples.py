@@ -52,13 +52,23 @@ SLOW = (
     "evaluation.interpolation.",
     "generation.",
     "search.",
+    "explanations.",
+    "fewshot.",
+    "evaluation.live_curves.",
+    "evaluation.tensorboard.",
+    "training.averages.",
+    "training.label_presets.",
+    "training.objectives.",
+    "training.progress.",
+    "training.rates.",
+    "training.resuming.",
+    "training.unfreezing.",
     "meta.",
     "calibration.temperature.calibrate",
     "diagnosis.",
 )
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize(
     "name",

@@ -131,7 +131,6 @@ SIZES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("made", [dataset, of_any_size])
 @pytest.mark.parametrize("wrong", SIZES)

@@ -61,7 +61,6 @@ def changed(source, folder, **config):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_reloads_as_what_it_was(trained, kind, capsys):
     folder, expected = trained[kind]

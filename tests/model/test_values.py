@@ -82,7 +82,6 @@ WRONG = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("method", with_slow(METHODS))
 def test_inputs(model, method, wrong):
