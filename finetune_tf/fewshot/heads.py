@@ -1,4 +1,4 @@
-"""Linear heads on the vectors of an encoder, computed in closed form: `fit_head`."""
+"""Linear heads on the vectors of an encoder, computed without a fit of the model: `fit_head`."""
 
 from typing import Any, Literal
 

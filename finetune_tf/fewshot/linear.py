@@ -1,4 +1,4 @@
-"""Linear classifiers in closed form: logistic regression and nearest class means.
+"""Linear classifiers of vectors: logistic regression and nearest class means.
 
 Targets are class indices (n,), or 0 and 1 (n, labels) if a text has several labels. The logits of
 the result are vectors @ kernel + bias; probabilities are their softmax, or sigmoids for several

@@ -1,4 +1,4 @@
-"""Few-shot classifiers: contrastive training of the encoder, and heads in closed form."""
+"""Few-shot classifiers: contrastive training of the encoder, and linear heads."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Linear heads in closed form."""
+"""Linear heads on vectors."""
 
 import numpy as np
 import pytest
