@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DATA ?= ../shared/data
 PART ?= 1/1
 
-.PHONY: demo test slow bench docs lint format oldest wheel clean
+.PHONY: demo test slow jax bench docs lint format oldest wheel clean
 
 demo: $(VENV)/.test
 	$(BIN)/finetune-tf demo --overwrite
@@ -17,6 +17,9 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub; PART=2/3 is a third
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10 --part $(PART)
+
+jax: $(VENV)/.parity ## tests of what depends on the backend, with Keras on JAX
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m jax -n 2 --dist worksteal --durations=10
 
 bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)

@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.training.presets import PRESETS
+from finetune_tf.training.preset_table import PRESETS
 
 DEPTHS = (1, 3)
 

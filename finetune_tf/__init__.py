@@ -11,6 +11,7 @@ Example:
 """
 
 from finetune_tf.base import quiet_start  # noqa: F401, I001  (before Keras imports TensorFlow)
+from finetune_tf.base import lazy_keras  # noqa: F401  (before anything else imports Keras)
 from finetune_tf import (
     _moved,
     adapters,
@@ -18,6 +19,7 @@ from finetune_tf import (
     callbacks,
     data,
     diagnosis,
+    distribution,
     errors,
     fewshot,
     messages,
@@ -25,6 +27,7 @@ from finetune_tf import (
 )
 from finetune_tf._version import __version__
 from finetune_tf.calibration import calibrate
+from finetune_tf.distribution import distribute
 from finetune_tf.evaluation import (
     compare,
     evaluate,
@@ -41,6 +44,7 @@ from finetune_tf.generation.stream import stream
 from finetune_tf.model.feature_cache import FeatureModel, cache_features
 from finetune_tf.base.labels import Labels
 from finetune_tf.model.dropout import set_dropout
+from finetune_tf.model.exports.exported import ExportedModel, load_exported
 from finetune_tf.model.interpolation import interpolate
 from finetune_tf.model.keeping_blocks import keep_blocks
 from finetune_tf.model.loading import load
@@ -50,6 +54,7 @@ from finetune_tf import meta
 from finetune_tf.recipe.recipe import FinetuneResult, finetune
 from finetune_tf.graph.stages import Stage, stages
 from finetune_tf.search import between, find_rate, rank_checkpoints, tune
+from finetune_tf.serving import serve
 from finetune_tf.training import (
     count_parameters,
     freeze,
@@ -75,6 +80,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "ExportedModel",
     "FeatureModel",
     "FineTuneModel",
     "FinetuneResult",
@@ -91,6 +97,8 @@ __all__ = [
     "count_parameters",
     "data",
     "diagnosis",
+    "distribute",
+    "distribution",
     "errors",
     "evaluate",
     "explain",
@@ -106,6 +114,7 @@ __all__ = [
     "keep_blocks",
     "learning_curve",
     "load",
+    "load_exported",
     "measure_batch_statistics",
     "messages",
     "meta",
@@ -116,6 +125,7 @@ __all__ = [
     "presets",
     "rank_checkpoints",
     "select",
+    "serve",
     "set_dropout",
     "show",
     "stages",

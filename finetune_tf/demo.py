@@ -84,10 +84,7 @@ def run(output: Path, overwrite: bool = False) -> ft.FinetuneResult:
         The result of `ft.finetune`, already saved.
     """
     keras.utils.set_random_seed(0)
-    train, validation, test = (
-        ft.data.reviews(split, data_dir=output / "tfds")
-        for split in ("train", "validation", "test")
-    )
+    train, validation, test = (ft.data.reviews(split) for split in ("train", "validation", "test"))
     print(f"\n1. Data: {len(train)} reviews for training, {len(test)} for testing, for example")
     print(f"   {train.columns['text'][0]!r}: {train.columns['label'][0]}")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
@@ -112,7 +111,7 @@ def outcome(
         history.history,
         history.epoch,
         watch.steps,
-        [np.array(v.numpy()) for v in (*model.variables, *model.optimizer.variables)],
+        [np.array(v.value) for v in (*model.variables, *model.optimizer.variables)],
     )
 
 
@@ -163,7 +162,13 @@ class Noise(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         kernel = self.model.get_layer("block_0").kernel
         self.last.append(float(self.own.normal()) + float(np.random.normal()))
-        drawn = keras.random.uniform(kernel.shape) + tf.random.uniform(kernel.shape)
+        drawn = keras.random.uniform(kernel.shape)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            drawn += tf.random.uniform(kernel.shape)
+        else:
+            self.model.jax_state_sync()
         kernel.assign_add(1e-3 * drawn * sum(self.last))
 
 

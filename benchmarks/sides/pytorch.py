@@ -114,7 +114,9 @@ def epochs() -> dict:
     steps = job.epochs * -(-len(rows) // job.batch)
     schedule = get_linear_schedule_with_warmup(optimizer, round(0.1 * steps), steps)
     model.train()
+    of_epochs = []
     for _ in range(job.epochs):
+        begin = time.perf_counter()
         order = torch.randperm(len(rows)).tolist()
         if "grouped" in settings:  # within stretches of 50 batches, as the Trainer does
             stretch = 50 * job.batch
@@ -131,9 +133,10 @@ def epochs() -> dict:
             targets = torch.tensor([labels[i] for i in chosen]).to(DEVICE)
             train_step(model, optimizer, inputs, targets)
             schedule.step()
-    _wait()
+        _wait()
+        of_epochs.append(time.perf_counter() - begin)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "accuracy": accuracy(model, tokenizer)}
+    return {"seconds": seconds, "epochs": of_epochs, "accuracy": accuracy(model, tokenizer)}
 
 
 @torch.no_grad()

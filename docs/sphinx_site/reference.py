@@ -49,6 +49,7 @@ PAGES = {
     "explanations": Page("Explanations", ("explanations",)),
     "calibration": Page("Calibration", ("calibration",)),
     "diagnosis": Page("Diagnosis", ("diagnosis",)),
+    "serving": Page("Serving", ("serving",)),
     "messages": Page("Messages and errors", ("messages", "errors")),
 }
 #: Packages that are public although finetune_tf does not list them in `__all__`.

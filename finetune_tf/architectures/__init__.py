@@ -18,12 +18,13 @@ from finetune_tf.architectures.heads import (
     ClassificationHead,
     L2Normalize,
     LanguageModelHead,
+    LastToken,
     Pooling,
     Transform,
     VocabularyBias,
 )
 from finetune_tf.architectures.image_encoder import PIXELS, convolutional_encoder, image_encoder
-from finetune_tf.architectures.layers import FeedForward, LayerNorm, RMSNorm
+from finetune_tf.architectures.layers import FeedForward, FirstToken, LayerNorm, RMSNorm
 from finetune_tf.architectures.masks import AttentionMask
 from finetune_tf.architectures.patches import PatchEmbeddings, PixelNormalization
 from finetune_tf.architectures.pooling import AttentionPooling, EndToken, FinalPosition
@@ -54,11 +55,13 @@ __all__ = [
     "EndToken",
     "FeedForward",
     "FinalPosition",
+    "FirstToken",
     "Fusion",
     "Group",
     "JoinTexts",
     "L2Normalize",
     "LanguageModelHead",
+    "LastToken",
     "LayerNorm",
     "MultiHeadAttention",
     "PatchEmbeddings",

@@ -64,8 +64,8 @@ class Attention(ConfigLayer):
             x, context, attention_mask, positions, start, training, cache
         )
         mixed = ops.transpose(_grouped_matmul(weights, value), (0, 2, 1, 3))  # (B, Q, H, F)
-        batch, count, heads, size = ops.shape(mixed)
-        output = self.output_dense(ops.reshape(mixed, (batch, count, heads * size)))
+        size = mixed.shape[2] * mixed.shape[3]
+        output = self.output_dense(kernels.reshaped_rows(mixed, x, size))
         return output if cache is None else (output, cache)
 
     def weights_of(
@@ -132,27 +132,29 @@ class Attention(ConfigLayer):
 
     def _split_heads(self, x: Any, num_heads: int | None = None) -> Any:
         num_heads = num_heads or self.num_heads
-        batch, length = ops.shape(x)[:2]
-        x = ops.reshape(x, (batch, length, num_heads, x.shape[-1] // num_heads))
-        return ops.transpose(x, (0, 2, 1, 3))
+        heads = kernels.reshaped_rows(x, x, num_heads, x.shape[-1] // num_heads)
+        return ops.transpose(heads, (0, 2, 1, 3))
 
     def compute_output_spec(self, x: Any, *others: Any, **options: Any) -> keras.KerasTensor:
         """Returns the spec of the output, (B, Q, D), the shape of the query."""
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
 
-def _grouped_matmul(x: Any, y: Any) -> Any:
+def _grouped_matmul(x: Any, y: Any, transpose_y: bool = False) -> Any:
     """Matrix products (B, H, M, N) x (B, G, N, P) to (B, H, M, P), where G divides H.
+
+    With `transpose_y`, `y` is (B, G, P, N).
 
     Each matrix of `y` is shared by H / G heads that follow each other. Their rows are stacked, so
     that `y` is never copied.
     """
     heads, groups = x.shape[1], y.shape[1]
     if heads == groups:
-        return ops.matmul(x, y)
+        return kernels.batched_matmul(x, y, transpose_y)
     batch, _, rows, columns = ops.shape(x)
     stacked = ops.reshape(x, (batch, groups, heads // groups * rows, columns))
-    return ops.reshape(ops.matmul(stacked, y), (batch, heads, rows, ops.shape(y)[3]))
+    product = kernels.batched_matmul(stacked, y, transpose_y)
+    return ops.reshape(product, (batch, heads, rows, ops.shape(product)[3]))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -306,7 +308,7 @@ class MultiHeadAttention(Attention):
     ) -> Any:
         if self._config["scaled"]:  # it is cheaper to scale the query than the scores
             query = query * ops.cast(self.head_size**-0.5, query.dtype)
-        scores = _grouped_matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
+        scores = _grouped_matmul(query, key, transpose_y=True)  # (B, H, Q, K)
         if positions is not None and not self._config["rotary"]:
             bias = positions if rows is None else query_rows(positions, 2, *rows)
             scores = scores + ops.cast(bias, scores.dtype)

@@ -131,8 +131,12 @@ class ConvNorm(ConfigLayer):
         # Both kinds of padding are the same where the step is 1.
         is_same = padding == "same" or strides == 1
         self._around = 0 if is_same else (kernel_size - 1) // 2 * dilation
+        # A window of one pixel reads every `strides`-th pixel, which `call` selects itself: the
+        # gradient of such a convolution writes outside of its memory in TensorFlow's oneDNN
+        # kernels (2.21, kernel 1, stride 2, channels that are no multiple of 16).
+        self._every = strides if kernel_size == 1 else 1
         options = {
-            "strides": strides,
+            "strides": strides // self._every,
             "dilation_rate": dilation,
             "padding": "same" if is_same else "valid",
             "data_format": "channels_last",
@@ -158,6 +162,8 @@ class ConvNorm(ConfigLayer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Maps (B, H, W, C) to (B, H', W', channels)."""
+        if self._every > 1:
+            x = x[:, :: self._every, :: self._every, :]
         if self._around:
             around = (self._around, self._around)
             x = ops.pad(x, ((0, 0), around, around, (0, 0)))

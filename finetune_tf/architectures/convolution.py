@@ -81,7 +81,7 @@ class ConvolutionBlock(EncoderBlock):
         """Maps (B, Q, D) to (B, Q, D), with zeros for padding; see `EncoderBlock.call`."""
         output = super().transform(x, context, attention_mask, positions, start, training)
         visible = seen_tokens(open_mask() if attention_mask is None else attention_mask)
-        mask = ops.cast(visible, output.dtype)[:, :, None]
+        mask = ops.expand_dims(ops.cast(visible, output.dtype), 2)
         convolved = self.convolution(x if context is None else context) * mask  # (B, K, D)
         if context is not None:  # the convolution needs the neighbours of the query tokens
             convolved, mask = (

@@ -119,7 +119,11 @@ class DisentangledAttention(Attention):
     ) -> Any:
         query = query * ops.cast(self.scale, query.dtype)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, H, Q, K)
-        if positions is not None:
+        places = rows[0] if rows is not None and len(getattr(rows[0], "shape", ())) == 2 else None
+        if positions is not None and places is not None:
+            positions = self.position_dropout(positions, training=training)
+            scores = scores + self._scores_at(query, key, positions, ops.maximum(places, 0))
+        elif positions is not None:
             if rows is not None:  # only the distances of these queries
                 start, count = rows
                 positions = query_rows(positions, 1, start, count + ops.shape(key)[2] + 1)
@@ -143,6 +147,26 @@ class DisentangledAttention(Attention):
         shape = (1, self.num_heads, 1, self.head_size)
         query = query + ops.cast(ops.reshape(self.query_bias, shape), query.dtype)
         return query, key, value + ops.cast(ops.reshape(self.value_bias, shape), value.dtype)
+
+    def _scores_at(self, query: Any, key: Any, positions: Any, places: Any) -> Any:
+        """Returns both scores of positions (B, H, Q, K) for queries at any places (B, Q)."""
+        batch, heads, length, _ = ops.shape(key)
+        count = ops.shape(places)[1]
+        # (B, Q, K), the rows of the table of the distances from keys to queries
+        rows = places[:, :, None] - ops.arange(length)[None, None] + length
+        scores = 0.0
+        if self._config["content_to_position"]:
+            table = self._split_heads((self.position_key or self.key)(positions))
+            found = _multiply_by_table(table, query)  # (B, H, Q, P)
+            index = ops.broadcast_to(rows[:, None], (batch, heads, count, length))
+            scores = scores + ops.take_along_axis(found, index, axis=3)
+        if self._config["position_to_content"]:
+            table = self._split_heads((self.position_query or self.query)(positions))
+            found = _multiply_by_table(table * ops.cast(self.scale, table.dtype), key)
+            index = ops.transpose(rows, (0, 2, 1))[:, None]
+            index = ops.broadcast_to(index, (batch, heads, length, count))
+            scores = scores + ops.transpose(ops.take_along_axis(found, index, axis=3), (0, 1, 3, 2))
+        return scores
 
     def _content_to_position(self, query: Any, positions: Any) -> Any:
         """Returns scores (B, H, Q, K) for a scaled query."""

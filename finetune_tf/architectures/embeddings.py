@@ -157,7 +157,7 @@ class Embeddings(ConfigLayer):
         if self.norm is not None:
             hidden = self.norm(hidden)
         if self.mask_padding:
-            hidden = hidden * ops.cast(attention_mask, hidden.dtype)[:, :, None]
+            hidden = hidden * ops.expand_dims(ops.cast(attention_mask, hidden.dtype), 2)
         hidden = self.dropout(hidden, training=training)
         return self.projection(hidden) if self._config["project"] == "after" else hidden
 
@@ -284,4 +284,4 @@ def _sinusoidal(shape: tuple[int, int], dtype: Any = None) -> Any:
 
 def _stop_gradient_outside(mask: Any, x: Any) -> Any:
     """Returns `x` (B, L, E) unchanged and stops its gradient where the mask (B, L) is false."""
-    return ops.where(mask[:, :, None], x, ops.stop_gradient(x))
+    return ops.where(ops.expand_dims(mask, 2), x, ops.stop_gradient(x))

@@ -44,7 +44,7 @@ class Pooling(ConfigLayer):
         if attention_mask is None:
             mean = ops.mean(wide, axis=tuple(range(1, len(hidden.shape) - 1)))
         else:
-            mask = ops.cast(attention_mask, "float32")[:, :, None]
+            mask = ops.expand_dims(ops.cast(attention_mask, "float32"), 2)
             mean = ops.sum(wide * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1e-9)
         return ops.cast(mean, hidden.dtype)
 
@@ -77,7 +77,7 @@ class LastToken(ConfigLayer):
             real = ops.logical_and(real, ops.not_equal(ids, self.padding_idx))
         places = ops.arange(ops.shape(ids)[1]) * ops.cast(real, "int32")
         last = ops.argmax(places, axis=1)
-        return ops.squeeze(ops.take_along_axis(hidden, last[:, None, None], axis=1), 1)
+        return ops.squeeze(ops.take_along_axis(hidden, ops.expand_dims(last, (1, 2)), axis=1), 1)
 
     def compute_output_shape(
         self, hidden_shape: tuple, ids_shape: tuple, attention_mask_shape: tuple | None = None
@@ -199,12 +199,17 @@ class ClassificationHead(ConfigLayer):
     def call(self, features: Any, training: bool | None = None) -> Any:
         """Maps (B, D) to (B, C), or (B, L, D) to (B, L, C) or (B, C, L), in float32."""
         logits = self.dense(self.dropout(features, training=training))
-        return ops.transpose(logits, (0, 2, 1)) if self._config["per_label"] else logits
+        return ops.transpose(logits, (0, 2, 1)) if self.per_label else logits
+
+    @property
+    def per_label(self) -> bool:
+        """As given to the constructor."""
+        return self._config["per_label"]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape (B, C), (B, L, C) or (B, C, L)."""
         shape = (*input_shape[:-1], self._config["num_labels"])
-        return (shape[0], shape[2], shape[1]) if self._config["per_label"] else shape
+        return (shape[0], shape[2], shape[1]) if self.per_label else shape
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

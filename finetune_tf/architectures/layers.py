@@ -140,8 +140,9 @@ def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
         x: A mask or positions. Its `axis` has a row for each token of the context, or a single row
             that is valid for all tokens, in which case `x` is returned unchanged.
         axis: The axis to slice.
-        start: Index of the first query token in the context.
-        count: Number of rows.
+        start: Index of the first query token in the context; or (B, Q), the index of each, where
+            the query is not a part without gaps.
+        count: Number of rows, Q.
 
     Example:
         >>> query_rows(keras.ops.arange(6), 0, start=2, count=3).numpy()
@@ -149,9 +150,20 @@ def query_rows(x: Any, axis: int, start: Any, count: Any) -> Any:
     """
     if x.shape[axis] == 1:
         return x
+    if len(getattr(start, "shape", ())) == 2:
+        return _rows_at(x, axis, ops.maximum(start, 0))
     begin, size = [0] * len(x.shape), list(ops.shape(x))
     begin[axis], size[axis] = start, count
     return ops.slice(x, begin, size)
+
+
+def _rows_at(x: Any, axis: int, places: Any) -> Any:
+    """Selects rows of `x` (B or 1, …) along an axis; places (B, Q) are those of each text."""
+    if x.shape[0] == 1:  # the same for all texts
+        return ops.moveaxis(ops.take(x[0], places, axis=axis - 1), axis - 1, 0)
+    ones = (1,) * (len(x.shape) - axis - 1)
+    places = ops.reshape(places, (-1, *(1,) * (axis - 1), ops.shape(places)[1], *ones))
+    return ops.take_along_axis(x, places, axis=axis)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -27,13 +27,14 @@ def padding_mask(attention_mask: Any) -> Any:
         >>> padding_mask(np.array([[1, 1, 0]])).numpy().tolist()
         [[[[True, True, False]]]]
     """
-    return ops.cast(attention_mask, "bool")[:, None, None, :]
+    # LiteRT has no slices that add axes to (B, K).
+    return ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
 
 
 def pair_mask(attention_mask: Any) -> Any:
     """Hides padding from every query and everything from padding: (B, L) to (B, 1, L, L)."""
     real = ops.cast(attention_mask, "bool")
-    return ops.logical_and(real[:, None, :, None], real[:, None, None, :])
+    return ops.logical_and(ops.expand_dims(real, (1, 3)), ops.expand_dims(real, (1, 2)))
 
 
 def causal_mask(length: Any) -> Any:

@@ -165,6 +165,7 @@ RULES: dict[str, Number] = {
     "batch_size": _count(),
     "augment_variants": _count(also=_NO_LIMIT),
     "buckets": _count(),
+    "packing": _count(also=(True, False, "auto")),
     "frames": _count(also=_NO_LIMIT),
     "image_size": ImageSize(1, 65_535, whole=True, also=_NO_LIMIT),
     "fraction": Number(0, 1, above_low=True, below_high=True),
@@ -305,6 +306,18 @@ RULES: dict[str, Number] = {
     "learning_curve.steps": _count(also=("auto",)),
     "tune_body.batch_size": Number(4, _LARGEST, whole=True),
     "tune_body.steps": _count(also=("auto",)),
+    # Serving
+    "max_batch": _count(),
+    "max_body_bytes": _count(),
+    "max_characters": _count(),
+    "max_texts": _count(),
+    "max_wait_ms": Number(0, 60_000),
+    "max_waiting": _count(),
+    "port": Number(0, 65_535, whole=True),
+    # Several devices
+    "distribute.num_processes": _count(also=(None,)),
+    "distribute.parts": _count(also=(None,)),
+    "distribute.process_id": Number(0, _LARGEST, whole=True, also=(None,)),
     # Fits
     "BindSchedule.epochs": _count(also=(None,)),
     "Unfreeze.epoch": Number(0, whole=True),

@@ -29,7 +29,7 @@ def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = Checkp
     """
     has_file(path, error)  # opening a pipe would block
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = parsed(path.read_bytes())
     except OSError as reason:
         raise error(f"{path} cannot be read ({reason.strerror}).") from None
     except RecursionError:
@@ -37,6 +37,19 @@ def read_json(path: Path, kind: type = dict, error: type[FinetuneError] = Checkp
     except ValueError as reason:  # invalid encoding or syntax, or a number with too many digits
         raise error(f"{path} is not valid JSON: {reason}.") from None
     return checked(content, kind, str(path), error)
+
+
+def parsed(content: bytes) -> Any:
+    """Returns the Python objects of a JSON text in UTF-8.
+
+    Args:
+        content: The content of a file.
+
+    Raises:
+        ValueError: If it is not valid JSON, which has no NaN and no infinity.
+        RecursionError: If its values are nested too deeply.
+    """
+    return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
 
 
 def member(

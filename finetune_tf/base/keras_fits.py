@@ -135,22 +135,34 @@ class Opened:
 
     Attributes:
         count: The number of iterators so far.
+        is_lazy: Whether an iterator is opened when it is read, as on JAX.
+        numpy_state: The state of NumPy's global generator before the newest iterator was opened.
     """
 
     def __init__(self, data: Any) -> None:
-        self.count = 0
+        self.count, self.numpy_state = 0, np.random.get_state()
+        self.is_lazy = keras.backend.backend() == "jax"
         get_iterator = data._get_iterator
 
-        def counted() -> Any:
-            self.count += 1
+        def opened() -> Any:
+            self._note()
             return get_iterator()
 
-        data._get_iterator = counted
+        def opened_when_read() -> Iterator[Any]:
+            self._note()
+            yield from get_iterator()
+
+        data._get_iterator = opened_when_read if self.is_lazy else opened
 
     def open(self, data: Any, count: int) -> None:
         """Opens iterators until there were as many; each takes a seed of a shuffled dataset."""
         while self.count < count:
-            iter(data._get_iterator())
+            iterator = iter(data._get_iterator())
+            if self.is_lazy:
+                next(iterator, None)
+
+    def _note(self) -> None:
+        self.count, self.numpy_state = self.count + 1, np.random.get_state()
 
 
 def validation_of(model: keras.Model) -> Any:
@@ -164,10 +176,14 @@ class FitData:
 
     Attributes:
         kind: "dataset", "arrays", or the name of Keras's class for everything else.
-        dataset: The tf.data.Dataset, if there is one.
+        dataset: The tf.data.Dataset, or the keras.utils.PyDataset, if there is one. Only JAX reads
+            a PyDataset in step with the fit, so on TensorFlow it is None.
         arrays: The arrays, nested as they were given.
-        shuffle: For arrays, as in `fit`.
-        shuffle_seeds: For shuffled arrays, as for `shuffle_seeds`. Each epoch has the same order.
+        shuffle: As in `fit`, for arrays and for a keras.utils.PyDataset.
+        shuffle_seeds: For shuffled arrays of TensorFlow, as for `shuffle_seeds`. Each epoch has
+            the same order.
+        is_drawn: Whether NumPy's global generator draws the order of shuffled arrays in each epoch,
+            as on JAX.
     """
 
     kind: str
@@ -175,6 +191,7 @@ class FitData:
     arrays: Any = None
     shuffle: Any = False
     shuffle_seeds: tuple[int, int] = (0, 0)
+    is_drawn: bool = False
 
 
 def data_of(data: Any) -> FitData:
@@ -184,10 +201,21 @@ def data_of(data: Any) -> FitData:
     if kind == "TFDatasetAdapter":
         return FitData("dataset", adapter._dataset)
     if kind == "ArrayDataAdapter":
-        shuffle = adapter._shuffle
-        seeds = _seeds_of_permutation(adapter.get_tf_dataset()) if shuffle else (0, 0)
-        return FitData("arrays", None, adapter._inputs, shuffle, seeds)
-    return FitData(kind.removesuffix("Adapter"))
+        shuffle, seeds = adapter._shuffle, (0, 0)
+        is_drawn = bool(shuffle) and keras.backend.backend() == "jax"
+        if shuffle and not is_drawn:
+            seeds = _seeds_of_permutation(adapter.get_tf_dataset())
+        return FitData("arrays", None, adapter._inputs, shuffle, seeds, is_drawn)
+    kind = kind.removesuffix("Adapter")
+    if kind == "PyDataset" and keras.backend.backend() == "jax":
+        return FitData(kind, adapter.py_dataset, shuffle=adapter.shuffle)
+    return FitData(kind)
+
+
+def dataset_of(data: Any) -> Any:
+    """Returns the dataset that the batches of a fit or an evaluation come from; None for arrays."""
+    adapter = data.data_adapter
+    return getattr(adapter, "py_dataset", getattr(adapter, "_dataset", None))
 
 
 def _seeds_of_permutation(dataset: Any) -> tuple[int, int]:
@@ -235,28 +263,86 @@ def metrics_of(model: keras.Model) -> list[keras.Variable]:
 
 
 def build_metrics(model: keras.Model, data: Any) -> None:
-    """Creates the variables of the metrics, which Keras does in the first step of a fit."""
+    """Creates the variables of the metrics, which Keras does in the first step of a fit.
+
+    On JAX, Keras has done it before.
+    """
     if all(part is None or part.built for part in (model._compile_metrics, model._compile_loss)):
         return
-    spec = data._distributed_dataset.element_spec
     with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=spec)
+        model._symbolic_build(data_batch=spec_of_batches(data, None))
 
 
-def give_results_of_metrics(model: keras.Model) -> None:
+def spec_of_batches(data: Any, batch: Any) -> Any:
+    """Returns the shapes and dtypes of the parts that a device gets of batches.
+
+    Args:
+        data: The iterator over the batches of an epoch, or None.
+        batch: A single batch, if there is no iterator.
+    """
+    import tensorflow as tf
+
+    def first(part: Any) -> Any:
+        return tf.nest.flatten(part, expand_composites=True)[0]  # parts of all devices
+
+    structure = batch if data is None else data._distributed_dataset.element_spec
+    return tf.nest.map_structure(lambda v: None if v is None else first(v), structure)
+
+
+def give_results_of_metrics(fit: RunningFit) -> None:
     """Makes an epoch without a step end with the results of the metrics as they are."""
+    model = fit.model
 
     def results(logs: Any) -> Any:
         object.__delattr__(model, "_get_metrics_result_or_logs")  # of this object alone
         return model.get_metrics_result()
 
     object.__setattr__(model, "_get_metrics_result_or_logs", results)
+    if keras.backend.backend() == "jax":
+        _take_empty_step(fit)
+
+
+def _take_empty_step(fit: RunningFit) -> None:
+    """Lets an epoch without a step have one that does nothing, and that no callback sees.
+
+    On JAX, Keras needs the logs of a last step.
+    """
+    model, callbacks = fit.model, fit.callbacks
+    steps, train = fit.data._enumerate_iterator, model.train_function
+
+    def with_one_more() -> Iterator[tuple[int, int, Any]]:
+        yield from steps()
+        yield 0, 0, None
+
+    def end(*_: Any) -> None:
+        del callbacks.on_train_batch_begin, callbacks.on_train_batch_end  # of this object alone
+        model.train_function = train
+
+    fit.data._enumerate_iterator = with_one_more  # which `steps` removes
+    callbacks.on_train_batch_begin, callbacks.on_train_batch_end = lambda *_: None, end
+    model.train_function = lambda state, iterator: ({}, state)
 
 
 def parts_of(variable: keras.Variable) -> list[Any]:
-    """Returns the TensorFlow variables of a Keras variable: one for each device."""
+    """Returns what holds the values of a Keras variable, and has `assign`.
+
+    These are the variables of TensorFlow, one for each device; on JAX, the Keras variable itself.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return [variable]
     value = variable._value
     return list(getattr(value, "values", None) or [value])
+
+
+def kept_value(part: Any) -> Any:
+    """Returns the values of a part from `parts_of` as a tensor that no later step changes.
+
+    TensorFlow copies a tensor that is still used before it writes to it. JAX frees the tensors that
+    a step has read, so the tensor is a copy.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.copy(part.value)
+    return part.value()
 
 
 # Random numbers
@@ -297,6 +383,8 @@ def _clear_kernels() -> None:
 
 def _tensorflow_random() -> random.Random | None:
     """Returns the generator of the seeds of TensorFlow's operations; None without a global seed."""
+    if keras.backend.backend() != "tensorflow" and "tensorflow" not in sys.modules:
+        return None
     from tensorflow.python.eager import context
 
     return getattr(context.context(), "_rng", None)

@@ -7,6 +7,8 @@ every function with the installed version.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial, wraps
 from typing import Any
 
 import keras
@@ -14,8 +16,11 @@ import keras
 # Under JAX, Keras delays the initialization of variables that are created in a StatelessScope until
 # the scope ends. It stores them in a global list, which these functions use as well.
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+from keras.src.losses import loss as keras_losses
+from keras.src.utils import rng_utils
 
 _WAITING_VARIABLES = "uninitialized_variables"
 
@@ -64,6 +69,36 @@ def accumulated_gradients(optimizer: Any) -> list[keras.Variable]:
 def moving_averages(optimizer: Any) -> list[keras.Variable]:
     """Returns the moving averages of the weights of an optimizer with `use_ema`."""
     return inner_optimizer(optimizer)._model_variables_moving_average
+
+
+def carry(optimizer: Any, variables: Iterable[keras.Variable]) -> None:
+    """Makes JAX pass variables to each training step, together with those of an optimizer.
+
+    All other variables that a step reads are compiled into it as constants. Files are written and
+    read without the carried variables, as on TensorFlow, which needs none of this.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    inner = inner_optimizer(optimizer)
+    known = {id(variable) for variable in inner.variables}
+    carried = list(variables)
+    for variable in carried:
+        if id(variable) not in known:
+            inner._track_variable(variable)
+    for each in {id(inner): inner, id(optimizer): optimizer}.values():
+        for name in ("save_own_variables", "load_own_variables"):
+            method = partial(_without_carried, each, name, {id(v) for v in carried})
+            setattr(each, name, method)  # of this object alone
+
+
+def _without_carried(optimizer: Any, method: str, carried: set[int], store: Any) -> None:
+    _, variables = inner_optimizer(optimizer)._tracker.config["variables"]  # the list itself
+    with_carried = list(variables)
+    variables[:] = [variable for variable in variables if id(variable) not in carried]
+    try:
+        getattr(type(optimizer), method)(optimizer, store)
+    finally:
+        variables[:] = with_carried
 
 
 def take_summed_gradients(optimizer: Any) -> None:
@@ -217,12 +252,127 @@ def set_compiled_optimizer(model: keras.Model, optimizer: Any) -> None:
 
 
 def sync_state(model: keras.Model) -> None:
-    """Copies the state of a running JAX fit to the model's variables; does nothing elsewhere."""
-    if hasattr(model, "jax_state_sync"):
+    """Copies the state of a running JAX fit to the model's variables.
+
+    Does nothing on other backends, and inside a step that is traced.
+    """
+    if hasattr(model, "jax_state_sync") and not in_stateless_scope():
         model.jax_state_sync()
 
 
-# Metrics
+def keep_global_arrays() -> None:
+    """Makes Keras on JAX leave batches as they are that are arrays of several processes already.
+
+    Keras takes a batch for the part of one process, and would put the parts together once more.
+    """
+    from keras.src.backend.jax import distribution_lib
+
+    usual = distribution_lib.distribute_data_input
+    if hasattr(usual, "__wrapped__"):
+        return
+
+    @wraps(usual)
+    def distribute(batch: Any, *args: Any, **kwargs: Any) -> Any:
+        is_global = not getattr(batch, "is_fully_addressable", True)
+        return batch if is_global else usual(batch, *args, **kwargs)
+
+    distribution_lib.distribute_data_input = distribute
+
+
+def layers_with_added_losses(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers inside a layer that called `add_loss` when it was last called."""
+    return [inner for inner in all_layers(layer) if inner._losses]
+
+
+@contextmanager
+def undivided_losses() -> Iterator[None]:
+    """Inside the block, Keras does not divide losses by the number of devices of a strategy.
+
+    Keras divides means, but neither sums nor functions that return a single number. Each device
+    runs its step in a thread of its own, so the block is one of its thread.
+    """
+    if keras_losses.scale_loss_for_distribution is not _scaled_loss:
+        _SCALE.append(keras_losses.scale_loss_for_distribution)
+        keras_losses.scale_loss_for_distribution = _scaled_loss
+    token = _UNDIVIDED.set(True)
+    try:
+        yield
+    finally:
+        _UNDIVIDED.reset(token)
+
+
+_UNDIVIDED: ContextVar[bool] = ContextVar("finetune_tf_undivided_losses", default=False)
+_SCALE: list[Callable[[Any], Any]] = []  # the function of Keras, once it is replaced
+
+
+def _scaled_loss(loss: Any) -> Any:
+    return loss if _UNDIVIDED.get() else _SCALE[-1](loss)
+
+
+@contextmanager
+def state_kept(model: keras.Model) -> Iterator[None]:
+    """Gives a model its values back if Keras fails inside the block; does nothing elsewhere.
+
+    While Keras runs steps on JAX, the variables are empty, and steps hand their values on. Keras
+    itself gives them back when it has finished, and after an error in a fit, except in its first
+    step. Otherwise, an error in `evaluate` or `predict` would leave a model without weights, and
+    one in a method on one batch would let older weights replace newer ones.
+
+    Args:
+        model: The model whose `fit`, `evaluate`, `predict` or method on one batch the block calls.
+    """
+    if not hasattr(model, "jax_state_sync"):
+        yield
+        return
+    model.jax_state_sync()
+    model._jax_state = None  # that of an earlier call
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    variables += [
+        *model.metrics_variables,
+        *getattr(getattr(model, "optimizer", None), "variables", ()),
+    ]
+    before = [(variable, variable._value) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()
+        model._jax_state, model._jax_state_synced = None, True
+        for variable, value in before:
+            # A step that was begun has freed the values that it got.
+            if variable._value is None and value is not None and not value.is_deleted():
+                variable._value = value
+        raise
+
+
+def is_stateless() -> bool:
+    """Returns whether a step of JAX is traced, in which variables stand for its arguments."""
+    return in_stateless_scope()
+
+
+def random_seed() -> int | None:
+    """Returns the last seed of `keras.utils.set_random_seed`, or None if there was none."""
+    return rng_utils.get_random_seed()
+
+
+# Losses and metrics
+
+
+def mask_of(outputs: Any) -> Any:
+    """Returns the mask of a tensor that `set_mask` or a layer of Keras has set, or None."""
+    return get_keras_mask(outputs)
+
+
+def set_mask(outputs: Any, mask: Any) -> None:
+    """Sets which losses of a tensor of outputs count.
+
+    Losses of Keras leave out the others, whatever their reduction. Metrics of Keras do not read the
+    mask; `training.metrics.OnLogits` does.
+
+    Args:
+        outputs: A tensor (rows, …, outputs), which is changed.
+        mask: Booleans in the shape of the losses of the rows, (rows, …).
+    """
+    set_keras_mask(outputs, mask)
 
 
 def function_of(metric: keras.metrics.MeanMetricWrapper) -> Any:

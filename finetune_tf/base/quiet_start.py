@@ -1,9 +1,9 @@
 """Silences TensorFlow's log output on the command line.
 
 TensorFlow logs messages about CPU instructions and missing GPUs as soon as it is imported, and this
-package imports it. This module is therefore imported first. It acts only if the process was started
-as `finetune-tf` or `python -m finetune_tf`, because a library must not change the logging of the
-programs that use it. A TF_CPP_MIN_LOG_LEVEL in the environment takes precedence.
+package imports it, except on JAX. This module is therefore imported first. It acts only if the
+process was started as `finetune-tf` or `python -m finetune_tf`, because a library must not change
+the logging of the programs that use it. A TF_CPP_MIN_LOG_LEVEL in the environment takes precedence.
 """
 
 import contextlib
@@ -51,7 +51,11 @@ def no_standard_error() -> Iterator[None]:
             os.close(real)
 
 
-if is_command_line() and _LOG_LEVEL not in os.environ:
+def _is_needed() -> bool:
+    return os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+
+
+if is_command_line() and _LOG_LEVEL not in os.environ and _is_needed():
     # 3 hides everything. Even TensorFlow's error lines are mostly notes about factories that were
     # registered twice; real errors are raised as exceptions.
     os.environ[_LOG_LEVEL] = "3"

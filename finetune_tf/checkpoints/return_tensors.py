@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.base.extras import require_tensorflow
 from finetune_tf.base.files import unfinished_files
 from finetune_tf.base.paths import absolute
 from finetune_tf.errors import DataError, FinetuneError, ModelError
@@ -63,7 +64,7 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def _explain(error: BaseException, args: tuple, kwargs: dict) -> FinetuneError | None:
+def explained_failure(error: BaseException, args: tuple, kwargs: dict) -> FinetuneError | None:
     """Returns an error of this library for an error of the Rust tokenizer; None for others."""
     texts = [*args[:2], kwargs.get("text"), kwargs.get("text_pair")]
     if (invalid := next(filter(None, map(_find_invalid_text, texts)), None)) is not None:
@@ -100,14 +101,14 @@ def to_tensorflow(encoding: Any) -> Any:
 
     Raises:
         DataError: If the rows have different lengths.
+        MissingExtraError: If TensorFlow is not installed.
 
     Example:
         >>> from finetune_tf.checkpoints.return_tensors import to_tensorflow
         >>> to_tensorflow({"input_ids": [[2, 7, 3]]})["input_ids"].shape
         TensorShape([1, 3])
     """
-    import tensorflow as tf
-
+    tf = require_tensorflow("return_tensors='tf' makes tensors of")
     for name in list(encoding):
         array = encoding[name] = np.asarray(encoding[name])
         if array.dtype == object:
@@ -149,7 +150,7 @@ class TensorFlowTokenizerMixin:
             try:
                 return super()._encode_plus(*args, **kwargs)
             except BaseException as error:
-                explained = _explain(error, args, kwargs)
+                explained = explained_failure(error, args, kwargs)
                 if explained is None:
                     raise
                 raise explained from None

@@ -122,18 +122,7 @@ def check_vocabulary(tokenizer: Any, name: str, settings: Mapping, stored: Mappi
         CheckpointError: If the tokenizer does not map most of its words to their tokens, or if a
             default alters words so that their tokens are never used.
     """
-    backend = tokenizer.backend_tokenizer
-    backend.encode(_UNKNOWN_WORD)  # Rust raises an error if there is no token for unknown words
-    sample = _sample_words(tokenizer)  # token id to word
-    encodings = backend.encode_batch(list(sample.values()), add_special_tokens=False)
-    pairs = zip(sample.items(), (encoding.ids for encoding in encodings), strict=True)
-    wrong = [word for (token_id, word), ids in pairs if token_id not in ids]
-    normalizer = backend.normalizer
-    altered = {
-        word: changed
-        for word in wrong
-        if normalizer is not None and (changed := normalizer.normalize_str(word)) != word
-    }
+    sample, wrong, altered = _try_words(tokenizer.backend_tokenizer)
     if len(altered) > _MAX_ALTERED * len(sample):
         _refuse_altered(altered, len(sample), tokenizer, name, settings, stored)
     if not stored and "do_lower_case" not in settings and _is_uncased(tokenizer, sample):
@@ -152,6 +141,39 @@ def check_vocabulary(tokenizer: Any, name: str, settings: Mapping, stored: Mappi
             "would become wrong or unknown tokens. Its files are damaged, or belong to another "
             "model type than config.json specifies: download tokenizer.json of the checkpoint."
         )
+
+
+def maps_its_words(backend: Any) -> bool:
+    """Returns whether `check_vocabulary` would find nothing wrong and say nothing.
+
+    Args:
+        backend: A tokenizer of the package tokenizers, made of a complete tokenizer.json.
+    """
+    sample, wrong, altered = _try_words(backend)
+    unaltered = len(sample) - len(altered)
+    is_correct = len(sample) - len(wrong) >= _MIN_CORRECT * unaltered
+    return bool(sample) and is_correct and len(altered) <= _MAX_ALTERED * len(sample)
+
+
+def _try_words(backend: Any) -> tuple[dict[int, str], list[str], dict[str, str]]:
+    """Tokenizes a sample of the words in a vocabulary.
+
+    Returns:
+        The sample, from token ids to words; the words that do not get their token; and those among
+        them that the normalizer changes, with what it makes of them.
+    """
+    backend.encode(_UNKNOWN_WORD)  # Rust raises an error if there is no token for unknown words
+    sample = _sample_words(backend)
+    encodings = backend.encode_batch(list(sample.values()), add_special_tokens=False)
+    pairs = zip(sample.items(), (encoding.ids for encoding in encodings), strict=True)
+    wrong = [word for (token_id, word), ids in pairs if token_id not in ids]
+    normalizer = backend.normalizer
+    altered = {
+        word: changed
+        for word in wrong
+        if normalizer is not None and (changed := normalizer.normalize_str(word)) != word
+    }
+    return sample, wrong, altered
 
 
 def _is_uncased(tokenizer: Any, sample: Mapping[int, str]) -> bool:
@@ -201,14 +223,13 @@ def check_special_tokens(
         CheckpointError: If the maximum length is not valid, or if the padding token contradicts
             the config in a way that changes results.
     """
-    limit = tokenizer.model_max_length
-    is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    if not is_number or not 1 <= limit < float("inf"):
+    limit = valid_length(tokenizer.model_max_length)
+    if limit is None:
         raise CheckpointError(
             f"model_max_length in {name}/tokenizer_config.json has to be a number of tokens from 1 "
-            f"on, found {limit!r}."
+            f"on, found {tokenizer.model_max_length!r}."
         )
-    tokenizer.model_max_length = int(limit)
+    tokenizer.model_max_length = limit
     if tokenizer.padding_side != "right":
         say(
             f"The tokenizer in {name} pads on the {tokenizer.padding_side}; batches of "
@@ -230,6 +251,12 @@ def check_special_tokens(
         f"{differ}; padding is masked, so results are the same, but row {expected} of the token "
         "embeddings is never trained."
     )
+
+
+def valid_length(limit: Any) -> int | None:
+    """Returns a maximum length as an integer; None if it is none."""
+    is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    return int(limit) if is_number and 1 <= limit < float("inf") else None
 
 
 def _positions_depend_on_padding(config: Mapping[str, Any]) -> bool:
@@ -254,14 +281,13 @@ def _format_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
-def _sample_words(tokenizer: Any) -> dict[int, str]:
+def _sample_words(backend: Any) -> dict[int, str]:
     """Samples words of the vocabulary at random, with a fixed seed; maps token ids to words.
 
     A sample at regular intervals could miss patterns that recur in the vocabulary.
     """
-    backend = tokenizer.backend_tokenizer
     size = backend.get_vocab_size()
-    added = tokenizer.added_tokens_decoder
+    added = backend.get_added_tokens_decoder()
     tokens = {
         token_id: token
         for token_id in sorted(random.Random(0).sample(range(size), min(size, _SAMPLE_SIZE)))

@@ -15,9 +15,10 @@ from finetune_tf.cli.generating import generate
 from finetune_tf.cli.page import check_language, save_page, typed_command
 from finetune_tf.cli.reading import examples, files_of, lines, splits
 from finetune_tf.cli.resuming import folder_of_saves, is_finished, remove_saves
+from finetune_tf.cli.serving import serve
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.cli.tuning import tune
-from finetune_tf.errors import TrainingInterrupted
+from finetune_tf.errors import ArgumentError, TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.pages import COMMAND
 from finetune_tf.recipe.run_folder import REPORT, check_output, check_run
@@ -31,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _OVERWRITE_OPTION = "--overwrite"
-_EXPORTED_FILES = ("config.json", "saved_model.pb", "openvino_model.")
+_EXPORTED_FILES = ("config.json", "export.json", "saved_model.pb", "openvino_model.")
+_EXPORTED_FILES += ("model.onnx", "model.tflite")
 _BASELINES = ", ".join(dict.fromkeys(name for e in EVALUATORS.values() for name in e.baselines))
 
 
@@ -119,6 +121,7 @@ def train(
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Truncate texts to this number of tokens.")
     ] = None,
+    packing: options.Packing = "off",
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -184,6 +187,7 @@ def train(
             pooling=pooling,
             dropout=dropout,
             max_length=max_length,
+            packing=options.packing(packing),
             dtype=dtype,
             baseline=None if baseline == "none" else baseline,
             store_features=options.store_features(store_features),
@@ -307,21 +311,43 @@ def predict(
 
 
 app.command()(generate)
+app.command()(serve)
 app.command()(tune)
 
 
 @app.command()
+@options.reads_data
 def export(
     checkpoint: options.Checkpoint,
     output: Annotated[
         Path, typer.Argument(help="The folder to write to; other files in it are kept.")
     ],
+    columns: dict[str, Any],
     format: Annotated[
         str,
         typer.Option(
-            help="Choose the format: tf_saved_model, or openvino (requires the extra openvino)."
+            help="Choose the format: tf_saved_model, litert, openvino or onnx. The last two "
+            "require the extra of their name."
         ),
     ] = "tf_saved_model",
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="Write int8 for int8 weights; not for tf_saved_model."),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Examples, as for train: with --format openvino --quantize int8, activations "
+            "are int8 as well."
+        ),
+    ] = None,
+    strings: Annotated[
+        bool,
+        typer.Option(
+            "--strings",
+            help="Read texts, and tokenize them in the graph (requires the extra text).",
+        ),
+    ] = False,
     image_bytes: Annotated[
         bool,
         typer.Option(
@@ -333,12 +359,26 @@ def export(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Export CHECKPOINT for serving."""
+    if calibration is None and columns != {"label": "label"}:  # the default
+        named = ", ".join(columns)
+        raise ArgumentError(
+            f"The options about columns ({named}) are for the file of --calibration: name it as "
+            "well."
+        )
     # A graph may be written into the folder of its own checkpoint, whose config.json it shares. In
     # the folder of another checkpoint, the two config.json files would be mixed up.
     is_own_folder = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
     names = _EXPORTED_FILES[1:] if is_own_folder else _EXPORTED_FILES
     check_output(output, names, overwrite, _OVERWRITE_OPTION)
-    load_trained(checkpoint, task).export(output, format, image_bytes=image_bytes)
+    given = None if calibration is None else examples(calibration, "train", columns)
+    load_trained(checkpoint, task).export(
+        output,
+        format,
+        quantize=quantize,
+        calibration=given,
+        strings=strings,
+        image_bytes=image_bytes,
+    )
 
 
 @app.command()

@@ -63,6 +63,30 @@ Rates = Annotated[
     ),
 ]
 
+Packing = Annotated[
+    str,
+    typer.Option(
+        help="Train on rows of several short texts: on, off, auto where it seems less work, or the "
+        "number of tokens of a row."
+    ),
+]
+
+
+def packing(given: str) -> bool | int | str:
+    """The argument `packing` that `--packing` states.
+
+    Raises:
+        ArgumentError: If it is none of its values.
+    """
+    if given.isdecimal():
+        return int(given)
+    values = {"on": True, "off": False, "auto": "auto"}
+    if given not in values:
+        raise ArgumentError(
+            f"--packing is on, off, auto, or the number of tokens of a row, found {given!r}."
+        )
+    return values[given]
+
 
 def rates(given: list[str] | None) -> dict[Any, float] | None:
     """The factors that `--rates` states, by selector or regular expression.

@@ -16,6 +16,7 @@ import keras
 
 from finetune_tf.architectures import PIXELS
 from finetune_tf.base.arguments import shown
+from finetune_tf.base.extras import require_tensorflow
 from finetune_tf.base.keras_internals import seeds_from
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.tasks import Task
@@ -83,6 +84,7 @@ class Augmentation:
 
     Raises:
         ArgumentError: If something else is given, or the task has no classes to mix.
+        MissingExtraError: If TensorFlow is not installed, whose operations change the images.
     """
 
     def __init__(self, augment: Any, task: Task, has_targets: bool, name: str) -> None:
@@ -93,6 +95,7 @@ class Augmentation:
                 "augment= is for images, but the model reads videos, whose frames would be changed "
                 "each in its own way. Write augmented clips to the training data instead."
             )
+        require_tensorflow("augment= changes images with the operations of")
         is_list = isinstance(augment, list | tuple)
         given = [(each, _layers_of(each)) for each in (augment if is_list else [augment])]
         mixing = [(each, layers) for each, layers in given if _mixes(layers)]

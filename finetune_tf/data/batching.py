@@ -1,4 +1,8 @@
-"""Length-bucketed batches: a tf.data pipeline that pads the rows of a batch to a bucket."""
+"""Length-bucketed batches: the rows of a batch are padded to a bucket.
+
+On TensorFlow, batches come from a tf.data pipeline, and on JAX from an `ArrayDataset`; both have
+the same plan.
+"""
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -6,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_tf.data.array_batches import BatchReader
+from finetune_tf.data.array_dataset import ArrayDataset
 from finetune_tf.data.augmentation import Augmentation
 from finetune_tf.data.augmented_features import cached_variants, check_augment
 from finetune_tf.data.balancing import balanced_order, check_balance, class_counts
 from finetune_tf.data.batch_plans import (
-    NO_ITEM,
     choose_cut,
     order_by_bucket,
     plan_of,
@@ -21,23 +26,21 @@ from finetune_tf.data.buckets import (
     BUCKETS,
     batch_lengths,
     bucket_items,
+    bucket_lengths_of,
     count_rows,
-    length_buckets,
 )
 from finetune_tf.data.cursor import Cursor
-from finetune_tf.data.rows import VariantRows, ragged_reader, reader
+from finetune_tf.data.epochs import dataset_of_epochs, uses_pipeline
+from finetune_tf.data.packable import packed_rows
+from finetune_tf.data.packed_batches import packed_dataset
+from finetune_tf.data.tensor_batches import batch_reader
 from finetune_tf.errors import DataError
-from finetune_tf.tasks import IGNORED, Encoded
+from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.encoded import Draw
-from finetune_tf.tasks.feature import MASKS, POSITIONS, TOKENS, Feature
+from finetune_tf.tasks.feature import POSITIONS, STARTS, TOKENS, Feature
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-# Fixed, and not `tf.data.AUTOTUNE`: its tuning thread sleeps for longer and longer, up to many
-# seconds, and the end of an epoch waits until it wakes.
-_WORKERS = 2  # batches that are made at the same time
-_AHEAD = 8  # batches that are made before they are needed
 
 
 def batches_of(
@@ -52,8 +55,9 @@ def batches_of(
     augment: Any = None,
     augment_variants: int | None = None,
     balance: bool = False,
+    packing: bool | int | str = False,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | ArrayDataset":
     """Batches encoded rows for a model.
 
     Args:
@@ -70,19 +74,13 @@ def batches_of(
         augment_variants: For cached features, how many variants of each image have features; an
             epoch has the variant of its number modulo this one.
         balance: Whether all classes are drawn equally often; see `balanced_order`.
+        packing: Whether texts are packed into rows; see `packable.packed_rows`.
         **options: For `bucketed_dataset`.
     """
     if not shuffle:
         encoded = encoded.drawn(seed)
     inputs = encoded.inputs
     names = {tensor.name for tensor in model.inputs}
-    if POSITIONS in inputs:  # rows of several texts
-        names.add(POSITIONS)
-        if hasattr(model, "cached_features"):
-            raise DataError(
-                "Features of packed rows are not cached. Write batches(model) without packing, or "
-                "train the whole model."
-            )
     augmentation = None
     check_augment(model, shuffle, augment, augment_variants)
     if augment is not None:
@@ -99,23 +97,37 @@ def batches_of(
     if balance:
         check_balance(shuffle, options.get("tokens_per_batch"))
         options["order_of"] = balanced_order(encoded, model.task, name)
-    limits = {TOKENS: max_length or getattr(model, "max_length", None)}
     lengths = batch_lengths(inputs, encoded.targets, names)
-    dataset = bucketed_dataset(
-        inputs,
-        encoded.targets,
-        batch_size=batch_size,
-        bucket_lengths={
-            axis: length_buckets(of_axis, limits.get(axis), buckets)
-            for axis, of_axis in lengths.items()
-        },
-        shuffle=shuffle,
-        seed=seed,
-        group=encoded.group,
-        draw=encoded.draw,
-        names=names,
-        **options,
-    )
+    rows = None
+    if packing:
+        given = options | {"balance": balance, "shuffle": shuffle, "buckets": buckets}
+        rows = packed_rows(encoded, model, lengths, batch_size, packing, given, name)
+    if rows is not None:
+        names |= {POSITIONS, *([] if model.task.has_token_outputs else [STARTS])}
+        dataset = packed_dataset(
+            inputs,
+            encoded.targets,
+            lengths[TOKENS],
+            rows,
+            shuffle=shuffle,
+            seed=seed,
+            draw=encoded.draw,
+            names=names,
+            group=encoded.group,
+        )
+    else:
+        dataset = bucketed_dataset(
+            inputs,
+            encoded.targets,
+            batch_size=batch_size,
+            bucket_lengths=bucket_lengths_of(lengths, model, max_length, buckets),
+            shuffle=shuffle,
+            seed=seed,
+            group=encoded.group,
+            draw=encoded.draw,
+            names=names,
+            **options,
+        )
     dataset.labels = getattr(model, "labels", None)  # for `show`
     counts = class_counts(encoded, model.task) if hasattr(model, "task") else None
     if counts is not None:  # for class_weight="balanced"
@@ -139,7 +151,7 @@ def bucketed_dataset(
     augment: Augmentation | None = None,
     variants: int = 1,
     order_of: Callable[[np.random.Generator], np.ndarray] | None = None,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | ArrayDataset":
     """Batches rows, each batch padded along each axis to one of a few lengths.
 
     With `shuffle`, rows of one bucket come together, and both rows and batches are in an order
@@ -173,19 +185,18 @@ def bucketed_dataset(
             (seed, epoch). Only with `shuffle`, and without `tokens_per_batch`.
 
     Returns:
-        A dataset of known cardinality, the same in each epoch. A batch is (inputs, targets), or
-        the inputs alone; inputs are (batch, length, …) or (batch, …) by name, in the dtype of
-        their feature. The attention mask of each axis (`MASKS`), int32 with 1 for tokens and 0 for
-        padding, is added unless it is among the inputs. The attribute `cursor`, a `Cursor`, reads
-        and sets the epoch and the batch at which the next iterator begins. Datasets that are made
-        of this one, by `map` or `take`, have no such attribute but follow this one's cursor.
+        A dataset of known cardinality, the same in each epoch; on JAX, an `ArrayDataset`, except
+        with `augment`. A batch is (inputs, targets), or the inputs alone; inputs are
+        (batch, length, …) or (batch, …) by name, in the dtype of their feature. The attention mask
+        of each axis (`MASKS`), int32 with 1 for tokens and 0 for padding, is added unless it is
+        among the inputs. The attribute `cursor`, a `Cursor`, reads and sets the epoch and the batch
+        at which the next iterator begins. Datasets that are made of this one, by `map` or `take`,
+        have no such attribute but follow this one's cursor.
 
     Raises:
         DataError: If inputs or targets disagree about the rows, a row is longer than the longest
             bucket or than `tokens_per_batch`, or there is no batch.
     """
-    import tensorflow as tf
-
     lengths = batch_lengths(inputs, targets, names)
     rows = count_rows(inputs, targets, group)
     item_buckets = bucket_items(lengths, bucket_lengths, rows, group)
@@ -215,112 +226,19 @@ def bucketed_dataset(
         )
     else:
         next_epoch = same_plan(cursor, first)
-    read_batch = _batch_reader(inputs, targets, lengths, group, draw, names, total)
-    seed_type, drawn_types = [tf.int64] * bool(augment), [tf.int32, tf.int32] * bool(draw)
-    types = [tf.int64, tf.int64, *seed_type, *drawn_types]
-    plain = tf.autograph.experimental.do_not_convert  # there is no control flow to convert
-
-    def epoch(_: tf.Tensor) -> tf.data.Dataset:
-        # Not `from_generator`: its first use makes malloc return every large buffer at once,
-        # so that each step waits for the pages of its buffers.
-        items, padded_to, *others = tf.numpy_function(next_epoch, [], types)
-        seeds, drawn = others[: len(seed_type)], others[len(seed_type) :]
-        items = tf.ensure_shape(items, (None, largest))
-        padded_to = tf.ensure_shape(padded_to, (None, len(lengths)))
-        drawn = [tf.ensure_shape(flat, (None,)) for flat in drawn]
-        batches = tf.data.Dataset.from_tensor_slices((items, padded_to)).map(
-            plain(functools.partial(read_batch, drawn)),
-            num_parallel_calls=_WORKERS,
-            deterministic=True,
+    if uses_pipeline(augment):
+        read_batch = batch_reader(inputs, targets, lengths, group, draw, names, total)
+        dataset = dataset_of_epochs(
+            next_epoch,
+            read_batch,
+            cursor,
+            shapes=[(largest,), (len(lengths),)],
+            augment=augment,
+            drawn=2 * bool(draw),
         )
-        return augment(batches, tf.ensure_shape(seeds[0], (None, 2))) if augment else batches
-
-    dataset = _with_cardinality(tf.data.Dataset.range(1).flat_map(plain(epoch)), batch_count)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.prefetch(_AHEAD).with_options(options)
-    dataset.cursor = cursor
+    else:
+        read_arrays = BatchReader(inputs, targets, lengths, group, names, bool(draw))
+        dataset = ArrayDataset(next_epoch, read_arrays, cursor, read_arrays.spec)
     # The functions that read rows refer to them weakly; see `rows`. Iterators keep this dataset.
     dataset.rows = [feature.rows for feature in (*inputs.values(), targets) if feature is not None]
     return dataset
-
-
-def _batch_reader(
-    inputs: Mapping[str, Feature],
-    targets: Feature | None,
-    lengths: Mapping[str, np.ndarray],
-    group: int,
-    draw: Draw | None,
-    names: Collection[str] | None,
-    total: int,
-) -> Callable[[list, "tf.Tensor", "tf.Tensor"], dict | tuple]:
-    """Returns the function that reads a batch, from what was drawn, its items and its lengths.
-
-    Of `total` items there may be variants, which only features with `VariantRows` distinguish.
-    """
-    import tensorflow as tf
-
-    axes = list(lengths)
-    # Integer work of the input pipeline: a GPU would only hold a second copy of the data.
-    with tf.device("CPU:0"):
-        row_lengths = {axis: tf.constant(of_axis) for axis, of_axis in lengths.items()}
-        row_splits = {axis: tf.concat([[0], tf.cumsum(n)], 0) for axis, n in row_lengths.items()}
-
-        def prepared(feature: Feature) -> Callable:
-            read = reader(feature, row_splits.get(feature.axis))
-            return lambda rows, padded_to: read(rows, padded_to.get(feature.axis))
-
-        columns = {
-            name: prepared(feature)
-            for name, feature in inputs.items()
-            if (names is None or name in names) and not (draw and name == "input_ids")
-        }
-        wanted = None if targets is None or draw else prepared(targets)
-        varied = {n for n, feature in inputs.items() if isinstance(feature.rows, VariantRows)}
-
-    def read_batch(drawn: list, items: tf.Tensor, padded_to: tf.Tensor) -> dict | tuple:
-        of_variant = tf.boolean_mask(items, items != NO_ITEM)  # (items,)
-        items = of_variant % total
-        rows = tf.reshape(items[:, None] * group + tf.range(group, dtype=items.dtype), [-1])
-        padded_to = {axis: padded_to[i] for i, axis in enumerate(axes)}
-        batch = {
-            name: read(of_variant if name in varied else rows, padded_to)
-            for name, read in columns.items()
-        }
-        for axis in axes:
-            mask = MASKS[axis]
-            if mask not in batch and (names is None or mask in names):
-                values = tf.gather(row_lengths[axis], rows)
-                values = tf.sequence_mask(values, padded_to[axis], tf.int32)
-                batch[mask] = tf.ensure_shape(values, (None, None))  # (rows, length)
-        if drawn:
-            splits, length = row_splits[TOKENS], padded_to[TOKENS]
-            padding = inputs["input_ids"].padding
-            batch["input_ids"] = ragged_reader(drawn[0], splits, padding)(rows, length)
-            return batch, ragged_reader(drawn[1], splits, IGNORED)(rows, length)
-        if wanted is None:
-            return batch
-        return batch, wanted(items if targets.axis is None else rows, padded_to)
-
-    return read_batch
-
-
-def _with_cardinality(dataset: "tf.data.Dataset", count: int) -> "tf.data.Dataset":
-    """Declares how many elements a dataset has, which an epoch that begins later falls short of.
-
-    `assert_cardinality` would end such an epoch in an error. `take` knows its number of elements
-    too if its input is endless, and ends without one. Here the input is the dataset and then the
-    endless repetition of an empty dataset, which ends at once.
-    """
-    import tensorflow as tf
-
-    def element(_: tf.Tensor) -> Any:
-        zeros = [tf.zeros([size or 0 for size in spec.shape], spec.dtype) for spec in specs]
-        return tf.nest.pack_sequence_as(dataset.element_spec, zeros)
-
-    specs = tf.nest.flatten(dataset.element_spec)
-    plain = tf.autograph.experimental.do_not_convert
-    nothing = (
-        tf.data.Dataset.range(1).filter(plain(lambda _: tf.constant(False))).map(plain(element))
-    )
-    return dataset.concatenate(nothing.repeat()).take(count)

@@ -6,11 +6,12 @@ avoid both, and dynamic programming finds the lengths with the least padding.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from finetune_tf.errors import DataError
-from finetune_tf.tasks.feature import MASKS, Feature, lengths_by_axis
+from finetune_tf.tasks.feature import MASKS, TOKENS, Feature, lengths_by_axis
 
 BUCKETS = 8  # twelve would save another 5 % of the work, and cost one compilation each
 
@@ -82,6 +83,30 @@ def batch_lengths(
     if targets is not None:
         kept.add(targets.axis)
     return {axis: of_axis for axis, of_axis in lengths.items() if axis in kept}
+
+
+def bucket_lengths_of(
+    lengths: Mapping[str, np.ndarray],
+    model: Any,
+    max_length: int | None = None,
+    buckets: int = BUCKETS,
+) -> dict[str, list[int]]:
+    """Returns the lengths to which batches for a model may be padded, by axis.
+
+    Args:
+        lengths: The lengths (rows,) of rows along each axis.
+        model: As for `batching.batches_of`.
+        max_length: The most tokens of a row; by default what the model can take.
+        buckets: The number of buckets along each axis.
+
+    Raises:
+        DataError: If a row is longer than the model accepts.
+    """
+    limits = {TOKENS: max_length or getattr(model, "max_length", None)}
+    return {
+        axis: length_buckets(of_axis, limits.get(axis), buckets)
+        for axis, of_axis in lengths.items()
+    }
 
 
 def count_rows(inputs: Mapping[str, Feature], targets: Feature | None, group: int) -> int:

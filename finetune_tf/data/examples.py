@@ -19,10 +19,12 @@ from finetune_tf.data.splitting import held_out_rows
 from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks import Encoded, task_options
-from finetune_tf.tasks.encoded import check_ids
+from finetune_tf.tasks.encoded import check_ids, preparer_of, tokenizer_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from finetune_tf.data.array_dataset import ArrayDataset
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,8 +172,9 @@ class Examples:
         augment: Any = None,
         augment_variants: int | None = None,
         balance: bool = False,
+        packing: bool | int | str = False,
         **options: Any,
-    ) -> "tf.data.Dataset":
+    ) -> "tf.data.Dataset | ArrayDataset":
         """Encodes the rows for a model and batches them by length.
 
         Args:
@@ -192,7 +195,7 @@ class Examples:
             augment: How images are changed at random in training, other ones in each epoch: "flip",
                 "crop", "color", "randaugment", "mixup", "cutmix", a Keras preprocessing layer for
                 levels from 0 to 255, or a list of these. Only with `shuffle`. With mixup and cutmix
-                the targets are rows with the share of each class.
+                the targets are rows with the share of each class. Needs TensorFlow, also on JAX.
             augment_variants: With `augment` and a model from `cache_features`: how many variants of
                 each image are made, 4 for example. The features of each are computed once, which
                 takes as many times the memory, and epoch e has variant e modulo this number. `seed`
@@ -201,24 +204,35 @@ class Examples:
                 classes are drawn several times, and of frequent classes a random part, another one
                 in each epoch. The number of rows stays the same. With several labels for a row,
                 its rarest label counts. Only with `shuffle`, for classes of complete rows.
+            packing: Whether several short texts share a row, without attention between them (Krell
+                et al. 2021). Outputs, losses and gradients are those of the texts alone, a few
+                percent of the tokens are padding, and batches have one or two shapes instead of
+                eight. `batch_size` is the number of texts of a batch on average. "auto" packs the
+                batches of a training where that is possible and seems less work; a number is the
+                tokens of a row, so that all batches have one shape. `model.predict` returns the
+                outputs of texts in the order of the data, whatever their rows.
             **options: Options of the task. Fill-mask has `mask_rate` (0.15) and `whole_word`
                 (False); with `shuffle` it masks other words in each epoch, and otherwise always
                 the same. Question answering has `stride` (128), the number of tokens that
                 neighbouring rows of a context share. Tasks from text to text have `prefix`, a text
                 in front of each source, and `max_target_length`; predictions use them as well.
-                Translation has `languages`, such as ("en", "de"), to select a prefix. Text
-                generation has `packing` (False), which joins short texts to rows of up to
-                `max_length` tokens.
+                Translation has `languages`, such as ("en", "de"), to select a prefix.
 
         Returns:
-            A `tf.data.Dataset` of known cardinality. A batch is (inputs, targets), or only the
-            inputs if there are no labels. Inputs are int32 arrays (batch, length) by name, among
-            them "attention_mask", 1 for tokens and 0 for padding.
+            A `tf.data.Dataset` of known cardinality; on JAX, an `ArrayDataset` of the same batches
+            as NumPy arrays, which needs no TensorFlow (except with `augment`). A batch is
+            (inputs, targets), or only the inputs if there are no labels. Inputs are int32 arrays
+            (batch, length) by name, among them "attention_mask", 1 for tokens and 0 for padding.
+            With `packing`, inputs are (rows, row length), with the positions of tokens in their
+            texts as "position_ids"; if the model has one output for each text, "text_starts" (rows,
+            places) says where texts begin, and targets and outputs are (rows * places, …). The
+            target of an empty place is -100, or NaN where targets are numbers and no class indices.
 
         Raises:
             ArgumentError: If a number is out of range, such as a `batch_size` below 1, or `augment`
                 or `balance` is unknown or does not fit.
             DataError: If a label is not one of the model's, or the task has no such option.
+            MissingExtraError: If `augment` is given and TensorFlow is not installed.
             ModelError: If the model is not one of finetune_tf's or does not accept `max_length`.
 
         Example:
@@ -232,6 +246,7 @@ class Examples:
             tokens_per_batch=tokens_per_batch,
             buckets=buckets,
             augment_variants=augment_variants,
+            packing=packing,
         )
         from finetune_tf.data.batching import batches_of
 
@@ -250,6 +265,7 @@ class Examples:
             augment=augment,
             augment_variants=augment_variants,
             balance=balance,
+            packing=packing,
         )
 
     @names_checked(also=task_options)
@@ -291,13 +307,13 @@ class Examples:
         options = task.complete_options(task.apply_options(options, model), config)
         if task.writes_targets:
             options["target_tokenizer"] = model.target_tokenizer
-        encoded = task.encode(examples, getattr(model, task.preprocessor), length, **options)
+        encoded = task.encode(examples, preparer_of(model), length, **options)
         if task.preprocessor == "image_processor":
             return encoded
         config = config.get("text_config", config)  # that of the encoder of texts
         size = config.get("vocab_size")
         sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
-        check_ids(encoded, model.tokenizer, sizes, self.name)
+        check_ids(encoded, tokenizer_of(model), sizes, self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

@@ -1,10 +1,10 @@
-"""Reading the rows of a feature inside a tf.data pipeline, from memory or from a file.
+"""Reading the rows of a feature into batches, from memory or from a file.
 
 Shape legend: R rows, T positions of all rows, B batch, L length.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from finetune_tf.tasks.feature import Feature
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_FREED = "The rows of these batches were freed together with their dataset."
 
 # From the indices of rows (B,) and their length L to an array (B, L, …), or (B, …) without an axis.
 Reader = Callable[["tf.Tensor", "tf.Tensor | None"], "tf.Tensor"]
@@ -65,6 +67,14 @@ class StoredRows(Sequence):
         for line, start, end in zip(out, starts, self.ends[rows], strict=True):
             line[: end - start] = array[start:end]
         return out
+
+    def joined(self, rows: np.ndarray, dtype: str) -> np.ndarray:
+        """Rows (B,) one after the other, an array (T, …)."""
+        array = np.asarray(self.array)  # slices of a memmap take longer
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        parts = [array[start:end] for start, end in zip(starts, self.ends[rows], strict=True)]
+        # A process may read packed rows without a text.
+        return np.concatenate(parts or [array[:0]]).astype(dtype, copy=False)
 
 
 class VariantRows(Sequence):
@@ -130,6 +140,44 @@ def ragged_reader(flat: "tf.Tensor", row_splits: "tf.Tensor", padding: float) ->
     return read
 
 
+def joined_reader(
+    feature: Feature, row_splits: "tf.Tensor"
+) -> Callable[["tf.Tensor", "tf.Tensor | None"], "tf.Tensor"]:
+    """Returns the function that reads rows (B,) of a feature one after the other, without padding.
+
+    Args:
+        feature: Its rows stay where they are if they are `StoredRows`.
+        row_splits: (R + 1,), where each row begins and ends in the concatenated ones.
+
+    Returns:
+        A function from the indices of rows, and from the concatenated rows (T, …) if they were
+        drawn anew, to an array (T, …).
+    """
+    import tensorflow as tf
+
+    if isinstance(feature.rows, StoredRows):
+        dtype, inner, reference = feature.dtype, feature.rows.shape[1:], weakref.ref(feature.rows)
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            if (found := reference()) is None:
+                raise DataError(_FREED)
+            return found.joined(rows, dtype)
+
+        def read_stored(rows: tf.Tensor, drawn: tf.Tensor | None) -> tf.Tensor:
+            found = tf.numpy_function(read, [rows], dtype, stateful=False)
+            return tf.ensure_shape(found, (None, *inner))
+
+        return read_stored
+    flat = tf.constant(joined(feature))
+
+    def read_flat(rows: tf.Tensor, drawn: tf.Tensor | None) -> tf.Tensor:
+        values = flat if drawn is None else drawn
+        ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+        return tf.gather(ragged, rows).values
+
+    return read_flat
+
+
 def _stored_reader(feature: Feature, stored: "StoredRows | Sequence") -> Reader:
     """Reads in Python, because the rows may be in a file that is larger than memory.
 
@@ -144,7 +192,7 @@ def _stored_reader(feature: Feature, stored: "StoredRows | Sequence") -> Reader:
     def batch(rows: np.ndarray, *length: int) -> np.ndarray:
         found = reference()
         if found is None:
-            raise DataError("The rows of these batches were freed together with their dataset.")
+            raise DataError(_FREED)
         if has_axis:
             return found.padded(rows, *length, padding, dtype)
         return found.batch(rows, dtype)
@@ -173,3 +221,71 @@ def joined(feature: Feature) -> np.ndarray:
             "The rows of a feature without an axis have one shape, found several. Resize them, or "
             "declare the axis along which they are to be padded."
         ) from None
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """The shape of an array of a batch, with None where batches differ, and its dtype."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class ArrayReader:
+    """Reads rows of a feature into a NumPy array, outside of any pipeline.
+
+    Args:
+        feature: Its rows stay where they are if they are `StoredRows` or images that are decoded
+            when they are read, and are joined to one array otherwise.
+
+    Attributes:
+        axis: As in the feature.
+        padding: As in the feature.
+        inner: The shape of what a row has at each position, or of the row without an axis.
+        dtype: Of the arrays.
+
+    Raises:
+        DataError: If the feature has no axis and its rows differ in shape.
+
+    Example:
+        >>> from finetune_tf.data.rows import ArrayReader
+        >>> from finetune_tf.tasks.feature import Feature
+        >>> read = ArrayReader(Feature([np.array([2, 7, 3]), np.array([2, 3])], padding=9))
+        >>> read(np.array([1, 0]), {"tokens": 4}).tolist()
+        [[2, 3, 9, 9], [2, 7, 3, 9]]
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self.axis, self.dtype, self.padding = feature.axis, feature.dtype, feature.padding
+        rows = feature.rows
+        if not hasattr(rows, "batch"):
+            ends = None if self.axis is None else np.cumsum(feature.lengths)
+            rows = StoredRows(joined(feature), ends)
+        self._rows, self.inner = rows, tuple(rows.shape[1:])
+
+    def __call__(
+        self, rows: np.ndarray, lengths: Mapping[str, int], drawn: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns rows (B,) as an array (B, L, …), or (B, …) without an axis.
+
+        Args:
+            rows: The indices of the rows.
+            lengths: The length L of each axis.
+            drawn: The concatenated rows (T, …), if they were drawn anew.
+        """
+        if self.axis is None:
+            return self._rows.batch(rows, self.dtype)
+        found = self._rows_or(drawn)
+        return found.padded(rows, lengths[self.axis], self.padding, self.dtype)
+
+    def joined(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
+        """Returns rows (B,) of a feature with an axis one after the other, an array (T, …)."""
+        return self._rows_or(drawn).joined(rows, self.dtype)
+
+    def _rows_or(self, drawn: np.ndarray | None) -> "StoredRows | Sequence":
+        return self._rows if drawn is None else StoredRows(drawn, self._rows.ends)
+
+    @property
+    def spec(self) -> ArraySpec:
+        """The shape and the dtype of what a call returns."""
+        return ArraySpec((None, *[None] * (self.axis is not None), *self.inner), self.dtype)

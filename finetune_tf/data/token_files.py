@@ -18,6 +18,8 @@ from finetune_tf.tasks import Encoded, task_options
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from finetune_tf.data.array_dataset import ArrayDataset
+
 
 @dataclass(frozen=True, eq=False)
 class TokenFiles:
@@ -45,7 +47,7 @@ class TokenFiles:
         seed: int = 0,
         drop_remainder: bool = False,
         tokens_per_batch: int | None = None,
-    ) -> "tf.data.Dataset":
+    ) -> "tf.data.Dataset | ArrayDataset":
         """Batches by length, as `Examples.batches` makes them.
 
         Args:

@@ -18,6 +18,8 @@ from finetune_tf.tasks.masking import Masking
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from finetune_tf.data.array_dataset import ArrayDataset
+
 
 _OPTIONS = ("seed", "max_length", "drop_remainder", "tokens_per_batch", "buckets", "name")
 
@@ -31,7 +33,7 @@ def tokenized_batches(
     pad_token_id: int | None = None,
     mask_rate: float | None = None,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | ArrayDataset":
     """Batches a tokenized `datasets.Dataset`, padded to few lengths.
 
     Args:
@@ -47,7 +49,7 @@ def tokenized_batches(
         **options: As for `Examples.batches`.
 
     Returns:
-        A `tf.data.Dataset` as `Examples.batches` returns it.
+        A dataset as `Examples.batches` returns it.
 
     Raises:
         ArgumentError: If a number is out of range.

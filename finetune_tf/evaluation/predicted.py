@@ -13,6 +13,7 @@ from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.evaluation.predict import outputs
 from finetune_tf.graph.stages import require_task
 from finetune_tf.tasks.classification import are_scores
+from finetune_tf.tasks.encoded import preparer_of
 
 if TYPE_CHECKING:
     import keras
@@ -37,8 +38,7 @@ def prepare(model: "keras.Model", examples: Examples, seed: int) -> Examples:
         DataTypeError: If they are not `Examples`.
     """
     _require_examples(examples)
-    preprocessor = getattr(model, model.task.preprocessor)
-    return model.task.prepare_test(examples, preprocessor, model.max_length, seed)
+    return model.task.prepare_test(examples, preparer_of(model), model.max_length, seed)
 
 
 def targets_of(model: "keras.Model", examples: Examples) -> Any:

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 
 from finetune_tf.base.arguments import check
+from finetune_tf.base.extras import require_package, require_tensorflow
 from finetune_tf.base.keras_internals import inner_optimizer, step_counter, sync_state
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataTypeError
-from finetune_tf.evaluation.extras import require_package
 from finetune_tf.evaluation.predict import predict
 from finetune_tf.graph.stages import require_task, stages
 from finetune_tf.messages import one_line, say
@@ -48,7 +48,7 @@ class LogToTensorBoard(keras.callbacks.Callback):
         samples: A few examples whose predictions are written after each epoch; None for none.
 
     Raises:
-        MissingExtraError: If the package tensorboard is not installed.
+        MissingExtraError: If the package tensorboard or TensorFlow is not installed.
         DataTypeError: If `samples` are not `Examples`.
 
     Example:
@@ -69,6 +69,7 @@ class LogToTensorBoard(keras.callbacks.Callback):
     ) -> None:
         check(every=every)
         require_package("tensorboard", "LogToTensorBoard needs")
+        require_tensorflow("LogToTensorBoard writes its files with")
         if samples is not None and not isinstance(samples, Examples):
             raise DataTypeError(
                 f"samples must be Examples, such as test.take(5), found {samples!r:.80}."

@@ -21,7 +21,7 @@ from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.stages import Stage
 from finetune_tf.graph.taps import Taps, output_of_stage, tapping
-from finetune_tf.graph.traces import traces_of
+from finetune_tf.graph.traces import compiled_by_jax, traces_of
 from finetune_tf.tasks.feature import MASKS, TOKENS
 
 Arrays = list[np.ndarray]  # one for each place of the cut
@@ -193,6 +193,9 @@ def _function(model: Any, kind: str, tensors: list[Any], given: tuple) -> Callab
         return traced[key]
     calls = traced[(*key, "calls")] = traced.get((*key, "calls"), 0) + 1
     function = _untraced(model, kind, tensors)
+    if keras.backend.backend() == "jax":  # which compiles each operation of an eager call as well
+        traced[key] = compiled_by_jax(weakref.ref(model), lambda _, *given: function(*given))
+        return traced[key]
     if calls <= _EAGER_CALLS or keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

@@ -1,5 +1,7 @@
 """Contrastive fine-tuning of the encoder of a classifier: `tune_body`."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
+from finetune_tf.data.array_batches import ArrayBatches
 from finetune_tf.data.batching import batches_of
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.fewshot.encoder import encoder_of, vectors_of
@@ -21,6 +24,7 @@ from finetune_tf.fewshot.examples import (
 from finetune_tf.fewshot.pairs import PairContrast, PairCosines
 from finetune_tf.fewshot.sampling import balanced_order
 from finetune_tf.fewshot.snapshots import Snapshot
+from finetune_tf.fewshot.steps import StepLosses, fit_steps, runs_steps, traced_step
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.phases import model_to_fit
@@ -100,7 +104,7 @@ def tune_body(
     require_labels(train=train, validation=validation)
     if validation is not None:
         require_known(validation, model.labels, "validation")
-    trainer = BodyTrainer(model, loss, learning_rate)
+    trainer = BodyTrainer(model, loss, learning_rate, repeats=False)
     return trainer.fit(train, validation, steps, batch_size, max_length, seed)
 
 
@@ -111,6 +115,8 @@ class BodyTrainer:
         model: As for `tune_body`.
         loss: As for `tune_body`.
         learning_rate: As for `tune_body`.
+        repeats: Whether `fit` is called several times. The state in which the optimizer begins is
+            kept for that.
     """
 
     def __init__(
@@ -118,8 +124,10 @@ class BodyTrainer:
         model: FineTuneModel,
         loss: PairLoss = "auto",
         learning_rate: float | Literal["auto"] = "auto",
+        repeats: bool = True,
     ) -> None:
         self.model = model
+        self._step: Callable | None = None
         chosen = _loss_of(model, loss)
         with quiet():
             # The upper part, if the lowest stages are frozen.
@@ -140,7 +148,7 @@ class BodyTrainer:
         options = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
         self._encoder.compile(optimizer, chosen, **options)
         build_optimizer(self._encoder)
-        self._start = Snapshot(self._encoder.optimizer.variables)
+        self._start = Snapshot(self._encoder.optimizer.variables) if repeats else None
 
     def fit(
         self,
@@ -161,16 +169,13 @@ class BodyTrainer:
         if steps == "auto":
             steps = steps_for(len(encoded), rows)
         order = balanced_order(groups, batch_size, steps, seed, lengths)
-        self._start.restore()
-        batches = batches_of(
-            encoded, self._fitted, order.shape[1], max_length, order=order.ravel(), name=train.name
-        )
-        record = _Losses()
+        if self._start is not None:
+            self._start.restore()
+        record = StepLosses()
         callbacks: list[keras.callbacks.Callback] = [record, BindSchedule()]
         if validation is not None:
             callbacks.append(_StopEarly(self._measure(validation, max_length), steps))
-        with quiet():  # `BindSchedule` advises more steps
-            self._encoder.fit(batches, callbacks=callbacks, verbose=0, shuffle=False)
+        self._run(encoded, order, max_length, train.name, callbacks)
         self._remember(record.values)
         done = len(record.values)
         say(
@@ -178,6 +183,28 @@ class BodyTrainer:
             f"{record.values[0]:.4f} to {record.values[-1]:.4f}."
         )
         return record.values
+
+    def _run(
+        self,
+        encoded: Encoded,
+        order: np.ndarray,
+        max_length: int | None,
+        name: str,
+        callbacks: list[keras.callbacks.Callback],
+    ) -> None:
+        """Runs a step for each row of an order (steps, rows of a batch)."""
+        size, rows = order.shape[1], order.ravel()
+        if runs_steps(self._encoder):
+            arrays = ArrayBatches(encoded, self._fitted, size, rows, name)
+            if self._step is None:
+                self._step = traced_step(self._encoder, arrays)
+            run = functools.partial(fit_steps, self._encoder, self._step, arrays, callbacks)
+        else:
+            batches = batches_of(encoded, self._fitted, size, max_length, order=rows, name=name)
+            options = {"callbacks": callbacks, "verbose": 0, "shuffle": False}
+            run = functools.partial(self._encoder.fit, batches, **options)
+        with quiet():  # `BindSchedule` advises more steps
+            run()
 
     def _measure(self, validation: Examples, max_length: int | None) -> Any:
         """Returns a function that computes the loss of the validation examples."""
@@ -187,7 +214,7 @@ class BodyTrainer:
 
         def measure() -> float:
             # Of the whole model: `fit_head` runs the same traced function.
-            vectors = vectors_of(self.model, encoded, 64, validation.name)
+            vectors = vectors_of(self.model, encoded, 64, validation.name, passes=_CHECKS + 1)
             return float(self._encoder.loss(targets, vectors))
 
         return measure
@@ -231,21 +258,6 @@ def _loss_of(model: FineTuneModel, loss: str) -> keras.losses.Loss:
     if loss not in ("cosines", "contrast"):
         raise ArgumentError(f"loss must be 'auto', 'cosines' or 'contrast', found {loss!r}.")
     return PairCosines(several) if loss == "cosines" else PairContrast()
-
-
-class _Losses(keras.callbacks.Callback):
-    """Collects the loss of each step; Keras shows the mean since the epoch began."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[float] = []
-        self._sum = 0.0
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Takes the loss of the step out of the mean."""
-        total = float(logs["loss"]) * (batch + 1)
-        self.values.append(total - self._sum)
-        self._sum = total
 
 
 class _StopEarly(keras.callbacks.Callback):

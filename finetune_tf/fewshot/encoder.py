@@ -14,6 +14,9 @@ from finetune_tf.graph.traces import traces_of
 from finetune_tf.model.inference import rows_of
 from finetune_tf.tasks import Encoded
 
+# A trace of the encoder takes as long as so many batches save by it.
+_FEW_BATCHES = 16
+
 
 def encoder_of(model: keras.Model) -> keras.Model:
     """Returns a Keras model from the inputs of a classifier to the vectors that its head reads.
@@ -41,7 +44,9 @@ def encoder_of(model: keras.Model) -> keras.Model:
     return parts["encoder"]
 
 
-def vectors_of(model: keras.Model, encoded: Encoded, batch_size: int, name: str) -> np.ndarray:
+def vectors_of(
+    model: keras.Model, encoded: Encoded, batch_size: int, name: str, passes: int | None = None
+) -> np.ndarray:
     """Computes the vectors (rows, features) that the head of a classifier reads, in float32.
 
     Args:
@@ -49,13 +54,17 @@ def vectors_of(model: keras.Model, encoded: Encoded, batch_size: int, name: str)
         encoded: The rows that its task made of examples.
         batch_size: Rows in a batch.
         name: The name of the examples, for messages.
+        passes: How often all rows are computed, as far as is known. The encoder is traced only if
+            that pays; by default it does.
 
     Raises:
         ModelError: If a vector is not finite.
     """
     encoder = encoder_of(model)
+    batches = -(-len(encoded) // batch_size)
+    traces = passes is None or passes * batches > _FEW_BATCHES
     vectors = np.empty((len(encoded), encoder.output.shape[-1]), dtype="float32")
-    for row, vector in rows_of(encoder, encoded, batch_size, _outputs_alone, name):
+    for row, vector in rows_of(encoder, encoded, batch_size, _outputs_alone, name, traces=traces):
         vectors[row] = vector
     if not np.isfinite(vectors).all():
         raise ModelError(

@@ -136,4 +136,4 @@ def write_head(model: FineTuneModel, head: Linear) -> None:
 
 def _vectors(model: Any, examples: Examples, batch_size: int, max_length: int | None) -> np.ndarray:
     encoded = examples.encoded(model, max_length, targets=False)
-    return vectors_of(model, encoded, batch_size, examples.name)
+    return vectors_of(model, encoded, batch_size, examples.name, passes=1)

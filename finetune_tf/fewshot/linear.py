@@ -5,6 +5,7 @@ the result are vectors @ kernel + bias; probabilities are their softmax, or sigm
 labels.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,9 @@ _DEFAULT = 10.0
 _FOLDS = 3
 _TUNING_ROWS = 2000
 _SCALES = np.logspace(-1, 2, 13)
+# Numbers (rows x features x labels) up to which one thread is faster than several, which wait for
+# each other ten times as long as they compute.
+_ONE_THREAD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,11 @@ def logistic(
     def scaled(values: np.ndarray) -> np.ndarray:
         return (values - mean) / scale
 
-    if C == "auto":
-        other = held_out and (scaled(held_out[0]), held_out[1])
-        C = _best_strength(scaled(vectors), targets, classes, other, seed)
-    found = _fit(scaled(vectors), targets, classes, C)
+    with _threads(vectors.size * classes):
+        if C == "auto":
+            other = held_out and (scaled(held_out[0]), held_out[1])
+            C = _best_strength(scaled(vectors), targets, classes, other, seed)
+        found = _fit(scaled(vectors), targets, classes, C)
     kernel = found.kernel / scale
     return Linear(kernel, found.bias - mean @ kernel), float(C)
 
@@ -130,6 +135,13 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
 def _means(vectors: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts = member.sum(axis=0)
     return member.T @ vectors / np.maximum(counts, 1)[:, None], counts
+
+
+def _threads(numbers: int) -> contextlib.AbstractContextManager:
+    """Returns the block in which linear algebra with so many numbers uses the threads it needs."""
+    from threadpoolctl import threadpool_limits  # which scikit-learn requires
+
+    return threadpool_limits(1 if numbers <= _ONE_THREAD else None, user_api="blas")
 
 
 def _best_strength(

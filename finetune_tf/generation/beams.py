@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from keras import ops
+
 from finetune_tf.generation.ends import Ends
+from finetune_tf.generation.engine import gumbel_like, rows_of
 
 _NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it can be compared
 
@@ -68,33 +72,29 @@ def start(states: Any, most: Any, beams: Beams, fill: int) -> State:
         beams: How the search runs.
         fill: What stands behind the end of a text.
     """
-    import tensorflow as tf
-
-    batch = tf.shape(states)[0]
-    shape = tf.stack([batch, beams.count])
-    nothing = tf.fill(tf.stack([batch, beams.count, most]), fill)
+    shape = batch, _ = ops.shape(states)[0], beams.count
+    nothing = ops.full((*shape, most), fill, "int32")
     # All beams are the same prompt at first, so only one of them may have successors.
-    first = tf.one_hot(tf.zeros([batch], "int32"), beams.count, 0.0, _NEVER)
+    first = np.full(beams.count, _NEVER, "float32")
+    first[0] = 0.0
     return State(
-        step=tf.constant(0),
+        step=ops.convert_to_tensor(0, "int32"),
         running=nothing,
-        running_scores=first,
+        running_scores=ops.broadcast_to(first, shape),
         ended=nothing,
-        ended_scores=tf.fill(shape, _NEVER),
-        has_ended=tf.zeros(shape, "bool"),
-        can_improve=tf.ones([batch, 1], "bool"),
-        all_stop=tf.constant(False),
-        states=tf.repeat(states[:, None], beams.count, axis=1),
+        ended_scores=ops.full(shape, _NEVER, "float32"),
+        has_ended=ops.zeros(shape, "bool"),
+        can_improve=ops.ones((batch, 1), "bool"),
+        all_stop=ops.convert_to_tensor(False),
+        states=ops.repeat(states[:, None], beams.count, axis=1),
     )
 
 
 def is_going_on(state: State, beams: Beams) -> Any:
     """Whether another token is needed: a boolean scalar."""
-    import tensorflow as tf
-
-    going_on = tf.reduce_any(state.can_improve) & ~state.all_stop
+    going_on = ops.any(state.can_improve) & ~state.all_stop
     if beams.early_stopping is True:
-        going_on &= ~tf.reduce_all(state.has_ended)
+        going_on &= ~ops.all(state.has_ended)
     return going_on
 
 
@@ -109,70 +109,64 @@ def advance(
         most: T.
         beams: How the search runs.
         ends: What ends a text.
-        seed: (2,) int64, determines what is drawn; needed to sample.
+        seed: From `engine.seed_of_step`, determines what is drawn; needed to sample.
 
     Returns:
         The state after it, and for each beam the one that it continues, (B, N).
     """
-    import tensorflow as tf
-
     size, step, power = log_probs.shape[-1], state.step + 1, beams.length_penalty
     totals = log_probs + state.running_scores[:, :, None]
     # So many that enough of them go on even if the best ones all end.
     count = max(2, 1 + len(ends.tokens)) * beams.count
     scores, places = _candidates(_flat(totals), count, seed if beams.do_sample else None)  # (B, M)
     parents, tokens = places // size, places % size
-    candidates = _appended(_rows(state.running, parents), tokens, state.step)
-    states, is_end = ends.after(_rows(state.states, parents), tokens)
+    candidates = _appended(rows_of(state.running, parents), tokens, state.step)
+    states, is_end = ends.after(rows_of(state.states, parents), tokens)
     is_end |= step >= most
 
-    running_scores, best = tf.math.top_k(scores + _never(is_end), beams.count)
+    running_scores, best = ops.top_k(scores + _never(is_end), beams.count)
     # A candidate that ends counts only if it is among the best N.
-    counts = is_end & (tf.range(count) < beams.count)[None]
-    final = scores / tf.cast(step, "float32") ** power + _never(~counts)
+    counts = is_end & (np.arange(count) < beams.count)[None]
+    final = scores / ops.cast(step, "float32") ** power + _never(~counts)
     final += _never(~state.can_improve)
     if beams.early_stopping is True:
-        final += _never(tf.reduce_all(state.has_ended, axis=1, keepdims=True))
-    merged = tf.concat([state.ended_scores, final], axis=1)
-    ended_scores, chosen = tf.math.top_k(merged, beams.count)
-    has_ended = _rows(tf.concat([state.has_ended, counts], axis=1), chosen)
+        final += _never(ops.all(state.has_ended, axis=1, keepdims=True))
+    merged = ops.concatenate([state.ended_scores, final], axis=1)
+    ended_scores, chosen = ops.top_k(merged, beams.count)
+    has_ended = rows_of(ops.concatenate([state.has_ended, counts], axis=1), chosen)
 
     longest = most if beams.early_stopping == "never" and power > 0 else step
-    hope = running_scores[:, :1] / tf.cast(longest, "float32") ** power
-    worst = tf.where(has_ended, tf.reduce_min(ended_scores, axis=1, keepdims=True), _NEVER)
-    can_improve = state.can_improve & tf.reduce_any(hope > worst, axis=1, keepdims=True)
+    hope = running_scores[:, :1] / ops.cast(longest, "float32") ** power
+    worst = ops.where(has_ended, ops.min(ended_scores, axis=1, keepdims=True), _NEVER)
+    can_improve = state.can_improve & ops.any(hope > worst, axis=1, keepdims=True)
     state = State(
         step=step,
-        running=_rows(candidates, best),
+        running=rows_of(candidates, best),
         running_scores=running_scores,
-        ended=_rows(tf.concat([state.ended, candidates], axis=1), chosen),
+        ended=rows_of(ops.concatenate([state.ended, candidates], axis=1), chosen),
         ended_scores=ended_scores,
         has_ended=has_ended,
         can_improve=can_improve,
-        all_stop=tf.reduce_all(is_end),
-        states=_rows(states, best),
+        all_stop=ops.all(is_end),
+        states=rows_of(states, best),
     )
-    return state, _rows(parents, best)
+    return state, rows_of(parents, best)
 
 
 def result(state: State, returned: int) -> tuple[Any, Any]:
     """The best texts and their scores: (B, returned, T) and (B, returned)."""
-    import tensorflow as tf
-
     # If no beam has ended, the running beams are returned.
-    some = tf.reduce_any(state.has_ended, axis=1)[:, None]
-    tokens = tf.where(some[:, :, None], state.ended, state.running)
-    scores = tf.where(some, state.ended_scores, state.running_scores)
+    some = ops.any(state.has_ended, axis=1)[:, None]
+    tokens = ops.where(some[:, :, None], state.ended, state.running)
+    scores = ops.where(some, state.ended_scores, state.running_scores)
     return tokens[:, :returned], scores[:, :returned]
 
 
 def follow(parents: Any) -> Callable[[Any], Any]:
     """What reorders tensors of all beams, (B · N, …), as their parents (B, N) say."""
-    import tensorflow as tf
-
-    batch, count = tf.unstack(tf.shape(parents))
-    rows = tf.reshape(tf.range(batch)[:, None] * count + parents, [-1])
-    return lambda tensor: tf.gather(tensor, rows)
+    batch, count = ops.shape(parents)
+    rows = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * count + parents, (-1,))
+    return lambda tensor: ops.take(tensor, rows, axis=0)
 
 
 def _candidates(totals: Any, count: int, seed: Any) -> tuple[Any, Any]:
@@ -185,40 +179,22 @@ def _candidates(totals: Any, count: int, seed: Any) -> tuple[Any, Any]:
             of the scores: those that are the best after Gumbel noise is added (Kool et al. 2019,
             "Stochastic Beams and Where to Find Them").
     """
-    import tensorflow as tf
-
     if seed is None:
-        return tf.math.top_k(totals, count)
-    # In float32, numbers near 1 are too coarse for tokens of low probability.
-    uniform = tf.random.stateless_uniform(tf.shape(totals), seed, 1e-300, 1.0, tf.float64)
-    noise = tf.cast(-tf.math.log(-tf.math.log(uniform)), totals.dtype)
-    _, drawn = tf.math.top_k(totals + noise, count)
-    scores, order = tf.math.top_k(_rows(totals, drawn), count)
-    return scores, _rows(drawn, order)
+        return ops.top_k(totals, count)
+    _, drawn = ops.top_k(totals + gumbel_like(totals, seed), count)
+    scores, order = ops.top_k(rows_of(totals, drawn), count)
+    return scores, rows_of(drawn, order)
 
 
 def _never(mask: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.cast(mask, "float32") * _NEVER
+    return ops.cast(mask, "float32") * _NEVER
 
 
 def _flat(totals: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.reshape(totals, [tf.shape(totals)[0], -1])
-
-
-def _rows(tensor: Any, which: Any) -> Any:
-    """(B, N, …) and (B, M) to (B, M, …)."""
-    import tensorflow as tf
-
-    return tf.gather(tensor, which, batch_dims=1)
+    return ops.reshape(totals, (ops.shape(totals)[0], -1))
 
 
 def _appended(rows: Any, tokens: Any, place: Any) -> Any:
     """(B, M, T) with tokens (B, M) at one place."""
-    import tensorflow as tf
-
-    here = tf.equal(tf.range(tf.shape(rows)[2]), place)
-    return tf.where(here, tokens[:, :, None], rows)
+    here = ops.equal(ops.arange(ops.shape(rows)[2], dtype="int32"), place)
+    return ops.where(here, tokens[:, :, None], rows)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 _PREFIX = "abcdef"  # the text before a token when its own text is determined
 
@@ -57,16 +58,15 @@ class Ends:
         Returns:
             (B,) int32.
         """
-        import tensorflow as tf
-
-        first = tf.zeros_like(ids[:, 0])
+        first = ops.zeros_like(ids[:, 0])
         if self.stops is None:
             return first
-        return tf.foldl(
-            lambda states, at: tf.where(at[1] > 0, self.after(states, at[0])[0], states),
-            (tf.transpose(ids), tf.transpose(mask)),
-            first,
-        )
+
+        def read(place: Any, states: Any) -> Any:
+            token, is_real = ops.take(ids, place, axis=1), ops.take(mask, place, axis=1) > 0
+            return ops.where(is_real, self.after(states, token)[0], states)
+
+        return ops.fori_loop(0, ops.shape(ids)[1], read, first)
 
     def after(self, states: Any, tokens: Any) -> tuple[Any, Any]:
         """Returns the next states, and whether the texts end with these tokens.
@@ -78,14 +78,13 @@ class Ends:
         Returns:
             int32 and bool, in the same shape.
         """
-        import tensorflow as tf
-
-        is_end = tf.zeros_like(tokens, "bool")
+        is_end = ops.zeros_like(tokens, "bool")
         for token in self.tokens:
-            is_end |= tf.equal(tokens, token)
+            is_end |= ops.equal(tokens, token)
         if self.stops is None:
             return states, is_end
-        found = tf.gather_nd(self.stops.table, tf.stack([states, tokens], axis=-1))
+        table = self.stops.table
+        found = ops.take(table.reshape(-1), states * table.shape[1] + tokens)
         return found // 2, is_end | (found % 2 > 0)
 
     def cut(self, prompt: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -200,6 +200,11 @@ def beginning(
     return first * ones, ones, memory, cache
 
 
+def sources_in_cache(model: keras.Model, memory: Memory | tuple[()]) -> int:
+    """Returns how many places of a cache, the first ones, are those of sources."""
+    return memory.attention_mask.shape[1] if is_prefix_model(model) else 0
+
+
 def forward(
     model: keras.Model,
     ids: Any,

@@ -12,6 +12,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.generation.beams import Beams
 from finetune_tf.generation.ends import Ends, compiled
+from finetune_tf.generation.engine import require_engine
 from finetune_tf.generation.forward import cached_blocks, reads_sources
 from finetune_tf.generation.loop import generate_ids
 from finetune_tf.generation.prompts import (
@@ -242,11 +243,7 @@ def settings_for(model: Any, options: dict[str, Any]) -> GenerationSettings:
         ModelError: If the model cannot generate.
     """
     cached_blocks(model)
-    if keras.backend.backend() != "tensorflow":
-        raise ModelError(
-            "Text is generated on TensorFlow only, but Keras runs on "
-            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
-        )
+    require_engine()
     return GenerationSettings.of(model).changed(options, target_size(model.config))
 
 
@@ -304,7 +301,10 @@ def continue_batch(
     Returns:
         (prompts, texts, tokens) int32 and (prompts, texts) float32.
     """
-    ids, mask = padded(rows, way.padding, "left" if way.first is None else "right")
+    if way.first is None:
+        ids, mask = padded(rows, way.padding, "left")
+    else:
+        ids, mask = padded(rows, way.padding, "right", model._max_positions)
     if isinstance(way.choice, Beams):
         tokens, scores, is_finite = search_ids(model, ids, mask, new, way, seed)
     else:

@@ -1,24 +1,22 @@
-"""The loop that generates tokens, as one TensorFlow graph for all prompts of a model."""
+"""The loop that generates tokens, as one graph for all prompts of a model."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
+from keras import ops
 
-from finetune_tf.base.keras_internals import ReadOnce
-from finetune_tf.generation.forward import Cache, Memory, beginning, forward
+from finetune_tf.generation import engine
+from finetune_tf.generation.forward import (
+    Cache,
+    Memory,
+    beginning,
+    forward,
+    sources_in_cache,
+)
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.sampling import log_probs_of, next_token
-from finetune_tf.generation.way import (
-    Way,
-    are_finite,
-    prompts,
-    scalar,
-    seed_of_step,
-    seeds,
-    trace,
-)
+from finetune_tf.generation.way import Way
 
 
 class Progress(NamedTuple):
@@ -26,7 +24,7 @@ class Progress(NamedTuple):
 
     Attributes:
         step: The number of generated tokens.
-        ids: (B, K) int32, prompts and generated tokens.
+        ids: (B, K) int32, prompts and generated tokens, the last one in the last column.
         mask: (B, K) int32, 1 for real tokens.
         finished: (B,) bool, which texts have ended.
         is_finite: Whether all logits were finite.
@@ -72,15 +70,16 @@ def generate_ids(
     """
 
     def traced(model: Any, ids: Any, mask: Any, most: Any, seed: Any) -> Any:
-        with ReadOnce():
+        with engine.reading():
             progress = _begin(model, ids, mask, most, seed, way)
             progress = _advance(model, progress, most, most, seed, way)
-        given = _length(ids) if way.first is None else 1
-        return progress.ids[:, given:], progress.scores, progress.is_finite
+        return progress.ids, progress.step, progress.scores, progress.is_finite
 
-    signature = [*prompts(), scalar("int32"), seeds()]
-    function = trace(model, ("generate", way), traced, signature)
-    return function(ids, attention_mask, max_new_tokens, np.asarray(seed, "int64"))
+    signature = [*engine.prompts(), engine.scalar("int32"), engine.seeds()]
+    function = engine.trace(model, ("generate", way), traced, signature)
+    found = function(ids, attention_mask, max_new_tokens, engine.seed_array(seed))
+    ids, step, scores, is_finite = found
+    return ids[:, ids.shape[1] - int(step) :], scores, is_finite
 
 
 def stream_ids(
@@ -104,7 +103,6 @@ def stream_ids(
     Yields:
         Where generation stands after each token.
     """
-    import tensorflow as tf
 
     def begun(model: Any, ids: Any, mask: Any, most: Any, seed: Any) -> Any:
         return _begin(model, ids, mask, most, seed, way)
@@ -113,41 +111,40 @@ def stream_ids(
         progress = Progress(*progress)
         return _advance(model, progress, progress.step + 1, most, seed, way)
 
-    most, seed = tf.constant(max_new_tokens), tf.constant(seed, "int64")
-    begin = trace(model, ("begin", way), begun, [*prompts(), scalar("int32"), seeds()])
+    most, seed = max_new_tokens, engine.seed_array(seed)
+    numbers = [engine.scalar("int32"), engine.seeds()]
+    begin = engine.trace(model, ("begin", way), begun, [*engine.prompts(), *numbers])
     progress = Progress(*begin(ids, attention_mask, most, seed))
-    yield progress
-    kinds = tf.nest.map_structure(
-        lambda shape, part: tf.TensorSpec(shape, part.dtype), _shapes(progress), progress
-    )
-    step = trace(model, ("continue", way), continued, [scalar("int32"), seeds(), *kinds])
+    yield _without_room(progress, most)
+    kinds = engine.kinds_of(progress, _shapes(progress))
+    step = engine.trace(model, ("continue", way), continued, [*numbers, *kinds])
     while _has_more(progress, most):
         progress = Progress(*step(most, seed, *progress))
-        yield progress
+        yield _without_room(progress, most)
 
 
-def _length(ids: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.shape(ids)[1]
+def _without_room(progress: Progress, most: int) -> Progress:
+    """Returns where generation stands without the room for other tokens; see `engine.windowed`."""
+    left = most - int(progress.step)
+    rows = progress.ids, progress.mask
+    ids, mask = (engine.without_room(tensor, left) for tensor in rows)
+    return progress._replace(ids=ids, mask=mask)
 
 
 def _begin(model: keras.Model, ids: Any, mask: Any, most: Any, seed: Any, way: Way) -> Progress:
     """Passes prompts through the model, and chooses the first token of each text."""
-    import tensorflow as tf
-
     ids, mask, memory, cache = beginning(model, ids, mask, way.first)
-    batch = tf.shape(ids)[0]
+    batch = ops.shape(ids)[0]
     logits, cache = forward(model, ids, mask, cache, memory)
     progress = Progress(
-        step=tf.constant(0),
-        ids=ids,
-        mask=mask,
-        finished=tf.zeros([batch], "bool"),
-        is_finite=tf.constant(True),
+        step=ops.convert_to_tensor(0, "int32"),
+        ids=engine.windowed(ids, most),
+        mask=engine.windowed(mask, most),
+        finished=ops.zeros((batch,), "bool"),
+        is_finite=ops.convert_to_tensor(True),
         states=way.ends.states(ids, mask),
-        scores=tf.zeros([batch]),
-        cache=cache,
+        scores=ops.zeros((batch,), "float32"),
+        cache=engine.windowed_cache(cache, most, sources_in_cache(model, memory)),
         memory=memory,
     )
     return _chosen(logits, progress, most, seed, way)
@@ -157,43 +154,39 @@ def _advance(
     model: keras.Model, progress: Progress, until: Any, most: Any, seed: Any, way: Way
 ) -> Progress:
     """Generates tokens until there are so many, or all texts have ended."""
-    import tensorflow as tf
 
     def body(*progress: Any) -> Progress:
         progress = Progress(*progress)
-        token = tf.ensure_shape(progress.ids[:, -1:], (None, 1))
+        token = ops.reshape(progress.ids[:, -1], (-1, 1))
         logits, cache = forward(model, token, progress.mask, progress.cache, progress.memory)
+        cache = engine.shortened_cache(cache, sources_in_cache(model, progress.memory))
         return _chosen(logits, progress._replace(cache=cache), most, seed, way)
 
-    return tf.while_loop(
+    return engine.loop(
         lambda *progress: _has_more(Progress(*progress), until), body, progress, _shapes(progress)
     )
 
 
 def _has_more(progress: Progress, most: Any) -> Any:
-    import tensorflow as tf
-
-    return (progress.step < most) & ~tf.reduce_all(progress.finished) & progress.is_finite
+    return (progress.step < most) & ~ops.all(progress.finished) & progress.is_finite
 
 
 def _chosen(logits: Any, progress: Progress, most: Any, seed: Any, way: Way) -> Progress:
     """Appends the next token to each text."""
-    import tensorflow as tf
-
     step, ids, mask, finished = progress[:4]
     scores = apply_rules(way.rules, logits, Seen(ids, mask, step, most, progress.memory))
-    token, scores = next_token(scores, way.choice, seed_of_step(seed, step))
+    token, scores = next_token(scores, way.choice, engine.seed_of_step(seed, step))
     total = progress.scores
     if way.has_scores:
-        total += tf.where(finished, 0.0, log_probs_of(token, scores))
-    token = tf.where(finished, way.padding, token)
+        total += ops.where(finished, 0.0, log_probs_of(token, scores))
+    token = ops.where(finished, way.padding, token)
     states, is_end = way.ends.after(progress.states, token)
     return Progress(
         step=step + 1,
-        ids=tf.concat([ids, token[:, None]], axis=1),
-        mask=tf.concat([mask, tf.ones_like(token[:, None])], axis=1),
+        ids=engine.appended(ids, token[:, None]),
+        mask=engine.appended(mask, ops.ones_like(token[:, None])),
         finished=finished | is_end,
-        is_finite=progress.is_finite & are_finite(logits),
+        is_finite=progress.is_finite & engine.are_finite(logits),
         states=states,
         scores=total,
         cache=progress.cache,
@@ -203,11 +196,7 @@ def _chosen(logits: Any, progress: Progress, most: Any, seed: Any, way: Way) -> 
 
 def _shapes(progress: Progress) -> Progress:
     """Returns the shapes of which some axes grow in the loop."""
-    import tensorflow as tf
-
-    rows, texts, scalar = (tf.TensorShape(shape) for shape in ((None, None), (None,), ()))
-    caches = tf.nest.map_structure(
-        lambda part: tf.TensorShape((None, part.shape[1], None, part.shape[3])), progress.cache
-    )
-    memory = tf.nest.map_structure(lambda part: part.shape, progress.memory)
+    scalar, texts, rows = map(engine.growing, range(3))
+    caches = engine.cache_shapes(progress.cache)
+    memory = engine.shapes_of(progress.memory)
     return Progress(scalar, rows, rows, texts, scalar, texts, texts, caches, memory)

@@ -8,6 +8,7 @@ import numpy as np
 from finetune_tf.base.arguments import shown
 from finetune_tf.data.conversations import check_prompt
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError
+from finetune_tf.generation.engine import filled_length
 from finetune_tf.generation.forward import is_prefix_model, reads_sources
 from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import say
@@ -143,7 +144,10 @@ def room(
 
 
 def padded(
-    rows: list[np.ndarray], padding: int, side: Literal["left", "right"]
+    rows: list[np.ndarray],
+    padding: int,
+    side: Literal["left", "right"],
+    most: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids and mask (batch, length) of token ids of different lengths.
 
@@ -152,6 +156,7 @@ def padded(
         padding: The id of the padding.
         side: "left" for prompts, which all end at the same place, so that one token of each can
             follow; "right" for sources, whose positions start at 0.
+        most: The highest length, if there is a limit to that of padding.
 
     Example:
         >>> from finetune_tf.generation.prompts import padded
@@ -159,7 +164,7 @@ def padded(
         >>> [array.tolist() for array in padded(rows, padding=0, side="left")]
         [[[5, 6], [0, 7]], [[1, 1], [0, 1]]]
     """
-    length = max(map(len, rows))
+    length = filled_length(max(map(len, rows)), most)
     ids = np.full((len(rows), length), padding, "int32")
     mask = np.zeros((len(rows), length), "int32")
     for i, row in enumerate(rows):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from keras import ops
+
+from finetune_tf.generation.engine import at_least_0
 
 Words = tuple[tuple[int, ...], ...]  # token ids of each word
 
@@ -36,9 +39,7 @@ class Seen(NamedTuple):
 
     def lengths(self) -> Any:
         """Returns the number of real tokens, (B, 1)."""
-        import tensorflow as tf
-
-        return tf.reduce_sum(self.mask, axis=1, keepdims=True)
+        return ops.sum(self.mask, axis=1, keepdims=True)
 
     def prompt_lengths(self) -> Any:
         """Returns the number of real tokens of the prompts, (B, 1)."""
@@ -59,11 +60,9 @@ class Rule(Protocol):
 
 def apply_rules(rules: Sequence[Rule], scores: Any, seen: Seen) -> Any:
     """Returns scores (B, V) after all rules, in their order."""
-    import tensorflow as tf
-
     size = scores.shape[-1]
     for rule in rules:
-        scores = tf.ensure_shape(rule.apply(scores, seen), (None, size))
+        scores = ops.reshape(rule.apply(scores, seen), (-1, size))
     return scores
 
 
@@ -81,10 +80,8 @@ class RepetitionPenalty:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
-        worse = tf.where(scores < 0, scores * self.penalty, scores / self.penalty)
-        return tf.where(marked(seen.ids, seen.mask, tf.shape(scores)), worse, scores)
+        worse = ops.where(scores < 0, scores * self.penalty, scores / self.penalty)
+        return ops.where(marked(seen.ids, seen.mask, ops.shape(scores)), worse, scores)
 
 
 @dataclass(frozen=True)
@@ -101,18 +98,16 @@ class NoRepeatedNgrams:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
         # A token is forbidden where the size - 1 tokens before it are the last ones of the text.
         ids, size = seen.ids, self.size
-        length = tf.shape(ids)[1]
-        count = tf.maximum(length - size + 1, 0)
-        same = tf.cast(seen.mask[:, :count], "bool")
+        length = ops.shape(ids)[1]
+        count = at_least_0(length - size + 1)
+        same = ops.cast(seen.mask[:, :count], "bool")
         for i in range(size - 1):
-            last = tf.gather(ids, tf.maximum(length - size + 1 + i, 0), axis=1)[:, None]
-            same &= tf.equal(ids[:, i : i + count], last)
+            last = ops.take(ids, at_least_0(length - size + 1 + i), axis=1)[:, None]
+            same &= ops.equal(ids[:, i : i + count], last)
         follows = ids[:, size - 1 : size - 1 + count]
-        return without(scores, marked(follows, tf.cast(same, "int32"), tf.shape(scores)))
+        return without(scores, marked(follows, ops.cast(same, "int32"), ops.shape(scores)))
 
 
 @dataclass(frozen=True)
@@ -128,21 +123,19 @@ class BadWords:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
         size = scores.shape[-1]
-        real = tf.where(seen.mask > 0, seen.ids, -1)  # padding is part of no word
+        real = ops.where(seen.mask > 0, seen.ids, -1)  # padding is part of no word
         for length in sorted({len(word) for word in self.words}):
             words = np.array([word for word in self.words if len(word) == length], "int32")
             before = length - 1
             # If the text is shorter than that, the missing tokens equal none.
-            padded = tf.pad(real, [[0, 0], [before, 0]], constant_values=-1)
-            last = padded[:, tf.shape(padded)[1] - before :]  # (B, length - 1)
-            is_next = tf.reduce_all(last[:, None] == words[:, :-1], axis=-1)  # (B, words)
-            hits = tf.math.unsorted_segment_sum(
-                tf.cast(tf.transpose(is_next), "int32"), words[:, -1], size
+            padded = ops.pad(real, [[0, 0], [before, 0]], constant_values=-1)
+            last = padded[:, ops.shape(padded)[1] - before :]  # (B, length - 1)
+            is_next = ops.all(ops.equal(last[:, None], words[:, :-1]), axis=-1)  # (B, words)
+            hits = ops.segment_sum(
+                ops.cast(ops.transpose(is_next), "int32"), words[:, -1], num_segments=size
             )
-            scores = without(scores, tf.transpose(hits) > 0)
+            scores = without(scores, ops.transpose(hits) > 0)
         return scores
 
 
@@ -211,9 +204,7 @@ class ForcedLast:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
-        return _forced(scores, self.tokens, tf.equal(seen.step, seen.most - 1))
+        return _forced(scores, self.tokens, ops.equal(seen.step, seen.most - 1))
 
 
 @dataclass(frozen=True)
@@ -246,10 +237,8 @@ class SuppressedFirst:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
-        begin = tf.cast(seen.prompt_lengths() <= 1, "int32") if self.after_forced else 0
-        return without(scores, _tokens(self.tokens, scores) & tf.equal(seen.step, begin))
+        begin = ops.cast(seen.prompt_lengths() <= 1, "int32") if self.after_forced else 0
+        return without(scores, _tokens(self.tokens, scores) & ops.equal(seen.step, begin))
 
 
 @dataclass(frozen=True)
@@ -258,9 +247,7 @@ class Renormalized:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `Rule.apply`."""
-        import tensorflow as tf
-
-        return tf.nn.log_softmax(scores)
+        return ops.log_softmax(scores)
 
 
 def _tokens(tokens: tuple[int, ...], scores: Any) -> Any:
@@ -272,23 +259,18 @@ def _tokens(tokens: tuple[int, ...], scores: Any) -> Any:
 
 def without(scores: Any, forbidden: Any) -> Any:
     """Returns scores with -inf where `forbidden`, which is broadcast to (B, V)."""
-    import tensorflow as tf
-
-    return tf.where(forbidden, tf.constant(float("-inf"), scores.dtype), scores)
+    return ops.where(forbidden, float("-inf"), scores)
 
 
 def _forced(scores: Any, tokens: tuple[int, ...], where: Any) -> Any:
     """Returns scores with 0 for the given tokens and -inf for all others `where` (B, 1)."""
-    import tensorflow as tf
-
-    forced = without(tf.zeros_like(scores), ~_tokens(tokens, scores))
-    return tf.where(where, forced, scores)
+    forced = without(ops.zeros_like(scores), ~_tokens(tokens, scores))
+    return ops.where(where, forced, scores)
 
 
 def marked(ids: Any, mask: Any, shape: Any) -> Any:
     """Returns which tokens of the vocabulary occur in each row where `mask` is 1, (B, V) bool."""
-    import tensorflow as tf
-
-    batch, length = tf.unstack(tf.shape(ids))
-    places = tf.stack([tf.repeat(tf.range(batch), length), tf.reshape(ids, [-1])], axis=1)
-    return tf.scatter_nd(places, tf.reshape(mask, [-1]), shape) > 0
+    batch, length = ops.shape(ids)
+    rows = ops.repeat(ops.arange(batch, dtype="int32"), length)
+    places = ops.stack([rows, ops.reshape(ids, (-1,))], axis=1)
+    return ops.scatter(places, ops.reshape(mask, (-1,)), shape) > 0

@@ -6,6 +6,10 @@ Shape legend: B batch, V vocabulary.
 from dataclasses import dataclass
 from typing import Any
 
+from keras import ops
+
+from finetune_tf.generation.engine import best_of, drawn, least, rows_of
+
 _FIRST = 1024  # tokens that are tried before the whole vocabulary is sorted, which is slower
 
 
@@ -46,26 +50,21 @@ def next_token(scores: Any, how: Sampling, seed: Any) -> tuple[Any, Any]:
     Args:
         scores: (B, V).
         how: How it is chosen.
-        seed: (2,) int64, determines what is drawn.
+        seed: From `engine.seed_of_step`, determines what is drawn.
 
     Returns:
         The tokens, (B,) int32, and the scores (B, V) from which they were chosen: -inf for tokens
         that could not be drawn.
     """
-    import tensorflow as tf
-
     if not how.do_sample:
-        return tf.argmax(scores, axis=-1, output_type="int32"), scores
+        return best_of(scores), scores
     scores = warped(scores, how)
-    return tf.random.stateless_categorical(scores, 1, seed, dtype="int32")[:, 0], scores
+    return drawn(scores, seed), scores
 
 
 def log_probs_of(tokens: Any, scores: Any) -> Any:
     """Returns the log-probability of one token of each row: (B,) from (B,) and scores (B, V)."""
-    import tensorflow as tf
-
-    chosen = tf.gather(scores, tokens[:, None], batch_dims=1)[:, 0]
-    return chosen - tf.reduce_logsumexp(scores, axis=-1)
+    return rows_of(scores, tokens[:, None])[:, 0] - ops.logsumexp(scores, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -94,61 +93,53 @@ def warped(scores: Any, how: Sampling, kept: int = 1) -> Any:
         how: The restrictions.
         kept: How many tokens each restriction leaves at least.
     """
-    import tensorflow as tf
-
     scores = scores / how.temperature
     size = scores.shape[-1]
     kept = kept if size is None else min(kept, size)
     if how.top_k and (size is None or how.top_k < size):
         scores = _only(scores, _are_best(scores, max(how.top_k, kept)))
     if how.top_p < 1.0:
-        enough = scores >= _least(scores, tf.nn.softmax(scores), how.top_p)
+        enough = scores >= _least(scores, ops.softmax(scores), how.top_p)
         scores = _only(scores, enough | _are_best(scores, kept))
     if how.min_p > 0.0:
-        chances = tf.nn.softmax(scores)
-        best = tf.reduce_max(chances, axis=-1, keepdims=True)
+        chances = ops.softmax(scores)
+        best = ops.max(chances, axis=-1, keepdims=True)
         scores = _only(scores, (chances >= how.min_p * best) | _are_best(scores, kept))
     if how.typical_p < 1.0:
-        chances, entropy = tf.nn.softmax(scores), entropies(scores)
-        typicality = -tf.abs(-tf.nn.log_softmax(scores) - entropy)
+        chances, entropy = ops.softmax(scores), entropies(scores)
+        typicality = -ops.abs(-ops.log_softmax(scores) - entropy)
         typical = typicality >= _least(typicality, chances, how.typical_p)
         scores = _only(scores, typical | _are_best(typicality, kept))
     if how.epsilon_cutoff > 0.0:
         scores = _at_least(scores, how.epsilon_cutoff, kept)
     if how.eta_cutoff > 0.0:
         eta = how.eta_cutoff
-        scores = _at_least(scores, tf.minimum(eta, eta**0.5 * tf.exp(-entropies(scores))), kept)
+        scores = _at_least(scores, ops.minimum(eta, eta**0.5 * ops.exp(-entropies(scores))), kept)
     return scores
 
 
 def entropies(scores: Any) -> Any:
     """Returns the entropy (B, 1) in nats of the distribution of each row of scores (B, V)."""
-    import tensorflow as tf
-
-    logs = tf.nn.log_softmax(scores)
-    return -tf.reduce_sum(tf.math.multiply_no_nan(logs, tf.exp(logs)), axis=-1, keepdims=True)
+    logs = ops.log_softmax(scores)
+    chances = ops.exp(logs)
+    # Where a token is impossible, 0 · -inf counts as 0.
+    return -ops.sum(ops.where(chances > 0.0, logs * chances, 0.0), axis=-1, keepdims=True)
 
 
 def _only(scores: Any, kept: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.where(kept, scores, tf.constant(float("-inf"), scores.dtype))
+    return ops.where(kept, scores, float("-inf"))
 
 
 def _at_least(scores: Any, chance: Any, kept: int) -> Any:
     """Scores with -inf for tokens below a probability; the best tokens always remain."""
-    import tensorflow as tf
-
-    return _only(scores, (tf.nn.softmax(scores) >= chance) | _are_best(scores, kept))
+    return _only(scores, (ops.softmax(scores) >= chance) | _are_best(scores, kept))
 
 
 def _are_best(keys: Any, count: int) -> Any:
     """Returns which tokens are among so many with the highest keys, (B, V) bool; ties count."""
-    import tensorflow as tf
-
     if count == 1:
-        return keys >= tf.reduce_max(keys, axis=-1, keepdims=True)
-    return keys >= tf.math.top_k(keys, count).values[:, -1:]
+        return keys >= ops.max(keys, axis=-1, keepdims=True)
+    return keys >= ops.top_k(keys, count)[0][:, -1:]
 
 
 def _least(keys: Any, chances: Any, mass: float) -> Any:
@@ -165,16 +156,14 @@ def _least(keys: Any, chances: Any, mass: float) -> Any:
     Returns:
         (B, 1).
     """
-    import tensorflow as tf
-
-    size = tf.shape(keys)[1]
+    size = ops.shape(keys)[1]
 
     def of_best(count: Any) -> tuple[Any, Any]:
-        best, places = tf.math.top_k(keys, count)
-        total = tf.cumsum(tf.gather(chances, places, batch_dims=1), axis=-1)
-        reached = tf.reduce_sum(tf.cast(total < mass, "int32"), axis=-1, keepdims=True)
-        is_enough = tf.reduce_all(reached < count)
-        return tf.gather(best, tf.minimum(reached, count - 1), batch_dims=1), is_enough
+        best, places = ops.top_k(keys, count)
+        total = ops.cumsum(rows_of(chances, places), axis=-1)
+        reached = ops.sum(ops.cast(total < mass, "int32"), axis=-1, keepdims=True)
+        is_enough = ops.all(reached < count)
+        return rows_of(best, ops.minimum(reached, count - 1)), is_enough
 
-    least, is_enough = of_best(tf.minimum(size, _FIRST))
-    return tf.cond(is_enough | (size <= _FIRST), lambda: least, lambda: of_best(size)[0])
+    lowest, is_enough = of_best(least(size, _FIRST))
+    return ops.cond(is_enough | (size <= _FIRST), lambda: lowest, lambda: of_best(size)[0])

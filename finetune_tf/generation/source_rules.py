@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras import ops
+
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER
 from finetune_tf.errors import ArgumentError
+from finetune_tf.generation.engine import at_least_0
 from finetune_tf.generation.rules import Rule, Seen, marked, without
 
 
@@ -27,11 +30,9 @@ class SourceReward:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `rules.Rule.apply`."""
-        import tensorflow as tf
-
         penalty = 1 / self.reward
-        better = tf.where(scores < 0, scores * penalty, scores / penalty)
-        return tf.where(marked(*_inputs(seen), tf.shape(scores)), better, scores)
+        better = ops.where(scores < 0, scores * penalty, scores / penalty)
+        return ops.where(marked(*_inputs(seen), ops.shape(scores)), better, scores)
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,23 @@ class NoSourceNgrams:
 
     def apply(self, scores: Any, seen: Seen) -> Any:
         """See `rules.Rule.apply`."""
-        import tensorflow as tf
-
         source, mask = _inputs(seen)
         before = self.size - 1
         # Sources are padded on the right and prompts on the left, so that the mask of every token
         # of an n-gram counts. Where a text has fewer tokens than that, the missing ones equal none.
-        real = tf.where(mask > 0, source, -1)
-        texts = tf.pad(
-            tf.where(seen.mask > 0, seen.ids, -2), [[0, 0], [before, 0]], constant_values=-2
+        real = ops.where(mask > 0, source, -1)
+        texts = ops.pad(
+            ops.where(seen.mask > 0, seen.ids, -2), [[0, 0], [before, 0]], constant_values=-2
         )
-        last = texts[:, tf.shape(texts)[1] - before :]  # (B, size - 1)
-        count = tf.maximum(tf.shape(real)[1] - before, 0)
-        same = tf.ones([tf.shape(real)[0], count], "bool")
+        last = texts[:, ops.shape(texts)[1] - before :]  # (B, size - 1)
+        count = at_least_0(ops.shape(real)[1] - before)
+        same = ops.ones((ops.shape(real)[0], count), "bool")
         for i in range(before):
-            same &= tf.equal(real[:, i : i + count], last[:, i : i + 1])
+            same &= ops.equal(real[:, i : i + count], last[:, i : i + 1])
         follows = real[:, before : before + count]
         same &= follows >= 0
-        kept = tf.maximum(follows, 0)  # those that are not real are not marked
-        return without(scores, marked(kept, tf.cast(same, "int32"), tf.shape(scores)))
+        kept = ops.maximum(follows, 0)  # those that are not real are not marked
+        return without(scores, marked(kept, ops.cast(same, "int32"), ops.shape(scores)))
 
 
 def check_shared_vocabulary(rules: Iterable[Rule], model: Any) -> None:
@@ -94,9 +93,7 @@ def check_shared_vocabulary(rules: Iterable[Rule], model: Any) -> None:
 
 def _inputs(seen: Seen) -> tuple[Any, Any]:
     """Returns ids and mask (B, M) of the sources, or of the prompts where there are no sources."""
-    import tensorflow as tf
-
     if seen.memory:
-        return seen.memory.ids, tf.cast(seen.memory.attention_mask, "int32")
-    given = tf.shape(seen.ids)[1] - seen.step
-    return seen.ids[:, :given], seen.mask[:, :given]
+        return seen.memory.ids, ops.cast(seen.memory.attention_mask, "int32")
+    length = ops.shape(seen.ids)[1]
+    return seen.ids, seen.mask * ops.cast(ops.arange(length) < length - seen.step, "int32")

@@ -118,7 +118,7 @@ def _rows(model: Any, prompt: np.ndarray, new: int, way: Any, seed: int) -> Iter
     before = way.continues(prompt)
     for progress in stream_ids(model, ids, mask, new, way, (seed, 0)):
         require_finite(progress.is_finite, model)
-        yield way.ends.cut(before, np.asarray(progress.ids)[0, len(before) :])
+        yield way.ends.cut(before, np.asarray(progress.ids)[0, -int(progress.step) :])
 
 
 def _pieces(rows: Iterable[np.ndarray], tokenizer: Any) -> Iterator[str]:

@@ -6,11 +6,12 @@ that a layer has replaced. All code that changes the layers or variables of a mo
 """
 
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from finetune_tf.base.keras_internals import all_layers
+from finetune_tf.base.keras_internals import all_layers, sync_state
 
 # Traces by model. They are not attributes of the models, because a model would save them. The
 # references are weak, so that traces are freed with their model.
@@ -24,6 +25,36 @@ def traces_of(model: keras.Model) -> dict[Any, Any]:
         model: Any Keras model. The cached values must not refer to it, or it would never be freed.
     """
     return _TRACES.setdefault(model, {})
+
+
+def compiled_by_jax(
+    reference: Callable[[], keras.Model], function: Callable, static: Sequence[int] = ()
+) -> Callable:
+    """Returns a function of a model as JAX compiles it, once for all shapes of its arguments.
+
+    The values of the variables are arguments of what is compiled. JAX would make constants of them
+    otherwise, which are large, and which later training does not change.
+
+    Args:
+        reference: Returns the model, which the result must not keep alive.
+        function: Called with the model and the arguments. It assigns to no variable.
+        static: The places of arguments that are Python values, each of which is compiled for.
+    """
+    import jax
+
+    def pure(values: list, *arguments: Any) -> Any:
+        model = reference()
+        with keras.StatelessScope(list(zip(model.variables, values, strict=True))):
+            return function(model, *arguments)
+
+    compiled = jax.jit(pure, static_argnums=[place + 1 for place in static])
+
+    def call(*arguments: Any) -> Any:
+        model = reference()
+        sync_state(model)  # a callback may call it in the middle of a fit
+        return compiled([variable.value for variable in model.variables], *arguments)
+
+    return call
 
 
 def forget_traces(model: keras.Model) -> list[keras.Model]:

@@ -4,11 +4,13 @@ Shape legend: B batch, H heads, Q query positions, K key positions, D features.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 from keras import ops
 
+from finetune_tf.base.keras_internals import is_stateless
 from finetune_tf.errors import CheckpointError
 
 Tensor = Any
@@ -69,6 +71,25 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """
     product = ops.matmul(x, kernel)
     return product if bias is None else product + bias
+
+
+def reshaped_rows(x: Tensor, like: Tensor, *last: int) -> Tensor:
+    """Reshapes a tensor to the leading axes of another one, followed by axes of its own.
+
+    Args:
+        x: With as many elements as the result.
+        like: (…, D).
+        last: The sizes of the last axes.
+
+    Returns:
+        (…, *last).
+    """
+    return ops.reshape(x, (*ops.shape(like)[:-1], *last))
+
+
+def batched_matmul(x: Tensor, y: Tensor, transpose_y: bool = False) -> Tensor:
+    """Computes matrix products (B, H, M, N) x (B, H, N, P), or (B, H, P, N) if `transpose_y`."""
+    return ops.matmul(x, ops.transpose(y, (0, 1, 3, 2)) if transpose_y else y)
 
 
 def activated(
@@ -210,12 +231,7 @@ def blocked(scores: Tensor, mask: Tensor) -> Tensor:
 
 def is_tracing() -> bool:
     """Whether a training step is being traced; always True where the backend cannot tell."""
-    return True
-
-
-def summed_over_devices(gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """Returns gradients summed over all devices. Only TensorFlow has one gradient per device."""
-    return gradients
+    return keras.backend.backend() != "jax" or is_stateless()
 
 
 def summed_gradient(gradient: Tensor, whole: bool) -> Tensor:
@@ -242,88 +258,6 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
     return ops.sqrt(sum(squares[1:], squares[0]))
 
 
-def adamw_numbers(step: Tensor, learning_rate: Tensor, beta_1: float, beta_2: float) -> dict:
-    """Computes the values of an AdamW step that are the same for all variables.
-
-    Args:
-        step: Number of this step, counted from 1, as a float scalar.
-        learning_rate: Float scalar.
-        beta_1: Decay rate of the running mean of gradients.
-        beta_2: Decay rate of the running mean of squared gradients.
-
-    Returns:
-        Keyword arguments of `adamw_update`.
-    """
-    return {
-        "learning_rate": learning_rate,
-        "beta_1_power": ops.power(ops.cast(beta_1, step.dtype), step),
-        "beta_2_power": ops.power(ops.cast(beta_2, step.dtype), step),
-    }
-
-
-def adamw_update(
-    variable: keras.Variable,
-    gradient: Tensor,
-    momentum: keras.Variable,
-    velocity: keras.Variable,
-    **numbers: Any,
-) -> None:
-    """Applies one step of AdamW to a variable in place.
-
-    Args:
-        variable: The variable to update. Gradient, momentum and velocity have its shape and dtype.
-        gradient: The clipped gradient of the loss, as returned by `summed_gradient`.
-        momentum: Running mean of gradients, updated in place.
-        velocity: Running mean of squared gradients, updated in place.
-        **numbers: The keyword arguments of `adamw_moved`.
-    """
-    old = (variable, momentum, velocity)
-    moved = adamw_moved(variable, gradient, momentum, velocity, **numbers)
-    for item, value in zip(old, moved, strict=True):
-        item.assign(value)
-
-
-def adamw_moved(
-    variable: Tensor,
-    gradient: Tensor,
-    momentum: Tensor,
-    velocity: Tensor,
-    *,
-    learning_rate: Tensor,
-    beta_1_power: Tensor,
-    beta_2_power: Tensor,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    weight_decay: float,
-) -> tuple:
-    """Computes one step of AdamW (Loshchilov and Hutter 2019), with epsilon as in PyTorch.
-
-    Args:
-        variable: The weights.
-        gradient: The gradient of the loss.
-        momentum: Running mean of gradients.
-        velocity: Running mean of squared gradients.
-        learning_rate: Float scalar.
-        beta_1_power: `beta_1` to the power of the step number.
-        beta_2_power: `beta_2` to the power of the step number.
-        beta_1: Decay rate of `momentum`.
-        beta_2: Decay rate of `velocity`.
-        epsilon: Added to the square root of the bias-corrected velocity.
-        weight_decay: Decoupled weight decay: the variable shrinks by the factor
-            1 - learning_rate * weight_decay.
-
-    Returns:
-        The new variable, momentum and velocity.
-    """
-    momentum = momentum + (gradient - momentum) * (1.0 - beta_1)
-    velocity = velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2)
-    velocity_correction = ops.sqrt(1.0 - beta_2_power)
-    change = momentum / (ops.sqrt(velocity) / velocity_correction + epsilon)
-    decayed = variable * (1.0 - learning_rate * weight_decay)
-    return decayed - (learning_rate / (1.0 - beta_1_power)) * change, momentum, velocity
-
-
 def move_towards(averages: list[Any], values: list[Any], share: Any) -> None:
     """Moves each average by a share of its distance to a value: a + share · (v - a).
 
@@ -335,6 +269,19 @@ def move_towards(averages: list[Any], values: list[Any], share: Any) -> None:
     for average, value in zip(averages, values, strict=True):
         distance = ops.cast(value, average.dtype) - average
         average.assign(average + ops.cast(share, average.dtype) * distance)
+
+
+def waiting_for(values: Any) -> AbstractContextManager:
+    """A context in which a traced step does nothing before it has its batch.
+
+    Where the length of the data is unknown, TensorFlow learns that an epoch is over from a step
+    that gets no batch. What does not depend on the batch may run in that step nevertheless: the
+    step counter, weight decay, and the states of random generators.
+
+    Args:
+        values: Nested tensors of the batch, or what is computed from it.
+    """
+    return nullcontext()
 
 
 def traced(function: Callable) -> Callable:

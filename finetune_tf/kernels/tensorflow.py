@@ -16,7 +16,9 @@ from typing import Any
 import tensorflow as tf
 
 from finetune_tf.kernels import portable
+from finetune_tf.kernels.choice import wants_portable
 from finetune_tf.kernels.random_bits import kept
+from finetune_tf.kernels.tensorflow_devices import seed_of_device
 
 # Decorator for a subgraph that XLA compiles, an "island" in a graph that TensorFlow runs itself.
 island = functools.partial(tf.function, jit_compile=True, autograph=False)
@@ -41,6 +43,8 @@ def dense(x: Any, kernel: Any, bias: Any | None) -> Any:
     takes as long as the product itself if there is one token per text, as in generation.
     """
     x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    if wants_portable():  # one product without reshapes, which converters confuse with others
+        return tf.matmul(x, kernel) if bias is None else tf.matmul(x, kernel) + bias
     out = tf.matmul(_flatten(x), kernel)
     if _has_one_token(x):
         out = tf.ensure_shape(out, out.shape)  # separates two operations that would be fused
@@ -54,6 +58,8 @@ def activated(layer: Any, x: Any, activation: str, training: bool | None = None)
     training, XLA fuses the bias of a Dense layer with the activation, and the gradient of the bias
     with that of the activation. Adapters that change the matrix product come before both.
     """
+    if wants_portable():
+        return portable.activated(layer, x, activation)
     x = tf.convert_to_tensor(x)
     if _has_one_token(x):
         return portable.activated(layer, x, activation)
@@ -78,9 +84,46 @@ def _flatten(x: tf.Tensor) -> tf.Tensor:
 
 def _unflatten(out: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Reshapes (N, units) to (…, units), with the leading axes of `x` (…, D)."""
-    if x.shape.rank == 2:
-        return out
-    return tf.reshape(out, tf.concat([tf.shape(x)[:-1], out.shape[-1:]], axis=0))
+    return out if x.shape.rank == 2 else reshaped_rows(out, x, out.shape[-1])
+
+
+def reshaped_rows(x: Any, like: Any, *last: int) -> tf.Tensor:
+    """See `portable.reshaped_rows`.
+
+    All layers of a model have the same leading axes. In a graph, they are computed once and not for
+    each reshape: that is a quarter of what is traced of a BERT.
+    """
+    x, like = tf.convert_to_tensor(x), tf.convert_to_tensor(like)
+    if wants_portable() or tf.executing_eagerly():
+        return portable.reshaped_rows(x, like, *last)
+    known = _known_shapes()
+    if like.ref() not in known:
+        known[like.ref()] = tf.shape(like)[:-1]
+    rows = known[like.ref()]
+    if (rows.ref(), last) not in known:
+        known[rows.ref(), last] = tf.concat([rows, last], axis=0)
+    out = tf.reshape(x, known[rows.ref(), last])
+    if len(last) == 1:
+        known[out.ref()] = rows
+    return out
+
+
+def _known_shapes() -> dict:
+    """The leading axes of tensors in the graph that is traced, and shapes that begin with them."""
+    graph = tf.compat.v1.get_default_graph()
+    if not hasattr(graph, "_finetune_tf_shapes"):  # an attribute, so that both are freed together
+        graph._finetune_tf_shapes = {}
+    return graph._finetune_tf_shapes
+
+
+def batched_matmul(x: Any, y: Any, transpose_y: bool = False) -> tf.Tensor:
+    """See `portable.batched_matmul`.
+
+    The gradient of `tf.matmul` sums over axes that were broadcast, none here, in 15 operations.
+    """
+    if wants_portable() or tf.executing_eagerly():
+        return tf.matmul(x, y, transpose_b=transpose_y)
+    return tf.raw_ops.BatchMatMul(x=x, y=y, adj_y=transpose_y)
 
 
 def embedding_lookup(table: Any, ids: Any) -> Any:
@@ -156,7 +199,11 @@ def add_norm(
     # Variables are narrow as well under a pure policy such as "bfloat16".
     affine = [tf.cast(each, _computation_dtype(x.dtype)) for each in affine]
     kernel = _add_norm(float(epsilon), float(dropout.rate))
-    return kernel(x, residual, *affine, _next_seed(dropout))
+    out = kernel(x, residual, *affine, _next_seed(dropout))
+    known = _known_shapes()
+    if x.ref() in known:
+        known[out.ref()] = known[x.ref()]
+    return out
 
 
 @functools.cache
@@ -366,7 +413,7 @@ def _computation_dtype(dtype: tf.DType) -> tf.DType:
 def _next_seed(dropout: Any) -> tf.Tensor:
     if not dropout.rate:
         return tf.zeros(2, tf.uint32)
-    return tf.cast(dropout.seed_generator.next(), tf.uint32)
+    return seed_of_device(tf.cast(dropout.seed_generator.next(), tf.uint32))
 
 
 def _apply_dropout(x: tf.Tensor, seed: tf.Tensor, rate: float) -> tf.Tensor:

@@ -60,14 +60,6 @@ def weighted_cross_entropy(
     return ops.sum(scores[:, 0] * ops.stop_gradient(weights)), ops.stop_gradient(scores)
 
 
-def divided_among_devices(loss: Tensor) -> Tensor:
-    """Divides the loss of one device by the number of devices, whose gradients are summed.
-
-    Only TensorFlow computes the loss of each device by itself.
-    """
-    return loss
-
-
 def _scores(hidden: Tensor, table: Tensor, targets: Tensor, by_row: bool) -> Tensor:
     table = ops.cast(table, hidden.dtype)
     logits = ops.matmul(hidden, ops.transpose(table) if by_row else table)

@@ -4,25 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
+from finetune_tf import kernels
 from finetune_tf.architectures import PIXELS
+from finetune_tf.base.keras_fits import dataset_of
 from finetune_tf.base.keras_internals import inputs_struct
-from finetune_tf.base.values import after, asserting, dtype_of
+from finetune_tf.base.values import after, asserting
 from finetune_tf.data.encodings import targets_of
+from finetune_tf.distribution.current import gathered
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.generation.forward import is_prefix_model
 from finetune_tf.model.inputs import check_joined, check_sizes, check_values, complete, sizes_of
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.model.objective_model import ObjectiveModel
-from finetune_tf.model.packed import takes_positions
+from finetune_tf.model.packed import why_not_packed
 from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels, split_inputs
-from finetune_tf.tasks.feature import POSITIONS
+from finetune_tf.tasks.feature import POSITIONS, STARTS
 from finetune_tf.training.similarity_loss import PairSimilarity
 
 # Properties that read `info`, which a clone of the graph does not have.
 _INFO_PROPERTIES = ("task", "labels", "config", "tokenizer", "max_length", "kind")
+_INFO_PROPERTIES += ("encoding_tokenizer",)
 
 
 class CheckedModel(ObjectiveModel):
@@ -56,6 +59,11 @@ class CheckedModel(ObjectiveModel):
         return PIXELS in inputs_struct(self)
 
     @property
+    def why_not_packed(self) -> str | None:
+        """Why rows cannot consist of several texts, see `packed`; None if they can."""
+        return why_not_packed(self)
+
+    @property
     def reads_texts(self) -> bool:
         """Whether texts are among the inputs of the model."""
         return "input_ids" in inputs_struct(self)
@@ -75,7 +83,7 @@ class CheckedModel(ObjectiveModel):
         has_info = hasattr(self, "info")
         limit = self._max_positions if has_info else None
         sizes = self._sizes if has_info else None
-        optional = (POSITIONS,) if takes_positions(self) else ()
+        optional = () if self.why_not_packed else (POSITIONS, STARTS)
         known = {n: tensor for n, tensor in inputs_struct(self).items() if n != PIXELS}
         completed = complete(inputs, known, limit, sizes, optional)
         if has_info and is_prefix_model(self):
@@ -89,30 +97,36 @@ class CheckedModel(ObjectiveModel):
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Overrides the Keras hook that builds the model from the shapes of a batch.
 
-        With several devices, Keras passes the mean of their batches. The mean of integers has the
-        dtype float64; only its shape matters here, so it is cast back.
+        On JAX, Keras reads a batch of the dataset before the first epoch, which is not meant to be
+        an epoch of its cursor.
         """
-        if data_batch is not None:
-            data_batch = keras.tree.map_structure(
-                lambda v: ops.cast(v, "int32") if dtype_of(v) == "float64" else v, data_batch
-            )
+        cursor = None if iterator is None else getattr(dataset_of(iterator), "cursor", None)
+        place = (cursor.epoch, cursor.batch) if cursor is not None else None
         super()._symbolic_build(iterator, data_batch)
+        if cursor is not None:
+            cursor.epoch, cursor.batch = place
 
     def train_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().train_step(*state, self.checked_batch(data))
+        data = self.checked_batch(data)
+        with kernels.waiting_for(data):
+            return super().train_step(*state, data)
 
     def test_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().test_step(*state, self.checked_batch(data))
+        data = self.checked_batch(data)
+        with kernels.waiting_for(data):
+            return super().test_step(*state, data)
 
     def predict_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
         inputs = keras.utils.unpack_x_y_sample_weight(data)[0]
-        return super().predict_step(*state, self.checked_batch((inputs,)))
+        found = super().predict_step(*state, self.checked_batch((inputs,)))
+        # With JAX, the state follows the outputs.
+        return (gathered(found[0]), *found[1:]) if state else found
 
     def checked_batch(self, data: Any) -> Any:
         """Returns the batch of a step with assertions on its values; see `values.asserting`.
@@ -123,13 +137,16 @@ class CheckedModel(ObjectiveModel):
         Raises:
             FinetuneError: If a value is invalid and the step runs eagerly.
         """
+        data = kernels.with_common_shapes(data)
         # Sizes first: TensorFlow's graph optimizer assumes that they match.
         if hasattr(self, "info"):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-            pairs = isinstance(self.loss, PairSimilarity)  # a pair is two rows
+            others = isinstance(self.loss, PairSimilarity)  # a pair is two rows
+            if kernels.device_count() > 1 and hasattr(x, "keys") and STARTS in x:
+                others = True  # the places of packed rows are divided at other ones than the rows
             with asserting() as assertions:
-                targets = None if pairs else targets_of(x, y)
-                check_sizes(x, targets, None if pairs else weights, self._max_positions)
+                targets = None if others else targets_of(x, y)
+                check_sizes(x, targets, None if others else weights, self._max_positions)
                 if is_prefix_model(self):
                     check_joined(x, self._max_positions)
             data = after(assertions, data)

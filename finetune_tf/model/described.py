@@ -11,7 +11,9 @@ from finetune_tf.architectures import PIXELS
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints.return_tensors import add_tensorflow_support
-from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, load_tokenizer
+from finetune_tf.checkpoints.rust_tokenizer import RustTokenizer
+from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, TokenizerFiles, load_tokenizer
+from finetune_tf.checkpoints.unchanged import rust_tokenizer, warn_of_difference
 from finetune_tf.errors import ModelError
 from finetune_tf.graph import stages as stages_module
 from finetune_tf.graph.stages import Stage
@@ -31,6 +33,8 @@ class DescribedModel(ExplainedModel):
     """
 
     info: ModelInfo
+    # A folder and the tokenizer that was made of it, or None if only transformers can do that.
+    _without_transformers: tuple[str | None, RustTokenizer | None] = (None, None)
 
     @property
     def stages(self) -> list[Stage]:
@@ -67,11 +71,45 @@ class DescribedModel(ExplainedModel):
         if getattr(self, "_tokenizer", None) is None:
             files, self._tokenizer_files = getattr(self, "_tokenizer_files", None), None
             self._tokenizer = load_tokenizer(self.info.tokenizer, files, self._text_config)
+            of, earlier = self._without_transformers
+            if earlier is not None and of == self.info.tokenizer:
+                warn_of_difference(earlier, self._tokenizer, self.info.tokenizer)
         return self._tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = add_tensorflow_support(tokenizer)
+
+    @property
+    def encoding_tokenizer(self) -> Any:
+        """What encodes examples: `tokenizer`, or one that gives the same tokens.
+
+        Until `tokenizer` is used for the first time, texts are encoded without importing
+        transformers, which takes seconds, if its class and its files are known to add nothing; see
+        `checkpoints.unchanged`. From then on it is `tokenizer`, to which tokens can be added.
+
+        Raises:
+            CheckpointError: If the checkpoint has no tokenizer.
+
+        Example:
+            >>> model = ft.load(checkpoint, labels=["bad", "good"])
+            >>> type(model.encoding_tokenizer).__name__
+            'RustTokenizer'
+            >>> tokenizer = model.tokenizer
+            >>> model.encoding_tokenizer is tokenizer
+            True
+        """
+        if getattr(self, "_tokenizer", None) is not None:
+            return self._tokenizer
+        folder, (of, found) = self.info.tokenizer, self._without_transformers
+        if of != folder:
+            files = getattr(self, "_tokenizer_files", None)
+            if files is None or files.folder != Path(folder):
+                # The tokenizer of transformers will be that of the same files.
+                self._tokenizer_files = files = TokenizerFiles.read(Path(folder))
+            found = rust_tokenizer(files.contents, self._text_config, lambda: self.tokenizer)
+            self._without_transformers = folder, found
+        return self.tokenizer if found is None else found
 
     @property
     def target_tokenizer(self) -> Any:
@@ -195,7 +233,11 @@ class DescribedModel(ExplainedModel):
         """The maximum number of tokens of a text, including special tokens; None for images."""
         if self.task.preprocessor == "image_processor":
             return None
-        limits = (self._max_positions, self.tokenizer.model_max_length, self.info.max_length)
+        limits = (
+            self._max_positions,
+            self.encoding_tokenizer.model_max_length,
+            self.info.max_length,
+        )
         return min(limit for limit in limits if limit is not None)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -48,16 +48,16 @@ class EncodingModel(keras.Model):
     ) -> Any:
         """Overrides Keras's `train_on_batch`."""
         x, y = self._unwrap(x, y, sample_weight)
-        return super().train_on_batch(x, y, sample_weight, **kwargs)
+        return super().train_on_batch(*self._for_devices(x, y, sample_weight), **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
         """Overrides Keras's `test_on_batch`."""
         x, y = self._unwrap(x, y, sample_weight)
-        return super().test_on_batch(x, y, sample_weight, **kwargs)
+        return super().test_on_batch(*self._for_devices(x, y, sample_weight), **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Overrides Keras's `predict_on_batch`."""
-        return super().predict_on_batch(self._unwrap(x)[0])
+        return super().predict_on_batch(*self._for_devices(self._unwrap(x)[0]))
 
     def _unwrap(self, x: Any, y: Any = None, weights: Any = None) -> tuple[Any, Any]:
         """Converts inputs and targets to the form that Keras expects.
@@ -69,6 +69,10 @@ class EncodingModel(keras.Model):
         if y is None and weights is not None and hasattr(x, "keys"):
             y = targets_in(x)
         return self._validated(x, y, unwrapped(weights))
+
+    def _for_devices(self, *parts: Any) -> tuple[Any, ...]:
+        """Divides a single batch among several devices; a hook for subclasses."""
+        return parts
 
     def _validated(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns validated inputs and targets; a hook for subclasses that check values."""

@@ -1,37 +1,44 @@
 """Export for serving: a graph that runs without finetune_tf and without Keras."""
 
-import errno
-import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from finetune_tf.architectures import PIXELS
+from finetune_tf.base.arguments import shown
+from finetune_tf.base.extras import require_package
 from finetune_tf.base.files import unfinished_folder
 from finetune_tf.base.json_files import write_json
 from finetune_tf.base.paths import absolute
-from finetune_tf.errors import ModelError
-from finetune_tf.images import PREPROCESSOR, ImageProcessor
-from finetune_tf.images.in_graph import levels_of_files
+from finetune_tf.data import Examples
+from finetune_tf.errors import DataTypeError, ModelError
+from finetune_tf.families import FAMILIES
+from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
-from finetune_tf.model.inference import run
+from finetune_tf.model.exports.checking import check_decisions, check_export
+from finetune_tf.model.exports.format import Format, Int8, Record
+from finetune_tf.model.exports.formats import (
+    FILES,
+    FORMATS,
+    formats_with_int8,
+    tasks_of_all_engines,
+)
+from finetune_tf.model.exports.graph import Graph, reading_files
+from finetune_tf.model.exports.strings import endpoints_of_texts, require_strings
 from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
 
-#: The input of a graph that reads files; TensorFlow Serving decodes base64 for such a name.
-FILES = "image_bytes"
-FORMATS = ("tf_saved_model", "openvino")
-# The file name that Hugging Face's serving classes (optimum) expect.
-OPENVINO_FILE = "openvino_model.xml"
-_BATCH_SIZE = 64  # of the texts of labels
-_STALE = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "openvino_model")
-
 
 def export(
-    model: Any, folder: str | Path, format: str = "tf_saved_model", image_bytes: bool = False
+    model: Any,
+    folder: str | Path,
+    format: str = "tf_saved_model",
+    image_bytes: bool = False,
+    quantize: str | None = None,
+    calibration: Examples | None = None,
+    strings: bool = False,
 ) -> Path:
     """Writes a model's forward pass for serving, with config and tokenizer or image processor.
 
@@ -42,130 +49,162 @@ def export(
     computes in float32 regardless of the dtype of the model; inference engines choose a lower
     precision themselves.
 
+    A model of texts in another format than "tf_saved_model" is run in its engine and compared with
+    the model before the folder is written.
+
     Args:
         model: A FineTuneModel.
         folder: The folder, created or replaced atomically; other files in it, such as a checkpoint,
             are kept.
         format: "tf_saved_model", for TensorFlow and TensorFlow Serving (signature
-            "serving_default"); or "openvino", for CPUs (the extra `finetune-tf[openvino]`).
+            "serving_default"); "openvino", for CPUs (the extra `finetune-tf[openvino]`); "onnx",
+            for ONNX Runtime (the extra `finetune-tf[onnx]`); or "litert", for small devices. The
+            last two are for encoders of texts; see `Task.runs_in_all_engines`.
         image_bytes: For models of images: whether the graph reads the bytes of files, the input
             `image_bytes` (batch,), and decodes and prepares the images itself; see
             `images.in_graph`.
+        quantize: "int8" for weights of a quarter of the size, for models of texts in the formats
+            "onnx", "litert" and "openvino" (the extra `finetune-tf[int8]`); None for float32.
+        calibration: For int8 in the format "openvino": a few hundred examples, by which the ranges
+            of activations are chosen, so that these are int8 too. Their labels are not used.
+        strings: For models of texts in the format "tf_saved_model": whether the graph reads
+            texts, the input `text` (batch,), and tokenizes them itself; see `exports.strings`.
 
     Returns:
         The folder, absolute.
 
     Raises:
-        ModelError: If the format is unknown, its package is missing, the Keras backend is not
-            TensorFlow, a weight is NaN or infinite, or `image_bytes` is given for a model of
-            texts or for OpenVINO.
+        ModelError: If the format or the quantization is unknown or does not fit the model, the
+            Keras backend is not TensorFlow, a weight is NaN or infinite, the converter or the
+            engine of the format cannot handle the model, `image_bytes` is given for a model of
+            texts or for OpenVINO, or the graph cannot reproduce the tokenizer.
+        MissingExtraError: If a package of the format is not installed.
         CheckpointError: If the folder cannot be written.
     """
-    if format not in FORMATS:
-        raise ModelError(
-            f"The format must be one of {', '.join(FORMATS)}, found {format!r}. For ONNX, write a "
-            "checkpoint with save_pretrained and export it with Hugging Face's optimum."
-        )
+    chosen = _checked_format(model, format)
+    _check_quantization(model, chosen, quantize, calibration)
+    if image_bytes:
+        _check_image_bytes(model, format)
+    if strings:
+        require_strings(model, format)
+    for module in chosen.packages:
+        require_package(module, f"The format {format!r} needs")
+    for module in chosen.int8_packages if quantize else ():
+        require_package(module, f"int8 in the format {format!r} needs")
+    refuse_ruined(model, "Exporting")
+    say_if_untrained(model)
+    folder = absolute(folder)
+    tokenizers = tokenizers_of(model)
+    int8 = None
+    if quantize is not None:
+        int8 = Int8(None if calibration is None else _batches(model, calibration))
+    graph = Graph(model, portable=chosen.portable)
+    if image_bytes:
+        graph.endpoints = {"serve": reading_files(graph, model.image_processor)}
+    if strings:
+        graph.endpoints = endpoints_of_texts(graph, model)
+    record = Record(
+        format=format,
+        quantize=quantize,
+        task=model.task.name,
+        labels=model.labels,
+        inputs=tuple(graph.signature),
+        max_length=_max_length(model, bool(tokenizers)),
+        strings=strings,
+    )
+    with unfinished_folder(folder, FILES) as unfinished:
+        write_config(model, unfinished)
+        write_tokenizers(tokenizers, unfinished)
+        if model.info.image_processor:
+            write_json(unfinished / PREPROCESSOR, model.info.image_processor)
+        record.write(unfinished)
+        chosen.write(graph, unfinished, int8)
+        if format != "tf_saved_model" and model.task.runs_in_all_engines:
+            check_export(graph.model, unfinished, chosen, record)
+            if int8 is not None and int8.batches is not None:
+                check_decisions(graph.model, unfinished, chosen, record, int8.batches)
+    say(f"Exported {folder} as {' '.join(filter(None, (format, quantize)))}.")
+    return folder
+
+
+def _checked_format(model: Any, format: str) -> Format:
+    if not isinstance(format, str) or format not in FORMATS:
+        raise ModelError(f"The format must be one of {', '.join(FORMATS)}, found {shown(format)}.")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"export needs KERAS_BACKEND=tensorflow, found {keras.backend.backend()}. Save the "
             "model with save_pretrained and load it with the TensorFlow backend."
         )
-    if image_bytes:
-        processor = model.image_processor  # raises an error for a model of texts
-        if model.task.reads_clips:
-            raise ModelError(
-                "image_bytes=True is for models of images; TensorFlow does not decode videos. "
-                "Export without it: the graph reads prepared frames."
-            )
-        if format == "openvino":
-            raise ModelError(
-                "OpenVINO does not decode images. Export image_bytes=True as 'tf_saved_model', or "
-                "a graph for OpenVINO without image_bytes."
-            )
-    refuse_ruined(model, "Exporting")
-    say_if_untrained(model)
-    openvino = _openvino() if format == "openvino" else None
-    folder = absolute(folder)
-    tokenizers = tokenizers_of(model)
-    with unfinished_folder(folder, _STALE) as unfinished:
-        write_config(model, unfinished)
-        write_tokenizers(tokenizers, unfinished)
-        if model.info.image_processor:
-            write_json(unfinished / PREPROCESSOR, model.info.image_processor)
-        if openvino is None:
-            _write_saved_model(model, unfinished, processor if image_bytes else None)
-        else:
-            with tempfile.TemporaryDirectory() as saved_model:
-                _write_saved_model(model, Path(saved_model))
-                graph = openvino.convert_model(saved_model)
-            try:
-                openvino.save_model(graph, unfinished / OPENVINO_FILE, compress_to_fp16=False)
-            except RuntimeError as error:  # OpenVINO raises it for a full disk, among others
-                raise OSError(errno.EIO, str(error)) from None
-    say(f"Exported {folder} as {format}.")
-    return folder
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError:
+    chosen = FORMATS[format]
+    if not chosen.runs_all and not model.task.runs_in_all_engines:
+        others = [each.name for each in FORMATS.values() if each.runs_all]
         raise ModelError(
-            "The format 'openvino' needs the package openvino: pip install 'finetune-tf[openvino]'."
-        ) from None
-    return openvino
+            f"The format {format!r} is for {tasks_of_all_engines()}; the model is for "
+            f"{model.task.name}. Export it as {' or '.join(map(repr, others))}."
+        )
+    return chosen
 
 
-def _write_saved_model(model: Any, folder: Path, processor: ImageProcessor | None = None) -> None:
-    """Writes the graph; with a processor, one that reads the bytes of files."""
-    import tensorflow as tf
-
-    model = _in_float32(model)
-
-    def forward(rows: Any, part: Any = None) -> list:
-        return run(model, rows, _BATCH_SIZE, "the labels", part)
-
-    inputs, outputs_of = model.task.serving(model, forward)
-    signature = {
-        name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in inputs.items()
-    }
-    if processor is not None:
-        del signature[PIXELS]
-        signature[FILES] = tf.TensorSpec((None,), tf.string, FILES)
-
-    def serve(given: dict) -> dict:
-        if processor is not None:
-            given = dict(given)
-            given[PIXELS] = levels_of_files(given.pop(FILES), processor)
-        return outputs_of(given)
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[signature])
-    try:
-        archive.write_out(folder, verbose=False)
-    except tf.errors.OpError as error:  # TensorFlow raises it for a full disk, among others
-        raise OSError(errno.EIO, re.sub(r"{{.*?}} ", "", error.message)) from None
-
-
-def _in_float32(model: Any) -> Any:
-    """Returns the model, or a float32 copy if it computes in another dtype."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
-    copy = type(model).from_config(_without_policies(model.get_config()))
-    copy.set_weights(model.get_weights())
-    if getattr(model, "_tokenizer", None) is not None:
-        copy.tokenizer = model.tokenizer
-    return copy
+def _check_quantization(model: Any, format: Format, quantize: Any, calibration: Any) -> None:
+    if quantize is None:
+        if calibration is not None:
+            raise ModelError('calibration= is for int8: write quantize="int8" as well.')
+        return
+    if quantize != "int8":
+        raise ModelError(f'quantize must be None or "int8", found {shown(quantize)}.')
+    if not format.int8:
+        raise ModelError(
+            f"The format {format.name!r} has no int8 weights. Formats with int8: "
+            f"{formats_with_int8()}."
+        )
+    if not model.task.runs_in_all_engines:
+        raise ModelError(
+            f"int8 is for {tasks_of_all_engines()}; the model is for {model.task.name}. Export it "
+            "without quantize."
+        )
+    if calibration is None:
+        return
+    if not format.calibrates:
+        calibrated = [repr(each.name) for each in FORMATS.values() if each.calibrates]
+        raise ModelError(
+            f"calibration= is for {', '.join(calibrated)}. The format {format.name!r} has "
+            f"{format.int8}: leave calibration out."
+        )
+    if not isinstance(calibration, Examples):
+        raise DataTypeError(
+            "calibration expects a few hundred Examples, such as train.shuffle().take(300), found "
+            f"{type(calibration).__name__}."
+        )
 
 
-def _without_policies(config: Any) -> Any:
-    """Returns a Keras config with all dtype policies replaced by float32."""
-    if isinstance(config, dict):
-        if "Policy" in str(config.get("class_name")):
-            return "float32"
-        return {name: _without_policies(value) for name, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_without_policies(value) for value in config)
-    return config
+def _check_image_bytes(model: Any, format: str) -> None:
+    _ = model.image_processor  # raises an error for a model of texts
+    if model.task.reads_clips:
+        raise ModelError(
+            "image_bytes=True is for models of images; TensorFlow does not decode videos. "
+            "Export without it: the graph reads prepared frames."
+        )
+    if format == "openvino":
+        raise ModelError(
+            "OpenVINO does not decode images. Export image_bytes=True as 'tf_saved_model', or "
+            "a graph for OpenVINO without image_bytes."
+        )
+
+
+def _max_length(model: Any, has_tokenizer: bool) -> int | None:
+    if not model.reads_texts:
+        return None
+    if has_tokenizer:
+        return model.max_length
+    return FAMILIES[model.config["model_type"]].max_length(model.config)
+
+
+def _batches(model: Any, examples: Examples) -> list[dict]:
+    """The inputs of examples by name, one row in a batch: the ranges of padding do not count."""
+    encoded = examples.encoded(model, targets=False)
+    rows = []
+    for row in range(len(encoded)):
+        inputs = {name: feature[row][None] for name, feature in encoded.inputs.items()}
+        inputs["attention_mask"] = np.ones_like(inputs["input_ids"])
+        rows.append({tensor.name: inputs[tensor.name] for tensor in model.inputs})
+    return rows

@@ -106,6 +106,11 @@ class FeatureModel(FineTuneModel):
         return self.whole.tokenizer
 
     @property
+    def encoding_tokenizer(self) -> Any:
+        """What encodes examples for the whole model."""
+        return self.whole.encoding_tokenizer
+
+    @property
     def target_tokenizer(self) -> Any:
         """The tokenizer of target texts of the whole model."""
         return self.whole.target_tokenizer

@@ -14,6 +14,12 @@ from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.arguments import by_name, check, check_call
 from finetune_tf.base.keras_internals import inner_optimizer
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.distribution.current import (
+    check_place,
+    divided,
+    written_once,
+)
+from finetune_tf.errors import ModelError
 from finetune_tf.generation.generate import generate_rows
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.model import exporting, saving, vocabulary
@@ -28,7 +34,7 @@ from finetune_tf.training.callbacks import (
     FollowTrainable,
     StopAtNonFiniteLoss,
 )
-from finetune_tf.training.devices import compute_float32_in_full
+from finetune_tf.training.devices import check_strategy, compute_float32_in_full
 from finetune_tf.training.freezing import (
     apply_frozen,
     build_optimizer,
@@ -106,7 +112,8 @@ class FineTuneModel(DescribedModel):
         `training` must be in the signature: Keras's `fit` inspects the signature, and trains
         without dropout if the parameter is missing.
         """
-        return super().call(self._complete_inputs(inputs), training=training, mask=mask)
+        inputs = divided(self._complete_inputs(inputs))
+        return super().call(inputs, training=training, mask=mask)
 
     @names_checked(also=tuple(inspect.signature(keras.Model.compile).parameters))
     def compile(
@@ -140,6 +147,7 @@ class FineTuneModel(DescribedModel):
             >>> type(model.loss).__name__
             'SparseCategoricalCrossentropy'
         """
+        check_place(self)
         if "steps_per_execution" in kwargs:
             check(**{"keras.steps_per_execution": kwargs["steps_per_execution"]})
         for number in keras.tree.flatten(kwargs.get("loss_weights")):
@@ -148,11 +156,14 @@ class FineTuneModel(DescribedModel):
         resolved = compiling.resolve(self, self.task, optimizer, loss, metrics, weighted)
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
+            check_strategy(self.distribute_strategy)
             devices = self.distribute_strategy.num_replicas_in_sync
             check_devices(resolved["optimizer"], devices, **kwargs)
         # With None, Keras would keep the metrics of an earlier call of `compile`.
         resolved["metrics"] = resolved["metrics"] or []
         super().compile(**resolved, **kwargs)
+        if (schedule := schedule_of(self.optimizer)) is not None:
+            schedule.join(self.optimizer)
         self.set_objectives(objectives)
 
     @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
@@ -177,7 +188,8 @@ class FineTuneModel(DescribedModel):
 
         Raises:
             DataTypeError: If `x` contains `Examples` or texts instead of batches.
-            DataError: If there are no labels, or a label is outside of the range of the outputs.
+            DataError: If there are no labels, or a label is outside of the range of the outputs, or
+                the length of a dataset is not known on several devices of TensorFlow.
             ModelError: If memory runs out, or the loss is NaN or infinite.
 
         Example:
@@ -190,6 +202,8 @@ class FineTuneModel(DescribedModel):
         y, callbacks = kwargs.pop("y", None), kwargs.pop("callbacks", callbacks)
         check_call(keras.Model.fit, x, y, **kwargs)
         fit_errors.check_data("fit", x, kwargs.get("validation_data"))
+        fit_errors.check_length(x, self.number_of_devices, kwargs.get("steps_per_epoch"))
+        check_place(self)
         if getattr(self, "optimizer", None) is None:
             self.compile()
         fit_errors.check_rate_setters(self.optimizer, callbacks)
@@ -212,7 +226,7 @@ class FineTuneModel(DescribedModel):
             own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
             given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
             callbacks = in_order([*given, *own], first=ApplyLeftover)
-        with fit_errors.explaining(), listening(callbacks):
+        with listening(callbacks), self._running():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
         return history
@@ -256,6 +270,11 @@ class FineTuneModel(DescribedModel):
         return saving.save_pretrained(
             self, folder, dtype=dtype, max_shard_size=max_shard_size, **card
         )
+
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Writes the model as a `.keras` file, as in Keras; of several processes, only one does."""
+        with written_once(filepath) as place:
+            super().save(place, *args, **kwargs)
 
     @names_checked
     def push_to_hub(
@@ -329,14 +348,24 @@ class FineTuneModel(DescribedModel):
         format: str = "tf_saved_model",
         verbose: bool | None = None,
         *,
+        quantize: str | None = None,
+        calibration: Any = None,
+        strings: bool = False,
         image_bytes: bool = False,
     ) -> Path:
         """Writes the forward pass for serving, without finetune_tf and Keras.
 
         Args:
             filepath: The folder, created or replaced atomically; other files in it are kept.
-            format: "tf_saved_model" for TensorFlow and TensorFlow Serving, or "openvino".
+            format: "tf_saved_model" for TensorFlow and TensorFlow Serving, "openvino", or for
+                encoders of texts "onnx" or "litert". `ft.load_exported` runs all of them.
             verbose: As in Keras; with False, nothing is printed.
+            quantize: "int8" for int8 weights, for models of texts in all formats but
+                "tf_saved_model"; by default float32.
+            calibration: For int8 with OpenVINO: a few hundred `Examples` that are like those the
+                model will see, so that activations are int8 as well.
+            strings: For "tf_saved_model", whether the graph reads texts and contains the tokenizer,
+                which must be one of BERT.
             image_bytes: For models of images, whether the graph reads the bytes of JPEG and PNG
                 files and prepares the images itself, instead of levels of the size of the model.
 
@@ -344,8 +373,9 @@ class FineTuneModel(DescribedModel):
             The folder.
 
         Raises:
-            ModelError: If the format is unknown or its package is missing, or `image_bytes` is
-                given for a model of texts.
+            ModelError: If the format or the quantization is unknown or does not fit the model, or
+                an engine or a graph cannot reproduce the model or its tokenizer.
+            MissingExtraError: If a package of the format is not installed.
             CheckpointError: If the folder cannot be written.
 
         Example:
@@ -354,7 +384,20 @@ class FineTuneModel(DescribedModel):
             True
         """
         with contextlib.nullcontext() if verbose in (None, True, 1) else messages.quiet():
-            return exporting.export(self, filepath, format, image_bytes)
+            return exporting.export(
+                self, filepath, format, image_bytes, quantize, calibration, strings
+            )
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raises an error: Keras would skip the layers of this library, or ruin the model.
+
+        Raises:
+            ModelError: Always; int8 is an option of `export`.
+        """
+        raise ModelError(
+            "Keras's quantize does not fit the layers of this model: for int8, write "
+            'model.export(folder, format="openvino", quantize="int8"), or "onnx" or "litert".'
+        )
 
     def get_config(self) -> dict:
         """Returns the Keras config, with `info`, the adapters and the paths of frozen variables."""

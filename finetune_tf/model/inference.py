@@ -2,22 +2,20 @@
 
 import dataclasses
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_tf import kernels
-from finetune_tf.data.batching import batches_of
+from finetune_tf.data.array_batches import ArrayBatches, map_ahead
+from finetune_tf.distribution.current import shares
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.tasks import Encoded
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 
 def run(
@@ -69,6 +67,7 @@ def rows_of(
     kept: Callable[[Any, Any], Any],
     name: str = "rows",
     only: np.ndarray | None = None,
+    traces: bool = True,
 ) -> Iterator[tuple[int, Any]]:
     """Yields the index and the output of each row, sorted by length.
 
@@ -80,6 +79,8 @@ def rows_of(
             arrays; always the same function for a model.
         name: The name of the examples, for messages.
         only: The indices of the rows that are run; by default all rows.
+        traces: Whether TensorFlow traces the model if it was not traced before. For a few batches
+            alone, that takes longer than it saves.
     """
     encoded = dataclasses.replace(encoded, group=1, draw=None)
     order = np.arange(len(encoded)) if only is None else only
@@ -87,9 +88,8 @@ def rows_of(
     if lengths:  # by length along the first axis, then along the second
         order = order[np.lexsort(lengths[::-1])]
     rows = iter(order)
-    for outputs in _outputs(
-        model, batches_of(encoded, model, batch_size, order=order, name=name), kept
-    ):
+    batches = ArrayBatches(encoded, model, batch_size, order, name)
+    for outputs in _outputs(model, batches, kept, traces):
         yield from ((int(next(rows)), output) for output in _rows(outputs))
 
 
@@ -102,7 +102,7 @@ def _rows(outputs: Any) -> Iterator[Any]:
 
 
 def _outputs(
-    model: "keras.Model", batches: "tf.data.Dataset", kept: Callable[[Any, Any], Any]
+    model: "keras.Model", batches: ArrayBatches, kept: Callable[[Any, Any], Any], traces: bool
 ) -> Iterator[Any]:
     import keras
 
@@ -111,51 +111,44 @@ def _outputs(
             lambda tensor: np.asarray(tensor).astype("float32", copy=False), outputs
         )
 
-    if keras.backend.backend() != "tensorflow":
-        # Each bucket is compiled once.
-        for batch in batches.as_numpy_iterator():
-            inputs, targets = batch if isinstance(batch, tuple) else (batch, None)
-            yield as_floats(kept(model.predict_on_batch(inputs), targets))
+    if keras.backend.backend() != "tensorflow" or not isinstance(model, keras.Model):
+        # With JAX, each bucket is compiled once. An exported model runs in its own engine.
+        shared = shares() if isinstance(model, keras.Model) else None
+        for number in range(len(batches)):
+            inputs, *targets = batches[number] if shared is None else batches.shared(number, shared)
+            yield as_floats(kept(model.predict_on_batch(inputs), *targets or (None,)))
         return
     import tensorflow as tf
 
     kernels.keep_buffers()
-    spec, traced = batches.element_spec, traces_of(model)
+    traced = traces_of(model)
     # One function with targets and one without: Keras's predict traces anew for other shapes.
-    has_targets = isinstance(spec, tuple)
-    key = ("outputs", has_targets)
+    key = ("outputs", batches.has_targets)
     # The result is that of `kept`, but without the logits of the whole batch.
     task = getattr(model, "task", None)  # a Keras model of another kind has none
-    scores_tokens = has_targets and task is not None and task.scores_tokens
-    if key not in traced:
-        reference = weakref.ref(model)  # the function must not keep its own key alive
+    scores_tokens = batches.has_targets and task is not None and task.scores_tokens
+    reference = weakref.ref(model)  # a traced function must not keep its own key alive
 
-        def forward(inputs: Any, *targets: Any) -> Any:
-            model = reference()
-            if scores_tokens:
-                return model.token_scores(inputs, *targets)
-            # Not `model(…)`: a subclass may wrap its result for the caller.
-            return kept(model.call(inputs, training=False), *targets or (None,))
+    def forward(inputs: Any, *targets: Any) -> Any:
+        model = reference()
+        if scores_tokens:
+            return model.token_scores(inputs, *targets)
+        # Not `model(…)`: a subclass may wrap its result for the caller.
+        return kept(model.call(inputs, training=False), *targets or (None,))
 
-        signature = spec if has_targets else [spec]
+    if key not in traced and traces:
+        signature = batches.signature()
         function = tf.function(forward, input_signature=signature, autograph=False)
         traced[key] = function.get_concrete_function()
 
-    traced_outputs = traced[key]
+    run = traced.get(key, forward)
 
-    def outputs(batch: Any) -> Any:
-        return as_floats(traced_outputs(*(batch if has_targets else (batch,))))
+    def outputs(number: int) -> Any:
+        batch = tf.nest.map_structure(tf.convert_to_tensor, batches[number])
+        return as_floats(run(*batch))
 
-    yield from _parallel_map(outputs, batches)
-
-
-def _parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Like `map`, with two calls at a time: one computes where the other cannot use all cores."""
-    with ThreadPoolExecutor(2) as pool:
-        waiting: deque[Future] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    if len(batches) == 1:  # a thread would take longer to start than one text to tokenize
+        yield outputs(0)
+    else:
+        # Two at a time: one computes where the other cannot use all cores.
+        yield from map_ahead(outputs, range(len(batches)), workers=2, ahead=2)

@@ -12,6 +12,7 @@ from finetune_tf.architectures import PIXELS
 from finetune_tf.base.values import check_range, concrete, dtype_of, rows_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import ModelError
+from finetune_tf.tasks.feature import POSITIONS, STARTS
 from finetune_tf.training import fit_errors
 
 # Keys in the output of tokenizers and collators that are not model inputs.
@@ -58,6 +59,10 @@ _DESCRIPTIONS = {
         "Write (mask != 0).astype('int32') if other values mean a token.",
     ),
 }
+_DESCRIPTIONS[STARTS] = (
+    "places of tokens in their row, -1 for no text",
+    "Use batches(model, packing=True), which makes them.",
+)
 _DESCRIPTIONS["decoder_input_ids"] = (
     "rows of the decoder's token embedding table",
     "Use Examples.batches(model), which shifts the target tokens by one place, and -100 only in "
@@ -125,7 +130,10 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
     ids, axes = named.get(first), 4 if first == PIXELS else 2
     if getattr(ids, "shape", None) is None or len(ids.shape) != axes or _is_composite(ids):
         return  # `check_values` or `complete` raises an error
-    texts = rows_of(ids)
+    rows = targets_of_rows = rows_of(ids)
+    starts = named.get(STARTS)
+    if starts is not None:  # one target for each place of a packed row
+        targets_of_rows = rows * ops.shape(starts)[1]
     parts = {name: value for name, value in named.items() if name in _DESCRIPTIONS}
     for name, value in {**parts, "targets": targets, "weights": weights}.items():
         if hasattr(value, "shape") and len(value.shape) and not _is_composite(value):
@@ -133,6 +141,7 @@ def check_sizes(inputs: Any, targets: Any, weights: Any, limit: int) -> None:
                 f"Inputs, targets and sample weights have different numbers of rows: {name} "
                 f"{{found}}; {first} {{high}}. Give one target, and one weight, for each row."
             )
+            texts = targets_of_rows if name in ("targets", "weights") else rows
             check_range(rows_of(value), texts, texts, message)
     for name in _SIDES:
         value = named.get(name)
@@ -283,6 +292,7 @@ def complete(
     if sizes is not None:
         arrays = {n: v if hasattr(v, "shape") else np.asarray(v) for n, v in given.items()}
         check_values(arrays, sizes)
+    _check_packed(given)
     given = {
         # Keras does not accept a mix of arrays and tensors.
         name: value if keras.utils.is_keras_tensor(value) else _as_int32(value)
@@ -291,6 +301,19 @@ def complete(
     for ids in required:
         given |= _complete_side(ids, given, known, limit)
     return {name: given[name] for name in (*known, *optional) if name in given}
+
+
+def _check_packed(given: dict) -> None:
+    """Checks the inputs of packed rows, as for `complete`."""
+    if STARTS not in given:
+        return
+    shape = np.shape(given[STARTS])
+    if POSITIONS not in given or len(shape) != 2:
+        raise ModelError(
+            f"{STARTS} (batch, texts of a row) are for packed rows, which have {POSITIONS} as "
+            f"well; found {STARTS} of shape {tuple(shape)} and "
+            f"{', '.join(map(str, given))}. {_DESCRIPTIONS[STARTS][1]}"
+        )
 
 
 def _complete_side(ids_name: str, given: dict, known: dict[str, Any], limit: int | None) -> dict:

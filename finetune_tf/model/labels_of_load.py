@@ -59,15 +59,16 @@ def choose_labels(
         return None
     if not task.has_trained_labels:
         return _free_labels(asked, problem_type, task, source)
-    stored = _stored_labels(source, problem_type, trained)
     if asked is None:
-        return stored
+        return _stored_labels(source, problem_type, trained)
+    given_type = problem_type
     if not isinstance(asked, Labels):
         if trained and problem_type is None:
             problem_type = source.config.get("problem_type")
         asked = Labels(Labels.of(asked), problem_type)
-    if not trained:
+    if not trained:  # the labels of the old head, perhaps for another problem type, do not matter
         return asked
+    stored = _stored_labels(source, given_type, trained)
     generic = Labels.of(len(stored))
     if len(asked) == len(stored):
         # The outputs of a trained head keep their order; only generic names are replaced.

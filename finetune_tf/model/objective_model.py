@@ -9,7 +9,8 @@ from finetune_tf import kernels
 from finetune_tf.data.encodings import targets_of
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.taps import Taps, tapping
-from finetune_tf.model.weighted import WeightedModel
+from finetune_tf.model.device_model import DeviceModel
+from finetune_tf.tasks.feature import STARTS
 from finetune_tf.training.objectives.objective import (
     Objective,
     Step,
@@ -19,7 +20,7 @@ from finetune_tf.training.objectives.objective import (
 )
 
 
-class ObjectiveModel(WeightedModel):
+class ObjectiveModel(DeviceModel):
     """Adds the terms of objectives to the loss of a training step; see `ft.objectives`.
 
     Only training steps have objectives: losses of evaluations are plain losses.
@@ -45,6 +46,7 @@ class ObjectiveModel(WeightedModel):
         self._objective_record = _Record(as_objectives(objectives))
         try:
             _refuse_doubles(self.objectives)
+            _refuse_devices(self.objectives, self.number_of_devices)
             for objective in self.objectives:
                 objective.check(self)
         except ModelError:
@@ -53,7 +55,7 @@ class ObjectiveModel(WeightedModel):
         if self._objective_seed is None and any(each.draws for each in self.objectives):
             strategy = getattr(self, "distribute_strategy", None)
             with strategy.scope() if strategy is not None else contextlib.nullcontext():
-                self._objective_seed = keras.random.SeedGenerator()
+                self._objective_seed = _SeedOfDevice()
 
     def get_compile_config(self) -> dict:
         """Overrides the Keras hook, so that `.keras` files contain the objectives."""
@@ -75,6 +77,7 @@ class ObjectiveModel(WeightedModel):
         if not self.objectives:
             return super().train_step(*state, data)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        _refuse_packed(self.objectives, x)
         step = Step(
             self,
             x,
@@ -112,9 +115,10 @@ class ObjectiveModel(WeightedModel):
                 f"happens inside of the model, but {type(self).__name__} does not run its graph. "
                 "Use a model from ft.load."
             )
-        step.targets, step.outputs = targets, y_pred
+        step.targets, step.outputs, step.weights = step.gathered(targets), y_pred, None
         if sample_weight is not None:
-            step.weights = self._weights_per_term(sample_weight, targets, y_pred)
+            weights = self._weights_per_term(sample_weight, targets, y_pred)
+            step.weights = step.gathered(weights)
         rows = (targets, y_pred, sample_weight)
         share = 1.0
         for objective in self.objectives:
@@ -135,6 +139,35 @@ class _Record:
 
     def __init__(self, objectives: tuple[Objective, ...]) -> None:
         self.objectives = objectives
+
+
+class _SeedOfDevice(keras.random.SeedGenerator):
+    """Random numbers that differ on each device."""
+
+    def next(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the next seed."""
+        return kernels.seed_of_device(super().next(*args, **kwargs))
+
+
+def _refuse_devices(objectives: tuple[Objective, ...], devices: int) -> None:
+    names = [type(each).__name__ for each in objectives if not each.joins_devices]
+    if names and devices > 1:
+        raise ModelError(
+            f"{names[0]} computes with the rows of a batch, of which each of the {devices} devices "
+            "has a part only. Train on one device. An own "
+            "objective that averages with step.mean, and joins rows that it compares with "
+            "step.gathered, has the class attribute joins_devices = True."
+        )
+
+
+def _refuse_packed(objectives: tuple[Objective, ...], inputs: Any) -> None:
+    if not hasattr(inputs, "keys") or STARTS not in inputs:
+        return
+    if names := [type(each).__name__ for each in objectives if not each.allows_packing]:
+        raise ModelError(
+            f"{names[0]} compares or changes rows, each of which it takes for one text, but the "
+            "batches have packed rows. Make them without packing."
+        )
 
 
 def _refuse_doubles(objectives: tuple[Objective, ...]) -> None:

@@ -14,6 +14,7 @@ from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.checkpoint import GENERATION
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, has_vocabulary
+from finetune_tf.distribution.current import is_first, written_once
 from finetune_tf.errors import ArgumentError, FinetuneError
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.images import PREPROCESSOR
@@ -84,10 +85,11 @@ def save_pretrained(
     weights = _make_writer(model, dtype, max_shard_size)
     folder = absolute(folder)
     tokenizers = tokenizers_of(model)  # read before their folder is replaced
-    with unfinished_folder(folder, _STALE) as unfinished:
+    with written_once(folder) as place, unfinished_folder(place, _STALE) as unfinished:
         _write_files(model, tokenizers, unfinished, weights, card)
     model.info.tokenizer = str(folder)
-    say_saved(model, folder, weights.dtype)
+    if is_first():
+        say_saved(model, folder, weights.dtype)
     return folder
 
 
@@ -136,12 +138,14 @@ def push_to_hub(model: Any, repo_id: str, private: bool | None, token: Any, **op
 
     _make_writer(model, **options)  # wrong options are found before there is a repository
     api = huggingface_hub.HfApi(token=token)
-    repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if is_first():
+        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = model.info.tokenizer
         saved = save_pretrained(model, Path(folder) / "model", **options)
         model.info.tokenizer = tokenizer  # the temporary folder will be deleted
-        return api.upload_folder(repo_id=repo, folder_path=saved)
+        # Of several processes, all compute what is saved, and the first one uploads it.
+        return api.upload_folder(repo_id=repo, folder_path=saved) if is_first() else None
 
 
 def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:

@@ -148,8 +148,9 @@ class VocabularyLossModel(EncodingModel):
             scores = kernels.token_scores(*given, output.is_tied)
             total = ops.sum(scores[:, 0] * weights)
         step.hits = ops.reshape(scores[:, 1], shape)
-        loss = ops.divide_no_nan(total, ops.sum(counted))
-        return kernels.divided_among_devices(loss)
+        sums = [ops.reshape(total, (1,)), ops.reshape(ops.sum(counted), (1,))]
+        total, count = map(ops.sum, kernels.gathered(sums))
+        return kernels.divided_among_devices(ops.divide_no_nan(total, count))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Overrides the Keras hook.
@@ -185,6 +186,11 @@ class VocabularyLossModel(EncodingModel):
         return ops.reshape(scores, (*ops.shape(targets), 2))
 
     @property
+    def runs_without_logits(self) -> bool:
+        """Whether a step is running that computes no logits."""
+        return self._step is not None
+
+    @property
     def _step(self) -> _Step | None:
         step = _STEP.get()
         return step if step is not None and step.model is self else None
@@ -204,7 +210,7 @@ def _run_tapped(graph: keras.Model, inputs: Any, training: bool | None, taps: Ta
     """Runs a graph whose tensors are read or changed by the objectives of a step."""
     if hasattr(inputs, "keys") and POSITIONS in inputs:
         values = [inputs[tensor.name] for tensor in graph.inputs]
-        return taps.run(graph, values, packed_calls(inputs[POSITIONS], training))
+        return taps.run(graph, values, packed_calls(inputs, training))
     values = standardized_inputs(graph, inputs)
     return taps.run(graph, values, functools.partial(plain_call, training=training))
 

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_tf import kernels
 from finetune_tf.data.encodings import LABELS, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
+from finetune_tf.model.places import PlacesModel
 from finetune_tf.model.targets import are_shares, check_shape, check_type, checked_targets
-from finetune_tf.model.vocabulary_loss import VocabularyLossModel
 from finetune_tf.tasks import Kind
 from finetune_tf.training.classification import loss_of_shares
 from finetune_tf.training.outputs import fit_of, kind_of
@@ -28,7 +27,7 @@ from finetune_tf.training.sample_weights import (
 from finetune_tf.training.similarity_loss import PairSimilarity
 
 
-class WeightedModel(VocabularyLossModel):
+class WeightedModel(PlacesModel):
     """Applies sample weights and class weights in the same way for all tasks.
 
     The loss of a batch is Σ weight · loss / n, summed over its n targets; targets of -100 are
@@ -139,8 +138,7 @@ class WeightedModel(VocabularyLossModel):
                 y, y_pred = targets[..., None], y_pred[..., None]  # (batch, labels, 1)
         if has_shares:
             loss = loss_of_shares(self.loss)(targets, y_pred, sample_weight)
-            others = [kernels.divided_among_devices(ops.sum(other)) for other in self.losses]
-            return sum(others, loss)
+            return sum(map(ops.sum, self.losses), loss)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -157,8 +155,9 @@ class WeightedModel(VocabularyLossModel):
             check_shape(targets, self.outputs[0], self.kind, self.loss)
             ids = x.get("input_ids") if hasattr(x, "keys") else x
             length = ops.shape(ids)[-1] if hasattr(ids, "shape") else None
-            found = self.checked_targets(targets, length)
-            if found is not targets:
+            given = self.targets_of_texts(x, targets)
+            found = self.checked_targets(given, length)
+            if found is not given:
                 x, y = with_targets(x, y, found)
             check_weights(weights, targets.shape[0])
         return x, y

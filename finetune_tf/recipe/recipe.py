@@ -56,6 +56,7 @@ def finetune(
     pooling: str = "auto",
     dropout: float | None = None,
     max_length: int | None = None,
+    packing: bool | int | Literal["auto"] = False,
     dtype: Any = None,
     baseline: Any = "auto",
     seed: int = 0,
@@ -96,6 +97,8 @@ def finetune(
         pooling: As in `load`.
         dropout: As in `load`.
         max_length: The maximum number of tokens per text; by default the model's maximum.
+        packing: Whether the training packs several short texts into a row, as in
+            `Examples.batches`.
         dtype: As in `load`: a Keras dtype policy, or "auto" for mixed_bfloat16 on devices that
             compute it faster; by default Keras's global policy, float32 unless you have set
             another. A message says which one is used, and whether "auto" would be faster.
@@ -138,6 +141,7 @@ def finetune(
         label_smoothing=label_smoothing,
         dropout=dropout,
         max_length=max_length,
+        packing=packing,
         seed=seed,
     )
     phases, objectives = phases_of(policy), as_objectives(objectives)
@@ -162,7 +166,7 @@ def finetune(
     start_from_mean(model, train)
 
     def make_batches(fitted: FineTuneModel) -> tuple[Any, Any]:
-        shuffling = {"shuffle": True, "seed": seed}
+        shuffling = {"shuffle": True, "seed": seed, "packing": packing}
         return (
             train.batches(fitted, batch_size, max_length=max_length, **shuffling, **options),
             validation.batches(fitted, batch_size, max_length=max_length, **options),
@@ -177,6 +181,7 @@ def finetune(
         "policy": str(policy),
         "epochs": epochs,
         "batch_size": batch_size,
+        "packing": packing,
         "learning_rate": learning_rate,
         "optimizer": optimizer,
         **optimizing,

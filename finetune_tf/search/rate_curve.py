@@ -10,17 +10,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH = 3.0  # standard deviation of the smoothing, in points
-_PART = 0.5  # of the fall of the loss, at which the rate is suggested
-_CLEAR = 4.0  # standard errors of the smoothed loss that a fall has to exceed
+_PART = 0.6  # of the fall of the logarithm of the loss, at which the rate is suggested
+_CLEAR = 4.0  # standard errors that a fall has to exceed
+_DEVIATION = 1.4826  # standard deviation of a normal distribution, over its median deviation
 
 
 class RateCurve(Document):
     """The losses of `find_rate` by learning rate; `print` shows the suggestion with its reason.
 
     The losses are smoothed over neighbouring rates, because each of them is the loss of one batch.
-    The suggestion is the first rate at which the smoothed loss has made half of its way from its
-    start to its lowest value. It is therefore a rate at which a few steps already teach much, and
-    lies well below the rates at which the loss rises again.
+    The suggestion is the first rate at which the smoothed loss has made three fifths of its way
+    from its start to its lowest value, on a logarithmic scale. It is therefore a rate at which a
+    few steps already teach much, and lies below the rates at which the loss rises again. The
+    logarithm matters where the loss falls to a small part of its start, as that of scores often
+    does: most of such a fall is the mean of the scores, which is learned first. Losses that are
+    not all positive are compared as they are.
 
     Attributes:
         rates: The learning rates (n,), ascending.
@@ -39,7 +43,8 @@ class RateCurve(Document):
     def __init__(self, rates: np.ndarray, losses: np.ndarray, end: str) -> None:
         self.rates, self.losses, self.end = rates, losses, end
         self.smoothed = smooth(losses)
-        self._start = float(np.mean(losses[: max(len(losses) // 10, 3)]))
+        self._first = max(len(losses) // 10, 3)  # losses whose mean is the start
+        self._start = float(np.mean(losses[: self._first]))
         self._lowest = float(self.smoothed.min())
         self.suggestion = self._suggest()
 
@@ -47,14 +52,23 @@ class RateCurve(Document):
         fall = self._start - self._lowest
         if not fall > _CLEAR * self._standard_error():
             return None
-        place = int(np.argmax(self.smoothed <= self._start - _PART * fall))
+        if self._lowest > 0:
+            level = self._start * (self._lowest / self._start) ** _PART
+        else:
+            level = self._start - _PART * fall
+        place = int(np.argmax(self.smoothed <= level))
         return float(f"{self.rates[place]:.2g}")
 
     def _standard_error(self) -> float:
-        """The standard error of the smoothed loss, before the loss is lowest."""
+        """The standard error of the fall, from the losses before the lowest one.
+
+        The median does not count the single high losses at the rates just before it, which a mean
+        square would take for the noise of all.
+        """
         before = slice(0, int(self.smoothed.argmin()) + 1)
-        noise = np.std(self.losses[before] - self.smoothed[before])
-        return float(noise / np.sqrt(2 * np.sqrt(np.pi) * _WIDTH))  # of a Gaussian mean
+        noise = _DEVIATION * np.median(np.abs(self.losses[before] - self.smoothed[before]))
+        smoothed = 1 / (2 * np.sqrt(np.pi) * _WIDTH)  # the variance of a Gaussian mean
+        return float(noise * np.sqrt(smoothed + 1 / self._first))
 
     @property
     def reason(self) -> str:
@@ -66,7 +80,7 @@ class RateCurve(Document):
                 f"the smoothed loss falls {fall}, by no more than chance explains; {self.end}. "
                 "Try other bounds, more points or larger batches"
             )
-        return f"the smoothed loss has made half of its fall {fall}; {self.end}"
+        return f"the smoothed loss has made three fifths of its fall {fall}; {self.end}"
 
     def blocks(self) -> list[str | Table]:
         """Returns the line of the suggestion."""

@@ -24,6 +24,9 @@ class Conventions:
         generates_text: Whether models continue prompts.
         has_old_classes: Whether `compat` has classes of transformers 4 for the task.
         is_in_transformers: Whether transformers has classes for the task.
+        runs_in_all_engines: Whether models, which are encoders of texts, are exported to all
+            formats and as int8.
+        serves_texts: Whether an exported graph can read one text, or a pair, for each row.
     """
 
     labels: Labels | None
@@ -34,6 +37,8 @@ class Conventions:
     generates_text: ClassVar[bool] = False
     has_old_classes: ClassVar[bool] = True
     is_in_transformers: ClassVar[bool] = True
+    runs_in_all_engines: ClassVar[bool] = False
+    serves_texts: ClassVar[bool] = False
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """The outputs of a model by the names that Hugging Face's classes use, for `export`.
@@ -42,6 +47,15 @@ class Conventions:
             outputs: The outputs for a batch.
         """
         return {"logits": outputs}
+
+    def unnamed(self, named: Mapping[str, Any]) -> Any:
+        """The outputs of a model from those by name: the inverse of `named`.
+
+        Args:
+            named: Arrays by name, the only outputs of an exported graph.
+        """
+        (outputs,) = named.values()
+        return outputs
 
     def serving(
         self, model: Any, forward: Callable[..., list[np.ndarray]]

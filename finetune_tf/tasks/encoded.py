@@ -76,6 +76,26 @@ class Encoded:
         )
 
 
+def tokenizer_of(model: Any) -> Any:
+    """Returns what encodes texts for a model: its `encoding_tokenizer`, or else its tokenizer.
+
+    Args:
+        model: A model with a tokenizer; it need not be one of `load`.
+    """
+    has_own = hasattr(type(model), "encoding_tokenizer")
+    return model.encoding_tokenizer if has_own else model.tokenizer
+
+
+def preparer_of(model: Any) -> Any:
+    """Returns what turns examples into the inputs of a model, the argument of `Task.encode`.
+
+    Args:
+        model: A model with a task.
+    """
+    name = model.task.preprocessor
+    return tokenizer_of(model) if name == "tokenizer" else getattr(model, name)
+
+
 def tokenized(tokenizer: Any, texts: list | None, pairs: list | None = None, **options: Any) -> Any:
     """A tokenizer's output for several texts, never padded.
 

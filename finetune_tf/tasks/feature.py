@@ -21,7 +21,27 @@ MASKS = {TOKENS: "attention_mask", TARGET_TOKENS: "decoder_attention_mask"}
 #: The input that says where each token stands in its text, for rows of several texts.
 POSITIONS = "position_ids"
 
+#: The input that says where texts begin in such rows, for models with one output for each text.
+STARTS = "text_starts"
+
 IGNORED = -100  # the target of a position that the loss leaves out; PyTorch's value for it
+
+
+def ignored_in(dtype: str) -> float:
+    """Returns the target of an entry that does not count: -100 for class numbers, else NaN.
+
+    A number such as -100 could be the target of a regression. NaN cannot, and a loss that does not
+    leave it out shows it.
+
+    Args:
+        dtype: The dtype of the targets.
+
+    Example:
+        >>> from finetune_tf.tasks.feature import ignored_in
+        >>> ignored_in("int32"), ignored_in("float32")
+        (-100, nan)
+    """
+    return IGNORED if "int" in dtype else np.nan
 
 
 @dataclass(frozen=True, eq=False)

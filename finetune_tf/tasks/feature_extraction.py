@@ -22,6 +22,8 @@ class FeatureExtraction(Task):
 
     name = "feature-extraction"
     class_suffix = "Model"
+    runs_in_all_engines = True
+    serves_texts = True
     columns = ("text", "text_pair", "label")
     target_column = "label"
     output_layers = ()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from finetune_tf.architectures import PIXELS
+from finetune_tf.distribution.current import several_processes
 from finetune_tf.tasks.classification import Classification
 from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import Feature
@@ -68,7 +69,8 @@ def prepared_feature(examples: Columns, column: str, processor: Any, **options: 
         return f"{places.name(row)} of {name}"
 
     prepared = examples.columns[column].prepared(processor, title, **options)
-    if prepared.is_stored:
+    # Of several processes, each reads its own rows only, when batches have them.
+    if prepared.is_stored and not several_processes():
         prepared.prepare_all()
     return Feature(prepared, axis=None, dtype="uint8")
 

@@ -30,6 +30,7 @@ class ImageTextRetrieval(PairTask):
 
     name = "image-text-retrieval"
     columns = ("image", "text")
+    input_forms = (("image",), ("text",), ("image", "text"))
     target_column = "text"
     reduces_with_targets = True
     has_old_classes = True

@@ -46,6 +46,7 @@ class QuestionAnswering(Task):
 
     name = "question-answering"
     class_suffix = "ForQuestionAnswering"
+    runs_in_all_engines = True
     columns = ("question", "context", "answers")
     needs = ("question", "context")
     target_column = "answers"
@@ -85,6 +86,10 @@ class QuestionAnswering(Task):
     def named(self, outputs: Any) -> dict[str, Any]:
         """The logits of starts and of ends, (batch, length) each."""
         return {"start_logits": outputs[:, 0], "end_logits": outputs[:, 1]}
+
+    def unnamed(self, named: Mapping[str, Any]) -> Any:
+        """The logits (batch, 2, length) from those of starts and of ends."""
+        return np.stack([named["start_logits"], named["end_logits"]], axis=1)
 
     @property
     def output_kind(self) -> Kind:

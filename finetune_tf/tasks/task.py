@@ -39,6 +39,8 @@ class Task(Conventions, abc.ABC):
         takes_prompts: Whether labels are described by texts, the prompts.
         columns: The columns of examples that the task reads, required ones first.
         needs: The required columns; by default the first one of `columns`.
+        input_forms: The sets of columns that an input may have in predictions, the most usual one
+            first; by default the columns without targets, all or the required ones.
         target_column: The column with the targets.
         output_layers: Names of the layers that always belong to the head.
         poolings: The poolings that a user may ask for; empty if nothing is pooled.
@@ -66,6 +68,7 @@ class Task(Conventions, abc.ABC):
     takes_prompts: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ()
+    input_forms: ClassVar[tuple[tuple[str, ...], ...]] = ()
     target_column: ClassVar[str]
     output_layers: ClassVar[tuple[str, ...]] = ("classifier",)
     poolings: ClassVar[tuple[str, ...]] = ()
@@ -99,6 +102,14 @@ class Task(Conventions, abc.ABC):
     def problem_type(self) -> str | None:
         """The problem type of the labels, for tasks that have several; None for the others."""
         return None
+
+    @property
+    def has_token_outputs(self) -> bool:
+        """Whether the outputs are those of tokens, so that a row of several texts has them all.
+
+        Otherwise they are those of a text, even if they run over its tokens.
+        """
+        return self.token_axis == 0
 
     @property
     def title(self) -> str:

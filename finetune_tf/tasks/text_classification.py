@@ -16,6 +16,8 @@ class TextClassification(Classification):
 
     name = "text-classification"
     class_suffix = "ForSequenceClassification"
+    runs_in_all_engines = True
+    serves_texts = True
     columns = ("text", "text_pair", "label")
     poolings = ("pooler", "cls", "mean")
     usage = make_usage(names_task=False, encoded="logits")

@@ -14,7 +14,6 @@ from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import IGNORED, Feature
 from finetune_tf.tasks.interfaces import Columns
 from finetune_tf.tasks.language_model import LanguageModelOutputs
-from finetune_tf.tasks.packing import packed
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.token_scores import token_scores
 from finetune_tf.tasks.usage import make_usage
@@ -51,8 +50,8 @@ class TextGeneration(LanguageModelOutputs, Task):
     class_suffix = "ForCausalLM"
     generates_text = True
     columns = ("text", "prompt", "completion", "messages")
+    input_forms = (("prompt",), ("messages",))
     target_column = "scored"
-    encode_options = ("packing",)
     reduces_with_targets = scores_tokens = True
     usage = make_usage(
         predict='ft.generate(model, "Once upon a time", max_new_tokens=50)',
@@ -75,9 +74,7 @@ generate("Once upon a time", max_new_tokens=50)""",
                 'reading it, for example from_jsonl(path, prompt="…", completion="…").'
             )
 
-    def encode(
-        self, examples: Columns, tokenizer: Any, max_length: int, packing: bool = False
-    ) -> Encoded:
+    def encode(self, examples: Columns, tokenizer: Any, max_length: int) -> Encoded:
         """Encodes texts; the target of each token is the token after it.
 
         A completion ends with the token that ends a text, so that a model learns to stop. Prompts
@@ -87,12 +84,9 @@ generate("Once upon a time", max_new_tokens=50)""",
             examples: Examples with texts, or with prompts and perhaps completions.
             tokenizer: As for every task.
             max_length: As for every task.
-            packing: Whether short texts are joined to rows of up to `max_length` tokens, for
-                training; see `packing.packed`.
 
         Raises:
-            DataError: If a prompt alone fills `max_length`, or prompts without completions are to
-                be packed.
+            DataError: If a prompt alone fills `max_length`.
         """
         check(max_length=max_length)
         if "scored" in examples.columns:
@@ -110,18 +104,12 @@ generate("Once upon a time", max_new_tokens=50)""",
                 targets = [next_tokens(*pair) for pair in zip(ids, learned, strict=True)]
         padding = tokenizer.pad_token_id
         padding = tokenizer.eos_token_id or 0 if padding is None else padding
-        encoded = Encoded(
+        return Encoded(
             inputs={"input_ids": Feature(ids, padding=padding)},
             targets=None if targets is None else Feature(targets, padding=IGNORED),
             truncated=truncated,
             tokenizer=tokenizer,
         )
-        if packing and targets is None:
-            raise DataError(
-                f"packing=True is for training, but {examples.name} has prompts without "
-                "completions. Leave it out."
-            )
-        return packed(encoded, max_length) if packing else encoded
 
     def prepare_test(self, examples: Any, tokenizer: Any, max_length: int, seed: int) -> Any:
         """Adds the column "scored" with the tokens that every model has to predict."""

@@ -48,9 +48,11 @@ class TokenClassification(Task):
 
     name = "token-classification"
     class_suffix = "ForTokenClassification"
+    runs_in_all_engines = True
     has_labels = True
     can_explain = True
     columns = ("tokens", "tags")
+    input_forms = (("text",), ("tokens",))
     target_column = "tags"
     token_axis = 0
     # With this option the pipeline labels words by their first token, as `predict` does.

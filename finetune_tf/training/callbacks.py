@@ -1,6 +1,7 @@
 """Callbacks for `fit`: schedules, gradient accumulation, freezing, checks, metrics and saving."""
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
+from finetune_tf.tasks.feature import STARTS
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import follow_flags
 from finetune_tf.training.rates import resolve_groups
@@ -97,9 +99,6 @@ class BindSchedule(keras.callbacks.Callback):
         if self._rate_setters:
             schedule.hold_peak(self.model, self._rate_setters[0])
         schedule.bind(self.model, steps * epochs if steps else None, first_step)
-        if keras.backend.backend() != "tensorflow":
-            # On JAX, the schedule's values are constants of the traced step, which is now stale.
-            self.model.make_train_function(force=True)
 
 
 class ApplyLeftover(keras.callbacks.Callback):
@@ -310,10 +309,7 @@ class Measure(keras.callbacks.Callback):
         check(batch_size=batch_size)
         super().__init__()
         if isinstance(batches, tuple):
-            import tensorflow as tf
-
-            arrays = tuple(map(unwrapped, batches))
-            batches = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+            batches = _Slices(tuple(map(unwrapped, batches)), batch_size)
         self._measure, self._batches = measure, batches
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -321,11 +317,29 @@ class Measure(keras.callbacks.Callback):
         logits, targets = [], []
         for batch in self._batches:
             inputs, given = batch if isinstance(batch, tuple) else (batch, batch)
-            logits.append(np.asarray(self.model.call(inputs, training=False)))
-            targets.append(np.asarray(targets_in(given)))
+            found = np.asarray(self.model.call(inputs, training=False)), targets_in(given)
+            if hasattr(inputs, "keys") and STARTS in inputs:  # places without a text do not count
+                is_text = np.ravel(inputs[STARTS]) >= 0
+                found = [np.asarray(values)[is_text] for values in found]
+            logits.append(found[0])
+            targets.append(np.asarray(found[1]))
         found = self._measure(_concatenated(logits), _concatenated(targets))
         (logs if logs is not None else {}).update(found)
         say(", ".join(f"{name}: {value:.4f}" for name, value in found.items()))
+
+
+class _Slices:
+    """Batches of arrays of equal lengths, from the beginning in each iteration."""
+
+    def __init__(self, arrays: Any, size: int) -> None:
+        self._arrays = keras.tree.map_structure(np.asarray, arrays)
+        self._size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = len(keras.tree.flatten(self._arrays)[0])
+        for start in range(0, rows, self._size):
+            part = slice(start, start + self._size)
+            yield keras.tree.map_structure(operator.itemgetter(part), self._arrays)
 
 
 def _concatenated(batches: list[np.ndarray]) -> np.ndarray:

@@ -90,6 +90,36 @@ def compute_float32_in_full() -> None:
     say("TensorFloat-32 is disabled: float32 products are computed in full, as in PyTorch.")
 
 
+def check_strategy(strategy: Any) -> None:
+    """Refuses strategies of TensorFlow under which Keras 3 cannot train, or not as on one device.
+
+    Args:
+        strategy: The `tf.distribute` strategy of a model.
+
+    Raises:
+        ModelError: If it is neither a MirroredStrategy nor one of a single device of this process.
+
+    Example:
+        >>> from finetune_tf.training.devices import check_strategy
+        >>> import tensorflow as tf
+        >>> check_strategy(tf.distribute.get_strategy())
+    """
+    import tensorflow as tf
+
+    name = type(strategy).__name__
+    known = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy)
+    if isinstance(strategy, known) or name == "_DefaultDistributionStrategy":
+        return
+    if "CollectiveAllReduce" in name:  # the class behind the name
+        name = "MultiWorkerMirroredStrategy"
+    raise ModelError(
+        f"Keras 3 does not train under {name.removesuffix('V1').removesuffix('V2')}: fit fails "
+        "while it joins the results of the workers (keras issue 20585), or has never worked. "
+        "Train on several machines with KERAS_BACKEND=jax, and on several devices of one machine "
+        "with tf.distribute.MirroredStrategy."
+    )
+
+
 def _accelerator_names() -> list[str]:
     if keras.backend.backend() == "tensorflow":
         return [f"GPU {details.get('device_name', '')}".strip() for details in _gpu_details()]

@@ -27,6 +27,8 @@ _FIXED_RATE_ADVICE = (
     "ft.presets.cross_entropy(learning_rate=2e-5, schedule='constant')."
 )
 
+_UNKNOWN = -2  # tf.data.UNKNOWN_CARDINALITY
+
 
 def check_data(call: str, x: Any, validation_data: Any = None) -> None:
     """Rejects data that has to be encoded and batched first.
@@ -70,6 +72,34 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
                 f"ft.data.from_arrays(texts, labels), then {call}({batches})"
                 f"{_TEXT_ALTERNATIVES.get(call, '')}."
             )
+
+
+def check_length(x: Any, devices: int, steps_per_epoch: int | None) -> None:
+    """Rejects data of unknown length on several devices of TensorFlow.
+
+    TensorFlow then learns that an epoch is over from a step that gets no batch, in which weight
+    decay, the step counter and the states of random generators may go on nevertheless. On one
+    device, `kernels.waiting_for` prevents that.
+
+    Args:
+        x: The data of `fit`.
+        devices: The number of devices.
+        steps_per_epoch: As for `fit`.
+
+    Raises:
+        DataError: If `x` is a dataset or a generator, and its length is not known.
+    """
+    if devices == 1 or steps_per_epoch is not None:
+        return
+    is_unknown = hasattr(x, "cardinality") and int(x.cardinality()) == _UNKNOWN
+    if is_unknown or hasattr(x, "__next__"):
+        raise DataError(
+            "On several devices, fit needs data of known length, found "
+            f"{type(x).__name__} of unknown length: the step that finds the end of the data could "
+            "change weights without a batch. Say how many batches there are: "
+            "dataset.apply(tf.data.experimental.assert_cardinality(count)); or repeat the data and "
+            "pass steps_per_epoch."
+        )
 
 
 def rate_setters(callbacks: Any) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from finetune_tf.base.keras_internals import copy_direction, function_of
+from finetune_tf.base.keras_internals import copy_direction, function_of, mask_of
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import IGNORED, Kind, Task
@@ -55,7 +55,8 @@ _TEXT_WEIGHT_METRICS = (
 class OnLogits(keras.metrics.Metric):
     """Wraps a Keras metric and converts logits and targets to the form that it expects.
 
-    Targets of -100 are ignored.
+    Targets of -100 are ignored, and so are rows that the mask of the logits leaves out: places of
+    packed rows without a text.
 
     Args:
         metric: The wrapped metric, which keeps its name and its state.
@@ -93,7 +94,7 @@ class OnLogits(keras.metrics.Metric):
             y_pred: Logits (…, outputs).
             sample_weight: Weights (…,), or in the shape of the targets.
         """
-        logits = ops.cast(y_pred, "float32")
+        mask, logits = mask_of(y_pred), ops.cast(y_pred, "float32")
         outputs = logits.shape[-1]
         if self._targets == "labels":
             targets = ops.reshape(ops.cast(y_true, "float32"), (-1, outputs))
@@ -106,7 +107,8 @@ class OnLogits(keras.metrics.Metric):
                     )
                 if isinstance(self.metric, keras.metrics.MeanMetricWrapper):
                     targets, logits = targets[..., None], logits[..., None]
-            self.metric.update_state(targets, self._predictions(logits), sample_weight)
+            weight = sample_weight if mask is None else self._masked(sample_weight, mask, outputs)
+            self.metric.update_state(targets, self._predictions(logits), weight)
             return
         has_rows = len(y_true.shape) == len(logits.shape) and y_true.shape[-1] != 1
         logits = ops.reshape(logits, (-1, outputs))  # (targets, classes)
@@ -132,6 +134,14 @@ class OnLogits(keras.metrics.Metric):
         if weight is not None and has_rows:
             weight = ops.reshape(weight, (-1,))
         self.metric.update_state(targets, self._predictions(logits), weight)
+
+    def _masked(self, weight: Any, mask: Any, outputs: int) -> Any:
+        """Weights (rows,) or (rows, outputs) that are 0 where the mask (rows,) is."""
+        counted = ops.cast(mask, self.metric.dtype if weight is None else weight.dtype)
+        weight = counted if weight is None else weight
+        if type(self.metric).__name__ in ("IoU", "MeanIoU", "BinaryIoU"):  # they flatten rows
+            weight = ops.repeat(weight[:, None], outputs, axis=1)
+        return weight * (counted if len(weight.shape) == 1 else counted[:, None])
 
     def _predictions(self, logits: Any) -> Any:
         if self._activation == "softmax":
@@ -228,7 +238,7 @@ def _adapt_metric(metric: Any, kind: Kind | None, task: Task) -> Any:
         raise ModelError(_misfit_message(shown, kind))
     if kind in ("number", "vectors"):
         if class_name in _REGRESSION_METRICS:
-            return metric
+            return OnLogits(metric, "none", "labels") if kind == "number" else metric
         if kind == "vectors" and class_name in _VECTOR_METRICS:
             return metric
         raise ModelError(_misfit_message(shown, kind))

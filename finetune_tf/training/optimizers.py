@@ -1,6 +1,8 @@
 """AdamW with PyTorch's arithmetic, groups of variables, and variables that join during a fit."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -8,14 +10,33 @@ import numpy as np
 from keras import ops
 
 from finetune_tf import kernels
-from finetune_tf.base.arguments import check, check_known
+from finetune_tf.base.arguments import check, check_known, shown
 from finetune_tf.base.keras_internals import optimized_variables, step_counter
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.training.gradients import give_whole_gradients
 from finetune_tf.training.groups import Key, VariableGroups
 from finetune_tf.training.rates import RateGroups, Rates
 from finetune_tf.training.selector import Selector
 
 NO_DECAY = (r"(^|/|_)bias$", r"(^|/)(gamma|beta)$")  # biases and normalization layers
+
+
+SMALLEST_NARROW = 4096  # fewest elements of a variable whose moments may be narrow
+
+
+def checked_state_dtype(dtype: Any) -> str | None:
+    """Returns the dtype of moments, or raises an error if they cannot have it."""
+    if dtype not in (None, "float32", "bfloat16"):
+        raise ArgumentError(
+            f"state_dtype must be 'float32' or 'bfloat16', found {shown(dtype)}. It is the dtype "
+            "in which AdamW stores its two moments."
+        )
+    if dtype == "bfloat16" and not hasattr(ops, "view"):
+        raise ModelError(
+            f"state_dtype='bfloat16' needs keras.ops.view, which Keras {keras.__version__} does "
+            "not have: pip install --upgrade keras."
+        )
+    return dtype
 
 
 @keras.saving.register_keras_serializable("finetune_tf")
@@ -40,13 +61,21 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
         no_decay: Variables without weight decay: a selector, or a list of selectors and regular
             expressions for their paths; by default biases and the parameters of normalization
             layers.
+        state_dtype: "bfloat16" stores both moments of each variable of 4096 elements or more in 2
+            instead of 4 bytes: for BERT base, 0.44 GB less. The arithmetic stays in float32. The
+            second moment changes by a thousandth in a step, less than the distance of two numbers
+            in bfloat16: rounded to the nearest number, it would stall. Both moments are therefore
+            rounded up or down at random, with the right mean; the step of a weight then has a
+            random error of about 3 %. On a CPU, an update takes about 1.4 times as long. By
+            default, or with "float32", the moments have the dtype of the variables.
         rates: Factors on the learning rate, by selector such as `ft.select.head()` or by regular
             expression. The first one that fits a variable is used; all other variables have the
             factor 1. `rate_factors` has the variables that hold the factors.
         **kwargs: Arguments of every Keras optimizer, such as `global_clipnorm`.
 
     Raises:
-        ArgumentError: If a number is out of range. A factor is positive.
+        ArgumentError: If a number is out of range, or `state_dtype` is neither "float32" nor
+            "bfloat16". A factor is positive.
         ModelError: If a selector or a regular expression is invalid.
 
     Example:
@@ -68,6 +97,7 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
         epsilon: float = 1e-8,
         no_decay: Selector | Sequence[Key] = NO_DECAY,
         rates: Rates | None = None,
+        state_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         check(weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
@@ -82,6 +112,7 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.no_decay = tuple(VariableGroups.keys_from_config(_listed(no_decay)))
+        self.state_dtype = checked_state_dtype(state_dtype)
         self._undecayed = VariableGroups(self.no_decay, "weight decay", is_exclusive=False)
         self._set_rates(rates)
         give_whole_gradients(self)
@@ -106,6 +137,13 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
             aggregation="only_first_replica",
             name="birth",
         )
+
+    def add_variable(self, shape: tuple, *args: Any, **kwargs: Any) -> keras.Variable:
+        """Creates a variable of the optimizer; large moments have the dtype of `state_dtype`."""
+        is_moment = (kwargs.get("name") or "").endswith(("_momentum", "_velocity"))
+        if self.state_dtype == "bfloat16" and is_moment and math.prod(shape) >= SMALLEST_NARROW:
+            kwargs["dtype"] = "bfloat16"
+        return super().add_variable(shape, *args, **kwargs)
 
     def resolve_groups(self, model: keras.Model) -> None:
         """Finds the variables of each group in a model; see `VariableGroups.resolve`."""
@@ -138,39 +176,58 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
         if not self.built and trainable_variables is not None:
             with keras.name_scope(self.name, caller=self):
                 self.build(list(trainable_variables))
-        # Computed once for all variables: tracing the same subgraph for each one takes seconds.
-        step = ops.cast(self.iterations + 1, "float32") - ops.cast(self._births, "float32")
-        numbers = kernels.adamw_numbers(step, self.learning_rate, self.beta_1, self.beta_2)
-        self._rates_now = self._rates_of_groups(numbers.pop("learning_rate"))
-        # One scalar for each variable.
-        self._powers = {n: ops.unstack(p, len(self._decays)) for n, p in numbers.items()}
-        super().apply(grads, trainable_variables)
-        self._rates_now = self._powers = None  # tensors of a graph must not be used after its trace
+        # One of them suffices, since all depend on the batch.
+        with kernels.waiting_for([g for g in grads if g is not None][-1:]):
+            # Computed once for all variables: tracing the same subgraph for each one takes seconds.
+            step = ops.cast(self.iterations + 1, "float32") - ops.cast(self._births, "float32")
+            rates = self._rates_of_variables(self.learning_rate)
+            numbers = kernels.adamw_numbers(step, rates, self._decays, *self._betas(), self.epsilon)
+            seed = ops.cast(self.iterations, "uint32") if self.state_dtype == "bfloat16" else None
+            self._step = _Step(numbers, seed)
+            super().apply(grads, trainable_variables)
+        self._step = None  # tensors of a graph must not be used after its trace
 
     def _clip_gradients(self, grads: list) -> list:
+        """Leaves clipping by the global norm to the update, which reads all gradients anyway."""
         if not self.global_clipnorm:
             return super()._clip_gradients(grads)
         norm = kernels.global_norm([gradient for gradient in grads if gradient is not None])
-        scale = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
-        return [g if g is None else kernels.scaled_gradient(g, scale) for g in grads]
+        self._step.scale = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+        return grads
+
+    def _backend_update_step(self, grads: list, trainable_variables: list, rate: Any) -> None:
+        """Updates all variables in place."""
+        if kernels.updates_together():
+            self._update(grads, trainable_variables)
+        else:
+            super()._backend_update_step(grads, trainable_variables, rate)
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Updates one variable in place."""
-        i = self._get_variable_index(variable)
-        dtype, group = variable.dtype, self._group_of[i]
-        rate = self._rates_now[-1 if group is None else group]
+        self._update([gradient], [variable])
+
+    def _update(self, grads: list, variables: list) -> None:
+        places = [self._get_variable_index(variable) for variable in variables]
+        beta_1, beta_2 = self._betas()
         kernels.adamw_update(
-            variable,
-            ops.cast(gradient, dtype),
-            self._momentums[i],
-            self._velocities[i],
-            learning_rate=ops.cast(rate, dtype),
-            **{name: ops.cast(powers[i], dtype) for name, powers in self._powers.items()},
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            weight_decay=self._decays[i],
+            variables,
+            [ops.cast(g, v.dtype) for g, v in zip(grads, variables, strict=True)],
+            [self._momentums[i] for i in places],
+            [self._velocities[i] for i in places],
+            [self._step.numbers[i] for i in places],
+            scale=self._step.scale,
+            seed=self._step.seed,
+            beta_1=beta_1,
+            beta_2=beta_2,
         )
+
+    def _betas(self) -> tuple[float, float]:
+        """Returns the betas in the precision in which TensorFlow's kernel subtracts them from 1.
+
+        The bias corrections have to be those of the same numbers: 1 - 0.999 is 1.3e-5 smaller in
+        float32.
+        """
+        return float(np.float32(self.beta_1)), float(np.float32(self.beta_2))
 
     def get_config(self) -> dict:
         """Returns the Keras config."""
@@ -181,8 +238,18 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "no_decay": self._undecayed.get_config(),
+            **({"state_dtype": self.state_dtype} if self.state_dtype else {}),
             **self._rates_config(),
         }
+
+
+@dataclass
+class _Step:
+    """The numbers of the step that is computed or traced; not a list, which Keras would track."""
+
+    numbers: list[tuple]
+    seed: Any = None
+    scale: Any = None
 
 
 def _listed(keys: Selector | Sequence[Key]) -> list[Any]:

@@ -94,7 +94,7 @@ def cross_entropy(
             (Szegedy et al. 2016).
         **options: Options of all presets: `objectives`, what training minimizes or perturbs besides
             the loss (see `ft.objectives`), and those of `make_optimizer`: schedule, warmup_ratio,
-            warmup_steps, weight_decay, no_decay, clip_norm, accumulate, rates.
+            warmup_steps, weight_decay, no_decay, clip_norm, accumulate, rates, state_dtype.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -179,6 +179,7 @@ def make_optimizer(
     clip_norm: float | None = 1.0,
     accumulate: int = 1,
     rates: Mapping[Key, float] | None = None,
+    state_dtype: str | None = None,
 ) -> keras.optimizers.Optimizer:
     """Creates the optimizer of the presets.
 
@@ -203,13 +204,15 @@ def make_optimizer(
         rates: Factors on the learning rate by selector or regular expression, such as
             `{ft.select.head(): 10.0}`. The first one that fits a variable is used; see `layerwise`,
             and `with_rates` for the optimizers that can have them.
+        state_dtype: "bfloat16" stores the moments of AdamW in half of the memory; see
+            `finetune_tf.training.AdamW`.
 
     Returns:
         The optimizer.
 
     Raises:
         ModelError: If the optimizer or the schedule is unknown, or the optimizer cannot have
-            `rates` or `no_decay`.
+            `rates`, `no_decay` or `state_dtype`.
         ArgumentError: If a number is outside of its range, or both `warmup_ratio` and
             `warmup_steps` are given, or one of them beside a schedule.
 
@@ -251,7 +254,16 @@ def make_optimizer(
         options["gradient_accumulation_steps"] = accumulate
     if name == "adamw":
         undecayed = NO_DECAY if no_decay is None else no_decay
-        return AdamW(learning_rate, weight_decay, no_decay=undecayed, rates=rates, **options)
+        return AdamW(
+            learning_rate,
+            weight_decay,
+            no_decay=undecayed,
+            rates=rates,
+            state_dtype=state_dtype,
+            **options,
+        )
+    if state_dtype is not None:
+        raise ModelError(f"state_dtype is for the moments of 'adamw', not for {name!r}.")
     if no_decay is not None:
         raise ModelError(f"no_decay is for the weight decay of 'adamw', not for {name!r}.")
     if name == "sgd":

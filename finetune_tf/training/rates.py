@@ -71,6 +71,14 @@ class RateGroups:
         rate = ops.cast(learning_rate, "float32")
         return [*(rate * ops.cast(f, "float32") for f in self.rate_factors.values()), rate]
 
+    def _rates_of_variables(self, learning_rate: Any) -> Any:
+        """Returns the learning rates in float32: one for each variable, or one for all of them."""
+        rates = self._rates_of_groups(learning_rate)
+        if len(rates) == 1:
+            return rates[0]
+        groups = [len(rates) - 1 if group is None else group for group in self._group_of]
+        return ops.take(ops.stack(rates), groups)
+
     def _rates_config(self) -> dict[str, Any]:
         if not self._first_factors:
             return {}

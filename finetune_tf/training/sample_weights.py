@@ -152,6 +152,7 @@ def by_class(weights: np.ndarray, targets: Any, kind: Kind, rank: int) -> Any:
         return ops.broadcast_to(weights, ops.shape(targets))  # (batch, labels)
     if kind == "yes_no":
         yes = ops.reshape(ops.cast(targets, "float32"), (-1,))
+        yes = ops.where(ops.isnan(yes), 0.0, yes)  # of an empty place, whose weight has no effect
         return weights[0] + yes * (weights[1] - weights[0])  # (batch,)
     if len(targets.shape) > rank and targets.shape[-1] != 1:
         return ops.sum(ops.cast(targets, "float32") * weights, axis=-1)  # (batch, …)

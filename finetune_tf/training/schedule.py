@@ -9,7 +9,7 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import inner_optimizer, step_counter
+from finetune_tf.base.keras_internals import carry, inner_optimizer, step_counter, sync_state
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.training.pretrained import learns_pretrained, rate_of_adapters
@@ -121,7 +121,7 @@ class Schedule:
         self._counter: Any = None  # the step counter of the optimizer
         self._model: Any = None
         self.rate = float(pretrained_rate if peak == "auto" else peak)
-        # Variables, so that changes take effect in a traced training step of TensorFlow.
+        # Variables, so that changes take effect in a traced training step.
         self._rate = _number(self.rate, "rate")
         self._first_step = _number(0, "first_step")
         self._warmup = _number(0, "warmup")
@@ -138,6 +138,7 @@ class Schedule:
     @property
     def in_force(self) -> float:
         """The current peak, including a rate that the user has set."""
+        self._sync()
         return _value(self._rate)
 
     def resolve(self, model: keras.Model, optimizer: Any = None) -> None:
@@ -158,11 +159,18 @@ class Schedule:
                 self.rate = self.head_rate
             self._rate.assign(self.rate)
 
+    def join(self, optimizer: Any) -> None:
+        """Lets a traced step of this optimizer read the values of the schedule, whenever they
+        change.
+        """
+        carry(optimizer, self._variables().values())
+
     def follow(self, optimizer: Any) -> None:
         """Uses the step counter of this optimizer from now on.
 
         After a reload, the schedule also returns to its place in the interrupted fit.
         """
+        self.join(optimizer)
         self._counter = step_counter(optimizer)
         if self._saved_state is not None:
             self.load_state_dict(self._saved_state)
@@ -237,12 +245,10 @@ class Schedule:
     def _hold(self, rate: float) -> None:
         self.held = self.rate = float(rate)
         self._bound = True
+        self._sync()
         self._rate.assign(self.rate)
         self._warmup.assign(0)
         self._steps.assign(_FOREVER)
-        if self._model is not None and keras.backend.backend() != "tensorflow":
-            # On other backends, the values are constants of the traced step.
-            self._model.make_train_function(force=True)
 
     def _start(self, model: keras.Model) -> None:
         self.resolve(model)
@@ -267,6 +273,7 @@ class Schedule:
                 f"{self.rate:g}. Pass callbacks=[ft.callbacks.BindSchedule()] to fit, or give the "
                 "preset schedule='constant'.",
             )
+        self._sync()
         if step is None:
             step = 0 if self._counter is None else self._counter
         step = ops.cast(step, "float32") - self._first_step
@@ -286,8 +293,9 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Returns what the schedule knows of the fit that it is bound to, as JSON can hold it.
 
-        None of it is among the optimizer's variables.
+        None of it is among the variables of the optimizer in a file.
         """
+        self._sync()
         variables = {name: _value(variable) for name, variable in self._variables().items()}
         return {"bound": self._bound, "held": self.held, "peak_rate": self.rate, **variables}
 
@@ -298,6 +306,11 @@ class Schedule:
         self.rate = state["peak_rate"]
         for name, variable in self._variables().items():
             variable.assign(state[name])
+
+    def _sync(self) -> None:
+        """Brings back the variables from the state of a fit that runs on JAX."""
+        if self._model is not None:
+            sync_state(self._model)
 
     def _variables(self) -> dict[str, keras.Variable]:
         names = ("rate", "first_step", "warmup", "steps")
@@ -325,6 +338,7 @@ class Schedule:
 
     def _is_in_fit(self) -> bool:
         """Whether the fit has a known length and is not over."""
+        self._sync()
         steps = _value(self._steps)
         if not self._bound or self._counter is None or steps == np.float32(_FOREVER):
             return False

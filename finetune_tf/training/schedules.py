@@ -61,7 +61,7 @@ class WarmupLinearDecay(Schedule):
 class AutoConstant(WarmupLinearDecay):
     """A constant rate that is chosen automatically: schedule="constant", learning_rate="auto".
 
-    With TensorFlow, `optimizer.learning_rate` is a variable, as for a fixed rate, so
+    `optimizer.learning_rate` is a variable, as for a fixed rate, so
     `optimizer.learning_rate.assign(rate)` works.
     """
 
@@ -83,8 +83,9 @@ class AutoConstant(WarmupLinearDecay):
 
     def __call__(self, step: Any = None) -> Any:
         """Returns the rate, in float32."""
-        if not self._bound or keras.backend.backend() != "tensorflow":
+        if not self._bound:
             return super().__call__(step)
+        self._sync()
         return self._rate
 
     def __str__(self) -> str:

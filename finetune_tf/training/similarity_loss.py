@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from finetune_tf.base.arguments import check
+from finetune_tf.base.keras_internals import mask_of, set_mask
 from finetune_tf.errors import ModelError
 
 
@@ -22,6 +23,9 @@ class PairSimilarity(keras.losses.Loss):
       pairs in the batch (CoSENT, Su 2022).
     - No scores, (n, 0): cross-entropy of finding the second text of each pair among all second
       texts of the batch (Henderson et al. 2017; van den Oord et al. 2018).
+
+    Pairs that the mask of the vectors (n,) leaves out, such as empty places of packed rows, are no
+    pairs of the batch.
 
     A pair may have a weight (n,). With scores, a weight acts as the number of copies of the pair
     in the batch: a couple has the product of the weights of its pairs. Without scores, it
@@ -56,8 +60,18 @@ class PairSimilarity(keras.losses.Loss):
                 "The loss of feature extraction compares two texts, but the batches contain single "
                 "texts. Add a column text_pair; a column with scores as labels is optional."
             )
+        mask = mask_of(y_pred)
+        if mask is not None:  # from here on without the mask, which is not that of all losses
+            is_vector = ops.repeat(mask, 2)[:, None]
+            y_pred = ops.where(is_vector, y_pred, ops.ones_like(y_pred))
         if len(y_true.shape) == 2 and y_true.shape[1] == 0:
+            if mask is not None:
+                y_true = {"scores": y_true, "is_pair": mask}
+                set_mask(y_pred, mask)
             return super().__call__(y_true, y_pred, sample_weight)
+        if mask is not None:
+            counted = ops.cast(mask, "float32")
+            sample_weight = counted if sample_weight is None else counted * sample_weight
         if sample_weight is not None:  # passed along with the scores: `call` accepts no weights
             columns = [ops.reshape(ops.cast(c, "float32"), (-1,)) for c in (y_true, sample_weight)]
             y_true = ops.stack(columns, axis=1)  # (n, 2)
@@ -67,7 +81,8 @@ class PairSimilarity(keras.losses.Loss):
         """Computes the losses.
 
         Args:
-            y_true: Scores (n,), no scores (n, 0), or scores and weights (n, 2).
+            y_true: Scores (n,), no scores (n, 0), or scores and weights (n, 2). If some pairs do
+                not count, a dict of no scores and `is_pair` (n,).
             y_pred: Vectors (2 n, features).
 
         Returns:
@@ -76,9 +91,14 @@ class PairSimilarity(keras.losses.Loss):
         vectors = ops.cast(y_pred, "float32")
         vectors = vectors / ops.maximum(ops.norm(vectors, axis=-1, keepdims=True), 1e-12)
         left, right = vectors[0::2], vectors[1::2]  # (n, features)
+        is_pair = None
+        if isinstance(y_true, dict):
+            y_true, is_pair = y_true["scores"], y_true["is_pair"]
         columns = y_true.shape[1] if len(y_true.shape) == 2 else 1
         if columns == 0:
             cosines = self.scale * ops.matmul(left, ops.transpose(right))  # (n, n)
+            if is_pair is not None:  # a second text of no pair is no candidate
+                cosines = ops.where(ops.cast(is_pair, "bool")[None, :], cosines, -1e9)
             return -ops.diagonal(ops.log_softmax(cosines, axis=-1))
         scores = ops.cast(y_true, "float32")
         scores = ops.reshape(scores[:, 0] if columns == 2 else scores, (-1,))

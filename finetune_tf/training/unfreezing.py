@@ -119,6 +119,7 @@ class Unfreeze(keras.callbacks.Callback):
             self._check_cut()
         self._hint_at_rate()
         self._hint_at_steps()
+        self._hint_at_length()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the `trainable` flags for the epoch."""
@@ -197,6 +198,21 @@ class Unfreeze(keras.callbacks.Callback):
                 f"The learning rate 'auto' is {schedule.head_rate:g} while only new variables are "
                 f"trained, and {schedule.pretrained_rate:g} for all variables afterwards. To keep "
                 f"that of the head, give the preset rates={{ft.select.head(): {factor:g}}}."
+            )
+
+    def _hint_at_length(self) -> None:
+        """Says which stages of the plan a short fit never trains."""
+        epochs = (self.params or {}).get("epochs")
+        if epochs is None or self.monitor is not None:
+            return
+        steps = len(self._trained)
+        begins = self._epochs or [step * self.every for step in range(steps)]
+        left = [name for name, begin in zip(self._names, begins, strict=True) if begin >= epochs]
+        if left:
+            say(
+                f"Unfreeze: the fit has {epochs} epochs, but the plan of {steps} steps needs "
+                f"{begins[-1] + 1}, so it ends before {left[0]}. Train for more epochs, or give "
+                "fewer steps: ft.callbacks.Unfreeze([ft.select.head(), ft.select.everything()])."
             )
 
     def _hint_at_steps(self) -> None:

@@ -34,6 +34,7 @@ def layers_of(model, name=None):
     return list(dict.fromkeys(path.partition("/adapter_")[0] for path in paths))
 
 
+@pytest.mark.jax
 def test_lora_starts_without_effect_and_only_it_and_the_head_learn(model, capsys):
     before = logits(model)
     capsys.readouterr()

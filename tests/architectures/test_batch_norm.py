@@ -124,3 +124,25 @@ def test_configs_keep_whether_statistics_are_learned(make):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert len(norms(again)) == len(norms(layer))
     assert all(norm.learns_statistics for norm in norms(again))
+
+
+@pytest.mark.parametrize("size", [9, 10])
+def test_a_window_of_one_pixel_with_a_step_keeps_to_its_memory(size):
+    """TensorFlow's own strided convolution kills the process here, on processors with AVX-512."""
+    layer = ConvNorm(12, 1, strides=2)
+    x = tf.constant(RANDOM.normal(size=(1, size, size, 3)), "float32")
+    assert layer(x).shape == layer.compute_output_shape(x.shape) == (1, 5, 5, 12)
+    kernel = layer.convolution.kernel
+    for _ in range(100):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            found = layer.convolution(x[:, ::2, ::2])
+            loss = tf.reduce_sum(layer(x) * np.sqrt(1 + 1e-5))
+        gradients = tape.gradient(loss, [x, kernel.value])
+    np.testing.assert_allclose(layer(x) * np.sqrt(1 + 1e-5), found, rtol=1e-5, atol=1e-6)
+    selected = np.zeros((size, size), "float32")
+    selected[::2, ::2] = 1
+    expected = selected[..., None] * np.sum(kernel[0, 0], axis=-1)
+    np.testing.assert_allclose(gradients[0][0], expected, rtol=1e-4, atol=1e-5)
+    read = np.sum(x[0, ::2, ::2], axis=(0, 1))
+    np.testing.assert_allclose(gradients[1][0, 0], np.repeat(read[:, None], 12, 1), rtol=1e-4)

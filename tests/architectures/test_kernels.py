@@ -7,7 +7,7 @@ from keras import ops
 
 from finetune_tf import kernels
 from finetune_tf.errors import CheckpointError
-from finetune_tf.kernels import portable
+from finetune_tf.kernels import adamw, portable
 
 X = np.linspace(-9, 9, 41, dtype="float32")
 
@@ -99,7 +99,7 @@ def test_masked_softmax(dtype, tolerance):
     assert np.isfinite(found[2]).all()
 
 
-@pytest.mark.parametrize("update", [kernels.adamw_update, portable.adamw_update])
+@pytest.mark.parametrize("update", [kernels.adamw_update, adamw.adamw_update])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adamw(update, decay):
     """Three steps of Loshchilov and Hutter 2019, algorithm 2, with decay times learning rate."""
@@ -115,19 +115,13 @@ def test_adamw(update, decay):
         root = np.sqrt(square / (1 - 0.99**step))
         weight = weight * (1 - 0.05 * decay)
         weight = weight - 0.05 * (mean / (1 - 0.9**step)) / (root + 1e-6)
-        update(
-            variables[0],
-            ops.convert_to_tensor(gradient, "float32"),
-            variables[1],
-            variables[2],
-            **kernels.adamw_numbers(
-                ops.convert_to_tensor(float(step)), ops.convert_to_tensor(0.05), 0.9, 0.99
-            ),
-            beta_1=0.9,
-            beta_2=0.99,
-            epsilon=1e-6,
-            weight_decay=decay,
+        numbers = kernels.adamw_numbers(
+            ops.convert_to_tensor([float(step)]), 0.05, [decay], 0.9, 0.99, 1e-6
         )
+        gradients = [ops.convert_to_tensor(gradient, "float32")]
+        places = ([variable] for variable in variables)
+        variable, momentum, velocity = places
+        update(variable, gradients, momentum, velocity, numbers, beta_1=0.9, beta_2=0.99)
     for variable, expected in zip(variables, (weight, mean, square), strict=True):
         np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=1e-6)
 
@@ -139,3 +133,37 @@ def test_global_norm():
     for norm in (kernels.global_norm, portable.global_norm):
         found = norm([ops.convert_to_tensor(gradient) for gradient in gradients])
         assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_leading_axes_are_computed_once_in_each_graph():
+    """A branch of `tf.cond` is a graph of its own, which computes them again."""
+    tf = pytest.importorskip("tensorflow")
+    operations = {}
+
+    @tf.function(autograph=False)
+    def run(x, other):
+        split = kernels.reshaped_rows(x, x, 2, 3)  # (…, 6) to (…, 2, 3)
+        joined = kernels.reshaped_rows(split, x, 6)
+        operations["outer"] = [each.type for each in x.graph.get_operations()]
+        doubled = tf.cond(other, lambda: 2.0 * kernels.reshaped_rows(split, x, 6), lambda: x)
+        return joined, doubled, kernels.reshaped_rows(joined * 3.0, joined, 3, 2)
+
+    x = np.arange(24.0, dtype="float32").reshape(2, 2, 6)
+    spec = tf.TensorSpec((None, None, 6)), tf.TensorSpec((), tf.bool)
+    joined, doubled, last = run.get_concrete_function(*spec)(tf.constant(x), tf.constant(True))
+    np.testing.assert_array_equal(joined, x)
+    np.testing.assert_array_equal(doubled, 2 * x)
+    np.testing.assert_array_equal(last, 3 * x.reshape(2, 2, 3, 2))
+    assert operations["outer"].count("Shape") == 1
+
+
+@pytest.mark.parametrize("transpose_y", [False, True])
+def test_batched_matmul(transpose_y):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 3, 4, 5)).astype("float32")
+    y = random.normal(size=(2, 3, 6, 5) if transpose_y else (2, 3, 5, 6)).astype("float32")
+    expected = x @ (np.swapaxes(y, 2, 3) if transpose_y else y)
+    arguments = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    compiled = kernels.traced(lambda *pair: kernels.batched_matmul(*pair, transpose_y))
+    for product in (portable.batched_matmul(*arguments, transpose_y), compiled(*arguments)):
+        np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-6)

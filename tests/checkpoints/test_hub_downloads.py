@@ -83,6 +83,7 @@ def test_only_needed_files_are_downloaded(runs):
     assert sorted(files) == ["config.json", "model.safetensors"]  # once each, and no expected.npz
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["offline", "unreachable"])
 def test_cached_checkpoints_need_no_network(runs, way):
     assert getattr(runs, way)["owner/tiny"] == runs.online["owner/tiny"]

@@ -109,7 +109,8 @@ def test_export_of_a_graph_that_reads_files(tmp_path, monkeypatch):
         ft.FineTuneModel, "export", lambda model, *args, **options: given.append((args, options))
     )
     assert run(monkeypatch, "export", TINY_VIT, tmp_path / "served", "--image-bytes") == 0
-    assert given == [((tmp_path / "served", "tf_saved_model"), {"image_bytes": True})]
+    options = {"quantize": None, "calibration": None, "strings": False, "image_bytes": True}
+    assert given == [((tmp_path / "served", "tf_saved_model"), options)]
 
 
 @pytest.mark.slow

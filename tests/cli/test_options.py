@@ -87,10 +87,11 @@ def test_commands_have_every_option_of_a_reader(command, reader):
     assert {"--" + name.replace("_", "-") for name in names} <= options_of(command)
 
 
-@pytest.mark.parametrize("function", ["evaluate", "predict"])
+@pytest.mark.parametrize("function", ["evaluate", "predict", "serve"])
 def test_the_other_commands_have_the_arguments_of_their_functions(function):
     names = set(inspect.signature(getattr(ft, function)).parameters)
-    names -= {"model", "test", "texts", "columns"}  # arguments there, or options by their own name
+    # Arguments there, or options by their own name.
+    names -= {"model", "test", "texts", "columns", "folder"}
     assert {"--" + name.replace("_", "-") for name in names} <= options_of(function)
 
 

@@ -110,6 +110,7 @@ def test_keras_file(model, case, tmp_path):
     harness.check_keras_file(model, case, tmp_path)
 
 
+@pytest.mark.slow
 def test_five_training_steps(case):
     # Tracing takes most of the time, so only one of the models is trained in a graph.
     harness.check_training(case.load(), case, run_eagerly=case.folder.name != "gelu_new")

@@ -64,6 +64,7 @@ SLOW = (
     "training.resuming.",
     "training.unfreezing.",
     "meta.",
+    "model.exports.exported.",
     "calibration.temperature.calibrate",
     "diagnosis.",
 )

@@ -48,6 +48,7 @@ def test_scores_add_up_to_the_difference_from_the_baseline(model):
     assert error < 0.001 and explanation.baseline == "mask"
 
 
+@pytest.mark.jax
 def test_the_explained_number_is_the_log_odds(model):
     explanation = ft.explain(model, TEXT, target="neg")
     prediction = ft.predict(model, TEXT)

@@ -44,9 +44,10 @@ EVERY_DAY = {
 
 
 def cases(names):
-    """Families with ways to generate; a few are everyday tests."""
+    """Families with ways to generate; a few are everyday tests, also on JAX."""
+    usual, rare = pytest.mark.jax, pytest.mark.slow
     return [
-        pytest.param(family, name, marks=() if (family, name) in EVERY_DAY else pytest.mark.slow)
+        pytest.param(family, name, marks=usual if (family, name) in EVERY_DAY else rare)
         for family in TASK_OF
         for name in names
         if family != "marian" or name not in OF_ONE_VOCABULARY  # this Marian has two

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from finetune_tf.generation import rules
 from finetune_tf.generation.forward import Memory
 from finetune_tf.generation.rules import Seen, apply_rules
 from finetune_tf.generation.source_rules import NoSourceNgrams, SourceReward
 
+pytestmark = pytest.mark.jax
 SIZE, NONE = 8, -np.inf
 SCORES = np.log(np.arange(1.0, 17.0).reshape(2, SIZE)).astype("float32")
 
@@ -17,9 +18,8 @@ def forbidden(rule, ids, mask=None, step=0, most=5):
     """The tokens that a rule forbids in each text."""
     ids = np.array(ids, "int32")
     mask = np.ones_like(ids) if mask is None else np.array(mask, "int32")
-    scores = apply_rules(
-        [rule], tf.constant(SCORES[: len(ids)]), Seen(ids, mask, tf.constant(step), most)
-    ).numpy()
+    seen = Seen(ids, mask, ops.convert_to_tensor(step), most)
+    scores = np.asarray(apply_rules([rule], ops.convert_to_tensor(SCORES[: len(ids)]), seen))
     return [np.flatnonzero(np.isneginf(row)).tolist() for row in scores]
 
 
@@ -67,27 +67,32 @@ def test_steps():
 
 
 def test_a_forced_token_has_the_score_0():
-    seen = Seen(np.array([[1]]), np.array([[1]]), tf.constant(0), 5)
-    found = rules.ForcedFirst(4).apply(tf.constant(SCORES[:1]), seen).numpy()[0]
+    seen = Seen(np.array([[1]]), np.array([[1]]), ops.convert_to_tensor(0), 5)
+    found = np.asarray(rules.ForcedFirst(4).apply(ops.convert_to_tensor(SCORES[:1]), seen))[0]
     assert found.tolist() == [NONE, NONE, NONE, NONE, 0, NONE, NONE, NONE]
 
 
 def test_rules_are_applied_in_their_order():
-    seen = Seen(np.array([[1]]), np.array([[1]]), tf.constant(0), 5)
+    seen = Seen(np.array([[1]]), np.array([[1]]), ops.convert_to_tensor(0), 5)
     first, then = rules.ForcedFirst(4), rules.Suppressed((4,))
-    assert apply_rules([then, first], tf.constant(SCORES[:1]), seen).numpy()[0, 4] == 0
-    assert apply_rules([first, then], tf.constant(SCORES[:1]), seen).numpy()[0, 4] == NONE
+    assert (
+        np.asarray(apply_rules([then, first], ops.convert_to_tensor(SCORES[:1]), seen))[0, 4] == 0
+    )
+    assert (
+        np.asarray(apply_rules([first, then], ops.convert_to_tensor(SCORES[:1]), seen))[0, 4]
+        == NONE
+    )
 
 
 def test_renormalized_scores_are_log_probabilities():
-    found = rules.Renormalized().apply(tf.constant(SCORES), None).numpy()
+    found = np.asarray(rules.Renormalized().apply(ops.convert_to_tensor(SCORES), None))
     np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-6)
 
 
 def seen_with_sources(ids, sources, mask):
     memory = Memory(np.array(mask, "int32"), np.array(sources, "int32"), ())
     ids = np.array(ids, "int32")
-    return Seen(ids, np.ones_like(ids), tf.constant(len(ids[0]) - 1), 9, memory)
+    return Seen(ids, np.ones_like(ids), ops.convert_to_tensor(len(ids[0]) - 1), 9, memory)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def seen_with_sources(ids, sources, mask):
 )
 def test_ngrams_of_the_source(size, ids, expected):
     seen = seen_with_sources(ids, [[1, 2, 1, 2, 3], [4, 0, 0, 0, 0]], [[1] * 5, [1, 0, 0, 0, 0]])
-    found = NoSourceNgrams(size).apply(tf.constant(SCORES), seen).numpy()
+    found = np.asarray(NoSourceNgrams(size).apply(ops.convert_to_tensor(SCORES), seen))
     assert [np.flatnonzero(np.isneginf(row)).tolist() for row in found] == expected
 
 
@@ -115,9 +120,9 @@ def test_of_a_decoder_the_prompt_is_the_source():
 
 
 def test_words_of_the_source_are_rewarded():
-    scores = tf.constant([[-2.0, -1.0, 1.0, 2.0]])
+    scores = ops.convert_to_tensor([[-2.0, -1.0, 1.0, 2.0]])
     seen = seen_with_sources([[0]], [[1, 3, 0]], [[1, 1, 0]])
-    found = SourceReward(2.0).apply(scores, seen).numpy()[0]
+    found = np.asarray(SourceReward(2.0).apply(scores, seen))[0]
     assert found.tolist() == [-2.0, -0.5, 1.0, 4.0]
 
 
@@ -142,7 +147,7 @@ def test_random_sources_are_those_of_transformers(seed):
         (SourceReward(reward), EncoderRepetitionPenaltyLogitsProcessor(reward, given)),
     ]:
         expected = processor(torch.tensor(ids).long(), torch.tensor(scores))
-        found = apply_rules([rule], tf.constant(scores), seen)
+        found = apply_rules([rule], ops.convert_to_tensor(scores), seen)
         np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(rule))
 
 
@@ -160,7 +165,7 @@ def test_random_words_are_those_of_transformers(seed):
     ids = random.integers(0, 4, (3, random.integers(1, 9))).astype("int32")
     words = [random.integers(0, 4, random.integers(1, 5)).tolist() for _ in range(6)]
     scores = random.normal(size=(3, SIZE)).astype("float32")
-    seen = Seen(ids, np.ones_like(ids), tf.constant(0), 5)
+    seen = Seen(ids, np.ones_like(ids), ops.convert_to_tensor(0), 5)
     size = int(random.integers(1, 4))
     for rule, processor in [
         (rules.BadWords(tuple(map(tuple, words))), NoBadWordsLogitsProcessor(words, [7])),
@@ -168,5 +173,5 @@ def test_random_words_are_those_of_transformers(seed):
         (rules.RepetitionPenalty(1.7), RepetitionPenaltyLogitsProcessor(1.7)),
     ]:
         expected = processor(torch.tensor(ids).long(), torch.tensor(scores))
-        found = apply_rules([rule], tf.constant(scores), seen)
+        found = apply_rules([rule], ops.convert_to_tensor(scores), seen)
         np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(rule))

@@ -58,6 +58,7 @@ def test_candidates_are_drawn_without_replacement():
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_a_seed_repeats_texts(model):
     options = {"max_new_tokens": 6, "do_sample": True, "num_beams": 3, "temperature": 3.0}
     first = ft.generate(model, ["a very", "the"], seed=1, **options)

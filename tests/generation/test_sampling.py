@@ -133,6 +133,7 @@ def chances_of(scores, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
+@pytest.mark.jax
 def test_the_distribution_of_samples(name, tiny_decoder):
     """A chi-squared test over 10,000 samples of the next token."""
     from scipy.stats import chisquare

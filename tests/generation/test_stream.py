@@ -77,6 +77,7 @@ def test_spaces_that_a_tokenizer_removes():
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_a_stream_need_not_be_read_to_its_end(model):
     stream = ft.stream(model, "a very good", max_new_tokens=5, min_new_tokens=5)
     first = next(stream)

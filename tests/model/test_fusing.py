@@ -108,6 +108,7 @@ def test_the_models_remain_as_they_are(image_model, text_model, examples):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
+@pytest.mark.slow
 def test_without_labels_it_is_for_retrieval(image_model, text_model):
     with quiet():
         model = ft.fuse(image_model, text_model, size=8)

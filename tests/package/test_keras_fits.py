@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers_batches import Batches
 
 import finetune_tf
 from finetune_tf.base import keras_fits as fits
@@ -131,6 +132,13 @@ def test_kinds_of_data():
     assert kinds == [("arrays", True, True), ("arrays", False, False), ("dataset", False, False)]
 
 
+def test_the_dataset_of_the_batches():
+    of_tensorflow, of_keras, found = tf.data.Dataset.from_tensors((X, Y)), Batches(X, Y), []
+    for data, targets in ((of_tensorflow, None), (of_keras, None), (X, Y)):
+        look(lambda fit: found.append(fits.dataset_of(fit.data)), data, targets, shuffle=False)
+    assert found == [of_tensorflow, of_keras, None]
+
+
 def test_parts_of_datasets():
     base = tf.data.Dataset.range(3)
     shuffled = base.shuffle(3, seed=1)
@@ -155,11 +163,20 @@ def test_metrics_exist_before_the_first_step():
     assert len(fits.metrics_of(model)) == 4
 
 
+def test_shapes_and_dtypes_of_batches():
+    seen = []
+    look(lambda fit: seen.append(fits.spec_of_batches(fit.data, None)))
+    ((x, y),) = seen
+    assert (x.shape[1:], y.dtype) == (X.shape[1:], tf.as_dtype(Y.dtype))
+    x, y, weights = fits.spec_of_batches(None, (X, Y, None))
+    assert (x.shape, y.shape, weights) == (X.shape, Y.shape, None)
+
+
 def test_an_epoch_without_steps_has_the_results_of_the_metrics():
     def prepare(fit):
         fits.build_metrics(fit.model, fit.data)
         fits.begin_at_step(fit.data, 4, lambda iterator: None, None)
-        fits.give_results_of_metrics(fit.model)
+        fits.give_results_of_metrics(fit)
 
     _, history = look(prepare, epochs=2)
     assert history.history["loss"][0] == 0.0

@@ -101,6 +101,27 @@ class TestLayersAndModels:
         internals.set_trainable_flag(layer, 1)
         assert internals.trainable_flag(layer) is layer.trainable is True
 
+    def test_layers_that_add_losses(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="plain")])
+        adding = keras.layers.ActivityRegularization(0.1, name="adding")
+        model.add(adding)
+        assert internals.layers_with_added_losses(keras.layers.Dense(1)) == []
+        model(np.ones((1, 2)))
+        assert internals.layers_with_added_losses(model) == [adding]
+
+    def test_losses_that_are_not_divided_among_devices(self):
+        class Two:
+            num_replicas_in_sync = 2
+
+        def loss():
+            return float(keras.losses.MeanSquaredError()(np.array([[0.0]]), np.array([[4.0]])))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tf.distribute, "get_strategy", Two)
+            with internals.undivided_losses():
+                assert loss() == 16.0
+            assert loss() == 8.0  # Keras divides it again
+
     def test_a_seed_generator_for_a_built_layer(self):
         dropout = keras.layers.Dropout(0.0)
         inputs = keras.Input((1000,))
@@ -185,6 +206,16 @@ class TestAddedSublayers:
 
 
 class TestMetrics:
+    def test_losses_leave_out_what_a_mask_does(self):
+        outputs = keras.ops.convert_to_tensor([[1.0], [5.0], [3.0]])
+        assert internals.mask_of(outputs) is None
+        internals.set_mask(outputs, keras.ops.convert_to_tensor([True, False, True]))
+        assert list(internals.mask_of(outputs)) == [True, False, True]
+        targets = np.zeros((3, 1), "float32")
+        for reduction, expected in (("sum_over_batch_size", 2.0), ("sum", 4.0)):
+            loss = keras.losses.MeanAbsoluteError(reduction=reduction)
+            assert float(loss(targets, outputs)) == expected
+
     def test_the_function_of_a_mean(self):
         metric = keras.metrics.MeanSquaredError()
         assert internals.function_of(metric).__module__.startswith("keras.")
@@ -266,6 +297,10 @@ class TestReadOnce:
 
 
 class TestSeeds:
+    def test_the_seed_of_the_user(self):
+        keras.utils.set_random_seed(37)
+        assert internals.random_seed() == 37
+
     def test_layers_in_a_pipeline_draw_from_the_given_seeds(self):
         layer = keras.layers.RandomColorJitter(brightness_factor=0.5, contrast_factor=0.5)
         images = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype("float32")
@@ -297,6 +332,32 @@ class TestSeeds:
         assert vars(layer).keys() == vars(other).keys()
 
 
+@pytest.mark.jax
+def test_a_step_gets_what_an_optimizer_carries_and_files_do_not():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    rate = keras.Variable(0.5, trainable=False, name="rate")
+    model.compile(keras.optimizers.SGD(lambda: rate * 1.0), "mse", jit_compile=True)
+    model.optimizer.build(model.trainable_variables)
+    alone, carrying = {}, {}
+    model.optimizer.save_own_variables(alone)
+    internals.carry(model.optimizer, [rate])
+    internals.carry(model.optimizer, [rate])
+    model.optimizer.save_own_variables(carrying)
+    assert alone.keys() == carrying.keys()
+    x, y = np.ones((2, 2), "float32"), np.ones(2, "float32")
+    before = np.array(model.weights[1].value)
+    model.train_on_batch(x, y)
+    after = np.array(model.weights[1].value)
+    assert (after != before).all()
+    rate.assign(0.0)  # takes effect in the step that is traced already
+    model.train_on_batch(x, y)
+    np.testing.assert_array_equal(np.array(model.weights[1].value), after)
+    model.optimizer.load_own_variables(carrying)
+    assert int(np.array(model.optimizer.iterations.value)) == 0  # as in the file
+    is_on_jax = keras.backend.backend() == "jax"
+    assert sum(v is rate for v in model.optimizer.variables) == is_on_jax
+
+
 class TestRunningGraphs:
     def test_each_call_of_a_layer_is_replaced_on_its_own(self):
         inputs = keras.Input((2,), name="given")
@@ -313,3 +374,25 @@ class TestRunningGraphs:
         assert internals.run_nodes(model, values, call_of).numpy().tolist() == [[5.0, 5.0]]
         assert [node.operation for node in seen] == [double, double]
         assert seen[0] is not seen[1]
+
+
+@pytest.mark.jax
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="Keras joins batches on JAX only")
+def test_arrays_of_several_processes_stay_as_they_are(monkeypatch):
+    from keras.src.backend.jax import distribution_lib
+
+    usual = distribution_lib.distribute_data_input
+    monkeypatch.setattr(distribution_lib, "distribute_data_input", usual)  # and back
+    for _ in range(2):
+        internals.keep_global_arrays()
+    assert distribution_lib.distribute_data_input.__wrapped__ is usual
+
+    class Global:
+        is_fully_addressable = False
+
+    batch, device = Global(), keras.distribution.list_devices()[0]
+    mesh = keras.distribution.DeviceMesh((1,), ("rows",), [device])
+    layout = keras.distribution.TensorLayout(("rows",), mesh)
+    assert distribution_lib.distribute_data_input(batch, layout, "rows") is batch
+    placed = distribution_lib.distribute_data_input(np.arange(3), layout, "rows")
+    np.testing.assert_array_equal(placed, [0, 1, 2])

@@ -73,6 +73,7 @@ def require_same(one, other):
         assert left.numpy().tobytes() == right.numpy().tobytes()
 
 
+@pytest.mark.jax
 def test_a_broken_run_ends_like_a_whole_one(one_block, reviews, tmp_path, stop_at, capsys):
     """With cached features, and with the weights of the best epoch."""
     options = {"policy": "head"}

@@ -201,6 +201,7 @@ def test_a_step_of_accumulated_gradients_has_one_rate():
     assert np.ptp(curve.losses) < 0.05 * curve.losses[0]
 
 
+@pytest.mark.jax
 def test_it_stops_when_the_loss_diverges(capsys):
     model = small_model()
     model.compile(keras.optimizers.SGD(0.1))
@@ -229,6 +230,43 @@ def test_no_suggestion_where_nothing_is_learned(capsys):
     assert "find_rate: no suggestion: " in capsys.readouterr().out
     with pytest.raises(ArgumentError, match="learning_rate must be a number > 0 or 'auto'"):
         ft.presets.cross_entropy(learning_rate=curve.suggestion)
+
+
+RATES = np.geomspace(1e-7, 1e-1, 80)
+
+
+def falling(start, end, at):
+    """A loss that falls around a rate."""
+    return end + (start - end) / (1 + (RATES / at) ** 2)
+
+
+def test_single_high_losses_do_not_hide_a_fall():
+    """Just before a rate that is too high, some batches have losses far above the others."""
+    losses = falling(0.7, 0.4, at=2e-4) + np.random.default_rng(0).normal(0, 0.02, len(RATES))
+    losses[RATES > 5e-3] = 2.0
+    losses[[50, 53]] = 1.2, 0.9
+    curve = RateCurve(RATES, losses, "the loss diverged at 0.1")
+    assert 1e-4 < curve.suggestion < 5e-4
+
+
+def test_noise_is_no_fall():
+    noise = np.random.default_rng(0).normal(0.7, 0.05, (200, len(RATES)))
+    suggestions = [RateCurve(RATES, losses, "").suggestion for losses in noise]
+    assert sum(suggestion is not None for suggestion in suggestions) <= 4
+
+
+@pytest.mark.parametrize("start", [9.0, 900.0])
+def test_three_fifths_of_the_logarithm(start):
+    """Scores have a loss far above its lowest value until their mean is learned."""
+    curve = RateCurve(RATES, falling(start, 1.0, at=1e-4), "all rates were tried")
+    level = np.interp(curve.suggestion, RATES, curve.smoothed)
+    assert np.log(level) == pytest.approx(0.4 * np.log(start), rel=0.15)
+
+
+def test_losses_below_zero_are_compared_as_they_are():
+    curve = RateCurve(RATES, falling(1.0, -4.0, at=1e-4), "all rates were tried")
+    level = np.interp(curve.suggestion, RATES, curve.smoothed)
+    assert level == pytest.approx(1.0 - 0.6 * 5.0, abs=0.5)
 
 
 def test_the_figure_and_the_dict():

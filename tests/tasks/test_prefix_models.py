@@ -20,7 +20,7 @@ from finetune_tf.generation.loop import generate_ids, stream_ids
 from finetune_tf.generation.search import search_ids
 from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import quiet
-from finetune_tf.model.packed import takes_positions
+from finetune_tf.model.packed import why_not_packed
 
 TASK = "text2text-generation"
 SOURCES = ["a good film", "the actor was very bad", "the film was bad", "a very good actor"]
@@ -92,7 +92,7 @@ class TestMask:
         np.testing.assert_allclose(padded, model(batch(*texts)), rtol=1e-5, atol=1e-5)
 
     def test_rows_are_not_packed(self, folder):
-        assert not takes_positions(loaded(folder))
+        assert why_not_packed(loaded(folder)) == "the model has the input decoder_input_ids"
 
 
 class TestEncoding:

@@ -134,6 +134,7 @@ def test_the_validation_reads_averages_and_the_training_does_not():
     assert_close(steps.begins[1], steps.steps[3], atol=0)
 
 
+@pytest.mark.jax
 def test_without_a_validation_the_weights_are_averaged_too():
     model, steps = model_of(), Steps()
     start = values(model)
@@ -193,6 +194,7 @@ def test_variables_that_are_unfrozen_or_frozen_in_the_fit(make, trainable):
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_early_stopping_judges_and_restores_averages():
     model, steps = model_of(keras.optimizers.SGD(8.0)), Steps()
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)

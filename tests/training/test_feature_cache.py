@@ -73,13 +73,12 @@ def test_shuffled_rows_keep_their_features(tiny_bert):
     learner = ft.cache_features(model)
 
     in_order = {}
-    for inputs, targets in texts.batches(learner, 1):
-        in_order[int(targets[0])] = inputs["cached_features"][0].numpy()
-    for inputs, targets in texts.batches(learner, 4, shuffle=True):
+    for inputs, targets in texts.batches(learner, 1).as_numpy_iterator():
+        in_order[int(targets[0])] = inputs["cached_features"][0]
+    for inputs, targets in texts.batches(learner, 4, shuffle=True).as_numpy_iterator():
         for row, mask, target in zip(
-            inputs["cached_features"].numpy(), inputs["attention_mask"].numpy(), targets.numpy(),
-            strict=True,
-        ):  # fmt: skip
+            inputs["cached_features"], inputs["attention_mask"], targets, strict=True
+        ):
             length = mask.sum()
             assert length == target + 3 and not row[length:].any()
             np.testing.assert_allclose(row[:length], in_order[target][:length], atol=1e-5)

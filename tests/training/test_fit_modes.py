@@ -23,6 +23,7 @@ def weights(model):
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_fit_drops_out_and_evaluate_does_not(tiny_bert):
     model = ft.load(tiny_bert, labels=2, dropout=0.5)
     model.compile(keras.optimizers.SGD(0.0))  # so that only dropout changes the loss

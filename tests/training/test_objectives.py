@@ -32,6 +32,7 @@ def bert(tiny_bert, **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.jax
 def test_an_objective_changes_training_and_nothing_else(tiny_bert, name):
     if name == "r-drop":  # which needs dropout
         model, plain = bert(tiny_bert), bert(tiny_bert)

@@ -120,11 +120,10 @@ DEVICES = """
     (first, weights), (second, others) = losses(one, *given), losses(mirrored, *given)
     np.testing.assert_allclose(first, second, rtol=1e-4)
     np.testing.assert_allclose(weights, others, atol=1e-4)
-    for given in ([O.RDrop(), O.NEFTune(), O.Mixup()], [O.SupervisedContrastive()]):
-        found, _ = losses(mirrored, *given)
-        plain, _ = losses(one)
-        assert np.isfinite(found).all()
-        assert abs(found[0] - plain[0]) < 3
+    found, _ = losses(mirrored, O.RDrop(), O.NEFTune())  # whose random numbers differ
+    plain, _ = losses(one)
+    assert np.isfinite(found).all()
+    assert abs(found[0] - plain[0]) < 3
     print("done")
 """
 

@@ -52,6 +52,7 @@ def seeded_model():
 class TestExact:
     """An optimizer with groups does what an optimizer for each group would do."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", EXACT)
     def test_optimizers_of_keras(self, name):
         make = getattr(keras.optimizers, name)

@@ -17,13 +17,14 @@ def films(rows=20):
     return ft.data.from_arrays(texts, ["good" if i % 3 else "bad" for i in range(rows)])
 
 
-FAST = ("accumulation", "averages", "best weights", "class weights", "early stopping", "plateau")
+#: Those that `make jax` runs as well.
+FAST = ("accumulation", "averages", "early stopping", "shuffled arrays", "unfreezing")
 PLACES = [((0, 1),), ((0, 3), (1, 0)), ((1, 3), (2, 4)), ((1, "validation"), (2, 2))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CASES]
+    "name", [pytest.param(n, marks=pytest.mark.jax if n in FAST else ()) for n in CASES]
 )
 def test_a_broken_fit_ends_like_a_whole_one(name, tmp_path):
     """The places depend on the name, so that all of them occur."""

@@ -11,6 +11,7 @@ from helpers_resume import broken_and_resumed, outcome
 import finetune_tf as ft
 from finetune_tf import select
 from finetune_tf.callbacks import FollowTrainable, Resume
+from finetune_tf.data.cursor import Cursor
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.training.resuming import data_place
 
@@ -59,6 +60,7 @@ DATASETS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shuffled validation", "without end"])
+@pytest.mark.jax
 def test_datasets_of_tensorflow(name, tmp_path):
     make = on(DATASETS[name])
     broken_and_resumed(make, tmp_path, (1, 1), (2, 3)).require_same(outcome(make))
@@ -187,6 +189,43 @@ def test_arrays_are_shuffled_by_a_seed_only(tmp_path):
         "Resume cannot continue a fit on arrays with shuffle=True, whose order differs in each "
         "process. Call keras.utils.set_random_seed(0) before fit, or pass shuffle=False."
     )
+
+
+class Ordered(keras.utils.PyDataset):
+    """Batches of a Python class in an order that depends on (seed, epoch) alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.cursor, self.rows = Cursor(5, seed=1), [TOKENS]
+
+    def __len__(self):
+        return 5
+
+    def on_epoch_begin(self):
+        self._epoch, self._begin = self.cursor.advance()
+
+    def __getitem__(self, i):
+        order = np.random.default_rng([1, self._epoch]).permutation(20)
+        rows = order[4 * (i + self._begin) :][:4]
+        return {"input_ids": TOKENS[rows]}, ANSWERS[rows]
+
+
+@pytest.mark.slow
+@pytest.mark.jax
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="read ahead of the fit elsewhere")
+def test_a_class_with_a_cursor(tmp_path):
+    make = on(Ordered, shuffle=False)
+    broken_and_resumed(make, tmp_path, (0, 3), (2, 1)).require_same(outcome(make))
+    with pytest.raises(DataError, match="Keras draws another one. Pass shuffle=False to fit."):
+        outcome(on(Ordered, shuffle=True), tmp_path / "other")
+
+
+@pytest.mark.jax
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="its batches are drawn on JAX only")
+def test_batches_in_an_order_of_their_own_are_refused_on_jax(tmp_path):
+    model, _ = on(dict)()
+    with pytest.raises(DataError, match="shuffle='batch' on JAX, where each batch draws from"):
+        model.fit(TOKENS, ANSWERS, shuffle="batch", callbacks=[Resume(tmp_path)], verbose=0)
 
 
 def other_keras_model():

@@ -16,7 +16,8 @@ from finetune_tf import select
 from finetune_tf.callbacks import Resume
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.training.resuming import callback as resuming
-from finetune_tf.training.resuming.files import NotFiniteError, Saves, Stored, read
+from finetune_tf.training.resuming.files import NotFiniteError, Stored
+from finetune_tf.training.resuming.saves import Saves, read
 
 TOKENS, ANSWERS = token_batch(20)
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
@@ -381,6 +382,7 @@ class Interrupt(keras.callbacks.Callback):
         ("validation", "epoch-0000-step-000005", "epoch 1, after step 4"),
     ],
 )
+@pytest.mark.jax
 def test_after_ctrl_c_the_step_finishes_and_is_saved(place, file, told, tmp_path, capsys):
     resuming._finished.clear()
     keras.utils.set_random_seed(3)

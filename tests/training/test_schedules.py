@@ -46,6 +46,7 @@ def bound(steps, first_step=0, **kwargs):
     return schedule
 
 
+@pytest.mark.jax
 def test_rises_and_falls():
     schedule = bound(10, warmup_ratio=0.4)
     rates = [float(schedule(step)) for step in range(10)]
@@ -70,6 +71,7 @@ def test_never_negative_and_never_zero_within_the_fit():
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
     model = compiled(warmup_ratio=0.5)
     first = rates_of_fit(model, batch_size=8, epochs=4)
@@ -79,6 +81,27 @@ def test_a_fit_tells_it_how_long_it_is_and_a_second_fit_starts_anew():
     np.testing.assert_allclose(second, first, rtol=1e-5)
     shorter = rates_of_fit(model, batch_size=4, epochs=1)
     np.testing.assert_allclose(shorter, np.array([0.5, 1, 1, 0.5]) * 1e-4, rtol=1e-5)
+
+
+@pytest.mark.jax
+@pytest.mark.slow
+def test_other_numbers_compile_nothing_again(monkeypatch):
+    """Neither another length of the fit nor a rate that is set by hand is part of a traced step."""
+    model, traces = compiled(warmup_ratio=0.5), []
+    step = type(model).train_step
+    monkeypatch.setattr(
+        type(model), "train_step", lambda self, *args: traces.append(1) or step(self, *args)
+    )
+    first = rates_of_fit(model, batch_size=8, epochs=2)
+    count = len(traces)
+    assert count
+    longer = rates_of_fit(model, batch_size=8, epochs=3)
+    model.optimizer.learning_rate = 3e-4
+    held = rates_of_fit(model, batch_size=8, epochs=1)
+    assert len(traces) == count
+    np.testing.assert_allclose(first, np.array([0.5, 1, 1, 0.5]) * 1e-4, rtol=1e-5)
+    np.testing.assert_allclose(longer[:3], np.array([1 / 3, 2 / 3, 1]) * 1e-4, rtol=1e-5)
+    np.testing.assert_allclose(held, [3e-4, 3e-4], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +148,7 @@ def test_data_of_unknown_length_get_a_constant_rate_and_a_line(capsys):
     assert said in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.jax
 def test_constant_schedule():
     model = compiled("auto", schedule="constant")
     np.testing.assert_allclose(rates_of_fit(model, batch_size=8, epochs=2), [5e-3] * 4, rtol=1e-5)
@@ -153,6 +177,7 @@ class TestAuto:
         ft.train_only(model, select.head() | select.blocks(-1))
         assert self.peak(model) == 5e-3
 
+    @pytest.mark.jax
     def test_it_follows_unfreezing_inside_a_fit(self):
         class Unfreeze(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
@@ -187,6 +212,9 @@ class TestForeignModel:
         rates = rates_of_fit(network, x, y, callbacks=[bind], batch_size=4, epochs=1)
         np.testing.assert_allclose(rates, np.array([1, 1, 2 / 3.6, 1 / 3.6]) * 1e-2, rtol=0.3)
 
+    @pytest.mark.needs_tensorflow(
+        "JAX traces a step inside of its own files, which the warning names"
+    )
     def test_without_it_a_warning_says_what_to_do(self, network):
         message = (
             "The schedule does not know the length of the fit, so the rate stays at 0.01. Pass "
@@ -221,6 +249,7 @@ class SaveAtEpoch(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_a_reload_in_the_middle_of_a_fit_goes_on_with_its_rates(whole, tmp_path):
     model = compiled()
     rates_of_fit(model, batch_size=8, epochs=4, callbacks=[SaveAtEpoch(tmp_path)])
@@ -314,6 +343,7 @@ class TestShapes:
         np.testing.assert_allclose([float(schedule(t)) for t in range(12)], expected, rtol=1e-5)
 
     @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.jax
     def test_in_a_fit(self, shape):
         rates = rates_of_fit(compiled(schedule=shape, warmup_steps=2), batch_size=8, epochs=4)
         np.testing.assert_allclose(

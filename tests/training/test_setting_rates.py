@@ -24,9 +24,12 @@ def compiled(*args, **kwargs):
 def rates(model, *callbacks, epochs=3):
     """Returns the rate of each step of a fit with two steps per epoch."""
     seen = []
-    note = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: seen.append(float(model.optimizer.learning_rate))
-    )
+
+    def read(batch, logs):
+        getattr(model, "jax_state_sync", int)()  # a number of Keras is in the state of JAX
+        seen.append(float(model.optimizer.learning_rate))
+
+    note = keras.callbacks.LambdaCallback(on_train_batch_begin=read)
     options = {"batch_size": 8, "epochs": epochs, "verbose": 0}
     model.fit(TOKENS, ANSWERS, callbacks=[*callbacks, note], **options)
     return np.array(seen)
@@ -60,6 +63,7 @@ CONSTANT = {"schedule": "constant"}
     ["adamw", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adam", "sgd", "rmsprop"))],
 )
 @pytest.mark.parametrize("options", [{}, CONSTANT, {"learning_rate": 1e-4, **CONSTANT}])
+@pytest.mark.jax
 def test_a_callback_that_sets_the_rate(optimizer, options):
     found = rates(compiled(**ft.presets.cross_entropy(optimizer, **options)), Set(set_rate))
     np.testing.assert_allclose(found[2:], 3e-5, rtol=1e-5)
@@ -83,6 +87,7 @@ def test_the_end_of_a_schedule_is_said_once(capsys):
     assert model.info.record["fits"][-1]["learning_rate"] == "5e-06, set by hand"
 
 
+@pytest.mark.jax
 def test_reduce_on_plateau_starts_at_the_peak(capsys):
     stuck = PLATEAU(monitor="loss", patience=0, min_delta=10.0, factor=0.5)
     found = rates(compiled(), stuck)
@@ -97,6 +102,7 @@ def test_a_scheduler_starts_at_the_peak():
     np.testing.assert_allclose(found, np.repeat([2.5e-5, 1.25e-5, 6.25e-6], 2), rtol=1e-5)
 
 
+@pytest.mark.jax
 def test_constant_rates_are_variables():
     for learning_rate in ("auto", 5e-5):
         preset = ft.presets.cross_entropy(learning_rate=learning_rate, **CONSTANT)
@@ -111,6 +117,7 @@ def test_a_constant_rate_set_by_hand_is_no_longer_automatic():
     np.testing.assert_allclose(rates(model), 3e-5, rtol=1e-5)
 
 
+@pytest.mark.jax
 def test_a_rate_set_before_the_fit_holds_in_it_and_after_a_reload(tmp_path):
     model = compiled()
     model.optimizer.learning_rate = 1e-5

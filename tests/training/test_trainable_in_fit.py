@@ -117,6 +117,7 @@ def test_it_says_what_learns_now(capsys):
     assert "90 of 354 parameters are trainable." in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.jax
 def test_freezing_takes_effect_at_once():
     def freeze(model):
         model.get_layer("block_0").trainable = False
@@ -126,6 +127,7 @@ def test_freezing_takes_effect_at_once():
     assert fitted(model, freeze, "epoch begin") == [ALL, ALL - {"block_0"}, ALL - {"block_0"}]
 
 
+@pytest.mark.jax
 def test_a_thawed_layer_learns_as_after_compiling_anew():
     """Runs the same steps in two fits, with the state of the optimizer retained."""
     inside = head_only(keras.optimizers.SGD(0.1))

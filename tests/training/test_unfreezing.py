@@ -20,6 +20,7 @@ from finetune_tf.training.unfreezing import gradual
 TOKENS, ANSWERS = token_batch(16)
 HEAD, ALL = ["classifier"], ["block_0", "block_1", "classifier", "embeddings", "norm"]
 LAST = ["block_1", "classifier"]
+ALL_OF_IT = select.everything()
 REFERENCES = TINY_VIT.parents[1]
 
 
@@ -63,6 +64,7 @@ def fitted(model, *callbacks, epochs=4, **options):
 
 
 class TestPlans:
+    @pytest.mark.jax
     def test_gradual(self, capsys):
         watch = fitted(compiled(), Unfreeze(), epochs=6)
         blocks = ["block_0", "block_1", "classifier", "norm"]
@@ -216,6 +218,21 @@ class TestContinuity:
         np.testing.assert_allclose(watch.rates, 5e-5, rtol=1e-5)  # times 40 for the head
         assert hint not in capsys.readouterr().out.splitlines()
 
+    @pytest.mark.parametrize(
+        ("plan", "epochs", "needed"),
+        [({}, 2, 5), ({"every": 2}, 4, 9), ({"plan": {0: select.head(), 2: ALL_OF_IT}}, 2, 3)],
+    )
+    def test_a_fit_that_ends_before_the_plan(self, plan, epochs, needed, capsys):
+        fitted(compiled(), Unfreeze(**plan), epochs=epochs)
+        (said,) = (li for li in capsys.readouterr().out.splitlines() if "needs" in li)
+        assert f"the fit has {epochs} epochs, but the plan of " in said
+        assert f"needs {needed}, so it ends before " in said
+
+    def test_a_fit_that_is_as_long_as_the_plan(self, capsys):
+        fitted(compiled(), Unfreeze([select.head(), ALL_OF_IT]), epochs=2)
+        fitted(compiled(), Unfreeze(monitor="loss"), epochs=1)
+        assert "needs" not in capsys.readouterr().out
+
     def test_adam_of_keras_gets_a_hint(self, capsys):
         fitted(compiled(keras.optimizers.Adam(1e-4)), Unfreeze(), epochs=1)
         hint = (
@@ -257,6 +274,7 @@ class TestContinuity:
 
 
 class TestModels:
+    @pytest.mark.jax
     def test_of_keras(self):
         inputs = keras.Input((6,))
         hidden = keras.layers.Dense(4, name="lower")(inputs)

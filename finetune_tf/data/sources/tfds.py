@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.base.extras import require_tensorflow
 from finetune_tf.base.labels import ProblemType
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.columns import synonyms_of_other_columns
@@ -68,7 +69,9 @@ def from_tfds(
     Raises:
         DataError: If there is no such data set, split or feature, it is not prepared and cannot
             be downloaded, or a text or label is missing or wrong.
+        MissingExtraError: If TensorFlow Datasets cannot be imported.
     """
+    require_tensorflow("from_tfds reads data with", "tensorflow_datasets")
     if isinstance(builder, str):
         builder = _find(builder, data_dir)
     if not hasattr(builder, "info"):

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from finetune_tf.base.extras import require_package
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples
-from finetune_tf.evaluation.extras import require_package
 from finetune_tf.evaluation.mistakes import Mistake
 from finetune_tf.tasks import Encoded, Task
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.base.extras import require_package
 from finetune_tf.evaluation.baselines.tfidf import UNSPACED
-from finetune_tf.evaluation.extras import require_package
 
 References = Sequence[Sequence[str]]
 

@@ -24,8 +24,8 @@ class SupervisedContrastive(Objective):
     (1 − alpha) · plain loss + alpha · contrastive loss ("Supervised Contrastive Learning for
     Pre-trained Language Model Fine-tuning", Gunel et al. 2021).
 
-    Larger batches have more pairs. With several devices, pairs are made on each device. With
-    `RDrop`, both passes of an example are a pair.
+    Larger batches have more pairs; those of several devices are one batch. With `RDrop`, both
+    passes of an example are a pair.
 
     Args:
         alpha: The share of the contrastive loss.
@@ -37,6 +37,7 @@ class SupervisedContrastive(Objective):
     """
 
     allows_mixtures = False
+    joins_devices = True
 
     def __init__(self, alpha: float = 0.9, temperature: float = 0.3) -> None:
         check(
@@ -70,12 +71,12 @@ class SupervisedContrastive(Objective):
                 "each class. Leave one of both out."
             )
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
-        vectors = ops.cast(step.taps.values[_NAME], "float32")
+        vectors = step.gathered(ops.cast(step.taps.values[_NAME], "float32"))
         vectors = ops.reshape(vectors, (ops.shape(labels)[0], -1))
         values = contrastive_losses(
             vectors, labels, ops.reshape(step.counted, (-1,)), self.temperature
         )
-        return self.alpha * step.mean(values)
+        return self.alpha * step.mean(values, of_all_devices=True)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

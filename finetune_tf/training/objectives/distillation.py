@@ -16,7 +16,6 @@ from finetune_tf.tasks.feature import MASKS, POSITIONS
 from finetune_tf.training.objectives.divergences import divergence
 from finetune_tf.training.objectives.objective import Objective, Step
 from finetune_tf.training.objectives.teachers import check_teacher, hidden_pairs
-from finetune_tf.training.similarity_loss import PairSimilarity
 from finetune_tf.training.untrained import untrained_layers
 
 
@@ -56,6 +55,7 @@ class Distillation(Objective):
 
     allows_mixtures = False
     may_repeat = True
+    joins_devices = True
 
     def __init__(
         self,
@@ -137,13 +137,13 @@ class Distillation(Objective):
             has_logits = step.kind not in ("number", "vectors")
             temperature = self.temperature if has_logits else 1.0
             values = divergence(outputs, step.outputs, step.kind, temperature)
-            total = self.alpha * temperature**2 * step.mean(_by_target(step, values))
+            total = self.alpha * temperature**2 * step.mean(values)
         pairs = step.notes[(self, "student")]
         for i, (pair, state) in enumerate(zip(pairs, states, strict=True)):
             own = step.taps.values[f"{id(self)} {i}"]
             mask = step.input(MASKS.get(pair.axis, ""))
             values = _squared_difference(own, step.repeated(state), step.repeated(mask))
-            total += self.hidden_weight / len(pairs) * step.mean(_by_target(step, values))
+            total += self.hidden_weight / len(pairs) * step.mean(values)
         return total
 
     def get_config(self) -> dict[str, Any]:
@@ -154,13 +154,6 @@ class Distillation(Objective):
             "hidden": self.hidden,
             "hidden_weight": self.hidden_weight,
         }
-
-
-def _by_target(step: Step, values: Any) -> Any:
-    """Averages the values of the two rows of a pair of texts, which has one target."""
-    if isinstance(step.model.loss, PairSimilarity):
-        return ops.mean(ops.reshape(values, (-1, 2)), axis=1)
-    return values
 
 
 def _squared_difference(own: Any, other: Any, mask: Any) -> Any:

@@ -39,6 +39,9 @@ class L2SP(Objective):
         >>> history = model.fit(train.batches(model, 5), verbose=0)
     """
 
+    allows_packing = True
+    joins_devices = True
+
     def __init__(
         self, alpha: float = 0.1, beta: float = 0.01, anchor: keras.Model | None = None
     ) -> None:

@@ -36,6 +36,7 @@ class NEFTune(Objective):
     """
 
     draws = True
+    joins_devices = True
 
     def __init__(self, alpha: float = 5.0) -> None:
         check(**{"NEFTune.alpha": alpha})

@@ -9,15 +9,20 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_tf import kernels
 from finetune_tf.base.arguments import shown
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.taps import Taps
 from finetune_tf.tasks import IGNORED, Kind
+from finetune_tf.training.similarity_loss import PairSimilarity
 
 
 @dataclass(eq=False)
 class Step:
     """A running training step, as its objectives see it.
+
+    On several devices, each device runs a step on its part of the rows; `mean` and `gathered` join
+    what the devices computed.
 
     Attributes:
         model: The model that is trained.
@@ -26,9 +31,9 @@ class Step:
         copies: How often each row of the batch is repeated: row i of n rows is row i + n as well.
         reads_outputs: Whether an objective reads the outputs.
         seed: The generator of random numbers.
-        targets: The targets of all rows, for the loss.
-        outputs: The outputs of all rows, for the loss.
-        weights: A weight for each term of the loss, or None.
+        targets: The targets of all rows, those of other devices included, for the loss.
+        outputs: The outputs of all rows of this device, for the loss.
+        weights: A weight for each term of the loss, other devices included, or None.
         notes: What an objective remembers from one hook to the next, by its own keys.
     """
 
@@ -60,14 +65,22 @@ class Step:
             else ops.concatenate([values] * self.copies)
         )
 
-    def mean(self, values: Any) -> Any:
+    def gathered(self, values: Any) -> Any:
+        """Joins what belongs to the rows of each device, (rows, …), in the order of `targets`."""
+        return kernels.gathered([values])[0]
+
+    def mean(self, values: Any, of_all_devices: bool = False) -> Any:
         """Averages values as the loss averages its terms: Σ weight · value / n.
 
         Args:
-            values: One for each row of the batch (rows,), or one for each term of the loss. Those
-                of ignored targets do not count.
+            values: One for each row (rows,), or one for each term of the loss. Those of ignored
+                targets do not count. The two rows of a pair of texts count by half each.
+            of_all_devices: Whether the rows are those of all devices.
         """
         values = ops.cast(values, "float32")
+        values = values if of_all_devices else self.gathered(values)
+        if isinstance(self.model.loss, PairSimilarity):
+            values = ops.mean(ops.reshape(values, (-1, 2)), axis=1)
         rank, weights = len(values.shape), self.weights
         if weights is not None:
             if len(weights.shape) > rank:  # weights of tokens, for a value of the row
@@ -108,7 +121,10 @@ class Objective:
             no logits otherwise.
         share: The factor of the plain loss in the sum.
         allows_mixtures: Whether rows may be mixtures of several examples.
+        allows_packing: Whether rows may consist of several texts with one output each.
         may_repeat: Whether a model may have several objectives of the class.
+        joins_devices: Whether, on several devices, each of them computes the term of the whole
+            batch: from weights alone, from `Step.mean`, or from rows that `Step.gathered` joins.
     """
 
     copies: int = 1
@@ -116,7 +132,9 @@ class Objective:
     reads_outputs: bool = False
     share: float = 1.0
     allows_mixtures: bool = True
+    allows_packing: bool = False
     may_repeat: bool = False
+    joins_devices: bool = False
 
     def check(self, model: Any) -> None:
         """Raises a ModelError if the objective does not fit a model; called by `compile`."""

@@ -33,6 +33,7 @@ class RDrop(Objective):
 
     copies = 2
     reads_outputs = True
+    joins_devices = True
 
     def __init__(self, alpha: float = 1.0) -> None:
         check(**{"RDrop.alpha": alpha})

@@ -12,12 +12,16 @@ from finetune_tf.base.interruption import StopRequest, finishing_steps
 from finetune_tf.base.keras_fits import RunningFit, enclose_callbacks, running_fit
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
+from finetune_tf.distribution.current import several_processes
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.training.resuming.callback_states import refuse_inexact
-from finetune_tf.training.resuming.files import Saves, read
+from finetune_tf.training.resuming.orbax_folders import require_orbax
+from finetune_tf.training.resuming.orbax_saves import OrbaxSaves
 from finetune_tf.training.resuming.saved_fit import SavedFit
+from finetune_tf.training.resuming.saves import Saves, read
 from finetune_tf.training.resuming.state import ModelState
 
+_SAVES = {"safetensors": Saves, "orbax": OrbaxSaves}
 # How many fits of each folder this process has finished, so that the next one has its own saves.
 _finished: dict[Path, int] = {}
 
@@ -27,9 +31,9 @@ class Resume(keras.callbacks.Callback):
 
     A run that is killed at any moment and started again ends with the same weights, history and
     order of the data as one that was never killed, bit for bit (on the CPU of one machine, with
-    TensorFlow). A save contains the weights, the state of random generators, the variables of the
-    optimizer, the schedule, `trainable` flags, the place in the data, the history and the states
-    of the other callbacks. Weights that are frozen and unchanged are left out.
+    TensorFlow or JAX). A save contains the weights, the state of random generators, the variables
+    of the optimizer, the schedule, `trainable` flags, the place in the data, the history and the
+    states of the other callbacks. Weights that are frozen and unchanged are left out.
 
     A save is one file with a checksum. It is written under a temporary name by another thread,
     so that training waits only until the state is collected, and moved into place with one rename.
@@ -48,8 +52,13 @@ class Resume(keras.callbacks.Callback):
         every_steps: Saves after so many steps as well; by default only at the end of each epoch.
         keep: The number of newest saves to keep. The save of the epoch with the best validation
             result is kept as well.
+        writer: "safetensors" writes one file for each save. "orbax" (JAX, one process) writes a
+            folder through Orbax, with the parts of the arrays that each device holds, after they
+            were copied to the memory of the host. Saves of both are read, whatever the writer is.
+            Weights that are frozen are compared before training goes on.
 
     Raises:
+        MissingExtraError: If the package of the writer is not installed.
         ModelError: From `fit`, if the settings differ from those of the interrupted run, or a
             part of the fit cannot be continued exactly. The message names it.
         DataError: From `fit`, if the order of the data cannot be repeated.
@@ -63,9 +72,28 @@ class Resume(keras.callbacks.Callback):
     """
 
     @names_checked
-    def __init__(self, folder: str | Path, every_steps: int | None = None, keep: int = 2) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        every_steps: int | None = None,
+        keep: int = 2,
+        writer: Literal["safetensors", "orbax"] = "safetensors",
+    ) -> None:
         check(**{"Resume.every_steps": every_steps, "Resume.keep": keep})
+        if writer not in _SAVES:
+            raise ArgumentError(
+                f"writer must be {' or '.join(map(repr, _SAVES))}, found {shown(writer)}."
+            )
+        if writer == "orbax":
+            if keras.backend.backend() != "jax":
+                raise ModelError(
+                    'writer="orbax" saves arrays of JAX, found the backend '
+                    f"{keras.backend.backend()}: leave it out, or set KERAS_BACKEND=jax before "
+                    "Python starts."
+                )
+            require_orbax()
         super().__init__()
+        self._saves = _SAVES[writer]
         self.folder = absolute(Path(folder))
         self._every_steps, self._keep = every_steps, keep
         self._number: int | None = None  # of the fit, if it does not depend on the process
@@ -122,10 +150,15 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Adds the callbacks that do the work before and after all others."""
-        if keras.backend.backend() != "tensorflow":
+        if keras.backend.backend() not in ("tensorflow", "jax"):
             raise ModelError(
-                "Resume needs the backend TensorFlow, found "
-                f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
+                "Resume needs the backend TensorFlow or JAX, found "
+                f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
+            )
+        if self._saves is OrbaxSaves and several_processes():
+            raise ModelError(
+                'Resume(writer="orbax") saves the devices of one process; with two, a fit stood '
+                "still after a save. Leave writer= out: process 0 writes then."
             )
         fit = running_fit()
         if fit is None:
@@ -168,7 +201,7 @@ class Resume(keras.callbacks.Callback):
         for callback in others:
             refuse_inexact(callback)
         number = self._number or _finished.get(self.folder, 0) + 1
-        saves = Saves(self.folder / f"fit-{number}", self._keep)
+        saves = self._saves(self.folder / f"fit-{number}", self._keep)
         how = f"ft.callbacks.Resume({str(self.folder)!r}).load_weights(model)"
         self._running = SavedFit(fit, others, saves, self._every_steps, self._request, how)
         return self._running

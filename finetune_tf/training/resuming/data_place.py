@@ -3,7 +3,8 @@
 - Batches of `Examples.batches` have a cursor, which can be moved to any batch of any epoch.
 - Arrays and other datasets are read again from the beginning of the broken epoch, without a step.
   A shuffled tf.data.Dataset gives each iterator another order, so as many iterators are opened as
-  in the interrupted run.
+  in the interrupted run. On JAX, NumPy's global generator shuffles arrays, so it returns to the
+  beginning of the epoch while they are read again.
 - What depends on anything else, such as a Python generator, is refused.
 """
 
@@ -103,11 +104,15 @@ class DataPlace:
         if self._steps is not None:
             reads += epoch * self._steps
         is_in_use = used is not None or self._steps is not None  # the last iterator is read further
+        if used is not None and used == batches and self._opened.is_lazy:
+            is_in_use = False  # nothing is left to read, so it will not be opened again
+        name, keys, *rest = self._opened.numpy_state
         state = {
             "opened": self._opened.count - is_in_use,
             "reads": reads,
             "batches": batches,
             "first": self._first,
+            "numpy": [name, keys.tolist(), *rest] if self._data.is_drawn and reads else None,
         }
         cursor = getattr(self._base, "cursor", None)
         if cursor is not None:
@@ -146,8 +151,13 @@ class DataPlace:
             base.cursor.load_state_dict(state["validation cursor"])
 
         def prepare(iterator: Any) -> None:
+            now = np.random.get_state()
+            if state["numpy"] is not None:
+                np.random.set_state(tuple(state["numpy"]))
             for _ in range(reads):
                 next(iterator)
+            if state["numpy"] is not None:
+                np.random.set_state(now)
 
         begin_at_step(self._fit.data, used or 0, prepare, state["batches"])
 
@@ -159,7 +169,7 @@ class DataPlace:
         read = data_of(data)
         self._refuse_inexact(read)
         self._opened_by_validation = Opened(data)
-        if read.kind == "dataset" and _with_cursor(read.dataset)[0] is None:
+        if read.dataset is not None and _with_cursor(read.dataset)[0] is None:
             self._opened_by_validation.open(data, self._validation_opened_before)
         else:
             self._opened_by_validation.count = self._validation_opened_before
@@ -171,11 +181,24 @@ class DataPlace:
             "depends on (seed, epoch) alone."
         )
         if data.kind == "arrays":
-            if data.shuffle and data.shuffle_seeds == (0, 0):
+            if data.is_drawn and data.shuffle == "batch":
+                raise DataError(
+                    "Resume cannot continue a fit on arrays with shuffle='batch' on JAX, where "
+                    "each batch draws from NumPy's global generator. Pass shuffle=True. Or: "
+                    f"{advice}"
+                )
+            if data.shuffle and not data.is_drawn and data.shuffle_seeds == (0, 0):
                 raise DataError(
                     "Resume cannot continue a fit on arrays with shuffle=True, whose order differs "
                     "in each process. Call keras.utils.set_random_seed(0) before fit, or pass "
                     f"shuffle=False. Or: {advice}"
+                )
+            return
+        if data.kind == "PyDataset" and hasattr(data.dataset, "cursor"):
+            if data.shuffle:
+                raise DataError(
+                    "The order of these batches is that of their cursor, but with shuffle=True, "
+                    "Keras draws another one. Pass shuffle=False to fit."
                 )
             return
         if data.kind != "dataset":
@@ -183,7 +206,8 @@ class DataPlace:
                 f"Resume cannot continue a fit on a Python {data.kind}, whose state it does not "
                 f"know. {advice}"
             )
-        devices = self._fit.model.distribute_strategy.num_replicas_in_sync
+        strategy = getattr(self._fit.model, "distribute_strategy", None)
+        devices = getattr(strategy, "num_replicas_in_sync", 1)  # JAX has no strategy
         for dataset in _ancestors(data.dataset):
             name = _kind_of(dataset)
             seeds = shuffle_seeds(dataset)
@@ -248,12 +272,16 @@ def _batches_before(cursor: Cursor) -> int:
     return cursor.epoch * cursor.batch_count + cursor.batch
 
 
+def _is_dataset(given: Any) -> bool:
+    return hasattr(given, "cursor") or hasattr(given, "element_spec")
+
+
 def _validation_base(given: Any) -> Any:
-    return _with_cursor(given)[0] if hasattr(given, "element_spec") else None
+    return _with_cursor(given)[0] if _is_dataset(given) else None
 
 
 def _content_of_given(validation: Any) -> Any:
-    if hasattr(validation, "element_spec"):
+    if _is_dataset(validation):
         return _content(_with_cursor(validation)[0] or validation, None)
     return _content(None, validation)
 

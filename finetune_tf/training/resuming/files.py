@@ -1,8 +1,10 @@
-"""The files of a resumable fit: one for each save, verified by a checksum when it is read."""
+"""The files of saves, verified by a checksum when they are read.
+
+A save is such a file, or a folder with one that Orbax has written; see `orbax_folders`.
+"""
 
 import json
-import os
-import re
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,13 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.base.files import unfinished
-from finetune_tf.base.temporary import remove_all_leftovers
 from finetune_tf.errors import CheckpointError
-from finetune_tf.messages import say
 
-_NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})\.safetensors", re.ASCII)
-_DAMAGED = ".damaged"  # the suffix of a file whose checksum is wrong
+_STATE = "state.safetensors"  # in the folder of a save through Orbax; it is written last
 _CHECKSUM = "00000000"  # stands in the header while its checksum is computed
 _FORMAT = "finetune_tf.resume/1"
 #: The dtypes of arrays in a save, with their names in safetensors files.
@@ -38,12 +36,14 @@ class Stored:
         dtype: The name of its dtype.
         read: Returns the array.
         must_be_finite: Whether NaN or infinity in it makes a save worthless.
+        tensor: The tensor that has the values, for a variable on JAX; otherwise None.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
     must_be_finite: bool = False
+    tensor: Any = None
 
     @property
     def size(self) -> int:
@@ -55,68 +55,48 @@ class NotFiniteError(Exception):
     """A weight to be saved is NaN or infinite."""
 
 
-class Saves:
-    """The saves of one fit in a folder, each a safetensors file named after epoch and step.
+def is_complete(path: Path) -> bool:
+    """Whether a save is complete.
 
     Args:
-        folder: The folder, which the first save creates.
-        keep: The number of newest saves to keep.
+        path: Its path.
     """
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self._keep = folder, keep
-
-    def paths(self) -> list[Path]:
-        """Returns the paths of the saves, the newest first."""
-        found = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        places = {path: match for path in found if (match := _NAME.fullmatch(path.name))}
-        order = sorted(places, key=lambda path: tuple(map(int, places[path].groups())))
-        return order[::-1]
-
-    def newest(self) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]] | None:
-        """Reads the newest save; one that is damaged is put aside, with a message.
-
-        Returns:
-            Its path, its state and its arrays; None without a save.
-        """
-        remove_all_leftovers(self.folder)
-        for path in self.paths():
-            try:
-                return path, *read(path)
-            except CheckpointError as error:
-                aside = path.with_name(path.name + _DAMAGED)
-                os.replace(path, aside)
-                say(f"{error} It is now called {aside.name}, and the save before it is used.")
-        return None
-
-    def write(self, place: tuple[int, int], state: Any, arrays: dict[str, Stored]) -> Path:
-        """Writes a save and removes those that are too many.
-
-        Args:
-            place: The number of finished epochs, and of finished steps of the next one.
-            state: What JSON can hold. `state["best"]` names a save that is kept, or is None.
-            arrays: The arrays by name.
-
-        Returns:
-            The path of the save.
-
-        Raises:
-            CheckpointError: If it cannot be written, for example on a full disk. Then the former
-                saves remain.
-            NotFiniteError: If weights are NaN or infinite. Then nothing is written.
-        """
-        path = self.folder / "epoch-{:04}-step-{:06}.safetensors".format(*place)
-        with unfinished(path, sync=True) as temporary:
-            _write(temporary, state, arrays)
-        best = (state.get("best") or {}).get("file")
-        for old in self.paths()[self._keep :]:
-            if old.name != best:
-                old.unlink(missing_ok=True)
-        return path
+    return path.is_file() or (path / _STATE).exists()
 
 
-def _write(path: Path, state: Any, arrays: dict[str, Stored]) -> None:
-    """Writes a safetensors file; no array but the one being written is copied."""
+def remove(path: Path) -> None:
+    """Removes a save, if there is one. A folder is incomplete from the beginning on.
+
+    Args:
+        path: Its path.
+    """
+    if path.is_dir():
+        (path / _STATE).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def state_file(path: Path) -> Path:
+    """Returns the file of a save through Orbax that has all but the arrays of devices.
+
+    Args:
+        path: The folder of the save.
+    """
+    return path / _STATE
+
+
+def write_file(path: Path, state: Any, arrays: dict[str, Stored]) -> None:
+    """Writes a safetensors file; no array but the one being written is copied.
+
+    Args:
+        path: The file.
+        state: As for `Saves.write`.
+        arrays: As for `Saves.write`.
+
+    Raises:
+        NotFiniteError: As for `Saves.write`.
+    """
     metadata = {"format": _FORMAT, "checksum": _CHECKSUM, "state": json.dumps(state)}
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -143,8 +123,8 @@ def _write(path: Path, state: Any, arrays: dict[str, Stored]) -> None:
         file.write(f"{checksum:08x}".encode())
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads a save and compares its checksum.
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads a safetensors file and compares its checksum.
 
     Args:
         path: The file.

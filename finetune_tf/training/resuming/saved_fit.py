@@ -18,7 +18,8 @@ from finetune_tf.messages import say
 from finetune_tf.training.callbacks import StopAtNonFiniteLoss
 from finetune_tf.training.resuming.callback_states import CallbackStates
 from finetune_tf.training.resuming.data_place import DataPlace
-from finetune_tf.training.resuming.files import Saves, Stored
+from finetune_tf.training.resuming.files import Stored
+from finetune_tf.training.resuming.saves import Saves
 from finetune_tf.training.resuming.settings import require_same, settings_of
 from finetune_tf.training.resuming.state import ModelState
 from finetune_tf.training.resuming.writer import Writer
@@ -103,7 +104,7 @@ class SavedFit:
             self._set(state, arrays, self._fit.data)
             self._step = self._saved_step = state["step"]
             if state["step"] == batches_of_epoch(self._fit.data):
-                give_results_of_metrics(self._fit.model)
+                give_results_of_metrics(self._fit)
 
     def before_step(self, step: int) -> None:
         """Saves the state between two steps, if it is time or Ctrl-C was pressed."""
@@ -178,7 +179,7 @@ class SavedFit:
             return
         sign = 1 if mode == "max" else -1
         if self._best is None or sign * value > sign * self._best["value"]:
-            file = f"epoch-{epoch:04}-step-000000.safetensors"
+            file = self._saves.path((epoch, 0)).name
             self._best = {"file": file, "monitor": monitor, "value": float(value)}
 
     def _is_asked_to_stop(self) -> bool:

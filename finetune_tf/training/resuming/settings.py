@@ -19,13 +19,14 @@ from finetune_tf.errors import ModelError
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _COUNT = re.compile(r"_\d+$")
-_PACKAGES = ("tensorflow", "keras", "numpy")
+_PACKAGES = {"tensorflow": ("tensorflow", "keras", "numpy"), "jax": ("jax", "keras", "numpy")}
 
 _ADVICE = {
     "epochs": "With another number of epochs, the learning rates of all steps would be others. "
     "Finish this run, and train its final weights in another folder: "
     "ft.callbacks.Resume(folder).load_weights(model).",
     "data": "The rows, their order and the batch size have to be those of the interrupted run.",
+    "backend": "Backends round differently. Set KERAS_BACKEND as in the interrupted run.",
     "versions": "Other versions may compute other numbers. Install those of the interrupted run.",
 }
 _USUAL_ADVICE = "Use the same settings as before to continue it, or another folder to start anew."
@@ -41,13 +42,15 @@ def settings_of(fit: RunningFit, callbacks: Iterable[Any], data: dict[str, Any])
     """
     model = fit.model
     weights = getattr(model, "_train_class_weights", None)  # our models give Keras none
+    backend = keras.backend.backend()
     settings = {
+        "backend": backend,
         "versions": {"finetune_tf": __version__, "python": platform.python_version()}
-        | {name: _version(name) for name in _PACKAGES},
+        | {name: _version(name) for name in _PACKAGES[backend]},
         "epochs": fit.epochs,
         "initial_epoch": fit.initial_epoch,
         "data": data,
-        "devices": model.distribute_strategy.num_replicas_in_sync,
+        "devices": _devices(model),
         "optimizer": _config(model.optimizer),
         "loss": _config(compiled_with(model, "loss")),
         "loss_weights": compiled_with(model, "loss_weights"),
@@ -141,6 +144,15 @@ def _normal(value: Any, name: str = "") -> Any:
     if isinstance(value, str):
         return _COUNT.sub("", value) if name == "name" else _ADDRESS.sub("", value)
     return value
+
+
+def _devices(model: keras.Model) -> int:
+    """Returns how many devices share a batch or the weights."""
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow has it, JAX does not
+    if strategy is not None:
+        return strategy.num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.devices.size
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune_tf.base.keras_fits import (
     build_metrics,
+    kept_value,
     metrics_of,
     parts_of,
 )
@@ -16,6 +17,7 @@ from finetune_tf.base.keras_internals import (
     all_layers,
     optimized_variables,
     set_trainable_flag,
+    sync_state,
     trainable_flag,
 )
 from finetune_tf.errors import ModelError
@@ -44,17 +46,19 @@ class ModelState:
             name: _digest(_array(part))
             for index, variable in enumerate(model.variables)
             if id(variable) not in trained
+            if _bytes(variable) > _SMALL
             for name, part in _named_parts("model", index, variable)
-            if _bytes(part) > _SMALL
         }
 
     def state_dict(self, with_metrics: bool) -> tuple[dict[str, Any], dict[str, Stored]]:
         """Returns what JSON can hold, and the arrays.
 
-        The arrays are TensorFlow's own, which a later step does not change: it copies a tensor
-        that is still used before it writes to it.
+        The arrays are tensors that a later step does not change; they are read when they are
+        written.
         """
         model = self._model
+        self._refuse_unfollowed_flags()  # first, because the state of JAX is in their order
+        sync_state(model)
         arrays = {}
         sources = {"model": model.variables, "optimizer": model.optimizer.variables}
         if with_metrics:
@@ -64,7 +68,6 @@ class ModelState:
                 for name, part in _named_parts(source, index, variable):
                     arrays[name] = _stored(part, source == "model")
         schedule = schedule_of(model.optimizer)
-        self._refuse_unfollowed_flags()
         return {
             "flags": _flags(model),
             "schedule": None if schedule is None else schedule.state_dict(),
@@ -173,23 +176,25 @@ class ModelState:
 
 
 def _named_parts(source: str, index: int, variable: keras.Variable) -> Iterator[tuple[str, Any]]:
-    """Yields the TensorFlow variables of a variable with their names in a save."""
+    """Yields what holds the values of a variable, for each device, with its name in a save."""
     for device, part in enumerate(parts_of(variable)):
         yield f"{source}/{index}" + (f"/{device}" if device else ""), part
 
 
 def _stored(part: Any, must_be_finite: bool) -> Stored:
-    tensor = part.value()
-    shape, dtype = tuple(tensor.shape), tensor.dtype.name
-    return Stored(shape, dtype, tensor.numpy, must_be_finite)
+    tensor = kept_value(part)
+    shape, dtype = tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype)
+    on_device = tensor if keras.backend.backend() == "jax" else None
+    return Stored(shape, dtype, lambda: np.asarray(tensor), must_be_finite, on_device)
 
 
 def _array(part: Any) -> np.ndarray:
-    return np.asarray(part.value().numpy())
+    return np.asarray(kept_value(part))
 
 
-def _bytes(part: Any) -> int:
-    return part.shape.num_elements() * part.dtype.size
+def _bytes(variable: keras.Variable) -> int:
+    array = np.empty(0, keras.backend.standardize_dtype(variable.dtype))
+    return int(np.prod(variable.shape, dtype="int64")) * array.itemsize
 
 
 def _digest(array: np.ndarray) -> str:

@@ -2,12 +2,14 @@
 
 import contextvars
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from finetune_tf.errors import CheckpointError
 from finetune_tf.messages import say
-from finetune_tf.training.resuming.files import NotFiniteError, Saves, Stored
+from finetune_tf.training.resuming.files import NotFiniteError, Stored
+from finetune_tf.training.resuming.saves import Saves
 from finetune_tf.training.resuming.state import ModelState
 
 
@@ -36,8 +38,13 @@ class Writer:
             collected: The epoch and the step, what JSON can hold, and the arrays.
         """
         self.wait()
+        without_frozen = self._model_state.without_frozen
+        finish = self._explaining(lambda: self._saves.begin(*collected, without_frozen))
+        if finish is None:
+            self.wait()  # raises the error before the next step, if there is one
+            return
         context = contextvars.copy_context()  # `messages.quiet()` counts there as well
-        self._thread = threading.Thread(target=context.run, args=(self._write, *collected))
+        self._thread = threading.Thread(target=context.run, args=(self._finish, finish))
         self._thread.start()
 
     def wait(self) -> None:
@@ -59,15 +66,17 @@ class Writer:
             return "There is no save yet."
         return f"The last save is {self.last}; {self._how} loads its weights."
 
-    def _write(
-        self, place: tuple[int, int], state: dict[str, Any], arrays: dict[str, Stored]
-    ) -> None:
+    def _finish(self, finish: Callable[[], Path]) -> None:
+        self.last = self._explaining(finish) or self.last
+
+    def _explaining(self, write: Callable[[], Any]) -> Any:
+        """Returns the result of a function, or None after an error."""
         try:
-            arrays, state["left_out"] = self._model_state.without_frozen(arrays)
-            self.last = self._saves.write(place, state, arrays)
+            return write()
         except NotFiniteError:
             say(f"The weights are NaN or infinite and are not saved. {self._describe()}")
         except CheckpointError as error:
             say(f"{error} Training continues. {self._describe()}")
         except Exception as error:  # is raised by the thread that trains
             self._error = error
+        return None

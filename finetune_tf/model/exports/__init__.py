@@ -1,0 +1,1 @@
+"""The formats that models are exported to, and models that run from exported folders."""

@@ -1,0 +1,141 @@
+"""What export and load_exported reject, before anything is written."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers_models import small_model
+from helpers_tasks import small_task_model
+
+import finetune_tf as ft
+from finetune_tf.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataTypeError,
+    MissingExtraError,
+    ModelError,
+)
+from finetune_tf.messages import quiet
+from finetune_tf.model.exports.checking import check_decisions
+from finetune_tf.model.exports.formats import FORMATS
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return small_model(("bad", "good"), tiny_bert)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "pb"}, "one of tf_saved_model, openvino, onnx, litert, found 'pb'"),
+        ({"format": ["onnx"]}, r"found \[.onnx.\]"),
+        ({"format": "onnx", "quantize": "int4"}, "None or \"int8\", found 'int4'"),
+        ({"format": "onnx", "quantize": True}, 'None or "int8", found True'),
+        (
+            {"quantize": "int8"},
+            "'tf_saved_model' has no int8 weights. Formats with int8: 'openvino', 'onnx', 'litert'",
+        ),
+        ({"format": "openvino", "calibration": []}, 'write quantize="int8" as well'),
+        (
+            {"format": "onnx", "quantize": "int8", "calibration": []},
+            "calibration= is for 'openvino'. The format 'onnx' has int8 weights, with activations",
+        ),
+        ({"format": "onnx", "strings": True}, "strings=True is for the format 'tf_saved_model'"),
+        ({"format": "litert", "image_bytes": True}, "The model reads texts"),
+    ],
+)
+def test_options_that_do_not_fit(options, message, model, tmp_path):
+    with pytest.raises(ModelError, match=message):
+        model.export(tmp_path / "served", **options)
+    assert not (tmp_path / "served").exists()
+
+
+def test_calibration_that_is_no_examples(model, tmp_path):
+    with pytest.raises(DataTypeError, match="expects a few hundred Examples.*found list"):
+        model.export(tmp_path, "openvino", quantize="int8", calibration=["a film"])
+
+
+@pytest.mark.parametrize(
+    ("format", "package", "options"),
+    [
+        ("openvino", "openvino", {}),
+        ("onnx", "tf2onnx", {}),
+        ("onnx", "onnxruntime", {}),
+        ("openvino", "nncf", {"quantize": "int8"}),
+        ("tf_saved_model", "tensorflow_text", {"strings": True}),
+    ],
+)
+def test_missing_packages(format, package, options, model, tmp_path, monkeypatch):
+    for present in {"openvino", "onnx", "tf2onnx", "onnxruntime"} - {package}:
+        monkeypatch.setitem(sys.modules, present, json)  # looks like an installed package
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = {"nncf": "int8", "tensorflow_text": "text"}.get(package, format)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'finetune-tf\[{extra}\]'"):
+        model.export(tmp_path / "served", format, **options)
+    assert not (tmp_path / "served").exists()
+
+
+def test_tasks_that_an_engine_is_not_for(tiny_bert, tiny_decoder, tmp_path):
+    words = small_task_model("words", tiny_bert)
+    for format in ("onnx", "litert"):
+        with pytest.raises(ModelError, match="the model is for fill-mask. Export it as 'tf_saved"):
+            words.export(tmp_path, format)
+    with quiet(), pytest.raises(ModelError, match="is for text-classification, .* text-generation"):
+        ft.load(tiny_decoder).export(tmp_path, "onnx")
+    with pytest.raises(ModelError, match="int8 is for text-classification, .* for fill-mask"):
+        words.export(tmp_path, "openvino", quantize="int8")
+    tags = small_task_model("tokens", tiny_bert)
+    with pytest.raises(ModelError, match="strings=True is for text-classification, feature-ext"):
+        tags.export(tmp_path, strings=True)
+
+
+def test_tokenizers_that_a_graph_cannot_have(tiny_decoder, tmp_path):
+    with quiet():
+        model = ft.load(tiny_decoder, "text-classification", labels=["bad", "good"])
+        with pytest.raises(ModelError, match="A graph cannot reproduce the tokenizer: its normal"):
+            model.export(tmp_path, strings=True)
+
+
+def test_keras_cannot_quantize_a_model(model):
+    with pytest.raises(ModelError, match=r'model.export\(folder, format="openvino", quantize="int'):
+        model.quantize("int8")
+    before = [variable.dtype for variable in model.weights]
+    assert set(before) == {"float32"}
+    assert isinstance(model, keras.Model)
+
+
+def test_folders_that_are_no_exports(tiny_bert, tmp_path):
+    with pytest.raises(CheckpointError, match="missing does not exist"):
+        ft.load_exported(tmp_path / "missing")
+    with pytest.raises(CheckpointError, match="has no export.json, .* to load a checkpoint, use f"):
+        ft.load_exported(tiny_bert)
+    record = {"format": "pb", "task": "text-classification", "inputs": ["input_ids"]}
+    (tmp_path / "export.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="'pb', which this version does not know"):
+        ft.load_exported(tmp_path)
+    record |= {"format": "onnx", "task": "image-classification"}
+    (tmp_path / "export.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="is for image-classification. Run it with .* ONNX"):
+        ft.load_exported(tmp_path)
+    record |= {"task": "text-classification"}
+    (tmp_path / "export.json").write_text(json.dumps(record))
+    with pytest.raises(ArgumentError, match="'onnx' computes in float32, found dtype='bfloat16'"):
+        ft.load_exported(tmp_path, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_graphs_that_decide_otherwise_are_reported(model, tmp_path, sign):
+    """The engine is replaced by the model itself, with and without the opposite decisions."""
+    random = np.random.default_rng(0)
+    batches = [{"input_ids": random.integers(5, 20, (1, 6)).astype("int32")} for _ in range(8)]
+    engine = lambda inputs: {"logits": sign * np.asarray(model(inputs))}  # noqa: E731
+    format = dataclasses.replace(FORMATS["openvino"], read=lambda folder, record: engine)
+    message = "decides otherwise than the model for 8 of 8 outputs"
+    expected = contextlib.nullcontext() if sign == 1 else pytest.warns(UserWarning, match=message)
+    with expected:
+        check_decisions(model, tmp_path, format, None, batches)
