@@ -137,6 +137,15 @@ def wait_for_all(place: str) -> None:
         _engine().wait_for_all(place)
 
 
+def is_same_for_all(text: str) -> bool:
+    """Waits for all processes, and returns whether they have given the same text.
+
+    Args:
+        text: What they have to agree on.
+    """
+    return not several_processes() or _engine().is_same_for_all(text)
+
+
 @contextlib.contextmanager
 def written_once(path: str | Path) -> Iterator[Path]:
     """Lets one of several processes write files, and the others do the same work without a result.

@@ -9,12 +9,14 @@ Several processes share the reading of a batch, see `jax_shares`; the step sees 
 """
 
 import contextlib
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import keras
+import numpy as np
 from keras.distribution import DataParallel, DeviceMesh, LayoutMap, ModelParallel, TensorLayout
 
 from finetune_tf.base.keras_internals import keep_global_arrays, sync_state
@@ -86,6 +88,13 @@ class JaxDevices:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(place)
+
+    def is_same_for_all(self, text: str) -> bool:
+        """See `current.is_same_for_all`."""
+        from jax.experimental import multihost_utils
+
+        own = np.uint32(zlib.crc32(text.encode()))
+        return bool((multihost_utils.process_allgather(own) == own).all())
 
     def holds(self, model: keras.Model) -> bool:
         """Whether the weights of a model are on the mesh of these devices."""

@@ -60,8 +60,11 @@ def main():
     print("head", np.asarray(model.variables[-2]).ravel().tolist(), flush=True)
     losses = Losses()
     callbacks = [losses]
+    if "resumes" in JOB:  # a folder of each process
+        JOB["resume"] = JOB["resumes"][DISTRIBUTION.process_id]
     if JOB.get("resume"):
-        callbacks.append(ft.callbacks.Resume(JOB["resume"], every_steps=4))
+        writer = JOB.get("writer", "safetensors")
+        callbacks.append(ft.callbacks.Resume(JOB["resume"], every_steps=4, writer=writer))
     model.compile(**ft.presets.cross_entropy(**JOB.get("preset", {})))
     options = JOB.get("batches", {"batch_size": 8, "shuffle": True, "buckets": 1})
     batches = train.batches(model, **options)

@@ -123,21 +123,38 @@ def test_an_error_in_one_process_ends_the_job(checkpoint):
         assert processes[0].returncode != 0 and says_that_another_was_lost(other)
 
 
-def test_a_job_that_lost_a_process_continues_exactly(checkpoint, tmp_path):
+@pytest.mark.parametrize("writer", ["safetensors", "orbax"])
+def test_a_job_that_lost_a_process_continues_exactly(writer, checkpoint, tmp_path):
+    if writer == "orbax":
+        pytest.importorskip("orbax.checkpoint")
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    with ended(start_two(checkpoint, devices=1, resume=whole)) as processes:
+    with ended(start_two(checkpoint, devices=1, resume=whole, writer=writer)) as processes:
         expected, _ = map(result, processes)
-    with ended(start_two(checkpoint, devices=1, resume=broken, shows_steps=True)) as processes:
+    with ended(
+        start_two(checkpoint, devices=1, shows_steps=True, resume=broken, writer=writer)
+    ) as processes:
         for line in processes[1].stdout:
             if line.startswith("step 10"):
                 break
         processes[1].kill()
         processes[0].communicate(timeout=60)
         assert processes[0].returncode != 0
-    with ended(start_two(checkpoint, devices=1, resume=broken)) as processes:
+    with ended(start_two(checkpoint, devices=1, resume=broken, writer=writer)) as processes:
         found, _ = map(result, processes)
     assert found["weights"] == expected["weights"]
     assert found["history"] == expected["history"]
     assert found["losses"] == expected["losses"]  # those before the loss are in the save
-    assert "continues in epoch 2, after step" in found["said"]
+    assert "continues in epoch" in found["said"]
     assert "continues in epoch" not in expected["said"]
+
+
+def test_processes_whose_folders_differ_do_not_continue(checkpoint, tmp_path):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    with ended(start_two(checkpoint, devices=1, resume=str(shared), epochs=1)) as processes:
+        list(map(result, processes))
+    with ended(start_two(checkpoint, devices=1, resumes=[str(shared), str(own)])) as processes:
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+    newest = "epoch-0001-step-000000.safetensors"
+    for process, output, found in zip(processes, outputs, [newest, "none"], strict=True):
+        assert process.returncode != 0
+        assert f"this one {found}. Give all of them the same folder" in output

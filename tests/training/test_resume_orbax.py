@@ -14,7 +14,7 @@ from helpers_resume import CASES, Broken, broken_and_resumed, outcome
 
 from finetune_tf.callbacks import Resume
 from finetune_tf.errors import ArgumentError, CheckpointError, MissingExtraError, ModelError
-from finetune_tf.training.resuming import callback
+from finetune_tf.training.resuming import orbax_saves
 from finetune_tf.training.resuming.files import NotFiniteError, Stored
 from finetune_tf.training.resuming.orbax_saves import OrbaxSaves
 from finetune_tf.training.resuming.saves import Saves, read
@@ -151,12 +151,17 @@ class TestOneSave:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_several_processes_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(callback, "require_orbax", lambda: None)
-    monkeypatch.setattr(callback, "several_processes", lambda: True)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ModelError, match=r"saves the devices of one process; .*Leave writer= out"):
-        Resume(tmp_path, writer="orbax").on_train_begin()
+@needs_orbax
+@pytest.mark.jax
+def test_a_save_that_cannot_be_written_ends_a_job_of_several_processes(
+    orbax, monkeypatch, tmp_path
+):
+    # The other processes wait for each part of a save, so that none can go on without one.
+    monkeypatch.setattr(orbax_saves, "several_processes", lambda: True)
+    (tmp_path / "file").write_text("not a folder")
+    message = "file/run/.* cannot be written: .*This ends the job. Start all processes again"
+    with pytest.raises(ModelError, match=message):
+        write(OrbaxSaves(tmp_path / "file" / "run", 2))
 
 
 def test_the_name_of_a_save_follows_from_its_place(tmp_path):

@@ -12,7 +12,6 @@ from finetune_tf.base.interruption import StopRequest, finishing_steps
 from finetune_tf.base.keras_fits import RunningFit, enclose_callbacks, running_fit
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.distribution.current import several_processes
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.training.resuming.callback_states import refuse_inexact
 from finetune_tf.training.resuming.orbax_folders import require_orbax
@@ -52,10 +51,10 @@ class Resume(keras.callbacks.Callback):
         every_steps: Saves after so many steps as well; by default only at the end of each epoch.
         keep: The number of newest saves to keep. The save of the epoch with the best validation
             result is kept as well.
-        writer: "safetensors" writes one file for each save. "orbax" (JAX, one process) writes a
-            folder through Orbax, with the parts of the arrays that each device holds, after they
-            were copied to the memory of the host. Saves of both are read, whatever the writer is.
-            Weights that are frozen are compared before training goes on.
+        writer: "safetensors" writes one file for each save, in process 0. "orbax" (JAX) writes a
+            folder through Orbax, into which each process writes the parts of the arrays that its
+            devices hold, after they were copied to the memory of the host. Saves of both are read,
+            whatever the writer is. Weights that are frozen are compared before training goes on.
 
     Raises:
         MissingExtraError: If the package of the writer is not installed.
@@ -154,11 +153,6 @@ class Resume(keras.callbacks.Callback):
             raise ModelError(
                 "Resume needs the backend TensorFlow or JAX, found "
                 f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
-            )
-        if self._saves is OrbaxSaves and several_processes():
-            raise ModelError(
-                'Resume(writer="orbax") saves the devices of one process; with two, a fit stood '
-                "still after a save. Leave writer= out: process 0 writes then."
             )
         fit = running_fit()
         if fit is None:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.base.extras import require_package
-from finetune_tf.distribution.current import several_processes
-from finetune_tf.errors import CheckpointError, ModelError
+from finetune_tf.errors import CheckpointError
 from finetune_tf.training.resuming.files import read_file, state_file
 
 #: The folder that Orbax writes, in that of a save.
@@ -46,13 +45,10 @@ def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises:
         CheckpointError: If the save is damaged or cannot be read.
         MissingExtraError: If Orbax is not installed.
-        ModelError: If the distribution in force has several processes.
     """
-    if several_processes():  # Orbax would make each of them wait for the others
-        raise ModelError(f"{path} was written through Orbax, and only one process can read it.")
     state, arrays = read_file(state_file(path))
     wanted = {key_of(n): np.empty(shape, dtype) for n, (shape, dtype, _) in state["arrays"].items()}
-    checkpointer = new_checkpointer()
+    checkpointer = new_checkpointer(together=False)
     try:
         found = checkpointer.restore(path / ARRAYS, wanted)
     except _OF_READING as error:
@@ -70,13 +66,29 @@ def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return state, arrays
 
 
-def new_checkpointer() -> Any:
+def new_checkpointer(together: bool) -> Any:
     """Returns what writes or reads a folder.
+
+    Args:
+        together: Whether all processes do it together, each its part; else each for itself.
 
     Raises:
         MissingExtraError: If Orbax is not installed.
     """
-    return require_orbax().StandardCheckpointer()
+    import jax
+
+    orbax = require_orbax()
+    own, count = jax.process_index(), jax.process_count()
+    # Unless Orbax is told which processes there are, they wait for each other in a computation on
+    # all devices, among those of the training. Then it uses JAX's coordination service, which the
+    # training does not.
+    options = orbax.options.MultiprocessingOptions(
+        primary_host=0 if together else own,
+        active_processes=set(range(count)) if together else {own},
+        barrier_sync_key_prefix="together" if together else f"process-{own}",
+    )
+    one = count == 1
+    return orbax.StandardCheckpointer(**({} if one else {"multiprocessing_options": options}))
 
 
 def key_of(name: str) -> str:

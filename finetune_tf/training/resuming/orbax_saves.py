@@ -1,4 +1,4 @@
-"""Saves through Orbax, of the devices of one process, written while training goes on."""
+"""Saves through Orbax, written by all processes together while training goes on."""
 
 import contextlib
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_tf.base.files import unfinished
-from finetune_tf.errors import CheckpointError
+from finetune_tf.distribution.current import is_first, several_processes
+from finetune_tf.errors import CheckpointError, ModelError
 from finetune_tf.training.resuming.files import (
     NotFiniteError,
     Stored,
@@ -48,6 +49,7 @@ class OrbaxSaves(Saves):
 
         Raises:
             CheckpointError: If it cannot begin.
+            ModelError: If it cannot begin in one of several processes.
             NotFiniteError: If weights are NaN or infinite. Then nothing is written.
         """
         facts = facts_of({n: a.tensor for n, a in arrays.items() if a.tensor is not None})
@@ -59,10 +61,11 @@ class OrbaxSaves(Saves):
         state["arrays"] = {n: [kept[n].shape, kept[n].dtype, facts[n][0]] for n in tensors}
         rest = {name: array for name, array in kept.items() if name not in tensors}
         path = self.path(place)
-        checkpointer = new_checkpointer()
+        checkpointer = new_checkpointer(together=several_processes())
         try:
-            remove(path)
-            path.mkdir(parents=True)
+            if is_first():  # the others wait for it in `save`
+                remove(path)
+                path.mkdir(parents=True)
             checkpointer.save(path / ARRAYS, {key_of(n): tensor for n, tensor in tensors.items()})
         except OF_WRITING as error:
             raise _not_written(path, error) from error
@@ -75,15 +78,23 @@ class OrbaxSaves(Saves):
                     checkpointer.close()  # which waits for files of its own
             except OF_WRITING as error:
                 raise _not_written(path, error) from error
-            with unfinished(state_file(path), sync=True) as temporary:
-                write_file(temporary, state, rest)
-            self.remove_old(state)
+            if is_first():  # all others have written their parts
+                with unfinished(state_file(path), sync=True) as temporary:
+                    write_file(temporary, state, rest)
+                self.remove_old(state)
             return path
 
         return finish
 
 
-def _not_written(path: Path, error: Exception) -> CheckpointError:
+def _not_written(path: Path, error: Exception) -> CheckpointError | ModelError:
+    message = f"{path} cannot be written: {reason_of(error)}."
+    if several_processes():
+        # The others cannot finish this save, and would wait for it; a part of it stays.
+        return ModelError(
+            f"{message} This ends the job. Start all processes again: they continue from the last "
+            "save."
+        )
     with contextlib.suppress(OSError):
         remove(path)
-    return CheckpointError(f"{path} cannot be written: {reason_of(error)}.")
+    return CheckpointError(message)

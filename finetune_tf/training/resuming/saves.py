@@ -10,8 +10,8 @@ import numpy as np
 
 from finetune_tf.base.files import unfinished
 from finetune_tf.base.temporary import remove_all_leftovers
-from finetune_tf.distribution.current import is_first, wait_for_all
-from finetune_tf.errors import CheckpointError
+from finetune_tf.distribution.current import is_first, is_same_for_all, wait_for_all
+from finetune_tf.errors import CheckpointError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.training.resuming.files import Stored, is_complete, read_file, remove, write_file
 from finetune_tf.training.resuming.orbax_folders import read_folder
@@ -60,10 +60,21 @@ class Saves:
 
         Returns:
             Its path, its state and its arrays; None without a save.
+
+        Raises:
+            ModelError: If the processes find different saves.
         """
         found = self._newest() if is_first() else None
         wait_for_all("newest save")
-        return found if is_first() else self._newest()
+        found = found if is_first() else self._newest()
+        # Otherwise they would train different steps, each with its own weights.
+        if not is_same_for_all("no save" if found is None else found[0].name):
+            raise ModelError(
+                f"The processes of the job find different saves in {self.folder}, this one "
+                f"{'none' if found is None else found[0].name}. Give all of them the same folder, "
+                "on a disk that they share."
+            )
+        return found
 
     def _newest(self) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]] | None:
         if is_first():
