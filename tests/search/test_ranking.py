@@ -75,6 +75,7 @@ def test_the_probe_predicts_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_a_model_that_separates_the_classes_is_ranked_first(tiny_bert, train, tmp_path, capsys):
     """The second checkpoint has the same embedding for all words, so it knows no differences."""
     from safetensors.numpy import load_file, save_file

@@ -49,6 +49,7 @@ def searched(tiny_bert, data, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.jax
 def test_the_best_trial_is_compared_on_the_test_examples(searched, data):
     result, lines = searched
     assert [trial.name for trial in result.trials] == ["default", "1", "2"]
