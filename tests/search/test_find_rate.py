@@ -437,6 +437,7 @@ def test_each_step_has_its_rate_also_with_steps_per_execution():
     np.testing.assert_allclose(curves[0].losses, curves[1].losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_variables_without_weight_decay_have_none():
     def losses(**excluded):
         optimizer = keras.optimizers.AdamW(0.1, weight_decay=5.0)

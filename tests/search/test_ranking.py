@@ -202,6 +202,7 @@ def test_wrong_arguments(call, error, message, train):
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_vectors_that_are_no_numbers_does_not_stop_the_others(
     tiny_bert, train, monkeypatch
 ):
@@ -215,3 +216,14 @@ def test_a_checkpoint_with_vectors_that_are_no_numbers_does_not_stop_the_others(
     ranking = ft.rank_checkpoints({"broken": tiny_bert, "whole": tiny_bert}, train)
     assert ranking.best == "whole" and list(ranking.failed) == ["broken"]
     assert "The hidden states of toy are not finite numbers" in ranking.failed["broken"]
+
+
+@pytest.mark.slow
+def test_a_probe_without_mistakes_is_not_certain(tiny_bert, monkeypatch):
+    """A bootstrap of rows that are all right has no other value."""
+    found = ft.data.from_arrays(TEXTS, LABELS)
+    monkeypatch.setattr(scoring, "linear_probe", lambda *args: np.eye(2)[answers])
+    answers = [["no", "yes"].index(label) for label in found.columns["label"]]
+    (row,) = ft.rank_checkpoints([tiny_bert], found, found).rows
+    assert (row.probe.value, row.probe.high) == (1.0, 1.0)
+    assert row.probe.low == pytest.approx(72 / (72 + 1.959964**2))
