@@ -55,9 +55,10 @@ def keep_exclusions(renewed: Any, optimizer: Any) -> None:
     for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
         if hasattr(optimizer, name):
             setattr(renewed, name, getattr(optimizer, name))
-    pairs = zip(wrapped_optimizers(renewed), wrapped_optimizers(optimizer), strict=True)
-    for inner, other in pairs:
-        keep_exclusions(inner, other)
+    inner, others = wrapped_optimizers(renewed), wrapped_optimizers(optimizer)
+    if len(inner) == len(others):  # an optimizer that a map names twice has become two
+        for each, other in zip(inner, others, strict=True):
+            keep_exclusions(each, other)
 
 
 def rate_of(optimizer: Any) -> Any:

@@ -142,7 +142,7 @@ class ExplainedModel(CheckedModel):
     def _steps_taken(self) -> int:
         optimizer = getattr(self, "optimizer", None)
         optimizers = [] if optimizer is None else wrapped_optimizers(optimizer) or [optimizer]
-        return sum(int(keras.ops.convert_to_numpy(step_counter(each))) for each in optimizers)
+        return sum(int(step_counter(each).numpy()) for each in optimizers)
 
     def _check_and_compile(self, call: str, x: Any) -> None:
         fit_errors.check_data(call, x)

@@ -231,6 +231,7 @@ def test_pytorch_has_the_same_probabilities(tiny_bert, tmp_path):
     assert theirs.config.calibration["temperature"] == result.temperature
 
 
+@pytest.mark.slow
 def test_a_step_and_a_fit_that_fails_forget_the_record_too(tiny_bert):
     class Fail(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -99,7 +99,7 @@ def test_a_label_that_all_examples_have_is_always_predicted():
 def test_prototypes_keep_their_digits_where_vectors_share_a_large_part():
     head = prototypes(VECTORS, TARGETS, 3)
     shift = np.zeros(8)
-    shift[3] = 300.0  # such as in the outlier dimensions of pretrained models
+    shift[3] = 3000.0  # such as in the outlier dimensions of pretrained models
     shifted = prototypes(VECTORS + shift, TARGETS, 3)
     kernel, bias = shifted.kernel.astype("float32"), shifted.bias.astype("float32")
     found = (NEW + shift).astype("float32") @ kernel + bias
