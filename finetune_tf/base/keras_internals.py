@@ -43,6 +43,24 @@ def optimized_variables(optimizer: Any) -> list[keras.Variable]:
     return inner_optimizer(optimizer)._trainable_variables
 
 
+def keep_exclusions(renewed: Any, optimizer: Any) -> None:
+    """Excludes from weight decay what `exclude_from_weight_decay` excluded from another optimizer.
+
+    The config of an optimizer does not have it.
+
+    Args:
+        renewed: A new optimizer from the config of the other one, which is not built yet.
+        optimizer: The other one.
+    """
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):
+            setattr(renewed, name, getattr(optimizer, name))
+    inner, others = wrapped_optimizers(renewed), wrapped_optimizers(optimizer)
+    if len(inner) == len(others):  # an optimizer that a map names twice has become two
+        for each, other in zip(inner, others, strict=True):
+            keep_exclusions(each, other)
+
+
 def rate_of(optimizer: Any) -> Any:
     """Returns the stored learning rate: a schedule, a callable, a variable, or None."""
     return getattr(inner_optimizer(optimizer), "_learning_rate", None)

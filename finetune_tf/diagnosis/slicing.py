@@ -14,7 +14,7 @@ from finetune_tf.diagnosis.results import SliceRow, Slices
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
-from finetune_tf.evaluation.intervals import Interval, bootstrap, share
+from finetune_tf.evaluation.intervals import Interval, of_metric
 from finetune_tf.evaluation.predicted import predict_test, prepare, targets_of
 from finetune_tf.graph.stages import require_task
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -97,7 +97,7 @@ def slices(
         data=examples.name,
         size=len(examples),
         metric=evaluator.main_metric,
-        overall=_interval(evaluator, statistics, seed),
+        overall=of_metric(statistics, evaluator.metric, seed),
         too_small=len(masks) - len(kept),
         lower_is_better=evaluator.lower_is_better,
     )
@@ -134,7 +134,7 @@ def _compared(
     error = max(float(drawn.std()), float(permuted.std()))
     width = float(norm.isf(0.025 / count)) * error
     interval = Interval(difference, difference - width, difference + width)
-    return _interval(evaluator, inside, seed), interval, p_value
+    return of_metric(inside, evaluator.metric, seed), interval, p_value
 
 
 def _permuted(
@@ -159,13 +159,6 @@ def _resampled(
     groups, counts = np.unique(statistics, axis=0, return_counts=True)
     size = len(statistics)
     return metric(generator.multinomial(size, counts / size, size=_DRAWS) / size @ groups)
-
-
-def _interval(evaluator: Evaluator, statistics: np.ndarray, seed: int) -> Interval:
-    is_share = statistics.shape[1] == 1 and np.isin(statistics, (0, 1)).all()
-    if is_share and np.allclose(evaluator.metric(np.array([[0.25]])), 0.25):
-        return share(int(statistics.sum()), len(statistics))
-    return bootstrap(statistics, evaluator.metric, seed)
 
 
 def _mean(statistics: np.ndarray) -> np.ndarray:

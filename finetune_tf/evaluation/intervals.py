@@ -126,3 +126,24 @@ def bootstrap(
     if is_biased:
         low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
     return Interval(value, float(low), float(high))
+
+
+def of_metric(
+    statistics: np.ndarray, metric: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> Interval:
+    """Returns a metric with its interval: that of Wilson for a share of rows, else a bootstrap.
+
+    Args:
+        statistics: As for `bootstrap`.
+        metric: As for `bootstrap`.
+        seed: As for `bootstrap`.
+
+    Example:
+        >>> from finetune_tf.evaluation.intervals import of_metric
+        >>> print(of_metric(np.ones((20, 1)), lambda means: means[:, 0]))
+        1.000 (95% interval 0.839 to 1.000)
+    """
+    is_share = statistics.shape[1] == 1 and np.isin(statistics, (0, 1)).all()
+    if is_share and np.allclose(metric(np.array([[0.25]])), 0.25):
+        return share(int(statistics.sum()), len(statistics))
+    return bootstrap(statistics, metric, seed)

@@ -20,6 +20,7 @@ from finetune_tf.fewshot.examples import (
     require_labels,
     require_pairs,
     rows_by_label,
+    rows_without_label,
 )
 from finetune_tf.fewshot.pairs import PairContrast, PairCosines
 from finetune_tf.fewshot.sampling import balanced_order
@@ -29,7 +30,9 @@ from finetune_tf.messages import quiet, say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.recipe.phases import model_to_fit
 from finetune_tf.tasks import Encoded
-from finetune_tf.training.callbacks import BindSchedule
+from finetune_tf.tasks.decisions import forget_after_training
+from finetune_tf.training.callbacks import BindSchedule, StopAtNonFiniteLoss
+from finetune_tf.training.fit_errors import check_precision
 from finetune_tf.training.freezing import build_optimizer, count_parameters
 from finetune_tf.training.presets import make_optimizer
 
@@ -61,7 +64,8 @@ def tune_body(
     """Trains the encoder of a classifier so that texts of one class have similar vectors.
 
     Each step compares all texts of a batch with each other; batches have the same number of texts
-    of each class. A batch of n texts gives n² pairs with the memory of n texts, however many
+    of each class. With several labels for a text, those without any label are a class of their own
+    in this. A batch of n texts gives n² pairs with the memory of n texts, however many
     examples there are. The head is neither used nor changed: call `fit_head` afterwards.
 
     Frozen variables stay as they are. If the lowest blocks are frozen, such as by
@@ -86,8 +90,10 @@ def tune_body(
 
     Raises:
         ArgumentError: If a number is out of range, or `loss` is unknown or does not fit the labels.
-        DataError: If labels are missing or unknown, or a class has fewer than two examples.
-        ModelError: If the model is not a classifier of texts, or its encoder is frozen.
+        DataError: If labels are missing or unknown, a class has fewer than two examples, or all
+            texts have the same labels.
+        ModelError: If the model is not a classifier of texts, its encoder is frozen or has
+            variables of 16 bits, or the loss is not a finite number.
 
     Example:
         >>> losses = ft.fewshot.tune_body(model, train, steps=3, batch_size=4)
@@ -139,6 +145,7 @@ class BodyTrainer:
                 "training to change. Unfreeze some: ft.train_only(model, ft.select.blocks(-3)); or "
                 "leave the encoder as it is and call ft.fewshot.fit_head alone."
             )
+        check_precision(self._encoder)
         width = self._encoder.output.shape[-1]
         if learning_rate == "auto":
             learning_rate = min(_RATE * _WIDTH / width, _HIGHEST_RATE)
@@ -163,6 +170,7 @@ class BodyTrainer:
         labels = self.model.labels
         groups = rows_by_label(train, labels)
         require_pairs(groups, train, labels)
+        groups += rows_without_label(train, labels)
         encoded = train.encoded(self.model, max_length)
         (lengths,) = list(encoded.lengths.values())[:1]
         rows = min(batch_size, len(encoded))
@@ -172,9 +180,11 @@ class BodyTrainer:
         if self._start is not None:
             self._start.restore()
         record = StepLosses()
-        callbacks: list[keras.callbacks.Callback] = [record, BindSchedule()]
+        callbacks: list[keras.callbacks.Callback] = [record]
         if validation is not None:
             callbacks.append(_StopEarly(self._measure(validation, max_length), steps))
+        callbacks += [StopAtNonFiniteLoss(), BindSchedule()]
+        forget_after_training(self.model.config)
         self._run(encoded, order, max_length, train.name, callbacks)
         self._remember(record.values)
         done = len(record.values)

@@ -17,7 +17,12 @@ from finetune_tf.fewshot.body import BodyTrainer, steps_for
 from finetune_tf.fewshot.curve_result import CurveCell, LearningCurve
 from finetune_tf.fewshot.draws import checked_shots, draw_splits, require_shots
 from finetune_tf.fewshot.encoder import output_layer, vectors_of
-from finetune_tf.fewshot.examples import require_known, require_labels, rows_by_label
+from finetune_tf.fewshot.examples import (
+    require_known,
+    require_labels,
+    rows_by_label,
+    rows_without_label,
+)
 from finetune_tf.fewshot.fitting import load_encoder
 from finetune_tf.fewshot.heads import head_of, write_head
 from finetune_tf.fewshot.linear import Linear
@@ -71,7 +76,8 @@ def learning_curve(
         checkpoint: A folder or a Hub id.
         train: Examples that are drawn from.
         test: Examples that everything is measured on.
-        shots: Increasing numbers of examples of each class.
+        shots: Increasing numbers of examples of each class. With several labels for a text, as
+            many texts without any label are drawn as well, or all of them if there are fewer.
         splits: The number of random draws, at least 2; ten give useful intervals.
         methods: The methods.
         steps: As for `fewshot.tune_body`; also of "full".
@@ -120,9 +126,10 @@ def learning_curve(
         model = load_encoder(checkpoint, train, pooling, dtype)
         runs = _Runs(model, train, test, steps, batch_size, learning_rate, max_length, seed)
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    groups += rows_without_label(train, labels)
     for number, split in enumerate(draw_splits(groups, splits, shots[-1], seed)):
         for shot in shots:
-            rows = np.unique(split[:, :shot])
+            rows = np.unique(np.concatenate([of_label[:shot] for of_label in split]))
             for method in methods:
                 with quiet():
                     result = runs.run(method, rows, seed + number)

@@ -47,20 +47,19 @@ def require_shots(
         )
 
 
-def draw_splits(rows: Sequence[np.ndarray], splits: int, most: int, seed: int) -> list[np.ndarray]:
+def draw_splits(
+    rows: Sequence[np.ndarray], splits: int, most: int, seed: int
+) -> list[list[np.ndarray]]:
     """Draws examples of each class; the first ones of a draw are the draw of fewer shots.
 
     Args:
-        rows: The rows of each class.
+        rows: The rows of each class; the last ones may be those without any of several labels.
         splits: The number of draws.
         most: The number of examples of each class.
         seed: Determines the draws.
 
     Returns:
-        For each split the rows (classes, most).
+        For each split the rows of each class: `most`, or all if there are fewer.
     """
     generator = np.random.default_rng(seed)
-    return [
-        np.stack([generator.permutation(of_label)[:most] for of_label in rows])
-        for _ in range(splits)
-    ]
+    return [[generator.permutation(of_label)[:most] for of_label in rows] for _ in range(splits)]

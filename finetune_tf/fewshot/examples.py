@@ -80,11 +80,19 @@ def rows_by_label(examples: Examples, labels: Labels) -> list[np.ndarray]:
     return [np.array(of_label) for of_label in rows]
 
 
+def rows_without_label(examples: Examples, labels: Labels) -> list[np.ndarray]:
+    """Returns the rows that have none of several labels, as a list of one array, or of none."""
+    if labels.problem_type != "multi_label_classification":
+        return []
+    rows = [row for row, names in enumerate(examples.columns["label"]) if not len(names)]
+    return [np.array(rows)] if rows else []
+
+
 def require_pairs(rows: list[np.ndarray], examples: Examples, labels: Labels) -> None:
-    """Checks that each class has two examples, which contrastive training compares.
+    """Checks that each class has two examples, and that there are texts to tell apart.
 
     Raises:
-        DataError: If a class has only one.
+        DataError: If a class has only one, or all texts have the same labels.
     """
     single = [name for name, of_label in zip(labels, rows, strict=True) if len(of_label) < 2]
     if single:
@@ -92,6 +100,11 @@ def require_pairs(rows: list[np.ndarray], examples: Examples, labels: Labels) ->
             f"Contrastive training compares texts of one class, but {examples.name} has only one "
             f"example of {_named(single)}. Add a second one, or fit a head on the encoder as it is:"
             ' ft.fewshot.fit_head(model, train, kind="prototypes").'
+        )
+    if all(len(np.unique(of_label)) == len(examples) for of_label in rows):
+        raise DataError(
+            f"All texts of {examples.name} have the same labels, so contrastive training would "
+            "make all texts alike. Add texts that have fewer labels or none."
         )
 
 

@@ -18,6 +18,7 @@ from finetune_tf.fewshot.examples import (
 from finetune_tf.fewshot.linear import Linear, logistic, prototypes
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.tasks.decisions import forget_after_training
 
 HeadKind = Literal["logistic", "prototypes"]
 
@@ -132,6 +133,7 @@ def write_head(model: FineTuneModel, head: Linear) -> None:
     layer = output_layer(model)
     layer.kernel.assign(head.kernel)
     layer.bias.assign(head.bias)
+    forget_after_training(model.config)
 
 
 def _vectors(model: Any, examples: Examples, batch_size: int, max_length: int | None) -> np.ndarray:

@@ -88,32 +88,68 @@ def prototypes(vectors: np.ndarray, targets: np.ndarray, classes: int) -> Linear
     """Returns the classifier by the nearest mean vector of a class.
 
     The logits are -s · |x - mean|² up to a term that all classes share, which makes them linear.
+    With several labels, the logit of each is s times the difference of the squared distances to the
+    means of the texts without and with the label; a label that all texts have is always predicted.
     The factor s does not change decisions; it is the one for which each example is predicted best
-    from the means of the others.
+    from the means of the others. An example that is alone in its class is not predicted for that.
 
     Args:
         vectors: (n, features).
         targets: See above; each class occurs.
         classes: The number of labels.
     """
-    vectors = np.float64(vectors)
+    center = vectors.mean(axis=0, dtype="float64")  # which all means share: digits would be lost
+    vectors = vectors - center
     member = indicators(targets, classes)  # (n, labels)
     means, counts = _means(vectors, member)
+    distances = _distances(vectors, means, counts, member)
+    constant = np.zeros(classes)
     if targets.ndim == 1:
         head = Linear(2 * means.T, -np.sum(means**2, axis=1))
-        distances = np.sum(vectors**2, axis=1, keepdims=True) - head(vectors)  # (n, labels)
-        # Without the example itself, its mean is farther away by n / (n - 1).
-        own = member * np.square(counts / np.maximum(counts - 1, 1)) + (1 - member)
-        logits = -distances * own
+        logits, counted = -distances, counts[targets] > 1
     else:
-        others, _ = _means(vectors, 1 - member)
-        head = Linear(2 * (means - others).T, np.sum(others**2, axis=1) - np.sum(means**2, axis=1))
-        logits = head(vectors)
+        others, other_counts = _means(vectors, 1 - member)
+        varies = other_counts > 0
+        head = Linear(
+            2 * (means - others).T * varies,
+            (np.sum(others**2, axis=1) - np.sum(means**2, axis=1)) * varies,
+        )
+        logits = _distances(vectors, others, other_counts, 1 - member) - distances
+        counted = (np.where(member > 0, counts, other_counts) > 1) & varies
+        constant[~varies] = np.log(2 * len(targets) + 1)  # as `logistic` has it
+    factor = _best_factor(logits, targets, counted)
+    kernel = factor * head.kernel
+    return Linear(kernel, factor * head.bias + constant - center @ kernel)
+
+
+def _distances(
+    vectors: np.ndarray, means: np.ndarray, counts: np.ndarray, member: np.ndarray
+) -> np.ndarray:
+    """Returns the squared distances (n, labels) to means of which an example is no part."""
+    products = vectors @ means.T
+    distances = np.sum(vectors**2, axis=1, keepdims=True) - 2 * products + np.sum(means**2, axis=1)
+    # Without the example itself, its mean is farther away by n / (n - 1).
+    return distances * np.where(member > 0, np.square(counts / np.maximum(counts - 1, 1)), 1)
+
+
+def _best_factor(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray) -> float:
+    """Returns the factor of logits with the least cross-entropy on the examples that count.
+
+    Args:
+        logits: (n, labels).
+        targets: See above.
+        counted: Which examples (n,) count, or which labels of them (n, labels).
+    """
+    if counted.any():
+        logits, targets = logits[counted], targets[counted]
+        if counted.ndim == 2:
+            logits, targets = logits[:, None], targets[:, None]
     spread = np.mean(np.abs(logits - logits.mean())) or 1.0
+    if not counted.any():
+        return float(1 / spread)
     factors = _SCALES / spread
     losses = [cross_entropy(factor * logits, targets) for factor in factors]
-    factor = factors[int(np.argmin(losses))]
-    return Linear(factor * head.kernel, factor * head.bias)
+    return float(factors[int(np.argmin(losses))])
 
 
 def indicators(targets: np.ndarray, classes: int) -> np.ndarray:

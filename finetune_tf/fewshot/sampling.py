@@ -1,5 +1,6 @@
 """The order of rows in which every batch has the same number of texts of each class."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,13 +37,13 @@ def balanced_order(
     generator = np.random.default_rng(seed)
     rows = len(np.unique(np.concatenate(groups)))
     batch_size = min(batch_size, rows)
-    at_once = max(1, min(len(groups), batch_size // 2))
+    at_once = min(len(groups), max(2, batch_size // 2))
     share = max(2, batch_size // at_once)
     if at_once < len(groups):
-        turns = _turns(len(groups), generator)
-        chosen = [[next(turns) for _ in range(at_once)] for _ in range(steps)]
+        chosen = itertools.islice(_turns(len(groups), at_once, generator), steps)
         drawn = [
-            np.concatenate([_draw(groups[i], share, generator) for i in each]) for each in chosen
+            np.concatenate([_draw(groups[i], share, generator) for i in each])
+            for each in list(chosen)  # all turns are drawn before the rows
         ]
         return np.stack(drawn)
     window = max(1, min(_WINDOW, min(map(len, groups)) // share))
@@ -62,6 +63,16 @@ def _draw(group: np.ndarray, count: int, generator: np.random.Generator) -> np.n
     return np.resize(generator.permutation(group), count)
 
 
-def _turns(number: int, generator: np.random.Generator) -> Iterator[int]:
+def _turns(number: int, at_once: int, generator: np.random.Generator) -> Iterator[list[int]]:
+    """Yields the classes of each batch, all different; those that wait longest come first."""
+    waiting: list[int] = []
     while True:
-        yield from generator.permutation(number).tolist()
+        chosen: list[int] = []
+        while len(chosen) < at_once:
+            following = next((each for each in waiting if each not in chosen), None)
+            if following is None:
+                waiting += generator.permutation(number).tolist()
+            else:
+                waiting.remove(following)
+                chosen.append(following)
+        yield chosen

@@ -10,7 +10,7 @@ from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
-from finetune_tf.errors import ArgumentError, DataTypeError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.predict import outputs, predict
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -67,7 +67,8 @@ def zero_shot(
     Raises:
         ArgumentError: If a template has no place for the label, or `multi_label` is asked of a
             sentence encoder.
-        DataError: If the labels are wrong, or a text is empty.
+        DataError: If the labels are wrong, a text is empty, or `Examples` have other columns than
+            texts and labels, such as the second texts of pairs.
         ModelError: If the checkpoint is neither of the two, such as a classifier of sentiment.
 
     Example:
@@ -210,6 +211,12 @@ def _texts(texts: Any) -> list[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, Examples):
+        read = [name for name in texts.columns if name != "label"]
+        if read != ["text"]:
+            raise DataError(
+                f"zero_shot classifies single texts, but {texts.name} has the columns "
+                f"{', '.join(read)}. Pass what is to be classified as one text for each row."
+            )
         return list(texts.columns["text"])
     if not isinstance(texts, Iterable) or isinstance(texts, dict):
         raise DataTypeError(

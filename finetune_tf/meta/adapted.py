@@ -8,7 +8,7 @@ import numpy as np
 from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
-from finetune_tf.errors import DataError
+from finetune_tf.errors import DataError, ModelError
 from finetune_tf.meta.classes import classes_of, name_of
 from finetune_tf.meta.network import Network, Rows
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -53,6 +53,7 @@ class Adapted:
 
         Raises:
             DataError: If the rows do not fit the model.
+            ModelError: If the logits are not finite numbers.
         """
         found = self._rows_of(rows)
         if self._reads_batch and len(found) < 2:
@@ -67,6 +68,7 @@ class Adapted:
             for start in range(0, len(found), size)
         ]
         raised = np.concatenate(logits)
+        require_finite(raised, "The logits are")
         raised = np.exp(raised - raised.max(axis=1, keepdims=True))
         return raised / raised.sum(axis=1, keepdims=True)
 
@@ -118,3 +120,21 @@ class Adapted:
         first = next(iter(rows.values())) if isinstance(rows, dict) else rows
         first = first[0] if isinstance(first, list) else first
         return self._network.rows_of((rows, np.zeros(len(first), int)))
+
+
+def require_finite(values: np.ndarray, what: str) -> None:
+    """Checks what a learner computes: the highest of NaNs would be the first class.
+
+    Args:
+        values: The numbers.
+        what: The beginning of the message.
+
+    Raises:
+        ModelError: If one is NaN or infinite.
+    """
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{what} not finite numbers: the adaptation has diverged, or the weights of the model "
+            "are broken. Choose a lower inner_rate= or fewer steps, or load the model again and "
+            "fit the learner with a lower rate."
+        )

@@ -11,13 +11,16 @@ from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
-from finetune_tf.meta.adapted import Adapted
+from finetune_tf.meta.adapted import Adapted, require_finite
 from finetune_tf.meta.classes import classes_of
 from finetune_tf.meta.episodes import Episode, Episodes, drawn
 from finetune_tf.meta.functional import Functional, values_of
 from finetune_tf.meta.network import Network, Rows
 from finetune_tf.meta.norms import Statistics, check_statistics
 from finetune_tf.meta.results import EpisodeReport, one_thread, probe_accuracy
+from finetune_tf.model.finetune_model import FineTuneModel
+from finetune_tf.tasks.decisions import forget_after_training
+from finetune_tf.training.fit_errors import check_precision, check_weights
 
 Batch = dict[str, np.ndarray]
 _PRETRAINED_RATE, _NEW_RATE = 5e-5, 1e-3
@@ -141,7 +144,8 @@ class Learner:
         Raises:
             ArgumentError: If a number is out of range.
             DataError: If the examples do not have enough classes or rows.
-            ModelError: If the learner has to be fitted first.
+            ModelError: If the learner has to be fitted first, or what it computes in an episode is
+                not a finite number.
         """
         check(queries=queries, **{"evaluate.episodes": episodes})
         self.network.check_unchanged()
@@ -156,7 +160,10 @@ class Learner:
                     features = self._features_of(rows, episode)
                 else:
                     features = fixed[episode.support_rows], fixed[episode.query_rows]
+                for of_part in features:
+                    require_finite(of_part, f"The features of episode {len(found):,} are")
                 logits = self._logits(rows, episode, fixed)
+                require_finite(logits, f"The logits of episode {len(found):,} are")
                 right = logits.argmax(axis=1) == episode.query_classes
                 probe = probe_accuracy(
                     features[0], episode.support_classes, features[1], episode.query_classes
@@ -170,6 +177,7 @@ class Learner:
     def _fit(self, sequence: Episodes, rows: Rows, episodes: int, per_step: int) -> Self:
         """Trains on episodes, several for each step of the optimizer."""
         self.network.check_unchanged()
+        check_precision(self.network.upper)
         self._prepare(sequence.ways, sequence.seed)
         if not self._variables:
             raise ModelError(
@@ -181,9 +189,12 @@ class Learner:
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
             self._optimizer.build(self._variables)
+        if isinstance(self.network.whole, FineTuneModel):
+            forget_after_training(self.network.whole.config)
         first = len(self.history["loss"])
         for start in range(0, episodes, per_step):
             self._step(sequence, rows, range(start, min(start + per_step, episodes)), episodes)
+        check_weights(self.network.upper)
         last = self.history["accuracy"][first:][-max(1, _LAST // per_step) :]
         say(
             f"{type(self).__name__}: {episodes:,} episodes; accuracy in the last ones "

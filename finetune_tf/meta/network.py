@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from finetune_tf.architectures import Pooling
-from finetune_tf.base.keras_internals import all_layers, graph_of
+from finetune_tf.base.keras_internals import all_layers, graph_of, mask_of
 from finetune_tf.data import Examples
 from finetune_tf.data.feature_store import FeatureStore
 from finetune_tf.errors import CacheError, DataError, ModelError
@@ -24,6 +24,15 @@ from finetune_tf.model.feature_cache import cache_features
 from finetune_tf.model.feature_models import FeatureModel, Origin, PlainFeatureModel
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.tasks.feature import MASKS, Feature
+
+# The masks that belong to token ids: of finetune_tf, and of KerasHub.
+_MASKS = {
+    "input_ids": "attention_mask",
+    "decoder_input_ids": "decoder_attention_mask",
+    "token_ids": "padding_mask",
+    "encoder_token_ids": "encoder_padding_mask",
+    "decoder_token_ids": "decoder_padding_mask",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,16 +264,28 @@ def _output_of(graph: keras.Model) -> Any:
 def _pooled(graph: keras.Model, tensor: Any) -> Any:
     """Averages what is not a vector for each row: over tokens, without padding, or over pixels."""
     if tensor.shape.count(None) > 1 or len(tensor.shape) > 2:
-        masks = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
-        mask = masks.get(input_followed_by(graph, tensor))
+        mask = _MASKS.get(input_followed_by(graph, tensor))
         given = [t for t in graph.inputs if t.name == mask and tensor.shape[1] != 1]
-        tensor = Pooling("mean", name="pooled_features")(tensor, *given)
+        if not given and len(tensor.shape) == 3 and mask_of(tensor) is not None:
+            given = [mask_of(tensor)]  # such as of an embedding with mask_zero
+        tensor = _TokenMean("mean", name="pooled_features")(tensor, *given)
     if len(tensor.shape) != 2 or tensor.shape[-1] is None:
         raise ModelError(
             f"{graph.name!r} computes an array of shape {tuple(tensor.shape)} for episodes; needed "
             "is a vector of a known number of features for each row."
         )
     return tensor
+
+
+class _TokenMean(Pooling):
+    """The mean over tokens, which takes the mask of Keras as an argument, so it ends there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True  # Keras would warn
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Returns None: a vector for each row has no mask."""
 
 
 def _split(body: keras.Model) -> keras.Model:

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 
 from finetune_tf.base.arguments import by_name, check_call
-from finetune_tf.base.keras_internals import state_kept
+from finetune_tf.base.keras_internals import state_kept, step_counter, wrapped_optimizers
 from finetune_tf.data.encodings import unwrapped
 from finetune_tf.distribution.current import check_place, running
 from finetune_tf.errors import ModelError
 from finetune_tf.model.checked import CheckedModel
+from finetune_tf.tasks.decisions import forget_after_training
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import renew_training
 from finetune_tf.training.progress import is_live
@@ -101,7 +102,8 @@ class ExplainedModel(CheckedModel):
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Runs one training step; arguments, result and errors are as for `evaluate`."""
-        return self._on_batch("train_on_batch", super().train_on_batch, x, y, *args, **kwargs)
+        with self._forgetting():
+            return self._on_batch("train_on_batch", super().train_on_batch, x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates one batch; arguments, result and errors are as for `evaluate`."""
@@ -125,6 +127,22 @@ class ExplainedModel(CheckedModel):
         """Explains errors, and gives Keras batches as a distribution wants them."""
         with fit_errors.explaining(), running(self), state_kept(self):
             yield
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Forgets calibration and thresholds if a step was taken, also if an error ends a fit."""
+        before = self._steps_taken()
+        try:
+            yield
+        finally:
+            # A clone of the graph has no `info`.
+            if "info" in self.__dict__ and self._steps_taken() != before:
+                forget_after_training(self.config)
+
+    def _steps_taken(self) -> int:
+        optimizer = getattr(self, "optimizer", None)
+        optimizers = [] if optimizer is None else wrapped_optimizers(optimizer) or [optimizer]
+        return sum(int(step_counter(each).numpy()) for each in optimizers)
 
     def _check_and_compile(self, call: str, x: Any) -> None:
         fit_errors.check_data(call, x)

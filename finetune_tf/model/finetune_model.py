@@ -25,7 +25,6 @@ from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.model import exporting, saving, vocabulary
 from finetune_tf.model.described import DescribedModel
 from finetune_tf.model.model_info import ModelInfo
-from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.training import compiling, fit_errors
 from finetune_tf.training.averaging import in_order
 from finetune_tf.training.callbacks import (
@@ -226,7 +225,7 @@ class FineTuneModel(DescribedModel):
             own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
             given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
             callbacks = in_order([*given, *own], first=ApplyLeftover)
-        with listening(callbacks), self._running():
+        with self._forgetting(), listening(callbacks), self._running():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
         return history
@@ -450,12 +449,6 @@ class FineTuneModel(DescribedModel):
         return own_callbacks
 
     def _record_fit(self, history: Any) -> None:
-        if forgotten := forget_decisions(self.config):
-            messages.say(
-                f"The model was trained after its {' and '.join(forgotten)}, which no longer apply "
-                "and are no longer recorded. Repeat ft.calibrate or ft.calibration."
-                "choose_thresholds on validation examples."
-            )
         optimizer = inner_optimizer(self.optimizer)
         trainable, total = self._parameters()
         self.info.record.setdefault("fits", []).append(

@@ -19,6 +19,7 @@ from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.model_info import Config, ModelInfo
 from finetune_tf.tasks import get_task
+from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.training.freezing import count_parameters
 
 # The config keys that contain the number of blocks.
@@ -103,6 +104,7 @@ def _checked_numbers(blocks: Any, depth: int) -> list[int]:
 
 def _config_of(model: FineTuneModel, numbers: list[int]) -> Config:
     config = Config(copy.deepcopy(dict(model.config)))
+    forget_decisions(config)  # they were chosen for the outputs of all blocks
     for key in _DEPTHS:
         if key in config:
             config[key] = len(numbers)

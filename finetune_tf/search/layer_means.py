@@ -7,6 +7,7 @@ import numpy as np
 
 from finetune_tf.architectures import Pooling
 from finetune_tf.base.keras_internals import inputs_struct
+from finetune_tf.errors import ModelError
 from finetune_tf.graph.hidden_states import state_outputs, states_of_chains, unused_name
 from finetune_tf.graph.pieces import input_followed_by
 from finetune_tf.model.inference import rows_of
@@ -29,11 +30,19 @@ def layer_means(model: keras.Model, encoded: Encoded, name: str) -> np.ndarray:
 
     Returns:
         An array (rows, features) in float32.
+
+    Raises:
+        ModelError: If a vector is not finite.
     """
     part = _model_of_means(model, encoded)
     means = np.empty((len(encoded), part.output.shape[-1]), dtype="float32")
     for row, vector in rows_of(part, encoded, BATCH_SIZE, _outputs_alone, name):
         means[row] = vector
+    if not np.isfinite(means).all():
+        raise ModelError(
+            f"The hidden states of {name} are not finite numbers: the checkpoint is broken, or its "
+            "values are too large for float16. Compute in float32 or in mixed_bfloat16."
+        )
     return means
 
 

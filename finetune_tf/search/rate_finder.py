@@ -7,7 +7,12 @@ import keras
 import numpy as np
 
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import inner_optimizer, sync_state, wrapped_optimizers
+from finetune_tf.base.keras_internals import (
+    inner_optimizer,
+    keep_exclusions,
+    sync_state,
+    wrapped_optimizers,
+)
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, DataTypeError, ModelError
 from finetune_tf.graph.stages import require_model
@@ -100,6 +105,7 @@ def _range_test(model: keras.Model, batches: Any, rates: np.ndarray) -> RateCurv
     with strategy_scope(model):
         model.optimizer = _with_rate(model.optimizer, float(rates[0]))
     model.train_function = None  # it was traced with the other optimizer
+    model.steps_per_execution = 1  # callbacks see, and set the rate for, each step
     accumulated = inner_optimizer(model.optimizer).gradient_accumulation_steps or 1
     count = int(batches.cardinality())
     steps = len(rates) * accumulated
@@ -145,6 +151,7 @@ def _with_rate(optimizer: Any, rate: float) -> Any:
     own = config["inner_optimizer"]["config"] if wrapped else config
     own["learning_rate"] = rate
     renewed = type(optimizer).from_config(config)
+    keep_exclusions(renewed, optimizer)
     if "apply" in vars(optimizer):
         give_whole_gradients(renewed)
     return renewed
@@ -179,17 +186,18 @@ class _Driver(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             self.bad = loss
-            self._stop(f"the loss became {loss}")
+            self._stop(f"the loss became {loss}", len(self.losses))
         elif self._batch % self._accumulated == 0:
             self.losses.append(loss)
             if self._diverges(loss):
-                self._stop("the loss diverged")
+                self._stop("the loss diverged", len(self.losses) - 1)
             elif len(self.losses) == len(self._rates):
                 self.model.stop_training = True
 
-    def _stop(self, reason: str) -> None:
-        rate = self._rates[min(len(self.losses), len(self._rates) - 1)]
-        self.reason, self.model.stop_training = f"{reason} at {rate:.2g}", True
+    def _stop(self, reason: str, number: int) -> None:
+        """Stops the fit at the step with this number, which had the loss."""
+        self.reason = f"{reason} at {self._rates[number]:.2g}"
+        self.model.stop_training = True
 
     def _diverges(self, loss: float) -> bool:
         start = float(np.mean(self.losses[:_FIRST]))

@@ -17,6 +17,7 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
 from finetune_tf.evaluation.evaluators.evaluator import Evaluator
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
+from finetune_tf.evaluation.intervals import of_metric
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
@@ -190,9 +191,8 @@ def _scored(
         evaluator=evaluator,
         facts={"seconds": seconds, **_size(model), "languages": languages_of(checkpoint, model)},
     )
-    metric = float(evaluator.metric(scored.probe_statistics.mean(axis=0, keepdims=True))[0])
-    low, high = np.quantile(_resampled(scored, seed), [0.025, 0.975])
-    scored.probe = Score(metric, float(low), float(high))
+    probe = of_metric(scored.probe_statistics, evaluator.metric, seed)
+    scored.probe = Score(probe.value, probe.low, probe.high)
     return scored
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune_tf.base.keras_fits import random_state, set_random_state
 from finetune_tf.base.keras_internals import sync_state
+from finetune_tf.tasks.decisions import forget_decisions
 
 
 @contextlib.contextmanager
@@ -18,8 +19,8 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
 
     Inside the block, the model may be compiled and fitted. Restored are the values of its variables
     (also those of its random seeds), its attributes (such as the compiled optimizer and loss), its
-    record of fits, the random states of Python, NumPy, Keras and TensorFlow, and the `cursor` of
-    the batches.
+    record of fits and its config (with thresholds and calibration), the random states of Python,
+    NumPy, Keras and TensorFlow, and the `cursor` of the batches.
     The optimizer of the model itself has to be replaced in the block: what it holds is not copied.
 
     Args:
@@ -30,12 +31,15 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
     sync_state(model)
     values = [(variable, host_copy(variable)) for variable in model.variables]
     attributes = dict(vars(model))
-    record = getattr(getattr(model, "info", None), "record", None)
-    record_before = copy.deepcopy(record)
+    info = getattr(model, "info", None)
+    described = [] if info is None else [info.record, info.config]
+    before = copy.deepcopy([dict(part) for part in described])
     random_before = random_state()
     cursor = getattr(batches, "cursor", None)
     place = None if cursor is None else cursor.state_dict()
     try:
+        if info is not None:
+            forget_decisions(info.config)  # a fit would say that they no longer apply
         yield
     finally:
         sync_state(model)
@@ -44,9 +48,9 @@ def untouched(model: keras.Model, batches: Any) -> Iterator[None]:
         vars(model).update(attributes)
         for variable, value in values:
             variable.assign(value)
-        if record is not None:
-            record.clear()
-            record.update(record_before)
+        for part, content in zip(described, before, strict=True):
+            part.clear()
+            part.update(content)
         set_random_state(random_before)
         if cursor is not None:
             cursor.load_state_dict(place)

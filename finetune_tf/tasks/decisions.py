@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import ModelError
+from finetune_tf.messages import say
 
 #: A label of a multi-label problem is predicted if its probability is at least this.
 THRESHOLD = 0.5
@@ -95,3 +96,16 @@ def forget_decisions(config: MutableMapping[str, Any]) -> list[str]:
     """
     names = {CALIBRATION: "calibration", THRESHOLDS: "thresholds"}
     return [names[key] for key in names if config.pop(key, None) is not None]
+
+
+def forget_after_training(config: MutableMapping[str, Any]) -> None:
+    """Removes calibration and thresholds of a model whose weights were changed, and says so.
+
+    Everything that trains a model, or computes its head, calls this.
+    """
+    if forgotten := forget_decisions(config):
+        say(
+            f"The model was trained after its {' and '.join(forgotten)}, which no longer apply "
+            "and are no longer recorded. Repeat ft.calibrate or ft.calibration."
+            "choose_thresholds on validation examples."
+        )

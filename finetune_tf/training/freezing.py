@@ -12,6 +12,7 @@ import keras
 from finetune_tf.base.keras_internals import (
     all_layers,
     inner_optimizer,
+    keep_exclusions,
     moving_averages,
     optimized_variables,
     own_variables,
@@ -147,6 +148,7 @@ def renew_training(model: keras.Model) -> bool:
         return False
     with strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
+        keep_exclusions(renewed, optimizer)
         resolve_groups(renewed, model)
         renewed.build(model.trainable_variables)
     if "apply" in optimizer.__dict__:

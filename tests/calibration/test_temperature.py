@@ -12,6 +12,7 @@ from helpers_decisions import (
     texts_at_random,
     train_at_random,
 )
+from helpers_models import small_model
 from helpers_tasks import small_task_model
 
 import finetune_tf as ft
@@ -228,3 +229,27 @@ def test_pytorch_has_the_same_probabilities(tiny_bert, tmp_path):
     assert found == pytest.approx(expected, abs=rounding(model))
     assert np.ptp(expected) > 100 * rounding(model)
     assert theirs.config.calibration["temperature"] == result.temperature
+
+
+@pytest.mark.slow
+def test_a_step_and_a_fit_that_fails_forget_the_record_too(tiny_bert):
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError
+
+    model = small_model(("no", "yes"), tiny_bert)
+    model.compile(**ft.presets.cross_entropy(learning_rate=1e-4, schedule="constant"))
+    batches = ft.data.from_arrays(["a film"] * 4, ["no", "yes"] * 2).batches(model, 2)
+    record = {"temperature": 2.0}
+    model.config["calibration"] = record
+    with pytest.raises(DataTypeError):
+        model.fit(["a text"])  # no step was taken
+    model.test_on_batch(*next(iter(batches)))
+    model.evaluate(batches, verbose=0)
+    assert model.config["calibration"] == record
+    with pytest.raises(RuntimeError):
+        model.fit(batches, callbacks=[Fail()], verbose=0)
+    assert "calibration" not in model.config
+    model.config["calibration"] = record
+    model.train_on_batch(*next(iter(batches)))
+    assert "calibration" not in model.config

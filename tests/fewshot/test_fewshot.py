@@ -7,9 +7,10 @@ from helpers_models import small_model, write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
-from finetune_tf.fewshot import PairCosines
+from finetune_tf.fewshot import PairCosines, body
 from finetune_tf.fewshot.body import BodyTrainer
 from finetune_tf.fewshot.encoder import vectors_of
+from finetune_tf.fewshot.sampling import balanced_order
 from finetune_tf.fewshot.snapshots import Snapshot
 
 GOOD = ["a good film", "the film was very good", "great story", "a great and good actor"]
@@ -252,3 +253,48 @@ def test_pytorch_opens_the_saved_folder_with_the_same_logits(tuned, tmp_path):
     rows = ft.data.from_arrays(GOOD + BAD)
     ours = tuned.predict(rows.batches(tuned, 8), verbose=0)
     np.testing.assert_allclose(found, ours, atol=1e-4)
+
+
+ONE_LABEL = ft.Labels(["good"], "multi_label_classification")
+
+
+def test_texts_without_labels_are_compared_with_the_others(tiny_bert, monkeypatch):
+    train = ft.data.from_arrays(GOOD + BAD, [["good"]] * 4 + [[]] * 4, labels=ONE_LABEL)
+    orders = []
+    monkeypatch.setattr(
+        body, "balanced_order", lambda *args: orders.append(balanced_order(*args)) or orders[-1]
+    )
+    ft.fewshot.tune_body(small(tiny_bert, train), train, steps=3, batch_size=4)
+    (order,) = orders
+    assert ((order < 4).sum(axis=1) == 2).all() and order.shape == (3, 4)
+
+
+def test_texts_that_all_have_the_same_labels_cannot_be_told_apart(tiny_bert):
+    train = ft.data.from_arrays(GOOD, [["good"]] * 4, labels=ONE_LABEL)
+    with pytest.raises(DataError, match=r"All texts of arrays have the same labels, so contrast"):
+        ft.fewshot.tune_body(small(tiny_bert, train), train)
+
+
+@pytest.mark.parametrize("validation", [None, TEST])
+def test_a_loss_that_is_no_number_ends_the_training_with_an_error(tiny_bert, validation):
+    with pytest.raises(ModelError, match=r"The loss is nan at step|vectors of .* are not finite"):
+        ft.fewshot.tune_body(small(tiny_bert), TRAIN, validation, steps=30, learning_rate=1e30)
+
+
+def test_variables_of_16_bits_are_refused(encoder):
+    model = ft.load(encoder, labels=TRAIN.labels, pooling="mean", dtype="bfloat16")
+    with pytest.raises(ModelError, match=r"The trainable variables are bfloat16"):
+        ft.fewshot.tune_body(model, TRAIN, steps=3)
+
+
+def test_thresholds_of_other_weights_are_forgotten(tiny_bert, capsys):
+    model = small(tiny_bert)
+    trainings = {
+        "fit_head": lambda: ft.fewshot.fit_head(model, TRAIN, kind="prototypes"),
+        "tune_body": lambda: ft.fewshot.tune_body(model, TRAIN, steps=2),
+    }
+    for name, train in trainings.items():
+        model.config["label_thresholds"] = {"good": 0.99}
+        train()
+        assert "label_thresholds" not in model.config, name
+        assert "trained after its thresholds, which no longer apply" in capsys.readouterr().out

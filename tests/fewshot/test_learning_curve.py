@@ -9,6 +9,7 @@ from helpers_models import write_checkpoint
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.fewshot import CurveCell, LearningCurve
+from finetune_tf.fewshot import curve as curve_module
 from finetune_tf.fewshot.draws import draw_splits
 
 FILMS = [f"{first} {noun}" for first in ("a", "the", "very", "long") for noun in ("film", "story")]
@@ -71,11 +72,27 @@ def test_every_training_starts_from_the_same_weights(encoder):
 
 def test_draws_with_fewer_examples_are_part_of_larger_ones():
     groups = [np.arange(10), np.arange(10, 20)]
-    first, second = draw_splits(groups, 2, 4, seed=0)
+    first, second = map(np.stack, draw_splits(groups, 2, 4, seed=0))
     assert first.shape == (2, 4) and len(np.unique(first)) == 8
     assert (first[0] < 10).all() and (first[1] >= 10).all()
     assert (first != second).any()
-    assert (draw_splits(groups, 2, 4, seed=0)[1] == second).all()
+    assert (np.stack(draw_splits(groups, 2, 4, seed=0)[1]) == second).all()
+
+
+def test_texts_without_any_of_several_labels_are_drawn(encoder, monkeypatch):
+    labels = [["good"]] * 8 + [[]] * 6
+    train = ft.data.from_arrays(
+        TRAIN.columns["text"][:14],
+        labels,
+        labels=ft.Labels(["good"], "multi_label_classification"),
+    )
+    test = ft.data.from_arrays(
+        TRAIN.columns["text"][6:10], [["good"], ["good"], [], []], labels=train.labels
+    )
+    seen, run = [], curve_module._Runs.run
+    monkeypatch.setattr(curve_module._Runs, "run", lambda *args: seen.append(args[2]) or run(*args))
+    ft.learning_curve(encoder, train, test, shots=[4, 8], splits=2, methods=["tfidf"])
+    assert [((rows < 8).sum(), (rows >= 8).sum()) for rows in seen] == [(4, 4), (8, 6)] * 2
 
 
 def test_where_to_switch():

@@ -62,3 +62,45 @@ def test_several_labels_have_a_head_each():
     assert np.mean((head(NEW) > 0) == new_targets) > 0.9
     nearest = prototypes(VECTORS, targets[:, :2], 2)
     assert np.mean((nearest(NEW) > 0) == new_targets[:, :2]) > 0.85
+
+
+def probabilities(logits):
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def test_probabilities_of_prototypes_do_not_count_an_example_in_its_own_mean():
+    # Vectors that have nothing to do with the labels: sure predictions would be wrong ones.
+    generator = np.random.default_rng(0)
+    vectors, new = generator.normal(size=(16, 64)), generator.normal(size=(400, 64))
+    targets, new_targets = np.repeat([0, 1], 8), generator.integers(0, 2, 400)
+    head = prototypes(vectors, targets, 2)
+    assert cross_entropy(head(new), new_targets) < 1.1 * np.log(2)
+    head = prototypes(vectors, np.eye(2)[targets], 2)
+    assert cross_entropy(head(new), np.eye(2)[new_targets]) < 1.1 * np.log(2)
+
+
+def test_prototypes_of_single_examples_are_not_certain():
+    head = prototypes(VECTORS[:3], TARGETS[:3], 3)
+    assert 0.4 < probabilities(head(VECTORS[:3])).max() < 0.99
+
+
+def test_a_label_that_all_examples_have_is_always_predicted():
+    vectors = np.random.default_rng(0).normal(size=(40, 8))
+    targets = np.ones((40, 2), dtype="float32")
+    targets[20:, 1] = 0
+    head = prototypes(vectors, targets, 2)
+    expected = prototypes(vectors, targets[:, 1:], 1)
+    np.testing.assert_allclose(head(vectors)[:, 1:], expected(vectors))
+    np.testing.assert_allclose(head(vectors)[:, 0], np.log(40.5 / 0.5))
+    assert (prototypes(vectors, np.ones((40, 1)), 1)(vectors) > 0).all()
+
+
+def test_prototypes_keep_their_digits_where_vectors_share_a_large_part():
+    head = prototypes(VECTORS, TARGETS, 3)
+    shift = np.zeros(8)
+    shift[3] = 3000.0  # such as in the outlier dimensions of pretrained models
+    shifted = prototypes(VECTORS + shift, TARGETS, 3)
+    kernel, bias = shifted.kernel.astype("float32"), shifted.bias.astype("float32")
+    found = (NEW + shift).astype("float32") @ kernel + bias
+    np.testing.assert_allclose(probabilities(found), probabilities(head(NEW)), atol=2e-3)

@@ -91,3 +91,17 @@ def test_a_batch_is_not_larger_than_the_data():
     groups = [np.arange(2), np.arange(2, 4)]
     order = balanced_order(groups, 32, 3, seed=0, lengths=np.arange(4))
     assert all(sorted(batch) == [0, 1, 2, 3] for batch in order)
+
+
+@pytest.mark.parametrize(("classes", "batch_size"), [(3, 4), (20, 32), (7, 12)])
+def test_a_batch_has_no_class_twice(classes, batch_size):
+    groups = [np.arange(4 * i, 4 * i + 4) for i in range(classes)]
+    lengths = np.ones(4 * classes, dtype=int)
+    order = balanced_order(groups, batch_size, 30, seed=0, lengths=lengths)
+    share = 2 if batch_size < 2 * classes else batch_size // classes
+    for batch in order:
+        assert (np.unique(batch // 4, return_counts=True)[1] == share).all()
+        assert len(np.unique(batch)) == batch_size
+    # Classes take turns: none is left behind.
+    counts = np.bincount(order.ravel() // 4)
+    assert counts.max() - counts.min() <= 2 * share

@@ -5,7 +5,7 @@ import pytest
 from helpers_models import write_checkpoint
 
 import finetune_tf as ft
-from finetune_tf.errors import ArgumentError, DataTypeError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
 
 TEXTS = ["a good film", "the story was very dull and long"]
 LABELS = ["good", "bad", "fine"]
@@ -129,3 +129,13 @@ def test_wrong_arguments(options, message):
         DataTypeError, match=r"expects a text, a list of texts or Examples, found 3"
     ):
         ft.zero_shot("no-such-checkpoint", 3, LABELS)
+
+
+def test_pairs_are_refused_and_not_read_as_their_first_texts():
+    pairs = ft.data.from_arrays(TEXTS, ["good", "bad"], text_pair=TEXTS)
+    with pytest.raises(
+        DataError,
+        match=r"zero_shot classifies single texts, but arrays has the "
+        r"columns text, text_pair\. Pass what is to be classified as one text",
+    ):
+        ft.zero_shot("no-such-checkpoint", pairs, LABELS)

@@ -310,3 +310,75 @@ def test_a_learner_is_freed_with_its_traces():
     del learner
     gc.collect()
     assert model() is None
+
+
+def test_an_adaptation_that_diverges_is_an_error_and_not_the_first_class():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8, "relu")])
+    learner = ft.meta.MAML(model, inner_rate=1e30, steps=3, head="prototypes", keep_head=True)
+    message = r"logits .*are not finite numbers: the adaptation has diverged"
+    with pytest.raises(ModelError, match=message):
+        learner.evaluate(TEST, 3, 1, 2, episodes=2)
+    classifier = learner.adapt(few(3))
+    for call in (classifier.predict, classifier.probabilities):
+        with pytest.raises(ModelError, match=message):
+            call(TEST[0][:2])
+    with pytest.raises(ModelError, match=message):
+        classifier.accuracy(few(3))
+
+
+def test_features_that_are_no_numbers_are_an_error():
+    model = network()
+    model.get_layer("second").bias.assign(np.full(4, np.nan))
+    with pytest.raises(ModelError, match=r"The features of episode 0 are not finite numbers"):
+        ft.meta.Prototypes(model, keep_head=True).evaluate(TEST, 3, 1, 2, episodes=2)
+
+
+def test_a_last_step_that_ruins_the_weights_is_an_error():
+    learner = ft.meta.Prototypes(network(), learning_rate=1e39, keep_head=True)
+    with pytest.raises(ModelError, match=r"The last step of the fit made weights NaN or infin"):
+        learner.fit(TRAIN, 3, 1, 2, episodes=1)
+
+
+@pytest.mark.slow
+def test_a_fit_forgets_thresholds_of_other_weights(tiny_bert, capsys):
+    examples = sentences()
+    model = ft.load(tiny_bert, labels=examples.labels, pooling="mean")
+    ft.train_only(model, ft.select.blocks(-1))
+    model.config["calibration"] = {"temperature": 2.0}
+    learner = ft.meta.Prototypes(model)
+    learner.evaluate(examples, 2, 1, 2, episodes=2)
+    learner.adapt(examples)
+    assert "calibration" in model.config
+    learner.fit(examples, 2, 1, 2, episodes=1)
+    assert "calibration" not in model.config
+    assert "trained after its calibration, which no longer apply" in capsys.readouterr().out
+
+
+def features_of(model, inputs):
+    found = ft.meta.Prototypes(model, keep_head=True)
+    rows = found.network.rows_of((inputs, np.zeros(1, int)))
+    return np.asarray(found.network.upper(rows.batch(np.arange(1))))
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_tokens_that_keras_masks_do_not_count(is_frozen):
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    table = keras.layers.Embedding(9, 4, mask_zero=True, name="embeddings")
+    model = keras.Model(ids, keras.layers.Dense(4, "tanh", name="block_0")(table(ids)))
+    table.trainable = not is_frozen
+    padded = features_of(model, np.array([[3, 4, 5, 0, 0]]))
+    np.testing.assert_allclose(padded, features_of(model, np.array([[3, 4, 5]])), atol=1e-6)
+
+
+def test_padding_of_keras_hub_does_not_count():
+    ids = keras.Input((None,), dtype="int32", name="token_ids")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    hidden = keras.layers.Embedding(9, 4, name="embeddings")(ids)
+    hidden = keras.layers.Dense(4, "tanh", name="block_0")(
+        hidden * keras.ops.cast(keras.ops.expand_dims(mask >= 0, -1), "float32")
+    )
+    model = keras.Model({"token_ids": ids, "padding_mask": mask}, hidden)
+    short = {"token_ids": np.array([[3, 4, 5]]), "padding_mask": np.array([[1, 1, 1]])}
+    padded = {"token_ids": np.array([[3, 4, 5, 1, 1]]), "padding_mask": np.array([[1, 1, 1, 0, 0]])}
+    np.testing.assert_allclose(features_of(model, padded), features_of(model, short), atol=1e-6)

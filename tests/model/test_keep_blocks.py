@@ -151,3 +151,11 @@ def test_pytorch_opens_it(folder, deep, tmp_path):
     with torch.no_grad():
         expected = made.from_pretrained(saved).eval()(**inputs).logits.numpy()
     np.testing.assert_allclose(student.predict(batch, verbose=0), expected, atol=1e-5)
+
+
+def test_thresholds_of_the_whole_model_are_not_those_of_fewer_blocks(deep):
+    own = {"label_thresholds": {"yes": 0.3}, "calibration": {"temperature": 2.0}}
+    deep.config.update(own)
+    student = ft.keep_blocks(deep, [0])
+    assert not own.keys() & student.config.keys()
+    assert {name: deep.config.pop(name) for name in own} == own

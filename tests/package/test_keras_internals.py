@@ -77,6 +77,22 @@ class TestOptimizers:
             v.shape for v in model.trainable_variables
         ]
 
+    def test_exclusions_from_weight_decay(self):
+        model = keras.Sequential(
+            [keras.Input((2,)), *(keras.layers.Dense(1, name=name) for name in "ab")]
+        )
+        inner = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+        kernel = model.trainable_variables[0]
+        inner.exclude_from_weight_decay(var_list=[kernel], var_names=["bias"])
+        for optimizer in (inner, keras.optimizers.LossScaleOptimizer(inner)):
+            lost = type(optimizer).from_config(optimizer.get_config())
+            assert internals.inner_optimizer(lost)._use_weight_decay(kernel)
+            renewed = type(optimizer).from_config(optimizer.get_config())
+            internals.keep_exclusions(renewed, optimizer)
+            innermost = internals.inner_optimizer(renewed)
+            decayed = [v.path for v in model.trainable_variables if innermost._use_weight_decay(v)]
+            assert [path.split("/")[-2:] for path in decayed] == [["b", "kernel"]]
+
     def test_summed_gradients_are_not_summed_again(self):
         optimizer = keras.optimizers.SGD()
         assert hasattr(optimizer, "_all_reduce_sum_gradients")

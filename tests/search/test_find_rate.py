@@ -395,3 +395,58 @@ def test_jax():
     {FIT}
     """
     assert "suggestion" in run(script, "jax")
+
+
+def test_thresholds_and_calibration_are_kept(tiny_bert, train, capsys):
+    model = small_model(("no", "yes"), tiny_bert)
+    own = {"label_thresholds": {"yes": 0.3}, "calibration": {"temperature": 2.0}}
+    model.config.update(own)
+    ft.find_rate(model, train.batches(model, 8), points=10)
+    assert {name: model.config[name] for name in own} == own
+    assert "no longer apply" not in capsys.readouterr().out
+
+
+def linear_model(optimizer, **options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="out")])
+    model.compile(optimizer, "mse", **options)
+    return model
+
+
+def linear_batches():
+    inputs = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    targets = inputs @ np.array([[1.0], [-2.0], [0.5]], "float32")
+    return tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(16)
+
+
+def test_the_end_names_the_rate_of_the_loss_that_diverged():
+    model = linear_model(keras.optimizers.SGD(0.1))
+    curve = ft.find_rate(model, linear_batches(), lowest=1e-3, highest=100.0, points=40)
+    assert curve.losses[-1] > 10 * curve.losses[0]
+    assert curve.end == f"the loss diverged at {curve.rates[-1]:.2g}"
+
+
+def test_each_step_has_its_rate_also_with_steps_per_execution():
+    options = {"lowest": 1e-4, "highest": 0.3, "points": 20}
+    curves = []
+    for steps in (1, 4):
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        model = linear_model(optimizer, steps_per_execution=steps)
+        curves.append(ft.find_rate(model, linear_batches(), **options))
+        assert model.steps_per_execution == steps
+    np.testing.assert_allclose(curves[0].losses, curves[1].losses, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_variables_without_weight_decay_have_none():
+    def losses(**excluded):
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=5.0)
+        optimizer.exclude_from_weight_decay(**excluded)
+        options = {"lowest": 1e-2, "highest": 0.3, "points": 20}
+        return ft.find_rate(linear_model(optimizer), linear_batches(), **options).losses
+
+    without = keras.optimizers.AdamW(0.1, weight_decay=0.0)
+    options = {"lowest": 1e-2, "highest": 0.3, "points": 20}
+    expected = ft.find_rate(linear_model(without), linear_batches(), **options).losses
+    np.testing.assert_allclose(losses(var_names=["kernel", "bias"]), expected, rtol=1e-5)
+    assert not np.allclose(losses(), expected, rtol=1e-2)

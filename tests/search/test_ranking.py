@@ -11,6 +11,7 @@ from helpers_models import write_checkpoint
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
+from finetune_tf.search import layer_means as module_of_means
 from finetune_tf.search import scoring
 from finetune_tf.search.layer_means import layer_means
 from finetune_tf.search.scores import h_score, half_samples, linear_probe
@@ -200,3 +201,30 @@ def test_wrong_arguments(call, error, message, train):
     with pytest.raises(error) as caught:
         ft.rank_checkpoints(**{"checkpoints": ["/none"], "train": train, **call})
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_vectors_that_are_no_numbers_does_not_stop_the_others(
+    tiny_bert, train, monkeypatch
+):
+    def rows_of(part, encoded, size, kept, name):
+        for row in range(len(encoded)):
+            yield row, np.full(part.output.shape[-1], np.nan if len(seen) < 1 else row % 7)
+        seen.append(name)
+
+    seen = []
+    monkeypatch.setattr(module_of_means, "rows_of", rows_of)
+    ranking = ft.rank_checkpoints({"broken": tiny_bert, "whole": tiny_bert}, train)
+    assert ranking.best == "whole" and list(ranking.failed) == ["broken"]
+    assert "The hidden states of toy are not finite numbers" in ranking.failed["broken"]
+
+
+@pytest.mark.slow
+def test_a_probe_without_mistakes_is_not_certain(tiny_bert, monkeypatch):
+    """A bootstrap of rows that are all right has no other value."""
+    found = ft.data.from_arrays(TEXTS, LABELS)
+    monkeypatch.setattr(scoring, "linear_probe", lambda *args: np.eye(2)[answers])
+    answers = [["no", "yes"].index(label) for label in found.columns["label"]]
+    (row,) = ft.rank_checkpoints([tiny_bert], found, found).rows
+    assert (row.probe.value, row.probe.high) == (1.0, 1.0)
+    assert row.probe.low == pytest.approx(72 / (72 + 1.959964**2))

@@ -118,3 +118,24 @@ def test_mobilenet_v2():
     assert {variable.path for variable in fit(model)} == {
         *("predictions/bias", "predictions/kernel")
     }
+
+
+def test_exclusions_from_weight_decay_are_kept_when_the_optimizer_is_rebuilt(network):
+    """The config of an optimizer does not have them."""
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.9)
+    optimizer.exclude_from_weight_decay(var_names=["bias"], var_list=[network.layers[0].kernel])
+    network.compile(optimizer, "mse")
+    ft.train_only(network, select.head())
+    network.optimizer.build(network.trainable_variables)
+    ft.train_only(network, select.everything())
+    assert network.optimizer is not optimizer
+    decays = {
+        variable.path.partition("/")[2]: network.optimizer._use_weight_decay(variable)
+        for variable in network.trainable_variables
+    }
+    assert [name for name, decay in decays.items() if not decay] == [
+        "a/kernel",
+        "a/bias",
+        "b/bias",
+        "top/bias",
+    ]
