@@ -64,7 +64,8 @@ class Explanation:
         title: The method in words.
         target: What is explained: a label, a label of a word, or an answer.
         prediction: What the model predicts, in words.
-        probability: The probability of the prediction; None for a regression.
+        probability: The probability of the prediction, of the most probable label of several; None
+            for a regression, and if no label is predicted.
         target_probability: The probability of the target; None for a regression.
         score: The explained number: the log-odds of the target, log p - log(1 - p); for a
             regression the number itself.
