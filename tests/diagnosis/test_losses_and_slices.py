@@ -123,6 +123,21 @@ def test_slices_can_be_given_as_values(spoiled):
     assert "2 slices have too few examples" in str(found)
 
 
+def test_quarters_of_large_numbers_have_names_of_their_own(spoiled):
+    """With six digits, all four would be "1.7e+09 to 1.7e+09"."""
+    model, examples = spoiled
+    found = ft.diagnosis.slices(
+        model, examples, by={"time": [1_700_000_000 + i for i in range(400)]}
+    )
+    assert {row.size for row in found.rows} == {100}
+    assert sorted(row.value for row in found.rows) == [
+        "1700000000 to 1700000099",
+        "1700000100 to 1700000199",
+        "1700000200 to 1700000299",
+        "1700000300 to 1700000399",
+    ]
+
+
 def test_random_slices_are_seldom_clear(spoiled):
     model, examples = spoiled
     generator = np.random.default_rng(5)
