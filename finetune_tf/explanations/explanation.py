@@ -72,6 +72,8 @@ class Explanation:
         texts: The texts of the example by column, as they are written.
         words: The words that the model read, in their order; empty for a picture.
         patches: The scores (rows, columns) of the patches of a picture; None for a text.
+        patch_size: The height and width of these patches in pixels; at the lower and the right
+            border they may be smaller. None for a text, and for maps of a convolutional network.
         pixels: The picture as the model got it, (height, width, 3) uint8; None for a text.
         special: The sum of the scores of special tokens, and of others outside of words; None for
             methods that give them none.
@@ -101,6 +103,7 @@ class Explanation:
     texts: Mapping[str, str] = field(default_factory=dict)
     words: tuple[WordScore, ...] = ()
     patches: np.ndarray | None = None
+    patch_size: tuple[int, int] | None = None
     pixels: np.ndarray | None = None
     special: float | None = None
     special_share: float | None = None
