@@ -16,8 +16,8 @@ import numpy as np
 
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.calibration.decided import decisions_of
-from finetune_tf.calibration.scores import confidences
+from finetune_tf.calibration.decided import decisions_of, predicted_by
+from finetune_tf.calibration.scores import probabilities
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.document import Document, Table
@@ -92,7 +92,7 @@ class CoverageCurve(Document):
         from scipy.stats import binom
 
         check(accuracy=accuracy)
-        kept = [round(coverage * self.size) for coverage in sorted(_COVERAGES)]
+        kept = sorted({self._count_at(coverage) for coverage in _COVERAGES})
         # With fewer rows even perfect predictions would prove nothing.
         fewest = np.log(1 - _CERTAINTY) / np.log(accuracy)
         found = None
@@ -133,6 +133,11 @@ class CoverageCurve(Document):
     def _point(self, count: int) -> CoveragePoint:
         return self.at(self._confidence[count - 1])
 
+    def _count_at(self, coverage: float) -> int:
+        """How many rows a threshold keeps that keeps this share: rows of equal confidence too."""
+        place = max(1, round(coverage * self.size)) - 1
+        return int((self._confidence >= self._confidence[place]).sum())
+
     def blocks(self) -> list[str | Table]:
         """Returns the lines and the table in reading order."""
         rows = [
@@ -171,8 +176,9 @@ def coverage_curve(
 ) -> CoverageCurve:
     """Measures the accuracy of the predictions above any confidence.
 
-    The confidence of a prediction is the probability of the predicted label. A temperature does not
-    change the order of two labels' confidences, so this works without `ft.calibrate` as well.
+    The confidence of a prediction is the probability of the predicted label, which is below 0.5
+    where a threshold of `choose_thresholds` decides. A temperature does not change the order of two
+    labels' confidences, so this works without `ft.calibrate` as well.
 
     Args:
         model: A trained model from `load` that gives each text or image one label.
@@ -201,20 +207,23 @@ def coverage_curve(
             f"{task.title.replace('_', ' ')}. For several labels, see "
             "ft.calibration.choose_thresholds."
         )
-    found = confidences(decisions_of(model, examples, batch_size))
-    order = np.argsort(-found.values, kind="stable")
-    confidence, hits = found.values[order], found.hits[order]
+    decisions = decisions_of(model, examples, batch_size)
+    predicted = predicted_by(model, decisions)
+    confidence = probabilities(decisions)[np.arange(len(predicted)), predicted]
+    hits = np.float64(predicted == decisions.targets)
+    order = np.lexsort((hits, -confidence))  # which does not depend on the order of the data
+    confidence, hits = confidence[order], hits[order]
     size = len(hits)
     curve = CoverageCurve(
         [],
         examples.name,
         size,
         share(int(hits.sum()), size),
-        _area(1 - hits, seed),
+        _area(1 - hits, confidence, seed),
         confidence,
         hits,
     )
-    counts = dict.fromkeys(max(1, round(coverage * size)) for coverage in _COVERAGES)
+    counts = dict.fromkeys(map(curve._count_at, _COVERAGES))
     curve.rows.extend(curve._point(count) for count in counts)
     return curve
 
@@ -249,14 +258,16 @@ def abstain(predictions: Iterable[Prediction], threshold: float) -> list[Predict
     return [each if each.score >= threshold else None for each in listed]
 
 
-def _area(errors: np.ndarray, seed: int) -> Interval:
+def _area(errors: np.ndarray, confidence: np.ndarray, seed: int) -> Interval:
     """Returns the area under the risk-coverage curve of errors (n,), most certain ones first."""
+    # A threshold keeps all rows of one confidence or none, whatever their order is.
+    ends = np.searchsorted(-confidence, -confidence, side="right") - 1
 
     def area(weights: np.ndarray) -> np.ndarray:  # (resamples, n)
         total = np.cumsum(weights, axis=1)
         wrong = np.cumsum(weights * errors, axis=1)
         risk = np.divide(wrong, total, out=np.zeros_like(wrong), where=total > 0)
-        return (risk * weights).sum(axis=1) / total[:, -1]
+        return (risk[:, ends] * weights).sum(axis=1) / total[:, -1]
 
     size, generator = len(errors), np.random.default_rng(seed)
     chunk = max(1, 1_000_000 // size)

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.calibration.scores import probabilities
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, ModelError
 from finetune_tf.evaluation.predict import outputs
 from finetune_tf.evaluation.predicted import targets_of
 from finetune_tf.graph.stages import require_task
-from finetune_tf.tasks.decisions import Decisions
+from finetune_tf.tasks.decisions import Decisions, decide, thresholds_of
 
 #: With fewer rows, what is chosen on them often makes a model worse. The temperature of 20 rows
 #: increased the loss on other rows in 27 % of draws, that of 50 rows in 10 %, of 100 rows in none.
@@ -40,6 +41,18 @@ def decisions_of(model: Any, examples: Examples, batch_size: int = 64) -> Decisi
     targets_of(model, examples)  # before the model takes minutes
     rows, encoded = outputs(model, examples, batch_size)
     return task.decisions(rows, encoded, examples)
+
+
+def predicted_by(model: Any, decisions: Decisions) -> np.ndarray:
+    """Returns what `ft.predict` makes of decisions, with the thresholds of the model.
+
+    Returns:
+        The number of a label for each decision (n,); or, for several labels, 0 and 1 (n, labels).
+    """
+    # A word gets its most probable label in any case.
+    is_word = model.task.token_axis is not None
+    thresholds = {} if is_word else thresholds_of(model.labels, model.config)
+    return decide(probabilities(decisions), model.labels, thresholds)
 
 
 def require_rows(decisions: Decisions, examples: Examples, purpose: str) -> None:

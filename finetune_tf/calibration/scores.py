@@ -26,8 +26,8 @@ class Confidences(NamedTuple):
     """What a model is certain of, and whether it is right.
 
     Attributes:
-        values: Probabilities (m,): of the predicted label; for several labels of each label.
-        hits: Whether the predicted label is right, or the label applies (m,), as 0 and 1.
+        values: Probabilities (m,): of the most probable label; for several labels of each label.
+        hits: Whether the most probable label is right, or the label applies (m,), as 0 and 1.
         rows: The index of the example of each (m,).
     """
 

@@ -32,7 +32,13 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
-from finetune_tf.tasks.decisions import CALIBRATION, THRESHOLDS, Decisions, thresholds_of
+from finetune_tf.tasks.decisions import (
+    CALIBRATION,
+    LEAST,
+    THRESHOLDS,
+    Decisions,
+    thresholds_of,
+)
 from finetune_tf.training.untrained import untrained_message
 
 _FEWEST_OF_LABEL = 10
@@ -277,16 +283,23 @@ def _multiplied(model: Any, named: float | dict[str, float]) -> float | dict[str
 
 
 def _divide(model: Any, dense: keras.layers.Layer, temperature: float | np.ndarray) -> None:
+    # The same decisions as before, at other probabilities.
+    thresholds = thresholds_of(model.labels, model.config)
+    by_label = np.broadcast_to(temperature, len(model.labels))
+    converted = {
+        name: _tempered(value, by_label[model.labels.index(name)])
+        for name, value in thresholds.items()
+    }
     sync_state(model)
     for variable in (dense.kernel, dense.bias):
         if variable is not None:
             values = np.float64(keras.ops.convert_to_numpy(variable))
             variable.assign((values / temperature).astype("float32"))
-    # The same decisions as before, at other probabilities.
-    thresholds = thresholds_of(model.labels, model.config)
-    if thresholds:
-        by_label = np.broadcast_to(temperature, len(model.labels))
-        model.config[THRESHOLDS] = {
-            name: float(1 / (1 + (1 / value - 1) ** (1 / by_label[model.labels.index(name)])))
-            for name, value in thresholds.items()
-        }
+    if converted:
+        model.config[THRESHOLDS] = converted
+
+
+def _tempered(probability: float, temperature: float) -> float:
+    """Returns the probability to which a temperature changes one, above 0 and below 1."""
+    log_odds = (np.log(probability) - np.log1p(-probability)) / temperature
+    return float(np.clip(np.exp(-np.logaddexp(0.0, -log_odds)), LEAST, 1 - LEAST))

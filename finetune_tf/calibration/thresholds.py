@@ -17,7 +17,7 @@ from finetune_tf.evaluation.document import DataDocument, Table
 from finetune_tf.evaluation.intervals import Interval, bootstrap
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
-from finetune_tf.tasks.decisions import THRESHOLD, THRESHOLDS, Decisions, thresholds_of
+from finetune_tf.tasks.decisions import LEAST, THRESHOLD, THRESHOLDS, Decisions, thresholds_of
 
 Metric = Literal["f1", "precision", "recall"]
 _FEWEST_OF_LABEL = 10
@@ -333,7 +333,7 @@ def best_threshold(
     below = ordered[place + 1] if place + 1 < len(ordered) else 0.0
     threshold = (ordered[place] + below) / 2
     # Between neighboring numbers there is no middle.
-    return float(np.clip(threshold if threshold > below else ordered[place], 1e-12, 1 - 1e-12))
+    return float(np.clip(threshold if threshold > below else ordered[place], LEAST, 1 - LEAST))
 
 
 def _counts(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -4,8 +4,11 @@ References:
     Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017.
     DeLong, DeLong and Clarke-Pearson, Comparing the Areas under Two or More Correlated Receiver
     Operating Characteristic Curves, Biometrics 1988 (the interval of the area).
+    Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, Biometrics 1997 (rows of one
+    text).
 """
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +45,8 @@ def drift(
 
     The probe is a logistic regression on features of the examples. It is trained on a half of the
     rows and measured on the other half, and the other way round (a classifier two-sample test,
-    Lopez-Paz and Oquab, ICLR 2017). Equal texts are in one half. Of more than 5,000 rows of a data
+    Lopez-Paz and Oquab, ICLR 2017). Equal texts are in one half, and count as one observation for
+    the interval and the probability. Of more than 5,000 rows of a data
     set, 5,000 are drawn.
 
     Args:
@@ -59,7 +63,7 @@ def drift(
 
     Raises:
         DataTypeError: If `train` or `test` are not `Examples`.
-        DataError: If one of them has fewer than 50 rows.
+        DataError: If one of them has fewer than 50 rows, or too few different ones.
         ModelError: If the model cannot read the examples.
 
     Example:
@@ -80,16 +84,28 @@ def drift(
     used = [examples[rows.tolist()] for examples, rows in zip((train, test), chosen, strict=True)]
     features = np.concatenate(features_of(model_or_checkpoint, *used))
     is_test = np.repeat([0, 1], [len(used[0]), len(used[1])])
-    halves = folds_by_text(keys_of(*used), is_test, 2, seed)
-    scores, areas, variances, sizes = np.zeros(len(is_test)), [], [], []
+    keys = keys_of(*used)
+    halves = folds_by_text(keys, is_test, 2, seed)
+    numbers: dict[Hashable, int] = {}
+    texts = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    sides = {
+        (half, side): (halves == half) & (is_test == side) for half in (0, 1) for side in (0, 1)
+    }
+    fewest = min(len(np.unique(texts[rows])) for rows in sides.values())
+    if fewest < 2:
+        raise DataError(
+            f"drift needs different texts in each half of both data sets, but {train.name} and "
+            f"{test.name} have so few that a half has {fewest}. Give more different examples."
+        )
+    scores, areas, variances, by_chance = np.zeros(len(is_test)), [], [], []
     for half in (0, 1):
         held_out = halves == half
         scores[held_out] = probe(features[~held_out], is_test[~held_out], features[held_out])[:, 1]
-        tests, others = (scores[held_out & (is_test == side)] for side in (1, 0))
-        area, variance = area_under_roc(tests, others)
+        tests, others = sides[half, 1], sides[half, 0]
+        area, variance = area_under_roc(scores[tests], scores[others], texts[tests], texts[others])
         areas.append(area)
         variances.append(variance)
-        sizes.append((len(tests), len(others)))
+        by_chance.append(_variance_by_chance(texts[tests], texts[others]))
     # The halves share their rows, so the mean is taken to be as uncertain as one of them.
     area, error = float(np.mean(areas)), NORMAL * float(np.sqrt(np.mean(variances)))
     order = np.argsort(-scores[is_test == 1], kind="stable")[:n]
@@ -103,18 +119,26 @@ def drift(
         data=test.name,
         other_data=train.name,
         auc=Interval(area, max(0.0, area - error), min(1.0, area + error)),
-        p_value=_p_value(area, *sizes[0]),
+        p_value=_p_value(area, float(np.mean(by_chance))),
         size=len(used[1]),
         other_size=len(used[0]),
     )
 
 
-def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> tuple[float, float]:
+def area_under_roc(
+    positives: np.ndarray,
+    negatives: np.ndarray,
+    positive_texts: np.ndarray | None = None,
+    negative_texts: np.ndarray | None = None,
+) -> tuple[float, float]:
     """Returns the area under the ROC curve and its variance, by DeLong's method.
 
     Args:
         positives: The scores of the rows that should be higher (m,).
         negatives: The scores of the others (n,).
+        positive_texts: The number of the text of each of the former (m,); rows of one text are one
+            observation (Obuchowski 1997). By default all texts are different.
+        negative_texts: The same for the others (n,).
 
     Example:
         >>> from finetune_tf.diagnosis.drift import area_under_roc
@@ -127,14 +151,34 @@ def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> tuple[float,
     joint = rankdata(np.concatenate([positives, negatives]))
     above = (joint[:m] - rankdata(positives)) / n  # for each positive, the share below it
     below = 1 - (joint[m:] - rankdata(negatives)) / m
-    return float(above.mean()), float(np.var(above, ddof=1) / m + np.var(below, ddof=1) / n)
+    variance = _variance_of_mean(above, positive_texts) + _variance_of_mean(below, negative_texts)
+    return float(above.mean()), variance
 
 
-def _p_value(area: float, m: int, n: int) -> float:
+def _variance_of_mean(values: np.ndarray, texts: np.ndarray | None) -> float:
+    """Returns the variance of the mean of values (n,), of which those of one text are dependent."""
+    deviations = values - values.mean()
+    if texts is not None:
+        deviations = np.bincount(np.unique(texts, return_inverse=True)[1], deviations)
+    count = len(deviations)
+    return float(count / (count - 1) * (deviations**2).sum() / len(values) ** 2)
+
+
+def _variance_by_chance(texts: np.ndarray, others: np.ndarray) -> float:
+    """Returns the variance of the area if the scores say nothing, as Mann and Whitney do.
+
+    The numbers of rows are those of independent ones that are as informative (Kish 1965), since
+    rows of one text have one score.
+    """
+    m, n = (len(each) ** 2 / (np.bincount(each) ** 2).sum() for each in (texts, others))
+    return float((m + n + 1) / (12 * m * n))
+
+
+def _p_value(area: float, variance: float) -> float:
     """Returns the one-sided probability of such an area if the scores say nothing."""
     from scipy.stats import norm
 
-    return float(norm.sf((area - 0.5) / np.sqrt((m + n + 1) / (12 * m * n))))
+    return float(norm.sf((area - 0.5) / np.sqrt(variance)))
 
 
 def _drawn(rows: int, seed: int) -> np.ndarray:

@@ -51,8 +51,7 @@ def near_duplicates(
     is_within = test is None
     require_examples(train=train, test=train if is_within else test)
     first = features_of(model_or_checkpoint, *([train] if is_within else [train, test]))
-    mean = np.concatenate(first).mean(axis=0)
-    units = [_normalized(features - mean) for features in first]
+    units = [_normalized(features) for features in _centered(first)]
     best, value = _nearest(units[-1], units[0], is_within)
     searched = train if is_within else test
     found = np.flatnonzero(value >= min(similarity, 1 - 1e-6))
@@ -79,6 +78,15 @@ def near_duplicates(
         similarity=similarity,
         contradictory=sum(pair.labels_differ for pair in rows),
     )
+
+
+def _centered(features: list[np.ndarray]) -> list[np.ndarray]:
+    """Subtracts the mean of all rows, unless nothing but rounding would remain."""
+    joint = np.concatenate(features)
+    mean = joint.mean(axis=0)
+    if np.abs(joint - mean).max() <= 1e-5 * np.abs(joint).max():  # all rows are the same
+        return features
+    return [each - mean for each in features]
 
 
 def _normalized(features: np.ndarray) -> np.ndarray:

@@ -27,6 +27,9 @@ _STRENGTH = 0.01
 def features_of(model_or_checkpoint: Any, *data_sets: Examples) -> list[np.ndarray]:
     """Returns a vector for each row of each data set: hidden states averaged over all layers.
 
+    The vectors of two texts that the model reads one by one are concatenated, and those of the
+    parts of a long context averaged.
+
     Args:
         model_or_checkpoint: A model from `load`, or the folder or Hub id of a checkpoint.
         *data_sets: Examples; their labels are not read.
@@ -46,10 +49,19 @@ def features_of(model_or_checkpoint: Any, *data_sets: Examples) -> list[np.ndarr
             "Features are computed by a model from ft.load, or by a checkpoint, given as a folder "
             f"or a Hub id; found {shown(model)}."
         )
-    return [
-        layer_means(model, examples.encoded(model, targets=False), examples.name)
-        for examples in data_sets
-    ]
+    return [_of_examples(model, examples) for examples in data_sets]
+
+
+def _of_examples(model: FineTuneModel, examples: Examples) -> np.ndarray:
+    """Returns a vector for each example, of which each may be several rows for the model."""
+    encoded = examples.encoded(model, targets=False)
+    vectors = layer_means(model, encoded, examples.name)
+    if encoded.example is not None:
+        sums = np.zeros((len(examples), vectors.shape[1]))
+        np.add.at(sums, encoded.example, vectors)
+        counts = np.bincount(encoded.example, minlength=len(examples))
+        return (sums / counts[:, None]).astype("float32")
+    return vectors.reshape(len(examples), -1)
 
 
 def require_examples(**given: Any) -> None:

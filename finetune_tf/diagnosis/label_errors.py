@@ -81,9 +81,14 @@ def label_errors(
             "these rows, it has learned their wrong labels; its checkpoint finds more of them."
         )
     (features,) = features_of(model_or_checkpoint, examples)
-    names, labels = np.unique(classes[used], return_inverse=True)
     keys = keys_of(examples)
-    parts = folds_by_text([keys[row] for row in used], labels, folds, seed)
+    parts = folds_by_text([keys[row] for row in used], classes[used], folds, seed)
+    # A class whose texts are all the same is in one fold, of which the probe does not know it.
+    spread = [label for label in np.unique(classes) if len(set(parts[classes[used] == label])) > 1]
+    judged = np.isin(classes[used], spread)
+    used, parts = used[judged], parts[judged]
+    _require_enough(used, examples, classes, folds)
+    names, labels = np.unique(classes[used], return_inverse=True)
     probabilities = _out_of_fold(features[used], labels, parts)
     confidence = probabilities[np.arange(len(used)), labels]
     suggested = probabilities.argmax(axis=1)
@@ -112,16 +117,20 @@ def label_errors(
 
 
 def _used_rows(examples: Examples, classes: np.ndarray, folds: int) -> np.ndarray:
-    """Returns the rows of classes that occur in every fold."""
+    """Returns the rows of classes that have a row for each fold."""
     sizes = np.bincount(classes, minlength=len(examples.labels))
     used = np.flatnonzero(sizes[classes] >= folds)
+    _require_enough(used, examples, classes, folds)
+    return used
+
+
+def _require_enough(used: np.ndarray, examples: Examples, classes: np.ndarray, folds: int) -> None:
     if len(used) < 100 or len(np.unique(classes[used])) < 2:
         raise DataError(
             "label_errors needs at least 100 rows, of at least two classes with at least "
-            f"{folds} rows each (the number of folds); {examples.name} has {len(used):,} such rows "
-            f"of {len(np.unique(classes[used]))} classes."
+            f"{folds} rows each (the number of folds) and different texts; {examples.name} has "
+            f"{len(used):,} such rows of {len(np.unique(classes[used]))} classes."
         )
-    return used
 
 
 def _out_of_fold(features: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -129,9 +138,7 @@ def _out_of_fold(features: np.ndarray, labels: np.ndarray, parts: np.ndarray) ->
     probabilities = np.zeros((len(labels), labels.max() + 1))
     for part in np.unique(parts):
         held_out = parts == part
-        found = probe(features[~held_out], labels[~held_out], features[held_out])
-        # A class whose texts are all the same may be missing from the other folds.
-        probabilities[np.ix_(held_out, np.unique(labels[~held_out]))] = found
+        probabilities[held_out] = probe(features[~held_out], labels[~held_out], features[held_out])
     return probabilities
 
 

@@ -4,13 +4,12 @@ import numpy as np
 
 from finetune_tf.base.arguments import check
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.calibration.decided import decisions_of
+from finetune_tf.calibration.decided import decisions_of, predicted_by
 from finetune_tf.calibration.scores import losses
 from finetune_tf.data import Examples
 from finetune_tf.diagnosis.features import text_of
 from finetune_tf.diagnosis.results import LossRow, TopLosses
 from finetune_tf.model.finetune_model import FineTuneModel
-from finetune_tf.tasks.decisions import Decisions
 
 
 @names_checked
@@ -47,18 +46,18 @@ def top_losses(
     rows, starts, sizes = np.unique(decisions.rows, return_index=True, return_counts=True)
     by_row = np.add.reduceat(each, starts) / sizes
     order = np.argsort(-by_row, kind="stable")[:n]
+    predicted = predicted_by(model, decisions)
     found = []
     for i in order.tolist():
         # Of the words of a row the one with the highest loss.
         worst = starts[i] + int(np.argmax(each[starts[i] : starts[i] + sizes[i]]))
-        label, predicted = _named(decisions, worst, model.labels)
         found.append(
             LossRow(
                 row=int(rows[i]),
                 place=examples.places.name(int(rows[i])),
                 text=text_of(examples, int(rows[i])),
-                label=label,
-                predicted=predicted,
+                label=_named(decisions.targets[worst], model.labels),
+                predicted=_named(predicted[worst], model.labels),
                 probability=float(np.exp(-each[worst])),
                 loss=float(by_row[i]),
             )
@@ -73,9 +72,8 @@ def top_losses(
     )
 
 
-def _named(decisions: Decisions, place: int, labels: tuple[str, ...]) -> tuple[str, str]:
-    logits, target = decisions.logits[place], decisions.targets[place]
-    if not decisions.is_several:
-        return labels[target], labels[int(logits.argmax())]
-    wanted, found = np.flatnonzero(target), np.flatnonzero(logits >= 0)
-    return tuple(", ".join(labels[i] for i in each) or "none" for each in (wanted, found))
+def _named(decided: np.ndarray, labels: tuple[str, ...]) -> str:
+    """Returns the label of a class number; or the labels of 0 and 1 (labels,)."""
+    if np.ndim(decided) == 0:
+        return labels[int(decided)]
+    return ", ".join(labels[i] for i in np.flatnonzero(decided)) or "none"

@@ -44,7 +44,8 @@ class LabelErrors(DataDocument):
             interval covers the choice of rows, and not a weak probe.
         probe_accuracy: The share of rows whose label the probes predict, each of which was trained
             on other rows. The lower it is, the less the ranking says.
-        left_out: The number of rows of classes that are too small to have rows in every fold; they
+        left_out: The number of rows of classes that are too small to have rows in every fold, or
+            whose texts are all the same; they
             are not ranked.
     """
 
@@ -88,9 +89,10 @@ class LossRow:
         row: The index of the row in the examples, from 0.
         place: Where the row is in its source, such as "line 12".
         text: Its text; for images the name of the file, if there is one.
-        label: Its label; for words the one with the highest loss, with the word.
-        predicted: What the model predicts in its place.
-        probability: The probability that the model gives to the label.
+        label: Its label; for words that of the word with the highest loss.
+        predicted: What the model predicts in its place, as `ft.predict` does.
+        probability: The probability that the model gives to the label; for several labels the
+            geometric mean of what it gives to each of them being as it is.
         loss: The mean cross-entropy of the row.
     """
 

@@ -233,7 +233,16 @@ def _masks(values: list[Any]) -> dict[str, np.ndarray]:
         raise DataError("by= has values that are not finite numbers. Replace them by a text.")
     edges = np.unique(np.quantile(found, np.arange(1, _PARTS) / _PARTS, method="lower"))
     part = np.searchsorted(edges, found, side="left")
-    return {
-        f"{found[part == i].min():g} to {found[part == i].max():g}": part == i
-        for i in np.unique(part)
-    }
+    masks = [part == i for i in np.unique(part)]
+    return dict(zip(_ranges([found[mask] for mask in masks]), masks, strict=True))
+
+
+def _ranges(parts: list[np.ndarray]) -> list[str]:
+    """Returns "low to high" for each part, with as many digits as tell all numbers apart."""
+    ends = [(part.min(), part.max()) for part in parts]
+    for digits in (6, 9, 12, 17):
+        names = [f"{low:.{digits}g} to {high:.{digits}g}" for low, high in ends]
+        numbers = {f"{number:.{digits}g}" for pair in ends for number in pair}
+        if len(numbers) == len({number for pair in ends for number in pair}):
+            break
+    return names

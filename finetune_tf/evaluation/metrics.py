@@ -63,6 +63,7 @@ def per_class(
 
     if labels.problem_type == "regression":
         return {}
+    targets, predictions = _indicators(targets), _indicators(predictions)
     precision, recall, f1, support = precision_recall_fscore_support(
         targets, predictions, labels=range(len(labels)), average=None, zero_division=0.0
     )
@@ -109,7 +110,7 @@ def _single_label(targets: np.ndarray, predictions: np.ndarray, labels: Labels) 
 def _multi_label(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
-    targets = targets.astype(int)
+    targets, predictions = _indicators(targets.astype(int)), _indicators(predictions)
     each = f1_score(targets, predictions, average=None, zero_division=np.nan)
     defined = each[~np.isnan(each)]
     return {
@@ -117,6 +118,15 @@ def _multi_label(targets: np.ndarray, predictions: np.ndarray) -> dict[str, floa
         "macro_f1": float(defined.mean()) if len(defined) else 0.0,
         "subset_accuracy": float(accuracy_score(targets, predictions)),
     }
+
+
+def _indicators(values: np.ndarray) -> np.ndarray:
+    """Adds a label that never applies if there is one label (n, 1); all else stays as it is.
+
+    scikit-learn reads a single column as a choice between two classes, 0 and 1.
+    """
+    is_single_column = values.ndim == 2 and values.shape[1] == 1
+    return np.pad(values, ((0, 0), (0, 1))) if is_single_column else values
 
 
 def _regression(targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

@@ -53,6 +53,7 @@ def find_mistakes(
     test: Examples,
     encoded: Encoded,
     targets: np.ndarray,
+    predictions: np.ndarray,
     scores: np.ndarray,
     labels: Labels,
 ) -> list[Mistake]:
@@ -62,10 +63,10 @@ def find_mistakes(
         test: The test examples, with images.
         encoded: The same, prepared for the model.
         targets: Class indices (n,).
+        predictions: The predicted class indices (n,), which thresholds may have decided.
         scores: The predicted probabilities (n, num_labels).
         labels: The labels in index order.
     """
-    predictions = scores.argmax(axis=1)
     wrong = np.flatnonzero(predictions != targets)
     texts = test.columns.get("text")
     confidence = scores[wrong, predictions[wrong]]

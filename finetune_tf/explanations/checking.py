@@ -21,7 +21,14 @@ from finetune_tf.explanations.check_result import ExplanationCheck
 from finetune_tf.explanations.cut import Cut
 from finetune_tf.explanations.methods import Method, Scores
 from finetune_tf.explanations.randomizing import randomized_stages
-from finetune_tf.explanations.requirements import STEPS, method_of, require_explainable
+from finetune_tf.explanations.requirements import (
+    STEPS,
+    check_baseline,
+    check_option,
+    check_places,
+    method_of,
+    require_explainable,
+)
 from finetune_tf.explanations.subject import Baseline, Subject, place_of, resized, subject_of
 from finetune_tf.messages import quiet
 
@@ -69,6 +76,7 @@ def check(
         The result; print it.
 
     Raises:
+        ArgumentError: If an argument is out of range, or has no effect on this method or model.
         ModelError: As for `explain`, or if the model is a regression, which has no probability.
         DataTypeError: If `examples` are something else.
 
@@ -81,12 +89,16 @@ def check(
         **{"explain.steps": steps}, patch=patch, orders=orders, randomized=randomized, seed=seed
     )
     check_numbers(batch_size=batch_size)
+    if not len(shares):
+        raise ArgumentError("shares= needs at least one share of the words, such as shares=(0.5,).")
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise ArgumentError(f"shares= are numbers above 0 and below 1, found {shown(share)}.")
     chosen = method_of(method)
     if chosen.score is None:
         raise ModelError(f"{chosen.title} give no scores of words, so there is nothing to check.")
+    check_option(method, chosen, "steps", steps)  # the others are those of the measurement as well
+    check_baseline(baseline)
     require_explainable(model)
     if not isinstance(examples, Examples):
         raise DataTypeError(
@@ -126,6 +138,7 @@ class _Trial:
             )
         self.prepared = (options["baseline"], patch, batch_size)
         self.cut = Cut(model)
+        check_places(self.cut.tensors, patch, options["baseline"])
 
     def subject(self, number: int) -> Subject:
         """The row that is explained for an example."""

@@ -14,13 +14,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_tf.architectures import PIXELS, PixelNormalization
+from finetune_tf.architectures import PIXELS, Embeddings, PixelNormalization
 from finetune_tf.architectures.towers import IMAGE, TEXT
 from finetune_tf.base.keras_internals import graph_of
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.stages import Stage
-from finetune_tf.graph.taps import Taps, output_of_stage, tapping
+from finetune_tf.graph.taps import Taps, calls_of_embeddings, output_of_stage, tapping
 from finetune_tf.graph.traces import compiled_by_jax, traces_of
 from finetune_tf.tasks.feature import MASKS, TOKENS
 
@@ -54,6 +54,18 @@ class Cut:
     def read(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[Any]) -> Arrays:
         """Computes the values of tensors of the graph for a batch of inputs, in float32."""
         return self._run("read", inputs, [], 0, list(tensors))
+
+    def embedded(self, inputs: Mapping[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
+        """Computes what is at the cut of a text, (1, length, features), for other token ids.
+
+        Each token keeps its position, also where padding in its place would move those after it.
+        """
+        changed = {**inputs, "input_ids": ids}
+        for node in _calls_that_skip(self.model):
+            is_token = inputs["input_ids"] != node.operation.get_config()["padding_idx"]
+            positions = np.cumsum(is_token, axis=1) * is_token - 1
+            return self._run("read at", changed, [], positions, [self.tensors[TEXT]])[0]
+        return self.read(changed, [self.tensors[TEXT]])[0]
 
     def run_with(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[Any]) -> list[Any]:
         """Runs the model without dropout and returns the values of some tensors of its graph."""
@@ -112,6 +124,12 @@ class Cut:
         return [np.asarray(result) for result in results]
 
 
+def _calls_that_skip(model: Any) -> list[Any]:
+    """The calls of embeddings whose positions count only tokens that are not padding (RoBERTa)."""
+    calls = calls_of_embeddings(graph_of(model), (Embeddings,))
+    return [node for node, _ in calls if node.operation.get_config()["skip_padding"]]
+
+
 def inputs_of(model: Any, encoded: Any, row: int) -> dict[str, np.ndarray]:
     """The inputs of a model for one row, (1, …) each, without padding."""
     names = {tensor.name for tensor in model.inputs}
@@ -167,8 +185,13 @@ def _embeddings(model: Any, chain: str) -> Stage:
     return stages[count - 1]
 
 
-def _tapped_values(model: Any, inputs: Any, tensors: Sequence[Any]) -> list[Any]:
+def _tapped_values(
+    model: Any, inputs: Any, tensors: Sequence[Any], positions: Any = None
+) -> list[Any]:
     taps = Taps(model)
+    if positions is not None:
+        for node in _calls_that_skip(model):
+            taps.call_with(node, position_ids=positions)
     for i, tensor in enumerate(tensors):
         taps.read(str(i), tensor)
     with tapping(taps):
@@ -209,7 +232,7 @@ def _function(model: Any, kind: str, tensors: list[Any], given: tuple) -> Callab
     signature = [
         {name: spec(value, shapes[name]) for name, value in inputs.items()},
         [spec(value, tensor.shape) for value, tensor in zip(values, tensors, strict=False)],
-        spec(index, index.shape),
+        spec(index, (None,) * 2 if kind == "read at" else index.shape),
     ]
     traced[key] = tf.function(function, input_signature=signature, autograph=False)
     return traced[key]
@@ -230,13 +253,14 @@ def _untraced(model: Any, kind: str, tensors: list[Any]) -> Callable:
 
     def read(inputs: Any, values: Any, index: Any) -> Any:
         model = reference()
-        found = _tapped_values(model, inputs, tensors)
+        found = _tapped_values(model, inputs, tensors, index if kind == "read at" else None)
         return [ops.cast(value, "float32") for value in found]
 
     functions: dict[str, Callable] = {
         "score": lambda *given: (score(*given),),
         "gradient": functools.partial(_with_gradient, score),
         "read": read,
+        "read at": read,
     }
     return functions[kind]
 

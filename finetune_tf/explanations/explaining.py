@@ -20,6 +20,7 @@ from finetune_tf.explanations.nearest import neighbors_of
 from finetune_tf.explanations.requirements import (
     STEPS,
     check_options,
+    check_places,
     method_of,
     require_explainable,
 )
@@ -165,6 +166,7 @@ def _explained(
             yield _without_scores(model, given, i, aim, name, found[aim.row])
         return
     cut = Cut(model)
+    check_places(cut.tensors, options["patch"], options["baseline"])
     for i, aim in enumerate(aims):
         subject = subject_of(
             cut, encoded, given, aim, options["baseline"], options["patch"], batch_size
@@ -201,6 +203,7 @@ def _explanation(
         texts=_texts(subject.cut.model, given, number),
         words=words,
         patches=scores.patches,
+        patch_size=None if name == "grad-cam" else subject.patch_size,
         pixels=pixels,
         special=None if special is None else float(np.sum(scores.special)),
         special_share=None if special is None else special / (absolute or 1.0),

@@ -64,13 +64,16 @@ class Explanation:
         title: The method in words.
         target: What is explained: a label, a label of a word, or an answer.
         prediction: What the model predicts, in words.
-        probability: The probability of the prediction; None for a regression.
+        probability: The probability of the prediction, of the most probable label of several; None
+            for a regression, and if no label is predicted.
         target_probability: The probability of the target; None for a regression.
         score: The explained number: the log-odds of the target, log p - log(1 - p); for a
             regression the number itself.
         texts: The texts of the example by column, as they are written.
         words: The words that the model read, in their order; empty for a picture.
         patches: The scores (rows, columns) of the patches of a picture; None for a text.
+        patch_size: The height and width of these patches in pixels; at the lower and the right
+            border they may be smaller. None for a text, and for maps of a convolutional network.
         pixels: The picture as the model got it, (height, width, 3) uint8; None for a text.
         special: The sum of the scores of special tokens, and of others outside of words; None for
             methods that give them none.
@@ -100,6 +103,7 @@ class Explanation:
     texts: Mapping[str, str] = field(default_factory=dict)
     words: tuple[WordScore, ...] = ()
     patches: np.ndarray | None = None
+    patch_size: tuple[int, int] | None = None
     pixels: np.ndarray | None = None
     special: float | None = None
     special_share: float | None = None

@@ -30,10 +30,10 @@ def overlay(explanation: "Explanation") -> np.ndarray:
     pixels, scores = explanation.pixels, explanation.patches
     factor = max(1, -(-_LEAST // min(pixels.shape[:2])))
     pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-    if explanation.method == "grad-cam":
+    if explanation.patch_size is None:
         field = resized(scores, pixels.shape[:2])
     else:
-        field = _in_steps(scores, pixels.shape[:2], explanation.pixels.shape[:2], factor)
+        field = _in_steps(scores, pixels.shape[:2], explanation.patch_size, factor)
     share = field / (np.abs(scores).max() or 1.0)
     gray = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=2)
     color = np.where(share[..., None] >= 0, _FOR, _AGAINST)
@@ -42,13 +42,13 @@ def overlay(explanation: "Explanation") -> np.ndarray:
 
 
 def _in_steps(
-    scores: np.ndarray, shape: tuple[int, ...], own: tuple[int, ...], factor: int
+    scores: np.ndarray, shape: tuple[int, ...], patch_size: tuple[int, int], factor: int
 ) -> np.ndarray:
     """Repeats the score of each patch; patches at the lower and right border may be cut off."""
     for axis in (0, 1):
-        size = -(-own[axis] // scores.shape[axis]) * factor
-        cells = np.minimum(np.arange(shape[axis]) // size, scores.shape[axis] - 1)
-        scores = scores.take(cells, axis)
+        places = np.arange(shape[axis]) // (patch_size[axis] * factor)
+        # Pixels that the model does not read have the score of the patch beside them.
+        scores = scores.take(np.minimum(places, scores.shape[axis] - 1), axis)
     return scores
 
 

@@ -1,8 +1,10 @@
 """What `explain` and `check` require of a model, of a method, and of its options."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
+from finetune_tf.architectures.towers import IMAGE, TEXT
 from finetune_tf.base.arguments import shown
 from finetune_tf.data import Examples
 from finetune_tf.errors import ArgumentError, DataTypeError, ModelError
@@ -80,20 +82,57 @@ def check_options(name: str, method: Method, options: dict[str, Any]) -> None:
         DataTypeError: If the method needs training examples, and there are none.
     """
     for option, value in options.items():
-        is_given = value is not _DEFAULTS[option] and value != _DEFAULTS[option]
-        if is_given and option not in method.options:
-            having = [other for other, each in METHODS.items() if option in each.options]
-            raise ArgumentError(
-                f"{option}= is an option of {', '.join(having)}, and not of {name}. Leave it out, "
-                "or choose another method."
-            )
-    if options["baseline"] not in BASELINES:
-        raise ArgumentError(
-            f"baseline= is one of {', '.join(map(repr, BASELINES))}; found "
-            f"{shown(options['baseline'])}."
-        )
+        check_option(name, method, option, value)
+    check_baseline(options["baseline"])
     if "examples" in method.options and not isinstance(options["examples"], Examples):
         raise DataTypeError(
             f"method={name!r} finds the nearest training examples: pass them as examples=train; "
             f"found {shown(options['examples'])}."
+        )
+
+
+def check_option(name: str, method: Method, option: str, value: Any) -> None:
+    """Checks that an option is one of a method, if it is given.
+
+    Raises:
+        ArgumentError: If it is one of other methods only.
+    """
+    is_given = value is not _DEFAULTS[option] and value != _DEFAULTS[option]
+    if is_given and option not in method.options:
+        having = [other for other, each in METHODS.items() if option in each.options]
+        raise ArgumentError(
+            f"{option}= is an option of {', '.join(having)}, and not of {name}. Leave it out, "
+            "or choose another method."
+        )
+
+
+def check_baseline(baseline: Any) -> None:
+    """Checks the name of a baseline.
+
+    Raises:
+        ArgumentError: If there is none of that name.
+    """
+    if baseline not in BASELINES:
+        raise ArgumentError(
+            f"baseline= is one of {', '.join(map(repr, BASELINES))}; found {shown(baseline)}."
+        )
+
+
+def check_places(places: Iterable[str], patch: int | None, baseline: str) -> None:
+    """Checks that a model reads what `patch` and `baseline` are about.
+
+    Args:
+        places: The places at which the model is cut, "text" and "image".
+        patch: As for `explain`.
+        baseline: As for `explain`.
+
+    Raises:
+        ArgumentError: If it does not.
+    """
+    if patch is not None and IMAGE not in places:
+        raise ArgumentError(f"patch={patch} is for pictures, and this model reads texts.")
+    if baseline != _DEFAULTS["baseline"] and TEXT not in places:
+        raise ArgumentError(
+            f"baseline={baseline!r} is for words, and this model reads pictures, whose patches are "
+            "replaced by the mean color. Leave it out."
         )

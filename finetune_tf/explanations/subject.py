@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from finetune_tf.architectures.towers import TEXT
+from finetune_tf.architectures.towers import IMAGE, TEXT
 from finetune_tf.errors import ModelError
 from finetune_tf.explanations.cut import Arrays, Cut, inputs_of
 from finetune_tf.tasks.explained import Aim, Word
@@ -47,6 +47,14 @@ class Subject:
     def names(self) -> list[str]:
         """The names of the places of the cut."""
         return list(self.cut.tensors)
+
+    @property
+    def patch_size(self) -> tuple[int, int] | None:
+        """The height and width of a patch in pixels; None for a text."""
+        if self.grid is None:
+            return None
+        unit = self.units[self.names.index(IMAGE)]
+        return int((unit[:, 0] < self.grid[1]).sum()), int((unit[0] == 0).sum())
 
     @property
     def counts(self) -> list[int]:
@@ -183,8 +191,7 @@ def _text_baseline(
             f"of {', '.join(map(repr, BASELINES))}."
         )
     ids = np.where(unit >= 0, token, inputs["input_ids"][0])[None].astype("int32")
-    place = cut.tensors[TEXT]
-    return cut.read({**inputs, "input_ids": ids}, [place])[0][0]
+    return cut.embedded(inputs, ids)[0]
 
 
 def _patches(

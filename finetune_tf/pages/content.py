@@ -11,6 +11,7 @@ from finetune_tf.evaluation.evaluators.registry import EVALUATORS
 from finetune_tf.evaluation.intervals import Interval
 from finetune_tf.evaluation.report import Report
 from finetune_tf.messages import quiet
+from finetune_tf.pages.elements import Html, tag
 from finetune_tf.pages.words import Words
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ class Content:
         if self.report.test is None:
             raise NoTestError
         return self.report.test
+
+    def data_of(self, result: Any) -> Html | None:
+        """A line that says what data a given result is about, if they are not the test.
+
+        Args:
+            result: A result of `ft.diagnosis` or `ft.calibration`.
+        """
+        if result.data == self.report.name:
+            return None
+        return tag("p", self.words.html("result_on", data=result.data), class_="faint")
 
     def needs(self, *names: str) -> None:
         """Raises an error if one of the inputs was not given.

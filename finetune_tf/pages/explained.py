@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.diagnosis.features import text_of
+from finetune_tf.diagnosis.results import LossRow
 from finetune_tf.errors import FinetuneError
 from finetune_tf.explanations import Explanation, WordScore, explain
 from finetune_tf.explanations.pictures import overlay
@@ -25,12 +27,12 @@ _EDGE = 224  # pixels of the longer side of a picture
 _COLORS = {"for": "0,114,178", "against": "213,94,0"}
 
 
-def explained(content: Content, rows: list[int], size: int) -> tuple[list[Html], Html | None]:
+def explained(content: Content, rows: list[LossRow], size: int) -> tuple[list[Html], Html | None]:
     """Explains some rows of the test set.
 
     Args:
         content: The content of the page.
-        rows: The rows.
+        rows: The rows, as `top_losses` found them among the test examples or others.
         size: The number of examples among which they were found.
 
     Returns:
@@ -43,11 +45,14 @@ def explained(content: Content, rows: list[int], size: int) -> tuple[list[Html],
         return [], words.html("worst.needs_model")
     if size != len(content.report.targets):
         return [], words.html("worst.other_data")
-    if content.report.test is None:
+    test = content.report.test
+    if test is None:
         return [], words.html("left_out.no_test")
+    if any(each.text != text_of(test, each.row) for each in rows):  # others of the same number
+        return [], words.html("worst.other_data")
     try:
         with quiet():
-            found = explain(model, content.test[rows])
+            found = explain(model, test[[each.row for each in rows]])
     except FinetuneError as error:  # such as a task without explanations
         message = tag("code", error, lang="en")
         return [], words.html("worst.not_explained", message=message)

@@ -30,6 +30,7 @@ ENGLISH = {
     "title.settings": "Settings and versions",
     "title.reproduce": "How to repeat this",
     "title.left_out": "Not on this page",
+    "result_on": "This is a result on {data}.",
     "left_out.needs": "give {names} to `save_html`.",
     "left_out.no_test": "the report does not have its test examples; make it with `evaluate`.",
     "left_out.failed": "{why}",

@@ -29,6 +29,7 @@ CHINESE = {
     "title.settings": "设置与版本",
     "title.reproduce": "如何复现",
     "title.left_out": "本页未包含的内容",
+    "result_on": "这是在 {data} 上的结果。",
     "left_out.needs": "请为 `save_html` 提供 {names}。",
     "left_out.no_test": "报告中没有测试样本；请用 `evaluate` 生成报告。",
     "left_out.failed": "无法计算（原始信息：{why}）",

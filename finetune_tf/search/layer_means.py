@@ -1,5 +1,6 @@
 """One vector for each example: the mean over all layers of the mean-pooled hidden states."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -34,6 +35,7 @@ def layer_means(model: keras.Model, encoded: Encoded, name: str) -> np.ndarray:
     Raises:
         ModelError: If a vector is not finite.
     """
+    encoded = dataclasses.replace(encoded, targets=None)
     part = _model_of_means(model, encoded)
     means = np.empty((len(encoded), part.output.shape[-1]), dtype="float32")
     for row, vector in rows_of(part, encoded, BATCH_SIZE, _outputs_alone, name):

@@ -160,7 +160,7 @@ class Classification(Task):
     def explained(
         self, rows: list[np.ndarray], encoded: Encoded, examples: Columns, targets: list
     ) -> list[Aim]:
-        """A label, by default the most probable one; for a regression the number.
+        """A label, by default the predicted one, the most probable of several; or the number.
 
         Raises:
             ArgumentError: If a target is no label of the model.
@@ -177,12 +177,14 @@ class Classification(Task):
                 )
             return Aim(row, (0,), self.labels[0], f"{prediction.score:.4g}", is_number=True)
         probabilities, name = prediction.probabilities, prediction.label
-        if target is None:
-            target = max(probabilities, key=probabilities.get)
-        index = label_index(target, self.labels)
-        if not isinstance(name, str):
-            name = ", ".join(name) or "no label"
-        return Aim(row, (index,), self.labels[index], name, prediction.score)
+        predicted = [name] if isinstance(name, str) else name
+        # Thresholds may decide for another label than the most probable one.
+        likely = max(predicted or probabilities, key=probabilities.get)
+        index = label_index(likely if target is None else target, self.labels)
+        probability = probabilities[likely] if predicted else None
+        return Aim(
+            row, (index,), self.labels[index], ", ".join(predicted) or "no label", probability
+        )
 
     def explained_score(self, outputs: Any, index: Any) -> Any:
         """The log-odds of the label; for a regression the number."""

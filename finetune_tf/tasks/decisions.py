@@ -17,6 +17,8 @@ from finetune_tf.messages import say
 
 #: A label of a multi-label problem is predicted if its probability is at least this.
 THRESHOLD = 0.5
+#: The lowest threshold; the highest one is as far below 1.
+LEAST = 1e-12
 #: Keys of a config: what `calibrate` did, and a threshold for each of some labels.
 CALIBRATION, THRESHOLDS = DECISION_KEYS = ("calibration", "label_thresholds")
 
@@ -41,7 +43,8 @@ def thresholds_of(labels: Labels, config: Mapping[str, Any]) -> dict[str, float]
     """Returns the thresholds of labels in the config of a model; empty if there are none.
 
     Raises:
-        ModelError: If they do not belong to the labels, or are no probabilities.
+        ModelError: If they do not belong to the labels, or are no probabilities, or if the most
+            probable label is predicted, as of three labels, so that they would have no effect.
 
     Example:
         >>> from finetune_tf.tasks.decisions import thresholds_of
@@ -53,6 +56,15 @@ def thresholds_of(labels: Labels, config: Mapping[str, Any]) -> dict[str, float]
         name in labels and isinstance(value, Real) and 0 < value < 1
         for name, value in found.items()
     )
+    is_several = labels.problem_type == "multi_label_classification"
+    is_choice = labels.problem_type == "single_label_classification" and len(labels) == 2
+    if found and valid and not (is_several or (is_choice and len(found) == 1)):
+        raise ModelError(
+            f"The config key {THRESHOLDS!r} is for models of several labels, and for one of the "
+            f"labels of a choice between two; found {str(found)[:200]} for a "
+            f"{labels.problem_type.replace('_', ' ')} with {len(labels)} labels. Choose it again "
+            "with ft.calibration.choose_thresholds(model, validation), or remove the key."
+        )
     if not valid:
         raise ModelError(
             f"The config key {THRESHOLDS!r} must name labels of the model, each with a number "

@@ -40,7 +40,8 @@ class Aim:
         index: Where the output is; what the numbers mean is up to `Task.explained_score`.
         target: What the output says, such as a label, in words.
         prediction: What the model predicts, in words.
-        probability: The probability of the prediction; None if it has none.
+        probability: The probability of the prediction, of the most probable label of several; None
+            if it has none, such as a regression or a prediction of no label.
         is_number: Whether the output is a number itself, and not the log-odds of a probability.
     """
 

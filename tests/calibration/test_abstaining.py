@@ -76,3 +76,38 @@ def test_other_models_and_predictions_are_refused(tiny_bert):
         ft.calibration.coverage_curve(model, examples)
     with pytest.raises(DataTypeError, match=r"predictions of ft\.predict with one label each"):
         ft.calibration.abstain(ft.predict(model, examples), 0.5)
+
+
+def test_the_curve_is_that_of_the_predictions_of_a_threshold(tiny_bert):
+    model, examples = drawn_case("two labels", tiny_bert, temperature=1.0, rows=300)
+    model.config["label_thresholds"] = {"pos": 0.8}
+    curve = ft.calibration.coverage_curve(model, examples)
+    assert curve.accuracy.value == ft.evaluate(model, examples).metrics["accuracy"]
+    predictions = ft.predict(model, examples)
+    assert curve.rows[0].threshold == pytest.approx(min(p.score for p in predictions))
+    assert curve.rows[0].threshold < 0.5
+    for share in (0.9, 0.6):
+        kept = ft.calibration.abstain(predictions, share)
+        hits = [p.label == y for p, y in zip(kept, examples.columns["label"], strict=True) if p]
+        assert curve.at(share).accuracy.value == pytest.approx(np.mean(hits))
+        assert curve.at(share).coverage == len(hits) / 300
+
+
+def test_rows_of_equal_confidence_are_kept_together_in_any_order(tiny_bert):
+    """A threshold cannot keep the first rows of a text and leave out the others."""
+    model, examples = drawn_case("two labels", tiny_bert, temperature=1.0, rows=100)
+    text = examples.columns["text"][0]
+    label = ft.predict(model, text).label
+    other = next(name for name in model.labels if name != label)
+    labels = [label] * 160 + [other] * 40
+    curves = []
+    for order in (labels, labels[::-1]):
+        equal = ft.data.Examples({"text": [text] * 200, "label": order}, examples.labels, "equal")
+        curve = ft.calibration.coverage_curve(model, equal)
+        with pytest.raises(DataError, match="No confidence has an accuracy of 0.9"):
+            curve.threshold_for(0.9)
+        assert curve.threshold_for(0.7).accuracy.value == 0.8
+        assert [row.coverage for row in curve.rows] == [1.0]
+        curves.append(curve)
+    assert curves[0].area == curves[1].area
+    assert curves[0].area.value == pytest.approx(0.2)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers_decisions import drawn_bert, drawn_case, texts_at_random
+from helpers_tasks import small_task_model
 
 import finetune_tf as ft
 from finetune_tf.calibration.thresholds import best_threshold
@@ -172,3 +173,23 @@ def test_a_config_with_other_thresholds_is_refused(tiny_bert):
         model.config["label_thresholds"] = wrong
         with pytest.raises(ModelError, match="'label_thresholds' must name labels of the model"):
             ft.predict(model, validation)
+
+
+def test_thresholds_that_nothing_would_follow_are_refused(tiny_bert):
+    for case, unused in (
+        ("one label", {"pos": 0.3}),
+        ("two labels", {"pos": 0.3, "neg": 0.4}),
+        ("number", {"stars": 0.3}),
+    ):
+        model = small_task_model(case, tiny_bert)
+        model.config["label_thresholds"] = unused
+        with pytest.raises(ModelError, match="is for models of several labels, and for one of the"):
+            ft.predict(model, "a good film")
+
+
+def test_thresholds_stay_probabilities_when_a_temperature_converts_them(tiny_bert):
+    model, validation = drawn_case("two labels", tiny_bert, temperature=0.1, rows=200, scale=0.5)
+    model.config["label_thresholds"] = {"pos": 1 - 1e-9}
+    assert ft.calibrate(model, validation).is_applied
+    assert 0.999 < model.config["label_thresholds"]["pos"] < 1
+    assert {each.label for each in ft.predict(model, validation)} == {"neg"}

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from helpers_decisions import texts_at_random
+from helpers_tasks import small_task_model
 
 import finetune_tf as ft
-from finetune_tf.diagnosis.drift import area_under_roc
+from finetune_tf.diagnosis.drift import _variance_by_chance, area_under_roc
 from finetune_tf.errors import DataError, DataTypeError
 
 
@@ -81,6 +82,59 @@ def test_the_area_and_its_variance_are_those_of_resampling():
         for _ in range(500)
     ]
     assert np.sqrt(variance) == pytest.approx(np.std(drawn), rel=0.15)
+
+
+def test_rows_of_one_text_are_one_observation():
+    generator = np.random.default_rng(0)
+    positives, negatives = generator.normal(1, 1, 40), generator.normal(0, 1, 30)
+    area, variance = area_under_roc(positives, negatives)
+    texts = np.repeat(np.arange(40), 5), np.repeat(np.arange(30), 5)
+    repeated = area_under_roc(positives.repeat(5), negatives.repeat(5), *texts)
+    assert repeated == pytest.approx((area, variance))
+    assert _variance_by_chance(*texts) == pytest.approx((40 + 30 + 1) / (12 * 40 * 30))
+    assert _variance_by_chance(np.arange(9), np.arange(7)) == pytest.approx(17 / (12 * 9 * 7))
+
+
+@pytest.mark.slow
+def test_repeated_texts_are_no_evidence_of_drift(tiny_bert):
+    texts = texts_at_random(40, seed=104)
+    train = ft.data.from_arrays([text for text in texts[:20] for _ in range(10)])
+    test = ft.data.from_arrays([text for text in texts[20:] for _ in range(10)])
+    found = ft.diagnosis.drift(tiny_bert, train, test)
+    assert (found.auc.low < 0.5) == (not found.is_clear) and not found.is_clear
+    with pytest.raises(DataError, match="drift needs different texts in each half"):
+        ft.diagnosis.drift(tiny_bert, train, ft.data.from_arrays(["a film"] * 60))
+
+
+def test_data_of_one_text_are_duplicates(tiny_bert):
+    equal = ft.data.from_arrays(["a good film"] * 3)
+    model = small_task_model("two labels", tiny_bert)
+    assert ft.diagnosis.near_duplicates(model, equal[:2]).affected == 2
+    assert ft.diagnosis.near_duplicates(model, equal[:1], equal).affected == 3
+
+
+def test_pairs_that_a_model_reads_one_by_one_are_one_row_each(tiny_bert):
+    model = small_task_model("vectors", tiny_bert)
+    first, second = texts_at_random(60)[:30], texts_at_random(60)[30:]
+    labels = ft.Labels(["score"], "regression")
+    columns = {"text": first, "text_pair": second, "label": [0.5] * 30}
+    train = ft.data.Examples(columns, labels, "train")
+    # The first pair again; the second one with another partner.
+    columns = {"text": first[:2], "text_pair": [second[0], second[9]], "label": [0.5] * 2}
+    test = ft.data.Examples(columns, labels, "test")
+    found = ft.diagnosis.near_duplicates(model, train, test, similarity=0.999)
+    assert [(pair.row, pair.other_row) for pair in found.rows] == [(0, 0)]
+    assert found.rows[0].other_text == f"{first[0]} | {second[0]}"
+
+
+def test_contexts_of_several_windows_are_one_row_each(tiny_bert):
+    model = small_task_model("answers", tiny_bert)
+    texts = texts_at_random(80)
+    contexts = [" ".join(texts[8 * i : 8 * i + 8]) for i in range(10)]
+    examples = ft.data.Examples({"question": ["was it"] * 10, "context": contexts}, None, "qa")
+    assert len(examples.encoded(model, targets=False)) > 20
+    found = ft.diagnosis.near_duplicates(model, examples, examples[7:], similarity=0.999)
+    assert {(pair.row, pair.other_row) for pair in found.rows} == {(0, 7), (1, 8), (2, 9)}
 
 
 def test_too_few_rows_and_batches_are_refused(tiny_bert):

@@ -105,3 +105,22 @@ def test_what_cannot_be_ranked_is_refused(tiny_bert):
         ft.diagnosis.label_errors(tiny_bert, texts)
     with pytest.raises(ModelError, match=r"a model from ft\.load, or by a checkpoint"):
         ft.diagnosis.label_errors(3, examples)
+
+
+@pytest.mark.slow
+def test_a_class_whose_texts_are_all_the_same_is_left_out(tiny_bert):
+    """Its probes would not know it, and call all of its rows and many others wrong."""
+    plain = reviews()
+    columns = {
+        "text": [*plain.columns["text"], *["not a review"] * 30],
+        "label": [*plain.columns["label"], *["none"] * 30],
+    }
+    examples = ft.data.Examples(columns, ft.Labels(["no", "yes", "none"]), "reviews")
+    found = ft.diagnosis.label_errors(tiny_bert, examples)
+    assert found.left_out == 30
+    assert {row.label for row in found.rows} == {"no", "yes"}
+    assert found.estimated.value < 10
+    only = ft.data.Examples(columns, examples.labels, "x")[100:]  # no class but "no" and it
+    rows = [i for i, label in enumerate(only.columns["label"]) if label != "yes"]
+    with pytest.raises(DataError, match="different texts"):
+        ft.diagnosis.label_errors(tiny_bert, only[rows * 3])

@@ -48,6 +48,25 @@ def test_several_labels_and_words_have_losses(case, tiny_bert):
     assert top.share_of_loss == pytest.approx(1.0)
 
 
+def test_the_predicted_labels_of_top_losses_follow_thresholds(tiny_bert):
+    for case, thresholds in (
+        ("two labels", {"pos": 0.8}),
+        ("several labels", {"a": 0.9, "b": 0.2}),
+    ):
+        model, examples = drawn_case(case, tiny_bert, temperature=1.0, rows=100)
+        plain = {
+            row.row: row.predicted for row in ft.diagnosis.top_losses(model, examples, 100).rows
+        }
+        model.config["label_thresholds"] = thresholds
+        predicted = [
+            each.label if isinstance(each.label, str) else ", ".join(each.label) or "none"
+            for each in ft.predict(model, examples)
+        ]
+        found = ft.diagnosis.top_losses(model, examples, 100).rows
+        assert {row.row: row.predicted for row in found} == dict(enumerate(predicted))
+        assert plain != dict(enumerate(predicted))
+
+
 def test_a_regression_has_no_top_losses(tiny_bert):
     model = small_task_model("number", tiny_bert)
     with pytest.raises(ModelError, match="found a model for regression, which has none"):
@@ -102,6 +121,21 @@ def test_slices_can_be_given_as_values(spoiled):
     assert {row.size for row in found.rows} == {100}
     assert found.too_small == 2
     assert "2 slices have too few examples" in str(found)
+
+
+def test_quarters_of_large_numbers_have_names_of_their_own(spoiled):
+    """With six digits, all four would be "1.7e+09 to 1.7e+09"."""
+    model, examples = spoiled
+    found = ft.diagnosis.slices(
+        model, examples, by={"time": [1_700_000_000 + i for i in range(400)]}
+    )
+    assert {row.size for row in found.rows} == {100}
+    assert sorted(row.value for row in found.rows) == [
+        "1700000000 to 1700000099",
+        "1700000100 to 1700000199",
+        "1700000200 to 1700000299",
+        "1700000300 to 1700000399",
+    ]
 
 
 def test_random_slices_are_seldom_clear(spoiled):

@@ -191,7 +191,9 @@ class TestMistakes:
         encoded, scores = test.encoded(model), np.tile(probabilities[row], (2, 1))
         paths[0].unlink()
         targets = np.full(2, TARGETS[row])
-        gone, found = find_mistakes(test, encoded, targets, scores, model.labels)
+        gone, found = find_mistakes(
+            test, encoded, targets, scores.argmax(axis=1), scores, model.labels
+        )
         assert gone.pixels is None and found.pixels.shape == (21, 21, 3)
         assert gone.image == str(paths[0]) and gone.short_name == "a<b/0.png"
         mistakes = [gone, found]
@@ -209,8 +211,19 @@ class TestMistakes:
         large = RANDOM.integers(0, 256, (300, 200, 3)).astype("uint8")
         encoded = SimpleNamespace(inputs={"pixel_values": SimpleNamespace(rows=[large])})
         test = EXAMPLES[:1]
-        (found,) = find_mistakes(test, encoded, np.array([1]), np.eye(7)[:1], model.labels)
+        targets, predictions = np.array([1]), np.array([0])
+        (found,) = find_mistakes(test, encoded, targets, predictions, np.eye(7)[:1], model.labels)
         assert found.pixels.shape == (160, 107, 3)
+
+    def test_thresholds_decide_what_is_a_mistake(self, model):
+        """The second image is predicted correctly, although another class is more probable."""
+        pixels = np.zeros((21, 21, 3), "uint8")
+        encoded = SimpleNamespace(inputs={"pixel_values": SimpleNamespace(rows=[pixels] * 2)})
+        targets, scores = np.array([0, 1]), np.array([[0.7, 0.3], [0.6, 0.4]])
+        (found,) = find_mistakes(
+            EXAMPLES[:2], encoded, targets, np.array([1, 1]), scores, ft.Labels(["a", "b"])
+        )
+        assert (found.target, found.prediction, found.score) == ("a", "b", 0.3)
 
     def test_a_report_without_mistakes(self, report):
         perfect = type(report)(**{**report.__dict__, "mistakes": []})

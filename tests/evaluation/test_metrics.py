@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finetune_tf.base.labels import Labels
+from finetune_tf.evaluation.evaluators.text import MultiLabel
 from finetune_tf.evaluation.metrics import compute_metrics, confusion, decide, per_class
 
 COLOURS = Labels(["red", "green", "blue"])
@@ -112,3 +113,21 @@ def test_the_correlation_with_a_constant_is_zero(constant):
 def test_metrics_of_a_single_text():
     assert compute_metrics(np.array([1.0]), np.array([3.0]), SCORE)["mse"] == 4.0
     assert compute_metrics(np.array([1]), np.array([0]), COLOURS)["accuracy"] == 0.0
+
+
+def test_one_label_that_may_apply_is_no_choice_between_two():
+    """scikit-learn would count rows without the label as correct predictions of a class."""
+    labels = Labels(["urgent"], "multi_label_classification")
+    targets, predictions = (
+        np.array([[1.0], [1], [0], [0], [0]]),
+        np.array([[1], [0], [0], [0], [1]]),
+    )
+    metrics = compute_metrics(targets, predictions, labels)
+    assert metrics == pytest.approx({"micro_f1": 0.5, "macro_f1": 0.5, "subset_accuracy": 0.6})
+    found = per_class(targets, predictions, labels)
+    assert found == {"urgent": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}}
+    evaluator = MultiLabel()
+    means = evaluator.statistics(targets, predictions).mean(axis=0, keepdims=True)
+    assert evaluator.metric(means)[0] == pytest.approx(metrics["micro_f1"])
+    nothing = compute_metrics(targets, np.zeros((5, 1), int), labels)
+    assert nothing["micro_f1"] == nothing["macro_f1"] == 0.0

@@ -39,6 +39,32 @@ def test_the_word_that_decides_has_the_score(model, capsys):
     assert capsys.readouterr().out.startswith("Completeness error of integrated gradients: 0.0")
 
 
+def test_the_prediction_is_explained_also_where_a_threshold_decides(tiny_bert):
+    model = knowing_model(tiny_bert)
+    model.config["label_thresholds"] = {"neg": 0.001}
+    explanation = ft.explain(model, "a great film")
+    assert ft.predict(model, "a great film").label == "neg"
+    assert explanation.target == explanation.prediction == "neg"
+    assert explanation.probability == pytest.approx(explanation.target_probability, abs=1e-6)
+    assert explanation.probability < 0.5 and by_word(explanation)["great"] < 0
+
+
+def test_the_most_probable_one_of_the_predicted_labels_is_explained(tiny_bert):
+    model = small_task_model("several labels", tiny_bert)
+    chances = ft.predict(model, TEXT).probabilities
+    first, *_, last = sorted(chances, key=chances.get, reverse=True)
+    model.config["label_thresholds"] = dict.fromkeys(chances, 1 - 1e-9) | {last: 1e-9}
+    explanation = ft.explain(model, TEXT)
+    assert explanation.target == explanation.prediction == last
+    assert explanation.probability == pytest.approx(chances[last], abs=1e-6)
+    model.config["label_thresholds"] = dict.fromkeys(chances, 1 - 1e-9)
+    explanation = ft.explain(model, TEXT)
+    assert (explanation.target, explanation.prediction) == (first, "no label")
+    # The probability of a label is not that of "no label".
+    assert explanation.probability is None
+    assert str(explanation).splitlines()[0].endswith("the model predicts no label")
+
+
 def test_scores_add_up_to_the_difference_from_the_baseline(model):
     explanation = ft.explain(model, TEXT, baseline="mask")
     total = sum(word.score for word in explanation.words) + explanation.special

@@ -1,5 +1,7 @@
 """Explanations of pictures: patches, maps, and pictures with a text."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from helpers_images import TINY_VIT, levels
 import finetune_tf as ft
 from finetune_tf.explanations import pictures
 from finetune_tf.explanations.subject import resized
+from finetune_tf.messages import quiet
 
 RESNET = TINY_VIT.parents[1] / "resnet" / "image-classification"
 
@@ -118,6 +121,20 @@ def test_scores_are_drawn_where_their_patches_are(vit, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     assert found.to_html().count("<img") == 2 and "speaks for LABEL" in found.to_html()
     assert "A picture of 3 x 3 patches" in str(found)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_patches_that_do_not_divide_the_picture_are_drawn_with_their_size(vit, size):
+    with quiet():
+        found = ft.explain(vit, image=levels("red", (21, 21)), patch=size, steps=2)
+    assert found.patch_size == (size, size)
+    scores = np.zeros_like(found.patches)
+    scores[0, 0] = 1.0
+    drawn = pictures.overlay(dataclasses.replace(found, patches=scores))
+    is_colored = drawn[..., 0] != drawn[..., 2]
+    factor = drawn.shape[0] // 21
+    assert is_colored[: size * factor, : size * factor].all()
+    assert is_colored.sum() == (size * factor) ** 2
 
 
 def test_maps_are_scaled_without_steps():

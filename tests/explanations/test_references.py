@@ -137,3 +137,24 @@ def test_more_steps_make_the_completeness_error_smaller(text_model):
     row = dataclasses.replace(row, batch_size=7)  # the steps are divided into batches
     errors = [integrated_gradients(row, steps=n).completeness_error for n in (2, 50)]
     assert errors[1] < errors[0] / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["roberta", "mpnet", "bert"])
+def test_tokens_of_padding_do_not_move_other_tokens(family):
+    """RoBERTa does not count padding, so that the last token would be at the first position."""
+    model = ft.load(TEXTS.parents[1] / family / "text-classification")
+    cut, padding = Cut(model), model.config.pad_token_id
+    ids = np.array([[7, 8, 9, 10, 11, 12]], "int32")
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    if "token_type_ids" in {tensor.name for tensor in model.inputs}:
+        given["token_type_ids"] = np.zeros_like(ids)
+    (own,) = cut.values(given)
+    padded = ids.copy()
+    padded[:, 1:-1] = padding
+    for _ in range(8):  # it is traced after a few calls
+        found = cut.embedded(given, padded)
+        np.testing.assert_allclose(found[:, [0, -1]], own[:, [0, -1]], **TOLERANCE)
+        # Equal tokens differ by their positions.
+        assert np.abs(found[:, 1] - found[:, 2]).max() > 1e-3
+        np.testing.assert_allclose(cut.embedded(given, ids), own, **TOLERANCE)

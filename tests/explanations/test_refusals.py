@@ -181,3 +181,20 @@ def test_checks(model):
     )
     one = ft.data.from_arrays(["good"])
     assert "no example with two words or more" in message(DataError, model, one, call=check)
+
+
+def test_options_of_a_check_that_would_have_no_effect(model):
+    examples = ft.data.from_arrays(["a good film"])
+    check = ft.explanations.check
+    with pytest.raises(
+        ArgumentError, match="baseline= is one of 'padding', 'mask', 'zeros'; found"
+    ):
+        check(model, examples, baseline="zero")
+    with pytest.raises(ArgumentError, match="steps= is an option of integrated-gradients, and not"):
+        check(model, examples, method="occlusion", steps=200)
+    with pytest.raises(ArgumentError, match="shares= needs at least one share"):
+        check(model, examples, shares=())
+    with pytest.raises(ArgumentError, match="patch=7 is for pictures, and this model reads texts"):
+        check(model, examples, patch=7)
+    with pytest.raises(ArgumentError, match="patch=7 is for pictures, and this model reads texts"):
+        ft.explain(model, "a good film", patch=7)

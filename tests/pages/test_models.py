@@ -54,6 +54,23 @@ def test_a_classifier_of_texts_has_all_sections(tiny_bert, films, tmp_path):
 
 
 @pytest.mark.slow
+def test_results_on_other_data_say_so_and_are_not_mixed_with_the_test(tiny_bert, films, tmp_path):
+    """Other examples of the same number, such as those of the validation."""
+    model, report = evaluated(tiny_bert, films[:60])
+    with quiet():
+        labels = ["good"] * 20 + films.columns["label"][80:]
+        columns = {"text": films.columns["text"][60:], "label": labels}
+        validation = ft.data.Examples(columns, films.labels, "validation")
+        given = [ft.diagnosis.top_losses(model, validation), ft.diagnosis.slices(model, validation)]
+    page, _ = sections_of(report, tmp_path, model=model, results=given)
+    assert "not those of the report, so they are not explained." in page
+    assert page.count("This is a result on <bdi>validation</bdi>.") == 2
+    accuracy = given[1].overall
+    assert accuracy.value != report.metrics["accuracy"]
+    assert f"is {accuracy.value:.3f} (95% interval" in re.sub("<[^>]*>", "", page)
+
+
+@pytest.mark.slow
 class TestOtherTasks:
     def test_several_labels(self, tiny_bert, tmp_path):
         labels = ft.Labels(["a", "b", "<c>"], "multi_label_classification")

@@ -74,7 +74,9 @@ class SingleLabelImages(_ImageEvaluator, TopOfScores, SingleLabel):
         self, test: Examples, targets: np.ndarray, predicted: Predicted, labels: Labels
     ) -> list[Mistake]:
         """See `mistakes.find_mistakes`."""
-        return find_mistakes(test, predicted.encoded, targets, predicted.scores, labels)
+        return find_mistakes(
+            test, predicted.encoded, targets, predicted.values, predicted.scores, labels
+        )
 
 
 class MultiLabelImages(_ImageEvaluator, MultiLabel):

@@ -41,9 +41,8 @@ def calibration(content: Content) -> Html | None:
     ]
     header = [words(f"calibration.{key}") for key in ("bin", "size", "mean", "right")]
     listed = table(header, rows, (0, 1, 2, 3), caption=words("calibration.caption"))
-    return join(
-        [_sentence(content, found), tiles(shown), tag("div", chart, listed, class_="charts")]
-    )
+    charts = tag("div", chart, listed, class_="charts")
+    return join([content.data_of(found), _sentence(content, found), tiles(shown), charts])
 
 
 def _sentence(content: Content, found: Measured) -> Html:

@@ -28,9 +28,8 @@ def worst(content: Content) -> Html | None:
         share=f"{found.share_of_loss:.0%}",
         mean=decimal(found.mean_loss),
     )
-    parts = [tag("p", lead)]
-    first = [row.row for row in rows[: content.explanations]]
-    explained_rows, reason = explained(content, first, found.size)
+    parts = [content.data_of(found), tag("p", lead)]
+    explained_rows, reason = explained(content, rows[: content.explanations], found.size)
     parts += [
         _card(content, row, explanation)
         for row, explanation in zip(rows, explained_rows, strict=False)

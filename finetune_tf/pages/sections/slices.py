@@ -1,5 +1,7 @@
 """The main metric on parts of the test set."""
 
+import numpy as np
+
 from finetune_tf.diagnosis import SliceRow, Slices
 from finetune_tf.diagnosis import slices as compute
 from finetune_tf.pages.charts import interval_bar
@@ -15,8 +17,10 @@ def slices(content: Content) -> Html:
     words = content.words
     found = content.result(Slices, lambda: compute(content.model, content.test), "model")
     overall = found.overall
-    if found.metric == content.report.main_metric and found.size == len(content.report.targets):
-        overall = content.main_metric  # one interval for one number
+    own = content.main_metric
+    is_same = found.metric == content.report.main_metric and np.isclose(own.value, overall.value)
+    if is_same and found.size == len(content.report.targets):
+        overall = own  # one interval for one number
     clear = sum(row.is_clear for row in found.rows)
     rows = found.rows[:_MAX_ROWS]
     ends = (
@@ -61,6 +65,7 @@ def slices(content: Content) -> Html:
     caption = words.html("slices.caption")
     return join(
         [
+            content.data_of(found),
             *(tag("p", line) for line in lines),
             table(header, cells, numeric=(2, 3, 5, 6), caption=caption) if cells else None,
         ]
