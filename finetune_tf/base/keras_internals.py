@@ -21,6 +21,7 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope, in_sta
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 from keras.src.losses import loss as keras_losses
 from keras.src.utils import rng_utils
+from keras.src.utils.tracking import DotNotTrackScope
 
 _WAITING_VARIABLES = "uninitialized_variables"
 
@@ -267,6 +268,12 @@ def set_compiled_optimizer(model: keras.Model, optimizer: Any) -> None:
     """Replaces the compiled optimizer, also in the config that is saved with the model."""
     model.optimizer = optimizer
     model._compile_config.config["optimizer"] = optimizer
+
+
+def set_loss_tracker(model: keras.Model, tracker: keras.metrics.Metric) -> None:
+    """Replaces the metric to which steps of a compiled model give the loss of each batch."""
+    with DotNotTrackScope():  # else it would be among the metrics of the model twice
+        model._loss_tracker = tracker
 
 
 def sync_state(model: keras.Model) -> None:

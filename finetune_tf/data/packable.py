@@ -9,11 +9,15 @@ import numpy as np
 from finetune_tf.data.buckets import length_buckets
 from finetune_tf.data.packing import Packing, cost_of_padded, lengths_of_items, packing_of
 from finetune_tf.errors import DataError
+from finetune_tf.messages import say
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.feature import TOKENS
 
 # Arguments of `batches` that decide which rows a batch has, and their values without effect.
 _PLANS = {"tokens_per_batch": None, "drop_remainder": False, "balance": False, "order": None}
+
+# How many times the wanted number of items a batch may have before a message says so.
+_MOST_ABOVE = 1.25
 
 
 def packed_rows(
@@ -74,7 +78,16 @@ def packed_rows(
         raise DataError(
             f"packing={row_length} is more than the {limit} tokens of the model's rows."
         )
-    return packing_of(of_items, batch_size, row_length, limit, _most_lengths())
+    rows = packing_of(of_items, batch_size, row_length, limit, _most_lengths())
+    items, wanted = len(of_items) / rows.batches, min(batch_size, len(of_items))
+    if items > _MOST_ABOVE * wanted:  # a batch has at least one row
+        say(
+            f"{name}: a batch has {items:.0f} {'texts' if encoded.group == 1 else 'pairs'} on "
+            f"average instead of {batch_size}, because so many are in a row of "
+            f"{max(each.row_length for each in rows.groups)} tokens. Use shorter rows, or leave "
+            "packing out."
+        )
+    return rows
 
 
 def _most_lengths() -> int:

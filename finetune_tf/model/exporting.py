@@ -26,7 +26,12 @@ from finetune_tf.model.exports.formats import (
 )
 from finetune_tf.model.exports.graph import Graph, reading_files
 from finetune_tf.model.exports.strings import endpoints_of_texts, require_strings
-from finetune_tf.model.saving import tokenizers_of, write_config, write_tokenizers
+from finetune_tf.model.saving import (
+    check_same_checkpoint,
+    tokenizers_of,
+    write_config,
+    write_tokenizers,
+)
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained
 
@@ -75,9 +80,10 @@ def export(
 
     Raises:
         ModelError: If the format or the quantization is unknown or does not fit the model, the
-            Keras backend is not TensorFlow, a weight is NaN or infinite, the converter or the
-            engine of the format cannot handle the model, `image_bytes` is given for a model of
-            texts or for OpenVINO, or the graph cannot reproduce the tokenizer.
+            folder has the checkpoint of another model, the Keras backend is not TensorFlow, a
+            weight is NaN or infinite, the converter or the engine of the format cannot handle the
+            model, `image_bytes` is given for a model of texts or for OpenVINO, or the graph cannot
+            reproduce the tokenizer.
         MissingExtraError: If a package of the format is not installed.
         CheckpointError: If the folder cannot be written.
     """
@@ -94,6 +100,7 @@ def export(
     refuse_ruined(model, "Exporting")
     say_if_untrained(model)
     folder = absolute(folder)
+    check_same_checkpoint(model, folder)
     tokenizers = tokenizers_of(model)
     int8 = None
     if quantize is not None:

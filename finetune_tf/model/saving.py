@@ -1,5 +1,6 @@
 """`save_pretrained`: writes a model as a Hugging Face checkpoint, atomically."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,14 @@ from finetune_tf.adapters.attaching import active_names, names_of
 from finetune_tf.adapters.merging import merged_values
 from finetune_tf.base.arguments import bytes_of, check, shown
 from finetune_tf.base.files import unfinished_folder
-from finetune_tf.base.json_files import write_json
+from finetune_tf.base.json_files import read_json, write_json
 from finetune_tf.base.paths import absolute
 from finetune_tf.checkpoints.card import model_card
 from finetune_tf.checkpoints.checkpoint import GENERATION
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, has_vocabulary
 from finetune_tf.distribution.current import is_first, written_once
-from finetune_tf.errors import ArgumentError, FinetuneError
+from finetune_tf.errors import ArgumentError, FinetuneError, ModelError
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
@@ -26,6 +27,10 @@ from finetune_tf.weights.writing import WeightWriter
 # Prefixes of weight files and modules that an earlier save may have written to the folder.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
 _STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER, PREPROCESSOR)
+# Prefixes of weight files.
+_WEIGHTS = ("model.safetensors", "model-", "pytorch_model", "tf_model")
+# Keys of a config that say nothing about the model.
+_OF_FILES = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 # The default maximum file size of transformers 4.
 _SHARD = "5GB"
 
@@ -156,12 +161,41 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
         folder: The folder.
         dtype: The dtype of the weights; by default that of the original checkpoint file.
     """
+    write_json(folder / "config.json", _config_of(model, dtype))
+
+
+def check_same_checkpoint(model: Any, folder: Path) -> None:
+    """Checks that a checkpoint in a folder, whose weights are kept, can have the config of a model.
+
+    Args:
+        model: A FineTuneModel.
+        folder: The folder, which need not exist.
+
+    Raises:
+        ModelError: If the checkpoint is one of another model.
+    """
+    path = folder / "config.json"
+    if not path.is_file() or not any(each.name.startswith(_WEIGHTS) for each in folder.iterdir()):
+        return
+    before, after = read_json(path), json.loads(json.dumps(_config_of(model)))
+    differing = [
+        key for key in before if key in after and key not in _OF_FILES and before[key] != after[key]
+    ]
+    if differing:
+        raise ModelError(
+            f"{folder} has the checkpoint of another model, whose weights would get the config of "
+            f"this one: config.json differs in {', '.join(map(repr, differing[:5]))}. Choose "
+            "another folder, or save this model there first with save_pretrained."
+        )
+
+
+def _config_of(model: Any, dtype: str | None = None) -> dict[str, Any]:
     class_name = _head_class(model)
     class_name = class_name or _layout(model).class_name(_family(model), model.task.class_suffix)
     # Older versions of transformers named the key torch_dtype; current ones read both.
     keys = [key for key in ("dtype", "torch_dtype") if key in model.config] or ["dtype"]
     dtypes = dict.fromkeys(keys, dtype or model.info.file_dtype)
-    write_json(folder / "config.json", model.config | {"architectures": [class_name]} | dtypes)
+    return model.config | {"architectures": [class_name]} | dtypes
 
 
 def _check_card(card: dict[str, Any]) -> None:

@@ -9,12 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf.base.keras_internals import set_loss_tracker
 from finetune_tf.data.encodings import LABELS, targets_of, unwrapped, with_targets
 from finetune_tf.errors import ModelError
 from finetune_tf.model.places import PlacesModel
 from finetune_tf.model.targets import are_shares, check_shape, check_type, checked_targets
 from finetune_tf.tasks import Kind
 from finetune_tf.training.classification import loss_of_shares
+from finetune_tf.training.loss_mean import LossMean, counting, number_of_targets
 from finetune_tf.training.outputs import fit_of, kind_of
 from finetune_tf.training.sample_weights import (
     balanced_weights,
@@ -58,6 +60,13 @@ class WeightedModel(PlacesModel):
         """The kind of the outputs; see `training.outputs`."""
         return kind_of(self.task, self.loss)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Overrides Keras's `compile`: the loss of an epoch is the mean over its targets."""
+        super().compile(*args, **kwargs)
+        strategy = getattr(self, "distribute_strategy", None)  # JAX has none
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            set_loss_tracker(self, LossMean(name="loss"))
+
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Overrides Keras's `fit`: `class_weight` by index or name, or "balanced"."""
         weights = kwargs.get("sample_weight")
@@ -98,12 +107,16 @@ class WeightedModel(PlacesModel):
     def train_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().train_step(*state, self._add_class_weights(data, self._train_class_weights))
+        data = self._add_class_weights(data, self._train_class_weights)
+        with counting(self._number_of_targets(data)):
+            return super().train_step(*state, data)
 
     def test_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        return super().test_step(*state, self._add_class_weights(data, self._test_class_weights))
+        data = self._add_class_weights(data, self._test_class_weights)
+        with counting(self._number_of_targets(data)):
+            return super().test_step(*state, data)
 
     def compute_loss(
         self,
@@ -181,6 +194,11 @@ class WeightedModel(PlacesModel):
     def _weights_per_term(self, weights: Any, targets: Any, outputs: Any) -> Any:
         pairs = isinstance(self.loss, PairSimilarity)
         return spread(weights, targets, outputs, self.kind, pairs)
+
+    def _number_of_targets(self, data: Any) -> Any:
+        """See `loss_mean.number_of_targets`."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return number_of_targets(x, targets_of(x, y), self.outputs[0], self.kind, self.loss)
 
     def _add_class_weights(self, data: Any, weights: np.ndarray | None) -> Any:
         """Multiplies the sample weights of a batch by the class weights of its targets."""

@@ -150,19 +150,25 @@ class Batcher:
     def _next_batch(self) -> list[_Job]:
         """Waits for a batch and takes it out of the queue; an empty one is the end."""
         with self._changed:
-            while not self._waiting:
-                if self._is_closed:
+            while not self._is_ready():
+                if self._is_closed and not self._waiting:
                     return []
-                self._changed.wait()
-            deadline = self._waiting[0].arrived + self._max_wait
-            while self.waiting < self._max_batch and not self._is_closed:
-                seconds = deadline - time.monotonic()
-                if seconds <= 0:
-                    break
-                self._changed.wait(seconds)
+                self._changed.wait(self._seconds_left())
             batch = self._chosen()
             self._waiting = [job for job in self._waiting if job not in batch]
             return batch
+
+    def _is_ready(self) -> bool:
+        """Whether a batch begins."""
+        if not self._waiting:  # nothing has come, or everything was discarded
+            return False
+        return self._is_closed or self.waiting >= self._max_batch or not self._seconds_left()
+
+    def _seconds_left(self) -> float | None:
+        """How long the oldest request still waits for others; None if there is none."""
+        if not self._waiting:
+            return None
+        return max(self._waiting[0].arrived + self._max_wait - time.monotonic(), 0.0)
 
     def _chosen(self) -> list[_Job]:
         oldest = self._waiting[0]

@@ -27,6 +27,7 @@ class Conventions:
         runs_in_all_engines: Whether models, which are encoders of texts, are exported to all
             formats and as int8.
         serves_texts: Whether an exported graph can read one text, or a pair, for each row.
+        compares_texts: Whether the texts of a pair are rows of their own; see `compared`.
     """
 
     labels: Labels | None
@@ -39,6 +40,7 @@ class Conventions:
     is_in_transformers: ClassVar[bool] = True
     runs_in_all_engines: ClassVar[bool] = False
     serves_texts: ClassVar[bool] = False
+    compares_texts: ClassVar[bool] = False
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """The outputs of a model by the names that Hugging Face's classes use, for `export`.
@@ -56,6 +58,15 @@ class Conventions:
         """
         (outputs,) = named.values()
         return outputs
+
+    def compared(self, first: Any, second: Any) -> dict[str, Any]:
+        """What an exported graph returns for pairs, where their texts are compared.
+
+        Args:
+            first: The outputs for the first texts.
+            second: The outputs for the second texts.
+        """
+        raise NotImplementedError
 
     def serving(
         self, model: Any, forward: Callable[..., list[np.ndarray]]

@@ -23,7 +23,7 @@ class FeatureExtraction(Task):
     name = "feature-extraction"
     class_suffix = "Model"
     runs_in_all_engines = True
-    serves_texts = True
+    serves_texts = compares_texts = True
     columns = ("text", "text_pair", "label")
     target_column = "label"
     output_layers = ()
@@ -60,6 +60,11 @@ class FeatureExtraction(Task):
     def named(self, outputs: Any) -> dict[str, Any]:
         """The name that sentence-transformers uses."""
         return {"sentence_embedding": outputs}
+
+    def compared(self, first: Any, second: Any) -> dict[str, Any]:
+        """The cosine of each pair (batch,), under the name that `as_json` gives it."""
+        vectors = [keras.ops.normalize(each, axis=-1) for each in (first, second)]
+        return {"similarity": keras.ops.sum(vectors[0] * vectors[1], axis=-1)}
 
     def class_outputs(self, outputs: Any, hidden: Any, pooling: str | None) -> dict[str, Any]:
         """The hidden states, and the output of the family's own pooler if the model has it."""

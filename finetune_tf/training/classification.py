@@ -48,6 +48,9 @@ class Accuracy(keras.metrics.Mean):
             weight = ops.cast(sample_weight, "float32")
             dims = (1,) * (len(counted.shape) - len(weight.shape))
             counted = counted * ops.reshape(weight, (*ops.shape(weight), *dims))
+        # Keras would take the mean over the axes after the first one, so that a target would count
+        # the less the longer its batch is.
+        correct, counted = (ops.reshape(part, (-1,)) for part in (correct, counted))
         super().update_state(ops.cast(correct, "float32"), counted)
 
 

@@ -139,3 +139,36 @@ def test_graphs_that_decide_otherwise_are_reported(model, tmp_path, sign):
     expected = contextlib.nullcontext() if sign == 1 else pytest.warns(UserWarning, match=message)
     with expected:
         check_decisions(model, tmp_path, format, None, batches)
+
+
+@pytest.mark.parametrize("shift", [0, 100])
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("several labels", "decides otherwise than the model for [78] of 8 outputs"),
+        ("number", r"they differ by 1e\+02, and those of the model have a standard deviation of"),
+    ],
+)
+def test_labels_of_a_text_and_numbers_are_compared_too(case, message, tmp_path, shift):
+    """Graphs whose outputs have the same order, but other labels or other numbers."""
+    model, random = small_task_model(case), np.random.default_rng(0)
+    batches = [{"input_ids": random.integers(5, 20, (1, 6)).astype("int32")} for _ in range(8)]
+    engine = lambda inputs: {"logits": np.asarray(model(inputs)) + shift}  # noqa: E731
+    format = dataclasses.replace(FORMATS["openvino"], read=lambda folder, record: engine)
+    with pytest.warns(UserWarning, match=message) if shift else contextlib.nullcontext():
+        check_decisions(model, tmp_path, format, None, batches)
+
+
+@pytest.mark.slow
+def test_a_folder_with_the_checkpoint_of_another_model(tiny_bert, tmp_path):
+    """Its weights would get the labels of the exported model."""
+    folder = tmp_path / "model"
+    with quiet():
+        ft.load(tiny_bert, labels=["bad", "good"]).save_pretrained(folder, dtype="float16")
+        other = ft.load(tiny_bert, labels=["good", "bad"])
+        with pytest.raises(ModelError, match="of another model, .* differs in 'id2label', 'label2"):
+            other.export(folder)
+        same = ft.load(folder)
+        assert list(same.labels) == ["bad", "good"]
+        same.export(folder)
+        assert list(ft.load_exported(folder).labels) == list(ft.load(folder).labels)

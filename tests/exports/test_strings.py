@@ -79,6 +79,39 @@ def test_pairs(tiny_bert, tmp_path):
     np.testing.assert_allclose(found["logits"], logits_of(model, TEXTS, seconds), atol=1e-5)
 
 
+def test_pairs_of_texts_that_are_compared(tiny_bert, tmp_path):
+    """Each text of a pair has a vector of its own, as in `ft.predict`."""
+    import tensorflow as tf
+
+    with quiet():
+        model = ft.load(tiny_bert, "feature-extraction")
+        served = tf.saved_model.load(model.export(tmp_path / "served", strings=True))
+        firsts, seconds = TEXTS[:2], ["a film", TEXTS[1]]
+        expected = ft.predict(model, firsts, seconds)
+    found = served.signatures["pairs"](text=tf.constant(firsts), text_pair=tf.constant(seconds))
+    assert set(found) == {"similarity"}
+    np.testing.assert_allclose(found["similarity"], expected, atol=1e-5)
+
+
+def test_a_tokenizer_that_cuts_the_start_of_long_texts(tiny_bert, tmp_path):
+    import tensorflow as tf
+
+    sizes = {"vocab_size": 22, "hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 32}
+    sizes |= {"num_attention_heads": 3, "max_position_embeddings": 512}
+    words = np.random.default_rng(0).choice(["a", "good", "film", "was", "dull"], 700).tolist()
+    texts, seconds = [" ".join(words), "a film"], [" ".join(words[:300]), " ".join(words[50:])]
+    with quiet():
+        model = ft.load({"model_type": "bert", **sizes}, labels=["bad", "good"])
+        tokenizer = ft.load(tiny_bert, labels=["bad", "good"]).tokenizer
+        tokenizer.model_max_length, tokenizer.truncation_side = 512, "left"
+        model.tokenizer = tokenizer
+        served = tf.saved_model.load(model.export(tmp_path / "served", strings=True)).signatures
+    found = served["serving_default"](text=tf.constant(texts))
+    np.testing.assert_allclose(found["logits"], logits_of(model, texts), atol=1e-5)
+    found = served["pairs"](text=tf.constant(texts), text_pair=tf.constant(seconds))
+    np.testing.assert_allclose(found["logits"], logits_of(model, texts, seconds), atol=1e-5)
+
+
 def test_vectors_of_a_chinese_model(tmp_path):
     import tensorflow as tf
 

@@ -176,6 +176,20 @@ class TestLayersAndModels:
         assert float(model.optimizer.learning_rate) == 0.25
         assert model.get_compile_config()["optimizer"]["config"]["learning_rate"] == 0.25
 
+    def test_another_tracker_of_the_loss_is_a_metric_once(self):
+        class Doubled(keras.metrics.Mean):
+            def update_state(self, values, sample_weight=None):
+                super().update_state(2 * values, sample_weight)
+
+        model = small_model()
+        model.compile("sgd", "mse")
+        rows = np.ones((2, 2)), np.ones((2, 3))
+        loss = model.evaluate(*rows, verbose=0)
+        internals.set_loss_tracker(model, Doubled(name="loss"))
+        model.test_function = None
+        assert model.evaluate(*rows, verbose=0) == pytest.approx(2 * loss)
+        assert [metric.name for metric in model.metrics].count("loss") == 1
+
     def test_the_first_epoch_of_a_fit(self):
         seen = []
 

@@ -138,6 +138,17 @@ def test_the_end_need_not_wait(model):
     assert first.result(30) == "FIRST" and all(future.cancelled() for future in futures)
 
 
+def test_what_waits_for_others_can_be_discarded_too(model):
+    model.may_run.set()
+    with Batcher(model, max_wait=0.2) as batcher:
+        discarded = batcher.submit("a")
+        time.sleep(0.1)  # until the thread waits for others
+        batcher.discard()
+        time.sleep(0.3)
+        assert discarded.cancelled() and batcher.is_running
+        assert batcher.submit("b").result(30) == "B"
+
+
 def test_a_cancelled_request_is_not_computed(model):
     with Batcher(model, max_wait=0) as batcher:
         blocked(model, batcher)

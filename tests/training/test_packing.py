@@ -363,3 +363,13 @@ def test_a_loss_that_counts_empty_places_is_an_error():
         model.compile(keras.optimizers.SGD(0.0), loss)
     with pytest.raises(DataError, match="A label is -100"):
         model.train_on_batch(*batch_of(model, 16))
+
+
+@pytest.mark.parametrize(("batch_size", "is_told"), [(2, True), (10, False)])
+def test_rows_of_more_texts_than_a_batch_is_to_have(batch_size, is_told, tiny_bert, capsys):
+    with quiet():
+        model = ft.load(tiny_bert, labels=["bad", "good"])
+        examples = ft.data.from_arrays(["a"] * 40, ["bad", "good"] * 20)
+    examples.batches(model, batch_size, packing=30)  # a text has three tokens
+    message = "a batch has 10 texts on average instead of 2, because so many are in a row of 30 tok"
+    assert (message in capsys.readouterr().out) == is_told

@@ -13,7 +13,12 @@ from finetune_tf.model.exports.format import Format, Record
 _TOLERANCE = 1e-3
 _SHAPES = ((1, 5), (3, 12))  # of the batches: rows and tokens
 _COMPARED = 100  # batches of calibration, on which an int8 graph is compared
-_LEAST_EQUAL = 0.97  # share of equal decisions, below which a warning says so
+# The share of equal decisions, or of the variance of numbers, below which a warning says so.
+_LEAST_EQUAL = 0.97
+_COMPARE = (
+    "Compare both with ft.compare and ft.load_exported before you use it. Without calibration, "
+    "only weights are int8, which usually costs nothing."
+)
 
 
 def check_export(model: Any, folder: Path, format: Format, record: Record) -> None:
@@ -63,6 +68,8 @@ def check_decisions(
 ) -> None:
     """Warns if an int8 graph decides otherwise than its model on the examples of its calibration.
 
+    For a regression, the numbers are compared.
+
     Ranges of activations that are chosen once can cost many points of accuracy, and nothing else
     would say so.
 
@@ -73,18 +80,46 @@ def check_decisions(
         record: Its record.
         batches: The inputs of the calibration.
     """
-    if model.task.output_kind == "vectors":  # which decide nothing
+    task = model.task
+    if task.output_kind == "vectors":  # which decide nothing
         return
-    engine, equal, total = format.read(folder, record), 0, 0
+    engine = format.read(folder, record)
+    found, wanted = [], []
     for inputs in batches[:_COMPARED]:
-        found = np.asarray(model.task.unnamed(engine(inputs))).argmax(-1)
-        wanted = np.asarray(model(inputs)).argmax(-1)
-        equal, total = equal + int((found == wanted).sum()), total + wanted.size
+        found.append(np.asarray(task.unnamed(engine(inputs))))
+        wanted.append(np.asarray(model(inputs)))
+    if task.output_kind == "number":
+        _check_numbers(np.concatenate(found), np.concatenate(wanted))
+        return
+    found, wanted = ([_decisions(task, each) for each in outputs] for outputs in (found, wanted))
+    if task.output_kind == "several":  # the labels of a text are one decision: most have few
+        found, wanted = ([each.tolist() for each in outputs] for outputs in (found, wanted))
+        equal, total = sum(a == b for a, b in zip(found, wanted, strict=True)), len(wanted)
+    else:
+        equal = sum(int((a == b).sum()) for a, b in zip(found, wanted, strict=True))
+        total = sum(each.size for each in wanted)
     if equal < _LEAST_EQUAL * total:
         warn(
             f"The int8 graph decides otherwise than the model for {total - equal} of {total} "
-            "outputs of the calibration. Compare both with ft.compare and ft.load_exported before "
-            "you use it. Without calibration, only weights are int8, which usually costs nothing."
+            f"outputs of the calibration. {_COMPARE}"
+        )
+
+
+def _decisions(task: Any, outputs: np.ndarray) -> np.ndarray:
+    """What a model decides: by the thresholds of its labels, if it has some."""
+    if task.problem_type is None:
+        return outputs.argmax(-1)
+    return task.decide(list(outputs), None, None)
+
+
+def _check_numbers(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Warns if much of how the numbers of a model vary is lost."""
+    lost = np.square(found - wanted).mean()
+    if lost > (1 - _LEAST_EQUAL) * wanted.var() and len(wanted) > 1:
+        warn(
+            "The int8 graph computes other numbers than the model: on the calibration, they "
+            f"differ by {np.sqrt(lost):.2g}, and those of the model have a standard deviation of "
+            f"{wanted.std():.2g}. {_COMPARE}"
         )
 
 

@@ -30,6 +30,7 @@ class GraphTokenizer:
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
         model = parts["model"]
         self._max_length = max_length
+        self._cuts_start = tokenizer.truncation_side == "left"
         self._unknown = model["unk_token"]
         self._longest = model["max_input_chars_per_word"]
         vocabulary = sorted(model["vocab"], key=model["vocab"].get)
@@ -55,7 +56,9 @@ class GraphTokenizer:
         template = self._single if pairs is None else self._pair
         room = self._max_length - template.special
         parts = [self._ids(texts)] if pairs is None else [self._ids(texts), self._ids(pairs)]
-        parts = [part[:, :room] for part in parts] if pairs is None else _shortened(parts, room)
+        lengths = [tf.cast(part.row_lengths(), tf.int32) for part in parts]
+        kept = [tf.minimum(lengths[0], room)] if pairs is None else _shortened(*lengths, room)
+        parts = [_cut(*each, self._cuts_start) for each in zip(parts, kept, strict=True)]
         rows, types = template.joined(parts)
         return {
             "input_ids": rows.to_tensor(self._padding),
@@ -112,11 +115,18 @@ class _Template:
         return tf.concat(rows, axis=1), tf.concat(types, axis=1)
 
 
-def _shortened(parts: list, room: int) -> list:
-    """Cuts the longer of two texts first, as transformers' truncation does by default."""
+def _shortened(first: Any, second: Any, room: int) -> tuple[Any, Any]:
+    """The tokens that remain of two texts, of which the longer one is cut first.
+
+    This is what transformers' truncation does by default.
+
+    Args:
+        first: The tokens of the first texts, (batch,).
+        second: Those of the second texts, (batch,).
+        room: The tokens that both may have together.
+    """
     import tensorflow as tf
 
-    first, second = (tf.cast(part.row_lengths(), tf.int32) for part in parts)
     short, long = tf.minimum(first, second), tf.maximum(first, second)
     long = tf.where(short > room, short, tf.maximum(short, room - short))
     is_over = short + long > room
@@ -125,16 +135,19 @@ def _shortened(parts: list, room: int) -> list:
         tf.where(is_over, room // 2 + room % 2, long),
     )
     is_first = first > second  # the longer one
-    lengths = (tf.where(is_first, long, short), tf.where(is_first, short, long))
-    return [_cut(part, length) for part, length in zip(parts, lengths, strict=True)]
+    return tf.where(is_first, long, short), tf.where(is_first, short, long)
 
 
-def _cut(rows: Any, lengths: Any) -> Any:
-    """The first tokens of each row of a ragged tensor."""
+def _cut(rows: Any, lengths: Any, cuts_start: bool) -> Any:
+    """The first tokens of each row of a ragged tensor, or the last ones."""
     import tensorflow as tf
 
-    places = tf.ragged.range(tf.cast(rows.row_lengths(), tf.int32))
-    return tf.ragged.boolean_mask(rows, places < tf.expand_dims(lengths, 1))
+    whole = tf.cast(rows.row_lengths(), tf.int32)
+    places = tf.ragged.range(whole)
+    first = whole - lengths if cuts_start else tf.zeros_like(lengths)
+    places -= tf.expand_dims(first, 1)
+    is_kept = tf.logical_and(places >= 0, places < tf.expand_dims(lengths, 1))
+    return tf.ragged.boolean_mask(rows, is_kept)
 
 
 def _quoted(token: str) -> str:

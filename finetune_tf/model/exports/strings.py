@@ -82,7 +82,8 @@ def endpoints_of_texts(graph: Graph, model: Any) -> dict[str, Endpoint]:
     Returns:
         "serve" reads `text` (batch,), "pairs" `text` and `text_pair`, and "tokens" the inputs of
         the model. The first two return the outputs of the model and, for a choice among labels,
-        `probabilities` and `label`, the name of the most probable one.
+        `probabilities` and `label`, the name of the most probable one. Where the texts of a pair
+        are compared, "pairs" returns what `Task.compared` does.
 
     Raises:
         ModelError: If the tokens of a difficult text differ from those of the tokenizer.
@@ -94,9 +95,16 @@ def endpoints_of_texts(graph: Graph, model: Any) -> dict[str, Endpoint]:
     _check(tokenizer, model.tokenizer, limit)
     labels = model.labels if model.task.has_labels else None
 
+    def outputs_of(*texts: Any) -> dict[str, Any]:
+        encoding = tokenizer(*texts)
+        return graph({name: encoding[name] for name in graph.signature})
+
+    def compare(given: dict[str, Any]) -> dict[str, Any]:
+        both = [outputs_of(given[name]) for name in ("text", "text_pair")]
+        return model.task.compared(*map(model.task.unnamed, both))
+
     def serve(given: dict[str, Any]) -> dict[str, Any]:
-        encoding = tokenizer(given["text"], given.get("text_pair"))
-        outputs = graph({name: encoding[name] for name in graph.signature})
+        outputs = outputs_of(*(given[name] for name in ("text", "text_pair") if name in given))
         if labels is None or labels.problem_type != "single_label_classification":
             return outputs
         probabilities = tf.nn.softmax(outputs["logits"])
@@ -108,7 +116,9 @@ def endpoints_of_texts(graph: Graph, model: Any) -> dict[str, Endpoint]:
 
     return {
         "serve": Endpoint(texts("text"), serve),
-        "pairs": Endpoint(texts("text", "text_pair"), serve),
+        "pairs": Endpoint(
+            texts("text", "text_pair"), compare if model.task.compares_texts else serve
+        ),
         TOKENS: Endpoint(graph.signature, graph),
     }
 
@@ -116,6 +126,7 @@ def endpoints_of_texts(graph: Graph, model: Any) -> dict[str, Endpoint]:
 def _check(graph: GraphTokenizer, tokenizer: Any, limit: int) -> None:
     """Compares the tokens of difficult texts, and of pairs of them."""
     texts = hard_texts(tokenizer)
+    texts.append(" ".join(texts))  # too long for every model, with other tokens at each end
     options = {"truncation": True, "max_length": limit, "return_token_type_ids": True}
     for given in ([texts], [texts, texts[1:] + texts[:1]]):
         wanted = tokenizer(*given, **options)
