@@ -17,7 +17,7 @@ from finetune_tf.families import FAMILIES
 from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
 from finetune_tf.model.exports.checking import check_decisions, check_export
-from finetune_tf.model.exports.format import Format, Int8, Record
+from finetune_tf.model.exports.format import Format, Int8, Record, digest_of
 from finetune_tf.model.exports.formats import (
     FILES,
     FORMATS,
@@ -118,6 +118,7 @@ def export(
         inputs=tuple(graph.signature),
         max_length=_max_length(model, bool(tokenizers)),
         strings=strings,
+        weights=digest_of(model),
     )
     with unfinished_folder(folder, FILES) as unfinished:
         write_config(model, unfinished)

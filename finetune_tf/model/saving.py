@@ -16,10 +16,11 @@ from finetune_tf.checkpoints.checkpoint import GENERATION
 from finetune_tf.checkpoints.layouts import Layout
 from finetune_tf.checkpoints.tokenizers import TARGET_TOKENIZER, has_vocabulary
 from finetune_tf.distribution.current import is_first, written_once
-from finetune_tf.errors import ArgumentError, FinetuneError, ModelError
+from finetune_tf.errors import ArgumentError, CheckpointError, FinetuneError, ModelError
 from finetune_tf.families import FAMILIES, Family
 from finetune_tf.images import PREPROCESSOR
 from finetune_tf.messages import say
+from finetune_tf.model.exports.format import RECORD, Record, digest_of
 from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained, untrained_variables
 from finetune_tf.weights.writing import WeightWriter
@@ -90,12 +91,30 @@ def save_pretrained(
     weights = _make_writer(model, dtype, max_shard_size)
     folder = absolute(folder)
     tokenizers = tokenizers_of(model)  # read before their folder is replaced
-    with written_once(folder) as place, unfinished_folder(place, _STALE) as unfinished:
+    has_other_graph = _has_other_graph(model, folder)
+    stale = (*_STALE, RECORD) if has_other_graph else _STALE
+    with written_once(folder) as place, unfinished_folder(place, stale) as unfinished:
         _write_files(model, tokenizers, unfinished, weights, card)
     model.info.tokenizer = str(folder)
     if is_first():
         say_saved(model, folder, weights.dtype)
+        if has_other_graph:
+            say(
+                f"{folder} has a graph with other weights, from an earlier export. It is kept for "
+                "programs that run it, but ft.load_exported opens it no more: export the model "
+                "again."
+            )
     return folder
+
+
+def _has_other_graph(model: Any, folder: Path) -> bool:
+    """Whether the folder has a graph of `export` with other weights than those of the model."""
+    if not (folder / RECORD).is_file():
+        return False
+    try:
+        return Record.read(folder).weights != digest_of(model)
+    except CheckpointError:  # a damaged file
+        return True
 
 
 def say_saved(model: Any, folder: Path, dtype: str | None = None) -> None:

@@ -172,3 +172,19 @@ def test_a_folder_with_the_checkpoint_of_another_model(tiny_bert, tmp_path):
         assert list(same.labels) == ["bad", "good"]
         same.export(folder)
         assert list(ft.load_exported(folder).labels) == list(ft.load(folder).labels)
+
+
+def test_a_folder_with_a_graph_of_earlier_weights(tiny_bert, tmp_path, capsys):
+    """`load_exported` would run the earlier weights with the new tokenizer."""
+    folder = tmp_path / "model"
+    model = ft.load(tiny_bert, labels=["bad", "good"])
+    model.export(folder)
+    model.save_pretrained(folder)
+    assert "other weights" not in capsys.readouterr().out
+    assert ft.load_exported(folder).labels == model.labels
+    model.variables[-1].assign_add([1.0, 2.0])
+    model.save_pretrained(folder)
+    assert "has a graph with other weights, from an earlier export." in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match="no export.json"):
+        ft.load_exported(folder)
+    assert (folder / "saved_model.pb").exists()

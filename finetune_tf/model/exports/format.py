@@ -1,12 +1,15 @@
 """What a format of exports is, and what is recorded of an export."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import keras
 import numpy as np
 
+from finetune_tf.adapters.attaching import active_names
 from finetune_tf.base.json_files import member, read_json, write_json
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import CheckpointError
@@ -43,6 +46,7 @@ class Record:
         inputs: The names of the inputs with token ids or pixels.
         max_length: The maximum number of tokens of a text; None for images.
         strings: Whether the default function of the graph reads texts.
+        weights: The digest of the weights that were exported; empty in files of older versions.
     """
 
     format: str
@@ -52,6 +56,7 @@ class Record:
     inputs: tuple[str, ...]
     max_length: int | None
     strings: bool = False
+    weights: str = ""
 
     def write(self, folder: Path) -> None:
         """Writes the record into a folder."""
@@ -85,7 +90,16 @@ class Record:
             inputs=tuple(member(content, "inputs", list, path)),
             max_length=member(content, "max_length", int, path, **optional),
             strings=member(content, "strings", bool, path, default=False),
+            weights=member(content, "weights", str, path, default=""),
         )
+
+
+def digest_of(model: keras.Model) -> str:
+    """Returns a digest of the weights of a model, and of the names of its active adapters."""
+    digest = hashlib.blake2b(repr(active_names(model)).encode(), digest_size=16)
+    for variable in model.weights:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
