@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -367,7 +368,7 @@ def export(
         )
     # A graph may be written into the folder of its own checkpoint, whose config.json it shares. In
     # the folder of another checkpoint, the two config.json files would be mixed up.
-    is_own_folder = Path(checkpoint).is_dir() and output.resolve() == Path(checkpoint).resolve()
+    is_own_folder = os.path.isdir(checkpoint) and output.resolve() == Path(checkpoint).resolve()
     names = _EXPORTED_FILES[1:] if is_own_folder else _EXPORTED_FILES
     check_output(output, names, overwrite, _OVERWRITE_OPTION)
     given = None if calibration is None else examples(calibration, "train", columns)

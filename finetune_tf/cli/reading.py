@@ -34,7 +34,7 @@ def splits(data: str, columns: dict[str, Any]) -> tuple[Any, Any, Any]:
     names = ("train", "validation", "test")
     if data == "reviews":
         return tuple(examples(data, split, columns) for split in names)
-    if Path(data).is_dir() and (folders := folders_of_splits(Path(data))):
+    if os.path.isdir(data) and (folders := folders_of_splits(Path(data))):
         found = {name: examples(data, name, columns) for name in names if name in folders}
         return examples(data, "train", columns), found.get("validation"), found.get("test")
     return examples(data, "train", columns), None, None
@@ -51,7 +51,7 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
     Raises:
         DataError: If they cannot be read, or the source does not accept an option.
     """
-    if Path(source).is_dir() and source != "reviews":
+    if os.path.isdir(source) and source != "reviews":
         return _images(Path(source), split, columns)
     suffix = suffix_of(Path(source))
     if suffix in _READERS:
@@ -59,7 +59,7 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
         if reader is None:
             raise DataError(f"{suffix} files cannot be read by this version: save it as .csv.")
         return reader(source, **_fitting(columns, reader, source))
-    if Path(source).is_file():
+    if os.path.isfile(source):
         raise DataError(
             f"{source} has an ending that says nothing about its format; known are "
             f"{', '.join(_READERS)}."

@@ -1,6 +1,7 @@
 """`save_pretrained`: writes a model as a Hugging Face checkpoint, atomically."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def save_pretrained(
 
 def _has_other_graph(model: Any, folder: Path) -> bool:
     """Whether the folder has a graph of `export` with other weights than those of the model."""
-    if not (folder / RECORD).is_file():
+    if not os.path.isfile(folder / RECORD):
         return False
     try:
         return Record.read(folder).weights != digest_of(model)
@@ -194,7 +195,10 @@ def check_same_checkpoint(model: Any, folder: Path) -> None:
         ModelError: If the checkpoint is one of another model.
     """
     path = folder / "config.json"
-    if not path.is_file() or not any(each.name.startswith(_WEIGHTS) for each in folder.iterdir()):
+    # Not `path.is_file()`, which raises an error if the name is too long.
+    if not os.path.isfile(path) or not any(
+        each.name.startswith(_WEIGHTS) for each in folder.iterdir()
+    ):
         return
     before, after = read_json(path), json.loads(json.dumps(_config_of(model)))
     differing = [

@@ -1,5 +1,6 @@
 """`serve`: a server of a saved model."""
 
+import os
 from pathlib import Path
 
 from finetune_tf.base.arguments import check
@@ -73,7 +74,7 @@ def serve(
         max_characters=max_characters,
     )
     require_packages()
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(
             f"There is no folder {str(folder)!r}. serve takes a folder that "
             "model.save_pretrained(folder) has written."

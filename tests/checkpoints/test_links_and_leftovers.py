@@ -123,6 +123,7 @@ def test_names_that_can_be_no_folder(model, name, tmp_path):
     calls = [
         lambda: model.save_pretrained(where),
         lambda: model.export(where),
+        lambda: ft.load_exported(where),
         lambda: model.tokenizer.save_pretrained(where),
         lambda: ft.data.read_tokens(where),
         lambda: model.config.save_pretrained(where),

@@ -1,5 +1,6 @@
 """`load_exported`: a model that runs from an exported folder, for predictions and comparisons."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def load_exported(folder: str | Path, dtype: str = "float32") -> ExportedModel:
         0.0
     """
     folder = absolute(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(
             f"The folder {folder} does not exist. Write one with model.export(folder)."
         )
