@@ -46,8 +46,7 @@ def drift(
     The probe is a logistic regression on features of the examples. It is trained on a half of the
     rows and measured on the other half, and the other way round (a classifier two-sample test,
     Lopez-Paz and Oquab, ICLR 2017). Equal texts are in one half, and count as one observation for
-    the interval and the probability. Of more than 5,000 rows of a data
-    set, 5,000 are drawn.
+    the interval and the probability. Of more than 5,000 rows of a data set, 5,000 are drawn.
 
     Args:
         model_or_checkpoint: What computes the features: the folder or Hub id of a checkpoint, or a

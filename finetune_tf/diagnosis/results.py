@@ -45,8 +45,7 @@ class LabelErrors(DataDocument):
         probe_accuracy: The share of rows whose label the probes predict, each of which was trained
             on other rows. The lower it is, the less the ranking says.
         left_out: The number of rows of classes that are too small to have rows in every fold, or
-            whose texts are all the same; they
-            are not ranked.
+            whose texts are all the same; they are not ranked.
     """
 
     rows: list[SuspectLabel]

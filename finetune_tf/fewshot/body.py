@@ -65,8 +65,8 @@ def tune_body(
 
     Each step compares all texts of a batch with each other; batches have the same number of texts
     of each class. With several labels for a text, those without any label are a class of their own
-    in this. A batch of n texts gives n² pairs with the memory of n texts, however many
-    examples there are. The head is neither used nor changed: call `fit_head` afterwards.
+    in this. A batch of n texts gives n² pairs with the memory of n texts, however many examples
+    there are. The head is neither used nor changed: call `fit_head` afterwards.
 
     Frozen variables stay as they are. If the lowest blocks are frozen, such as by
     `ft.train_only(model, ft.select.blocks(-3))`, they are computed once for each text.

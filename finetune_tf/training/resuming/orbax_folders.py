@@ -79,6 +79,8 @@ def new_checkpointer(together: bool) -> Any:
 
     orbax = require_orbax()
     own, count = jax.process_index(), jax.process_count()
+    if count == 1:
+        return orbax.StandardCheckpointer()
     # Unless Orbax is told which processes there are, they wait for each other in a computation on
     # all devices, among those of the training. Then it uses JAX's coordination service, which the
     # training does not.
@@ -87,8 +89,7 @@ def new_checkpointer(together: bool) -> Any:
         active_processes=set(range(count)) if together else {own},
         barrier_sync_key_prefix="together" if together else f"process-{own}",
     )
-    one = count == 1
-    return orbax.StandardCheckpointer(**({} if one else {"multiprocessing_options": options}))
+    return orbax.StandardCheckpointer(multiprocessing_options=options)
 
 
 def key_of(name: str) -> str:
