@@ -317,7 +317,7 @@ class Examples:
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "
-                f"{encoded.limit or length} tokens and lose their end."
+                f"{encoded.limit or length} tokens and are truncated."
             )
         return encoded
 

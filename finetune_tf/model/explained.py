@@ -14,7 +14,7 @@ from finetune_tf.data.encodings import unwrapped
 from finetune_tf.distribution.current import check_place, running
 from finetune_tf.errors import ModelError
 from finetune_tf.model.checked import CheckedModel
-from finetune_tf.tasks.decisions import forget_after_training
+from finetune_tf.tasks.decisions import forget_after_training, forgetting_after_loading
 from finetune_tf.training import fit_errors
 from finetune_tf.training.freezing import renew_training
 from finetune_tf.training.progress import is_live
@@ -114,6 +114,15 @@ class ExplainedModel(CheckedModel):
         fit_errors.check_data("predict_on_batch", x)
         with self._running():
             return super().predict_on_batch(unwrapped(x))
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Loads weights that `save_weights` wrote; arguments and errors are as in Keras.
+
+        Calibration and thresholds were chosen for other weights and are removed, with a message,
+        unless the file has the weights that the model has.
+        """
+        with forgetting_after_loading(self):
+            super().load_weights(filepath, *args, **kwargs)
 
     def _on_batch(self, call: str, run: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
         self._check_and_compile(call, x)

@@ -5,7 +5,8 @@ nothing else of a task. Thresholds are a part of the config of a model, since pr
 evaluations of this library follow them; what a calibration did is recorded there as well.
 """
 
-from collections.abc import Mapping, MutableMapping
+import contextlib
+from collections.abc import Iterator, Mapping, MutableMapping
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -115,9 +116,24 @@ def forget_after_training(config: MutableMapping[str, Any]) -> None:
 
     Everything that trains a model, or computes its head, calls this.
     """
+    _forget(config, "The model was trained after its")
+
+
+@contextlib.contextmanager
+def forgetting_after_loading(model: Any) -> Iterator[None]:
+    """Removes calibration and thresholds, and says so, if the block gives a model other weights."""
+    config = getattr(model, "config", {})  # a clone of the graph, and other models, have none
+    before = model.get_weights() if {CALIBRATION, THRESHOLDS} & config.keys() else []
+    yield
+    after = model.get_weights() if before else []
+    if not all(map(np.array_equal, before, after)):
+        _forget(config, "The loaded weights are not those of the model's")
+
+
+def _forget(config: MutableMapping[str, Any], why: str) -> None:
     if forgotten := forget_decisions(config):
         say(
-            f"The model was trained after its {' and '.join(forgotten)}, which no longer apply "
+            f"{why} {' and '.join(forgotten)}, which no longer apply "
             "and are no longer recorded. Repeat ft.calibrate or ft.calibration."
             "choose_thresholds on validation examples."
         )

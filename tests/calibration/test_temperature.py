@@ -120,6 +120,29 @@ def test_training_afterwards_forgets_the_record(tiny_bert, capsys):
     assert "trained after its calibration, which no longer apply" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("source", ["load_weights", "Resume"])
+def test_loading_other_weights_forgets_the_record(source, tiny_bert, tmp_path, capsys):
+    model, validation = drawn_case("two labels", tiny_bert, temperature=2.0, rows=200)
+    resume = ft.callbacks.Resume(tmp_path / "run")
+    file = tmp_path / "my.weights.h5"
+    model.fit(validation.take(4).batches(model, 4), callbacks=[resume], verbose=0)
+    model.save_weights(file)
+
+    def load():
+        model.load_weights(file) if source == "load_weights" else resume.load_weights(model)
+
+    model.config["calibration"] = {"temperature": 2.0}
+    load()
+    assert "calibration" in model.config  # the weights are the same
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    load()
+    assert "calibration" not in model.config
+    assert (
+        "The loaded weights are not those of the model's calibration, which no longer apply"
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.slow
 def test_the_record_is_saved_with_the_weights_and_replaced_with_the_head(tiny_bert, tmp_path):
     model, validation = drawn_bert(tiny_bert, ["neg", "pos"])

@@ -205,7 +205,7 @@ def test_cut_texts_are_told(capsys):
     inputs = next(examples.batches(MODEL, max_length=2).as_numpy_iterator())
     assert inputs["input_ids"].tolist() == [[3, 3], [3, 0]]
     assert capsys.readouterr().out == (
-        "reviews.csv: 1 of 2 texts are longer than 2 tokens and lose their end.\n"
+        "reviews.csv: 1 of 2 texts are longer than 2 tokens and are truncated.\n"
     )
 
 

@@ -13,6 +13,7 @@ from finetune_tf.base.keras_fits import RunningFit, enclose_callbacks, running_f
 from finetune_tf.base.paths import absolute
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
+from finetune_tf.tasks.decisions import forgetting_after_loading
 from finetune_tf.training.resuming.callback_states import refuse_inexact
 from finetune_tf.training.resuming.orbax_folders import require_orbax
 from finetune_tf.training.resuming.orbax_saves import OrbaxSaves
@@ -142,7 +143,8 @@ class Resume(keras.callbacks.Callback):
                 f"{path} belongs to a model with other variables. Build the model as for the run."
             )
         own = ModelState(model)
-        own.load_weights(own.with_frozen(arrays, state, self.folder))
+        with forgetting_after_loading(model):
+            own.load_weights(own.with_frozen(arrays, state, self.folder))
         return path
 
     # What Keras calls
