@@ -190,6 +190,12 @@ class Family:
                 f"{shown(config['quantization_config'])}. finetune_tf trains only float weights: "
                 "use the checkpoint that is not quantized."
             )
+        if config.get("per_layer_config"):
+            raise CheckpointError(
+                "The config key 'per_layer_config' gives blocks settings of their own: "
+                f"{shown(config['per_layer_config'])}. finetune_tf supports only models whose "
+                "blocks follow one config."
+            )
         for key, values in self.supported.items():
             if key in config and not OneOf(values).accepts(config[key]):
                 raise unsupported(config, key, ", ".join(map(repr, values)))

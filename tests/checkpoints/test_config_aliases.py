@@ -8,9 +8,18 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError
 from finetune_tf.families.registry import FAMILIES
+from finetune_tf.families.rotary_scaling import rotary_positions
 from finetune_tf.messages import quiet
 
 IDS = {"input_ids": np.array([[3, 4, 5, 6, 7]])}
+ENCODER = {
+    "vocab_size": 9,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 6,
+    "pad_token_id": 0,
+}
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -63,3 +72,40 @@ def test_two_names_with_different_values(tmp_path):
     # transformers 4 wrote this key for BART without reading it.
     config = FAMILIES["bart"].complete({"encoder_layers": 6, "num_hidden_layers": 12})
     assert config["encoder_layers"] == 6 and "num_hidden_layers" not in config
+
+
+@pytest.mark.parametrize("model_type", ["gte", "nomic_bert"])
+def test_the_base_of_rotary_positions_in_all_places(model_type):
+    def theta(**rope):
+        config = {"model_type": model_type, **ENCODER, **rope}
+        with quiet():
+            model = ft.load(config, "feature-extraction")
+        return model.get_layer("positions").get_config()["theta"]
+
+    default = 160_000.0 if model_type == "gte" else 1000.0
+    assert theta() == theta(rope_parameters={"rope_type": "default"}) == default
+    assert theta(rope_theta=7.0) == theta(rope_parameters={"rope_theta": 7.0}) == 7.0
+    assert theta(rope_theta=7.0, rope_parameters={"rope_theta": 9.0}) == 9.0
+    assert theta(rope_scaling={"rope_theta": 7.0}, rope_parameters={"rope_theta": 9.0}) == 7.0
+    with pytest.raises(CheckpointError, match="'rope_scaling' has the value .* 'default'"):
+        theta(rope_scaling={"rope_type": "linear", "factor": 2.0})
+
+
+@pytest.mark.parametrize("kind", ["llama3", "yarn"])
+def test_the_original_length_outside_of_the_settings_counts(kind):
+    rope = {"rope_type": kind, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+    def frequencies(inside, **outside):
+        length = {"original_max_position_embeddings": inside}
+        config = {"model_type": "llama", "rope_scaling": rope | length, **outside}
+        complete = FAMILIES["llama"].complete(config)
+        return rotary_positions(complete, 16).get_config()["frequencies"]
+
+    both = frequencies(512, original_max_position_embeddings=32)
+    assert both == frequencies(32) != frequencies(512)
+
+
+def test_settings_of_single_blocks_are_refused():
+    message = "'per_layer_config' gives blocks settings of their own: .* only models whose "
+    with pytest.raises(CheckpointError, match=message):
+        FAMILIES["llama"].complete({"per_layer_config": {"0": {"rms_norm_eps": 0.5}}})
