@@ -20,7 +20,7 @@ from finetune_tf.generation.prompts import (
     checked_ids,
     encode,
     encode_words,
-    padded,
+    padded_rows,
     room,
 )
 from finetune_tf.generation.search import search_ids
@@ -301,10 +301,7 @@ def continue_batch(
     Returns:
         (prompts, texts, tokens) int32 and (prompts, texts) float32.
     """
-    if way.first is None:
-        ids, mask = padded(rows, way.padding, "left")
-    else:
-        ids, mask = padded(rows, way.padding, "right", model._max_positions)
+    ids, mask = padded_rows(model, rows, way.padding, way.first)
     if isinstance(way.choice, Beams):
         tokens, scores, is_finite = search_ids(model, ids, mask, new, way, seed)
     else:

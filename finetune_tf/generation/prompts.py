@@ -143,6 +143,22 @@ def room(
     return new
 
 
+def padded_rows(
+    model: Any, rows: list[np.ndarray], padding: int, first: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and mask (batch, length) of prompts, or of the sources of a model that has them.
+
+    Args:
+        model: The model.
+        rows: The token ids of each row.
+        padding: The id of the padding.
+        first: The token with which targets begin; None for a model that continues prompts.
+    """
+    if first is None:
+        return padded(rows, padding, "left")
+    return padded(rows, padding, "right", model._max_positions)
+
+
 def padded(
     rows: list[np.ndarray],
     padding: int,

@@ -17,7 +17,7 @@ from finetune_tf.generation.generate import (
     way_of,
 )
 from finetune_tf.generation.loop import stream_ids
-from finetune_tf.generation.prompts import encode, padded, room
+from finetune_tf.generation.prompts import encode, padded_rows, room
 from finetune_tf.tasks.chat import is_conversation
 
 _INCOMPLETE = "\ufffd"  # what the bytes of an incomplete character are decoded to
@@ -114,7 +114,7 @@ def stream(
 
 def _rows(model: Any, prompt: np.ndarray, new: int, way: Any, seed: int) -> Iterator[np.ndarray]:
     """Yields all new tokens, (tokens,) int32, after each one."""
-    ids, mask = padded([prompt], way.padding, "left")
+    ids, mask = padded_rows(model, [prompt], way.padding, way.first)
     before = way.continues(prompt)
     for progress in stream_ids(model, ids, mask, new, way, (seed, 0)):
         require_finite(progress.is_finite, model)
