@@ -17,7 +17,7 @@ from finetune_tf.generation.generate import (
     way_of,
 )
 from finetune_tf.generation.loop import stream_ids
-from finetune_tf.generation.prompts import encode, padded_rows, room
+from finetune_tf.generation.prompts import encode, padded_rows, rooms
 from finetune_tf.tasks.chat import is_conversation
 
 _INCOMPLETE = "\ufffd"  # what the bytes of an incomplete character are decoded to
@@ -107,7 +107,7 @@ def stream(
             f"{settings.num_return_sequences}. Give num_beams=1, or use generate."
         )
     (row,) = encode(model, [prompt])
-    new = room(model, [row], settings, is_requested=max_new_tokens is not None)
+    (new,) = rooms(model, [row], settings, is_requested=max_new_tokens is not None)
     rows = _rows(model, row, new, way_of(model, settings), seed)
     return _pieces(rows, model.target_tokenizer)
 
