@@ -205,6 +205,25 @@ class Task(Conventions, abc.ABC):
         """
         return dict(options)
 
+    def shared_params(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What encoded rows and the predictions of a model that is trained on them have to share.
+
+        Args:
+            config: The config of the model that the rows were encoded for.
+
+        Returns:
+            Values for `adopt_params`, which JSON can hold.
+        """
+        return {}
+
+    def adopt_params(self, params: Mapping[str, Any], config: MutableMapping[str, Any]) -> None:
+        """Records in the config of a model what the rows that it is trained on were encoded with.
+
+        Args:
+            params: The result of `shared_params`.
+            config: The config of the model, which is saved with it.
+        """
+
     def prompt_prefix(self, config: Mapping[str, Any]) -> str:
         """The text in front of each prompt of `generate`, with which the model was trained.
 
