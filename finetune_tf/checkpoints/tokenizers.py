@@ -26,6 +26,8 @@ TARGET_TOKENIZER = "target_tokenizer"
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # any of them contains a vocabulary
 # Files that transformers reads for a tokenizer; config.json determines its class.
 _FILES = (*_VOCABULARIES, "*token*.json", "merges.txt", "config.json")
+# Chat templates, the further ones of which are in a folder of their own.
+_FILES += ("*.jinja", "additional_chat_templates/*.jinja")
 _MAX_BYTES = 200_000_000  # of files that are kept in memory until the tokenizer is used
 _JSON_OBJECTS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _JSON_OBJECTS += ("added_tokens.json", "vocab.json")
@@ -42,8 +44,9 @@ class TokenizerFiles:
     Attributes:
         folder: The folder of the files.
         version: The version of the folder; see `version_of`.
-        contents: Maps file names to bytes. It is empty if the folder contains no vocabulary, or
-            files that are too large for one; the folder itself is then read later.
+        contents: Maps the paths of files, relative to the folder, to bytes. It is empty if the
+            folder contains no vocabulary, or files that are too large for one; the folder itself is
+            then read later.
     """
 
     folder: Path
@@ -57,7 +60,9 @@ class TokenizerFiles:
         found = _find_files(folder, _FILES) if has_vocabulary(folder) else []
         with contextlib.suppress(OSError):
             if sum(path.stat().st_size for path in found) <= _MAX_BYTES:
-                contents = {path.name: path.read_bytes() for path in found}
+                contents = {
+                    path.relative_to(folder).as_posix(): path.read_bytes() for path in found
+                }
         return cls(folder, version_of(folder), contents)
 
 
@@ -105,7 +110,9 @@ def load_tokenizer(
                 return tokenizer
     with tempfile.TemporaryDirectory() as temporary:
         for name, content in files.contents.items():
-            (Path(temporary) / name).write_bytes(content)
+            path = Path(temporary) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
         tokenizer = _load(Path(temporary), str(source), config)
     tokenizer.name_or_path = str(source)
     return tokenizer

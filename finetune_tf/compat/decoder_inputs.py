@@ -68,43 +68,6 @@ def without_padding(labels: Any, config: Mapping[str, Any]) -> Any:
     return ops.where(ops.equal(labels, config["pad_token_id"]), IGNORED, labels)
 
 
-def next_labels(labels: Any) -> Any:
-    """Returns the target of each token of a causal language model: the label of the token after it.
-
-    Args:
-        labels: (B, T), the tokens themselves, or -100 for those that are not learned.
-
-    Example:
-        >>> from finetune_tf.compat.decoder_inputs import next_labels
-        >>> next_labels(np.array([[5, 6, 7]])).numpy().tolist()
-        [[6, 7, -100]]
-    """
-    labels = ops.cast(labels, "int32")
-    return ops.concatenate([labels[:, 1:], ops.full_like(labels[:, :1], IGNORED)], axis=1)
-
-
-def next_labels_once(labels: Any, ids: Any) -> Any:
-    """Returns `next_labels`, or the labels themselves if they are the next tokens already.
-
-    The batches of this library have the token after each one as its target, and -100 for the last.
-
-    Args:
-        labels: (B, T).
-        ids: (B, T), the tokens.
-
-    Example:
-        >>> from finetune_tf.compat.decoder_inputs import next_labels_once
-        >>> ids = np.array([[5, 6, 7]])
-        >>> next_labels_once(ids, ids).numpy().tolist()
-        [[6, 7, -100]]
-        >>> next_labels_once(np.array([[6, 7, -100]]), ids).numpy().tolist()
-        [[6, 7, -100]]
-    """
-    labels, following = ops.cast(labels, "int32"), next_labels(ids)
-    are_next = ops.all(ops.equal(labels, IGNORED) | ops.equal(labels, following))
-    return ops.where(are_next, labels, next_labels(labels))
-
-
 def with_decoder_inputs(inputs: dict, labels: Any, config: Mapping[str, Any]) -> dict:
     """Returns the inputs of an encoder-decoder, with decoder inputs made of labels if needed.
 

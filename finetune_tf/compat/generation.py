@@ -12,7 +12,7 @@ from finetune_tf.compat.outputs import output_of
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.generation.generate import continue_batch, settings_for, way_of
 from finetune_tf.generation.generation_config import RULES, token_beyond
-from finetune_tf.generation.prompts import checked_ids, room
+from finetune_tf.generation.prompts import checked_ids, rooms
 from finetune_tf.generation.settings import GenerationSettings, target_size
 from finetune_tf.messages import say
 
@@ -87,7 +87,7 @@ def generated(
     ]
     given = ids.shape[1] if way.first is None else 1
     settings = replace(settings, max_new_tokens=_new_tokens(settings, given), max_length=None)
-    most = room(model, rows, settings, is_requested=True)
+    most = max(rooms(model, rows, settings, is_requested=True))
     several = settings.num_return_sequences
     tokens, _ = continue_batch(model, rows, way, several, most, (seed, 0))
     tokens = np.array(tokens).reshape(len(rows) * several, -1)

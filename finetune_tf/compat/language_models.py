@@ -9,8 +9,6 @@ from finetune_tf.architectures import EndOfChain
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.compat.arguments import inputs_of
 from finetune_tf.compat.decoder_inputs import (
-    next_labels,
-    next_labels_once,
     shifted_right,
     with_decoder_inputs,
     without_padding,
@@ -18,7 +16,13 @@ from finetune_tf.compat.decoder_inputs import (
 from finetune_tf.compat.encoder import Side
 from finetune_tf.compat.generation import generated
 from finetune_tf.compat.models import TFPreTrainedModel
-from finetune_tf.data.encodings import LABELS, targets_in, targets_of
+from finetune_tf.data.encodings import (
+    LABELS,
+    next_labels,
+    next_labels_once,
+    targets_in,
+    targets_of,
+)
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.hidden_states import states_of_chains
 from finetune_tf.graph.traces import traces_of
@@ -34,6 +38,8 @@ class TFLanguageModel(TFPreTrainedModel):
     it; the decoder of an encoder-decoder reads them shifted by one token to the right. A loss that
     the user gives to `compile` gets the labels as they are.
     """
+
+    _labels_are_tokens = False  # `_prepared` shifts them, unless the user has given a loss
 
     @property
     def is_encoder_decoder(self) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from finetune_tf.base.values import check_range
 from finetune_tf.errors import DataError
+from finetune_tf.tasks.feature import IGNORED
 
 # Hugging Face's names of targets that are among the inputs.
 LABELS = ("labels", "label")
@@ -79,3 +81,94 @@ def targets_in(values: Any) -> Any:
     if is_pair and not isinstance(values[0], int | float):  # two numbers are labels of two texts
         return ops.stack([ops.reshape(end, (-1,)) for end in values], axis=1)
     return values
+
+
+def next_labels(labels: Any) -> Any:
+    """Returns the target of each token of a causal language model: the label of the token after it.
+
+    Args:
+        labels: (B, T), the tokens themselves, or -100 for those that are not learned.
+
+    Example:
+        >>> from finetune_tf.data.encodings import next_labels
+        >>> next_labels(np.array([[5, 6, 7]])).numpy().tolist()
+        [[6, 7, -100]]
+    """
+    labels = ops.cast(labels, "int32")
+    return ops.concatenate([labels[:, 1:], ops.full_like(labels[:, :1], IGNORED)], axis=1)
+
+
+def next_labels_once(labels: Any, ids: Any) -> Any:
+    """Returns `next_labels`, or the labels themselves if they are the next tokens already.
+
+    The batches of this library have the token after each one as its target, and -100 for the last.
+
+    Args:
+        labels: (B, T).
+        ids: (B, T), the tokens.
+
+    Example:
+        >>> from finetune_tf.data.encodings import next_labels_once
+        >>> ids = np.array([[5, 6, 7]])
+        >>> next_labels_once(ids, ids).numpy().tolist()
+        [[6, 7, -100]]
+        >>> next_labels_once(np.array([[6, 7, -100]]), ids).numpy().tolist()
+        [[6, 7, -100]]
+    """
+    return ops.where(_are(labels, next_labels(ids)), ops.cast(labels, "int32"), next_labels(labels))
+
+
+def with_next_tokens(inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns inputs of a causal language model without labels, and the targets made of them.
+
+    Under the name "labels", transformers expects the tokens themselves, and its models shift them.
+
+    Args:
+        inputs: The inputs by name, with or without labels.
+    """
+    labels, ids = targets_in(inputs), inputs.get("input_ids")
+    if labels is None:
+        return inputs, None
+    inputs = {name: inputs[name] for name in inputs if name not in LABELS}
+    if not _have_one_shape(labels, ids):
+        return inputs, labels  # an error says so later
+    targets = next_labels_once(labels, ids)
+    return inputs, ops.convert_to_numpy(targets) if isinstance(labels, np.ndarray) else targets
+
+
+def check_next_tokens(inputs: Any, targets: Any) -> None:
+    """Checks that the targets of a causal language model are not the tokens themselves.
+
+    Args:
+        inputs: Token ids (B, T), or a dict of inputs.
+        targets: (B, T).
+
+    Raises:
+        DataError: If they are, so that the model would learn to copy its input; see
+            `values.check_range` for symbolic tensors.
+    """
+    ids = inputs.get("input_ids") if hasattr(inputs, "keys") else inputs
+    if not _have_one_shape(targets, ids):
+        return
+    copies = _are(targets, ids) & ~_are(targets, next_labels(ids))
+    check_range(
+        ops.cast(copies, "int32"),
+        0,
+        0,
+        "The targets are the tokens themselves, so that the model would learn to copy its input. "
+        "The target of a token is the one after it: use Examples.batches(model), or give the "
+        "tokens as inputs['labels'], which are shifted as in transformers.",
+    )
+
+
+def _are(labels: Any, values: Any) -> Any:
+    """Whether all labels equal values or are ignored: a boolean scalar."""
+    labels, values = ops.cast(labels, "int32"), ops.cast(values, "int32")
+    return ops.all(ops.equal(labels, IGNORED) | ops.equal(labels, values))
+
+
+def _have_one_shape(labels: Any, ids: Any) -> bool:
+    shapes = [getattr(value, "shape", None) for value in (labels, ids)]
+    if any(shape is None or len(shape) != 2 for shape in shapes):
+        return False
+    return all(None in pair or pair[0] == pair[1] for pair in zip(*shapes, strict=True))

@@ -50,6 +50,9 @@ class TokenFiles:
     ) -> "tf.data.Dataset | ArrayDataset":
         """Batches by length, as `Examples.batches` makes them.
 
+        The prefix that the rows were written with is recorded in the config of the model, so that
+        predictions have it as well.
+
         Args:
             model: A model with the task, tokenizer and labels that the rows were made with.
             batch_size: As in `Examples.batches`.
@@ -72,6 +75,8 @@ class TokenFiles:
                 f"The tokens in {self.name} were made with another {' and '.join(different)} than "
                 "this model has. Make them again: ft.data.write_tokens(parts, model, folder)."
             )
+        # A file of an earlier version has no params.
+        model.task.adopt_params(self.about.get("params", {}), model.config)
         size = model.config.get("vocab_size")
         if size is not None and self.about.get("largest_id", 0) >= size:
             raise DataError(

@@ -201,6 +201,7 @@ def write_folder(
         np.save(folder / "targets.npy", np.concatenate(targets))
     about = {
         "made_by": maker(model),
+        "params": model.task.shared_params(model.config),
         **records,
         "group": first.group,
         "max_length": max_length or model.max_length,

@@ -12,6 +12,7 @@ from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.graph.stages import require_task
 from finetune_tf.tasks import IGNORED, Encoded
+from finetune_tf.tasks.causal_tokens import next_tokens
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.masking import Masking
 
@@ -39,7 +40,9 @@ def tokenized_batches(
     Args:
         dataset: Columns by name: a `datasets.Dataset` or a dict of lists. Columns that are inputs
             of the model are kept. The column "labels" (or "label"), with one label a row or one a
-            token, or "start_positions" and "end_positions" become targets.
+            token, or "start_positions" and "end_positions" become targets. For text generation,
+            labels are the tokens themselves, as in transformers, and the target of a token is the
+            label of the one after it.
         model: A model from `load`.
         batch_size: Rows a batch.
         shuffle: Whether each epoch has its own order.
@@ -111,9 +114,19 @@ def _targets(dataset: Any, names: list[str], model: Any, ids: Feature) -> Featur
     rows = [np.asarray(row) for row in dataset[found[0]]]
     lengths = [row.size for row in rows]
     if rows[0].ndim == 1 and np.array_equal(lengths, ids.lengths):
+        if model.task.targets_are_next_tokens:
+            rows = _next_tokens(rows, ids)
         whole = model.checked_targets(_concatenated(rows)[None])[0]  # (tokens of all rows,)
         return Feature(np.split(whole, np.cumsum(lengths)[:-1]), padding=IGNORED)
     return Feature.of_array(np.asarray(model.checked_targets(np.asarray(rows))))
+
+
+def _next_tokens(labels: list[np.ndarray], ids: Feature) -> list[np.ndarray]:
+    """The targets of a causal language model: the label of the token after each one."""
+    pairs = [(row, next_tokens(tokens)) for row, tokens in zip(labels, ids.rows, strict=True)]
+    if all(((row == IGNORED) | (row == following)).all() for row, following in pairs):
+        return labels  # they are the next tokens already
+    return [next_tokens(row) for row in labels]
 
 
 def _concatenated(rows: list[np.ndarray]) -> np.ndarray:

@@ -252,6 +252,11 @@ BART = Family(
         "is_encoder_decoder": (True, None),
     },
     dropout_keys=("dropout", "attention_dropout", "activation_dropout"),
+    aliases={
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    },
     check=_check,
     **_functions(_Kind()),
 )

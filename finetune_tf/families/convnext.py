@@ -147,6 +147,7 @@ CONVNEXT = Family(
     },
     supported={"hidden_act": tuple(sorted(ACTIVATIONS))},
     dropout_keys=("drop_path_rate",),
+    aliases={"num_hidden_layers": "num_stages"},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

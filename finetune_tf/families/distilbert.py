@@ -137,6 +137,11 @@ DISTILBERT = Family(
     },
     supported={"activation": tuple(sorted(ACTIVATIONS)), "pruned_heads": ({}, [])},
     dropout_keys=("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"),
+    aliases={
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+    },
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

@@ -93,6 +93,8 @@ class Family:
             a function from that config to its family.
         tower_keys: Keys of the config that are written to the configs of the towers as well, where
             the classes of PyTorch for one tower read them.
+        aliases: Other names that transformers accepts for config keys: "num_attention_heads" means
+            "n_head" in the config of a GPT-2.
     """
 
     model_type: str
@@ -115,6 +117,7 @@ class Family:
     has_old_classes: bool = True
     towers: Mapping[str, Callable[[Mapping[str, Any]], "Family"]] = field(default_factory=dict)
     tower_keys: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""
@@ -145,6 +148,7 @@ class Family:
             12
         """
         try:
+            config = self._with_own_keys(config)
             complete = {
                 **self.defaults,
                 **checked_values(config, {**COMMON, **self.rules}, self.defaults),
@@ -157,6 +161,27 @@ class Family:
             raise CheckpointError(f"{where}: {error}" if where else str(error)) from None
         return complete
 
+    def _with_own_keys(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a config with the keys of the family in place of their aliases.
+
+        Raises:
+            CheckpointError: If a key and its alias have different values.
+        """
+        own = dict(config)
+        for alias, key in self.aliases.items():
+            value = own.pop(alias, None)
+            if value is None:
+                continue
+            if own.get(key) is None:
+                own[key] = value
+            elif own[key] != value and key != "encoder_layers":
+                # In configs of BART that transformers 4 wrote, num_hidden_layers has no meaning.
+                raise CheckpointError(
+                    f"The config keys {key!r} and {alias!r} mean the same, but have the values "
+                    f"{shown(own[key])} and {shown(value)}. Remove the wrong one."
+                )
+        return own
+
     def _check(self, complete: dict, given: Mapping[str, Any]) -> None:
         config = {"model_type": self.model_type, **complete}
         if config.get("quantization_config"):
@@ -164,6 +189,12 @@ class Family:
                 "The config key 'quantization_config' states that the weights are quantized: "
                 f"{shown(config['quantization_config'])}. finetune_tf trains only float weights: "
                 "use the checkpoint that is not quantized."
+            )
+        if config.get("per_layer_config"):
+            raise CheckpointError(
+                "The config key 'per_layer_config' gives blocks settings of their own: "
+                f"{shown(config['per_layer_config'])}. finetune_tf supports only models whose "
+                "blocks follow one config."
             )
         for key, values in self.supported.items():
             if key in config and not OneOf(values).accepts(config[key]):

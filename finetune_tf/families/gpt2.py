@@ -142,6 +142,12 @@ GPT2 = Family(
         "is_causal": (True, None),
     },
     dropout_keys=("resid_pdrop", "embd_pdrop", "attn_pdrop", "classifier_dropout"),
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

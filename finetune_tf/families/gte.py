@@ -10,8 +10,12 @@ from finetune_tf.architectures import Backbone
 from finetune_tf.families import config_values as values
 from finetune_tf.families.bert import BERT, DEFAULTS, RULES, TOKEN_EMBEDDINGS
 from finetune_tf.families.family import Head
-from finetune_tf.families.nomic_bert import check_rotary, rotary_backbone, rotary_heads
-from finetune_tf.families.rotary import ROPE
+from finetune_tf.families.nomic_bert import (
+    ROTARY_RULES,
+    check_rotary,
+    rotary_backbone,
+    rotary_heads,
+)
 from finetune_tf.weights.table import Weight, block, embedding, linear, norm
 
 _BLOCK = {
@@ -68,7 +72,7 @@ GTE = replace(
         "type_vocab_size": 1,
         "pad_token_id": 1,
     },
-    rules={**RULES, "rope_parameters": ROPE, "type_vocab_size": values.integer(65_536, 0)},
+    rules={**RULES, **ROTARY_RULES, "type_vocab_size": values.integer(65_536, 0)},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

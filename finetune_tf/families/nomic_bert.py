@@ -18,6 +18,13 @@ from finetune_tf.families.family import Head, unsupported
 from finetune_tf.families.rotary import ROPE, check_rope_type, check_rotary_heads
 from finetune_tf.weights.table import Weight, block, embedding, linear, norm
 
+#: Keys of configs with rotary positions, beside those of BERT.
+ROTARY_RULES = {
+    "rope_parameters": ROPE,
+    "rope_scaling": ROPE,
+    "rope_theta": values.THETA_OR_NULL,
+    "head_dim": values.FEATURES_OR_NULL,
+}
 _BLOCK = {
     "attention/query_key_value": "attn.Wqkv",
     "attention/output": "attn.out_proj",
@@ -46,7 +53,7 @@ def rotary_backbone(
         "feed_forward_options": {"use_bias": False, **feed_forward},
     }
     depth, size = config["num_hidden_layers"], config["hidden_size"]
-    theta = (config.get("rope_parameters") or {}).get("rope_theta") or theta
+    theta = (_rope(config)[1] or {}).get("rope_theta") or config.get("rope_theta") or theta
     positions = RotaryPositions(size // config["num_attention_heads"], theta, name="positions")
     blocks = [bert_block(**arguments, name=f"block_{i}") for i in range(depth)]
     first = bert_embeddings(config, dtype, max_positions=0)
@@ -63,7 +70,13 @@ def check_rotary(config: dict) -> None:
     size = config["hidden_size"] // config["num_attention_heads"]
     if config.get("head_dim") not in (None, size):
         raise unsupported(config, "head_dim", f"hidden_size / num_attention_heads, {size}")
-    check_rope_type(config, "rope_parameters", config.get("rope_parameters"))
+    check_rope_type(config, *_rope(config))
+
+
+def _rope(config: dict) -> tuple[str, dict | None]:
+    """Returns the settings of rotary positions, and the key that has them, as in transformers."""
+    key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    return key, config.get(key)
 
 
 def _weights(config: dict) -> list[Weight]:
@@ -111,7 +124,7 @@ NOMIC_BERT = replace(
         "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": 2048,
     },
-    rules={**RULES, "rope_parameters": ROPE, "head_dim": values.FEATURES_OR_NULL},
+    rules={**RULES, **ROTARY_RULES},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

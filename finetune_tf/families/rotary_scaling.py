@@ -17,6 +17,8 @@ from finetune_tf.families import config_values as values
 from finetune_tf.families.family import unsupported
 
 _NUMBER = values.Number(0, 1e12, above_low=True)
+_LENGTH = "original_max_position_embeddings"  # of the texts before the stretching
+_STRETCHED = ("llama3", "yarn")  # the types that depend on it
 #: By rope_type, the keys that it needs and those that it may have.
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
@@ -24,11 +26,11 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Only texts beyond max_position_embeddings are stretched, and there are none of these here.
     "dynamic": (("factor",), ()),
     "llama3": (
-        ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+        ("factor", "low_freq_factor", "high_freq_factor", _LENGTH),
         (),
     ),
     "yarn": (
-        ("factor", "original_max_position_embeddings"),
+        ("factor", _LENGTH),
         ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
     ),
 }
@@ -39,6 +41,8 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     rope.setdefault("rope_theta", config.get("rope_theta") or 10_000.0)
     rope.setdefault("rope_type", rope.get("type") or "default")
+    if rope["rope_type"] in _STRETCHED and config.get(_LENGTH) is not None:
+        rope[_LENGTH] = config[_LENGTH]  # as in transformers, this one takes precedence
     return rope
 
 
@@ -91,7 +95,7 @@ def rotary_positions(config: Mapping[str, Any], size: int) -> RotaryPositions:
 
 def _llama3(frequencies: np.ndarray, rope: Mapping[str, Any]) -> np.ndarray:
     """Slow rotations divided by the factor, fast ones kept, a blend between (Llama 3.1)."""
-    factor, length = np.float32(rope["factor"]), rope["original_max_position_embeddings"]
+    factor, length = np.float32(rope["factor"]), rope[_LENGTH]
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     turns = length / (2 * math.pi / frequencies)  # over the original context
     blend = np.clip((turns - low) / (high - low), 0.0, 1.0).astype("float32")
@@ -102,7 +106,7 @@ def _yarn(
     frequencies: np.ndarray, rope: Mapping[str, Any], size: int, theta: float
 ) -> tuple[np.ndarray, float]:
     """Frequencies by parts, and the scale of the attention (YaRN, Peng et al. 2024)."""
-    factor, length = rope["factor"], rope["original_max_position_embeddings"]
+    factor, length = rope["factor"], rope[_LENGTH]
 
     def place(turns: float) -> float:
         """The pair of features that turns so often over the original context."""

@@ -200,6 +200,7 @@ SWIN = Family(
     },
     supported={"hidden_act": tuple(sorted(ACTIVATIONS))},
     dropout_keys=("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"),
+    aliases={"num_attention_heads": "num_heads"},
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

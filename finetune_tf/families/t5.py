@@ -227,6 +227,12 @@ T5 = Family(
     },
     supported={"is_encoder_decoder": (True, None)},
     dropout_keys=("dropout_rate",),
+    aliases={
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    },
     backbone=_backbone,
     weights=_weights,
     heads=_heads,

@@ -17,11 +17,12 @@ from finetune_tf.generation.forward import cached_blocks, reads_sources
 from finetune_tf.generation.loop import generate_ids
 from finetune_tf.generation.prompts import (
     as_list,
+    batches_of,
     checked_ids,
     encode,
     encode_words,
-    padded,
-    room,
+    padded_rows,
+    rooms,
 )
 from finetune_tf.generation.search import search_ids
 from finetune_tf.generation.settings import (
@@ -221,15 +222,17 @@ def generate_rows(
     settings = settings_for(model, {"max_new_tokens": max_new_tokens, **options})
     way = way_of(model, settings, return_scores)
     rows = [checked_ids(i, row, model) for i, row in enumerate(prompts)]
-    new = room(model, rows, settings, is_requested=max_new_tokens is not None)
-    found, scores = [], []
-    for start in range(0, len(rows), batch_size):
-        batch, several = rows[start : start + batch_size], settings.num_return_sequences
-        tokens, totals = continue_batch(model, batch, way, several, new, (seed, start))
-        for prompt, texts in zip(batch, tokens, strict=True):
+    most = rooms(model, rows, settings, is_requested=max_new_tokens is not None)
+    found: list[Any] = [None] * len(rows)
+    scores: list[Any] = [None] * len(rows)
+    several = settings.num_return_sequences
+    for new, batch in batches_of(most, batch_size):
+        prompts = [rows[i] for i in batch]
+        tokens, totals = continue_batch(model, prompts, way, several, new, (seed, batch[0]))
+        for i, prompt, texts, total in zip(batch, prompts, tokens, totals, strict=True):
             before = way.continues(prompt)
-            found.append([way.ends.cut(before, row) for row in texts])
-        scores += totals.tolist()
+            found[i] = [way.ends.cut(before, row) for row in texts]
+            scores[i] = total.tolist()
     if settings.num_return_sequences == 1:
         found, scores = [row for (row,) in found], [score for (score,) in scores]
     return (found, scores) if return_scores else found
@@ -301,10 +304,7 @@ def continue_batch(
     Returns:
         (prompts, texts, tokens) int32 and (prompts, texts) float32.
     """
-    if way.first is None:
-        ids, mask = padded(rows, way.padding, "left")
-    else:
-        ids, mask = padded(rows, way.padding, "right", model._max_positions)
+    ids, mask = padded_rows(model, rows, way.padding, way.first)
     if isinstance(way.choice, Beams):
         tokens, scores, is_finite = search_ids(model, ids, mask, new, way, seed)
     else:

@@ -198,5 +198,7 @@ def _shapes(progress: Progress) -> Progress:
     """Returns the shapes of which some axes grow in the loop."""
     scalar, texts, rows = map(engine.growing, range(3))
     caches = engine.cache_shapes(progress.cache)
-    memory = engine.shapes_of(progress.memory)
+    memory = progress.memory
+    if memory:  # a stream has sources of any length
+        memory = Memory(rows, rows, engine.cache_shapes(memory.keys_and_values))
     return Progress(scalar, rows, rows, texts, scalar, texts, texts, caches, memory)

@@ -1,6 +1,6 @@
 """Prompts: from texts to checked rows of token ids, and the room that they leave for new tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -84,10 +84,13 @@ def checked_ids(i: int, row: Any, model: Any) -> np.ndarray:
     return ids.astype("int32")
 
 
-def room(
+def rooms(
     model: Any, rows: list[np.ndarray], settings: GenerationSettings, is_requested: bool
-) -> int:
-    """Returns the maximum number of new tokens.
+) -> list[int]:
+    """Returns the maximum number of new tokens of each prompt.
+
+    Unless the call asks for a number, it depends on the length of a prompt and not on that of the
+    others: `max_length` counts the prompt, and the positions of the model end somewhere.
 
     Args:
         model: The model, which limits the number of positions.
@@ -100,47 +103,80 @@ def room(
         ArgumentError: If it is less than the minimum number.
         DataError: If prompts are too long for that.
     """
-    longest, limit = max(map(len, rows), default=0), model._max_positions
+    lengths, limit = [len(row) for row in rows], model._max_positions
     new = settings.max_new_tokens
-    begun = longest
+    begun = lengths
     if reads_sources(model):
+        longest = max(lengths, default=0)
         if longest > limit:
             raise DataError(
                 f"A source text has {longest:,} tokens, but the model has positions for {limit:,}. "
                 "Shorten it."
             )
-        begun = 1  # the token with which a target begins
+        begun = [1 for _ in rows]  # the token with which a target begins
         # An encoder-decoder has other positions for sources. In a prefix language model, the token
         # that begins a target takes a position after the source, and the last new token none.
-        longest = longest if is_prefix_model(model) else 1
+        lengths = lengths if is_prefix_model(model) else begun
     if new is not None and (settings.min_new_tokens or 0) > new:
         raise ArgumentError(
             f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={new}."
         )
+    wanted = [_DEFAULT_TOKENS if new is None else new for _ in rows]
     if new is None and settings.max_length is not None:
-        new = settings.max_length - begun
-        if new < 1:
+        wanted = [settings.max_length - length for length in begun]
+        if min(wanted, default=1) < 1:
             raise DataError(
-                f"A prompt has {begun:,} tokens, but the checkpoint's generation_config.json has "
-                f"max_length {settings.max_length:,}, prompt included. Give max_new_tokens."
+                f"A prompt has {max(begun):,} tokens, but the checkpoint's generation_config.json "
+                f"has max_length {settings.max_length:,}, prompt included. Give max_new_tokens."
             )
-    if new is None:
-        new = _DEFAULT_TOKENS
-    if longest + new > limit:
-        if longest >= limit:
-            raise DataError(
-                f"A prompt has {longest:,} tokens, but the model has positions for {limit:,}, so "
-                "nothing can be generated. Shorten it."
-            )
-        if is_requested:
-            raise DataError(
-                f"A prompt of {longest:,} tokens and max_new_tokens={new:,} need "
-                f"{longest + new:,} positions, but the model has {limit:,}. Give "
-                f"max_new_tokens={limit - longest} or less, or shorten the prompt."
-            )
-        new = limit - longest
-        say(f"generate: at most {new:,} tokens, since the model has {limit:,} positions.")
-    return new
+    longest, most = max(lengths, default=0), max(wanted, default=0)
+    if longest + most <= limit:
+        return wanted
+    if longest >= limit:
+        raise DataError(
+            f"A prompt has {longest:,} tokens, but the model has positions for {limit:,}, so "
+            "nothing can be generated. Shorten it."
+        )
+    fitting = [min(pair) for pair in zip(wanted, (limit - n for n in lengths), strict=True)]
+    if fitting != wanted and is_requested:
+        raise DataError(
+            f"A prompt of {longest:,} tokens and max_new_tokens={most:,} need "
+            f"{longest + most:,} positions, but the model has {limit:,}. Give "
+            f"max_new_tokens={limit - longest} or less, or shorten the prompt."
+        )
+    if fitting != wanted:
+        say(f"generate: at most {min(fitting):,} tokens, since the model has {limit:,} positions.")
+    return fitting
+
+
+def batches_of(rooms: list[int], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Yields batches of prompts that have one maximum number of new tokens, and this number.
+
+    Example:
+        >>> from finetune_tf.generation.prompts import batches_of
+        >>> list(batches_of([9, 9, 5, 9], size=2))
+        [(9, [0, 1]), (9, [3]), (5, [2])]
+    """
+    for room in dict.fromkeys(rooms):
+        same = [i for i, each in enumerate(rooms) if each == room]
+        for start in range(0, len(same), size):
+            yield room, same[start : start + size]
+
+
+def padded_rows(
+    model: Any, rows: list[np.ndarray], padding: int, first: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and mask (batch, length) of prompts, or of the sources of a model that has them.
+
+    Args:
+        model: The model.
+        rows: The token ids of each row.
+        padding: The id of the padding.
+        first: The token with which targets begin; None for a model that continues prompts.
+    """
+    if first is None:
+        return padded(rows, padding, "left")
+    return padded(rows, padding, "right", model._max_positions)
 
 
 def padded(

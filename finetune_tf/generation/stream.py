@@ -17,7 +17,7 @@ from finetune_tf.generation.generate import (
     way_of,
 )
 from finetune_tf.generation.loop import stream_ids
-from finetune_tf.generation.prompts import encode, padded, room
+from finetune_tf.generation.prompts import encode, padded_rows, rooms
 from finetune_tf.tasks.chat import is_conversation
 
 _INCOMPLETE = "\ufffd"  # what the bytes of an incomplete character are decoded to
@@ -107,14 +107,14 @@ def stream(
             f"{settings.num_return_sequences}. Give num_beams=1, or use generate."
         )
     (row,) = encode(model, [prompt])
-    new = room(model, [row], settings, is_requested=max_new_tokens is not None)
+    (new,) = rooms(model, [row], settings, is_requested=max_new_tokens is not None)
     rows = _rows(model, row, new, way_of(model, settings), seed)
     return _pieces(rows, model.target_tokenizer)
 
 
 def _rows(model: Any, prompt: np.ndarray, new: int, way: Any, seed: int) -> Iterator[np.ndarray]:
     """Yields all new tokens, (tokens,) int32, after each one."""
-    ids, mask = padded([prompt], way.padding, "left")
+    ids, mask = padded_rows(model, [prompt], way.padding, way.first)
     before = way.continues(prompt)
     for progress in stream_ids(model, ids, mask, new, way, (seed, 0)):
         require_finite(progress.is_finite, model)

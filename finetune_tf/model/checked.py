@@ -10,7 +10,7 @@ from finetune_tf.architectures import PIXELS
 from finetune_tf.base.keras_fits import dataset_of
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.base.values import after, asserting
-from finetune_tf.data.encodings import targets_of
+from finetune_tf.data.encodings import check_next_tokens, targets_of, with_next_tokens
 from finetune_tf.distribution.current import gathered
 from finetune_tf.errors import UnknownModelError
 from finetune_tf.families import FAMILIES
@@ -21,6 +21,7 @@ from finetune_tf.model.objective_model import ObjectiveModel
 from finetune_tf.model.packed import why_not_packed
 from finetune_tf.model.pixel_inputs import check_pixels, complete_pixels, split_inputs
 from finetune_tf.tasks.feature import POSITIONS, STARTS
+from finetune_tf.training.outputs import fit_of
 from finetune_tf.training.similarity_loss import PairSimilarity
 
 # Properties that read `info`, which a clone of the graph does not have.
@@ -109,16 +110,29 @@ class CheckedModel(ObjectiveModel):
     def train_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        data = self.checked_batch(data)
+        data = self.checked_batch(self._with_next_tokens(data))
         with kernels.waiting_for(data):
             return super().train_step(*state, data)
 
     def test_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
         *state, data = args
-        data = self.checked_batch(data)
+        data = self.checked_batch(self._with_next_tokens(data))
         with kernels.waiting_for(data):
             return super().test_step(*state, data)
+
+    @property
+    def _labels_are_tokens(self) -> bool:
+        """Overrides the property of `EncodingModel`."""
+        return hasattr(self, "info") and self.task.targets_are_next_tokens
+
+    def _with_next_tokens(self, data: Any) -> Any:
+        """Returns a batch in which labels among the inputs have become the next tokens."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None or not hasattr(x, "keys") or not self._labels_are_tokens:
+            return data
+        x, y = with_next_tokens(x)
+        return data if y is None else keras.utils.pack_x_y_sample_weight(x, y, weights)
 
     def predict_step(self, *args: Any) -> Any:
         """Overrides the Keras hook; with JAX, the state precedes the data."""
@@ -176,4 +190,6 @@ class CheckedModel(ObjectiveModel):
         """Checks arrays before Keras traces a step; in the step, all batches are checked."""
         if isinstance(x, Mapping) or hasattr(x, "shape"):
             self.check_inputs(x)
+            if self._labels_are_tokens and fit_of(self.loss, self.kind) is not None:
+                check_next_tokens(x, targets_of(x, y))
         return super()._validated(x, y, weights)

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.data.encodings import targets_in, targets_of, unwrapped
+from finetune_tf.data.encodings import targets_in, targets_of, unwrapped, with_next_tokens
 from finetune_tf.errors import DataError
 
 
@@ -14,8 +14,14 @@ class EncodingModel(keras.Model):
     - `fit`, `evaluate` and `predict` accept encodings (`BatchEncoding`) and lists as well as dicts
       and arrays;
     - targets may be among the inputs, as "labels" (or "label") or as "start_positions" and
-      "end_positions", in arrays as well as in batches of a dataset.
+      "end_positions", in arrays as well as in batches of a dataset;
+    - the "labels" of a causal language model are its tokens, as in transformers, and are shifted.
     """
+
+    @property
+    def _labels_are_tokens(self) -> bool:
+        """Whether labels among the inputs are the tokens that a causal language model predicts."""
+        return False
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Overrides Keras's `fit`."""
@@ -24,7 +30,8 @@ class EncodingModel(keras.Model):
                 x_y = self._unwrap(*validation)
                 validation = (*x_y, *map(unwrapped, validation[2:]))[: len(validation)]
             else:
-                validation = self._unwrap(validation)[0]
+                inputs, targets = self._unwrap(validation)
+                validation = inputs if targets is None else (inputs, targets)
             kwargs["validation_data"] = validation
         x, y = self._unwrap(x, y, kwargs.get("sample_weight"))
         if "sample_weight" in kwargs:
@@ -66,8 +73,11 @@ class EncodingModel(keras.Model):
         targets among the inputs are moved there.
         """
         x, y = unwrapped(x), unwrapped(y)
-        if y is None and weights is not None and hasattr(x, "keys"):
-            y = targets_in(x)
+        if y is None and hasattr(x, "keys"):
+            if self._labels_are_tokens:
+                x, y = with_next_tokens(x)
+            elif weights is not None:
+                y = targets_in(x)
         return self._validated(x, y, unwrapped(weights))
 
     def _for_devices(self, *parts: Any) -> tuple[Any, ...]:

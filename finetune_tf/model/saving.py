@@ -29,6 +29,10 @@ from finetune_tf.weights.writing import WeightWriter
 # Prefixes of weight files and modules that an earlier save may have written to the folder.
 _STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
 _STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER, PREPROCESSOR)
+# Prefixes of files of tokenizers that are not always written. Those of an earlier one would be read
+# with the new one.
+_STALE_TOKENIZER = ("chat_template", "additional_chat_templates", "added_tokens.json")
+_STALE_TOKENIZER += ("special_tokens_map.json",)
 # Prefixes of weight files.
 _WEIGHTS = ("model.safetensors", "model-", "pytorch_model", "tf_model")
 # Keys of a config that say nothing about the model.
@@ -94,6 +98,7 @@ def save_pretrained(
     tokenizers = tokenizers_of(model)  # read before their folder is replaced
     has_other_graph = _has_other_graph(model, folder)
     stale = (*_STALE, RECORD) if has_other_graph else _STALE
+    stale += _STALE_TOKENIZER if tokenizers else ()
     with written_once(folder) as place, unfinished_folder(place, stale) as unfinished:
         _write_files(model, tokenizers, unfinished, weights, card)
     model.info.tokenizer = str(folder)

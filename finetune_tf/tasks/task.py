@@ -57,6 +57,7 @@ class Task(Conventions, abc.ABC):
         reduces_with_targets: Whether `reduce_outputs` needs the targets.
         targets_are_positions: Whether a target is a token of the row, so that the classes are the
             tokens of a batch.
+        targets_are_next_tokens: Whether the target of a token is the one after it.
         target_title: What one target is, for messages.
         target_advice: What to do about a target that the model has no output for.
         can_explain: Whether `explained` and `explained_score` say what explanations explain.
@@ -81,6 +82,7 @@ class Task(Conventions, abc.ABC):
     reduces_with_targets: ClassVar[bool] = False
     scores_tokens: ClassVar[bool] = False
     targets_are_positions: ClassVar[bool] = False
+    targets_are_next_tokens: ClassVar[bool] = False
     can_explain: ClassVar[bool] = False
     target_title: ClassVar[str] = "A label"
     target_advice: ClassVar[str] = (
@@ -202,6 +204,25 @@ class Task(Conventions, abc.ABC):
             The arguments for `encode`.
         """
         return dict(options)
+
+    def shared_params(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What encoded rows and the predictions of a model that is trained on them have to share.
+
+        Args:
+            config: The config of the model that the rows were encoded for.
+
+        Returns:
+            Values for `adopt_params`, which JSON can hold.
+        """
+        return {}
+
+    def adopt_params(self, params: Mapping[str, Any], config: MutableMapping[str, Any]) -> None:
+        """Records in the config of a model what the rows that it is trained on were encoded with.
+
+        Args:
+            params: The result of `shared_params`.
+            config: The config of the model, which is saved with it.
+        """
 
     def prompt_prefix(self, config: Mapping[str, Any]) -> str:
         """The text in front of each prompt of `generate`, with which the model was trained.

@@ -49,6 +49,7 @@ class TextGeneration(LanguageModelOutputs, Task):
     name = "text-generation"
     class_suffix = "ForCausalLM"
     generates_text = True
+    targets_are_next_tokens = True
     columns = ("text", "prompt", "completion", "messages")
     input_forms = (("prompt",), ("messages",))
     target_column = "scored"

@@ -145,6 +145,21 @@ class TextToText(LanguageModelOutputs, Task):
             return None
         return params_of(config, self.name).get("max_length") or 0
 
+    def shared_params(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The prefix of sources, and the most tokens of a target."""
+        params = params_of(config, self.name)
+        return {"prefix": ""} | {
+            key: params[key] for key in ("prefix", "max_length") if key in params
+        }
+
+    def adopt_params(self, params: Mapping[str, Any], config: MutableMapping[str, Any]) -> None:
+        """Records prefix and length under the name of the task, if the config has others."""
+        try:
+            known = {"prefix": ""} | params_of(config, self.name)
+        except ModelError:  # one of several prefixes has to be chosen
+            known = {}
+        record_params(config, self.name, {k: v for k, v in params.items() if known.get(k) != v})
+
     def prompt_prefix(self, config: Mapping[str, Any]) -> str:
         """The prefix of sources; see `complete_options`."""
         return params_of(config, self.name).get("prefix", "")

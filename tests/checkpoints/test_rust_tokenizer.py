@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -445,3 +446,30 @@ def test_a_difference_is_reported_when_both_are_there(tmp_path):
     model._tokenizer_files = replace(others, folder=folder)
     with pytest.warns(UserWarning, match="gives other tokens in this version of transformers"):
         _ = model.tokenizer
+
+
+def test_the_chat_templates_belong_to_the_files_that_were_opened(tmp_path):
+    """Another process may save other files before the tokenizer is used."""
+    folder = write_checkpoint(tmp_path / "bert")
+    templates = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    (folder / "chat_template.jinja").write_text(templates["default"])
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(templates["tool_use"])
+    model = ft.load(folder, labels=2)
+    shutil.rmtree(folder)
+    write_checkpoint(folder, ENGLISH[::-1])
+    assert model.tokenizer.chat_template == templates
+    assert model.tokenizer.get_vocab()["a"] == 5
+
+
+def test_no_chat_template_of_an_earlier_save_remains(tmp_path):
+    model = ft.load(write_checkpoint(tmp_path / "bert"), labels=2)
+    out = tmp_path / "out"
+    model.tokenizer.chat_template = {"default": "{{ messages }}", "rag": "{{ documents }}"}
+    model.save_pretrained(out)
+    (out / "notes.txt").write_text("kept")
+    assert ft.load(out).tokenizer.chat_template["rag"] == "{{ documents }}"
+    model.tokenizer.chat_template = None
+    model.save_pretrained(out)
+    assert ft.load(out).tokenizer.chat_template is None
+    assert (out / "notes.txt").read_text() == "kept"

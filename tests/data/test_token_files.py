@@ -105,3 +105,25 @@ def test_what_cannot_be_written(films, tiny_bert, tmp_path):
         ft.data.write_tokens([unlabelled], masked, tmp_path / "tokens")
     with pytest.raises(DataError, match="holds no tokens"):
         ft.data.read_tokens(tmp_path)
+
+
+def test_another_model_predicts_with_the_prefix_of_the_rows(tiny_t5, tmp_path, capsys):
+    """Rows are often written once, and trained on in other processes."""
+    pairs = ft.data.from_arrays(source=["a film", "the actor"], target=["ein Film", "der Film"])
+    options = {"prefix": "summarize: ", "max_target_length": 7}
+    writer = ft.load(tiny_t5, "text2text-generation")
+    ft.data.write_tokens([pairs], writer, tmp_path / "tokens", **options)
+    model = ft.load(tiny_t5, "text2text-generation")
+    capsys.readouterr()
+    ft.data.read_tokens(tmp_path / "tokens").batches(model)
+    assert "records prefix 'summarize: ' and max_length 7" in capsys.readouterr().out
+    assert model.config["task_specific_params"] == writer.config["task_specific_params"]
+    assert model.task.prompt_prefix(model.config) == "summarize: "
+
+    ft.data.read_tokens(tmp_path / "tokens").batches(model)  # which has it already
+    assert "records" not in capsys.readouterr().out
+    without = ft.data.write_tokens(
+        [pairs], ft.load(tiny_t5, "text2text-generation"), tmp_path / "without"
+    )
+    without.batches(model)
+    assert model.task.prompt_prefix(model.config) == ""

@@ -58,3 +58,21 @@ def test_hidden_tokens(model):
 def test_no_ids(model):
     with pytest.raises(DataError, match="has a column input_ids, found text, label. Tokenize it"):
         ft.data.tokenized_batches({"text": ["a"], "label": [0]}, model)
+
+
+def test_labels_of_a_causal_language_model_are_its_tokens(tiny_decoder):
+    """As in transformers, whose models shift them."""
+    decoder = ft.load(tiny_decoder)
+    ids = [[3, 4, 5], [6, 7, 8, 9], [3, 3]]
+    expected = [[4, 5, -100, -100], [7, 8, 9, -100], [3, -100, -100, -100]]
+
+    def targets(labels):
+        rows = {"input_ids": ids, "labels": labels}
+        ((_, found),) = ft.data.tokenized_batches(rows, decoder, 3).as_numpy_iterator()
+        return found.tolist()
+
+    assert targets(ids) == expected
+    following = [[4, 5, -100], [7, 8, 9, -100], [3, -100]]  # are not shifted again
+    assert targets(following) == expected
+    completions = [[-100, -100, 5], [-100, -100, 8, 9], [-100, 3]]
+    assert targets(completions) == [[-100, 5, -100, -100], [-100, 8, 9, -100], [3, *[-100] * 3]]

@@ -257,6 +257,25 @@ def test_settings_of_an_older_config_count_without_another_file(tmp_path):
     assert ft.generate(own, "a very") == expected
 
 
+def test_a_prompt_has_its_own_length_among_longer_ones(tmp_path):
+    """`max_length` counts the prompt, and not the longest prompt of the call."""
+    folder = write_decoder(tmp_path / "gpt2")
+    settings = {"max_length": 10, "min_length": 10, "eos_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    with quiet():
+        own = ft.load(folder)
+    prompts = ["a", "not", "the film was very good", "the actor was very bad and", "long"]
+    alone = [ft.generate(own, prompt, return_ids=True) for prompt in prompts]
+    assert [len(row) for row in alone] == [9, 9, 5, 4, 9]
+    for options in ({"batch_size": 2}, {"num_beams": 2}):
+        found, scores = ft.generate(own, prompts, return_ids=True, return_scores=True, **options)
+        for prompt, row, score in zip(prompts, found, scores, strict=True):
+            options |= {"return_ids": True, "return_scores": True}
+            expected, expected_score = ft.generate(own, prompt, **options)
+            np.testing.assert_array_equal(row, expected)
+            assert score == pytest.approx(expected_score, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_texts_end_with_the_token_of_the_tokenizer(tmp_path):
     folder = write_decoder(tmp_path / "gpt2", eos_token_id=None)

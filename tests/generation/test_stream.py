@@ -2,9 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from helpers_decoders import byte_tokenizer, sentencepiece_tokenizer, write_decoder
+from helpers_text_to_text import write_tokenizer
+from transformers import AutoTokenizer
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError, DataTypeError, ModelError
@@ -124,3 +127,23 @@ def test_logits_that_are_not_finite(tiny_decoder, tiny_bert):
         list(ft.stream(broken, "a", max_new_tokens=3))
     with pytest.raises(ModelError, match="stream needs a model that generates text"):
         ft.stream(classifier, "a")
+
+
+@pytest.mark.jax
+def test_a_source_begins_at_the_first_position(tmp_path):
+    """JAX fills rows up to a few lengths, behind a source and not before it."""
+    sizes = {"d_model": 16, "max_position_embeddings": 24, "dropout": 0.0}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_layers": 1, f"{side}_ffn_dim": 32, f"{side}_attention_heads": 2}
+    keras.utils.set_random_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(write_tokenizer(tmp_path))
+    with quiet():
+        bart = ft.load(
+            {"model_type": "bart", "init_std": 0.5, **sizes},
+            "text2text-generation",
+            tokenizer=tokenizer,
+        )
+    options = {"max_new_tokens": 8, "min_new_tokens": 8}
+    for source in ("a film", "the actor was very good", "not bad and the story was dull"):
+        text = ft.generate(bart, source, **options)
+        assert "".join(ft.stream(bart, source, **options)) == text
