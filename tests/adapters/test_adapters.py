@@ -194,6 +194,35 @@ def test_several_adapters_are_switched(model, capsys):
     assert layers_of(model, "b") and not ft.select.adapters("c").matches(model)
 
 
+@pytest.mark.parametrize("order", [["factors", "matrices"], ["matrices", "factors"]])
+def test_lora_and_ia3_on_one_layer_are_merged_in_any_order(model, order):
+    """IA3 multiplies what LoRA adds, whichever of them was activated first."""
+    layers = ["query", "output.dense"]
+    ia3 = IA3(targets=layers, feed_forward=["output.dense"])
+    for name, adapter in {"factors": ia3, "matrices": LoRA(targets=layers)}.items():
+        ft.adapters.add(model, adapter, name=name)
+        shake(model, name)
+    ft.adapters.switch(model, order)
+    adapted = logits(model)
+    with pytest.raises(ModelError, match="'factors' multiplies what 'matrices' adds to the same"):
+        ft.adapters.merge(model, "factors")
+    ft.adapters.merge(model)
+    np.testing.assert_allclose(logits(model), adapted, atol=1e-5)
+
+
+def test_dora_is_merged_alone(model):
+    ft.adapters.add(model, LoRA(use_dora=True), name="dora")
+    ft.adapters.add(model, LoRA(), name="other")
+    message = "The adapter 'dora' uses DoRA, which scales the complete kernel, so it cannot be mer"
+    with pytest.raises(ModelError, match=message):
+        ft.adapters.merge(model, ["dora", "other"])
+    ft.adapters.switch(model, "dora")
+    with pytest.raises(ModelError, match=message):
+        ft.adapters.merge(model, "other")
+    ft.adapters.merge(model)
+    ft.adapters.unmerge(model)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_follows(model):
     """The traced steps of fit, evaluate and predict do not keep the adapters of earlier traces."""
