@@ -269,6 +269,21 @@ def test_a_keras_file_keeps_adapters(model, tmp_path):
     assert len(again.weights) > len(model.weights)
 
 
+def test_a_keras_file_keeps_the_order_of_active_adapters(model, tmp_path):
+    for name in ("first", "second"):
+        ft.adapters.add(model, Bottleneck(size=4), name=name)
+        shake(model, name)
+    outputs = {}
+    for order in (("first", "second"), ("second", "first")):
+        ft.adapters.switch(model, order)
+        outputs[order] = logits(model)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(logits(again), outputs[order])
+    one, other = outputs.values()
+    assert np.abs(one - other).max() > 1e-4  # so the order matters
+
+
 def test_a_merged_model_is_reloaded_without_its_copies(model, tmp_path):
     ft.adapters.add(model, LoRA())
     shake(model)
