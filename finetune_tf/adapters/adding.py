@@ -57,7 +57,8 @@ def add(
         name: The name of the adapter.
 
     Raises:
-        ArgumentError: If the name is taken or not a valid name, or `adapter` is something else.
+        ArgumentError: If the name is taken or not a valid name, `adapter` is something else, or it
+            or an adapter of the model trains biases of the model, which all adapters share.
         ModelError: If no layer matches, a layer cannot have such an adapter, or adapters are merged
             at the moment.
 
@@ -72,6 +73,7 @@ def add(
             f"Expected an adapter such as ft.adapters.LoRA(rank=8), found {shown(adapter)}."
         )
     check_new_name(model, name)
+    check_biases(model, getattr(adapter, "bias", "none"))
     chosen = chosen_layers(model, adapter, selector)
     names = module_names(model)
     settings = []
@@ -139,3 +141,24 @@ def check_new_name(model: keras.Model, name: str) -> None:
             f"ft.adapters.remove(model, {name!r})."
         )
     require_unmerged(model, "Adapters cannot be added")
+
+
+def check_biases(model: keras.Model, bias: str) -> None:
+    """Checks that an adapter which trains biases of the model is its only adapter, as in PEFT.
+
+    Args:
+        model: The model.
+        bias: The option `bias` of an adapter that is to be added.
+
+    Raises:
+        ArgumentError: If there would be another one, which would compute with these biases as well.
+    """
+    found = adapted_layers(model)
+    training = {a.adapter_name for _, a in found if a.settings.get("bias", "none") != "none"}
+    if training or (bias != "none" and found):
+        which = f"{min(training)!r}" if training else f"bias={bias!r}"
+        raise ArgumentError(
+            f"An adapter that trains biases of the model ({which}) has to be the only one, because "
+            f"all adapters share them; the model has {', '.join(map(repr, names_of(model)))}. "
+            "Leave bias= out, or load another model for the new adapter."
+        )
