@@ -27,7 +27,7 @@ from finetune_tf.adapters.settings import Settings
 from finetune_tf.adapters.torch_names import module_names
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import ArgumentError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.training.freezing import strategy_scope
 from finetune_tf.training.selector import Selector
@@ -59,8 +59,8 @@ def add(
     Raises:
         ArgumentError: If the name is taken or not a valid name, `adapter` is something else, or it
             or an adapter of the model trains biases of the model, which all adapters share.
-        ModelError: If no layer matches, a layer cannot have such an adapter, or adapters are merged
-            at the moment.
+        ModelError: If no layer matches, a name or a pattern matches none, a layer cannot have such
+            an adapter, or adapters are merged at the moment.
 
     Example:
         >>> ft.adapters.add(model, ft.adapters.LoRA(rank=4), ft.select.blocks(-1))
@@ -76,10 +76,19 @@ def add(
     check_biases(model, getattr(adapter, "bias", "none"))
     chosen = chosen_layers(model, adapter, selector)
     names = module_names(model)
+    named = [
+        (list(filter(None, [names.get(layer.kernel.path)])), path_of(layer)) for layer in chosen
+    ]
+    for argument, text in adapter.without_effect(named):
+        parts = ", ".join(sorted({path.rpartition("/")[2] for _, path in named}))
+        raise ModelError(
+            f"{argument}= has {text!r}, which would have no effect: it matches none of the layers "
+            f"that get the adapter ({parts}), or only such as an earlier pattern matches. Correct "
+            "it, or leave it out."
+        )
     settings = []
-    for layer in chosen:
-        torch_name = names.get(layer.kernel.path)
-        found = adapter.arguments_for([torch_name] if torch_name else [], path_of(layer))
+    for layer, known in zip(chosen, named, strict=True):
+        found = adapter.arguments_for(*known)
         require_adaptable(layer, adapter.kind, found)
         settings.append(found)
     with strategy_scope(model):

@@ -1,5 +1,7 @@
 """Adapters on models: what is added, trained, switched, merged and kept."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers_models import token_batch
 
 import finetune_tf as ft
 from finetune_tf.adapters import IA3, Bottleneck, LoRA
+from finetune_tf.adapters.attaching import adapted_layers
 from finetune_tf.errors import ArgumentError, ArgumentTypeError, ModelError, UnknownArgumentError
 
 TOKENS, ANSWERS = token_batch(8)
@@ -165,6 +168,13 @@ def test_merging_changes_no_output_and_can_be_undone(model, adapter, tmp_path):
     ft.adapters.remove(model, "default")
     assert not [v.path for v in model.weights if "adapter" in v.path]
     np.testing.assert_allclose(logits(model), adapted, atol=1e-5)
+
+
+def test_all_factors_of_ia3_may_be_on_the_input(model):
+    ft.adapters.add(model, IA3(feed_forward="all"))
+    sizes = {v.path.split("/")[-3]: v.shape[0] for v in ft.select.adapters()(model)}
+    assert {a.on_input for _, a in adapted_layers(model)} == {True}
+    assert sizes["output"] > sizes["key"]
 
 
 def test_several_adapters_are_switched(model, capsys):
@@ -339,6 +349,23 @@ class TestErrors:
             r"selects; it has layers without any kernel\. Name layers with ",
         ):
             ft.adapters.add(model, LoRA(), ft.select.embeddings())
+        for adapter, argument, text in (
+            (LoRA(targets=["query", "vaule"]), "targets", "vaule"),
+            (LoRA(rank_pattern={"query": 2, "kye": 4}), "rank_pattern", "kye"),
+            (LoRA(alpha_pattern={"key": 4}), "alpha_pattern", "key"),
+            # The first pattern that matches a layer counts.
+            (
+                LoRA(rank_pattern={"query": 2, "layer.0.*query": 4}),
+                "rank_pattern",
+                "layer.0.*query",
+            ),
+            (IA3(feed_forward=["outptu"]), "feed_forward", "outptu"),
+            (IA3(feed_forward="outptu"), "feed_forward", "outptu"),
+        ):
+            message = f"{argument}= has {text!r}, which would have no effect: it matches none of"
+            with pytest.raises(ModelError, match=re.escape(message)):
+                ft.adapters.add(model, adapter)
+        assert not [v.path for v in model.weights if "adapter" in v.path]
         ft.adapters.add(model, LoRA())
         with pytest.raises(ArgumentError, match="has an adapter 'default' already. Choose another"):
             ft.adapters.add(model, IA3())
