@@ -170,12 +170,19 @@ class ImageProcessor:
     def resized(self, image_size: int | tuple[int, int]) -> Self:
         """Returns a processor for another size, which scales and crops in proportion.
 
+        A cut of other proportions than before is filled by every image: one that keeps its
+        proportions is scaled until it covers the cut, and never padded.
+
         Args:
             image_size: A number for square images, or (height, width).
         """
         height, width = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         values = dict(self.values)
-        factor = min(height / self.output_size[0], width / self.output_size[1])
+        factors = {
+            "height": height / self.output_size[0],
+            "width": width / self.output_size[1],
+        }
+        factors["shortest_edge"] = max(factors.values())
         if "shortest_edge" in values["size"] and not values["do_center_crop"]:
             if height != width:
                 raise CheckpointError(
@@ -184,7 +191,7 @@ class ImageProcessor:
             values["size"] = {"shortest_edge": height}
         elif values["do_center_crop"]:
             old = values["size"]
-            values["size"] = {key: max(round(size * factor), 1) for key, size in old.items()}
+            values["size"] = {key: max(round(old[key] * factors[key]), 1) for key in old}
             values["crop_size"] = {"height": height, "width": width}
         else:
             values["size"] = {"height": height, "width": width}

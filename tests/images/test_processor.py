@@ -85,12 +85,17 @@ def test_a_config_round_trip():
             {"size": {"height": 128, "width": 128}, "crop_size": {"height": 112, "width": 112}},
         ),
         ("ConvNextImageProcessor", {}, 64, {"size": {"shortest_edge": 64}}),
+        ("DeiTImageProcessor", {}, (112, 224), {"size": {"height": 128, "width": 256}}),
+        ("CLIPImageProcessor", {}, (112, 224), {"size": {"shortest_edge": 224}}),
+        ("CLIPImageProcessor", {}, (448, 224), {"size": {"shortest_edge": 448}}),
     ],
 )
 def test_another_size(kind, config, size, expected):
     resized = ImageProcessor.from_config(config, kind).resized(size)
     assert {key: resized.values[key] for key in expected} == expected
     assert resized.output_size == ((size, size) if isinstance(size, int) else size)
+    for shape in ((300, 400, 3), (400, 300, 3), (300, 300, 3)):
+        assert (resized(np.full(shape, 9, "uint8")) == 9).all()  # without borders of zeros
 
 
 @pytest.mark.parametrize(
