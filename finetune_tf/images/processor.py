@@ -4,19 +4,21 @@ It reads preprocessor_config.json as the image processors of transformers do (th
 computes the same pixels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
-from finetune_tf.base.arguments import shown
+from finetune_tf.base.arguments import Number, shown
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.images.decoding import MAX_PIXELS, decode
 
 #: The file of a checkpoint with the settings of its image processor.
 PREPROCESSOR = "preprocessor_config.json"
 
+_FINITE, _ABOVE_0 = Number(-math.inf), Number(0, above_low=True)
 _HALF = [0.5, 0.5, 0.5]
 _CLIP_MEAN, _CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 _BILINEAR, _BICUBIC = 2, 3
@@ -26,7 +28,6 @@ _COMMON |= {"rescale_factor": 1 / 255, "image_mean": _HALF, "image_std": _HALF}
 _MOBILENET = {"resample": _BILINEAR, "size": {"shortest_edge": 256}}
 _MOBILENET |= {"do_center_crop": True, "crop_size": _SQUARE}
 _VIDEOMAE = {**_MOBILENET, "size": {"shortest_edge": 224}}
-_VIDEOMAE |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 #: What the classes of transformers assume for keys that a file leaves out.
 _CLASSES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {"resample": _BILINEAR, "size": _SQUARE},
@@ -128,6 +129,16 @@ class ImageProcessor:
         values["size"] = _size(values["size"], kind, where)
         if values["do_center_crop"]:
             values["crop_size"] = _size(values.get("crop_size", _SQUARE), "", where)
+            if "height" not in values["crop_size"]:
+                raise CheckpointError(
+                    f"{where}: 'crop_size' is a number of pixels, or has the keys height and "
+                    f"width; found {shown(values['crop_size'])}."
+                )
+        if kind == "ConvNextImageProcessor" and "height" in values["size"]:
+            raise CheckpointError(
+                f"{where}: the 'size' of {kind} has the key shortest_edge, found "
+                f"{shown(values['size'])}."
+            )
         if values.get("do_pad"):
             raise CheckpointError(f"{where} has do_pad true, which is not supported.")
         processor = cls(kind, values)
@@ -137,9 +148,17 @@ class ImageProcessor:
     def _check(self, where: str) -> None:
         for key in ("image_mean", "image_std"):
             value = self.values[key]
-            if not isinstance(value, list | tuple) or len(value) != 3:
+            rule = _ABOVE_0 if key == "image_std" else _FINITE
+            is_list = isinstance(value, list | tuple) and len(value) == 3
+            if not is_list or not all(map(rule.accepts, value)):
                 raise CheckpointError(
-                    f"{where}: {key!r} must be a list of 3 numbers, found {shown(value)}."
+                    f"{where}: {key!r} must be a list of 3 numbers"
+                    f"{' above 0' if rule is _ABOVE_0 else ''}, found {shown(value)}."
+                )
+        for key in ("rescale_factor", "crop_pct"):
+            if not _ABOVE_0.accepts(self.values.get(key, 1)):
+                raise CheckpointError(
+                    f"{where}: {key!r} must be a number above 0, found {shown(self.values[key])}."
                 )
         if self.values["resample"] not in range(6):
             raise CheckpointError(
