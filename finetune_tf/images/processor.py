@@ -134,7 +134,8 @@ class ImageProcessor:
                     f"{where}: 'crop_size' is a number of pixels, or has the keys height and "
                     f"width; found {shown(values['crop_size'])}."
                 )
-        if kind == "ConvNextImageProcessor" and "height" in values["size"]:
+        is_scaled = values["do_resize"] and kind == "ConvNextImageProcessor"
+        if is_scaled and "height" in values["size"]:
             raise CheckpointError(
                 f"{where}: the 'size' of {kind} has the key shortest_edge, found "
                 f"{shown(values['size'])}."
