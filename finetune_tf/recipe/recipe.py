@@ -238,7 +238,7 @@ def finetune(
                 f"{len(shared):,} of {len(test):,} test {unit} also occur in the training examples."
             )
         if test is not None:
-            result.report = evaluate(model, test, baseline=baseline, train=train)
+            result.report = evaluate(model, test, baseline=baseline, train=train, seed=seed)
     except KeyboardInterrupt as stop:
         stopped_at_once = weights is not None and request.signum and not request.is_obeyed
         if not progress.steps or stopped_at_once:
