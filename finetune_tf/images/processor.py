@@ -14,70 +14,12 @@ import numpy as np
 from finetune_tf.base.arguments import Number, shown
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.images.decoding import MAX_PIXELS, decode
+from finetune_tf.images.defaults import CLASSES, COMMON, SQUARE
 
 #: The file of a checkpoint with the settings of its image processor.
 PREPROCESSOR = "preprocessor_config.json"
 
 _FINITE, _ABOVE_0 = Number(-math.inf), Number(0, above_low=True)
-_HALF = [0.5, 0.5, 0.5]
-_CLIP_MEAN, _CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-_BILINEAR, _BICUBIC = 2, 3
-_SQUARE = {"height": 224, "width": 224}
-_COMMON = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
-_COMMON |= {"rescale_factor": 1 / 255, "image_mean": _HALF, "image_std": _HALF}
-_MOBILENET = {"resample": _BILINEAR, "size": {"shortest_edge": 256}}
-_MOBILENET |= {"do_center_crop": True, "crop_size": _SQUARE}
-_VIDEOMAE = {**_MOBILENET, "size": {"shortest_edge": 224}}
-#: What the classes of transformers assume for keys that a file leaves out.
-_CLASSES: dict[str, dict[str, Any]] = {
-    "ViTImageProcessor": {"resample": _BILINEAR, "size": _SQUARE},
-    "DeiTImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"height": 256, "width": 256},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-    },
-    "BitImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
-    "CLIPImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
-    "SiglipImageProcessor": {"resample": _BICUBIC, "size": _SQUARE},
-    "ConvNextImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 384},
-        "crop_pct": 224 / 256,
-    },
-    "VideoMAEImageProcessor": _VIDEOMAE,
-    "MobileNetV1ImageProcessor": _MOBILENET,
-    "MobileNetV2ImageProcessor": _MOBILENET,
-}
-# Keys that do not change the pixels that a model gets.
-_WITHOUT_EFFECT = (
-    "do_convert_rgb",
-    "data_format",
-    "input_data_format",
-    "device",
-    "disable_grouping",
-)
-_WITHOUT_EFFECT += (
-    "return_tensors",
-    "default_to_square",
-    "do_reduce_labels",
-    "feature_extractor_type",
-)
-_WITHOUT_EFFECT += ("processor_class", "image_processor_type", "_valid_processor_keys")
 
 
 @dataclass(frozen=True)
@@ -117,18 +59,18 @@ class ImageProcessor:
         named = config.get("image_processor_type") or config.get("feature_extractor_type")
         kind = str(named or default_kind).replace("FeatureExtractor", "ImageProcessor")
         kind = kind.removesuffix("Fast").removesuffix("Pil")
-        if kind not in _CLASSES:
+        if kind not in CLASSES:
             raise CheckpointError(
                 f"{where} names the image processor {shown(kind)}, which is not supported; "
-                f"supported are: {', '.join(_CLASSES)}."
+                f"supported are: {', '.join(CLASSES)}."
             )
-        values = {**_COMMON, **_CLASSES[kind]}
+        values = {**COMMON, **CLASSES[kind]}
         known = {*values, "crop_size", "crop_pct", "do_pad"}
         given = {k: v for k, v in config.items() if v is not None and k in known}
         values |= given
         values["size"] = _size(values["size"], kind, where)
         if values["do_center_crop"]:
-            values["crop_size"] = _size(values.get("crop_size", _SQUARE), "", where)
+            values["crop_size"] = _size(values.get("crop_size", SQUARE), "", where)
             if "height" not in values["crop_size"]:
                 raise CheckpointError(
                     f"{where}: 'crop_size' is a number of pixels, or has the keys height and "
@@ -325,7 +267,7 @@ def _shortest(shape: tuple, edge: int) -> tuple[int, int]:
 def _size(size: Any, kind: str, where: str) -> dict[str, int]:
     """Returns a size as a dict; older files have a number."""
     if isinstance(size, int) and not isinstance(size, bool):
-        keeps = bool(kind) and "shortest_edge" in _CLASSES[kind]["size"]
+        keeps = bool(kind) and "shortest_edge" in CLASSES[kind]["size"]
         size = {"shortest_edge": size} if keeps else {"height": size, "width": size}
     keys = set(size) if isinstance(size, Mapping) else set()
     is_known = keys in ({"height", "width"}, {"shortest_edge"})

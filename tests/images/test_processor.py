@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finetune_tf.errors import CheckpointError, DataError
-from finetune_tf.images import ImageProcessor, processor
+from finetune_tf.images import ImageProcessor
+from finetune_tf.images.defaults import CLASSES
 
 _SQUARE = {"height": 224, "width": 224}
 SIZES = [(300, 400), (401, 299), (37, 500), (20, 21), (1, 1), (224, 224), (256, 256)]
@@ -55,7 +56,7 @@ def test_pixels_are_those_of_transformers(name):
 def test_defaults_are_those_of_transformers():
     import transformers
 
-    for kind in processor._CLASSES:
+    for kind in CLASSES:
         ours = ImageProcessor.from_config({}, kind)
         theirs = getattr(transformers, f"{kind}Pil")().to_dict()
         for key, value in ours.values.items():
