@@ -156,6 +156,8 @@ def finetune(
     say(device_line(precision) + (advice if dtype is None and faster != precision else ""))
     if validation is None:
         train, validation = train.split(0.1, seed)
+    else:
+        say_shared(train, validation)
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
     if test is not None:  # raises errors before the fit
@@ -251,6 +253,15 @@ def finetune(
             message += f" Make the same call again to continue; the saves are in {survives.folder}."
         raise TrainingInterrupted(message, result, signum) from None
     return result
+
+
+def say_shared(train: Examples, validation: Examples) -> None:
+    """Says how many of the validation examples are training examples as well."""
+    if shared := overlap(train, validation):
+        say(
+            f"{len(shared):,} of {len(validation):,} validation examples also occur in the "
+            "training examples, so results on them are too good to choose by."
+        )
 
 
 def check_examples(train: Any, **others: Any) -> None:
