@@ -6,12 +6,14 @@ import keras
 
 from finetune_tf.adapters.activity import (
     apply_activity,
+    forget_outputs,
     require_known,
     require_unmerged,
     require_whole,
     start_training,
 )
 from finetune_tf.adapters.attaching import (
+    active_names,
     adapted_layers,
     attach,
     detach,
@@ -91,11 +93,14 @@ def add(
         found = adapter.arguments_for(*known)
         require_adaptable(layer, adapter.kind, found)
         settings.append(found)
+    replaces = bool(active_names(model))
     with strategy_scope(model):
         for layer, arguments in zip(chosen, settings, strict=True):
             attach(layer, name, adapter.kind, arguments).start_from(matrix_of(layer))
     guard_saving(model)
     learning = start_training(model, name)
+    if replaces:  # otherwise the outputs are the same at first
+        forget_outputs(model)
     parts = ", ".join(sorted({path_of(layer).rpartition("/")[2] for layer in chosen}))
     say(f"Added {adapter} as {name!r} to {len(chosen)} layers ({parts}). {learning}")
 
@@ -122,13 +127,15 @@ def remove(model: keras.Model, name: str) -> None:
     """
     require_whole(model)
     require_known(model, name)
-    was_merged = name in merged_names(model)
+    was_merged, was_active = name in merged_names(model), name in active_names(model)
     for layer, adapter in adapted_layers(model, name):
         detach(layer, adapter)
     if was_merged:
         forget_copies(model)
     guard_saving(model)
     apply_activity(model, woken=[])
+    if was_active:
+        forget_outputs(model)
     kept = ", whose effect remains in the kernels" if was_merged else ""
     say(f"Removed the adapter {name!r}{kept}.")
 

@@ -12,6 +12,7 @@ from keras import ops
 from finetune_tf.adapters.activity import (
     apply_activity,
     as_names,
+    forget_outputs,
     require_known,
     require_unmerged,
     require_whole,
@@ -71,6 +72,7 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
         )
     require_mergeable(model, names)
     _require_independent(model, names)
+    were_active = set(names) <= set(active_names(model))
     layers = {id(layer): layer for each in names for layer, _ in adapted_layers(model, each)}
     for layer in layers.values():
         of_layer = [each for each in names if hasattr(layer, PREFIX + each)]
@@ -86,6 +88,8 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
         for each in of_layer:
             getattr(layer, PREFIX + each).is_merged = True
     apply_activity(model, woken=[])
+    if not were_active:
+        forget_outputs(model)
     say(f"Merged {', '.join(map(repr, names))} into the kernels of {len(layers)} layers.")
 
 

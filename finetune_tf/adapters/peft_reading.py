@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.adapters.activity import require_whole, start_training
+from finetune_tf.adapters.activity import forget_outputs, require_whole, start_training
 from finetune_tf.adapters.adding import check_biases, check_new_name
 from finetune_tf.adapters.attaching import adaptable_layers, attach, sizes_of
 from finetune_tf.adapters.peft_config import WEIGHTS, PeftConfig, read_config
@@ -103,6 +103,7 @@ def load_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     for variable, value in values:
         variable.assign(value)
     learning = start_training(model, name, [variable for variable, _ in values])
+    forget_outputs(model)
     modules = list(dict.fromkeys(map(module_of, content.plain)))
     with_ = f", and {', '.join(modules[:4])}" if modules else ", and no head"
     say(

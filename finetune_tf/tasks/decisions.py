@@ -110,14 +110,18 @@ def forget_decisions(config: MutableMapping[str, Any]) -> list[str]:
     return [names[key] for key in names if config.pop(key, None) is not None]
 
 
-def forget_after_training(config: MutableMapping[str, Any]) -> None:
-    """Removes calibration and thresholds of a model whose weights were changed, and says so.
+def forget_after_training(config: MutableMapping[str, Any], event: str = "was trained") -> None:
+    """Removes calibration and thresholds of a model whose outputs were changed, and says so.
 
-    Everything that trains a model, or computes its head, calls this.
+    Everything that trains a model, computes its head, or gives it other adapters calls this.
+
+    Args:
+        config: The config of the model.
+        event: What has happened to the model.
     """
     if forgotten := forget_decisions(config):
         say(
-            f"The model was trained after its {' and '.join(forgotten)}, which no longer apply "
+            f"The model {event} after its {' and '.join(forgotten)}, which no longer apply "
             "and are no longer recorded. Repeat ft.calibrate or ft.calibration."
             "choose_thresholds on validation examples."
         )

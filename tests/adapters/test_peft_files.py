@@ -141,6 +141,30 @@ def test_an_adapter_that_trains_biases_is_the_only_one(base, tiny_bert, tmp_path
             add()
 
 
+def test_thresholds_end_with_the_adapters_that_they_were_chosen_for(model, base, tmp_path, capsys):
+    """Probabilities are others with other adapters; see `ft.calibration.choose_thresholds`."""
+    folder = ft.adapters.save_peft(model, tmp_path / "adapter")
+
+    def ends(change):
+        base.info.config["label_thresholds"] = {"yes": 0.3}
+        capsys.readouterr()
+        change()
+        message = "The model got other adapters after its thresholds, which no longer apply"
+        assert (message in capsys.readouterr().out) == ("label_thresholds" not in base.config)
+        return "label_thresholds" not in base.config
+
+    assert not ends(lambda: ft.adapters.add(base, LoRA(rank=2), name="a"))  # without effect yet
+    assert ends(lambda: ft.adapters.load_peft(base, folder, "b"))
+    assert not ends(lambda: ft.adapters.switch(base, "b"))  # as before
+    assert not ends(lambda: ft.adapters.merge(base))
+    assert not ends(lambda: ft.adapters.unmerge(base))
+    assert ends(lambda: ft.adapters.switch(base, "a"))
+    assert ends(lambda: ft.adapters.merge(base, "b"))  # which was not active
+    ft.adapters.unmerge(base)
+    assert not ends(lambda: ft.adapters.remove(base, "b"))
+    assert ends(lambda: ft.adapters.remove(base, "a"))
+
+
 def test_other_trained_modules_are_saved_completely(base, tiny_bert, tmp_path):
     ft.adapters.add(base, LoRA(rank=2))
     chosen = ft.select.adapters() | ft.select.head() | ft.select.matching("attention_norm|pooler")
