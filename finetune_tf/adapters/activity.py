@@ -21,6 +21,7 @@ from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.graph.stages import require_model
 from finetune_tf.graph.traces import forget_traces
 from finetune_tf.messages import say
+from finetune_tf.tasks.decisions import forget_after_training
 from finetune_tf.training.freezing import apply_frozen, count_parameters
 from finetune_tf.training.pretrained import learns_pretrained, rate_of_adapters
 from finetune_tf.training.schedules import PRETRAINED_RATE
@@ -65,6 +66,8 @@ def switch(model: keras.Model, name: str | Iterable[str] | None) -> None:
         has = [n for n in wanted if hasattr(layer, f"adapter_{n}")]
         set_active(layer, has)
     apply_activity(model, woken=[n for n in wanted if n not in before])
+    if wanted != before:
+        forget_outputs(model)
     if wanted:
         say(f"Active adapters: {', '.join(map(repr, wanted))}.")
     else:
@@ -119,6 +122,17 @@ def start_training(model: keras.Model, name: str, also: Iterable[keras.Variable]
         f"The weights of the model are frozen, {what}: {trainable:,} of {total:,} parameters are "
         f"trainable. The learning rate 'auto' is {rate:g}."
     )
+
+
+def forget_outputs(model: keras.Model) -> None:
+    """Forgets calibration and thresholds, which are for the outputs without a change of adapters.
+
+    Args:
+        model: The model, whose outputs have changed.
+    """
+    info = getattr(model, "info", None)
+    if info is not None:
+        forget_after_training(info.config, "got other adapters")
 
 
 def require_known(model: keras.Model, name: str) -> None:

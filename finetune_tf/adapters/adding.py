@@ -6,12 +6,14 @@ import keras
 
 from finetune_tf.adapters.activity import (
     apply_activity,
+    forget_outputs,
     require_known,
     require_unmerged,
     require_whole,
     start_training,
 )
 from finetune_tf.adapters.attaching import (
+    active_names,
     adapted_layers,
     attach,
     detach,
@@ -27,7 +29,7 @@ from finetune_tf.adapters.settings import Settings
 from finetune_tf.adapters.torch_names import module_names
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.errors import ArgumentError
+from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.training.freezing import strategy_scope
 from finetune_tf.training.selector import Selector
@@ -57,9 +59,10 @@ def add(
         name: The name of the adapter.
 
     Raises:
-        ArgumentError: If the name is taken or not a valid name, or `adapter` is something else.
-        ModelError: If no layer matches, a layer cannot have such an adapter, or adapters are merged
-            at the moment.
+        ArgumentError: If the name is taken or not a valid name, `adapter` is something else, or it
+            or an adapter of the model trains biases of the model, which all adapters share.
+        ModelError: If no layer matches, a name or a pattern matches none, a layer cannot have such
+            an adapter, or adapters are merged at the moment.
 
     Example:
         >>> ft.adapters.add(model, ft.adapters.LoRA(rank=4), ft.select.blocks(-1))
@@ -72,19 +75,32 @@ def add(
             f"Expected an adapter such as ft.adapters.LoRA(rank=8), found {shown(adapter)}."
         )
     check_new_name(model, name)
+    check_biases(model, getattr(adapter, "bias", "none"))
     chosen = chosen_layers(model, adapter, selector)
     names = module_names(model)
+    named = [
+        (list(filter(None, [names.get(layer.kernel.path)])), path_of(layer)) for layer in chosen
+    ]
+    for argument, text in adapter.without_effect(named):
+        parts = ", ".join(sorted({path.rpartition("/")[2] for _, path in named}))
+        raise ModelError(
+            f"{argument}= has {text!r}, which would have no effect: it matches none of the layers "
+            f"that get the adapter ({parts}), or only such as an earlier pattern matches. Correct "
+            "it, or leave it out."
+        )
     settings = []
-    for layer in chosen:
-        torch_name = names.get(layer.kernel.path)
-        found = adapter.arguments_for([torch_name] if torch_name else [], path_of(layer))
+    for layer, known in zip(chosen, named, strict=True):
+        found = adapter.arguments_for(*known)
         require_adaptable(layer, adapter.kind, found)
         settings.append(found)
+    replaces = bool(active_names(model))
     with strategy_scope(model):
         for layer, arguments in zip(chosen, settings, strict=True):
             attach(layer, name, adapter.kind, arguments).start_from(matrix_of(layer))
     guard_saving(model)
     learning = start_training(model, name)
+    if replaces:  # otherwise the outputs are the same at first
+        forget_outputs(model)
     parts = ", ".join(sorted({path_of(layer).rpartition("/")[2] for layer in chosen}))
     say(f"Added {adapter} as {name!r} to {len(chosen)} layers ({parts}). {learning}")
 
@@ -111,13 +127,15 @@ def remove(model: keras.Model, name: str) -> None:
     """
     require_whole(model)
     require_known(model, name)
-    was_merged = name in merged_names(model)
+    was_merged, was_active = name in merged_names(model), name in active_names(model)
     for layer, adapter in adapted_layers(model, name):
         detach(layer, adapter)
     if was_merged:
         forget_copies(model)
     guard_saving(model)
     apply_activity(model, woken=[])
+    if was_active:
+        forget_outputs(model)
     kept = ", whose effect remains in the kernels" if was_merged else ""
     say(f"Removed the adapter {name!r}{kept}.")
 
@@ -139,3 +157,24 @@ def check_new_name(model: keras.Model, name: str) -> None:
             f"ft.adapters.remove(model, {name!r})."
         )
     require_unmerged(model, "Adapters cannot be added")
+
+
+def check_biases(model: keras.Model, bias: str) -> None:
+    """Checks that an adapter which trains biases of the model is its only adapter, as in PEFT.
+
+    Args:
+        model: The model.
+        bias: The option `bias` of an adapter that is to be added.
+
+    Raises:
+        ArgumentError: If there would be another one, which would compute with these biases as well.
+    """
+    found = adapted_layers(model)
+    training = {a.adapter_name for _, a in found if a.settings.get("bias", "none") != "none"}
+    if training or (bias != "none" and found):
+        which = f"{min(training)!r}" if training else f"bias={bias!r}"
+        raise ArgumentError(
+            f"An adapter that trains biases of the model ({which}) has to be the only one, because "
+            f"all adapters share them; the model has {', '.join(map(repr, names_of(model)))}. "
+            "Leave bias= out, or load another model for the new adapter."
+        )

@@ -31,6 +31,7 @@ class Adapter(ConfigLayer):
 
     changes_output = False
     is_mergeable = True
+    scales_others = False  # whether it multiplies what other adapters of the layer add
 
     def __init__(self, name: str, inputs: int, units: int, **kwargs: Any) -> None:
         super().__init__(name=f"{PREFIX}{name}", **kwargs)
@@ -181,6 +182,7 @@ class Factors(Adapter):
 
     kind = "IA3"
     usual_rate = 3e-3  # Liu et al. 2022
+    scales_others = True
 
     def __init__(
         self, name: str, inputs: int, units: int, on_input: bool = False, **kwargs: Any

@@ -12,6 +12,7 @@ from keras import ops
 from finetune_tf.adapters.activity import (
     apply_activity,
     as_names,
+    forget_outputs,
     require_known,
     require_unmerged,
     require_whole,
@@ -20,6 +21,7 @@ from finetune_tf.adapters.attaching import (
     active_adapters,
     active_names,
     adapted_layers,
+    adapters_of,
     merged_names,
     set_active,
     sizes_of,
@@ -49,8 +51,9 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
 
     Raises:
         ArgumentError: If there is no adapter of the name.
-        ModelError: If no adapter is active, adapters are merged already, or an adapter is a
-            bottleneck.
+        ModelError: If no adapter is active, adapters are merged already, an adapter is a
+            bottleneck, or one with DoRA or IA3 would be merged without the others that are active
+            on its layers, or with them where they cannot be active together.
 
     Example:
         >>> ft.adapters.add(model, ft.adapters.LoRA())
@@ -68,6 +71,8 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
             "ft.adapters.merge(model, name)."
         )
     require_mergeable(model, names)
+    _require_independent(model, names)
+    were_active = set(names) <= set(active_names(model))
     layers = {id(layer): layer for each in names for layer, _ in adapted_layers(model, each)}
     for layer in layers.values():
         of_layer = [each for each in names if hasattr(layer, PREFIX + each)]
@@ -83,6 +88,8 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
         for each in of_layer:
             getattr(layer, PREFIX + each).is_merged = True
     apply_activity(model, woken=[])
+    if not were_active:
+        forget_outputs(model)
     say(f"Merged {', '.join(map(repr, names))} into the kernels of {len(layers)} layers.")
 
 
@@ -145,6 +152,33 @@ def require_mergeable(model: keras.Model, names: Iterable[str]) -> None:
             )
 
 
+def _require_independent(model: keras.Model, names: Iterable[str]) -> None:
+    """Raises a ModelError if adapters of a layer would compute something else after the merge.
+
+    DoRA scales the complete kernel, and IA3 the sum of all adapters of a layer.
+    """
+    active = active_names(model)
+    for layer in {id(layer): layer for layer, _ in adapted_layers(model)}.values():
+        merged = [a for a in adapters_of(layer) if a.adapter_name in names]
+        others = [a for a in adapters_of(layer) if a.adapter_name in active and a not in merged]
+        together = [*merged, *others] if merged else []
+        for adapter in together:
+            if len(together) > 1 and getattr(adapter, "use_dora", False):
+                raise ModelError(
+                    f"The adapter {adapter.adapter_name!r} uses DoRA, which scales the complete "
+                    "kernel, so it cannot be merged with other adapters, nor others while it is "
+                    "active. Activate one adapter alone first: ft.adapters.switch(model, name)."
+                )
+        for adapter in merged:
+            if others and adapter.scales_others:
+                names_of_others = ", ".join(repr(each.adapter_name) for each in others)
+                raise ModelError(
+                    f"The adapter {adapter.adapter_name!r} multiplies what {names_of_others} adds "
+                    "to the same layers, so it cannot be merged alone. Merge all active adapters "
+                    "together: ft.adapters.merge(model)."
+                )
+
+
 def matrix_of(layer: keras.layers.Layer) -> Any:
     """Returns the kernel of a layer as a matrix (inputs, outputs)."""
     kernel = ops.convert_to_tensor(layer.kernel)
@@ -159,8 +193,10 @@ def effective(layer: keras.layers.Layer, names: Iterable[str]) -> tuple[Any, Any
         names: Names of its adapters.
     """
     kernel, bias = matrix_of(layer), layer.bias
-    for name in names:
-        kernel, bias = getattr(layer, PREFIX + name).effective(kernel, bias)
+    adapters = [getattr(layer, PREFIX + name) for name in names]
+    # A call multiplies by factors before and after all sums, in whatever order adapters are active.
+    for adapter in sorted(adapters, key=lambda each: each.scales_others):
+        kernel, bias = adapter.effective(kernel, bias)
     return ops.reshape(kernel, layer.kernel.shape), bias
 
 

@@ -74,8 +74,38 @@ def value_for(patterns: Mapping[str, Any], names: Sequence[str], path: str, defa
         path: As for `matches`; "." may be written in place of "/".
         default: The value if none matches.
     """
+    pattern = first_match(patterns, names, path)
+    return default if pattern is None else patterns[pattern]
+
+
+def first_match(patterns: Iterable[str], names: Sequence[str], path: str) -> str | None:
+    """Returns the first pattern that matches the end of a layer's name; see `value_for`."""
     known = (*names, path.replace("/", "."))
-    for pattern, value in patterns.items():
+    for pattern in patterns:
         if any(re.match(rf"(.*\.)?({pattern})$", name) for name in known):
-            return value
-    return default
+            return pattern
+    return None
+
+
+def unmatched(targets: Targets, layers: Sequence[tuple[Sequence[str], str]]) -> list[str]:
+    """Returns the names and regular expressions among targets that mean none of the layers.
+
+    Args:
+        targets: As for `matches`; None and "all" name nothing.
+        layers: The names and the path of each layer, as for `matches`.
+
+    Example:
+        >>> from finetune_tf.adapters.patterns import unmatched
+        >>> unmatched(("query", "vaule"), [((), "block_0/attention/query")])
+        ['vaule']
+    """
+    if targets in (None, ALL):
+        return []
+    each: list[str | tuple[str]] = (
+        [targets] if isinstance(targets, str) else [(t,) for t in targets]
+    )
+    return [
+        one if isinstance(one, str) else one[0]
+        for one in each
+        if not any(matches(one, names, path) for names, path in layers)
+    ]

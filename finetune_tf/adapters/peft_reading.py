@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_tf.adapters.activity import require_whole, start_training
-from finetune_tf.adapters.adding import check_new_name
+from finetune_tf.adapters.activity import forget_outputs, require_whole, start_training
+from finetune_tf.adapters.adding import check_biases, check_new_name
 from finetune_tf.adapters.attaching import adaptable_layers, attach, sizes_of
 from finetune_tf.adapters.peft_config import WEIGHTS, PeftConfig, read_config
 from finetune_tf.adapters.torch_names import has_torch_names, module_of, tables_to_read
@@ -67,7 +67,8 @@ def load_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
         name: The name that the adapter gets.
 
     Raises:
-        ArgumentError: If the name is taken or not a valid name.
+        ArgumentError: If the name is taken or not a valid name, or one of several adapters would
+            train biases of the model, which all of them share.
         CheckpointError: If the folder is incomplete or damaged, uses something that is not
             supported, or belongs to another base model. The model is then unchanged.
         ModelError: If the model does not come from `ft.load`.
@@ -86,6 +87,7 @@ def load_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     check_new_name(model, name)
     folder = absolute(folder)
     config = read_config(folder)
+    check_biases(model, config.options.get("bias", "none"))
     file = next((folder / each for each in WEIGHTS if has_file(folder / each)), None)
     if file is None:
         raise CheckpointError(f"There is neither {' nor '.join(WEIGHTS)} in {folder}.")
@@ -101,6 +103,7 @@ def load_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     for variable, value in values:
         variable.assign(value)
     learning = start_training(model, name, [variable for variable, _ in values])
+    forget_outputs(model)
     modules = list(dict.fromkeys(map(module_of, content.plain)))
     with_ = f", and {', '.join(modules[:4])}" if modules else ", and no head"
     say(

@@ -39,8 +39,9 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     """Writes an adapter as a folder of PEFT, together with the trained head.
 
     PEFT opens the folder on the same base model: `PeftModel.from_pretrained(base, folder)`. It
-    contains the adapter, the head of a model with labels, and every other module whose weights are
-    trainable at the moment. Weights that were trained and then frozen are not contained.
+    contains the adapter, the biases that its option `bias` names, the head of a model with labels,
+    and every other module whose weights are trainable at the moment. Other weights that were
+    trained and then frozen are not contained.
 
     Args:
         model: A model from `ft.load` with adapters.
@@ -148,13 +149,15 @@ def _plain_tensors(
     biases: dict[str, np.ndarray] = {}
     for variable in learnable_variables(model):
         path = variable.path
-        is_saved = variable.trainable or id(variable) in head
-        if id(variable) in own or not is_saved:
-            continue
         modules = {module_of(name) for name in rows[path].tensors} if path in rows else set()
         in_adapted = not modules.isdisjoint(adapted)
         is_wanted = mode == "all" or (mode == "lora_only" and in_adapted)
-        if is_wanted and id(variable) not in head and is_bias(path):
+        # Biases belong to the adapter by its option, also while they are frozen.
+        is_wanted = is_wanted and id(variable) not in head and is_bias(path)
+        is_saved = variable.trainable or id(variable) in head or is_wanted
+        if id(variable) in own or not is_saved:
+            continue
+        if is_wanted:
             for key, array in _converted(rows[path], variables).items():
                 inside = in_adapted and key.endswith(".bias")
                 biases[f"{module_of(key)}.base_layer.bias" if inside else key] = array

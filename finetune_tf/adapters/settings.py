@@ -1,10 +1,18 @@
 """What an adapter is: LoRA, IA3 or a bottleneck, with the layers that get one."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from finetune_tf.adapters.patterns import Targets, checked_targets, matches, value_for
+from finetune_tf.adapters.patterns import (
+    ALL,
+    Targets,
+    checked_targets,
+    first_match,
+    matches,
+    unmatched,
+    value_for,
+)
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError
@@ -32,6 +40,17 @@ class Settings:
             path: Its Keras path.
         """
         raise NotImplementedError
+
+    def without_effect(
+        self, layers: Sequence[tuple[Sequence[str], str]]
+    ) -> Iterator[tuple[str, str]]:
+        """Yields the argument and the text of each name or pattern that means none of the layers.
+
+        Args:
+            layers: The names in PyTorch and the Keras path of each adapted layer.
+        """
+        for name in unmatched(self.targets, layers):
+            yield "targets", name
 
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self).__init__).parameters
@@ -118,6 +137,16 @@ class LoRA(Settings):
             "bias": self.bias,
         }
 
+    def without_effect(
+        self, layers: Sequence[tuple[Sequence[str], str]]
+    ) -> Iterator[tuple[str, str]]:
+        """As for all kinds; of patterns, the first one that matches a layer counts."""
+        yield from super().without_effect(layers)
+        for argument in ("rank_pattern", "alpha_pattern"):
+            patterns = getattr(self, argument)
+            used = {first_match(patterns, *layer) for layer in layers}
+            yield from ((argument, pattern) for pattern in patterns if pattern not in used)
+
 
 class IA3(Settings):
     """A learned factor for each feature of keys, values and the hidden layer of the feed-forward.
@@ -148,10 +177,20 @@ class IA3(Settings):
     ) -> None:
         self.targets = checked_targets(targets)
         self.feed_forward = checked_targets(feed_forward)
+        if self.feed_forward == ALL:
+            self.feed_forward = ".*"  # of the adapted layers
 
     def arguments_for(self, names: Sequence[str], path: str) -> dict[str, Any]:
         """Returns the arguments of `layers.Factors` for one layer."""
         return {"on_input": matches(self.feed_forward or ["feed_forward/output"], names, path)}
+
+    def without_effect(
+        self, layers: Sequence[tuple[Sequence[str], str]]
+    ) -> Iterator[tuple[str, str]]:
+        """As for all kinds; also those of `feed_forward`."""
+        yield from super().without_effect(layers)
+        for name in unmatched(self.feed_forward, layers):
+            yield "feed_forward", name
 
 
 class Bottleneck(Settings):

@@ -95,9 +95,10 @@ def rates(given: list[str] | None) -> dict[Any, float] | None:
         given: Texts "GROUP=FACTOR", or None.
 
     Raises:
-        ArgumentError: If a text has another form.
+        ArgumentError: If a text has another form, or a group is given twice.
     """
     found: dict[Any, float] = {}
+    names: set[str] = set()
     for option in given or ():
         name, _, number = option.rpartition("=")
         try:
@@ -108,24 +109,29 @@ def rates(given: list[str] | None) -> dict[Any, float] | None:
             raise ArgumentError(
                 f"--rates is GROUP=FACTOR, such as head=10 or embeddings=0.5; found {option!r}."
             )
+        if name in names:
+            raise ArgumentError(f"--rates names {name} twice.")
+        names.add(name)
         is_selector = name in ("head", "embeddings", "biases", "norms")
         found[getattr(select, name)() if is_selector else name] = factor
     return found or None
 
 
-def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, float] | None:
-    """The weights that `--class-weight` states, by the numbers of the labels.
+def class_weights(given: list[str] | None, labels: Labels | None) -> dict[str, float] | None:
+    """The weights that `--class-weight` states, by the names of the labels.
+
+    Their numbers would not do: a trained head keeps its own order of the same labels.
 
     Args:
         given: Texts "LABEL=NUMBER", or None.
         labels: The labels of the training data.
 
     Raises:
-        ArgumentError: If a text has another form, or there is no such label.
+        ArgumentError: If a text has another form, there is no such label, or it is given twice.
     """
     if not given:
         return None
-    weights: dict[int, float] = {}
+    weights: dict[str, float] = {}
     for option in given:
         name, equals, number = option.rpartition("=")
         try:
@@ -140,7 +146,9 @@ def class_weights(given: list[str] | None, labels: Labels | None) -> dict[int, f
         if place is None:
             known = ", ".join(labels) if labels else "there are none in the data"
             raise ArgumentError(f"--class-weight names the label {name!r}; labels: {known}.")
-        weights[place] = weight
+        if labels[place] in weights:
+            raise ArgumentError(f"--class-weight names the label {labels[place]!r} twice.")
+        weights[labels[place]] = weight
     return weights
 
 
@@ -151,7 +159,7 @@ def task_options(given: list[str] | None) -> dict[str, Any]:
         given: The options as typed.
 
     Raises:
-        ArgumentError: If one has no name, or a name of no task's option.
+        ArgumentError: If one has no name, a name of no task's option, or that of another one.
     """
     found = {}
     for option in given or ():
@@ -161,6 +169,8 @@ def task_options(given: list[str] | None) -> dict[str, Any]:
                 f"--options is NAME=VALUE with one of {', '.join(names_of_task_options())}; "
                 f"found {option!r}."
             )
+        if name in found:
+            raise ArgumentError(f"--options names {name} twice.")
         try:
             found[name] = json.loads(value)
         except ValueError:

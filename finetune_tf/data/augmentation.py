@@ -54,8 +54,7 @@ def _rand_augment() -> list[keras.layers.Layer]:
         layers.RandomContrast(0.5, **_LEVELS),
         layers.RandomSharpness((0.2, 0.8), **_LEVELS),
         layers.RandomColorDegeneration(0.5, **_LEVELS),
-        layers.Solarization(threshold_factor=(0.5, 1.0), **_LEVELS),
-        layers.RandomPosterization(4, **_LEVELS),
+        layers.RandomPosterization((4, 8), **_LEVELS),  # 4 to 7 bits; a single 4 means 1 to 3
         layers.AutoContrast(**_LEVELS),
     ]
 
@@ -197,7 +196,8 @@ def _step_of(given: Any, layers: list[keras.layers.Layer]) -> Step:
     if given == "crop":
         return _crop
     if given == "randaugment":
-        return functools.partial(_some_of, [functools.partial(_apply, each) for each in layers])
+        steps = [functools.partial(_apply, each) for each in layers]
+        return functools.partial(_some_of, [*steps, _solarize])
     return functools.partial(_apply, layers[0])
 
 
@@ -230,6 +230,18 @@ def _crop(images: "tf.Tensor", targets: Any) -> tuple:
     top, left = _uniform(count, 0.0, 1.0) * (1 - height), _uniform(count, 0.0, 1.0) * (1 - width)
     boxes = tf.stack([top, left, top + height, left + width], axis=1)
     return tf.image.crop_and_resize(images, boxes, tf.range(count[0]), size), targets
+
+
+def _solarize(images: "tf.Tensor", targets: Any) -> tuple:
+    """Inverts the levels of each image above a threshold in the upper half of the levels.
+
+    Not `keras.layers.Solarization`, whose thresholds are drawn from nearly 0 on, whatever range it
+    is given: most of its images are negatives (Keras 3.15).
+    """
+    import tensorflow as tf
+
+    threshold = _uniform((tf.shape(images)[0], 1, 1, 1), 127.5, 255.0)
+    return tf.where(images > threshold, 255.0 - images, images), targets
 
 
 def _one_of(steps: list[Step], images: "tf.Tensor", targets: Any) -> tuple:

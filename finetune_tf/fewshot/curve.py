@@ -67,7 +67,8 @@ def learning_curve(
     - "probe": logistic regression on the encoder's vectors;
     - "contrastive": contrastive training of the encoder, then a logistic head (`fewshot.fit`);
     - "full": fine-tuning of all weights with cross-entropy and the learning rate "auto", from the
-      head of "probe" and for as many steps as "contrastive".
+      head of "probe" and for as many steps as "contrastive"; beyond one epoch, for the next whole
+      number of epochs.
 
     The checkpoint is loaded once; weights are restored between trainings, and the training step of
     a method is traced once for all of them.
@@ -216,8 +217,10 @@ class _Runs:
         batches = self._train[rows].batches(
             self._model, size, shuffle=True, seed=seed, max_length=self._max_length
         )
-        epochs = -(-steps // len(batches))
-        self._model.fit(batches, epochs=epochs, verbose=0)
+        # A part of the first epoch, or else whole epochs, since Keras ends none of them early.
+        is_part = steps < len(batches)
+        length = {"steps_per_epoch": steps} if is_part else {"epochs": -(-steps // len(batches))}
+        self._model.fit(batches, **length, verbose=0)
         layer = output_layer(self._model)
         kernel, bias = (keras.ops.convert_to_numpy(v.value) for v in (layer.kernel, layer.bias))
         return Linear(kernel, bias)

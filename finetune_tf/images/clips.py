@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from finetune_tf.errors import DataError, MissingExtraError
-from finetune_tf.images.decoding import check_file, decode, undecodable
+from finetune_tf.images.decoding import check_file, decode, levels_of, undecodable
 from finetune_tf.images.prepared import CheckedImages, PreparedImages
 from finetune_tf.images.processor import ImageProcessor
 
@@ -214,7 +214,7 @@ def _of_images(file: io.BufferedIOBase, numbers_of: NumbersOf) -> list[np.ndarra
         with _pillow(file) as image:
             for number in numbers_of(getattr(image, "n_frames", 1)):
                 image.seek(number)
-                found.append(np.array(image.convert("RGB")))
+                found.append(levels_of(image))
     except (DataError, MissingExtraError):
         raise
     except Exception as error:  # decoders of damaged files raise errors of many kinds

@@ -22,7 +22,7 @@ def decode(image: Any) -> np.ndarray:
     """Decodes an image as Hugging Face's `load_image` does: rotated as its EXIF data say, RGB.
 
     Grey values are repeated for the three channels, and transparency is dropped. Of 16 bits, the 8
-    highest remain.
+    highest remain. Numbers of 32 bits have no range that is known, so they are an error.
 
     Args:
         image: A path, the bytes of a file, an array of levels (H, W), (H, W, 1), (H, W, 3) or
@@ -32,8 +32,8 @@ def decode(image: Any) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        DataError: If it is no image, is damaged or truncated, or is too large. The message does not
-            name the image.
+        DataError: If it is no image, is damaged or truncated, is too large, or has numbers of 32
+            bits in place of levels. The message does not name the image.
         MissingExtraError: If Pillow is not installed.
 
     Example:
@@ -44,14 +44,14 @@ def decode(image: Any) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _of_array(image)
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError:
         raise MissingExtraError(
             "Images are decoded with Pillow, which is not installed: pip install "
             "'finetune-tf[images]'."
         ) from None
     if isinstance(image, Image.Image):
-        return _levels(image, ImageOps)
+        return levels_of(image)
     source = io.BytesIO(image) if isinstance(image, bytes | bytearray) else Path(image)
     if isinstance(source, io.BytesIO) and not image:
         raise DataError("the file is empty, 0 bytes")
@@ -60,7 +60,9 @@ def decode(image: Any) -> np.ndarray:
             # Pillow warns from half of its limit on.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as opened:
-                return _levels(opened, ImageOps)
+                return levels_of(opened)
+    except DataError:
+        raise
     except Image.DecompressionBombError:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except FileNotFoundError:
@@ -152,9 +154,25 @@ def undecodable(error: Exception, expected: str = "an image") -> DataError:
     return DataError(f"it is not {expected} that can be decoded ({one_line(str(error))})")
 
 
-def _levels(image: Any, image_ops: Any) -> np.ndarray:
-    image = image_ops.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
+def levels_of(image: Any) -> np.ndarray:
+    """Returns the levels of an image of Pillow; see `decode`.
+
+    Raises:
+        DataError: If it has numbers of 32 bits.
+    """
+    from PIL import ImageOps
+
+    # Some files of 16 bits have the mode of 32 bits as well.
+    has_16_bits = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    )
+    if image.mode in ("I", "F") and not has_16_bits:
+        raise DataError(
+            f"it has the mode {image.mode!r} of Pillow, numbers of 32 bits whose range is unknown; "
+            "make levels from 0 to 255 of them: Image.fromarray(array.astype('uint8'))"
+        )
+    image = ImageOps.exif_transpose(image)
+    if has_16_bits:
         # Pillow would clip 16 bits at 255.
         wide = np.asarray(image).astype("int64")
         return _of_array((wide.clip(0, 65535) >> 8).astype("uint8"))

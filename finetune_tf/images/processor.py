@@ -4,79 +4,22 @@ It reads preprocessor_config.json as the image processors of transformers do (th
 computes the same pixels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
-from finetune_tf.base.arguments import shown
+from finetune_tf.base.arguments import Number, shown
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.images.decoding import MAX_PIXELS, decode
+from finetune_tf.images.defaults import CLASSES, COMMON, SQUARE
 
 #: The file of a checkpoint with the settings of its image processor.
 PREPROCESSOR = "preprocessor_config.json"
 
-_HALF = [0.5, 0.5, 0.5]
-_CLIP_MEAN, _CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-_BILINEAR, _BICUBIC = 2, 3
-_SQUARE = {"height": 224, "width": 224}
-_COMMON = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
-_COMMON |= {"rescale_factor": 1 / 255, "image_mean": _HALF, "image_std": _HALF}
-_MOBILENET = {"resample": _BILINEAR, "size": {"shortest_edge": 256}}
-_MOBILENET |= {"do_center_crop": True, "crop_size": _SQUARE}
-_VIDEOMAE = {**_MOBILENET, "size": {"shortest_edge": 224}}
-_VIDEOMAE |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-#: What the classes of transformers assume for keys that a file leaves out.
-_CLASSES: dict[str, dict[str, Any]] = {
-    "ViTImageProcessor": {"resample": _BILINEAR, "size": _SQUARE},
-    "DeiTImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"height": 256, "width": 256},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-    },
-    "BitImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
-    "CLIPImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": _SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
-    "SiglipImageProcessor": {"resample": _BICUBIC, "size": _SQUARE},
-    "ConvNextImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 384},
-        "crop_pct": 224 / 256,
-    },
-    "VideoMAEImageProcessor": _VIDEOMAE,
-    "MobileNetV1ImageProcessor": _MOBILENET,
-    "MobileNetV2ImageProcessor": _MOBILENET,
-}
-# Keys that do not change the pixels that a model gets.
-_WITHOUT_EFFECT = (
-    "do_convert_rgb",
-    "data_format",
-    "input_data_format",
-    "device",
-    "disable_grouping",
-)
-_WITHOUT_EFFECT += (
-    "return_tensors",
-    "default_to_square",
-    "do_reduce_labels",
-    "feature_extractor_type",
-)
-_WITHOUT_EFFECT += ("processor_class", "image_processor_type", "_valid_processor_keys")
+_FINITE, _ABOVE_0 = Number(-math.inf), Number(0, above_low=True)
 
 
 @dataclass(frozen=True)
@@ -116,18 +59,29 @@ class ImageProcessor:
         named = config.get("image_processor_type") or config.get("feature_extractor_type")
         kind = str(named or default_kind).replace("FeatureExtractor", "ImageProcessor")
         kind = kind.removesuffix("Fast").removesuffix("Pil")
-        if kind not in _CLASSES:
+        if kind not in CLASSES:
             raise CheckpointError(
                 f"{where} names the image processor {shown(kind)}, which is not supported; "
-                f"supported are: {', '.join(_CLASSES)}."
+                f"supported are: {', '.join(CLASSES)}."
             )
-        values = {**_COMMON, **_CLASSES[kind]}
+        values = {**COMMON, **CLASSES[kind]}
         known = {*values, "crop_size", "crop_pct", "do_pad"}
         given = {k: v for k, v in config.items() if v is not None and k in known}
         values |= given
         values["size"] = _size(values["size"], kind, where)
         if values["do_center_crop"]:
-            values["crop_size"] = _size(values.get("crop_size", _SQUARE), "", where)
+            values["crop_size"] = _size(values.get("crop_size", SQUARE), "", where)
+            if "height" not in values["crop_size"]:
+                raise CheckpointError(
+                    f"{where}: 'crop_size' is a number of pixels, or has the keys height and "
+                    f"width; found {shown(values['crop_size'])}."
+                )
+        is_scaled = values["do_resize"] and kind == "ConvNextImageProcessor"
+        if is_scaled and "height" in values["size"]:
+            raise CheckpointError(
+                f"{where}: the 'size' of {kind} has the key shortest_edge, found "
+                f"{shown(values['size'])}."
+            )
         if values.get("do_pad"):
             raise CheckpointError(f"{where} has do_pad true, which is not supported.")
         processor = cls(kind, values)
@@ -137,9 +91,17 @@ class ImageProcessor:
     def _check(self, where: str) -> None:
         for key in ("image_mean", "image_std"):
             value = self.values[key]
-            if not isinstance(value, list | tuple) or len(value) != 3:
+            rule = _ABOVE_0 if key == "image_std" else _FINITE
+            is_list = isinstance(value, list | tuple) and len(value) == 3
+            if not is_list or not all(map(rule.accepts, value)):
                 raise CheckpointError(
-                    f"{where}: {key!r} must be a list of 3 numbers, found {shown(value)}."
+                    f"{where}: {key!r} must be a list of 3 numbers"
+                    f"{' above 0' if rule is _ABOVE_0 else ''}, found {shown(value)}."
+                )
+        for key in ("rescale_factor", "crop_pct"):
+            if not _ABOVE_0.accepts(self.values.get(key, 1)):
+                raise CheckpointError(
+                    f"{where}: {key!r} must be a number above 0, found {shown(self.values[key])}."
                 )
         if self.values["resample"] not in range(6):
             raise CheckpointError(
@@ -170,12 +132,19 @@ class ImageProcessor:
     def resized(self, image_size: int | tuple[int, int]) -> Self:
         """Returns a processor for another size, which scales and crops in proportion.
 
+        A cut of other proportions than before is filled by every image: one that keeps its
+        proportions is scaled until it covers the cut, and never padded.
+
         Args:
             image_size: A number for square images, or (height, width).
         """
         height, width = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         values = dict(self.values)
-        factor = min(height / self.output_size[0], width / self.output_size[1])
+        factors = {
+            "height": height / self.output_size[0],
+            "width": width / self.output_size[1],
+        }
+        factors["shortest_edge"] = max(factors.values())
         if "shortest_edge" in values["size"] and not values["do_center_crop"]:
             if height != width:
                 raise CheckpointError(
@@ -184,7 +153,7 @@ class ImageProcessor:
             values["size"] = {"shortest_edge": height}
         elif values["do_center_crop"]:
             old = values["size"]
-            values["size"] = {key: max(round(size * factor), 1) for key, size in old.items()}
+            values["size"] = {key: max(round(old[key] * factors[key]), 1) for key in old}
             values["crop_size"] = {"height": height, "width": width}
         else:
             values["size"] = {"height": height, "width": width}
@@ -298,7 +267,7 @@ def _shortest(shape: tuple, edge: int) -> tuple[int, int]:
 def _size(size: Any, kind: str, where: str) -> dict[str, int]:
     """Returns a size as a dict; older files have a number."""
     if isinstance(size, int) and not isinstance(size, bool):
-        keeps = bool(kind) and "shortest_edge" in _CLASSES[kind]["size"]
+        keeps = bool(kind) and "shortest_edge" in CLASSES[kind]["size"]
         size = {"shortest_edge": size} if keeps else {"height": size, "width": size}
     keys = set(size) if isinstance(size, Mapping) else set()
     is_known = keys in ({"height", "width"}, {"shortest_edge"})

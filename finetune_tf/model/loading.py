@@ -18,7 +18,7 @@ from finetune_tf.checkpoints.own_tokenizer import (
     require_tokenizer,
     with_tokens_of,
 )
-from finetune_tf.errors import CheckpointError
+from finetune_tf.errors import ArgumentError, CheckpointError
 from finetune_tf.families import Family, Head
 from finetune_tf.generation.generation_config import older_settings
 from finetune_tf.images import ImageProcessor
@@ -110,6 +110,7 @@ def load(
         The model, not compiled.
 
     Raises:
+        ArgumentError: If a number is out of range, or the family has no rate for `dropout`.
         CheckpointError: If the checkpoint cannot be found or downloaded, is damaged or
             unsupported, has a trained head for other labels, does not specify its task, or has
             fewer tokens than `tokenizer`.
@@ -312,11 +313,17 @@ def _is_trained(rows: list[Weight], task: Task, source: Checkpoint, pooling: str
 def _final_config(source: Checkpoint, task: Task, dropout: float | None) -> dict:
     """Returns the config with the changes of the task and the user, as it will be saved."""
     config = source.family.for_task(task.name, source.config) | task.config_keys()
-    if dropout is not None:
-        config |= dict.fromkeys(source.family.dropout_keys, dropout)
-        for key, family_of in source.family.towers.items():
-            keys = family_of(config[key]).dropout_keys
-            config[key] = config[key] | dict.fromkeys(keys, dropout)
+    if dropout is None:
+        return config
+    towers = {key: family_of(config[key]) for key, family_of in source.family.towers.items()}
+    if dropout and not any(each.dropout_keys for each in (source.family, *towers.values())):
+        raise ArgumentError(
+            f"dropout={dropout:g} would have no effect: the family {source.family.model_type} has "
+            "no dropout rate. Leave it out."
+        )
+    config |= dict.fromkeys(source.family.dropout_keys, dropout)
+    for key, family in towers.items():
+        config[key] = config[key] | dict.fromkeys(family.dropout_keys, dropout)
     return config
 
 

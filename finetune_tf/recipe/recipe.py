@@ -156,6 +156,8 @@ def finetune(
     say(device_line(precision) + (advice if dtype is None and faster != precision else ""))
     if validation is None:
         train, validation = train.split(0.1, seed)
+    else:
+        say_shared(train, validation)
     labels = train.labels if task is None or get_task(task).has_labels else None
     model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
     if test is not None:  # raises errors before the fit
@@ -238,7 +240,7 @@ def finetune(
                 f"{len(shared):,} of {len(test):,} test {unit} also occur in the training examples."
             )
         if test is not None:
-            result.report = evaluate(model, test, baseline=baseline, train=train)
+            result.report = evaluate(model, test, baseline=baseline, train=train, seed=seed)
     except KeyboardInterrupt as stop:
         stopped_at_once = weights is not None and request.signum and not request.is_obeyed
         if not progress.steps or stopped_at_once:
@@ -251,6 +253,15 @@ def finetune(
             message += f" Make the same call again to continue; the saves are in {survives.folder}."
         raise TrainingInterrupted(message, result, signum) from None
     return result
+
+
+def say_shared(train: Examples, validation: Examples) -> None:
+    """Says how many of the validation examples are training examples as well."""
+    if shared := overlap(train, validation):
+        say(
+            f"{len(shared):,} of {len(validation):,} validation examples also occur in the "
+            "training examples, so results on them are too good to choose by."
+        )
 
 
 def check_examples(train: Any, **others: Any) -> None:

@@ -17,7 +17,7 @@ from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.messages import quiet, say
 from finetune_tf.model.loading import load
 from finetune_tf.recipe.phases import phases_of
-from finetune_tf.recipe.recipe import check_examples, finetune
+from finetune_tf.recipe.recipe import check_examples, finetune, say_shared
 from finetune_tf.recipe.run_folder import FinetuneResult, check_output
 from finetune_tf.search.reports import Reports
 from finetune_tf.search.space import (
@@ -153,6 +153,8 @@ class _Search:
         self._identity = identity_of(checkpoint, train, validation, space, fixed, seed)
         if validation is None:
             train, validation = train.split(0.1, seed)  # as in `finetune`
+        else:
+            say_shared(train, validation)  # `finetune` is quiet here
         self._checkpoint, self._train, self._validation = checkpoint, train, validation
         self._space, self._fixed, self._seed, self._folder = space, fixed, seed, folder
         self._deadline = float("inf")

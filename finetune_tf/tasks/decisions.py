@@ -111,12 +111,16 @@ def forget_decisions(config: MutableMapping[str, Any]) -> list[str]:
     return [names[key] for key in names if config.pop(key, None) is not None]
 
 
-def forget_after_training(config: MutableMapping[str, Any]) -> None:
-    """Removes calibration and thresholds of a model whose weights were changed, and says so.
+def forget_after_training(config: MutableMapping[str, Any], event: str = "was trained") -> None:
+    """Removes calibration and thresholds of a model whose outputs were changed, and says so.
 
-    Everything that trains a model, or computes its head, calls this.
+    Everything that trains a model, computes its head, or gives it other adapters calls this.
+
+    Args:
+        config: The config of the model.
+        event: What has happened to the model.
     """
-    _forget(config, "The model was trained after its")
+    _forget(config, f"The model {event} after its")
 
 
 @contextlib.contextmanager

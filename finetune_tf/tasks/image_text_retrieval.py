@@ -82,7 +82,8 @@ class ImageTextRetrieval(PairTask):
             0 or 1 (pairs, 2 x ranks): first the texts of the image, then the images of the text;
             in each direction for every rank of `RANKS`.
         """
-        return found_within(np.stack(rows), self.targets(examples))
+        distinct = (matching_groups(examples.columns[name]) for name in ("image", "text"))
+        return found_within(np.stack(rows), self.targets(examples), *distinct)
 
     def describe(self, rows: list[np.ndarray], encoded: Encoded, examples: Columns) -> Any:
         """The logit of each pair (pairs,); the row of each image or text (rows, features)."""
@@ -94,23 +95,29 @@ class ImageTextRetrieval(PairTask):
         return {"vector" if np.ndim(described) else "logit": described.tolist()}
 
 
-def found_within(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def found_within(
+    rows: np.ndarray, groups: np.ndarray, images: np.ndarray, texts: np.ndarray
+) -> np.ndarray:
     """Whether a match of each pair is among the best ones, in both directions; see `decide`.
 
-    An image is searched once among all images, and a text among all texts: rows with the same
-    vectors are one candidate. Among equal logits, a wrong candidate counts as better.
+    An image is one candidate among all images, and a text among all texts, however many pairs have
+    it. Its vectors would not tell, because they differ in their last digits between batches of
+    different sizes. Among equal logits, a wrong candidate counts as better.
 
     Args:
         rows: (pairs, 2, features), the rows of images and texts.
         groups: The number of the group of each pair (pairs,).
+        images: The number of the image of each pair (pairs,).
+        texts: The number of the text of each pair (pairs,).
 
     Returns:
         (pairs, 2 x ranks), float64.
     """
-    images, texts = rows[:, 0], rows[:, 1]
     found = []
-    for queries, candidates in ((images, texts), (texts, images)):
-        _, kept = np.unique(candidates, axis=0, return_index=True)
+    for (queries, candidates), numbers in zip(
+        ((rows[:, 0], rows[:, 1]), (rows[:, 1], rows[:, 0])), (texts, images), strict=True
+    ):
+        _, kept = np.unique(numbers, return_index=True)
         logits = logits_of(queries, candidates[kept])
         is_match = groups[:, None] == groups[kept][None]
         best = np.where(is_match, logits, -np.inf).max(axis=1, keepdims=True)

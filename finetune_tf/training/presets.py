@@ -32,6 +32,7 @@ from finetune_tf.training.selector import Selector
 from finetune_tf.training.shapes import Shape
 from finetune_tf.training.similarity_loss import PairSimilarity
 
+_DECAY = 0.01  # the weight decay of AdamW by default
 Rate = float | Literal["auto"] | Schedule | keras.optimizers.schedules.LearningRateSchedule
 
 #: Functions that create the loss for each kind of outputs, without an optimizer.
@@ -174,7 +175,7 @@ def make_optimizer(
     schedule: Shape = "linear",
     warmup_ratio: float | None = None,
     warmup_steps: float | None = None,
-    weight_decay: float = 0.01,
+    weight_decay: float = _DECAY,
     no_decay: Selector | Sequence[Key] | None = None,
     clip_norm: float | None = 1.0,
     accumulate: int = 1,
@@ -194,7 +195,7 @@ def make_optimizer(
         warmup_ratio: Fraction of the steps used for the warm-up, by default a tenth; 0.3 for
             "one-cycle" and 0 for "constant".
         warmup_steps: Number of optimizer steps of the warm-up, instead of `warmup_ratio`.
-        weight_decay: Weight decay of AdamW.
+        weight_decay: Weight decay of AdamW; other optimizers have none.
         no_decay: Variables without weight decay, as for AdamW; by default biases and the parameters
             of normalization layers.
         clip_norm: Maximum global norm of the gradients, or None for no clipping.
@@ -212,7 +213,7 @@ def make_optimizer(
 
     Raises:
         ModelError: If the optimizer or the schedule is unknown, or the optimizer cannot have
-            `rates`, `no_decay` or `state_dtype`.
+            `rates`, `weight_decay`, `no_decay` or `state_dtype`.
         ArgumentError: If a number is outside of its range, or both `warmup_ratio` and
             `warmup_steps` are given, or one of them beside a schedule.
 
@@ -266,6 +267,11 @@ def make_optimizer(
         raise ModelError(f"state_dtype is for the moments of 'adamw', not for {name!r}.")
     if no_decay is not None:
         raise ModelError(f"no_decay is for the weight decay of 'adamw', not for {name!r}.")
+    if weight_decay not in (0, _DECAY):
+        raise ModelError(
+            f"weight_decay={weight_decay:g} is for 'adamw' and would have no effect on {name!r}. "
+            "Leave it out, or use optimizer='adamw'."
+        )
     if name == "sgd":
         optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9, **options)
     else:

@@ -1,5 +1,7 @@
 """Adapters on models: what is added, trained, switched, merged and kept."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers_models import token_batch
 
 import finetune_tf as ft
 from finetune_tf.adapters import IA3, Bottleneck, LoRA
+from finetune_tf.adapters.attaching import adapted_layers
 from finetune_tf.errors import ArgumentError, ArgumentTypeError, ModelError, UnknownArgumentError
 
 TOKENS, ANSWERS = token_batch(8)
@@ -167,6 +170,13 @@ def test_merging_changes_no_output_and_can_be_undone(model, adapter, tmp_path):
     np.testing.assert_allclose(logits(model), adapted, atol=1e-5)
 
 
+def test_all_factors_of_ia3_may_be_on_the_input(model):
+    ft.adapters.add(model, IA3(feed_forward="all"))
+    sizes = {v.path.split("/")[-3]: v.shape[0] for v in ft.select.adapters()(model)}
+    assert {a.on_input for _, a in adapted_layers(model)} == {True}
+    assert sizes["output"] > sizes["key"]
+
+
 def test_several_adapters_are_switched(model, capsys):
     plain = logits(model)
     outputs = {}
@@ -192,6 +202,35 @@ def test_several_adapters_are_switched(model, capsys):
     ft.adapters.remove(model, "c")
     np.testing.assert_allclose(logits(model), outputs["a"], atol=1e-6)
     assert layers_of(model, "b") and not ft.select.adapters("c").matches(model)
+
+
+@pytest.mark.parametrize("order", [["factors", "matrices"], ["matrices", "factors"]])
+def test_lora_and_ia3_on_one_layer_are_merged_in_any_order(model, order):
+    """IA3 multiplies what LoRA adds, whichever of them was activated first."""
+    layers = ["query", "output.dense"]
+    ia3 = IA3(targets=layers, feed_forward=["output.dense"])
+    for name, adapter in {"factors": ia3, "matrices": LoRA(targets=layers)}.items():
+        ft.adapters.add(model, adapter, name=name)
+        shake(model, name)
+    ft.adapters.switch(model, order)
+    adapted = logits(model)
+    with pytest.raises(ModelError, match="'factors' multiplies what 'matrices' adds to the same"):
+        ft.adapters.merge(model, "factors")
+    ft.adapters.merge(model)
+    np.testing.assert_allclose(logits(model), adapted, atol=1e-5)
+
+
+def test_dora_is_merged_alone(model):
+    ft.adapters.add(model, LoRA(use_dora=True), name="dora")
+    ft.adapters.add(model, LoRA(), name="other")
+    message = "The adapter 'dora' uses DoRA, which scales the complete kernel, so it cannot be mer"
+    with pytest.raises(ModelError, match=message):
+        ft.adapters.merge(model, ["dora", "other"])
+    ft.adapters.switch(model, "dora")
+    with pytest.raises(ModelError, match=message):
+        ft.adapters.merge(model, "other")
+    ft.adapters.merge(model)
+    ft.adapters.unmerge(model)
 
 
 @pytest.mark.slow
@@ -238,6 +277,21 @@ def test_a_keras_file_keeps_adapters(model, tmp_path):
     for name in ("first", "second"):
         ft.adapters.remove(model, name)
     assert len(again.weights) > len(model.weights)
+
+
+def test_a_keras_file_keeps_the_order_of_active_adapters(model, tmp_path):
+    for name in ("first", "second"):
+        ft.adapters.add(model, Bottleneck(size=4), name=name)
+        shake(model, name)
+    outputs = {}
+    for order in (("first", "second"), ("second", "first")):
+        ft.adapters.switch(model, order)
+        outputs[order] = logits(model)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(logits(again), outputs[order])
+    one, other = outputs.values()
+    assert np.abs(one - other).max() > 1e-4  # so the order matters
 
 
 def test_a_merged_model_is_reloaded_without_its_copies(model, tmp_path):
@@ -295,6 +349,23 @@ class TestErrors:
             r"selects; it has layers without any kernel\. Name layers with ",
         ):
             ft.adapters.add(model, LoRA(), ft.select.embeddings())
+        for adapter, argument, text in (
+            (LoRA(targets=["query", "vaule"]), "targets", "vaule"),
+            (LoRA(rank_pattern={"query": 2, "kye": 4}), "rank_pattern", "kye"),
+            (LoRA(alpha_pattern={"key": 4}), "alpha_pattern", "key"),
+            # The first pattern that matches a layer counts.
+            (
+                LoRA(rank_pattern={"query": 2, "layer.0.*query": 4}),
+                "rank_pattern",
+                "layer.0.*query",
+            ),
+            (IA3(feed_forward=["outptu"]), "feed_forward", "outptu"),
+            (IA3(feed_forward="outptu"), "feed_forward", "outptu"),
+        ):
+            message = f"{argument}= has {text!r}, which would have no effect: it matches none of"
+            with pytest.raises(ModelError, match=re.escape(message)):
+                ft.adapters.add(model, adapter)
+        assert not [v.path for v in model.weights if "adapter" in v.path]
         ft.adapters.add(model, LoRA())
         with pytest.raises(ArgumentError, match="has an adapter 'default' already. Choose another"):
             ft.adapters.add(model, IA3())

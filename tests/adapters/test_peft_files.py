@@ -112,6 +112,59 @@ def test_round_trips(base, tiny_bert, adapter, selector, config, tmp_path):
         np.testing.assert_array_equal(last[name], first[name])
 
 
+def test_biases_are_saved_while_they_are_frozen(base, tiny_bert, tmp_path):
+    ft.adapters.add(base, LoRA(rank=2, bias="lora_only"))
+    shaken(base)
+    ft.train_only(base, ft.select.head())
+    folder = ft.adapters.save_peft(base, tmp_path / "adapter")
+    assert f"{QUERY}.base_layer.bias" in content(folder)[1]
+    again = ft.load(tiny_bert, labels=["no", "yes"])
+    ft.adapters.load_peft(again, folder)
+    np.testing.assert_allclose(again(TOKENS), base(TOKENS), atol=1e-6)
+
+
+def test_an_adapter_that_trains_biases_is_the_only_one(base, tiny_bert, tmp_path):
+    ft.adapters.add(base, LoRA(rank=2, bias="all"), name="a")
+    folder = ft.adapters.save_peft(base, tmp_path / "adapter", "a")
+    message = (
+        r"trains biases of the model \(.*\) has to be the only one, because all adapters share"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        ft.adapters.add(base, LoRA(), name="b")
+    again = ft.load(tiny_bert, labels=["no", "yes"])
+    ft.adapters.add(again, IA3(), name="c")
+    for add in (
+        lambda: ft.adapters.add(again, LoRA(bias="lora_only"), name="d"),
+        lambda: ft.adapters.load_peft(again, folder, "d"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            add()
+
+
+def test_thresholds_end_with_the_adapters_that_they_were_chosen_for(model, base, tmp_path, capsys):
+    """Probabilities are others with other adapters; see `ft.calibration.choose_thresholds`."""
+    folder = ft.adapters.save_peft(model, tmp_path / "adapter")
+
+    def ends(change):
+        base.info.config["label_thresholds"] = {"yes": 0.3}
+        capsys.readouterr()
+        change()
+        message = "The model got other adapters after its thresholds, which no longer apply"
+        assert (message in capsys.readouterr().out) == ("label_thresholds" not in base.config)
+        return "label_thresholds" not in base.config
+
+    assert not ends(lambda: ft.adapters.add(base, LoRA(rank=2), name="a"))  # without effect yet
+    assert ends(lambda: ft.adapters.load_peft(base, folder, "b"))
+    assert not ends(lambda: ft.adapters.switch(base, "b"))  # as before
+    assert not ends(lambda: ft.adapters.merge(base))
+    assert not ends(lambda: ft.adapters.unmerge(base))
+    assert ends(lambda: ft.adapters.switch(base, "a"))
+    assert ends(lambda: ft.adapters.merge(base, "b"))  # which was not active
+    ft.adapters.unmerge(base)
+    assert not ends(lambda: ft.adapters.remove(base, "b"))
+    assert ends(lambda: ft.adapters.remove(base, "a"))
+
+
 def test_other_trained_modules_are_saved_completely(base, tiny_bert, tmp_path):
     ft.adapters.add(base, LoRA(rank=2))
     chosen = ft.select.adapters() | ft.select.head() | ft.select.matching("attention_norm|pooler")

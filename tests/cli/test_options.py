@@ -150,7 +150,7 @@ def test_many_options_at_once(base, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "baseline majority" in printed
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["class_weight"] == {"0": 2.0, "1": 0.5}
+    assert settings["class_weight"] == {"gut": 2.0, "schlecht": 0.5}
     assert settings["optimizer"] == "sgd" and settings["dropout"] == 0.0
     assert settings["store_features"] == "False"
     assert settings["schedule"] == "cosine" and settings["warmup_ratio"] == 0.2
@@ -192,14 +192,42 @@ def test_options_of_texts_to_texts():
 
 def test_class_weights_by_name_or_number():
     labels = ft.Labels(["spam", "a=b"])
-    assert class_weights(["spam=2", "a=b=0.5"], labels) == {0: 2.0, 1: 0.5}
-    assert class_weights(["1=3"], labels) == {1: 3.0}
+    assert class_weights(["spam=2", "a=b=0.5"], labels) == {"spam": 2.0, "a=b": 0.5}
+    assert class_weights(["1=3"], labels) == {"a=b": 3.0}
     assert class_weights(None, labels) is None
     for wrong in ("spam", "spam=much", "spam=-1", "spam=inf", "spam=nan"):
         with pytest.raises(ArgumentError, match="--class-weight is LABEL=NUMBER with a number"):
             class_weights([wrong], labels)
     with pytest.raises(ArgumentError, match="names the label 'ham'; labels: spam, a=b"):
         class_weights(["ham=2"], labels)
+    with pytest.raises(ArgumentError, match="--class-weight names the label 'spam' twice"):
+        class_weights(["spam=2", "0=3"], labels)
+
+
+def test_class_weights_reach_their_labels_in_a_head_of_another_order(tmp_path, monkeypatch, capsys):
+    """A trained head keeps the order of its labels, which may be another one than in the data."""
+    model = ft.load(write_checkpoint(tmp_path / "new"), labels=["positive", "negative"])
+    model.get_layer("classifier").dense.bias.assign([1.0, 0.0])  # no longer the initial head
+    checkpoint = model.save_pretrained(tmp_path / "trained")
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "a good film,positive\na bad film,negative\n" * 4)
+    found = {}
+
+    def fit(self, *args, class_weight, **kwargs):
+        found.update(weights=class_weight, labels=list(self.labels))
+        raise ArgumentError("The fit is not of interest.")
+
+    monkeypatch.setattr(ft.FineTuneModel, "fit", fit)
+    options = ["--validation", path, "--output", tmp_path / "run", "--class-weight", "positive=5"]
+    assert run(monkeypatch, "train", checkpoint, path, *options) == 2
+    assert found == {"weights": {"positive": 5.0}, "labels": ["positive", "negative"]}
+
+
+def test_an_option_that_is_given_twice():
+    with pytest.raises(ArgumentError, match="--rates names head twice"):
+        rates(["head=2", "kernel$=1", "head=3"])
+    with pytest.raises(ArgumentError, match="--options names stride twice"):
+        task_options(["stride=64", "stride=32"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from helpers_images import TINY_VIT, levels
 
 import finetune_tf as ft
+from finetune_tf.data import augmentation
 from finetune_tf.data.augmentation import WORDS
 from finetune_tf.errors import ArgumentError, DataError, UnknownArgumentError
 
@@ -100,6 +101,28 @@ def test_flip_mirrors_some_images(model):
                 assert same or mirrored
                 kinds.add(bool(same))
     assert kinds == {True, False}
+
+
+def test_randaugment_inverts_bright_levels_only():
+    import tensorflow as tf
+
+    ramp = np.arange(256, dtype="float32")[None, :, None, None]
+    with augmentation._drawing([], tf.constant([3, 4], "int64")):
+        found, _ = augmentation._solarize(tf.constant(np.repeat(ramp, 300, 0)), None)
+    found = found.numpy()[:, :, 0, 0]
+    np.testing.assert_array_equal(found[:, :128], np.repeat(ramp[:, :128, 0, 0], 300, 0))
+    is_inverted = found != ramp[:, :, 0, 0]
+    first = is_inverted.argmax(axis=1)  # of each image, a threshold of its own
+    assert first.min() < 135 and first.max() > 245 and is_inverted[:, 255].all()
+    # The layer of Keras cannot do this; see `_solarize`.
+    assert "Solarization" not in {type(layer).__name__ for layer in WORDS["randaugment"]()}
+
+
+def test_randaugment_keeps_four_bits_of_the_levels_or_more():
+    layers = {type(layer).__name__: layer for layer in WORDS["randaugment"]()}
+    ramp = np.arange(256, dtype="float32").reshape(1, 16, 16, 1).repeat(3, 3).repeat(60, 0)
+    found = np.asarray(layers["RandomPosterization"](ramp, training=True))
+    assert {len(np.unique(image)) for image in found} == {16, 32, 64, 128}
 
 
 @pytest.mark.slow

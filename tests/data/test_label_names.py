@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import from_arrays, from_csv, from_huggingface, from_jsonl, from_pandas
+from finetune_tf.data.sources.label_values import sorted_names
 from finetune_tf.errors import DataError, DataTypeError
 
 
@@ -82,6 +83,11 @@ def test_other_ways_to_write_one_name():
         read(["1", "01", "2", "1"])
     with pytest.warns(UserWarning, match="'ｎｅｗ'.* and 'new'"):
         read(["new", "ｎｅｗ", "new"])
+
+
+def test_names_of_one_number_have_the_same_order_in_each_process():
+    names = ["1", "01", "001", "2", "10", "010"]
+    assert sorted_names(names) == ["001", "01", "1", "2", "010", "10"]
 
 
 def test_tags_and_lists_are_named_by_the_same_rules(capsys):

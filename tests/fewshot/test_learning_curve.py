@@ -95,6 +95,22 @@ def test_texts_without_any_of_several_labels_are_drawn(encoder, monkeypatch):
     assert [((rows < 8).sum(), (rows >= 8).sum()) for rows in seen] == [(4, 4), (8, 6)] * 2
 
 
+def test_full_fine_tuning_has_the_steps_of_the_other_methods(encoder, monkeypatch):
+    """Three epochs for nine steps of four batches each, but not one for two steps."""
+    found, fit = [], ft.FineTuneModel.fit
+
+    def counted(model, *args, **kwargs):
+        before = int(model.optimizer.iterations)
+        fit(model, *args, **kwargs)
+        found.append(int(model.optimizer.iterations) - before)
+
+    monkeypatch.setattr(ft.FineTuneModel, "fit", counted)
+    for steps in (2, 9):
+        options = {"methods": ["full"], "steps": steps, "batch_size": 4}
+        ft.learning_curve(encoder, TRAIN, TEST, [8], 2, **options)
+    assert found == [2, 2, 12, 12]
+
+
 def test_where_to_switch():
     assert CURVE.leads_from("tfidf") is None
     assert CURVE.leads_from("probe") == 8

@@ -1,6 +1,7 @@
 """Decoding clips: which frames are read, from files, bytes, arrays and lists of images."""
 
 import builtins
+import io
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from helpers_videos import gif, moving_squares, write_gif, write_mp4
 from PIL import Image
 
 from finetune_tf.errors import DataError, MissingExtraError
-from finetune_tf.images import CheckedClips, ImageProcessor, decode_clip
+from finetune_tf.images import CheckedClips, ImageProcessor, decode, decode_clip
 from finetune_tf.images.clips import check_clip, frame_numbers
 
 
@@ -49,6 +50,17 @@ class TestKinds:
         assert numbers(decode_clip(images, 5)) == [0, 2, 4, 6, 8]
         files = [write_image(tmp_path / f"{i}.png", seed=i) for i in range(4)]
         np.testing.assert_array_equal(decode_clip(files, 2)[1], levels(seed=3))
+
+    def test_an_image_is_a_clip_of_one_frame_with_the_levels_of_an_image(self):
+        image = Image.fromarray(levels(size=(8, 12)))
+        exif = image.getexif()
+        exif[0x0112] = 6  # turned by a quarter
+        wide = Image.fromarray(np.array([[0, 300], [40_000, 65_535]], "uint16"))
+        for each, options in ((image, {"exif": exif}), (wide, {})):
+            buffer = io.BytesIO()
+            each.save(buffer, "PNG", **options)
+            (frame,) = decode_clip(buffer.getvalue(), 1)
+            np.testing.assert_array_equal(frame, decode(buffer.getvalue()))
 
     def test_animated_images(self, tmp_path):
         path = write_gif(tmp_path / "clip.gif", grey(9))

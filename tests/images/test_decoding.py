@@ -71,6 +71,22 @@ def test_sixteen_bits_are_not_clipped():
     np.testing.assert_array_equal(found[:, :, 1], wide >> 8)
 
 
+def test_sixteen_bits_in_a_mode_of_thirty_two():
+    wide = np.array([[0, 255, 256], [1000, 40_000, 65_535]], "int32")
+    content = encoded(Image.fromarray(wide), "PPM")
+    assert Image.open(io.BytesIO(content)).mode == "I"
+    np.testing.assert_array_equal(decode(content)[:, :, 1], wide >> 8)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_numbers_of_thirty_two_bits_are_refused(dtype):
+    """They may be levels, shares of 1 or anything else, of which levels would be a black image."""
+    image = Image.fromarray(levels(channels=1).astype(dtype))
+    for given in (image, encoded(image, "TIFF")):
+        with pytest.raises(DataError, match=r"^it has the mode '[IF]' of Pillow, numbers of 32 bi"):
+            decode(given)
+
+
 def test_exif_rotation():
     array = levels()
     image = Image.fromarray(array)

@@ -5,7 +5,9 @@ import pytest
 
 from finetune_tf.errors import CheckpointError, DataError
 from finetune_tf.images import ImageProcessor
+from finetune_tf.images.defaults import CLASSES
 
+_SQUARE = {"height": 224, "width": 224}
 SIZES = [(300, 400), (401, 299), (37, 500), (20, 21), (1, 1), (224, 224), (256, 256)]
 CASES = {
     "vit": ("ViTImageProcessor", {}),
@@ -54,7 +56,7 @@ def test_pixels_are_those_of_transformers(name):
 def test_defaults_are_those_of_transformers():
     import transformers
 
-    for kind in {kind for kind, _ in CASES.values() if "Image" in kind}:
+    for kind in CLASSES:
         ours = ImageProcessor.from_config({}, kind)
         theirs = getattr(transformers, f"{kind}Pil")().to_dict()
         for key, value in ours.values.items():
@@ -85,12 +87,17 @@ def test_a_config_round_trip():
             {"size": {"height": 128, "width": 128}, "crop_size": {"height": 112, "width": 112}},
         ),
         ("ConvNextImageProcessor", {}, 64, {"size": {"shortest_edge": 64}}),
+        ("DeiTImageProcessor", {}, (112, 224), {"size": {"height": 128, "width": 256}}),
+        ("CLIPImageProcessor", {}, (112, 224), {"size": {"shortest_edge": 224}}),
+        ("CLIPImageProcessor", {}, (448, 224), {"size": {"shortest_edge": 448}}),
     ],
 )
 def test_another_size(kind, config, size, expected):
     resized = ImageProcessor.from_config(config, kind).resized(size)
     assert {key: resized.values[key] for key in expected} == expected
     assert resized.output_size == ((size, size) if isinstance(size, int) else size)
+    for shape in ((300, 400, 3), (400, 300, 3), (300, 300, 3)):
+        assert (resized(np.full(shape, 9, "uint8")) == 9).all()  # without borders of zeros
 
 
 @pytest.mark.parametrize(
@@ -100,6 +107,23 @@ def test_another_size(kind, config, size, expected):
         ({"size": -3}, "a size is a number of pixels"),
         ({"size": {"longest_edge": 3}}, "a size is a number of pixels"),
         ({"image_mean": [0.5]}, "'image_mean' must be a list of 3 numbers"),
+        ({"image_mean": ["a", "b", "c"]}, "'image_mean' must be a list of 3 numbers, found"),
+        ({"image_mean": [0.5, 0.5, float("nan")]}, "'image_mean' must be a list of 3 numbers"),
+        ({"image_std": [0.5, 0.5, 0]}, "'image_std' must be a list of 3 numbers above 0, found"),
+        ({"rescale_factor": "1/255"}, "'rescale_factor' must be a number above 0, found '1/255'"),
+        ({"rescale_factor": 0}, "'rescale_factor' must be a number above 0, found 0"),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0},
+            "'crop_pct' must be a number above 0, found 0",
+        ),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": _SQUARE},
+            "the 'size' of ConvNextImageProcessor has the key shortest_edge, found",
+        ),
+        (
+            {"image_processor_type": "CLIPImageProcessor", "crop_size": {"shortest_edge": 224}},
+            "'crop_size' is a number of pixels, or has the keys height and width; found",
+        ),
         ({"resample": 17}, "'resample' must be a number of Pillow"),
         ({"do_pad": True}, "has do_pad true"),
         (

@@ -32,6 +32,14 @@ def load(name, **options):
         return ft.load(REFERENCES / FOLDERS[name], **options)
 
 
+def test_a_rate_for_a_family_without_dropout_is_refused():
+    resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1]}
+    options = {"labels": ["cat", "dog"], "image_size": 32}
+    with pytest.raises(ArgumentError, match="dropout=0.3 would have no effect: the family resnet"):
+        ft.load(resnet, "image-classification", dropout=0.3, **options)
+    ft.load(resnet, "image-classification", dropout=0.0, **options)
+
+
 def rates(model):
     """The rates of all Dropout layers in order, besides those of stochastic depth."""
     return [

@@ -5,6 +5,7 @@ import keras
 import pytest
 
 import finetune_tf as ft
+from finetune_tf.recipe import recipe
 
 # The toy model has random weights, so a high learning rate cannot damage pretrained weights.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
@@ -45,6 +46,13 @@ def test_finetune_trains_evaluates_and_saves_a_run(tiny_bert, reviews, tmp_path,
     assert ft.predict(again, "a very good film") == ft.predict(result.model, "a very good film")
     card = (folder / "checkpoint" / "README.md").read_text()
     assert "toy (43 texts)" in card and "| accuracy |" in card
+
+
+def test_the_report_has_the_seed_of_the_call(tiny_bert, reviews, monkeypatch):
+    found = {}
+    monkeypatch.setattr(recipe, "evaluate", lambda *_, **options: found.update(options))
+    ft.finetune(tiny_bert, reviews, reviews, reviews, policy="head", epochs=1, seed=7, verbose=0)
+    assert found["seed"] == 7
 
 
 @pytest.mark.slow

@@ -45,6 +45,17 @@ def test_the_task_is_inferred_as_in_load(base, reviews):
     assert ft.finetune(base, reviews, reviews, epochs=1).settings["task"] == "text-classification"
 
 
+def test_validation_examples_that_are_trained_on_are_said(base, reviews, capsys):
+    ft.finetune(base, reviews, reviews[:5], policy="head", epochs=1, verbose=0)
+    assert (
+        "5 of 5 validation examples also occur in the training examples, so results on them are "
+        "too good to choose by.\n"
+    ) in capsys.readouterr().out
+    fresh = ft.data.from_arrays(["a dull story", "a fine story"], ["bad", "good"])
+    ft.finetune(base, reviews, fresh, policy="head", epochs=1, verbose=0)
+    assert "validation examples also" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name, value", [("epochs", 0), ("batch_size", -3), ("seed", 1.5)])
 def test_numbers_are_checked_before_anything_is_loaded(reviews, name, value):
     with pytest.raises(ArgumentError, match=f"{name} must be an integer"):

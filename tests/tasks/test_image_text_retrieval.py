@@ -86,7 +86,8 @@ def test_recall_by_hand():
     images = np.eye(3)[[0, 0, 1, 2]]  # the first image has two texts
     texts = np.array([[0.9, 0.1, 0.0], [0.0, 0.2, 0.9], [0.1, 0.8, 0.0], [0.0, 0.3, 0.7]])
     groups = matching_groups(["1", "1", "2", "3"], ["a", "b", "c", "d"])
-    found = found_within(np.stack([images, texts], axis=1), groups)
+    rows = np.stack([images, texts], axis=1)
+    found = found_within(rows, groups, np.array([0, 0, 1, 2]), np.arange(4))
     assert found[:, 0].tolist() == [1, 1, 1, 0]  # the second text fits the last image better
     assert found[:, 2].tolist() == [1, 0, 1, 1]
     assert found[:, [1, 3]].all()
@@ -94,9 +95,20 @@ def test_recall_by_hand():
 
 def test_an_equal_wrong_candidate_counts_as_better():
     same = np.ones((2, 2, 4))
-    same[0, 1] += 1e-9  # distinct texts with equal logits in float32
-    found = found_within(same, np.array([0, 1]))
-    assert not found[:, 0].any()
+    found = found_within(same, np.arange(2), np.arange(2), np.arange(2))
+    assert not found[:, [0, 2]].any()
+    assert found[:, [1, 3]].all()  # but a match is not lost, because another one has its vector
+
+
+def test_an_image_is_one_candidate_though_its_vectors_differ_in_their_last_digits():
+    """Rows of batches of different sizes are not equal bit by bit."""
+    random = np.random.default_rng(0)
+    vectors = np.eye(3)[np.repeat(np.arange(3), 4)]  # three images with four texts each
+    images = vectors + random.uniform(0, 1e-7, vectors.shape)
+    texts = images[:, [1, 2, 0]]  # the texts of an image fit the next image best
+    numbers = np.repeat(np.arange(3), 4)
+    found = found_within(np.stack([images, texts], axis=1), numbers, numbers, np.arange(12))
+    assert found[:, 3].all() and not found[:, 2].any()  # there are only three images
 
 
 @pytest.mark.parametrize("bad", [{"image": None}, {"text": None}])

@@ -162,6 +162,15 @@ class TestGroups:
             ft.presets.cross_entropy("sgd", no_decay=["bias"])
 
 
+def test_weight_decay_of_other_optimizers_is_refused():
+    with pytest.raises(
+        ModelError, match="weight_decay=0.1 is for 'adamw' and would have no effect"
+    ):
+        ft.presets.cross_entropy("sgd", weight_decay=0.1)
+    for without in ({}, {"weight_decay": 0.0}):
+        ft.presets.cross_entropy("sgd", **without)
+
+
 class TestLayerwise:
     def test_of_a_small_model(self):
         rates = layerwise(small_model(), decay=0.5, head=8.0)

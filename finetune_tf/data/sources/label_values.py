@@ -229,8 +229,9 @@ def is_decimal_comma(names: Collection[str]) -> bool:
 
 def sorted_names(names: Iterable[str]) -> list[str]:
     """Names of classes in order; numerical order if all are whole numbers."""
-    names = set(names)
-    return sorted(names, key=int if all(map(is_integer_text, names)) else None)
+    # Sorted as texts first: "1" and "01" are one number, and a set has another order each time.
+    names = sorted(set(names))
+    return sorted(names, key=int) if all(map(is_integer_text, names)) else names
 
 
 def spelled_alike(rows: list[list], source: str) -> list[list]:
