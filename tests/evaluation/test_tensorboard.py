@@ -138,12 +138,15 @@ def test_fewer_entries(tmp_path):
 def test_the_fit_is_the_same_with_norms(tmp_path):
     model, history, _ = fit(tmp_path / "with")
     other, expected, _ = fit(tmp_path / "without", gradient_norms=False)
-    assert history == expected
+    for name in expected:
+        np.testing.assert_allclose(history[name], expected[name], rtol=1e-6)
     with quiet():  # later fits compute no norms
         model.fit(TOKENS, ANSWERS, batch_size=4, shuffle=False, verbose=0)
         other.fit(TOKENS, ANSWERS, batch_size=4, shuffle=False, verbose=0)
     for one, two in zip(model.weights, other.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), two.numpy())
+        # A step changes weights by 1e-2. On some processors, the graph with norms is rounded
+        # otherwise.
+        np.testing.assert_allclose(one.numpy(), two.numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
