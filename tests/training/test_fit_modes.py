@@ -93,7 +93,7 @@ def test_accumulation_with_the_schedule_of_a_preset():
     )
     for _ in range(2):
         model.fit(TOKENS, ANSWERS, batch_size=4, verbose=0, callbacks=[note])
-    np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 0.5] * 2) * 1e-4, rtol=1e-5)
+    np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 1] * 2) * 1e-4, rtol=1e-5)
 
 
 @pytest.mark.slow
