@@ -442,7 +442,7 @@ class FineTuneModel(DescribedModel):
         """Returns the callbacks of this library that a fit needs, besides the given ones."""
         epochs = next((c.epochs for c in given if isinstance(c, BindSchedule)), None)
         own_callbacks = [FollowTrainable(), BindSchedule(initial_epoch, given, epochs)]
-        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+        if getattr(inner_optimizer(self.optimizer), "gradient_accumulation_steps", None):
             own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
             own_callbacks.append(StopAtNonFiniteLoss())
