@@ -153,6 +153,8 @@ class FineTuneModel(DescribedModel):
             check(**{"keras.loss_weights": number})
         weighted = kwargs.pop("weighted_metrics", None)
         resolved = compiling.resolve(self, self.task, optimizer, loss, metrics, weighted)
+        if kwargs.get("auto_scale_loss", True):
+            resolved["optimizer"] = compiling.with_loss_scale(self, resolved["optimizer"])
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
             check_strategy(self.distribute_strategy)

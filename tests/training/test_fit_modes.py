@@ -134,6 +134,27 @@ def test_what_is_left_over_is_a_step_with_a_scaled_loss_as_well():
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
 
 
+def test_float16_scales_the_loss():
+    """Also if only the layers compute in float16, and not by a setting of the whole process."""
+    changes = []
+    for tiny in (1.0, 1e-5):  # gradients that float16 does not have
+        keras.utils.set_random_seed(0)
+        model = small_model()
+        for layer in model.layers:
+            if layer.name.startswith("block"):
+                layer.dtype_policy = keras.dtype_policies.get("mixed_float16")
+        model.compile(keras.optimizers.SGD(0.1 / tiny))
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        block = model.get_layer("block_0").kernel
+        before = np.array(block)
+        given = np.full(len(TOKENS), tiny, "float32")
+        model.fit(TOKENS, ANSWERS, sample_weight=given, shuffle=False, verbose=0)
+        changes.append(np.array(block) - before)
+    np.testing.assert_allclose(changes[1], changes[0], atol=0.1 * np.abs(changes[0]).max())
+    model.compile(keras.optimizers.SGD(1e-3), auto_scale_loss=False)
+    assert type(model.optimizer) is keras.optimizers.SGD
+
+
 @pytest.mark.slow
 def test_freezing_keeps_accumulated_slots_together():
     model = small_model()
