@@ -165,6 +165,15 @@ class Unfreeze(keras.callbacks.Callback):
         if self._waited >= self.patience and self._step < len(self._trained) - 1:
             self._step, self._waited = self._step + 1, 0
 
+    def settings(self) -> dict[str, Any]:
+        """Returns the plan and what decides when its steps come, which a resumed fit has to share.
+
+        In a fit, the plan names the stages of gradual unfreezing.
+        """
+        names = ("every", "monitor", "patience", "min_delta")
+        plan = {"plan": self._names, "epochs": self._epochs, "sign": self._sign}
+        return plan | {name: getattr(self, name) for name in names}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the step and what is known of the monitored result, as JSON can hold it."""
         best = None if np.isinf(self._best) else self._best
