@@ -191,7 +191,7 @@ def test_loss_scaling_of_mixed_float16():
         if layer.name.startswith("block"):
             layer.dtype_policy = policy
     with ft.messages.quiet():
-        model.compile(**ft.presets.cross_entropy())
+        model.compile(**ft.presets.cross_entropy(), auto_scale_loss=False)
     inner = model.optimizer
     wrapped = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
     model.compile(wrapped)
