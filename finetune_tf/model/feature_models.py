@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,13 @@ class Origin:
         whole: The model that was split.
         trunk: Its frozen part; the outputs are a dict.
         store: Stores the outputs of the trunk.
+        computed: The hash of the weights with which features were computed last, if they were.
     """
 
     whole: keras.Model
     trunk: keras.Model
     store: FeatureStore
+    computed: list[bytes] = field(default_factory=list)
 
     @functools.cached_property
     def parts(self) -> list[keras.Model]:
@@ -62,6 +64,20 @@ class Origin:
                 "computed once. Freeze them, or cut again: ft.cache_features(model)."
             )
 
+    def refuse_stale_features(self) -> None:
+        """Raises a ModelError if the weights of the trunk are others than those of the features."""
+        if self.computed and self.computed != [self._weights()]:
+            raise ModelError(
+                "The weights below the cut have changed since features were computed with them. "
+                "Compute them again: learner.fit(train.batches(learner, 32, shuffle=True))."
+            )
+
+    def _weights(self) -> bytes:
+        digest = hashlib.sha256()
+        for variable in self.trunk.weights:
+            digest.update(np.ascontiguousarray(variable.numpy()))
+        return digest.digest()
+
     def key(self, config: Any, digests: Mapping[str, Sequence[bytes]]) -> str:
         """Returns a hash of all that cached features depend on.
 
@@ -75,8 +91,8 @@ class Origin:
         adapters = [getattr(part, "active_adapters", ()) for part in all_layers(self.trunk)]
         settings = [__version__, self.store.precision, config, layers, adapters]
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-        for variable in self.trunk.weights:
-            digest.update(np.ascontiguousarray(variable.numpy()))
+        self.computed[:] = [self._weights()]
+        digest.update(self.computed[0])
         for name, rows in sorted(digests.items()):
             digest.update(name.encode())
             digest.update(b"".join(rows))
@@ -183,9 +199,11 @@ class FeatureModel(FineTuneModel):
         """Fits like any Keras model.
 
         Raises:
-            ModelError: If a stage below the cut is trainable by now.
+            ModelError: If a stage below the cut is trainable by now, or its weights have changed
+                since features were computed.
         """
         self._origin.refuse_trainable_trunk()
+        self._origin.refuse_stale_features()
         return super().fit(*args, **kwargs)
 
     def _own_callbacks(self, given: list, initial_epoch: int) -> list:
@@ -272,9 +290,11 @@ class PlainFeatureModel(keras.Model):
         """Fits like any Keras model.
 
         Raises:
-            ModelError: If a stage below the cut is trainable by now.
+            ModelError: If a stage below the cut is trainable by now, or its weights have changed
+                since features were computed.
         """
         self._origin.refuse_trainable_trunk()
+        self._origin.refuse_stale_features()
         return super().fit(*args, **kwargs)
 
     def save(self, *args: Any, **kwargs: Any) -> None:

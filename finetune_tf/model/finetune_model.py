@@ -153,6 +153,8 @@ class FineTuneModel(DescribedModel):
             check(**{"keras.loss_weights": number})
         weighted = kwargs.pop("weighted_metrics", None)
         resolved = compiling.resolve(self, self.task, optimizer, loss, metrics, weighted)
+        if kwargs.get("auto_scale_loss", True):
+            resolved["optimizer"] = compiling.with_loss_scale(self, resolved["optimizer"])
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
             check_strategy(self.distribute_strategy)
@@ -442,7 +444,7 @@ class FineTuneModel(DescribedModel):
         """Returns the callbacks of this library that a fit needs, besides the given ones."""
         epochs = next((c.epochs for c in given if isinstance(c, BindSchedule)), None)
         own_callbacks = [FollowTrainable(), BindSchedule(initial_epoch, given, epochs)]
-        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+        if getattr(inner_optimizer(self.optimizer), "gradient_accumulation_steps", None):
             own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
             own_callbacks.append(StopAtNonFiniteLoss())

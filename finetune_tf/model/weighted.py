@@ -69,8 +69,9 @@ class WeightedModel(PlacesModel):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Overrides Keras's `fit`: `class_weight` by index or name, or "balanced"."""
-        weights = kwargs.get("sample_weight")
-        with self._class_weighting("train", kwargs.pop("class_weight", None), x, y, weights):
+        weights, given = kwargs.get("sample_weight"), kwargs.pop("class_weight", None)
+        held_out = kwargs.get("validation_split", 0.0)
+        with self._class_weighting("train", given, x, y, weights, held_out):
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(
@@ -215,12 +216,12 @@ class WeightedModel(PlacesModel):
 
     @contextlib.contextmanager
     def _class_weighting(
-        self, step: str, given: Any, x: Any, y: Any, sample_weight: Any
+        self, step: str, given: Any, x: Any, y: Any, sample_weight: Any, held_out: float = 0.0
     ) -> Iterator[None]:
         """Sets the class weights during a fit ("train") or an evaluation ("test")."""
         weights = None
         if isinstance(given, str) and given == "balanced":
-            given = balanced_weights(x, y, self.kind, self.outputs[0].shape[-1])
+            given = balanced_weights(x, y, self.kind, self.outputs[0].shape[-1], held_out)
         if given is not None:
             weights = class_weights(
                 given,

@@ -52,6 +52,10 @@ class EMA(AveragedWeights):
         self._decay, self._warmup = float(decay), bool(warmup)
         self._reset()
 
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, which a resumed fit has to share."""
+        return {"decay": self._decay, "warmup": self._warmup}
+
     def _reset(self) -> None:
         self._variables: dict[int, keras.Variable] = {}
         self._counters: tuple[keras.Variable, keras.Variable] | None = None
@@ -140,6 +144,10 @@ class AverageLast(AveragedWeights):
         super().__init__()
         self._epochs = epochs
         self._reset()
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, which a resumed fit has to share."""
+        return {"epochs": self._epochs}
 
     def _reset(self) -> None:
         self._places: list[int] = []

@@ -202,12 +202,12 @@ class Companion(keras.callbacks.Callback):
 
 
 def in_order(callbacks: Sequence[Any], first: type) -> list[Any]:
-    """Sorts the callbacks of a fit, such that all of them see averages where they should.
+    """Sorts the callbacks of a fit, such that all of them see the weights of the end of an epoch.
 
     Args:
         callbacks: All callbacks of the fit.
-        first: The class of the callbacks that change the weights at the end of an epoch, which come
-            before those that average weights.
+        first: The class of the callbacks that complete the last step of an epoch, which come before
+            those that average weights and all that read them.
 
     Returns:
         The callbacks, in their order but for that.
@@ -218,7 +218,7 @@ def in_order(callbacks: Sequence[Any], first: type) -> list[Any]:
     """
     averaging = [c for c in callbacks if isinstance(c, AveragedWeights)]
     if not averaging:
-        return list(callbacks)
+        return sorted(callbacks, key=lambda c: not isinstance(c, first))
     swapping = [c for c in callbacks if isinstance(c, keras.callbacks.SwapEMAWeights)]
     if len([*averaging, *swapping]) > 1:
         names = " and ".join(type(c).__name__ for c in [*averaging, *swapping])

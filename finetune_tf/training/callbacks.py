@@ -106,7 +106,8 @@ class ApplyLeftover(keras.callbacks.Callback):
 
     With gradient accumulation, Keras carries the gradients of an incomplete step over to the next
     epoch and drops them at the end of the last one. Models of finetune_tf add this callback to
-    such fits automatically.
+    such fits automatically. In a fit of another Keras model it has to come first, so that callbacks
+    which save or measure at the end of an epoch see the last step.
 
     Example:
         >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -136,7 +137,9 @@ class ApplyLeftover(keras.callbacks.Callback):
             gradient.assign(gradient * (whole / waiting))  # the mean over the available batches
         # Complete the step with a last micro-step whose gradients are zero.
         step_counter(optimizer).assign_add(whole - waiting - 1)
-        optimizer.apply([keras.ops.zeros(v.shape, v.dtype) for v in variables], variables)
+        zeros = [keras.ops.zeros(v.shape, v.dtype) for v in variables]
+        # Of the class, since an observer of the optimizer expects the gradients of a batch.
+        type(optimizer).apply(optimizer, zeros, variables)
 
 
 class FollowTrainable(keras.callbacks.Callback):

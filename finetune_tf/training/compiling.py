@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from finetune_tf.base.arguments import check, shown
-from finetune_tf.base.keras_internals import inner_optimizer, rate_of
+from finetune_tf.base.keras_internals import all_layers, inner_optimizer, rate_of
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
@@ -87,6 +87,24 @@ def resolve(
         "metrics": fitting_metrics(metrics, task, loss),
         "weighted_metrics": fitting_metrics(weighted_metrics, task, loss),
     }
+
+
+def with_loss_scale(model: keras.Model, optimizer: Any) -> Any:
+    """Returns an optimizer that scales the loss if the model computes in float16.
+
+    The smallest number of float16 is 6e-8, and many gradients are below it. Keras looks at the
+    policy of the model itself, which is that of its layers only if the process has it as well.
+
+    Args:
+        model: The model.
+        optimizer: An optimizer of Keras.
+    """
+    is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    policies = {layer.dtype_policy.name for layer in all_layers(model)}
+    if is_scaled or "mixed_float16" not in policies:
+        return optimizer
+    say("compile: the loss is scaled, because gradients in float16 would often be 0 otherwise.")
+    return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
 def check_numbers(optimizer: keras.optimizers.Optimizer) -> None:

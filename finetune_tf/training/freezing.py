@@ -137,6 +137,9 @@ def renew_training(model: keras.Model) -> bool:
     Returns:
         Whether they were rebuilt. Nothing is done if the model is not compiled or its optimizer
         has the same variables already.
+
+    Raises:
+        ModelError: If the optimizer has trained another model.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
@@ -146,6 +149,7 @@ def renew_training(model: keras.Model) -> bool:
     known = optimized_variables(optimizer)
     if [id(v) for v in known] == [id(v) for v in model.trainable_variables]:
         return False
+    _refuse_of_other_model(model, known)
     with strategy_scope(model):
         renewed = type(optimizer).from_config(optimizer.get_config())
         keep_exclusions(renewed, optimizer)
@@ -169,6 +173,17 @@ def renew_training(model: keras.Model) -> bool:
     if model.train_function is not None:
         model.make_train_function(force=True)  # immediately, because a fit may be running
     return True
+
+
+def _refuse_of_other_model(model: keras.Model, optimized: list[keras.Variable]) -> None:
+    """Refuses an optimizer whose moments and steps are those of another model of the same paths."""
+    own = {id(v) for v in learnable_variables(getattr(model, "whole", model))}
+    if optimized and not any(id(variable) in own for variable in optimized):
+        raise ModelError(
+            "The optimizer has trained another model, whose moments and steps it would continue "
+            "here. Make a new one for each model: call the preset again, "
+            "model.compile(**ft.presets.cross_entropy()), or create the optimizer anew."
+        )
 
 
 def _continue_steps(optimizer: keras.optimizers.Optimizer, old: keras.optimizers.Optimizer) -> None:

@@ -79,7 +79,9 @@ def class_weights(
     return weights
 
 
-def balanced_weights(x: Any, y: Any, kind: Kind, classes: int) -> dict[int, float]:
+def balanced_weights(
+    x: Any, y: Any, kind: Kind, classes: int, validation_split: float = 0.0
+) -> dict[int, float]:
     """Returns the class weights that `class_weight="balanced"` stands for.
 
     They are n / (C · n_c) for n rows, C classes that occur and n_c rows of class c, as in
@@ -91,6 +93,8 @@ def balanced_weights(x: Any, y: Any, kind: Kind, classes: int) -> dict[int, floa
         y: Class indices (rows,) if `x` are inputs.
         kind: The kind of the model's outputs.
         classes: The number of outputs.
+        validation_split: The share of the rows at the end of arrays that `fit` holds out, which
+            have no part in the weights.
 
     Raises:
         ArgumentError: If not each row has one class, or their numbers are unknown.
@@ -104,6 +108,7 @@ def balanced_weights(x: Any, y: Any, kind: Kind, classes: int) -> dict[int, floa
     if counts is None and kind == "classes" and hasattr(targets, "shape"):
         found = concrete(targets)
         if found is not None and found.size == len(found) and found.dtype.kind in "iu":
+            found = found[: math.floor(len(found) * (1.0 - (validation_split or 0.0)))]
             counts = np.bincount(found[found >= 0].reshape(-1), minlength=classes)
     if counts is None or kind != "classes":
         raise ArgumentError(

@@ -53,6 +53,8 @@ class Schedule:
     schedule does not allow `optimizer.learning_rate = rate`. With this class, the assignment, and
     callbacks that use it such as `keras.callbacks.ReduceLROnPlateau`, fix the rate from then on.
 
+    With gradient accumulation, an update has the rate that it has with larger batches.
+
     Args:
         peak: The highest learning rate, or "auto": `pretrained_rate` while a pretrained variable is
             trainable, else ten times as much while an adapter is (60 times for IA3), and
@@ -119,6 +121,7 @@ class Schedule:
         self._bound = False
         self._saved_state: Mapping[str, Any] | None = None  # of a fit that a save interrupted
         self._counter: Any = None  # the step counter of the optimizer
+        self._batches = 1  # of one update, which the counter counts each
         self._model: Any = None
         self.rate = float(pretrained_rate if peak == "auto" else peak)
         # Variables, so that changes take effect in a traced training step.
@@ -172,6 +175,7 @@ class Schedule:
         """
         self.join(optimizer)
         self._counter = step_counter(optimizer)
+        self._batches = batches_of_update(optimizer)
         if self._saved_state is not None:
             self.load_state_dict(self._saved_state)
 
@@ -195,8 +199,7 @@ class Schedule:
                 "the data is unknown. Pass steps_per_epoch=… to fit, or use schedule='constant'."
             )
         # The steps of a fit, and of this schedule, are batches.
-        optimizer = inner_optimizer(getattr(model, "optimizer", None))
-        batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        batches = batches_of_update(getattr(model, "optimizer", None))
         if self.warmup_steps is None:
             warmup = self.warmup_ratio * steps if steps else 0
         else:
@@ -278,7 +281,11 @@ class Schedule:
             step = 0 if self._counter is None else self._counter
         step = ops.cast(step, "float32") - self._first_step
         rising = ops.clip((step + 1.0) / ops.maximum(self._warmup, 1.0), 0.0, 1.0)
-        left = (self._steps - step) / ops.maximum(self._steps - self._warmup, 1.0)
+        if self._batches > 1:
+            # An update comes with its last batch, but the decay is that before its first one.
+            step = step - ops.mod(step, float(self._batches))
+        shortest = float(self._batches)
+        left = (self._steps - step) / ops.maximum(self._steps - self._warmup, shortest)
         left = ops.clip(left, 0.0, 1.0)
         return self._rate * factor_of(self.shape, rising, left, self.power, self.end)
 
@@ -352,6 +359,11 @@ class Schedule:
         schedule = cls(**config)
         schedule._saved_state = state
         return schedule
+
+
+def batches_of_update(optimizer: Any) -> int:
+    """Returns how many batches an optimizer takes for one update of the weights."""
+    return getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1
 
 
 def _number(value: float, name: str) -> keras.Variable:

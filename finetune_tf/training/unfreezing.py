@@ -19,6 +19,11 @@ from finetune_tf.training.rates import all_have_factors
 from finetune_tf.training.schedules import schedule_of
 from finetune_tf.training.selector import Selector
 
+#: What names of results contain of which lower or higher ones are better.
+_MODES = {
+    "min": ("loss", "error", "mae", "mse", "perplexity"),
+    "max": ("acc", "f1", "auc"),
+}
 Plan = Mapping[int, Selector] | Sequence[Selector] | Selector
 
 
@@ -51,10 +56,12 @@ class Unfreeze(keras.callbacks.Callback):
         patience: See `monitor`.
         min_delta: The smallest change that counts as an improvement.
         mode: "min" or "max", whether lower or higher results are better; by default "max" for names
-            that contain "acc", "f1" or "auc", and "min" for all others.
+            that contain "acc", "f1" or "auc", and "min" for those that contain "loss", "error",
+            "mae", "mse" or "perplexity". For all others it has to be given.
 
     Raises:
-        ArgumentError: If a number is out of range, or arguments contradict each other.
+        ArgumentError: If a number is out of range, arguments contradict each other, or the name
+            `monitor` does not say which results are better.
         ModelError: If the plan has no selectors; when the fit starts, if a selector matches
             nothing, or if the model is trained on cached features and the plan unfreezes stages
             below the cut; after an epoch, if there is no result of the name `monitor`.
@@ -101,8 +108,7 @@ class Unfreeze(keras.callbacks.Callback):
             patience,
             min_delta,
         )
-        is_higher_better = any(name in (monitor or "") for name in ("acc", "f1", "auc"))
-        self._sign = -1.0 if (mode or ("max" if is_higher_better else "min")) == "max" else 1.0
+        self._sign = -1.0 if (mode or _mode_of(monitor)) == "max" else 1.0
         self._reset()
 
     def _reset(self) -> None:
@@ -158,6 +164,15 @@ class Unfreeze(keras.callbacks.Callback):
         self._waited += 1
         if self._waited >= self.patience and self._step < len(self._trained) - 1:
             self._step, self._waited = self._step + 1, 0
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the plan and what decides when its steps come, which a resumed fit has to share.
+
+        In a fit, the plan names the stages of gradual unfreezing.
+        """
+        names = ("every", "monitor", "patience", "min_delta")
+        plan = {"plan": self._names, "epochs": self._epochs, "sign": self._sign}
+        return plan | {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the step and what is known of the monitored result, as JSON can hold it."""
@@ -243,6 +258,19 @@ def gradual(model: keras.Model) -> list[Selector]:
     """
     groups = [group for group in stages_by_depth(model) if group]
     return [selector_of(model, sum(groups[: i + 1], [])) for i in range(len(groups))]
+
+
+def _mode_of(monitor: str | None) -> str:
+    """Returns whether lower ("min") or higher ("max") results of a name are better."""
+    if monitor is None:
+        return "min"
+    found = [mode for mode, names in _MODES.items() if any(name in monitor for name in names)]
+    if len(found) != 1:
+        raise ArgumentError(
+            f"monitor={monitor!r} does not say whether lower or higher results are better. Give "
+            "mode='min' or mode='max'."
+        )
+    return found[0]
 
 
 def _checked_plan(plan: Any) -> tuple[list[int] | None, list[Selector] | None]:

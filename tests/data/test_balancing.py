@@ -139,6 +139,24 @@ def test_what_cannot_be_balanced(examples, model, tiny_bert):
         unlabelled.batches(masked, shuffle=True, balance=True)
 
 
+def test_rows_that_a_fit_holds_out_have_no_part_in_balanced_weights():
+    from helpers_models import small_model, token_batch
+
+    from finetune_tf.model import weighted
+    from finetune_tf.training.sample_weights import balanced_weights
+
+    tokens, targets = token_batch(20)[0], np.array([0] * 9 + [1] * 3 + [1] * 8)
+    model, seen = small_model(), []
+    given = {"validation_split": 0.4, "class_weight": "balanced", "verbose": 0}
+    with pytest.MonkeyPatch.context() as patch, quiet():
+        patch.setattr(
+            weighted, "balanced_weights", lambda *a: seen.append(balanced_weights(*a)) or seen[0]
+        )
+        model.compile("sgd")
+        model.fit(tokens, targets, **given)
+    assert seen == [{0: 12 / 18, 1: 12 / 6}]
+
+
 @pytest.mark.slow
 def test_balanced_class_weights(examples, tiny_bert):
     """The loss is that of the weights n / (C n_c), for batches and for arrays."""

@@ -156,6 +156,20 @@ def test_fresh_weights_mean_fresh_features(tiny_bert, examples, capsys):
     assert capsys.readouterr().out.count("computed once") == 2
 
 
+def test_features_of_earlier_weights(tiny_bert, examples):
+    """As after a fit of the whole model between two fits of the upper part."""
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    batches = examples.batches(learner, batch_size=4)
+    learner.compile()
+    learner.fit(batches, verbose=0)
+    table = model.get_layer("embeddings").weights[0]
+    table.assign(table * 1.5)
+    with pytest.raises(ModelError, match="The weights below the cut have changed since features"):
+        learner.fit(batches, verbose=0)
+    learner.fit(examples.batches(learner, batch_size=4), verbose=0)
+
+
 def test_what_is_below_the_cut_must_not_learn(tiny_bert, examples):
     model = loaded(tiny_bert)
     learner = ft.cache_features(model)

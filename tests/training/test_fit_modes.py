@@ -12,7 +12,9 @@ import pytest
 from helpers_models import small_model, token_batch
 
 import finetune_tf as ft
+from finetune_tf.kernels import is_tracing
 from finetune_tf.training import AdamW, WarmupLinearDecay
+from finetune_tf.training.gradients import observe
 
 TOKENS, ANSWERS = token_batch(16)
 TESTS = Path(__file__).parents[1]
@@ -93,7 +95,64 @@ def test_accumulation_with_the_schedule_of_a_preset():
     )
     for _ in range(2):
         model.fit(TOKENS, ANSWERS, batch_size=4, verbose=0, callbacks=[note])
-    np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 0.5] * 2) * 1e-4, rtol=1e-5)
+    np.testing.assert_allclose(rates, np.array([0.5, 1, 1, 1] * 2) * 1e-4, rtol=1e-5)
+
+
+class Ends(keras.callbacks.Callback):
+    """Notes the weights that a callback finds at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(weights(self.model))
+
+
+def test_callbacks_find_the_last_step_of_an_epoch():
+    """Without a validation as well, which applies what is left over in any case."""
+    model, ends, eager = small_model(), Ends(), []
+    model.compile(AdamW(1e-5, gradient_accumulation_steps=2))
+    observe(model.optimizer, lambda *_: eager.append(not is_tracing()))
+    model.fit(TOKENS[:12], ANSWERS[:12], batch_size=4, verbose=0, callbacks=[ends])
+    np.testing.assert_array_equal(ends.seen[-1], weights(model))
+    assert eager and not any(eager)  # an observer gets the gradients of batches only
+
+
+def test_what_is_left_over_is_a_step_with_a_scaled_loss_as_well():
+    ends = []
+    for scale in (None, 8.0):
+        keras.utils.set_random_seed(0)
+        model = small_model()
+        optimizer = inner = AdamW(1e-5, gradient_accumulation_steps=2)
+        if scale is not None:
+            optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale)
+        model.compile(optimizer)
+        model.fit(TOKENS[:12], ANSWERS[:12], batch_size=4, shuffle=False, verbose=0)
+        assert int(inner.iterations) == 2
+        ends.append(weights(model))
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-7)
+
+
+def test_float16_scales_the_loss():
+    """Also if only the layers compute in float16, and not by a setting of the whole process."""
+    changes = []
+    for tiny in (1.0, 1e-5):  # gradients that float16 does not have
+        keras.utils.set_random_seed(0)
+        model = small_model()
+        for layer in model.layers:
+            if layer.name.startswith("block"):
+                layer.dtype_policy = keras.dtype_policies.get("mixed_float16")
+        model.compile(keras.optimizers.SGD(0.1 / tiny))
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        block = model.get_layer("block_0").kernel
+        before = np.array(block)
+        given = np.full(len(TOKENS), tiny, "float32")
+        model.fit(TOKENS, ANSWERS, sample_weight=given, shuffle=False, verbose=0)
+        changes.append(np.array(block) - before)
+    np.testing.assert_allclose(changes[1], changes[0], atol=0.1 * np.abs(changes[0]).max())
+    model.compile(keras.optimizers.SGD(1e-3), auto_scale_loss=False)
+    assert type(model.optimizer) is keras.optimizers.SGD
 
 
 @pytest.mark.slow
@@ -132,7 +191,7 @@ def test_loss_scaling_of_mixed_float16():
         if layer.name.startswith("block"):
             layer.dtype_policy = policy
     with ft.messages.quiet():
-        model.compile(**ft.presets.cross_entropy())
+        model.compile(**ft.presets.cross_entropy(), auto_scale_loss=False)
     inner = model.optimizer
     wrapped = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
     model.compile(wrapped)

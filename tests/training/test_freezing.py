@@ -161,6 +161,20 @@ class TestSlots:
         assert model.train_function is function
 
 
+def test_an_optimizer_that_trained_another_model():
+    """Its moments would be taken over by path."""
+    preset, first, second = ft.presets.cross_entropy(), small_model(), small_model()
+    tokens, answers = token_batch()
+    with ft.messages.quiet():
+        first.compile(**preset)
+        second.compile(**preset)
+        first.fit(tokens, answers, verbose=0)
+        for call in (second.fit, second.train_on_batch):
+            with pytest.raises(ft.errors.ModelError, match="The optimizer has trained another"):
+                call(tokens, answers)
+        first.fit(tokens, answers, verbose=0)
+
+
 def test_applied_twice_it_changes_nothing(model, capsys):
     ft.freeze(model, select.bottom(1) | select.biases())
     frozen = [v.path for v in model.weights if not v.trainable]

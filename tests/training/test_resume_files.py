@@ -1,6 +1,7 @@
 """The saves of a fit: what they contain, and what happens when something is wrong with them."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -253,6 +254,36 @@ class TestChanges:
 
         with pytest.raises(ModelError, match="layers: .*: activation was 'tanh' and is 'relu' now"):
             outcome(with_relu, folder)
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("objectives", "objectives: 0: alpha was 1.0 and is 2.0 now. Use the same"),
+            ("EMA", "callbacks: 0: 1: decay was 0.5 and is 0.9 now. Use the same"),
+            ("monitor", "callbacks: 0: 1: monitor was 'val_loss' and is 'loss' now. Use the same"),
+            pytest.param(
+                "Unfreeze", "callbacks: 0: 1: every was 1 and is 2 now.", marks=pytest.mark.slow
+            ),
+        ],
+    )
+    def test_objectives_and_callbacks(self, option, message, tmp_path):
+        def made(second):
+            objective = ft.objectives.NEFTune(alpha=2.0 if second else 1.0)
+            callbacks = {
+                "EMA": [ft.callbacks.EMA(0.9 if second else 0.5)],
+                "monitor": [keras.callbacks.EarlyStopping("loss" if second else "val_loss")],
+                "Unfreeze": [ft.callbacks.Unfreeze(every=2 if second else 1)],
+            }.get(option, [])
+            model, fit = make(callbacks=callbacks)
+            if option == "objectives":
+                with ft.messages.quiet():
+                    model.compile(**ft.presets.cross_entropy(), objectives=[objective])
+            return model, fit
+
+        with pytest.raises(Broken):
+            outcome(lambda: made(False), tmp_path, (1, 0))
+        with pytest.raises(ModelError, match=f"cannot be continued: {re.escape(message)}"):
+            outcome(lambda: made(True), tmp_path)
 
 
 def stopping(patience):

@@ -360,6 +360,14 @@ class TestShapes:
         rates = rates_of_fit(model, batch_size=4, epochs=2)  # eight batches, four steps
         np.testing.assert_allclose(rates[:4], np.array([0.25, 0.5, 0.75, 1]) * 1e-4, rtol=1e-5)
 
+    @pytest.mark.parametrize("shape", ["linear", "cosine", "one-cycle"])
+    def test_accumulated_batches_have_the_rates_of_larger_ones(self, shape):
+        large = compiled(schedule=shape)
+        expected = rates_of_fit(large, batch_size=8, epochs=3)
+        small = compiled(schedule=shape, accumulate=4)
+        found = rates_of_fit(small, batch_size=2, epochs=3)[3::4]  # with which a step is made
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
     def test_a_reload_in_the_middle_of_a_fit(self, tmp_path):
         model = compiled(schedule="cosine", warmup_steps=3)
         whole = rates_of_fit(model, batch_size=8, epochs=4, callbacks=[SaveAtEpoch(tmp_path)])

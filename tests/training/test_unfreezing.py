@@ -133,6 +133,12 @@ class TestPlans:
         assert fitted(compiled(), Accuracy(), unfreeze).moved == [HEAD, HEAD, HEAD, HEAD]
         assert unfreeze.state_dict() == {"step": 1, "waited": 0, "best": -0.6}
 
+    @pytest.mark.parametrize("monitor", ["val_precision", "val_f1_loss"])
+    def test_a_name_that_does_not_say_what_is_better(self, monitor):
+        with pytest.raises(ArgumentError, match=f"monitor='{monitor}' does not say whether lower"):
+            Unfreeze(monitor=monitor)
+        Unfreeze(monitor=monitor, mode="max")
+
     def test_the_state_can_be_stored(self):
         unfreeze, model = Unfreeze(monitor="loss"), compiled()
 

@@ -54,13 +54,14 @@ def settings_of(fit: RunningFit, callbacks: Iterable[Any], data: dict[str, Any])
         "optimizer": _config(model.optimizer),
         "loss": _config(compiled_with(model, "loss")),
         "loss_weights": compiled_with(model, "loss_weights"),
+        "objectives": _config(getattr(model, "objectives", ())),
         "metrics": _config(compiled_with(model, "metrics")),
         "steps_per_execution": model.steps_per_execution,
         "jit_compile": model.jit_compile,
         "class_weight": fit.class_weight if weights is None else np.asarray(weights).tolist(),
         "layers": [[type(layer).__name__, _config(layer)] for layer in all_layers(model)][1:],
         "variables": [[list(v.shape), v.dtype] for v in model.variables],
-        "callbacks": [[type(callback).__name__, _numbers(callback)] for callback in callbacks],
+        "callbacks": [[type(callback).__name__, _settings(callback)] for callback in callbacks],
     }
     return _normal(json.loads(json.dumps(settings, default=str)))
 
@@ -122,14 +123,22 @@ def _config(part: Any) -> Any:
     return {"class": name, **config} if not isinstance(part, keras.layers.Layer) else config
 
 
-def _numbers(callback: Any) -> dict[str, Any]:
-    """Returns the numbers among the attributes of one of Keras's callbacks, such as `patience`."""
-    if not type(callback).__module__.startswith("keras."):
+def _settings(callback: Any) -> dict[str, Any]:
+    """Returns what decides how a callback of Keras or of this library changes a fit.
+
+    Of one of Keras's, these are the numbers among its attributes, such as `patience`, and what it
+    monitors; one of this library says it itself.
+    """
+    module = type(callback).__module__
+    if module.startswith("finetune_tf."):
+        return callback.settings() if hasattr(callback, "settings") else {}
+    if not module.startswith("keras."):
         return {}
     return {
         name: value
         for name, value in vars(callback).items()
-        if type(value) in (bool, int, float) and not name.startswith("_")
+        if (type(value) in (bool, int, float) and not name.startswith("_"))
+        or (name == "monitor" and isinstance(value, str))
     }
 
 
