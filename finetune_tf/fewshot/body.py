@@ -32,6 +32,7 @@ from finetune_tf.recipe.phases import model_to_fit
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.decisions import forget_after_training
 from finetune_tf.training.callbacks import BindSchedule, StopAtNonFiniteLoss
+from finetune_tf.training.compiling import with_loss_scale
 from finetune_tf.training.fit_errors import check_precision
 from finetune_tf.training.freezing import build_optimizer, count_parameters
 from finetune_tf.training.presets import make_optimizer
@@ -153,6 +154,7 @@ class BodyTrainer:
         optimizer = make_optimizer("adamw", self.rate)
         # XLA would compile each length of the batches.
         options = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
+        optimizer = with_loss_scale(self._encoder, optimizer)
         self._encoder.compile(optimizer, chosen, **options)
         build_optimizer(self._encoder)
         self._start = Snapshot(self._encoder.optimizer.variables) if repeats else None

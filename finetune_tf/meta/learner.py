@@ -20,6 +20,7 @@ from finetune_tf.meta.norms import Statistics, check_statistics
 from finetune_tf.meta.results import EpisodeReport, one_thread, probe_accuracy
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.tasks.decisions import forget_after_training
+from finetune_tf.training.compiling import computes_in_float16
 from finetune_tf.training.fit_errors import check_precision, check_weights
 
 Batch = dict[str, np.ndarray]
@@ -59,6 +60,12 @@ class Learner:
                 f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
             )
         self.network = Network(model, keep_head)
+        if computes_in_float16(model):
+            raise ModelError(
+                f"The model computes in float16, in which many gradients are 0, and "
+                f"{type(self).__name__} does not scale the loss. Load it with "
+                "dtype='mixed_bfloat16' or 'float32'."
+            )
         self.history: dict[str, list[float]] = {"loss": [], "accuracy": []}
         self._features_with = Functional(self.network, statistics)
         self._given_rate = learning_rate

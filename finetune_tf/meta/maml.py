@@ -53,8 +53,8 @@ class MAML(AdaptingLearner):
 
     Raises:
         ArgumentError: If a number is out of range.
-        ModelError: If the model has no stages, or a normalization whose second derivatives are
-            wrong and that cannot be replaced.
+        ModelError: If the model has no stages, computes in float16, or has a normalization whose
+            second derivatives are wrong and that cannot be replaced.
 
     Example:
         >>> _ = ft.train_only(model, ft.select.blocks(-1))

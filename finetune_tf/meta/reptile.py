@@ -45,7 +45,7 @@ class Reptile(AdaptingLearner):
 
     Raises:
         ArgumentError: If a number is out of range.
-        ModelError: If the model has no stages.
+        ModelError: If the model has no stages, or computes in float16.
 
     Example:
         >>> learner = ft.meta.Reptile(model, head="prototypes", adapt_steps=5)

@@ -89,6 +89,11 @@ def resolve(
     }
 
 
+def computes_in_float16(model: keras.Model) -> bool:
+    """Returns whether layers compute in float16 with variables of float32."""
+    return any(layer.dtype_policy.name == "mixed_float16" for layer in all_layers(model))
+
+
 def with_loss_scale(model: keras.Model, optimizer: Any) -> Any:
     """Returns an optimizer that scales the loss if the model computes in float16.
 
@@ -100,8 +105,7 @@ def with_loss_scale(model: keras.Model, optimizer: Any) -> Any:
         optimizer: An optimizer of Keras.
     """
     is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    policies = {layer.dtype_policy.name for layer in all_layers(model)}
-    if is_scaled or "mixed_float16" not in policies:
+    if is_scaled or not computes_in_float16(model):
         return optimizer
     say("compile: the loss is scaled, because gradients in float16 would often be 0 otherwise.")
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")

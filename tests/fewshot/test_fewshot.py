@@ -287,6 +287,24 @@ def test_variables_of_16_bits_are_refused(encoder):
         ft.fewshot.tune_body(model, TRAIN, steps=3)
 
 
+def test_float16_scales_the_loss(tiny_bert, monkeypatch):
+    model = ft.load(tiny_bert, labels=TRAIN.labels, pooling="mean", dtype="mixed_float16")
+    scales = []
+
+    class Scaled(keras.optimizers.LossScaleOptimizer):
+        def scale_loss(self, loss):
+            scales.append(self.initial_scale)
+            return super().scale_loss(loss)
+
+    monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", Scaled)
+    before = model.get_weights()
+    losses = ft.fewshot.tune_body(model, TRAIN, steps=3)
+    assert scales
+    assert min(scales) > 1000
+    assert np.isfinite(losses).all()
+    assert any((old != new).any() for old, new in zip(before, model.get_weights(), strict=True))
+
+
 def test_thresholds_of_other_weights_are_forgotten(tiny_bert, capsys):
     model = small(tiny_bert)
     trainings = {

@@ -180,6 +180,15 @@ def test_a_support_set_that_is_no_classification():
         learner.adapt((np.zeros((2, 4)), np.arange(2)))
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_float16_is_refused(name):
+    model = keras.Sequential(
+        [keras.Input((4,)), *[keras.layers.Dense(4, dtype="mixed_float16") for _ in range(2)]]
+    )
+    with pytest.raises(ModelError, match=r"computes in float16, .* does not scale the loss\. Load"):
+        LEARNERS[name](model)
+
+
 @pytest.mark.parametrize("name", ["maml", "reptile"])
 def test_an_output_layer_that_is_not_learned_yet(name):
     learner = LEARNERS[name](network())
