@@ -9,7 +9,7 @@ from typing import Any
 from finetune_tf.base.arguments import shown
 from finetune_tf.base.json_files import member, read_json
 from finetune_tf.base.paths import has_file, read_whole
-from finetune_tf.checkpoints.hub import local_path, resolve
+from finetune_tf.checkpoints.hub import check_has_revisions, local_path, resolve
 from finetune_tf.checkpoints.layouts import Modules, read_modules
 from finetune_tf.checkpoints.timm import is_timm, renamed, translated
 from finetune_tf.checkpoints.tokenizers import TokenizerFiles
@@ -94,6 +94,8 @@ def open_checkpoint(
         return Checkpoint(label, family, complete, {}, Modules(), image_processor=processor)
     file = local_path(name)
     is_file = file.suffix in READERS and os.path.isfile(file)
+    if is_file:
+        check_has_revisions(file, revision)
     folder = file.parent if is_file else resolve(name, revision, cache_dir)
     return read_whole(folder, lambda: _open(folder, file if is_file else None, overrides))
 

@@ -27,7 +27,8 @@ def resolve(
         cache_dir: Folder for downloads; by default that of huggingface_hub.
 
     Raises:
-        CheckpointError: If it is neither, or cannot be downloaded. The message says what to do.
+        CheckpointError: If it is neither, is a folder although there is a revision, or cannot be
+            downloaded. The message says what to do.
     """
     path = local_path(checkpoint)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -35,6 +36,7 @@ def resolve(
             f"{path} is a file; a checkpoint is a folder with config.json and weights."
         )
     if os.path.isdir(path):
+        check_has_revisions(path, revision)
         folder, called = path, f"The folder {path}"
     else:
         folder = _from_hub(str(checkpoint), revision, cache_dir)
@@ -45,6 +47,23 @@ def resolve(
             f"found {sorted(item.name for item in folder.glob('*'))[:10]}."
         )
     return folder
+
+
+def check_has_revisions(path: Path, revision: str | None) -> None:
+    """Checks that no revision is wanted of a path, which has only one.
+
+    Args:
+        path: A folder or file of this machine.
+        revision: As for `resolve`; "main" means no other one.
+
+    Raises:
+        CheckpointError: If there is one.
+    """
+    if revision not in (None, "main"):
+        raise CheckpointError(
+            f"revision={revision!r} is for checkpoints on the Hub, but {path} is on this machine. "
+            "Leave revision out, or give the id of the Hub, such as 'owner/name'."
+        )
 
 
 def local_path(checkpoint: str | Path) -> Path:

@@ -22,7 +22,7 @@ from finetune_tf.base.keras_internals import (
 )
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.encodings import targets_in, unwrapped
-from finetune_tf.errors import ArgumentError, ModelError
+from finetune_tf.errors import ArgumentError, DataError, ModelError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
@@ -293,6 +293,9 @@ class Measure(keras.callbacks.Callback):
             the labels, or one tuple of arrays (inputs, targets).
         batch_size: The batch size if `batches` is a tuple of arrays.
 
+    Raises:
+        DataError: After an epoch, if the batches have sample weights, which it does not use.
+
     Example:
         >>> def error_rate(logits, targets):
         ...     return {"val_error": float((logits.argmax(-1) != targets).mean())}
@@ -319,6 +322,11 @@ class Measure(keras.callbacks.Callback):
         """Predicts and measures; later callbacks find the metrics in the logs."""
         logits, targets = [], []
         for batch in self._batches:
+            if isinstance(batch, tuple) and len(batch) != 2:
+                raise DataError(
+                    f"Measure needs batches of inputs and targets, and found {len(batch)} parts: "
+                    "it does not use sample weights. Leave them out of its batches."
+                )
             inputs, given = batch if isinstance(batch, tuple) else (batch, batch)
             found = np.asarray(self.model.call(inputs, training=False)), targets_in(given)
             if hasattr(inputs, "keys") and STARTS in inputs:  # places without a text do not count

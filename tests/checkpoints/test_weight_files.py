@@ -182,6 +182,13 @@ def test_paths_that_are_no_checkpoint_folders(copied, monkeypatch):
         ft.load(copied)
 
 
+@pytest.mark.parametrize("name", [".", "model.safetensors"])
+def test_a_revision_of_a_path(name, copied):
+    with pytest.raises(CheckpointError, match="revision='v2' is for checkpoints on the Hub, but"):
+        ft.load(copied / name, revision="v2")
+    assert ft.load(copied / name, revision="main").stages  # as it is
+
+
 def test_a_file_with_weights_of_any_name(copied):
     ids = np.array([[2, 6, 3]], "int32")
     expected = ft.load(copied)(ids)

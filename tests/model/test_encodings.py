@@ -123,6 +123,12 @@ def test_a_measure_of_tokens_pads_batches_to_one_length(tiny_bert):
     assert seen["tags"].tolist() == [[1, 1, 1, -100, -100]] * 2 + [[1] * 5] * 2
 
 
+def test_a_measure_refuses_sample_weights():
+    callback = Measure(lambda logits, targets: {}, [(np.zeros((2, 3)), np.zeros(2), np.ones(2))])
+    with pytest.raises(DataError, match="found 3 parts: it does not use sample weights"):
+        callback.on_epoch_end(0)
+
+
 def test_warm_up_before_any_schedule():
     rates = Warmup(1e-3, PolynomialDecay(1e-3, 10, 0.0), steps=4)
     again = keras.saving.deserialize_keras_object(
