@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from finetune_tf.evaluation.curves import plot_history
+from finetune_tf.evaluation.curves import add_epochs, plot_history
 from finetune_tf.evaluation.document import require_matplotlib
 from finetune_tf.messages import say
 
@@ -43,8 +43,7 @@ class LiveCurves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Redraws the figure."""
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
+        add_epochs(self.history, {name: [value] for name, value in (logs or {}).items()})
         if not in_notebook():
             return
         from IPython.display import display

@@ -39,8 +39,8 @@ class LogToTensorBoard(keras.callbacks.Callback):
     - `predictions`: a table of the predictions for `samples` after each epoch.
 
     The step is the number of training steps that the optimizer has made, so later fits continue the
-    curves. For `epoch/…` and `predictions` it is the epoch, which begins at 1 in each fit: later fits
-    continue these with `initial_epoch=`, or need a folder of their own.
+    curves. For `epoch/…` and `predictions` it is the epoch, which begins at 1 in each fit: later
+    fits continue these with `initial_epoch=`, or need a folder of their own.
 
     Args:
         folder: The folder of the event files.

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from finetune_tf.errors import CacheError, ModelError
+from finetune_tf.evaluation.curves import add_epochs
 from finetune_tf.messages import say
 from finetune_tf.model.feature_cache import cache_features
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -35,8 +36,7 @@ class PhaseWeights:
 
     def add_history(self, history: dict[str, list[float]]) -> None:
         """Appends the finished epochs to the history of earlier phases."""
-        for name, values in getattr(self._fitted.history, "history", {}).items():
-            history.setdefault(name, []).extend(float(value) for value in values)
+        add_epochs(history, getattr(self._fitted.history, "history", {}))
 
     def restore(self, history: dict[str, list[float]]) -> str:
         """Completes an interrupted fit: adds the history and restores the best weights.

@@ -177,6 +177,9 @@ def test_learning_curves_say_when_the_validation_loss_was_lowest(report, tmp_pat
     falling = {"loss": [3.0, 2.0], "val_loss": [2.0, 1.0]}
     assert "after the last of 2 epochs" in text_of(page_of(report, tmp_path, history=falling))
     page_of(report, tmp_path, history={"loss": [float("nan")]})  # a diverged fit of one epoch
+    nan = float("nan")
+    rare = {"loss": [4.0, 3.0, 2.0, 1.0], "val_loss": [nan, 0.5, nan, 0.75]}
+    assert "lowest after epoch 2 of 4" in text_of(page_of(report, tmp_path, history=rare))
 
 
 def test_many_classes_are_listed_by_their_confusions_and_the_page_stays_small(tmp_path):

@@ -1,5 +1,7 @@
 """Learning curves: loss and metrics by epoch."""
 
+import math
+
 from finetune_tf.pages.charts import line_chart
 from finetune_tf.pages.content import Content
 from finetune_tf.pages.elements import Html, join, tag
@@ -33,9 +35,10 @@ def curves(content: Content) -> Html:
 def _best_epoch(content: Content) -> Html | None:
     """Says when the validation loss was lowest, if training went on after that."""
     losses = list(content.history.get("val_loss", ()))
-    if len(losses) < 2:
+    measured = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
+    if len(measured) < 2:
         return None
-    best = min(range(len(losses)), key=lambda i: losses[i])
-    key = "curves.rises" if best + 1 < len(losses) else "curves.falls"
-    values = {"epoch": best + 1, "epochs": len(losses), "loss": decimal(float(losses[best]))}
+    best = min(measured, key=lambda i: losses[i])
+    key = "curves.rises" if best < measured[-1] else "curves.falls"
+    values = {"epoch": best + 1, "epochs": measured[-1] + 1, "loss": decimal(float(losses[best]))}
     return tag("p", content.words.html(key, **values))
