@@ -41,9 +41,7 @@ def test_values_are_drawn_at_their_epochs():
 
 
 def test_epochs_that_are_unknown_are_an_error():
-    with pytest.raises(
-        DataError, match="val_loss has 1, others have 3, as with validation_"
-    ):
+    with pytest.raises(DataError, match="val_loss has 1, others have 3, as with validation_"):
         ft.plot_history({"loss": [1.0, 0.5, 0.4], "val_loss": [0.75]})
 
 

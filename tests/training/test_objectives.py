@@ -245,6 +245,18 @@ class TestAnchors:
         for variable, value in zip(block, start, strict=True):
             np.testing.assert_array_equal(objective._anchors[id(variable)][1], value)
 
+    def test_each_model_of_one_objective_has_its_own(self):
+        objective = objectives.L2SP(5.0)
+        first, second = small_model(), small_model()
+        first.compile(keras.optimizers.SGD(0.1), objectives=[objective])
+        variable = first.get_layer("block_1").kernel
+        anchor = np.array(variable)
+        first.fit(BATCH, LABELS, verbose=0)
+        second.compile(keras.optimizers.SGD(0.1), objectives=[objective])
+        first.fit(BATCH, LABELS, verbose=0)
+        assert np.abs(anchor - np.array(variable)).max() > 0
+        np.testing.assert_array_equal(objective._anchor_of(variable), anchor)
+
     def test_a_model_with_random_weights_has_none(self):
         model = small_model()
         model.info.pretrained = ()

@@ -259,6 +259,7 @@ class TestChanges:
         ("option", "message"),
         [
             ("objectives", "objectives: 0: alpha was 1.0 and is 2.0 now. Use the same"),
+            ("teacher", "objectives: 0: teacher was "),
             ("EMA", "callbacks: 0: 1: decay was 0.5 and is 0.9 now. Use the same"),
             ("monitor", "callbacks: 0: 1: monitor was 'val_loss' and is 'loss' now. Use the same"),
             pytest.param(
@@ -275,7 +276,12 @@ class TestChanges:
                 "Unfreeze": [ft.callbacks.Unfreeze(every=2 if second else 1)],
             }.get(option, [])
             model, fit = make(callbacks=callbacks)
-            if option == "objectives":
+            if option == "teacher":
+                teacher = small_model()
+                if second:
+                    teacher.set_weights([weight + 1 for weight in teacher.get_weights()])
+                objective = ft.objectives.Distillation(teacher)
+            if option in ("objectives", "teacher"):
                 with ft.messages.quiet():
                     model.compile(**ft.presets.cross_entropy(), objectives=[objective])
             return model, fit

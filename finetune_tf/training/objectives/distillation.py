@@ -1,9 +1,11 @@
 """Distillation: a student learns what a teacher computes (Hinton et al. 2015)."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from finetune_tf.base.arguments import check
@@ -145,6 +147,13 @@ class Distillation(Objective):
             values = _squared_difference(own, step.repeated(state), step.repeated(mask))
             total += self.hidden_weight / len(pairs) * step.mean(values)
         return total
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, with a hash of the weights of the teacher."""
+        digest = hashlib.sha256()
+        for variable in [] if self.teacher is None else self.teacher.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)))
+        return {**self.get_config(), "teacher": digest.hexdigest()[:16]}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, without the teacher."""

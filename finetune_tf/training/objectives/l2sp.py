@@ -1,5 +1,6 @@
 """L2-SP: weight decay towards the pretrained weights (Li et al. 2018)."""
 
+import weakref
 from typing import Any
 
 import keras
@@ -50,8 +51,8 @@ class L2SP(Objective):
         self.beta = float(beta)
         self._given = None if anchor is None else {v.path: v for v in learnable_variables(anchor)}
         self._lost = False
-        # Variables with their anchors, by the ids of the variables.
-        self._anchors: dict[int, tuple[keras.Variable, Any]] = {}
+        # The anchors of the variables of all models that have the objective, by their ids.
+        self._anchors: dict[int, tuple[weakref.ref, Any]] = {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "L2SP":
@@ -70,7 +71,12 @@ class L2SP(Objective):
                 model,
                 "its weights are random, so there is nothing to stay close to. Use weight_decay=.",
             )
-        self._anchors = {}
+        own = {id(variable) for variable in learnable_variables(model)}
+        self._anchors = {
+            key: (variable, anchor)
+            for key, (variable, anchor) in self._anchors.items()
+            if key not in own and variable() is not None
+        }
         if self._given is None:
             fits = len(model.info.record.get("fits", ()))
             later = f", after earlier fits ({fits})" if fits else ""
@@ -88,9 +94,14 @@ class L2SP(Objective):
             )
         pretrained = pretrained_ids(model)
         for variable in model.trainable_variables:
-            if id(variable) in pretrained and id(variable) not in self._anchors:
+            if id(variable) in pretrained and self._anchor_of(variable) is None:
                 value = np.array(ops.convert_to_numpy(self._source(variable)), "float32")
-                self._anchors[id(variable)] = variable, ops.convert_to_tensor(value)
+                anchor = ops.convert_to_tensor(value)
+                self._anchors[id(variable)] = weakref.ref(variable), anchor
+
+    def _anchor_of(self, variable: keras.Variable) -> Any | None:
+        known, anchor = self._anchors.get(id(variable), (None, None))
+        return anchor if known is not None and known() is variable else None
 
     def _source(self, variable: keras.Variable) -> keras.Variable:
         if self._given is None:
@@ -108,7 +119,7 @@ class L2SP(Objective):
         total = 0.0
         for variable in step.model.trainable_variables:
             value = ops.cast(variable, "float32")
-            _, anchor = self._anchors.get(id(variable), (None, None))
+            anchor = self._anchor_of(variable)
             if anchor is not None:
                 total += self.alpha / 2 * ops.sum(ops.square(value - anchor))
             elif self.beta:

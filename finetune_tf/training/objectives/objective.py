@@ -157,6 +157,10 @@ class Objective:
         """Returns the arguments of the constructor, as JSON values."""
         return {}
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what a resumed fit has to share, as JSON values: the arguments by default."""
+        return self.get_config()
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Objective":
         """Creates the objective from the result of `get_config`."""

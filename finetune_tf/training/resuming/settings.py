@@ -54,7 +54,10 @@ def settings_of(fit: RunningFit, callbacks: Iterable[Any], data: dict[str, Any])
         "optimizer": _config(model.optimizer),
         "loss": _config(compiled_with(model, "loss")),
         "loss_weights": compiled_with(model, "loss_weights"),
-        "objectives": _config(getattr(model, "objectives", ())),
+        "objectives": [
+            {"class": type(each).__name__, **each.settings()}
+            for each in getattr(model, "objectives", ())
+        ],
         "metrics": _config(compiled_with(model, "metrics")),
         "steps_per_execution": model.steps_per_execution,
         "jit_compile": model.jit_compile,
