@@ -117,7 +117,7 @@ class TestEncoding:
         assert len(encoded.inputs["input_ids"][0]) == POSITIONS - target
         assert len(encoded.targets[0]) == len(encoded.inputs["decoder_input_ids"][0]) == target
         said = capsys.readouterr().out
-        assert f"1 of 1 texts are longer than {POSITIONS - target} tokens and lose" in said
+        assert f"1 of 1 texts are longer than {POSITIONS - target} tokens and are truncated" in said
         # A prediction reads as much of its source as training did.
         alone = ft.data.from_arrays(source=[long]).encoded(model)
         np.testing.assert_array_equal(alone.inputs["input_ids"][0], encoded.inputs["input_ids"][0])
