@@ -3,7 +3,6 @@
 from typing import Any
 
 _HALF = [0.5, 0.5, 0.5]
-_CLIP_MEAN, _CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 _BILINEAR, _BICUBIC = 2, 3
 #: A usual size.
 SQUARE = {"height": 224, "width": 224}
@@ -13,6 +12,10 @@ COMMON |= {"rescale_factor": 1 / 255, "image_mean": _HALF, "image_std": _HALF}
 _MOBILENET = {"resample": _BILINEAR, "size": {"shortest_edge": 256}}
 _MOBILENET |= {"do_center_crop": True, "crop_size": SQUARE}
 _VIDEOMAE = {**_MOBILENET, "size": {"shortest_edge": 224}}
+_CLIP = {"resample": _BICUBIC, "size": {"shortest_edge": 224}}
+_CLIP |= {"do_center_crop": True, "crop_size": SQUARE}
+_CLIP |= {"image_mean": [0.48145466, 0.4578275, 0.40821073]}
+_CLIP |= {"image_std": [0.26862954, 0.26130258, 0.27577711]}
 #: The same by class.
 CLASSES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {"resample": _BILINEAR, "size": SQUARE},
@@ -22,22 +25,8 @@ CLASSES: dict[str, dict[str, Any]] = {
         "do_center_crop": True,
         "crop_size": SQUARE,
     },
-    "BitImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
-    "CLIPImageProcessor": {
-        "resample": _BICUBIC,
-        "size": {"shortest_edge": 224},
-        "do_center_crop": True,
-        "crop_size": SQUARE,
-        "image_mean": _CLIP_MEAN,
-        "image_std": _CLIP_STD,
-    },
+    "BitImageProcessor": _CLIP,
+    "CLIPImageProcessor": _CLIP,
     "SiglipImageProcessor": {"resample": _BICUBIC, "size": SQUARE},
     "ConvNextImageProcessor": {
         "resample": _BICUBIC,

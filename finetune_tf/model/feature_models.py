@@ -19,6 +19,7 @@ from finetune_tf.base.keras_internals import all_layers
 from finetune_tf.data.feature_store import Arrays, FeatureStore
 from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError
+from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.graph.pieces import input_followed_by
 from finetune_tf.graph.splitting import independent_parts
 from finetune_tf.graph.stages import stages
@@ -48,7 +49,7 @@ class Origin:
     whole: keras.Model
     trunk: keras.Model
     store: FeatureStore
-    computed: list[bytes] = field(default_factory=list)
+    computed: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def parts(self) -> list[keras.Model]:
@@ -66,17 +67,11 @@ class Origin:
 
     def refuse_stale_features(self) -> None:
         """Raises a ModelError if the weights of the trunk are others than those of the features."""
-        if self.computed and self.computed != [self._weights()]:
+        if self.computed and self.computed != [digest_of_weights(self.trunk)]:
             raise ModelError(
                 "The weights below the cut have changed since features were computed with them. "
                 "Compute them again: learner.fit(train.batches(learner, 32, shuffle=True))."
             )
-
-    def _weights(self) -> bytes:
-        digest = hashlib.sha256()
-        for variable in self.trunk.weights:
-            digest.update(np.ascontiguousarray(variable.numpy()))
-        return digest.digest()
 
     def key(self, config: Any, digests: Mapping[str, Sequence[bytes]]) -> str:
         """Returns a hash of all that cached features depend on.
@@ -91,8 +86,8 @@ class Origin:
         adapters = [getattr(part, "active_adapters", ()) for part in all_layers(self.trunk)]
         settings = [__version__, self.store.precision, config, layers, adapters]
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-        self.computed[:] = [self._weights()]
-        digest.update(self.computed[0])
+        self.computed[:] = [digest_of_weights(self.trunk)]
+        digest.update(self.computed[0].encode())
         for name, rows in sorted(digests.items()):
             digest.update(name.encode())
             digest.update(b"".join(rows))

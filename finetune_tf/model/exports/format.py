@@ -1,6 +1,5 @@
 """What a format of exports is, and what is recorded of an export."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from finetune_tf.adapters.attaching import active_names
 from finetune_tf.base.json_files import member, read_json, write_json
 from finetune_tf.base.labels import Labels
 from finetune_tf.errors import CheckpointError
+from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.model.exports.graph import Graph
 
 #: The file in which an exported folder says what it is.
@@ -96,10 +96,7 @@ class Record:
 
 def digest_of(model: keras.Model) -> str:
     """Returns a digest of the weights of a model, and of the names of its active adapters."""
-    digest = hashlib.blake2b(repr(active_names(model)).encode(), digest_size=16)
-    for variable in model.weights:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
-    return digest.hexdigest()
+    return digest_of_weights(model, repr(active_names(model)))
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
 """Distillation: a student learns what a teacher computes (Hinton et al. 2015)."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
-import numpy as np
 from keras import ops
 
 from finetune_tf.base.arguments import check
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.graph.stages import require_task
 from finetune_tf.graph.taps import Taps, tapping
 from finetune_tf.messages import warn
@@ -150,10 +149,8 @@ class Distillation(Objective):
 
     def settings(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, with a hash of the weights of the teacher."""
-        digest = hashlib.sha256()
-        for variable in [] if self.teacher is None else self.teacher.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)))
-        return {**self.get_config(), "teacher": digest.hexdigest()[:16]}
+        weights = None if self.teacher is None else digest_of_weights(self.teacher)
+        return {**self.get_config(), "teacher": weights}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, without the teacher."""
