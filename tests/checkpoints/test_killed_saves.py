@@ -36,7 +36,7 @@ class Variable:
         return self.array
 
 source, _ = reference("relu")
-opened = ft.checkpoints.open_checkpoint(source, "text-classification")
+opened = ft.checkpoints.open_checkpoint(source)
 labels = Labels(["no", "maybe", "yes"])
 stand_in = SimpleNamespace(config=opened.config, task=get_task("text-classification", labels))
 rows = {row.tensors[0]: path for path, row in table_of(stand_in).items()}
@@ -74,7 +74,7 @@ for _ in range(25):
     tensors = read_weights(folder)
     assert tensors.keys() == stored.keys()
     assert {x for tensor in tensors.values() for x in np.unique(tensor)} == {float(value)}
-    assert ft.checkpoints.open_checkpoint(folder, "text-classification").config["id2label"]
+    assert ft.checkpoints.open_checkpoint(folder).config["id2label"]
     assert (folder / "notes.txt").read_text() == "kept"
     for path in folder.parent.iterdir():
         assert path == folder or path.name.startswith(".out-"), path
