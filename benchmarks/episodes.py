@@ -100,6 +100,12 @@ def omniglot(options):
             lambda: ft.meta.MAML(convolutions(), inner_rate=0.2, steps=3, learning_rate=3e-3),
             {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1200},
         ),
+        "MAML, statistics of the batch": (
+            lambda: ft.meta.MAML(
+                convolutions(), inner_rate=0.2, steps=3, learning_rate=3e-3, statistics="batch"
+            ),
+            {"ways": 5, "shots": 1, "queries": QUERIES, "episodes": 1200},
+        ),
         "Reptile": (
             lambda: ft.meta.Reptile(convolutions(), inner_rate=3e-3, steps=8, adapt_steps=30),
             {"ways": 5, "shots": 10, "episodes": 1500},

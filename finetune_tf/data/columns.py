@@ -75,6 +75,8 @@ class Column:
         needs_labels: Whether the check needs the names of the labels.
         in_folder: (value, folder) to a value whose relative paths are relative to a folder; None
             where values have no paths.
+        stays_together: Whether a split keeps rows with the same value in one part even if their
+            other values differ: a model that has learned an image knows it under another caption.
         is_option_of_predict: Whether a value can be typed as an option of `finetune-tf predict`.
         synonyms: What the column is called elsewhere, separated by spaces. An unknown argument of
             one of these names is answered with the right name.
@@ -89,6 +91,7 @@ class Column:
     joins_texts: bool = False
     needs_labels: bool = False
     in_folder: Callable[[Any, Path], Any] | None = None
+    stays_together: bool = False
     is_option_of_predict: bool = False
     synonyms: str = ""
 
@@ -262,6 +265,7 @@ COLUMNS: dict[str, Column] = {
             replaces=("text", "text_pair"),
             joins_texts=True,
             in_folder=image_in_folder,
+            stays_together=True,
             is_option_of_predict=True,
             synonyms="images picture pictures photo photos img image_path image_file pixel_values",
         ),
@@ -272,6 +276,7 @@ COLUMNS: dict[str, Column] = {
             video_key,
             replaces=("text", "text_pair"),
             in_folder=video_in_folder,
+            stays_together=True,
             is_option_of_predict=True,
             synonyms="videos clip clips video_path video_file",
         ),

@@ -21,11 +21,21 @@ def text_keys(columns: Mapping[str, list]) -> list[Hashable]:
 
     The `identity` of each column in `data.columns.COLUMNS` decides which values are the same.
     """
-    keys = [
-        list(map(column.identity, columns[name]))
-        for name, column in COLUMNS.items()
-        if column.identity is not None and name in columns
-    ]
+    return _keys(columns, [name for name, c in COLUMNS.items() if c.identity and name in columns])
+
+
+def split_keys(columns: Mapping[str, list]) -> list[Hashable]:
+    """One key for each row; rows with equal keys belong in one part of a split.
+
+    These are the rows with the same inputs. Of columns whose rows stay together whatever the other
+    columns hold, such as images with several captions each, these columns alone decide.
+    """
+    together = [name for name, c in COLUMNS.items() if c.stays_together and name in columns]
+    return _keys(columns, together) if together else text_keys(columns)
+
+
+def _keys(columns: Mapping[str, list], names: list[str]) -> list[Hashable]:
+    keys = [list(map(COLUMNS[name].identity, columns[name])) for name in names]
     return keys[0] if len(keys) == 1 else list(zip(*keys, strict=True))
 
 

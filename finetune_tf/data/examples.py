@@ -115,8 +115,9 @@ class Examples:
     def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
         """Holds out a part of the rows, with the same shares of classes.
 
-        Rows with the same texts stay in one part, and at least one row of each class stays in the
-        first part. A class whose texts are all the same is therefore not held out.
+        Rows with the same texts stay in one part, as do rows with the same image or video, whatever
+        their texts are. At least one row of each class stays in the first part. A class whose texts
+        are all the same is therefore not held out.
 
         Args:
             fraction: Share of the rows that is held out, between 0 and 1.
@@ -144,8 +145,8 @@ class Examples:
         is_held_out = held_out_rows(self.columns, *self._classes(), held_out, seed)
         if not is_held_out.any():
             raise DataError(
-                f"No row of {self.name} can be held out: each class has one text only, or all "
-                "rows have the same text. Add examples, or give those to hold out yourself "
+                f"No row of {self.name} can be held out: each class has one text or image only, "
+                "or all rows have the same one. Add examples, or give those to hold out yourself "
                 "(validation=… in finetune)."
             )
         return self[~is_held_out], self[is_held_out]

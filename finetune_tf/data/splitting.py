@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable
 
 import numpy as np
 
-from finetune_tf.data.copies import text_keys
+from finetune_tf.data.copies import split_keys
 
 
 def held_out_rows(
@@ -17,8 +17,9 @@ def held_out_rows(
 ) -> np.ndarray:
     """Chooses rows to hold out.
 
-    Rows with the same texts stay together, at least one row of each label remains in training, and
-    as far as these two allow, the same share of each class is held out.
+    Rows with the same texts stay together, and so do those with the same image or video. At least
+    one row of each label remains in training, and as far as these two allow, the same share of each
+    class is held out.
 
     Args:
         columns: The columns of the examples.
@@ -39,7 +40,7 @@ def held_out_rows(
     steps = ((np.arange(count) + random.random()) * total / count).astype(int)
 
     copies: dict[Hashable, list[int]] = {}
-    for row, key in enumerate(text_keys(columns)):
+    for row, key in enumerate(split_keys(columns)):
         copies.setdefault(key, []).append(row)
     group_of = {row: group for group in copies.values() for row in group}
     remaining = Counter(label for of_row in labels for label in set(of_row))

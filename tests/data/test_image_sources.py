@@ -285,6 +285,17 @@ class TestCopies:
         assert sorted(held_out.columns["label"]) == ["blue"] * 6 + ["red"] * 6
         assert ft.data.overlap(train, held_out) == []
 
+    def test_a_split_keeps_the_texts_of_an_image_together(self):
+        """As captions, or as questions with answers."""
+        images = [levels("green", seed=number) for number in range(10)] * 5
+        texts = [f"caption {number}" for number in range(50)]
+        for label in (None, [number % 3 for number in range(50)]):
+            captions = ft.data.from_arrays(texts, label, image=images)
+            train, held_out = captions.split(0.2)
+            seen = set(map(image_key, train.columns["image"]))
+            assert len(held_out) == 10
+            assert seen.isdisjoint(map(image_key, held_out.columns["image"]))
+
     def test_overlap(self, tmp_path):
         folder = write_classes(tmp_path, 2)
         train = ft.data.from_image_folder(folder)

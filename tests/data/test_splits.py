@@ -85,8 +85,8 @@ def test_nothing_can_be_held_out():
         with pytest.raises(DataError) as error:
             examples.split(0.5)
         assert str(error.value) == (
-            "No row of arrays can be held out: each class has one text only, or all rows have the "
-            "same text. Add examples, or give those to hold out yourself (validation=… in "
+            "No row of arrays can be held out: each class has one text or image only, or all rows "
+            "have the same one. Add examples, or give those to hold out yourself (validation=… in "
             "finetune)."
         )
 
