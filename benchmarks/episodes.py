@@ -173,7 +173,7 @@ def clinc150(options):
             ),
             "MAML": (
                 lambda: ft.meta.MAML(
-                    residual(), inner_rate=0.05, learning_rate=1e-3, keep_head=True
+                    residual(), inner_rate=0.5, learning_rate=1e-3, keep_head=True
                 ),
                 {"ways": ways, "shots": 1, "queries": 5, "episodes": 1000},
             ),

@@ -122,8 +122,7 @@ PLACES: dict[str, str] = {
     "epochs": "Pass the epochs to model.fit(batches, epochs=3) or to ft.finetune",
     "batch_size": "Set the batch size when you make batches: "
     "examples.batches(model, batch_size=32)",
-    "max_length": "Texts are truncated when you make batches: "
-    "examples.batches(model, max_length=128)",
+    "max_length": "Pass the number of tokens to ft.load(checkpoint, max_length=128)",
     "shuffle": "Shuffle when you make batches: examples.batches(model, shuffle=True)",
     "labels": "Pass the labels to ft.load(checkpoint, labels=train.labels)",
     "label": 'Name the label column when you read the data: ft.data.from_csv(path, label="stars")',

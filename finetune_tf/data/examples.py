@@ -329,7 +329,7 @@ class Examples:
             if max_length is not None:
                 raise ModelError("max_length= is for texts, but the model reads images.")
             return None
-        length = model.task.row_length(limit) if max_length is None else max_length
+        length = model.row_length if max_length is None else max_length
         if not 0 < length <= limit:
             raise ModelError(
                 f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."

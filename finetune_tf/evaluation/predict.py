@@ -123,7 +123,11 @@ def examples_of(
     if not any(listed.values()):
         return None, False
     kind = next((name for name in _AXES if name in listed), "text")
-    return Examples(listed, labels=None, name=f"{kind}s"), all(single)
+    examples = Examples(listed, labels=None, name=f"{kind}s")
+    columns = task.questions(examples.columns)
+    if columns is not examples.columns:
+        examples = Examples(columns, labels=None, name=f"{kind}s")
+    return examples, all(single)
 
 
 def outputs(

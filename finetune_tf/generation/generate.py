@@ -79,7 +79,8 @@ def generate(
         model: A model loaded for the task "text-generation".
         prompts: A text, or several texts of any lengths. A conversation, a list of messages
             {"role": …, "content": …}, may stand in the place of a text: the chat template of the
-            tokenizer makes the prompt, and the new text is the answer of the assistant.
+            tokenizer makes the prompt, and the new text is the answer of the assistant. If the last
+            message is one of the assistant already, the new text continues it.
         max_new_tokens: The maximum number of new tokens, by default 50.
         min_new_tokens: The minimum number of new tokens, by default 0.
         do_sample: Whether tokens are sampled; by default the most probable token is selected.

@@ -26,7 +26,7 @@ from finetune_tf.training.similarity_loss import PairSimilarity
 
 # Properties that read `info`, which a clone of the graph does not have.
 _INFO_PROPERTIES = ("task", "labels", "config", "tokenizer", "max_length", "kind")
-_INFO_PROPERTIES += ("encoding_tokenizer",)
+_INFO_PROPERTIES += ("encoding_tokenizer", "row_length")
 
 
 class CheckedModel(ObjectiveModel):

@@ -240,6 +240,16 @@ class DescribedModel(ExplainedModel):
         )
         return min(limit for limit in limits if limit is not None)
 
+    @property
+    def row_length(self) -> int | None:
+        """The maximum number of tokens of a row by default; None for images.
+
+        It is `max_length`, or less for tasks whose rows are usually shorter. A length that was
+        chosen in `load` is always used.
+        """
+        limit = self.max_length
+        return limit if self.info.max_length is not None else self.task.row_length(limit)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute; the tokenizers are set without reading the old ones.
 

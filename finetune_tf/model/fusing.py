@@ -1,6 +1,5 @@
 """`fuse`: joins any encoder of images and any encoder of texts to one model."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -120,7 +119,7 @@ def fuse(
         pretrained=_pretrained(models, copied),
         image_processor=processor.to_config(),
     )
-    model.tokenizer = _tokenizer_of(text_model)
+    model.tokenizer = text_model.tokenizer
     say(
         f"Joined {image_model.info.checkpoint} and {text_model.info.checkpoint} for {name}: "
         f"{len(copied)} variables copied, new: {', '.join(head_layers)}."
@@ -174,18 +173,6 @@ def _pretrained(models: Mapping[str, FineTuneModel], copied: list[str]) -> tuple
             paths = [variable.path for variable in each.weights]
         loaded |= {f"{name}_{path}" for path in paths}
     return tuple(path for path in copied if path in loaded)
-
-
-def _tokenizer_of(model: FineTuneModel) -> Any:
-    """The tokenizer of a model, whose maximum length is that of the model.
-
-    Folders of both encoders have no other place for a maximum length of sentence-transformers.
-    """
-    if model.tokenizer.model_max_length <= model.max_length:
-        return model.tokenizer
-    tokenizer = copy.deepcopy(model.tokenizer)
-    tokenizer.model_max_length = model.max_length
-    return tokenizer
 
 
 def _copy_weights(models: Mapping[str, FineTuneModel], model: keras.Model) -> list[str]:

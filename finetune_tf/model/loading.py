@@ -18,7 +18,7 @@ from finetune_tf.checkpoints.own_tokenizer import (
     require_tokenizer,
     with_tokens_of,
 )
-from finetune_tf.errors import ArgumentError, CheckpointError
+from finetune_tf.errors import ArgumentError, CheckpointError, ModelError
 from finetune_tf.families import Family, Head
 from finetune_tf.generation.generation_config import older_settings
 from finetune_tf.images import ImageProcessor
@@ -54,6 +54,7 @@ def load(
     new_head: bool = False,
     gradient_checkpointing: bool = False,
     tokenizer: Any = None,
+    max_length: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     prompts: str | Iterable[str] | None = None,
     frames: int | None = None,
@@ -95,6 +96,10 @@ def load(
         tokenizer: A fast tokenizer of transformers that replaces that of the checkpoint. For a
             model from a config, it sets `vocab_size` and the ids of special tokens, unless the
             config has them. It is saved with the model.
+        max_length: The number of tokens to which texts are truncated, special tokens included: in
+            batches, `evaluate`, `predict`, and by the tokenizer that is saved. By default that of
+            the checkpoint. Question answering divides contexts into windows of this length, and of
+            384 tokens by default.
         image_size: For image models, the size to which images are prepared instead of that of the
             checkpoint: a number of pixels, or (height, width). Learned positions are interpolated.
         prompts: For zero-shot classification, the text that describes a label, with "{}" in the
@@ -115,14 +120,15 @@ def load(
             unsupported, has a trained head for other labels, does not specify its task, or has
             fewer tokens than `tokenizer`.
         DataTypeError: If `tokenizer` is no fast tokenizer.
-        ModelError: If the task or the dtype policy is unknown.
+        ModelError: If the task or the dtype policy is unknown, or the model does not accept
+            `max_length`.
 
     Example:
         >>> model = ft.load(checkpoint, labels=["negative", "positive"])
         >>> [stage.name for stage in model.stages]
         ['embeddings', 'block_0', 'block_1', 'pooler', 'classifier']
     """
-    check(dropout=dropout, image_size=image_size, frames=frames)
+    check(dropout=dropout, max_length=max_length, image_size=image_size, frames=frames)
     if prompts is not None:
         config = {**(config or {}), "prompts": checked_prompts(prompts, task)}
     if task is not None:
@@ -204,8 +210,24 @@ def load(
     model._tokenizer_files = source.tokenizer_files
     if tokenizer is not None:
         model.tokenizer = tokenizer
+    if max_length is not None:
+        _truncate(model, max_length)
     say(_summary(model, report, choice))
     return model
+
+
+def _truncate(model: FineTuneModel, max_length: int) -> None:
+    """Sets the number of tokens to which a model truncates texts."""
+    limit = model._max_positions
+    if model.max_length is None:
+        raise ModelError("max_length= is for texts, but the model reads images.")
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
+        )
+    model.info.max_length = max_length
+    if model.max_length < max_length:  # the tokenizer truncates to less
+        model.tokenizer.model_max_length = max_length
 
 
 def _check_clips(clips: dict[str, Any], task: Task, source: Checkpoint) -> None:

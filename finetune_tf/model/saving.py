@@ -1,5 +1,6 @@
 """`save_pretrained`: writes a model as a Hugging Face checkpoint, atomically."""
 
+import copy
 import json
 import os
 import tempfile
@@ -280,7 +281,7 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
     try:
         if model.tokenizer is None:
             return {}
-        found = {"": model.tokenizer}
+        found = {"": _truncating(model.tokenizer, model.info.max_length)}
         if model.target_tokenizer is not model.tokenizer:
             found[TARGET_TOKENIZER] = model.target_tokenizer
         return found
@@ -289,6 +290,15 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
         message = "The checkpoint has no tokenizer, so none is saved."
         say(message if has_none else f"No tokenizer is saved: {error}")
         return {}
+
+
+def _truncating(tokenizer: Any, max_length: int | None) -> Any:
+    """Returns a tokenizer that truncates as the model does, so that PyTorch reads the same."""
+    if max_length is None or tokenizer.model_max_length <= max_length:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = max_length
+    return tokenizer
 
 
 def write_tokenizers(tokenizers: dict[str, Any], folder: Path) -> None:

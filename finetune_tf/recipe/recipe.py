@@ -96,7 +96,8 @@ def finetune(
             zero, the last epoch is seldom worse, and a hundred examples are too few to tell.
         pooling: As in `load`.
         dropout: As in `load`.
-        max_length: The maximum number of tokens per text; by default the model's maximum.
+        max_length: The maximum number of tokens per text, in training, in the report and in the
+            saved model, as in `load`; by default the model's maximum.
         packing: Whether the training packs several short texts into a row, as in
             `Examples.batches`.
         dtype: As in `load`: a Keras dtype policy, or "auto" for mixed_bfloat16 on devices that
@@ -159,7 +160,15 @@ def finetune(
     else:
         say_shared(train, validation)
     labels = train.labels if task is None or get_task(task).has_labels else None
-    model = load(checkpoint, task, labels=labels, pooling=pooling, dropout=dropout, dtype=precision)
+    model = load(
+        checkpoint,
+        task,
+        labels=labels,
+        pooling=pooling,
+        dropout=dropout,
+        dtype=precision,
+        max_length=max_length,
+    )
     if test is not None:  # raises errors before the fit
         evaluator_of(model.task).require()
         if model.task.target_column in test.columns:
@@ -170,8 +179,8 @@ def finetune(
     def make_batches(fitted: FineTuneModel) -> tuple[Any, Any]:
         shuffling = {"shuffle": True, "seed": seed, "packing": packing}
         return (
-            train.batches(fitted, batch_size, max_length=max_length, **shuffling, **options),
-            validation.batches(fitted, batch_size, max_length=max_length, **options),
+            train.batches(fitted, batch_size, **shuffling, **options),
+            validation.batches(fitted, batch_size, **options),
         )
 
     settings = {
@@ -193,7 +202,7 @@ def finetune(
         "keep": keep,
         "pooling": model.info.pooling,
         "dropout": dropout,
-        "max_length": max_length or model.task.row_length(model.max_length),
+        "max_length": model.row_length,
         "store_features": str(store_features),
         "class_weight": {str(k): float(v) for k, v in class_weight.items()}
         if isinstance(class_weight, Mapping)

@@ -43,10 +43,13 @@ def without_answer(messages: list[dict]) -> list[dict]:
 
 
 def prompt_ids(messages: Messages, tokenizer: Any, place: str) -> np.ndarray:
-    """Returns the tokens of a conversation up to where the assistant begins to answer.
+    """Returns the tokens of a conversation up to where the assistant goes on.
+
+    This is where the assistant begins to answer; or if the last message is one of the assistant,
+    its end, without the tokens that end a turn.
 
     Args:
-        messages: A conversation, which does not end with a message of the assistant.
+        messages: A conversation.
         tokenizer: A tokenizer with a chat template.
         place: What the conversation is called in messages.
 
@@ -58,7 +61,9 @@ def prompt_ids(messages: Messages, tokenizer: Any, place: str) -> np.ndarray:
         ModelError: If the tokenizer has no chat template.
     """
     require_template(tokenizer)
-    return _rendered(messages, tokenizer, place, add_generation_prompt=True)
+    is_begun = bool(messages) and messages[-1]["role"] == "assistant"
+    way = "continue_final_message" if is_begun else "add_generation_prompt"
+    return _rendered(messages, tokenizer, place, **{way: True})
 
 
 def answered_ids(messages: Messages, tokenizer: Any, place: str) -> tuple[np.ndarray, np.ndarray]:
@@ -124,9 +129,7 @@ def require_template(tokenizer: Any) -> None:
         )
 
 
-def _rendered(
-    messages: Messages, tokenizer: Any, place: str, add_generation_prompt: bool = False
-) -> np.ndarray:
+def _rendered(messages: Messages, tokenizer: Any, place: str, **options: bool) -> np.ndarray:
     if not messages:
         raise DataError(
             f"{place[:1].upper()}{place[1:]} begins with a message of the assistant. Begin with "
@@ -134,10 +137,7 @@ def _rendered(
         )
     with without_shared_state(tokenizer):
         text = _explained(
-            lambda: tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            ),
-            place,
+            lambda: tokenizer.apply_chat_template(messages, tokenize=False, **options), place
         )
         # A template writes special tokens itself.
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -156,7 +156,8 @@ def _explained(render: Callable[[], Any], place: str) -> Any:
             "Chat templates need the package jinja2: pip install 'finetune-tf[chat]'."
         ) from error
     except Exception as error:
-        if not type(error).__module__.startswith("jinja2"):
+        # A ValueError says that the template does not write the message that is to be continued.
+        if not type(error).__module__.startswith("jinja2") and type(error) is not ValueError:
             raise
         raise DataError(
             f"The chat template of the tokenizer does not accept {place}: {error}"

@@ -255,7 +255,7 @@ class QuestionAnswering(Task):
             if not found:
                 raise ArgumentError(
                     f"The answer {target!r} is longer than the part of the context that two rows "
-                    "share, and no row holds all of it. Raise max_length when loading the model."
+                    "share, and no row holds all of it. Load the model with a larger max_length."
                 )
             best = max(found, key=lambda key: _span_score(rows[key[0]], found[key]))
             row, places = best[0], {best[0]: found[best]}

@@ -240,6 +240,7 @@ def test_files_keep_axes_and_dtypes(kind, tiny_bert, tmp_path):
         labels=task.labels,
         config={},
         max_length=32,
+        row_length=32,
         inputs=[SimpleNamespace(name=name) for name in names],
     )
     halves = [ft.data.Examples(

@@ -49,7 +49,7 @@ class WordModel(keras.Model):
         self._known = SimpleNamespace(labels=labels, tokenizer=tokenizer)
 
     task = property(lambda self: get_task("text-classification", self.labels))
-    max_length = 8
+    max_length = row_length = 8
     labels = property(lambda self: self._known.labels)
     tokenizer = property(lambda self: self._known.tokenizer)
 

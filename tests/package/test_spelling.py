@@ -86,7 +86,7 @@ def test_the_intended_name_is_suggested(function, wrong, right):
         (EXAMPLES.batches, "lr", "ft.presets.cross_entropy(learning_rate=2e-5)"),
         (EXAMPLES.batches, "num_labels", "ft.load(checkpoint, labels=train.labels)"),
         (ft.load, "learning_rate", "ft.presets.cross_entropy(learning_rate=2e-5)"),
-        (ft.load, "max_length", "examples.batches(model, max_length=128)"),
+        (ft.evaluate, "max_length", "ft.load(checkpoint, max_length=128)"),
         (ft.finetune, "label_column", 'ft.data.from_csv(path, label="stars")'),
         (ft.presets.cross_entropy, "epochs", "model.fit(batches, epochs=3)"),
         (ft.presets.cross_entropy, "metrics", "Presets include a loss and metrics"),

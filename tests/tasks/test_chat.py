@@ -86,6 +86,23 @@ def test_a_model_learns_its_answers_and_continues_conversations(model):
         assert ft.evaluate(model, train).metrics["accuracy"] == 1.0
 
 
+def test_a_begun_answer_is_continued(model):
+    """As the pipeline of transformers does, and without the tokens that end a turn."""
+    from finetune_tf.generation.prompts import encode
+
+    begun = [*CHAT[:-1], assistant("dull")]
+    (ids,) = encode(model, [begun])
+    assert words(model, ids) == "a very good <end> the film <end> a bad <end> the dull".split()
+    assert ft.generate(model, begun, max_new_tokens=3) == ft.generate(
+        model, "a very good <end> the film <end> a bad <end> the dull", max_new_tokens=3
+    )
+    with quiet():
+        assert ft.predict(model, begun) == ft.predict(model, CHAT[:-1])
+    model.tokenizer.chat_template = "{% for m in messages %}a film <end> {% endfor %}"
+    with pytest.raises(DataError, match="does not accept prompt 0"):
+        ft.generate(model, begun)
+
+
 def test_files_and_names_of_other_libraries(model, tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(

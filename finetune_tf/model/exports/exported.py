@@ -61,6 +61,11 @@ class ExportedModel:
         """The maximum number of tokens of a text, including special tokens."""
         return self.record.max_length
 
+    @property
+    def row_length(self) -> int | None:
+        """The maximum number of tokens of a row by default."""
+        return self.task.row_length(self.max_length)
+
     def predict_on_batch(self, inputs: dict[str, Any]) -> np.ndarray:
         """Runs the graph.
 

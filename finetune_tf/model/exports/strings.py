@@ -90,7 +90,7 @@ def endpoints_of_texts(graph: Graph, model: Any) -> dict[str, Endpoint]:
     """
     import tensorflow as tf
 
-    limit = model.task.row_length(model.max_length)
+    limit = model.row_length
     tokenizer = GraphTokenizer(model.tokenizer, limit)
     _check(tokenizer, model.tokenizer, limit)
     labels = model.labels if model.task.has_labels else None
