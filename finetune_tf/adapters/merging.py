@@ -30,10 +30,12 @@ from finetune_tf.adapters.layers import PREFIX
 from finetune_tf.base.keras_internals import all_layers
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.digests import digest_of_values
 from finetune_tf.messages import say
 
-# Copies of the kernels and biases from before they were merged, by layer. Adding a number and
-# subtracting it again is not exact, so that a kernel cannot be computed back.
+# By layer, which adapters were active before a merge, and for the kernel and the bias a copy from
+# before it and a digest from after it. Adding a number and subtracting it again is not exact, so
+# that a kernel cannot be computed back.
 _COPIES: "weakref.WeakKeyDictionary[keras.layers.Layer, tuple]" = weakref.WeakKeyDictionary()
 
 
@@ -78,12 +80,12 @@ def merge(model: keras.Model, name: str | Iterable[str] | None = None) -> None:
         of_layer = [each for each in names if hasattr(layer, PREFIX + each)]
         kernel, bias = effective(layer, of_layer)
         variables = [layer.kernel, *([] if layer.bias is None else [layer.bias])]
-        _COPIES[layer] = (
-            active_adapters(layer),
-            [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables],
-        )
+        copies = []
         for variable, value in zip(variables, (kernel, bias), strict=False):
+            before = np.array(ops.convert_to_numpy(variable))
             variable.assign(value)
+            copies.append((variable, before, digest_of_values(variable)))
+        _COPIES[layer] = active_adapters(layer), copies
         set_active(layer, [each for each in active_adapters(layer) if each not in of_layer])
         for each in of_layer:
             getattr(layer, PREFIX + each).is_merged = True
@@ -101,8 +103,9 @@ def unmerge(model: keras.Model) -> None:
         model: A model with merged adapters.
 
     Raises:
-        ModelError: If no adapter is merged, or the kernels from before are no longer in memory,
-            because the model was saved and reloaded, or a merged adapter was removed.
+        ModelError: If no adapter is merged; if the kernels from before are no longer in memory,
+            because the model was saved and reloaded, or a merged adapter was removed; or if kernels
+            have changed since the merge, by a fit for example.
 
     Example:
         >>> ft.adapters.add(model, ft.adapters.LoRA())
@@ -123,10 +126,23 @@ def unmerge(model: keras.Model) -> None:
             "files do not contain them, and they are dropped when a merged adapter is removed. "
             "Load the original checkpoint, and load the adapter with ft.adapters.load_peft."
         )
+    changed = [
+        variable.path
+        for layer in merged.values()
+        for variable, _, digest in _COPIES[layer][1]
+        if digest_of_values(variable) != digest
+    ]
+    if changed:
+        raise ModelError(
+            f"{len(changed)} kernels and biases have changed since the merge ({changed[0]}, …), so "
+            "restoring those from before would undo what a fit or load_weights did. Keep them with "
+            f"ft.adapters.remove(model, {names[0]!r}), or load the original checkpoint, and the "
+            "adapter with ft.adapters.load_peft. Unmerge before you train the next time."
+        )
     before = active_names(model)
     for layer in merged.values():
         active, copies = _COPIES.pop(layer)
-        for variable, value in copies:
+        for variable, value, _ in copies:
             variable.assign(value)
         set_active(layer, active)
     for _, adapter in adapted_layers(model):

@@ -233,6 +233,22 @@ def test_dora_is_merged_alone(model):
     ft.adapters.unmerge(model)
 
 
+def test_merged_kernels_that_were_trained_are_kept(model):
+    """Restoring the kernels from before the merge would undo the fit."""
+    ft.adapters.add(model, LoRA())
+    shake(model)
+    ft.adapters.merge(model)
+    ft.train_only(model, ~ft.select.adapters())
+    model.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(True))
+    model.fit(TOKENS, ANSWERS, verbose=0)
+    trained = logits(model)
+    with pytest.raises(ModelError, match="8 kernels and biases have changed since the merge"):
+        ft.adapters.unmerge(model)
+    np.testing.assert_array_equal(logits(model), trained)
+    ft.adapters.remove(model, "default")
+    np.testing.assert_allclose(logits(model), trained, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_follows(model):
     """The traced steps of fit, evaluate and predict do not keep the adapters of earlier traces."""

@@ -92,9 +92,10 @@ def test_a_begun_answer_is_continued(model):
 
     begun = [*CHAT[:-1], assistant("dull")]
     (ids,) = encode(model, [begun])
-    assert words(model, ids) == "a very good <end> the film <end> a bad <end> the dull".split()
-    assert ft.generate(model, begun, max_new_tokens=3) == ft.generate(
-        model, "a very good <end> the film <end> a bad <end> the dull", max_new_tokens=3
+    text = "a very good <end> the film <end> a bad <end> the dull"
+    assert words(model, ids) == text.split()
+    assert ft.generate(model, [begun], max_new_tokens=3) == ft.generate(
+        model, [text], max_new_tokens=3
     )
     with quiet():
         assert ft.predict(model, begun) == ft.predict(model, CHAT[:-1])
