@@ -20,6 +20,9 @@ from finetune_tf.errors import DataError, FinetuneError, ModelError
 # cores for a single call.
 _lock = threading.RLock()
 
+# Attributes of a tokenizer that transformers saves only if the tokenizer was made with them.
+_SETTINGS = ("padding_side", "truncation_side", "model_input_names", "clean_up_tokenization_spaces")
+
 
 def _renew_lock() -> None:
     """Replaces the lock after a fork, because the thread that held it does not exist there."""
@@ -130,6 +133,11 @@ def _to_list(ids: Any) -> Any:
     return np.asarray(ids).tolist() if hasattr(ids, "shape") else ids
 
 
+def _default(tokenizer: Any, name: str) -> Any:
+    """Returns a setting of tokenizers that were made without it."""
+    return getattr(type(tokenizer), name, False)
+
+
 class TensorFlowTokenizerMixin:
     """Mixin for tokenizers: returns TensorFlow tensors, and decodes them."""
 
@@ -158,9 +166,16 @@ class TensorFlowTokenizerMixin:
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Writes the tokenizer files atomically: all of them or none.
 
+        They contain the sides of truncation and padding, the names of the inputs and the cleaning
+        of decoded texts as they are. transformers writes those that the tokenizer was made with,
+        so that changing `tokenizer.truncation_side` would have no effect after a reload.
+
         Raises:
             CheckpointError: If they cannot be written.
         """
+        for name in _SETTINGS:
+            if (value := getattr(self, name)) != self.init_kwargs.get(name, _default(self, name)):
+                self.init_kwargs[name] = value
         if kwargs.get("push_to_hub"):  # the name of the folder is that of the repository
             return super().save_pretrained(save_directory, *args, **kwargs)
         folder = absolute(save_directory)

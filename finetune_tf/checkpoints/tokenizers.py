@@ -35,15 +35,18 @@ _JSON_OBJECTS += ("added_tokens.json", "vocab.json")
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A snapshot of the tokenizer files at the time when a checkpoint was opened.
+    """The files of a tokenizer: a snapshot of a folder, or those that a `.keras` file carries.
+
+    The snapshot is that of the time when the checkpoint was opened.
 
     A tokenizer is loaded when it is first used. Another process may have saved a new version into
     the folder by then, whose tokenizer does not belong to the weights in memory. In that case the
     snapshot is used.
 
     Attributes:
-        folder: The folder of the files.
-        version: The version of the folder; see `version_of`.
+        folder: The folder of the files; of carried ones, that of the checkpoint.
+        version: The version of the folder; see `version_of`. That of carried files is (), which
+            differs from that of any folder.
         contents: Maps the paths of files, relative to the folder, to bytes. It is empty if the
             folder contains no vocabulary, or files that are too large for one; the folder itself is
             then read later.
@@ -64,6 +67,21 @@ class TokenizerFiles:
                     path.relative_to(folder).as_posix(): path.read_bytes() for path in found
                 }
         return cls(folder, version_of(folder), contents)
+
+    @classmethod
+    def carried(cls, folder: Path, contents: Mapping[str, bytes]) -> "TokenizerFiles":
+        """Returns files that are used in the place of those in a folder.
+
+        Args:
+            folder: The folder of the checkpoint.
+            contents: As the attribute.
+        """
+        return cls(folder, (), contents)
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the files are used in the place of those in the folder."""
+        return self.version == ()
 
 
 def has_vocabulary(folder: Path) -> bool:

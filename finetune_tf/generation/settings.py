@@ -128,8 +128,10 @@ class GenerationSettings:
         for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id"):
             if given.get(name) is None:
                 given[name] = model.config.get(name)
+        files = getattr(model, "_tokenizer_files", None)
         has_tokenizer = getattr(model, "_tokenizer", None) is not None
-        has_tokenizer = has_tokenizer or has_vocabulary(Path(model.info.tokenizer))
+        has_tokenizer |= files is not None and files.is_carried
+        has_tokenizer |= has_vocabulary(Path(model.info.tokenizer))
         if given["eos_token_id"] is None and has_tokenizer:
             given["eos_token_id"] = model.target_tokenizer.eos_token_id
         if is_prefix_model(model) and has_tokenizer:  # as it is trained

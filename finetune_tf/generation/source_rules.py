@@ -83,6 +83,7 @@ def check_shared_vocabulary(rules: Iterable[Rule], model: Any) -> None:
     own = getattr(model, "_target_tokenizer", None)
     has_two = model.config.get("share_encoder_decoder_embeddings") is False
     has_two |= own is not None and own is not getattr(model, "_tokenizer", None)
+    has_two |= getattr(model, "_target_tokenizer_files", None) is not None
     if has_two or (Path(model.info.tokenizer) / TARGET_TOKENIZER).is_dir():
         raise ArgumentError(
             "encoder_repetition_penalty and encoder_no_repeat_ngram_size compare the tokens of a "

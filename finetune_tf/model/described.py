@@ -131,9 +131,10 @@ class DescribedModel(ExplainedModel):
         """
         if getattr(self, "_target_tokenizer", None) is None:
             folder = Path(self.info.tokenizer) / TARGET_TOKENIZER
-            if not folder.is_dir():
+            files = getattr(self, "_target_tokenizer_files", None)
+            if files is None and not folder.is_dir():
                 return self.tokenizer
-            self._target_tokenizer = load_tokenizer(folder, config=self.config)
+            self._target_tokenizer = load_tokenizer(folder, files, self.config)
         return self._target_tokenizer
 
     @target_tokenizer.setter

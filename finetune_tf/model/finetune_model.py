@@ -23,6 +23,7 @@ from finetune_tf.errors import ModelError
 from finetune_tf.generation.generate import generate_rows
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.model import exporting, saving, vocabulary
+from finetune_tf.model.carried_tokenizers import describe_tokenizers, restore_tokenizers
 from finetune_tf.model.described import DescribedModel
 from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.training import compiling, fit_errors
@@ -401,11 +402,16 @@ class FineTuneModel(DescribedModel):
         )
 
     def get_config(self) -> dict:
-        """Returns the Keras config, with `info`, the adapters and the paths of frozen variables."""
+        """Returns the Keras config, with `info`, the adapters and the paths of frozen variables.
+
+        It contains the tokenizer too, if this is not the one in the folder of the checkpoint.
+        """
         frozen = [v.path for v in learnable_variables(self) if not v.trainable]
         own = {"info": self.info.to_dict(), "frozen": frozen}
         if adapters := describe_adapters(self):
             own["adapters"] = adapters
+        if tokenizers := describe_tokenizers(self):
+            own["tokenizers"] = tokenizers
         with adapters_recorded():
             return super().get_config() | own
 
@@ -414,10 +420,11 @@ class FineTuneModel(DescribedModel):
         """Creates the model from a config; Keras calls it before it builds the optimizer."""
         config = dict(config)
         info, frozen = config.pop("info"), set(config.pop("frozen"))
-        adapters = config.pop("adapters", [])
+        adapters, tokenizers = config.pop("adapters", []), config.pop("tokenizers", {})
         model = super().from_config(config, custom_objects=custom_objects)
         model.info = ModelInfo.from_dict(info)
         restore_adapters(model, adapters)
+        restore_tokenizers(model, tokenizers)
         apply_frozen(model, {id(v) for v in learnable_variables(model) if v.path in frozen})
         if model.stages[0].layers[0].compute_dtype == "float32":
             compute_float32_in_full()

@@ -19,6 +19,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.messages import say
+from finetune_tf.model.carried_tokenizers import TOKENIZERS
 from finetune_tf.model.feature_models import FeatureModel
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.tasks.decisions import forget_decisions
@@ -140,7 +141,7 @@ def copy_of(model: FineTuneModel) -> FineTuneModel:
     for variable, source in zip(new.variables, model.variables, strict=True):
         initialize(variable, _copied_values(source))
     # The tokenizers of the user, and those whose files may be gone by now.
-    for name in ("_tokenizer", "_target_tokenizer", "_tokenizer_files"):
+    for name in TOKENIZERS:
         if (value := getattr(model, name, None)) is not None:
             setattr(new, name, copy.deepcopy(value))
     return new

@@ -16,6 +16,7 @@ from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.messages import say
+from finetune_tf.model.carried_tokenizers import TOKENIZERS
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.model_info import Config, ModelInfo
 from finetune_tf.tasks import get_task
@@ -24,7 +25,6 @@ from finetune_tf.training.freezing import count_parameters
 
 # The config keys that contain the number of blocks.
 _DEPTHS = ("num_hidden_layers", "n_layers", "n_layer")
-_TOKENIZERS = ("_tokenizer", "_tokenizer_files", "_target_tokenizer")
 
 
 @names_checked
@@ -65,7 +65,7 @@ def keep_blocks(model: FineTuneModel, blocks: Sequence[int]) -> FineTuneModel:
     _check_blocks(model, student, sources)
     paths = _copy_weights(model, student, sources)
     student.info = _info_of(model, config, numbers, paths)
-    for name in _TOKENIZERS:
+    for name in TOKENIZERS:
         if getattr(model, name, None) is not None:
             setattr(student, name, getattr(model, name))
     sizes = [f"{count_parameters(each)[1]:,}" for each in (student, model)]

@@ -1,14 +1,19 @@
 """A model from a config gets the tokenizer of its user, and keeps it when it is saved."""
 
+import shutil
+
+import keras
 import numpy as np
 import pytest
+import transformers
 from helpers_decoders import word_tokenizer
-from helpers_models import ENGLISH
+from helpers_models import ENGLISH, SPECIAL
 from tokenizers import Tokenizer, models
 
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, DataTypeError
 from finetune_tf.generation.settings import GenerationSettings
+from finetune_tf.messages import quiet
 
 SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 16}
 SIZES |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -95,3 +100,92 @@ def test_a_model_from_a_config_may_have_a_high_learning_rate(recwarn, tmp_path):
     again = ft.load(model.save_pretrained(tmp_path / "saved"))
     with pytest.warns(UserWarning, match="A learning rate of 0.002 usually ruins"):
         again.compile(**ft.presets.cross_entropy(learning_rate=2e-3))
+
+
+def changed(model, how):
+    """Gives a model a tokenizer that its checkpoint does not have."""
+    if how == "another one":
+        words = {word: i for i, word in enumerate([*SPECIAL, *reversed(ENGLISH)])}
+        model.tokenizer = transformers.BertTokenizer(vocab=words)
+    elif how == "a token more":
+        model.tokenizer.add_tokens(["comedy"])
+        model.resize_token_embeddings(len(model.tokenizer))
+    else:
+        model.tokenizer.truncation_side = "left"
+
+
+@pytest.mark.parametrize("how", ["another one", "a token more", "a setting"])
+def test_a_keras_file_has_the_tokenizer_of_the_model(how, tiny_bert, tmp_path):
+    """It names the folder of the checkpoint, whose tokenizer would give other tokens."""
+    texts = ["a good comedy", " ".join(["good"] * 20 + ["bad"] * 20)]
+    with quiet():
+        model = ft.load(tiny_bert, labels=["no", "yes"])
+        plain = ft.data.from_arrays(texts).encoded(model, targets=False).inputs["input_ids"].rows
+        changed(model, how)
+        expected = ft.data.from_arrays(texts).encoded(model, targets=False).inputs["input_ids"].rows
+        model.save(tmp_path / "one.keras")
+        again = keras.saving.load_model(tmp_path / "one.keras")
+        again.save(tmp_path / "two.keras")  # before its tokenizer has been used
+        last = keras.saving.load_model(tmp_path / "two.keras")
+        copy = type(model).from_config(model.get_config())
+    assert not all(map(np.array_equal, plain, expected))
+    for each in (again, last, copy):
+        found = ft.data.from_arrays(texts).encoded(each, targets=False).inputs["input_ids"].rows
+        assert all(map(np.array_equal, found, expected))
+        assert each.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("truncation_side", "left"),
+        ("padding_side", "left"),
+        ("model_input_names", ["input_ids", "attention_mask"]),
+        ("clean_up_tokenization_spaces", True),
+    ],
+)
+def test_a_checkpoint_has_settings_that_were_changed(name, value, tiny_bert, tmp_path):
+    """transformers alone writes those that the tokenizer was made with."""
+    with quiet():
+        model = ft.load(tiny_bert, labels=["no", "yes"])
+        before = getattr(model.tokenizer, name)
+        setattr(model.tokenizer, name, value)
+        again = ft.load(model.save_pretrained(tmp_path / "saved"))
+        assert getattr(again.tokenizer, name) == value != before
+        again.tokenizer.save_pretrained(tmp_path / "tokenizer")
+        setattr(again.tokenizer, name, before)
+        restored = ft.load(again.save_pretrained(tmp_path / "restored"))
+    assert getattr(restored.tokenizer, name) == before
+
+
+def test_a_keras_file_without_the_folder_of_the_checkpoint(tiny_bert, tmp_path):
+    """A tokenizer that the file contains does not need the folder."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "copy")
+    with quiet():
+        model = ft.load(folder, labels=["no", "yes"])
+        model.tokenizer.add_tokens(["comedy"])
+        model.resize_token_embeddings(len(model.tokenizer))
+        model.save(tmp_path / "model.keras")
+        expected = ft.predict(model, "a good comedy")
+        shutil.rmtree(folder)
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert ft.predict(again, "a good comedy") == expected
+        ft.load(again.save_pretrained(tmp_path / "saved"))
+
+
+def test_a_keras_file_of_a_model_from_a_config(tmp_path):
+    """Its texts end with the token of its tokenizer, as before."""
+    with quiet():
+        model = ft.load(LLAMA, "text-generation", tokenizer=word_tokenizer())
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    ends = [GenerationSettings.of(each).eos_token_id for each in (again, model)]
+    assert ends[0] == ends[1] is not None
+    assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+
+
+def test_an_unchanged_tokenizer_is_not_stored(tiny_bert):
+    with quiet():
+        model = ft.load(tiny_bert, labels=["no", "yes"])
+        model.tokenizer(["a good film"], truncation=True, max_length=4, padding=True)
+        assert "tokenizers" not in model.get_config()
