@@ -319,7 +319,7 @@ class TestModels:
         if family == "gpt2":
             model = ft.load(write_decoder(tmp_path), dtype=dtype)
             ids = np.random.default_rng(0).integers(3, 20, (8, 6)).astype("int32")
-            x, y = ids, ids
+            x, y = ids, np.roll(ids, -1, axis=1)
         elif family == "vit":
             model = ft.load(TINY_VIT, new_head=True, labels=2, dtype=dtype)
             x = np.random.default_rng(0).integers(0, 256, (8, 21, 21, 3)).astype("uint8")
