@@ -28,10 +28,12 @@ _DEPTH = "drop_path"  # stochastic depth drops complete blocks, with rates of it
 def set_dropout(model: FineTuneModel, dropout: float, kind: DropoutKind = "all") -> None:
     """Changes the dropout rates of a loaded model.
 
-    The model then has the rates of one that was loaded with this config: `ft.load(dropout=0.2)`
-    and `ft.set_dropout(model, 0.2)` are equal. The config changes too, so saved models keep the
-    rates. It takes effect at any time, even during a fit. Rates of stochastic depth
-    (`drop_path_rate`) stay as they are. In predictions nothing is dropped at any rate.
+    The model then has the rates of one that was loaded with this config. The config changes too, so
+    saved models keep the rates. It takes effect at any time, even during a fit. In predictions
+    nothing is dropped at any rate.
+
+    Rates of stochastic depth (`drop_path_rate`) stay as they are. In families without them,
+    `ft.load(dropout=0.2)` and `ft.set_dropout(model, 0.2)` are equal.
 
     Args:
         model: A model from `load`, or the upper part of one from `cache_features`.

@@ -81,7 +81,8 @@ def load(
         pooling: For tasks on whole texts, how a text becomes one vector: "pooler" is that of the
             model family, "cls" the first token, "mean" the average over the tokens, and "auto"
             that of the checkpoint.
-        dropout: Replaces all dropout rates of the config.
+        dropout: Replaces all dropout rates of the config, also that of stochastic depth
+            (`drop_path_rate`), which `set_dropout` leaves as it is.
         dtype: A Keras dtype policy ("float32", "mixed_bfloat16"), or "auto": mixed_bfloat16 on
             hardware with native support for it, otherwise float32. By default, the global policy.
             Logits are always float32. Loading a float32 model disables TensorFloat-32 in this
