@@ -127,6 +127,8 @@ ENGLISH = {
     "slices.clear_count": "{n} of {total} parts differ from the rest by more than chance explains "
     "(p below 0.05, corrected for the number of parts).",
     "slices.too_small": "{n} parts have too few examples and are left out.",
+    "slices.without_metric": "{n} parts are left out because the {metric} says nothing there: it "
+    "is 0 whatever is predicted.",
     "slices.caption": "Parts of the test set, worst first",
     "by.length": "length (tokens)",
     "by.label": "label",

@@ -109,6 +109,7 @@ CHINESE = {
     "slices.clear_count": "{total} 个部分中有 {n} 个与其余样本的差别超出偶然"
     "（p 小于 0.05，已按部分的数量校正）。",
     "slices.too_small": "有 {n} 个部分样本太少，未列出。",
+    "slices.without_metric": "有 {n} 个部分无论预测什么，{metric}都为 0，不能说明问题，未列出。",
     "slices.caption": "测试集的各个部分，结果最差的排在最前",
     "by.length": "长度（词元数）",
     "by.label": "标签",

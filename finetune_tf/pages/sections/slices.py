@@ -60,6 +60,9 @@ def slices(content: Content) -> Html:
     lines = [whole, words.html("slices.clear_count", n=clear, total=len(found.rows))]
     if found.too_small:
         lines.append(words.html("slices.too_small", n=found.too_small))
+    if found.without_metric:
+        n = found.without_metric
+        lines.append(words.html("slices.without_metric", n=n, metric=metric))
     if len(found.rows) > len(rows):
         lines.append(words.html("rows.more", n=f"{len(found.rows) - len(rows):,}"))
     caption = words.html("slices.caption")
