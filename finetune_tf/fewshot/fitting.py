@@ -14,6 +14,7 @@ from finetune_tf.fewshot.examples import require_known, require_labels, require_
 from finetune_tf.fewshot.heads import HeadKind, check_kind, fit_head
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
+from finetune_tf.recipe.recipe import say_shared
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.selector import Selector
 
@@ -88,6 +89,7 @@ def fit(
     require_pairs(rows_by_label(train, train.labels), train, train.labels)
     if validation is not None:
         require_known(validation, train.labels, "validation")
+        say_shared(train, validation)
     keras.utils.set_random_seed(seed)  # of dropout, whose generators a load creates
     model = load_encoder(checkpoint, train, pooling, dtype, max_length)
     if policy is not None:

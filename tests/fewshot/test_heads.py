@@ -18,6 +18,12 @@ TRAIN = ft.data.from_arrays(
 LONG, SHORT = "a good film and a very bad story", "a good film and a very"
 
 
+def test_validation_texts_that_training_knows_are_counted(tmp_path, capsys):
+    encoder = write_checkpoint(tmp_path / "encoder", blocks=1)
+    ft.fewshot.fit(encoder, TRAIN, TRAIN[:2], steps=1)
+    assert "2 of 2 validation examples also occur in the training" in capsys.readouterr().out
+
+
 def test_predictions_read_as_many_tokens_as_the_recipe(tmp_path):
     """With [CLS] and [SEP], eight tokens are six words."""
     encoder = write_checkpoint(tmp_path / "encoder", blocks=1)
