@@ -215,9 +215,9 @@ def label_text(value: object) -> str:
 def understood(value: object, own: Labels | None, labels: Labels) -> object:
     """Returns a label of some data as a model with other labels has to read it.
 
-    A class number is the index of a name among the labels of its own data, such as those of a
-    `ClassLabel`; a model may have the same names in another order. It remains a number for a model
-    whose labels have no names.
+    A class number is the index of a name among the labels of its own data, which were read with
+    `labels=["good", "bad"]`; a model may have the same names in another order. It remains a number
+    where the labels of one side are no names, such as LABEL_0.
 
     Args:
         value: A label of the data: a name or a number.

@@ -11,7 +11,7 @@ from finetune_tf.messages import quiet
 
 TEXTS = ["a good film", "a bad film", "a great story", "a poor story"]
 NAMES = ["good", "bad", "good", "bad"]
-#: The same labels as numbers, as a data set with a `ClassLabel` has them.
+#: The same labels as numbers, which have names in another order.
 NUMBERED = ft.data.from_arrays(TEXTS, [0, 1, 0, 1], labels=["good", "bad"], name="numbered")
 NAMED = ft.data.from_arrays(TEXTS, NAMES, name="named")  # bad, good
 
