@@ -212,6 +212,34 @@ def label_text(value: object) -> str:
         return f"a number of {value.bit_length():,} bits"
 
 
+def understood(value: object, own: Labels | None, labels: Labels) -> object:
+    """Returns a label of some data as a model with other labels has to read it.
+
+    A class number is the index of a name among the labels of its own data, which were read with
+    `labels=["good", "bad"]`; a model may have the same names in another order. It remains a number
+    where the labels of one side are no names, such as LABEL_0.
+
+    Args:
+        value: A label of the data: a name or a number.
+        own: The labels of the data; None if they have none.
+        labels: The labels of the model.
+
+    Example:
+        >>> from finetune_tf.base.labels import understood
+        >>> understood(0, ft.Labels(["good", "bad"]), ft.Labels(["bad", "good"]))
+        'good'
+        >>> understood(0, ft.Labels(["good", "bad"]), ft.Labels.of(2))
+        0
+    """
+    if own is None or own.problem_type == "regression" or tuple(own) == tuple(labels):
+        return value
+    index = own.index_of(value)
+    has_no_names = any(
+        all(name == f"LABEL_{i}" for i, name in enumerate(each)) for each in (own, labels)
+    )
+    return value if index is None or has_no_names else own[index]
+
+
 def is_integer_text(value: str) -> bool:
     """Whether a string is an integer, such as "3" or "-1"."""
     return value.isascii() and value.removeprefix("-").isdigit()

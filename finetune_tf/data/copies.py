@@ -3,9 +3,9 @@
 import itertools
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from finetune_tf.base.labels import Labels
+from finetune_tf.base.labels import Labels, understood
 from finetune_tf.data.columns import COLUMNS
 
 
@@ -73,9 +73,18 @@ def contradictions(
             meaning = COLUMNS[name].target.meaning
             for key, value in zip(its_keys, source.columns[name], strict=True):
                 if times[key] > 1 and key in rows:
-                    meant = meaning(value, labels or source.labels)
+                    meant = meaning(_read_by(value, source.labels, labels), labels or source.labels)
                     found.setdefault(key, set()).add((name, meant))
     return [rows[key] for key, targets in found.items() if not _agree(targets)]
+
+
+def _read_by(value: Any, own: Labels | None, labels: Labels | None) -> Any:
+    """A target whose class numbers, those of its own data, are named for other labels."""
+    if labels is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_read_by(each, own, labels) for each in value]
+    return understood(value, own, labels)
 
 
 def _agree(targets: set[tuple[str, Hashable]]) -> bool:

@@ -139,13 +139,13 @@ def text_of(examples: Examples, row: int) -> str:
 
 
 def label_of(examples: Examples, row: int) -> str:
-    """Returns the label of a row as text; "" if there are none."""
+    """Returns the label of a row as text; "(none)" for none of several, "" without labels."""
     if "label" not in examples.columns:
         return ""
     value = examples.columns["label"][row]
     labels = examples.labels
     if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(sorted(labels[labels.index_of(each)] for each in value))
+        return ", ".join(sorted(labels[labels.index_of(each)] for each in value)) or "(none)"
     if isinstance(value, float) or labels is None:
         return label_text(value)
     return labels[labels.index_of(value)]

@@ -182,6 +182,9 @@ class Slices(DataDocument):
         overall: The metric on all examples.
         too_small: The number of slices that were left out because they have too few examples.
         lower_is_better: Whether a lower metric is better.
+        without_metric: The number of slices that were left out because the metric says nothing on
+            them or on the rest: it is 0 whatever is predicted, such as the F1 of examples without
+            any of several labels.
     """
 
     rows: list[SliceRow]
@@ -191,6 +194,7 @@ class Slices(DataDocument):
     overall: Interval
     too_small: int
     lower_is_better: bool = False
+    without_metric: int = 0
 
     def blocks(self) -> list[str | Table]:
         """Returns the lines and the table in reading order."""
@@ -216,6 +220,11 @@ class Slices(DataDocument):
         ]
         if self.too_small:
             lines.append(f"{self.too_small} slices have too few examples and were left out.")
+        if self.without_metric:
+            lines.append(
+                f"{self.without_metric} slices were left out because {self.metric} says nothing "
+                "there: it is 0 whatever is predicted."
+            )
         return lines
 
 
@@ -230,7 +239,7 @@ class DuplicatePair:
         text: The text of the row; for images the name of the file, if there is one.
         other_text: The text of the other row.
         similarity: The cosine similarity of their features, at most 1.
-        label: The label of the row; "" without labels.
+        label: The label of the row; "(none)" for none of several, "" without labels.
         other_label: The label of the other row.
     """
 

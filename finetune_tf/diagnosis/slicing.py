@@ -47,15 +47,17 @@ def slices(
         by: "length" for quarters of the numbers of tokens, "label", the name of another column of
             the examples, or several of these; or a dict of names to one value for each example.
             Numbers with many different values are divided into quarters. By default length and
-            label, where there are any.
+            label, where there are any; the numbers of a regression are no labels to divide by.
         min_rows: Slices with fewer examples are left out.
         batch_size: Rows in a batch.
         seed: The seed of the intervals and of the permutations.
 
     Returns:
-        The slices, worst first; print it.
+        The slices, worst first; print it. Slices on which the metric says nothing are left out and
+        counted, such as texts without any of several labels, whose F1 is 0 in any case.
 
     Raises:
+        ArgumentError: If a regression is divided by its own numbers.
         DataTypeError: If `examples` are not `Examples`.
         DataError: If they have no labels, or no such column or length, or values are missing.
         ModelError: If the model has no task.
@@ -82,7 +84,8 @@ def slices(
         for value, mask in _masks(values).items()
         if not mask.all()
     ]
-    kept = [each for each in masks if each[2].sum() >= min_rows and (~each[2]).sum() >= min_rows]
+    large = [each for each in masks if each[2].sum() >= min_rows and (~each[2]).sum() >= min_rows]
+    kept = [each for each in large if _can_compare(evaluator, targets, each[2])]
     found = [_compared(evaluator, statistics, mask, len(kept), seed) for *_, mask in kept]
     adjusted = holm([p for *_, p in found])
     rows = [
@@ -98,8 +101,9 @@ def slices(
         size=len(examples),
         metric=evaluator.main_metric,
         overall=of_metric(statistics, evaluator.metric, seed),
-        too_small=len(masks) - len(kept),
+        too_small=len(masks) - len(large),
         lower_is_better=evaluator.lower_is_better,
+        without_metric=len(large) - len(kept),
     )
 
 
@@ -116,6 +120,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()
+
+
+def _can_compare(evaluator: Evaluator, targets: Any, mask: np.ndarray) -> bool:
+    """Whether the metric says something about a slice and about the rest."""
+    parts = [[targets[i] for i in np.flatnonzero(rows)] for rows in (mask, ~mask)]
+    return all(map(evaluator.tells_of, parts))
 
 
 def _compared(
@@ -187,27 +197,38 @@ def _check_by(by: Any, examples: Examples) -> None:
                 f"{', '.join(examples.columns)}; or give the values themselves, as in "
                 f"by={{{name!r}: values}}."
             )
+        if name == "label" and _are_numbers(examples):
+            raise ArgumentError(
+                "by='label' would divide a regression by the numbers that it is to predict. Within "
+                "a narrow range of them, the correlation of any model is low, so that each part "
+                "would look worse than the rest. Divide by 'length' or by another column."
+            )
 
 
 def _divided(by: Any, examples: Examples, encoded: Encoded) -> dict[str, list[Any]]:
     if isinstance(by, Mapping):
         return {str(name): list(values) for name, values in by.items()}
     if by is None:
-        named = [*(["length"] if encoded.lengths else []), *(["label"] * _has_labels(examples))]
+        has_classes = "label" in examples.columns and not _are_numbers(examples)
+        named = [*(["length"] if encoded.lengths else []), *(["label"] * has_classes)]
+        if not named:
+            raise DataError(
+                f"{examples.name} has neither lengths nor classes to divide it by. Name a column, "
+                "such as by='source', or give a value for each example: by={'source': values}."
+            )
     else:
         named = [by] if isinstance(by, str) else list(by)
     return {name: _values(name, examples, encoded) for name in named}
 
 
-def _has_labels(examples: Examples) -> bool:
-    return "label" in examples.columns
+def _are_numbers(examples: Examples) -> bool:
+    """Whether the labels are numbers of a regression."""
+    return examples.labels is not None and examples.labels.problem_type == "regression"
 
 
 def _values(name: str, examples: Examples, encoded: Encoded) -> list[Any]:
     if name == "label":
-        values = examples.columns[name]
-        is_number = examples.labels.problem_type == "regression"
-        return values if is_number else [label_of(examples, row) for row in range(len(values))]
+        return [label_of(examples, row) for row in range(len(examples))]
     if name in examples.columns:
         return examples.columns[name]
     if not encoded.lengths:

@@ -125,7 +125,7 @@ def explain(
         found = Explanations(_explained(model, given, targets, method, options, batch_size))
     finally:
         set_random_state(state)
-    _report(found)
+    _report(found, steps)
     return found[0] if is_single else found
 
 
@@ -260,7 +260,7 @@ def _texts(model: Any, given: Examples, number: int) -> dict[str, str]:
     return texts
 
 
-def _report(found: Explanations) -> None:
+def _report(found: Explanations, steps: int) -> None:
     """Prints the completeness errors, and what to do about large ones."""
     errors = [each.completeness_error for each in found if each.completeness_error is not None]
     if not errors:
@@ -273,6 +273,6 @@ def _report(found: Explanations) -> None:
         advice = (
             " Load the model in float32 for a smaller one."
             if is_coarse
-            else f" More steps make it smaller: steps={4 * STEPS}."
+            else f" More steps make it smaller: steps={4 * steps}."
         )
     say(f"Completeness error of integrated gradients: {np.median(errors):.2%}{of_all}.{advice}")

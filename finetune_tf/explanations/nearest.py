@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune_tf.architectures import PIXELS
 from finetune_tf.base.keras_internals import inputs_struct
+from finetune_tf.base.labels import Labels, label_text
 from finetune_tf.data.feature_store import Arrays, FeatureStore
 from finetune_tf.data.image_columns import shown_image
 from finetune_tf.explanations.explanation import Neighbor
@@ -118,13 +119,18 @@ def _neighbor(
         pixels = np.asarray(known.inputs[PIXELS][row])
         texts = [shown_image(columns["image"][example]), *texts]
     text = " / ".join(" ".join(each) if isinstance(each, list) else each for each in texts)
-    return Neighbor(example, similarity, _label_text(label), text, pixels)
+    return Neighbor(example, similarity, _label_text(label, train.labels), text, pixels)
 
 
-def _label_text(label: Any) -> str:
+def _label_text(label: Any, labels: Labels | None) -> str:
+    """A label in words, by its name where the examples hold class numbers."""
     if isinstance(label, dict):
         return ", ".join(map(str, label.get("text", ())))
-    return ", ".join(map(str, label)) if isinstance(label, list | tuple) else str(label)
+    if isinstance(label, list | tuple | np.ndarray):
+        return ", ".join(_label_text(each, labels) for each in label)
+    is_class = labels is not None and labels.problem_type != "regression"
+    index = labels.index_of(label) if is_class else None
+    return label_text(label) if index is None else labels[index]
 
 
 def _outputs_alone(outputs: Any, targets: Any) -> Any:

@@ -83,7 +83,8 @@ def tune_body(
         batch_size: The most texts in a step, at least 4.
         learning_rate: The peak of a linear warm-up and decay; "auto" for 1e-4 · 384 / width of the
             vectors, at most 1e-3.
-        max_length: Tokens of a text; by default what the model accepts.
+        max_length: Tokens of a text here; by default what the model accepts. Predictions read as
+            many as it accepts: load it with `max_length=` if they should read fewer.
         seed: Seed of the batches.
 
     Returns:

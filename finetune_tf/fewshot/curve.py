@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
-from finetune_tf.data import Examples
+from finetune_tf.data import Examples, overlap
 from finetune_tf.errors import ArgumentError
 from finetune_tf.evaluation.evaluators.registry import evaluator_of
 from finetune_tf.fewshot.body import BodyTrainer, steps_for
@@ -122,6 +122,11 @@ def learning_curve(
     groups = rows_by_label(train, labels)
     require_known(test, labels, "test")
     require_shots(groups, shots[-1], train, labels)
+    if shared := overlap(train, test):
+        say(
+            f"{len(shared):,} of {len(test):,} test texts also occur in the training examples. "
+            "Results are too good, most of all those of methods that learn examples by heart."
+        )
     keras.utils.set_random_seed(seed)  # of dropout, whose generators a load creates
     with quiet():
         model = load_encoder(checkpoint, train, pooling, dtype)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_tf.adapters.attaching import adapters_of
 from finetune_tf.base.keras_internals import inputs_struct
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.hidden_states import unused_name
@@ -50,7 +51,7 @@ def vectors_of(
     """Computes the vectors (rows, features) that the head of a classifier reads, in float32.
 
     Args:
-        model: The classifier.
+        model: The classifier, or its upper part on cached features, for which the whole one runs.
         encoded: The rows that its task made of examples.
         batch_size: Rows in a batch.
         name: The name of the examples, for messages.
@@ -60,7 +61,7 @@ def vectors_of(
     Raises:
         ModelError: If a vector is not finite.
     """
-    encoder = encoder_of(model)
+    encoder = encoder_of(getattr(model, "whole", model))
     batches = -(-len(encoded) // batch_size)
     traces = passes is None or passes * batches > _FEW_BATCHES
     vectors = np.empty((len(encoded), encoder.output.shape[-1]), dtype="float32")
@@ -94,6 +95,13 @@ def output_layer(model: keras.Model) -> Any:
         raise ModelError(
             f"The output layer of {model.name!r} has no bias, which these heads need. Load the "
             'model with ft.load(…, pooling="mean").'
+        )
+    if adapters := adapters_of(found[0]):
+        names = ", ".join(repr(each.adapter_name) for each in adapters)
+        raise ModelError(
+            f"The output layer of {model.name!r} has an adapter ({names}), which would be added to "
+            "what is computed for it. Write it into the kernel first: ft.adapters.merge(model), "
+            f"and then ft.adapters.remove(model, {adapters[0].adapter_name!r})."
         )
     return found[0]
 

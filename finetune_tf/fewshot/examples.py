@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_tf.base.labels import Labels
+from finetune_tf.base.labels import Labels, understood
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, ModelError
 from finetune_tf.recipe.recipe import check_examples
@@ -63,7 +63,8 @@ def rows_by_label(examples: Examples, labels: Labels) -> list[np.ndarray]:
     rows: list[list[int]] = [[] for _ in labels]
     several = labels.problem_type == "multi_label_classification"
     for row, value in enumerate(examples.columns["label"]):
-        for name in value if several else [value]:
+        for each in value if several else [value]:
+            name = understood(each, examples.labels, labels)
             number = labels.index_of(name)
             if number is None:
                 raise DataError(
@@ -116,8 +117,9 @@ def require_known(examples: Examples, labels: Labels, argument: str) -> None:
     """
     several = labels.problem_type == "multi_label_classification"
     values = examples.columns["label"]
-    found = {name for value in values for name in (value if several else [value])}
-    unknown = sorted(str(name) for name in found if labels.index_of(name) is None)
+    found = {each for value in values for each in (value if several else [value])}
+    names = [understood(each, examples.labels, labels) for each in found]
+    unknown = sorted(str(name) for name in names if labels.index_of(name) is None)
     if unknown:
         raise DataError(
             f"{argument}= has the class {_named(unknown)}, which the training examples do not "

@@ -14,6 +14,7 @@ from finetune_tf.fewshot.examples import require_known, require_labels, require_
 from finetune_tf.fewshot.heads import HeadKind, check_kind, fit_head
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.loading import load
+from finetune_tf.recipe.recipe import say_shared
 from finetune_tf.training.freezing import train_only
 from finetune_tf.training.selector import Selector
 
@@ -58,7 +59,8 @@ def fit(
         learning_rate: As for `tune_body`.
         pooling: As for `ft.load`; "auto" is that of a sentence encoder, or "mean" for a checkpoint
             that does not name one.
-        max_length: As for `tune_body`.
+        max_length: As for `ft.load`: the number of tokens to which texts are truncated, here and in
+            everything that the model reads later, also after saving; by default what it accepts.
         dtype: As for `ft.load`.
         seed: Seed of batches, dropout and folds.
 
@@ -87,8 +89,9 @@ def fit(
     require_pairs(rows_by_label(train, train.labels), train, train.labels)
     if validation is not None:
         require_known(validation, train.labels, "validation")
+        say_shared(train, validation)
     keras.utils.set_random_seed(seed)  # of dropout, whose generators a load creates
-    model = load_encoder(checkpoint, train, pooling, dtype)
+    model = load_encoder(checkpoint, train, pooling, dtype, max_length)
     if policy is not None:
         train_only(model, policy)
     tune_body(
@@ -99,18 +102,28 @@ def fit(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        max_length=max_length,
         seed=seed,
     )
-    fit_head(model, train, validation, kind=head, max_length=max_length, seed=seed)
+    fit_head(model, train, validation, kind=head, seed=seed)
     model.info.record["data"] = f"{train.name} ({len(train):,} texts)"
     return model
 
 
 def load_encoder(
-    checkpoint: str | Path, train: Examples, pooling: str = "auto", dtype: Any = None
+    checkpoint: str | Path,
+    train: Examples,
+    pooling: str = "auto",
+    dtype: Any = None,
+    max_length: int | None = None,
 ) -> FineTuneModel:
     """Loads an encoder with a new head for the labels of examples; see `fit`."""
     if pooling == "auto":
         pooling = open_checkpoint(checkpoint).modules.pooling or "mean"
-    return load(checkpoint, labels=train.labels, pooling=pooling, dtype=dtype, new_head=True)
+    return load(
+        checkpoint,
+        labels=train.labels,
+        pooling=pooling,
+        dtype=dtype,
+        new_head=True,
+        max_length=max_length,
+    )

@@ -54,17 +54,20 @@ def fit_head(
         kind: The head.
         C: The inverse strength of regularization of logistic regression, for vectors that are
             scaled to a mean squared length of 1; larger values fit the examples more closely.
+            Prototypes have none.
         batch_size: Texts in a batch.
-        max_length: Tokens of a text; by default what the model accepts.
+        max_length: Tokens of a text here; by default what the model accepts. Predictions read as
+            many as it accepts: load it with `max_length=` if they should read fewer.
         seed: Seed of the cross-validation.
 
     Returns:
         The model.
 
     Raises:
-        ArgumentError: If `C` is not positive, or `kind` is unknown.
+        ArgumentError: If `C` is not positive or given for prototypes, or `kind` is unknown.
         DataError: If labels are missing or unknown, or a class has no example.
-        ModelError: If the model is not a classifier of texts with a linear head.
+        ModelError: If the model is not a classifier of texts with a linear head, or the head has an
+            adapter.
 
     Example:
         >>> model = ft.fewshot.fit_head(model, train, kind="prototypes")
@@ -78,6 +81,11 @@ def fit_head(
         seed=seed,
     )
     check_kind(kind)
+    if kind == "prototypes" and C != "auto":
+        raise ArgumentError(
+            f"C={C!r} is the regularization of logistic regression; prototypes have none. Leave it "
+            'out, or choose kind="logistic".'
+        )
     require_classifier(model)
     require_labels(train=train, validation=validation)
     rows_by_label(train, model.labels)

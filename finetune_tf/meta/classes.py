@@ -8,7 +8,9 @@ import numpy as np
 
 from finetune_tf.base.arguments import shown
 from finetune_tf.data import Examples
+from finetune_tf.data.copies import text_keys
 from finetune_tf.errors import DataError, DataTypeError
+from finetune_tf.model.equal_rows import digests_of
 
 _LISTED = 5  # the classes that a message names
 
@@ -27,9 +29,24 @@ class Classes:
     numbers: np.ndarray
     data: str
 
-    def rows_of(self, number: int) -> np.ndarray:
-        """The rows of a class, in ascending order."""
-        return np.flatnonzero(self.numbers == number)
+    def without_copies(self, data: Any) -> list[np.ndarray]:
+        """The rows of each class in ascending order; of those with the same inputs the first one.
+
+        Args:
+            data: What the classes are those of.
+        """
+        if isinstance(data, Examples):
+            keys = text_keys(data.columns)
+        else:
+            keys = list(zip(*map(digests_of, arrays_of(data[0])), strict=True))
+        first: dict[Any, int] = {}
+        rows = [
+            row
+            for row, key in enumerate(zip(self.numbers.tolist(), keys, strict=True))
+            if first.setdefault(key, row) == row
+        ]
+        numbers = self.numbers[rows]
+        return [np.array(rows)[numbers == number] for number in range(len(self.names))]
 
 
 def classes_of(data: Any) -> Classes:

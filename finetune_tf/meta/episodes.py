@@ -16,7 +16,8 @@ from finetune_tf.base.labels import Labels
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError
-from finetune_tf.meta.classes import Classes, classes_of, listed, take
+from finetune_tf.messages import say
+from finetune_tf.meta.classes import classes_of, listed, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,17 @@ class Episodes:
     """
 
     def __init__(
-        self, data: Any, classes: Classes, ways: int, shots: int, queries: int, seed: int
+        self,
+        data: Any,
+        names: tuple[str, ...],
+        rows: list[np.ndarray],
+        ways: int,
+        shots: int,
+        queries: int,
+        seed: int,
     ) -> None:
         self.ways, self.shots, self.queries, self.seed = ways, shots, queries, seed
-        self._data, self._names = data, classes.names
-        self._rows = [classes.rows_of(number) for number in range(len(classes.names))]
+        self._data, self._names, self._rows = data, names, rows
 
     def __getitem__(self, number: int) -> Episode:
         """Episode number `number`, counted from 0; it does not depend on the others."""
@@ -104,8 +111,9 @@ def episodes(
     """Draws episodes: classification problems with `ways` classes and `shots` rows of each.
 
     The classes are drawn without replacement, then rows of each, so that no row is in the support
-    and in the query set of an episode. To measure how well new classes are learned, draw from
-    classes that no training has seen: `ft.meta.split_classes`.
+    and in the query set of an episode. Rows of a class with the same inputs count once, since a
+    query that stands in the support set tells nothing. To measure how well new classes are learned,
+    draw from classes that no training has seen: `ft.meta.split_classes`.
 
     Args:
         examples: `Examples` of any kind with one label for each row, or a pair (inputs, classes)
@@ -121,7 +129,7 @@ def episodes(
     Raises:
         ArgumentError: If a number is out of range.
         DataError: If there are fewer than `ways` classes, or a class has fewer than `shots +
-            queries` rows.
+            queries` different rows.
 
     Example:
         >>> first = ft.meta.episodes(train, ways=2, shots=1, queries=1)[0]
@@ -141,16 +149,24 @@ def drawn(examples: Any, ways: int, shots: int, queries: int, seed: int) -> Epis
             f"Episodes of {ways} classes (ways={ways}) cannot be drawn from {classes.data}, which "
             f"has {len(classes.names)}: {listed(list(classes.names))}. Choose a lower ways=."
         )
-    counts = np.bincount(classes.numbers)
+    rows = classes.without_copies(examples)
+    counts = list(map(len, rows))
+    copies = len(classes.numbers) - sum(counts)
     few = [name for name, n in zip(classes.names, counts, strict=True) if n < shots + queries]
     if few:
+        different = " different" if copies else ""
         raise DataError(
-            f"Each class needs {shots + queries} rows for {shots} shots and {queries} queries, but "
-            f"{len(few)} of {len(classes.names)} classes of {classes.data} have fewer, the "
-            f"smallest one {counts.min()}: {listed(few)}. Choose lower numbers, or leave these "
-            "classes out."
+            f"Each class needs {shots + queries}{different} rows for {shots} shots and {queries} "
+            f"queries, but {len(few)} of {len(classes.names)} classes of {classes.data} have "
+            f"fewer, the smallest one {min(counts)}: {listed(few)}. Choose lower numbers, or leave "
+            "these classes out."
         )
-    return Episodes(examples, classes, ways, shots, queries, seed)
+    if copies:
+        say(
+            f"{copies:,} of {len(classes.numbers):,} rows of {classes.data} are copies of others "
+            "of their class; episodes are drawn without them."
+        )
+    return Episodes(examples, classes.names, rows, ways, shots, queries, seed)
 
 
 @names_checked

@@ -124,9 +124,14 @@ ENGLISH = {
     "slices.clear": "clear",
     "slices.overall": "On all examples, the {metric} is {value} (95% interval {low} to {high}), "
     "which is the dashed line in the table.",
+    "slices.other_model": "The model that was given predicts otherwise than the one of this "
+    "report, whose {metric} is {reported}. This section, the calibration and the highest losses "
+    "are about the model that was given: evaluate it again for a report that fits.",
     "slices.clear_count": "{n} of {total} parts differ from the rest by more than chance explains "
     "(p below 0.05, corrected for the number of parts).",
     "slices.too_small": "{n} parts have too few examples and are left out.",
+    "slices.without_metric": "{n} parts are left out because the {metric} says nothing there: it "
+    "is 0 whatever is predicted.",
     "slices.caption": "Parts of the test set, worst first",
     "by.length": "length (tokens)",
     "by.label": "label",

@@ -106,9 +106,12 @@ CHINESE = {
     "slices.p": "p 值",
     "slices.clear": "显著",
     "slices.overall": "全部样本的{metric}：{value}（95% 区间 {low} 至 {high}），即表中的虚线。",
+    "slices.other_model": "给出的模型与本报告的模型预测不同，报告中的{metric}为 {reported}。"
+    "本节、校准和损失最高的样本都属于给出的模型：请重新评估它，得到相符的报告。",
     "slices.clear_count": "{total} 个部分中有 {n} 个与其余样本的差别超出偶然"
     "（p 小于 0.05，已按部分的数量校正）。",
     "slices.too_small": "有 {n} 个部分样本太少，未列出。",
+    "slices.without_metric": "有 {n} 个部分无论预测什么，{metric}都为 0，不能说明问题，未列出。",
     "slices.caption": "测试集的各个部分，结果最差的排在最前",
     "by.length": "长度（词元数）",
     "by.label": "标签",

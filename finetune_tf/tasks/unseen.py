@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_tf.base.labels import Labels, label_text, unseen_labels
+from finetune_tf.base.labels import Labels, label_text, understood, unseen_labels
 from finetune_tf.errors import DataError
 from finetune_tf.tasks.task import Columns
 
@@ -12,6 +12,8 @@ def label_numbers(
     rows: Sequence[Sequence[Any]], labels: Labels, examples: Columns, what: str = "label"
 ) -> list[list[int]]:
     """The number of each label among the model's labels.
+
+    Class numbers of the examples are those of their own labels, which may have another order.
 
     Args:
         rows: The labels of each row.
@@ -22,11 +24,13 @@ def label_numbers(
     Raises:
         DataError: If a label is not one of the model's; it names all such rows.
     """
-    known: dict[Any, int | None] = {}
+    own, known = getattr(examples, "labels", None), {}
+    names: dict[Any, object] = {}
     for row in rows:
         for value in row:
             if value not in known:
-                known[value] = labels.index_of(value)
+                names[value] = understood(value, own, labels)
+                known[value] = labels.index_of(names[value])
     numbers = [[known[value] for value in row] for row in rows]
     wrong = [
         (i, next(value for value in row if known[value] is None))
@@ -35,14 +39,14 @@ def label_numbers(
     ]
     if wrong:
         row, value = wrong[0]
-        unknown = {label_text(value) for value, number in known.items() if number is None}
+        unknown = {label_text(names[value]) for value, number in known.items() if number is None}
         at = ""
         if what == "tag":
             at = f" at the word {examples.columns['tokens'][row][list(rows[row]).index(value)]!r}"
         more = f" So it is in {examples.places.listed(wrong)}." if len(wrong) > 1 else ""
         error = DataError(
             f"{examples.places.title(row)} of {examples.name} has the {what} "
-            f"{value!r}{at}, which is none of the model's {len(labels):,} labels: "
+            f"{names[value]!r}{at}, which is none of the model's {len(labels):,} labels: "
             f"{labels.listed()}.{more}{unseen_labels(unknown, labels)}"
         )
         error.rows = [row for row, _ in wrong]

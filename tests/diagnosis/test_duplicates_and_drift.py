@@ -113,6 +113,15 @@ def test_data_of_one_text_are_duplicates(tiny_bert):
     assert ft.diagnosis.near_duplicates(model, equal[:1], equal).affected == 3
 
 
+def test_rows_without_any_of_several_labels_contradict_those_with_one(tiny_bert):
+    model = small_task_model("several labels", tiny_bert)
+    labels = ft.Labels("abc", "multi_label_classification")
+    train = ft.data.Examples({"text": ["a good film"] * 2, "label": [["a"], []]}, labels, "train")
+    found = ft.diagnosis.near_duplicates(model, train)
+    assert found.contradictory == 1
+    assert {found.rows[0].label, found.rows[0].other_label} == {"a", "(none)"}
+
+
 def test_pairs_that_a_model_reads_one_by_one_are_one_row_each(tiny_bert):
     model = small_task_model("vectors", tiny_bert)
     first, second = texts_at_random(60)[:30], texts_at_random(60)[30:]

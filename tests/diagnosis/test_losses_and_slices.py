@@ -154,6 +154,39 @@ def test_words_are_sliced_by_the_f1_of_their_entities(tiny_bert):
     assert {row.by for row in found.rows} == {"length"}
 
 
+def test_a_regression_is_not_divided_by_its_own_numbers(tiny_bert):
+    """Within a quarter of the numbers, the correlation of every model is lower than in the rest."""
+    model = small_task_model("number", tiny_bert)
+    texts = texts_at_random(200)
+    values = [each.score + 0.1 * (i % 7) for i, each in enumerate(ft.predict(model, texts))]
+    examples = ft.data.from_arrays(texts, values, problem_type="regression")
+    assert {row.by for row in ft.diagnosis.slices(model, examples).rows} == {"length"}
+    with pytest.raises(ArgumentError, match="by='label' would divide a regression by the numbers"):
+        ft.diagnosis.slices(model, examples, by="label")
+
+
+def test_slices_on_which_the_metric_says_nothing_are_left_out(tiny_bert):
+    model, examples = drawn_case("several labels", tiny_bert, temperature=1.0, rows=300)
+    without = [not names for names in examples.columns["label"]]
+    assert sum(without) >= 10
+    found = ft.diagnosis.slices(model, examples, by={"has a label": without}, min_rows=10)
+    # No prediction gives texts without labels an F1 above 0; neither can others be set beside it.
+    assert not found.rows and found.without_metric == 2
+    assert "2 slices were left out because micro_f1 says nothing there" in str(found)
+
+    number = small_task_model("number", tiny_bert)
+    values = [float(i % 4 if i < 100 else 1) for i in range(200)]
+    numbers = ft.data.from_arrays(texts_at_random(200), values, problem_type="regression")
+    found = ft.diagnosis.slices(number, numbers, by={"source": ["a"] * 100 + ["b"] * 100})
+    assert not found.rows and found.without_metric == 2  # Pearson's correlation with a constant
+
+    model, examples = drawn_case("tokens", tiny_bert, temperature=0.2, rows=60)
+    tags = [["O"] * len(row) if i < 10 else row for i, row in enumerate(examples.columns["tags"])]
+    examples = ft.data.Examples({**examples.columns, "tags": tags}, examples.labels, "words")
+    found = ft.diagnosis.slices(model, examples, by={"first": np.arange(60) < 10}, min_rows=10)
+    assert not found.rows and found.without_metric == 2  # sentences without entities
+
+
 def test_holm_is_stricter_than_no_correction_and_milder_than_bonferroni():
     p_values = [0.001, 0.02, 0.03, 0.5]
     adjusted = holm(p_values)

@@ -222,3 +222,17 @@ def test_nearest_training_examples(model, capsys):
     ft.explain(model, "dull", method="nearest", examples=train)  # the head plays no part
     assert "computed once" not in capsys.readouterr().out
     model.get_layer("classifier").trainable_variables[0].assign_add(-keras.ops.ones((8, 2)))
+
+
+def test_labels_of_neighbors_are_names(model):
+    train = ft.data.from_arrays(["a good film", "a bad film"], [1, 0], labels=["neg", "pos"])
+    with quiet():
+        found = ft.explain(model, "a good film", method="nearest", examples=train, neighbors=2)
+    assert [each.label for each in found.neighbors] == ["pos", "neg"]
+
+
+def test_the_advice_is_more_steps_than_were_taken(tiny_bert, capsys):
+    model = knowing_model(tiny_bert)
+    model.get_layer("block_0").set_weights([np.eye(8) * 9, np.zeros(8)])  # nearly a step
+    ft.explain(model, "a good film", steps=3)
+    assert "More steps make it smaller: steps=12." in capsys.readouterr().out

@@ -45,6 +45,14 @@ CURVE = LearningCurve(
 )  # fmt: skip
 
 
+def test_texts_that_training_knows_are_counted(encoder, capsys):
+    options = {"shots": [2], "splits": 2, "methods": "tfidf"}
+    ft.learning_curve(encoder, TRAIN, TRAIN[:5], **options)
+    assert "5 of 5 test texts also occur in the training examples." in capsys.readouterr().out
+    ft.learning_curve(encoder, TRAIN, TEST, **options)
+    assert "also occur" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_methods_are_measured_on_the_same_draws(encoder, capsys):
     options = {"shots": [2, 4], "splits": 2, "steps": 4}

@@ -42,6 +42,20 @@ def test_support_and_query_are_data_of_the_same_kind():
     assert inputs.shape == (6, 5) and len(set(classes)) == 2
 
 
+def test_a_query_is_no_copy_of_a_support_row(capsys):
+    """Otherwise, points without any classes could be told apart."""
+    inputs = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    data = inputs.repeat(4, axis=0), np.repeat([0, 1], 12)
+    texts = ft.data.from_arrays([f"text {row // 4}" for row in range(24)], data[1].tolist())
+    for each, name in ((data, "the arrays"), (texts, "arrays")):
+        episode = ft.meta.episodes(each, ways=2, shots=1, queries=2)[0]
+        rows = [*episode.support_rows, *episode.query_rows]
+        assert sorted(row // 4 for row in rows) == list(range(6))
+        assert f"18 of 24 rows of {name} are copies of others" in capsys.readouterr().out
+        with pytest.raises(DataError, match="Each class needs 4 different rows for 1 shots and 3"):
+            ft.meta.episodes(each, ways=2, shots=1, queries=3)
+
+
 def test_pairs_and_images():
     pairs = ft.data.from_arrays(["a"] * 8, [0, 1, 2, 3] * 2, text_pair=list("bcdefghi"))
     assert "text_pair" in ft.meta.episodes(pairs, 4, 1, 1)[0].support.columns

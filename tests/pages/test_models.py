@@ -71,6 +71,18 @@ def test_results_on_other_data_say_so_and_are_not_mixed_with_the_test(tiny_bert,
 
 
 @pytest.mark.slow
+def test_a_model_that_was_changed_after_the_report_is_noticed(tiny_bert, films, tmp_path):
+    """Most sections would otherwise be about another model than the metrics."""
+    model, report = evaluated(tiny_bert, films[:58])
+    same, _ = sections_of(report, tmp_path, model=model, explanations=0)
+    dense = model.get_layer("classifier").dense
+    dense.set_weights([-each for each in dense.get_weights()])
+    other, _ = sections_of(report, tmp_path, model=model, explanations=0)
+    message = "The model that was given predicts otherwise than the one of this report"
+    assert message not in same and message in other
+
+
+@pytest.mark.slow
 class TestOtherTasks:
     def test_several_labels(self, tiny_bert, tmp_path):
         labels = ft.Labels(["a", "b", "<c>"], "multi_label_classification")

@@ -75,6 +75,14 @@ class Evaluator(abc.ABC):
     def metric(self, means: np.ndarray) -> np.ndarray:
         """Computes the main metric from averaged statistics: (resamples, s) to (resamples,)."""
 
+    def tells_of(self, targets: Any) -> bool:
+        """Whether the main metric on examples with these targets depends on the predictions.
+
+        A correlation does not if all numbers are the same, and an F1 not if there is nothing to
+        find: they are 0 then, whatever is predicted.
+        """
+        return True
+
     def require(self) -> None:
         """Checks that the optional packages that the metrics need are installed.
 

@@ -68,6 +68,10 @@ class MultiLabel(_TextEvaluator):
         total = 2 * true_positives + errors
         return np.divide(2 * true_positives, total, out=np.zeros_like(total), where=total > 0)
 
+    def tells_of(self, targets: np.ndarray) -> bool:
+        """Whether an example has a label."""
+        return bool(np.any(targets))
+
 
 class Regression(_TextEvaluator):
     """Evaluates numbers (n,); the main metric is Pearson's correlation."""
@@ -88,6 +92,10 @@ class Regression(_TextEvaluator):
         defined = variances > 1e-12
         root = np.sqrt(variances, where=defined, out=np.ones_like(variances))
         return np.divide(xy - x * y, root, out=np.zeros_like(variances), where=defined)
+
+    def tells_of(self, targets: np.ndarray) -> bool:
+        """Whether the numbers differ."""
+        return len(np.unique(targets)) > 1
 
 
 def _standardize(values: np.ndarray) -> np.ndarray:

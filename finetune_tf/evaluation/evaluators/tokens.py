@@ -101,6 +101,10 @@ class Entities(_WordEvaluator):
         total = predicted + gold
         return np.divide(2 * correct, total, out=np.zeros_like(total), where=total > 0)
 
+    def tells_of(self, targets: Sentences) -> bool:
+        """Whether there is an entity."""
+        return any(map(chunks, targets))
+
     def per_class(
         self, targets: Sentences, predictions: Sentences, labels: Labels
     ) -> dict[str, dict[str, float]]:

@@ -58,8 +58,15 @@ def slices(content: Content) -> Html:
         high=decimal(overall.high),
     )
     lines = [whole, words.html("slices.clear_count", n=clear, total=len(found.rows))]
+    # Words are masked at random, so that two measurements of one model differ.
+    if content.has_decisions and Slices not in content.results and not is_same:
+        reported = decimal(own.value)
+        lines.insert(0, words.html("slices.other_model", metric=metric, reported=reported))
     if found.too_small:
         lines.append(words.html("slices.too_small", n=found.too_small))
+    if found.without_metric:
+        n = found.without_metric
+        lines.append(words.html("slices.without_metric", n=n, metric=metric))
     if len(found.rows) > len(rows):
         lines.append(words.html("rows.more", n=f"{len(found.rows) - len(rows):,}"))
     caption = words.html("slices.caption")
