@@ -106,7 +106,7 @@ class Format:
     Attributes:
         name: The name, an argument of `export`.
         title: What the format is called in messages.
-        files: Prefixes of the names of its files.
+        files: The names of its files and folders.
         write: Writes a graph into a folder, as int8 if that is not None. Raises `OSError` if it
             cannot be written.
         read: Opens a folder.
