@@ -119,6 +119,7 @@ def export(
         max_length=_max_length(model, bool(tokenizers)),
         strings=strings,
         weights=digest_of(model),
+        row_length=model.row_length if model.reads_texts and tokenizers else None,
     )
     with unfinished_folder(folder, FILES) as unfinished:
         write_config(model, unfinished)
