@@ -54,8 +54,8 @@ def export(
     computes in float32 regardless of the dtype of the model; inference engines choose a lower
     precision themselves.
 
-    A model of texts in another format than "tf_saved_model" is run in its engine and compared with
-    the model before the folder is written.
+    An encoder of texts in another format than "tf_saved_model" is run in its engine and compared
+    with the model before the folder is written.
 
     Args:
         model: A FineTuneModel.
