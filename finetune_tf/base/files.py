@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from finetune_tf.base.paths import absolute, special_kind
@@ -95,7 +96,8 @@ def unfinished_folder(folder: Path, stale: tuple[str, ...]) -> Iterator[Path]:
     Args:
         folder: An absolute path; created, or replaced atomically. Files in it that are not written
             again are copied, and symbolic links stay links.
-        stale: Prefixes of names that are not copied, because they belong to the replaced content.
+        stale: Names that are not copied, because they belong to the replaced content; with "*" for
+            any characters.
 
     Raises:
         CheckpointError: If the folder cannot be written, is a file or the current working
@@ -147,7 +149,7 @@ def _refuse_special_files(folder: Path, stale: tuple[str, ...]) -> None:
     """Raises an error for pipes and sockets: they cannot be copied, and opening a pipe blocks."""
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            is_copied = Path(parent) != folder or not name.startswith(stale)
+            is_copied = Path(parent) != folder or not has_name_of(name, stale)
             if is_copied and (kind := special_kind(Path(parent) / name)):
                 raise CheckpointError(
                     f"{Path(parent) / name} is {kind}, which cannot be copied when the folder is "
@@ -161,13 +163,26 @@ def _copy_other_files(folder: Path, temporary: Path, stale: tuple[str, ...]) -> 
         return
     for item in folder.iterdir():
         written = temporary / item.name
-        if os.path.lexists(written) or item.name.startswith(stale):
+        if os.path.lexists(written) or has_name_of(item.name, stale):
             continue
         if item.is_dir() and not item.is_symlink():
             shutil.copytree(item, written, symlinks=True)
         else:
             shutil.copy2(item, written, follow_symlinks=False)
     shutil.copymode(folder, temporary)
+
+
+def has_name_of(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name is one of several, in which "*" stands for any characters.
+
+    Example:
+        >>> from finetune_tf.base.files import has_name_of
+        >>> has_name_of("model-00001-of-00002.safetensors", ("model-*.safetensors",))
+        True
+        >>> has_name_of("model-notes.txt", ("model-*.safetensors",))
+        False
+    """
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _replace_folder(folder: Path, temporary: Path) -> None:

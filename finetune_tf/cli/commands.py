@@ -14,7 +14,7 @@ from finetune_tf.cli import options
 from finetune_tf.cli.ending import Commands, end, save, save_interrupted
 from finetune_tf.cli.generating import generate
 from finetune_tf.cli.page import check_language, save_page, typed_command
-from finetune_tf.cli.reading import examples, files_of, lines, splits
+from finetune_tf.cli.reading import check_encoding, examples, files_of, lines, splits
 from finetune_tf.cli.resuming import folder_of_saves, is_finished, remove_saves
 from finetune_tf.cli.serving import serve
 from finetune_tf.cli.trained import complete_rows, load_trained
@@ -285,11 +285,13 @@ def predict(
     For an empty line of input, print an object without a prediction, so that the lines of input
     and output match.
     """
-    if inputs:
-        columns: dict[str, Any] = inputs | ({"texts": texts} if texts else {})
-    else:
-        columns = {"texts": texts or lines(encoding)}
-        columns |= {"text_pair": text_pair} if text_pair else {}
+    if texts or inputs:
+        check_encoding(encoding, "texts on standard input")
+    columns: dict[str, Any] = {**inputs, **({"texts": texts} if texts else {})}
+    if not columns:
+        columns["texts"] = lines(encoding)
+    if text_pair:
+        columns["text_pair"] = text_pair
     with contextlib.redirect_stdout(sys.stderr):  # only predictions go to standard output
         print(device_line())
         model = load_trained(checkpoint, task)

@@ -12,7 +12,7 @@ import typer
 import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.generation_options import takes_generation_options
-from finetune_tf.cli.reading import lines, lines_of_file
+from finetune_tf.cli.reading import check_encoding, lines, lines_of_file
 from finetune_tf.cli.trained import complete_rows, load_trained
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.generation.settings import GenerationSettings
@@ -59,6 +59,8 @@ def generate(
     """
     if prompts and file is not None:
         raise ArgumentError("Give either prompts or --file, not both.")
+    if prompts:
+        check_encoding(encoding, "prompts on standard input or in a file")
     texts = prompts or (lines(encoding) if file is None else lines_of_file(file, encoding))
     if stream and len(texts) != 1:
         raise ArgumentError(

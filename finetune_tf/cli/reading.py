@@ -10,7 +10,7 @@ import finetune_tf as ft
 from finetune_tf.data.sources import video_folder
 from finetune_tf.data.sources.image_folder import ENDINGS, files_below, folders_of_splits
 from finetune_tf.data.sources.text_files import read_text, suffix_of
-from finetune_tf.errors import DataError
+from finetune_tf.errors import ArgumentError, DataError
 
 # Names of functions in finetune_tf.data.
 _READERS = {
@@ -66,7 +66,7 @@ def examples(source: str, split: str, columns: dict[str, Any]) -> Any:
         )
     name, _, asked = source.partition(":")
     if name == "reviews":
-        _fitting(columns, ft.data.reviews, source)
+        _check_no_options(columns, "reviews, whose columns are text and label", ("text", "label"))
         return ft.data.reviews(asked or split)
     given = _fitting(columns, ft.data.from_tfds, source)
     return ft.data.from_tfds(name, split=asked or split, **given)
@@ -78,16 +78,10 @@ def _images(folder: Path, split: str, columns: dict[str, Any]) -> Any:
     A folder with files that can only be videos is one of videos.
     """
     # The classes are the names of the folders, in the order of the model's labels.
-    given = {name: value for name, value in columns.items() if name != "labels"}
-    if given.pop("label", "label") != "label":
-        given["label"] = columns["label"]
-    for name in given:
-        if name != "on_invalid":
-            raise DataError(
-                f"--{name.replace('_', '-')} has no meaning for {folder}, a folder of images whose "
-                "labels are the names of its folders: leave it out, or list the images in a .csv "
-                "file."
-            )
+    given = {name: columns[name] for name in ("on_invalid",) if name in columns}
+    source = f"{folder}, a folder of images whose labels are the names of its folders"
+    others = {name: value for name, value in columns.items() if name not in given}
+    _check_no_options(others, source, ("label",), ", or list the images in a .csv file")
     if folders := folders_of_splits(folder):
         if split not in folders:
             raise DataError(
@@ -122,6 +116,22 @@ def files_of(given: list[str], column: str = "image") -> list[str]:
             raise DataError(f"{path} has no {column}s: files that end in {', '.join(endings)}.")
         found += map(str, files)
     return found
+
+
+def check_encoding(encoding: str | None, reads: str) -> None:
+    """Checks that no encoding was given where texts are arguments of the command.
+
+    Args:
+        encoding: The option.
+        reads: What has an encoding, for the message.
+
+    Raises:
+        ArgumentError: If there is one.
+    """
+    if encoding is not None:
+        raise ArgumentError(
+            f"--encoding is for {reads}, but the inputs are arguments of the command: leave it out."
+        )
 
 
 def lines(encoding: str | None = None) -> list[str]:
@@ -159,6 +169,27 @@ def _stripped_lines(content: str) -> list[str]:
     if not listed[-1]:
         listed.pop()  # the empty text after the last line end
     return [line.strip() for line in listed]
+
+
+def _check_no_options(
+    columns: dict[str, Any], source: str, names: tuple[str, ...], advice: str = ""
+) -> None:
+    """Checks that no option was given to a source that has columns of its own.
+
+    Args:
+        columns: As for `examples`.
+        source: What the source is, for the message.
+        names: Its columns, which options may name.
+        advice: What to do, besides leaving the option out.
+
+    Raises:
+        DataError: If an option says something else.
+    """
+    for name, value in columns.items():
+        # The labels are those of a model or of other data.
+        if name != "labels" and (name not in names or value != name):
+            option = name.replace("_", "-")
+            raise DataError(f"--{option} has no meaning for {source}: leave it out{advice}.")
 
 
 def _fitting(columns: dict[str, Any], reader: Any, source: str) -> dict[str, Any]:

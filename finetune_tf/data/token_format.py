@@ -23,7 +23,9 @@ from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.feature import MASKS, TOKENS, Feature, lengths_by_axis
 
-FILES = ("tokens.json", "ends", "targets", "input_ids", "token_type_ids")  # how names begin
+#: The names of the files that `write_folder` may write, with "*" for any characters.
+FILES = ("tokens.json", "ends.npy", "ends_*.npy", "targets.npy")
+FILES += ("input_ids.bin", "token_type_ids.bin")
 _ABOUT = "tokens.json"
 _ENDS = {axis: "ends.npy" if axis == TOKENS else f"ends_{axis}.npy" for axis in MASKS}
 _PER_ITEM = {"axis": None}  # how tokens.json describes the targets in targets.npy

@@ -36,7 +36,8 @@ def distribute(
     Args:
         kind: "data" copies the model to each device and divides the rows of each batch; "model"
             (JAX only) divides the weight matrices too, for models that do not fit one device;
-            "auto" is "data" if there are several devices, and changes nothing if there is one.
+            "auto" is "data" if there are several devices, or if the one that is named is not the
+            usual one, and changes nothing otherwise.
         devices: The names of the devices, such as ["gpu:0", "gpu:1"]; by default all GPUs or TPUs,
             else all CPU devices. `keras.distribution.list_devices()` lists them.
         parts: For "model", into how many parts weights are divided, by default as many as there are
@@ -101,9 +102,9 @@ def _on_jax(
         from finetune_tf.distribution.jax_processes import join
 
         count, number = join(None if address == "auto" else address, *numbers)
-    found = _existing(devices, keras.distribution.list_devices())
+    found, usual = _existing(devices, keras.distribution.list_devices())
     if kind == "auto":
-        kind = "data" if len(found) > 1 else "none"
+        kind = "none" if usual else "data"
     parts = _parts(kind, parts, found)
     if kind == "none":
         return Distribution("none", found)
@@ -128,16 +129,21 @@ def _on_tensorflow(
         )
     from finetune_tf.distribution.tensorflow_devices import TensorFlowDevices, list_devices
 
-    found = _existing(devices, list_devices())
-    if kind == "auto" and len(found) == 1:
+    found, usual = _existing(devices, list_devices())
+    if kind == "auto" and usual:
         return Distribution("none", found)
     return Distribution("data", found, engine=TensorFlowDevices(found))
 
 
-def _existing(devices: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of devices as the backend spells them, all of them by default."""
+def _existing(devices: Sequence[str] | None, known: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Finds devices, all of them by default.
+
+    Returns:
+        Their names as the backend spells them, and whether they are the one that models are on
+        without a distribution.
+    """
     if devices is None:
-        return tuple(known)
+        return tuple(known), len(known) == 1
     if isinstance(devices, str):
         raise ArgumentError(f"devices= is a list of names, such as [{devices!r}].")
     by_name = {name.lower(): name for name in known}
@@ -146,7 +152,8 @@ def _existing(devices: Sequence[str] | None, known: Sequence[str]) -> tuple[str,
         raise ArgumentError(
             f"devices= names different ones of {', '.join(known)}; found {list(devices)}."
         )
-    return tuple(by_name[name] for name in chosen)
+    found = tuple(by_name[name] for name in chosen)
+    return found, found == tuple(known[:1])
 
 
 def _parts(kind: str, parts: Any, devices: Sequence[str]) -> int:

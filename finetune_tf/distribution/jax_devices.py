@@ -52,6 +52,7 @@ class JaxDevices:
         self._mesh = mesh.backend_mesh
         self._by_rows = NamedSharding(self._mesh, PartitionSpec(_ROWS))
         self._everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._has_ended = False
         self.shares: Shares | None = None  # see `current.shares`
         placed = list(self._mesh.devices.flat)
         if parts == 1 and jax.process_count() > 1 and _are_divided_evenly(placed):
@@ -61,6 +62,7 @@ class JaxDevices:
 
     def end(self) -> None:
         """Ends the distribution of Keras."""
+        self._has_ended = True
         keras.distribution.set_distribution(None)
 
     def divided(self, inputs: Any) -> Any:
@@ -97,9 +99,16 @@ class JaxDevices:
         return bool((multihost_utils.process_allgather(own) == own).all())
 
     def holds(self, model: keras.Model) -> bool:
-        """Whether the weights of a model are on the mesh of these devices."""
+        """Whether the weights of a model are on the mesh of these devices.
+
+        On a single device, a model is as well off without the distribution as with it.
+        """
         sync_state(model)  # in a fit, the values are not in the variables
         places = [variable.value.sharding for variable in model.variables]
+        if self._mesh.size == 1:
+            # JAX puts a value on no mesh if it is on the device of the mesh already.
+            devices = set(self._mesh.devices.flat)
+            return not self._has_ended and all(place.device_set == devices for place in places)
         return all(getattr(place, "mesh", None) == self._mesh for place in places)
 
     @contextlib.contextmanager

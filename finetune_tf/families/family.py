@@ -38,7 +38,6 @@ class Head:
             bias that is trained, so that each pair is a problem of its own (SigLIP).
         class_name: The PyTorch class, where it is not that of the family for the task; empty if
             there is none.
-        pads_texts: Whether all texts are padded to the maximum length, which changes the outputs.
         backbone: Builds the backbone of models for this task, as `Family.backbone` does for all
             other tasks; None for that one.
     """
@@ -50,7 +49,6 @@ class Head:
     output_bias: bool = True
     tied: bool = True
     has_logits_bias: bool = False
-    pads_texts: bool = False
     class_name: str | None = None
     backbone: Callable[..., Any] | None = None
 
@@ -95,6 +93,7 @@ class Family:
             the classes of PyTorch for one tower read them.
         aliases: Other names that transformers accepts for config keys: "num_attention_heads" means
             "n_head" in the config of a GPT-2.
+        pads_texts: Whether all texts are padded to the maximum length, which changes the outputs.
     """
 
     model_type: str
@@ -118,6 +117,7 @@ class Family:
     towers: Mapping[str, Callable[[Mapping[str, Any]], "Family"]] = field(default_factory=dict)
     tower_keys: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    pads_texts: bool = False
 
     def is_in_transformers(self, config: Mapping[str, Any]) -> bool:
         """Returns whether transformers has the model of a complete config."""

@@ -101,6 +101,7 @@ SIGLIP_TEXT = replace(
     backbone=_text_backbone,
     weights=text_weights,
     heads=_text_heads,
+    pads_texts=True,
 )
 
 SIGLIP_IMAGE = replace(
@@ -135,11 +136,11 @@ SIGLIP = two_towers(
         lambda name, config: _FAMILIES[name],
         class_names={"image": "SiglipVisionModel", "text": "SiglipTextModel"},
         has_logits_bias=True,
-        pads_texts=True,
     ),
     _FAMILIES,
     class_prefix="Siglip",
     has_old_classes=False,
+    pads_texts=True,
     check=_check,
     defaults={key: value for key, value in DEFAULTS.items() if key != "projection_dim"}
     | {"logit_scale_init_value": 2.302585},

@@ -59,7 +59,6 @@ class TwoTowers:
         joins_vectors: Whether vectors are joined for classification without their projections, as
             those of encoders that were not trained with projections.
         has_logits_bias: As for `Head`.
-        pads_texts: As for `Head`.
     """
 
     families: Callable[[str, Mapping[str, Any]], Family]
@@ -68,7 +67,6 @@ class TwoTowers:
     class_names: Mapping[str, str] = field(default_factory=dict)
     joins_vectors: bool = False
     has_logits_bias: bool = False
-    pads_texts: bool = False
 
     def encoder(
         self, name: str, config: dict, dtype: Any, sequence: bool = False, **inputs: Any
@@ -129,7 +127,7 @@ class TwoTowers:
             for name, module in self.projections.items()
         }
         both = [row for rows in projections.values() for row in rows]
-        options = {"has_logits_bias": self.has_logits_bias, "pads_texts": self.pads_texts}
+        options = {"has_logits_bias": self.has_logits_bias}
         # SigLIP stores both numbers with an axis.
         number = LeadingAxis() if self.has_logits_bias else IDENTITY
         scale = [Weight("logit_scale", "image_rows/logit_scale", number)]

@@ -54,8 +54,8 @@ def export(
     computes in float32 regardless of the dtype of the model; inference engines choose a lower
     precision themselves.
 
-    A model of texts in another format than "tf_saved_model" is run in its engine and compared with
-    the model before the folder is written.
+    An encoder of texts in another format than "tf_saved_model" is run in its engine and compared
+    with the model before the folder is written.
 
     Args:
         model: A FineTuneModel.
@@ -119,6 +119,7 @@ def export(
         max_length=_max_length(model, bool(tokenizers)),
         strings=strings,
         weights=digest_of(model),
+        row_length=model.row_length if model.reads_texts and tokenizers else None,
     )
     with unfinished_folder(folder, FILES) as unfinished:
         write_config(model, unfinished)

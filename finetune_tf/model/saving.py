@@ -10,7 +10,7 @@ from typing import Any
 from finetune_tf.adapters.attaching import active_names, names_of
 from finetune_tf.adapters.merging import merged_values
 from finetune_tf.base.arguments import bytes_of, check, shown
-from finetune_tf.base.files import unfinished_folder
+from finetune_tf.base.files import has_name_of, unfinished_folder
 from finetune_tf.base.json_files import read_json, write_json
 from finetune_tf.base.paths import absolute
 from finetune_tf.checkpoints.card import model_card
@@ -27,15 +27,15 @@ from finetune_tf.training.fit_errors import refuse_ruined
 from finetune_tf.training.untrained import say_if_untrained, untrained_variables
 from finetune_tf.weights.writing import WeightWriter
 
-# Prefixes of weight files and modules that an earlier save may have written to the folder.
-_STALE = ("tf_model", "pytorch_model", "model-", "model.safetensors", "modules.json")
-_STALE += ("1_Pooling", "2_Dense", "2_Normalize", GENERATION, TARGET_TOKENIZER, PREPROCESSOR)
-# Prefixes of files of tokenizers that are not always written. Those of an earlier one would be read
+# Names of weight files, with "*" for any characters.
+_WEIGHTS = ("tf_model*.h5*", "pytorch_model*.bin*", "model-*.safetensors", "model.safetensors*")
+# Names of files and modules that an earlier save may have written to the folder.
+_STALE = (*_WEIGHTS, "modules.json", "1_Pooling", "2_Dense", "2_Normalize")
+_STALE += (GENERATION, TARGET_TOKENIZER, PREPROCESSOR)
+# Names of files of tokenizers that are not always written. Those of an earlier one would be read
 # with the new one.
-_STALE_TOKENIZER = ("chat_template", "additional_chat_templates", "added_tokens.json")
+_STALE_TOKENIZER = ("chat_template.*", "additional_chat_templates", "added_tokens.json")
 _STALE_TOKENIZER += ("special_tokens_map.json",)
-# Prefixes of weight files.
-_WEIGHTS = ("model.safetensors", "model-", "pytorch_model", "tf_model")
 # Keys of a config that say nothing about the model.
 _OF_FILES = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 # The default maximum file size of transformers 4.
@@ -203,7 +203,7 @@ def check_same_checkpoint(model: Any, folder: Path) -> None:
     path = folder / "config.json"
     # Not `path.is_file()`, which raises an error if the name is too long.
     if not os.path.isfile(path) or not any(
-        each.name.startswith(_WEIGHTS) for each in folder.iterdir()
+        has_name_of(each.name, _WEIGHTS) for each in folder.iterdir()
     ):
         return
     before, after = read_json(path), json.loads(json.dumps(_config_of(model)))

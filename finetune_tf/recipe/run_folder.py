@@ -71,7 +71,7 @@ class FinetuneResult:
                 or the current working directory, or cannot be written.
         """
         folder = check_run(folder, overwrite)
-        with unfinished_folder(folder, ("history.", "report.", _OLD_SETTINGS)) as temporary:
+        with unfinished_folder(folder, ("history.*", "report.*", _OLD_SETTINGS)) as temporary:
             write_checkpoint(self.model, temporary / "checkpoint")
             write_text(temporary / "settings.json", json.dumps(self.settings, indent=2) + "\n")
             write_text(temporary / "history.json", json.dumps(self.history, indent=2) + "\n")

@@ -15,6 +15,7 @@ from finetune_tf.serving.forms import forms_of
 from finetune_tf.serving.inputs import TRUNCATE, Asked
 from finetune_tf.serving.refusal import Refusal
 from finetune_tf.tasks import Encoded
+from finetune_tf.tasks.feature import TOKENS
 
 _NAME = "the request"
 
@@ -106,7 +107,21 @@ class Predictor:
                 f"of {len(asked):,} in the request have more. Shorten them, or send "
                 f'"{TRUNCATE}": true to have their ends cut off.',
             )
+        self._check_prompts(encoded)
         return Prepared(asked, examples, dataclasses.replace(encoded, inputs=inputs))
+
+    def _check_prompts(self, encoded: Encoded) -> None:
+        """Checks the lengths of prompts, of which nothing can be cut off."""
+        limit = self._max_length
+        lengths = encoded.lengths.get(TOKENS)
+        if limit is None or lengths is None:
+            return
+        if longer := int((lengths > limit).sum()):
+            raise Refusal(
+                413,
+                f"A prompt may have {limit:,} tokens, special ones included; {longer:,} of "
+                f"{len(encoded):,} in the request have more. Shorten them.",
+            )
 
     def compute(self, requests: Sequence[Encoded]) -> list[list[np.ndarray]]:
         """Computes the predictions of several requests of one kind together.

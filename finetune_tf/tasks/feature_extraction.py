@@ -9,10 +9,10 @@ import numpy as np
 from finetune_tf.architectures import Backbone, L2Normalize
 from finetune_tf.checkpoints.layouts import SENTENCE_TRANSFORMERS, TRANSFORMERS, Layout
 from finetune_tf.errors import CheckpointError, DataError
-from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.task import Columns, Encoded, HeadParts, Kind, Task
 from finetune_tf.tasks.text_classification import encode_texts
+from finetune_tf.tasks.text_vectors import text_inputs
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
@@ -111,7 +111,7 @@ class FeatureExtraction(Task):
         encoding, truncated = encode_texts(
             tokenizer, [text.strip() for text in texts], None, max_length
         )
-        inputs = token_inputs(encoding, tokenizer)
+        inputs = text_inputs(encoding, tokenizer, self.config, max_length)
         if pairs is None:
             return Encoded(inputs, targets=None, truncated=truncated)
         targets = np.zeros((len(pairs), 0), dtype="float32")

@@ -12,12 +12,13 @@ from finetune_tf.architectures import PIXELS, Towers, pair_rows
 from finetune_tf.errors import DataError
 from finetune_tf.families import FAMILIES
 from finetune_tf.images.prepared import identity
-from finetune_tf.tasks.encoded import Encoded, token_inputs
+from finetune_tf.tasks.encoded import Encoded
 from finetune_tf.tasks.feature import Feature
 from finetune_tf.tasks.image_classification import image_feature
 from finetune_tf.tasks.interfaces import Columns, HeadParts, Kind
 from finetune_tf.tasks.task import Task
 from finetune_tf.tasks.text_classification import encode_texts
+from finetune_tf.tasks.text_vectors import text_inputs
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,7 @@ class ImageTextTask(Task):
             The inputs by name, and how many texts lost their end.
         """
         encoding, truncated = encode_texts(tokenizer, list(texts), None, max_length)
-        inputs = token_inputs(encoding, tokenizer)
-        if self.head_of().pads_texts:
-            # A row of full length has a mask of ones: its padding is part of the text.
-            inputs = {name: _padded(feature, max_length) for name, feature in inputs.items()}
-        return inputs, truncated
+        return text_inputs(encoding, tokenizer, self.config, max_length), truncated
 
     def asked(self, texts: Any, text_pair: Any = None, **columns: Any) -> dict[str, Any]:
         """Converts the arguments of `predict` to columns: images, texts, or both.
@@ -201,13 +198,6 @@ def matching_groups(*columns: Sequence[Any]) -> np.ndarray:
     rows, others = np.array(edges).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(edges)), (rows, others)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype("int32")
-
-
-def _padded(feature: Feature, length: int) -> Feature:
-    rows = [
-        np.pad(row, (0, length - len(row)), constant_values=feature.padding) for row in feature.rows
-    ]
-    return Feature(rows, feature.axis, feature.padding, feature.dtype)
 
 
 def pairs_encoded(inputs: dict[str, Feature], truncated: int, groups: np.ndarray | None) -> Encoded:

@@ -34,4 +34,3 @@ class HeadParts(Protocol):
     output_bias: bool
     tied: bool
     has_logits_bias: bool
-    pads_texts: bool

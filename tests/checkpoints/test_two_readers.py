@@ -33,7 +33,7 @@ versions, folder = [Path(name) for name in sys.argv[2:4]], Path(sys.argv[4])
 for i in range(10**6):
     if i == 2:
         print("ready", flush=True)
-    stale = ("config", "model", "tokenizer", "vocab", "1_Pooling")
+    stale = ("config*", "model*", "tokenizer*", "vocab*", "1_Pooling")
     with files.unfinished_folder(folder, stale) as beside:
         shutil.copytree(versions[i % 2], beside, dirs_exist_ok=True)
     time.sleep(0.02)

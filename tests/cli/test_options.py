@@ -236,6 +236,9 @@ def test_an_option_that_is_given_twice():
         ("data.jsonl", ["--delimiter", ";"], "--delimiter has no meaning for"),
         ("reviews", ["--encoding", "cp1252"], "--encoding has no meaning for reviews"),
         ("glue/sst2", ["--quotechar", "'"], "--quotechar has no meaning for glue/sst2"),
+        ("reviews", ["--text", "review"], "--text has no meaning for reviews, whose columns are"),
+        ("reviews", ["--label", "a", "--label", "b"], "--label has no meaning for reviews"),
+        ("reviews", ["--problem-type", "regression"], "--problem-type has no meaning for reviews"),
     ],
 )
 def test_options_that_do_not_apply_raise_an_error(
@@ -351,6 +354,20 @@ def test_standard_input_in_another_encoding(saved, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(latin), encoding="utf-8"))
     assert run(monkeypatch, "predict", saved["text-classification"]) == 2
     assert "Standard input is not utf-8: byte 0xf6 does not fit." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "generate"])
+def test_an_encoding_of_arguments(command, base, monkeypatch, capsys):
+    assert run(monkeypatch, command, base, "a film", "--encoding", "cp1252") == 2
+    message = "but the inputs are arguments of the command: leave it out."
+    assert message in capsys.readouterr().err
+
+
+def test_second_texts_beside_other_inputs(saved, monkeypatch, capsys):
+    given = ["--question", "a film", "--context", "a good film", "--text-pair", "bad"]
+    assert run(monkeypatch, "predict", saved["question-answering"], *given) == 2
+    message = "takes question= and context= by name, found text_pair, question, context"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

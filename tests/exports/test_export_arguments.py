@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from helpers_models import small_model
 from helpers_tasks import small_task_model
+from tokenizers import AddedToken
 
 import finetune_tf as ft
+from finetune_tf.checkpoints.tokenizers import load_tokenizer
 from finetune_tf.errors import (
     ArgumentError,
     CheckpointError,
@@ -22,6 +24,7 @@ from finetune_tf.errors import (
 from finetune_tf.messages import quiet
 from finetune_tf.model.exports.checking import check_decisions
 from finetune_tf.model.exports.formats import FORMATS
+from finetune_tf.model.exports.hard_texts import hard_texts
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +191,27 @@ def test_a_folder_with_a_graph_of_earlier_weights(tiny_bert, tmp_path, capsys):
     with pytest.raises(CheckpointError, match="no export.json"):
         ft.load_exported(folder)
     assert (folder / "saved_model.pb").exists()
+
+
+def test_files_of_other_programs_are_kept(tiny_bert, tmp_path):
+    """Even if their names begin like those of the files of an export or of a checkpoint."""
+    model = ft.load(tiny_bert, labels=["bad", "good"])
+    others = ["assets.md", "variables.txt", "openvino_model_notes.txt", "model-notes.txt"]
+    others += ["chat_template_notes.txt", "tf_model_old", "pytorch_model.md"]
+    stale = ["model-00001-of-00002.safetensors", "pytorch_model.bin.index.json", "tf_model.h5"]
+    for name in others + stale:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "model.onnx").write_text("an earlier export")
+    model.export(tmp_path)
+    assert {*others, *stale} <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "model.onnx").exists()
+    model.save_pretrained(tmp_path)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert set(others) <= found and found.isdisjoint(stale)
+
+
+def test_every_added_token_is_among_the_difficult_texts(tiny_bert):
+    """A graph that reads texts has the pieces of the vocabulary, and no token beside them."""
+    tokenizer = load_tokenizer(tiny_bert)
+    tokenizer.add_tokens([AddedToken("<user>", special=True, normalized=False)])
+    assert "a<user>b <user> <USER><user>" in hard_texts(tokenizer)

@@ -7,6 +7,7 @@ from helpers_models import ENGLISH
 
 import finetune_tf as ft
 from finetune_tf.messages import quiet
+from finetune_tf.tasks.question_answering import QuestionAnswering
 
 TEXTS = ["a very good film", "the actor was dull", "bad", "a fine story and a great actor"]
 
@@ -80,3 +81,20 @@ def test_every_engine(format, case, tiny_bert, tmp_path):
     else:
         rounded = [str(each).replace(" ", "") for each in (found, wanted)]
         assert rounded[0] == rounded[1]
+
+
+def test_a_length_that_was_chosen_for_a_model_of_answers(tiny_bert, tmp_path, monkeypatch):
+    """Rows of a context are as long as those of the model, and not as is usual for the task."""
+    monkeypatch.setattr(QuestionAnswering, "usual_length", 16)
+    with quiet():
+        model = ft.load(tiny_bert, "question-answering", max_length=24)
+        served = ft.load_exported(model.export(tmp_path / "served"))
+    assert (
+        (served.row_length, served.max_length) == (model.row_length, model.max_length) == (24, 24)
+    )
+    with quiet():
+        usual = ft.load(tiny_bert, "question-answering")
+        served = ft.load_exported(usual.export(tmp_path / "usual"))
+    assert (
+        (served.row_length, served.max_length) == (usual.row_length, usual.max_length) == (16, 32)
+    )

@@ -11,6 +11,7 @@ from helpers_towers import write_towers
 
 import finetune_tf as ft
 from finetune_tf.serving.forms import forms_of
+from finetune_tf.serving.limits import Limits
 from finetune_tf.tasks import TASKS
 
 WORDS = ["a good film", "the actor was very bad", "a dull story"]
@@ -114,6 +115,13 @@ def test_generation(tiny_decoder, tiny_t5):
         chat = [{"role": "user", "content": "a good film"}]
         status, _, answer = ask(url, body={"messages": chat})
         assert status == 400 and "no chat template" in answer["error"]
+    with serving(model, Limits(max_length=4)) as (url, _):
+        assert ask(url, body={"prompt": "a good film"})[0] == 200
+        status, _, answer = ask(url, body={"prompt": ["a", "a very good film " * 2]})
+        assert (status, answer["error"][:53]) == (
+            413,
+            "A prompt may have 4 tokens, special ones included; 1 ",
+        )
     model = load(tiny_t5, "translation")
     model.info.generation["max_new_tokens"] = 4
     expected = as_json(model, ft.predict(model, WORDS))

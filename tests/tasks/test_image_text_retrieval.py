@@ -51,6 +51,19 @@ def test_vectors_of_images_and_of_texts(model):
 
 
 @pytest.mark.slow
+def test_the_encoder_of_texts_alone(tmp_path):
+    """SigLIP was trained on texts of full length, and pools their last token."""
+    folder, texts = write_towers(tmp_path / "siglip", "siglip"), ["a red square", "this is blue"]
+    with quiet():
+        both, alone = ft.load(folder, TASK), ft.load(folder, "feature-extraction")
+    rows, vectors = np.asarray(ft.predict(both, texts)), ft.predict(alone, texts)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, rows[:, :-1], atol=1e-5)  # the last feature is a 1
+    with pytest.raises(ModelError, match="siglip reads texts with padding to the maximum length"):
+        alone.export(tmp_path / "served", strings=True)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.02 usually ruins")
 def test_contrastive_training(folder, pairs):
     keras.utils.set_random_seed(0)

@@ -64,7 +64,7 @@ class ExportedModel:
     @property
     def row_length(self) -> int | None:
         """The maximum number of tokens of a row by default."""
-        return self.task.row_length(self.max_length)
+        return self.record.row_length or self.task.row_length(self.max_length)
 
     def predict_on_batch(self, inputs: dict[str, Any]) -> np.ndarray:
         """Runs the graph.

@@ -47,6 +47,8 @@ class Record:
         max_length: The maximum number of tokens of a text; None for images.
         strings: Whether the default function of the graph reads texts.
         weights: The digest of the weights that were exported; empty in files of older versions.
+        row_length: Tokens that a row has by default; None in files of older versions, for images
+            and without a tokenizer.
     """
 
     format: str
@@ -57,6 +59,7 @@ class Record:
     max_length: int | None
     strings: bool = False
     weights: str = ""
+    row_length: int | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the record into a folder."""
@@ -91,6 +94,7 @@ class Record:
             max_length=member(content, "max_length", int, path, **optional),
             strings=member(content, "strings", bool, path, default=False),
             weights=member(content, "weights", str, path, default=""),
+            row_length=member(content, "row_length", int, path, **optional),
         )
 
 
@@ -106,7 +110,7 @@ class Format:
     Attributes:
         name: The name, an argument of `export`.
         title: What the format is called in messages.
-        files: Prefixes of the names of its files.
+        files: The names of its files and folders.
         write: Writes a graph into a folder, as int8 if that is not None. Raises `OSError` if it
             cannot be written.
         read: Opens a folder.

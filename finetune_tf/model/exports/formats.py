@@ -8,7 +8,7 @@ FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT for module in (saved_model, openvino, onnx, litert)
 }
 
-#: Prefixes of the names of all files that an export may write besides config and tokenizer.
+#: The names of all files and folders that an export may write besides config and tokenizer.
 FILES = (RECORD, *(name for each in FORMATS.values() for name in each.files))
 
 

@@ -31,7 +31,7 @@ _WRITTEN = [
 def hard_texts(tokenizer: Any) -> list[str]:
     """Returns difficult texts for a tokenizer, always the same ones.
 
-    They contain accents, controls, symbols, many scripts, the special tokens in and between words,
+    They contain accents, controls, symbols, many scripts, all added tokens in and between words,
     very long words and texts, random characters, and random joins of pieces of the vocabulary.
 
     Args:
@@ -60,5 +60,7 @@ def hard_texts(tokenizer: Any) -> list[str]:
         )
         for _ in range(_RANDOM)
     ]
-    added = [f"a{token}b {token} {token.upper()}{token}" for token in tokenizer.all_special_tokens]
+    # Those that a vocabulary has besides its pieces, too: `all_special_tokens` lacks most of them.
+    names = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    added = [f"a{name}b {name} {name.upper()}{name}" for name in names]
     return [*_WRITTEN, *added, *some, *pieces, *(piece.replace("##", "") for piece in pieces)]

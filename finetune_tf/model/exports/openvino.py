@@ -11,6 +11,7 @@ from finetune_tf.model.exports.format import Engine, Format, Int8, Record
 from finetune_tf.model.exports.graph import Graph
 
 FILE = "openvino_model.xml"  # the name that Hugging Face's serving classes (optimum) expect
+_WEIGHTS = "openvino_model.bin"
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -72,7 +73,7 @@ def read(folder: Path, record: Record, dtype: str = "float32") -> Engine:
 FORMAT = Format(
     name="openvino",
     title="OpenVINO",
-    files=("openvino_model",),
+    files=(FILE, _WEIGHTS),
     write=write,
     read=read,
     packages=("openvino",),

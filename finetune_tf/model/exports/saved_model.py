@@ -1,7 +1,9 @@
 """SavedModels, for TensorFlow and TensorFlow Serving."""
 
+import contextlib
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ def read(folder: Path, record: Record) -> Engine:
 
     if record.strings:
         require_package("tensorflow_text", "A graph that reads texts needs")
-    loaded = tf.saved_model.load(str(folder))
+    with _without_strategy():
+        loaded = tf.saved_model.load(str(folder))
     function = loaded.signatures[TOKENS if record.strings else "serving_default"]
 
     def run(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +56,19 @@ def read(folder: Path, record: Record) -> Engine:
         return {name: rows.numpy() for name, rows in found.items()}
 
     return run
+
+
+@contextlib.contextmanager
+def _without_strategy() -> Iterator[None]:
+    """Suspends the strategy of the program, under which TensorFlow cannot run what it loads."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    tf.distribute.experimental_set_strategy(None)
+    try:
+        yield
+    finally:
+        tf.distribute.experimental_set_strategy(strategy)
 
 
 FORMAT = Format(

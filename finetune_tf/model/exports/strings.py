@@ -18,6 +18,7 @@ from finetune_tf.model.exports.graph_tokenizer import MARKS, GraphTokenizer
 from finetune_tf.model.exports.hard_texts import hard_texts
 from finetune_tf.model.exports.saved_model import TOKENS
 from finetune_tf.tasks import TASKS
+from finetune_tf.tasks.text_vectors import pads_texts
 
 _ADVICE = "Export without strings=True: the graph reads token ids, and the tokenizer is beside it."
 
@@ -44,6 +45,8 @@ def require_strings(model: Any, format: str) -> None:
             f"strings=True is for {names}; the model is for {model.task.name}. {_ADVICE}"
         )
     reason = _obstacle(model.tokenizer)
+    if pads_texts(model.config):
+        reason = f"{model.config['model_type']} reads texts with padding to the maximum length"
     if reason:
         raise ModelError(f"A graph cannot reproduce the tokenizer: {reason}. {_ADVICE}")
     require_package("tensorflow_text", "A graph that reads texts needs")
