@@ -20,6 +20,7 @@ from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelE
 from finetune_tf.messages import say
 from finetune_tf.tasks import Encoded, task_options
 from finetune_tf.tasks.encoded import check_ids, preparer_of, tokenizer_of
+from finetune_tf.tasks.text_vectors import require_complete_rows
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -334,6 +335,7 @@ class Examples:
             raise ModelError(
                 f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
             )
+        require_complete_rows(model, length)
         return length
 
     def __repr__(self) -> str:

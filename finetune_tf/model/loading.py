@@ -30,6 +30,7 @@ from finetune_tf.model.model_info import ModelInfo
 from finetune_tf.tasks import TASKS, Task, get_task
 from finetune_tf.tasks.decisions import forget_decisions
 from finetune_tf.tasks.task_inference import TaskChoice, choose_task, is_class_of_other_task
+from finetune_tf.tasks.text_vectors import require_complete_rows
 from finetune_tf.training.devices import compute_float32_in_full, device_line, policy_of
 from finetune_tf.training.untrained import initial_weights
 from finetune_tf.weights.deferred import require_memory, shapes_only
@@ -226,6 +227,7 @@ def _truncate(model: FineTuneModel, max_length: int) -> None:
         raise ModelError(
             f"max_length={max_length} does not fit: the model takes 1 to {limit} tokens."
         )
+    require_complete_rows(model, max_length)
     model.info.max_length = max_length
     if model.max_length < max_length:  # the tokenizer truncates to less
         model.tokenizer.model_max_length = max_length

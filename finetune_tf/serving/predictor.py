@@ -16,6 +16,7 @@ from finetune_tf.serving.inputs import TRUNCATE, Asked
 from finetune_tf.serving.refusal import Refusal
 from finetune_tf.tasks import Encoded
 from finetune_tf.tasks.feature import TOKENS
+from finetune_tf.tasks.text_vectors import require_complete_rows
 
 _NAME = "the request"
 
@@ -75,6 +76,8 @@ class Predictor:
                 if limit
                 else "max_length= is for texts, but the model reads images."
             )
+        if max_length is not None:
+            require_complete_rows(model, max_length)
         self.model, self.task = model, model.task
         self._max_batch, self._max_length = max_batch, max_length
 

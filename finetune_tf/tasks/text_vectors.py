@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_tf.errors import ModelError
 from finetune_tf.families import FAMILIES
 from finetune_tf.tasks.encoded import token_inputs
 from finetune_tf.tasks.feature import Feature
@@ -32,6 +33,20 @@ def pads_texts(config: Mapping[str, Any]) -> bool:
     """Whether a model reads all texts with padding, as SigLIP does."""
     family = FAMILIES.get(config.get("model_type"))
     return family is not None and family.pads_texts
+
+
+def require_complete_rows(model: Any, max_length: int) -> None:
+    """Checks that rows are as long as those that the model was trained with, if it pads texts.
+
+    Raises:
+        ModelError: If they are shorter, so that their vectors would be others.
+    """
+    if pads_texts(model.config) and max_length != model.max_length:
+        raise ModelError(
+            f"max_length={max_length} would change the vectors of all texts: "
+            f"{model.config['model_type']} reads each text with padding to {model.max_length} "
+            "tokens. Leave it out."
+        )
 
 
 def _padded(feature: Feature, length: int) -> Feature:

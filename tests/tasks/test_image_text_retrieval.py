@@ -11,6 +11,7 @@ from helpers_towers import write_towers
 import finetune_tf as ft
 from finetune_tf.errors import CheckpointError, DataError, ModelError
 from finetune_tf.messages import quiet
+from finetune_tf.serving.predictor import Predictor
 from finetune_tf.tasks.image_pairs import matching_groups
 from finetune_tf.tasks.image_text_retrieval import found_within
 
@@ -59,6 +60,13 @@ def test_the_encoder_of_texts_alone(tmp_path):
     rows, vectors = np.asarray(ft.predict(both, texts)), ft.predict(alone, texts)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors, rows[:, :-1], atol=1e-5)  # the last feature is a 1
+    for cut in (
+        lambda: ft.load(folder, TASK, max_length=5),
+        lambda: ft.data.from_arrays(texts).encoded(alone, max_length=5),
+        lambda: Predictor(alone, max_length=5),
+    ):
+        with pytest.raises(ModelError, match="max_length=5 would change the vectors of all texts"):
+            cut()
     with pytest.raises(ModelError, match="siglip reads texts with padding to the maximum length"):
         alone.export(tmp_path / "served", strings=True)
 
