@@ -38,6 +38,9 @@ from finetune_tf.weights.matching import LoadReport, fill, match
 from finetune_tf.weights.table import Weight
 from finetune_tf.weights.tensors import FLOATS
 
+# The key of a config for the tokens of a row, where a task does not use as many as fit.
+_WINDOW_LENGTH = "window_length"
+
 
 @names_checked
 def load(
@@ -100,8 +103,8 @@ def load(
             config has them. It is saved with the model.
         max_length: The number of tokens to which texts are truncated, special tokens included: in
             batches, `evaluate`, `predict`, and by the tokenizer that is saved. By default that of
-            the checkpoint. Question answering divides contexts into windows of this length, and of
-            384 tokens by default.
+            the checkpoint. Question answering divides contexts into windows of this length, by
+            default of 384 tokens; config.json records it as `window_length`.
         image_size: For image models, the size to which images are prepared instead of that of the
             checkpoint: a number of pixels, or (height, width). Learned positions are interpolated.
         prompts: For zero-shot classification, the text that describes a label, with "{}" in the
@@ -212,6 +215,8 @@ def load(
     model._tokenizer_files = source.tokenizer_files
     if tokenizer is not None:
         model.tokenizer = tokenizer
+    if max_length is None and task_.usual_length is not None:
+        max_length = complete.get(_WINDOW_LENGTH)
     if max_length is not None:
         _truncate(model, max_length)
     say(_summary(model, report, choice))
@@ -220,6 +225,7 @@ def load(
 
 def _truncate(model: FineTuneModel, max_length: int) -> None:
     """Sets the number of tokens to which a model truncates texts."""
+    check(max_length=max_length)  # that of a config has not been checked
     limit = model._max_positions
     if model.max_length is None:
         raise ModelError("max_length= is for texts, but the model reads images.")
@@ -229,6 +235,8 @@ def _truncate(model: FineTuneModel, max_length: int) -> None:
         )
     require_complete_rows(model, max_length)
     model.info.max_length = max_length
+    if model.task.usual_length is not None:  # the length of the tokenizer does not say it
+        model.config[_WINDOW_LENGTH] = max_length
     if model.max_length < max_length:  # the tokenizer truncates to less
         model.tokenizer.model_max_length = max_length
 

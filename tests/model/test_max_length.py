@@ -86,7 +86,10 @@ def test_rows_of_questions(tmp_path):
     for asked, row in ((None, 384), (500, 500), (100, 100)):
         with quiet():
             model = ft.load(config, "question-answering", tokenizer=tokenizer, max_length=asked)
-        assert model.row_length == row
+            again = ft.load(model.save_pretrained(tmp_path / f"saved {asked}"))
+            model.save(tmp_path / "model.keras")
+            last = keras.saving.load_model(tmp_path / "model.keras")
+        assert model.row_length == again.row_length == last.row_length == row
 
 
 def test_a_report_reads_what_the_fit_has_read(checkpoint):
