@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _COVERAGES = np.arange(20, 0, -1) / 20
 _CERTAINTY = 0.95
+_STEPS = 1_000_000  # between two confidences of 0 and 1
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ def coverage_curve(
 
     The confidence of a prediction is the probability of the predicted label, which is below 0.5
     where a threshold of `choose_thresholds` decides. A temperature does not change the order of two
-    labels' confidences, so this works without `ft.calibrate` as well.
+    labels' confidences, so this works without `ft.calibrate` as well. Confidences are rounded down
+    to six digits, so that equal texts have equal ones.
 
     Args:
         model: A trained model from `load` that gives each text or image one label.
@@ -210,6 +212,9 @@ def coverage_curve(
     decisions = decisions_of(model, examples, batch_size)
     predicted = predicted_by(model, decisions)
     confidence = probabilities(decisions)[np.arange(len(predicted)), predicted]
+    # The probabilities of a text differ by rounding from batch to batch. Rounded down, a threshold
+    # keeps what it was measured on.
+    confidence = np.floor(np.float64(confidence) * _STEPS) / _STEPS
     hits = np.float64(predicted == decisions.targets)
     order = np.lexsort((hits, -confidence))  # which does not depend on the order of the data
     confidence, hits = confidence[order], hits[order]

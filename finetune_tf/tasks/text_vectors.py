@@ -41,10 +41,11 @@ def require_complete_rows(model: Any, max_length: int) -> None:
     Raises:
         ModelError: If they are shorter, so that their vectors would be others.
     """
-    if pads_texts(model.config) and max_length != model.max_length:
+    config = model.task.config
+    if pads_texts(config) and max_length != model.max_length:
         raise ModelError(
             f"max_length={max_length} would change the vectors of all texts: "
-            f"{model.config['model_type']} reads each text with padding to {model.max_length} "
+            f"{config['model_type']} reads each text with padding to {model.max_length} "
             "tokens. Leave it out."
         )
 

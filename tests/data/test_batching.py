@@ -185,6 +185,7 @@ MODEL = SimpleNamespace(
     tokenizer=None,
     labels=LABELS,
     max_length=12,
+    row_length=12,
     inputs=[SimpleNamespace(name=name) for name in ("input_ids", "attention_mask")],
 )
 
