@@ -1,4 +1,4 @@
-"""Trainings on JAX in processes of their own, which run `distribution/job.py`."""
+"""Python in processes of its own, and trainings on JAX, which run `distribution/job.py`."""
 
 import contextlib
 import json
@@ -10,7 +10,26 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "distribution" / "job.py"
+TESTS = Path(__file__).parent
+SCRIPT = TESTS / "distribution" / "job.py"
+
+
+def output_of(*arguments, **environment):
+    """What Python prints with these arguments; the test fails if it ends with an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def start(checkpoint, devices, distribute=None, **job):

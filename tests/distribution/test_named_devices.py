@@ -1,15 +1,11 @@
 """One device of several: a model is on the device that is named, and does what others do."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from helpers_models import write_checkpoint
+from helpers_processes import output_of
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parents[1]
+
 
 BEGIN = """
 import sys
@@ -60,21 +56,9 @@ print(device_of(model), abs(one - other) < 1e-5)
 
 
 def lines_of(script, backend, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BEGIN + script, *map(str, arguments)],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout.splitlines()
+    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    found = output_of("-c", BEGIN + script, *arguments, KERAS_BACKEND=backend, **two_devices)
+    return found.splitlines()
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

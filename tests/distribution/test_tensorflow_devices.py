@@ -5,35 +5,14 @@ targets a device has. The losses and metrics of 21 steps, evaluations and predic
 within 1e-5, weights within 5e-5.
 """
 
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from helpers_processes import output_of
 
 from finetune_tf.errors import ModelError
 from finetune_tf.training.devices import check_strategy
-
-TESTS = Path(__file__).parents[1]
-
-
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -55,7 +34,7 @@ def run(*arguments):
     ],
 )
 def test_several_devices_compute_what_one_does(devices, cases):
-    assert run("-m", "helpers_devices", str(devices), *cases).count(" done\n") == len(cases)
+    assert output_of("-m", "helpers_devices", str(devices), *cases).count(" done\n") == len(cases)
 
 
 REFUSED = """
@@ -103,7 +82,7 @@ REFUSED = """
 
 @pytest.mark.slow
 def test_what_depends_on_the_rows_of_one_device_is_refused():
-    assert run("-c", textwrap.dedent(REFUSED)).count("refused\n") == 5
+    assert output_of("-c", textwrap.dedent(REFUSED)).count("refused\n") == 5
 
 
 DISTRIBUTED = """
@@ -150,7 +129,7 @@ DISTRIBUTED = """
 
 @pytest.mark.slow
 def test_the_whole_road_on_all_devices():
-    assert run("-c", textwrap.dedent(DISTRIBUTED)).endswith("equal\n")
+    assert output_of("-c", textwrap.dedent(DISTRIBUTED)).endswith("equal\n")
 
 
 @pytest.mark.parametrize("name", ["MultiWorkerMirroredStrategy", "ParameterServerStrategy"])
@@ -173,4 +152,4 @@ def test_a_model_of_a_strategy_of_several_machines_does_not_compile():
             except ModelError as error:
                 print(error)
     """
-    assert "KERAS_BACKEND=jax" in run("-c", textwrap.dedent(script))
+    assert "KERAS_BACKEND=jax" in output_of("-c", textwrap.dedent(script))
