@@ -19,7 +19,7 @@ slow: $(VENV)/.parity ## tests that take longer or need PyTorch, JAX or KerasHub
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=10 --part $(PART)
 
 jax: $(VENV)/.parity ## tests of what depends on the backend, with Keras on JAX
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m jax -n 2 --dist worksteal --durations=10
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m jax -n 2 --dist worksteal --durations=10 --part $(PART)
 
 bench: $(VENV)/.parity ## speed of all libraries; DATA is a folder with sst2/, NAMES selects workloads
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(NAMES)
