@@ -14,8 +14,8 @@ def balanced_order(
 ) -> np.ndarray:
     """Draws batches with equally many rows of each class, at least two of each class that occurs.
 
-    If a batch has room for all classes, a few batches are drawn together and divided by length, so
-    that less of a batch is padding. Otherwise, classes take turns.
+    If a batch does not have room for all classes, they take turns. A few batches of the same classes
+    are drawn together and divided by length, so that less of a batch is padding.
 
     Args:
         groups: The rows of each class; with several labels for a row, it is in several groups.
@@ -39,19 +39,15 @@ def balanced_order(
     batch_size = min(batch_size, rows)
     at_once = min(len(groups), max(2, batch_size // 2))
     share = max(2, batch_size // at_once)
-    if at_once < len(groups):
-        chosen = itertools.islice(_turns(len(groups), at_once, generator), steps)
-        drawn = [
-            np.concatenate([_draw(groups[i], share, generator) for i in each])
-            for each in list(chosen)  # all turns are drawn before the rows
-        ]
-        return np.stack(drawn)
-    window = max(1, min(_WINDOW, min(map(len, groups)) // share))
+    # Every class has its turn, however few steps there are.
+    of_turns = steps * at_once // len(groups)
+    window = max(1, min(_WINDOW, min(map(len, groups)) // share, of_turns))
+    turns = list(itertools.islice(_turns(len(groups), at_once, generator), -(-steps // window)))
     batches: list[np.ndarray] = []
-    while len(batches) < steps:
+    for classes in turns:  # all turns are drawn before the rows
         columns = []
-        for group in groups:
-            drawn = _draw(group, window * share, generator)
+        for group in classes:
+            drawn = _draw(groups[group], window * share, generator)
             by_length = drawn[np.argsort(lengths[drawn], kind="stable")]
             columns.append(by_length.reshape(window, share))
         batches += list(generator.permutation(np.concatenate(columns, axis=1)))

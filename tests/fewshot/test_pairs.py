@@ -87,6 +87,22 @@ def test_many_classes_take_turns_and_always_have_a_pair():
     assert len(np.unique(order // 3)) == 20
 
 
+def test_texts_of_similar_length_meet_where_classes_take_turns():
+    groups = [np.arange(8 * i, 8 * i + 8) for i in range(40)]
+    lengths = np.tile(np.arange(8), 40)
+    order = balanced_order(groups, 16, 20, seed=0, lengths=lengths)
+    assert np.ptp(lengths[order], axis=1).max() == 1  # a turn has all texts of its classes
+    assert sorted(order.ravel()) == list(range(320))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7])
+def test_every_class_has_its_turn_in_few_steps(steps):
+    groups = [np.arange(8 * i, 8 * i + 8) for i in range(10)]
+    order = balanced_order(groups, 8, steps, seed=0, lengths=np.arange(80))
+    assert order.shape == (steps, 8)
+    assert len(np.unique(order // 8)) == min(10, 4 * steps)
+
+
 def test_a_batch_is_not_larger_than_the_data():
     groups = [np.arange(2), np.arange(2, 4)]
     order = balanced_order(groups, 32, 3, seed=0, lengths=np.arange(4))
@@ -102,6 +118,7 @@ def test_a_batch_has_no_class_twice(classes, batch_size):
     for batch in order:
         assert (np.unique(batch // 4, return_counts=True)[1] == share).all()
         assert len(np.unique(batch)) == batch_size
-    # Classes take turns: none is left behind.
+    # Classes take turns: none is left behind. A turn has each of its texts once.
     counts = np.bincount(order.ravel() // 4)
-    assert counts.max() - counts.min() <= 2 * share
+    assert counts.max() - counts.min() <= max(2 * share, 4)
+    assert np.ptp(np.bincount(order.ravel())) <= 3
