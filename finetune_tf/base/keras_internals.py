@@ -436,6 +436,17 @@ def give_value(variable: keras.Variable, value: Any = None) -> None:
     variable._deferred_initialize()
 
 
+def placement_of(variable: keras.Variable) -> Any:
+    """Returns where the values of a variable of JAX are placed; None without a placement."""
+    return getattr(variable, "_layout", None)
+
+
+def give_placement(variable: keras.Variable, placement: Any) -> None:
+    """Moves a variable of JAX to a placement, a `jax.sharding.Sharding`, where it will stay."""
+    variable._layout = placement
+    variable.assign(variable.value)
+
+
 class ReadOnce(keras.StatelessScope):
     """A scope in which variables are read and cast once, outside of the loops of a graph.
 

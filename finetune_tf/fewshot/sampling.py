@@ -1,7 +1,6 @@
 """The order of rows in which every batch has the same number of texts of each class."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,8 +13,9 @@ def balanced_order(
 ) -> np.ndarray:
     """Draws batches with equally many rows of each class, at least two of each class that occurs.
 
-    If a batch does not have room for all classes, they take turns. A few batches of the same classes
-    are drawn together and divided by length, so that less of a batch is padding.
+    If a batch has room for all classes, a few batches are drawn together and divided by length, so
+    that less of a batch is padding. Otherwise, classes take turns with two texts each, and pairs of
+    similar length meet.
 
     Args:
         groups: The rows of each class; with several labels for a row, it is in several groups.
@@ -39,36 +39,59 @@ def balanced_order(
     batch_size = min(batch_size, rows)
     at_once = min(len(groups), max(2, batch_size // 2))
     share = max(2, batch_size // at_once)
-    # Every class has its turn, however few steps there are.
-    of_turns = steps * at_once // len(groups)
-    window = max(1, min(_WINDOW, min(map(len, groups)) // share, of_turns))
-    turns = list(itertools.islice(_turns(len(groups), at_once, generator), -(-steps // window)))
+    if at_once < len(groups):
+        return _batches_of_pairs(groups, at_once, steps, lengths, generator)
+    window = max(1, min(_WINDOW, min(map(len, groups)) // share))
     batches: list[np.ndarray] = []
-    for classes in turns:  # all turns are drawn before the rows
+    while len(batches) < steps:
         columns = []
-        for group in classes:
-            drawn = _draw(groups[group], window * share, generator)
+        for group in groups:
+            drawn = _draw(group, window * share, generator)
             by_length = drawn[np.argsort(lengths[drawn], kind="stable")]
             columns.append(by_length.reshape(window, share))
         batches += list(generator.permutation(np.concatenate(columns, axis=1)))
     return np.stack(batches[:steps])
 
 
+def _batches_of_pairs(
+    groups: Sequence[np.ndarray],
+    at_once: int,
+    steps: int,
+    lengths: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Draws batches of a pair of texts of each of `at_once` classes: (steps, 2 * at_once).
+
+    Which texts are a pair is up to chance, so that all texts of a class meet in the course of time.
+    """
+    # In few steps, every class has its turn before a class has another one.
+    most = min(_WINDOW, min(map(len, groups)) // 2, steps * at_once // len(groups))
+    waiting: list[tuple[int, np.ndarray]] = []
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
+        drawn = [
+            (number, pair)
+            for number in generator.permutation(len(groups)).tolist()
+            for pair in _draw(groups[number], 2 * max(1, most), generator).reshape(-1, 2)
+        ]
+        # Pairs that found no batch come first in the next ones.
+        waiting += sorted(drawn, key=lambda each: lengths[each[1]].max())
+        while len(chosen := _first_of_each_class(waiting, at_once)) == at_once:
+            batches.append(np.concatenate([waiting[place][1] for place in chosen]))
+            waiting = [each for place, each in enumerate(waiting) if place not in chosen]
+    return generator.permutation(np.stack(batches[:steps]))
+
+
+def _first_of_each_class(pairs: Sequence[tuple[int, np.ndarray]], most: int) -> set[int]:
+    """Returns the places of the first pairs whose classes differ."""
+    places: dict[int, int] = {}
+    for place, (number, _) in enumerate(pairs):
+        places.setdefault(number, place)
+        if len(places) == most:
+            break
+    return set(places.values())
+
+
 def _draw(group: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Draws rows of a class; none twice before all were drawn once."""
     return np.resize(generator.permutation(group), count)
-
-
-def _turns(number: int, at_once: int, generator: np.random.Generator) -> Iterator[list[int]]:
-    """Yields the classes of each batch, all different; those that wait longest come first."""
-    waiting: list[int] = []
-    while True:
-        chosen: list[int] = []
-        while len(chosen) < at_once:
-            following = next((each for each in waiting if each not in chosen), None)
-            if following is None:
-                waiting += generator.permutation(number).tolist()
-            else:
-                waiting.remove(following)
-                chosen.append(following)
-        yield chosen

@@ -9,6 +9,11 @@ import keras
 
 from finetune_tf.kernels.adamw import adamw_numbers
 from finetune_tf.kernels.choice import portable_only
+from finetune_tf.kernels.host_memory import (
+    is_host_memory_separate,
+    keep_on_host,
+    why_no_host_memory,
+)
 from finetune_tf.kernels.memory import keep_buffers
 from finetune_tf.kernels.portable import (
     ACTIVATIONS,
@@ -98,8 +103,10 @@ __all__ = [
     "gathered",
     "global_norm",
     "is_first_device",
+    "is_host_memory_separate",
     "is_tracing",
     "keep_buffers",
+    "keep_on_host",
     "layer_norm",
     "masked_softmax",
     "move_towards",
@@ -117,5 +124,6 @@ __all__ = [
     "updates_together",
     "waiting_for",
     "weighted_cross_entropy",
+    "why_no_host_memory",
     "with_common_shapes",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from finetune_tf.kernels import portable
+from finetune_tf.kernels.host_memory import assign_in_place, on_device
 
 Tensor = Any
 
@@ -88,9 +89,10 @@ def adamw_update(
     for place, gradient, scalars in zip(places, gradients, numbers, strict=True):
         if scale is not None:
             gradient = portable.scaled_gradient(gradient, scale)
-        moved = adamw_moved(*place, gradient, scalars, beta_1, beta_2, seed)
+        values = [on_device(item) for item in place]
+        moved = adamw_moved(*values, gradient, scalars, beta_1, beta_2, seed)
         for item, value in zip(place, moved, strict=True):
-            item.assign(value)
+            assign_in_place(item, value)
 
 
 def adamw_moved(

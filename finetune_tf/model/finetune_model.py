@@ -47,6 +47,7 @@ from finetune_tf.training.progress import Progress
 from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.resuming.callback import listening
 from finetune_tf.training.schedules import schedule_of
+from finetune_tf.training.whole_step import compiled_where_it_pays
 
 # The parameters of Keras's `fit`; the first ones are self and x.
 _FIT = tuple(inspect.signature(keras.Model.fit).parameters)
@@ -136,8 +137,9 @@ class FineTuneModel(DescribedModel):
             objectives: Objectives of `ft.objectives`, which add to what training minimizes or
                 perturb the model while it trains. Evaluations and predictions ignore them.
             **kwargs: As in Keras, except that with TensorFlow `jit_compile` is False by default,
-                even on GPUs: XLA compilation of the model takes up to a minute for each sequence
-                length. It is worthwhile for long trainings with a single length.
+                even on GPUs: XLA compilation of the model takes a minute for each shape of batches.
+                On GPUs and TPUs, a fit of 8,000 steps or more whose batches have one shape
+                (`packing=128`) is compiled nevertheless, with a message.
 
         Raises:
             ModelError: If the loss, a metric or an objective does not fit the model.
@@ -157,6 +159,7 @@ class FineTuneModel(DescribedModel):
         if kwargs.get("auto_scale_loss", True):
             resolved["optimizer"] = compiling.with_loss_scale(self, resolved["optimizer"])
         if keras.backend.backend() == "tensorflow":
+            self.is_jit_chosen = "jit_compile" in kwargs
             kwargs.setdefault("jit_compile", False)
             check_strategy(self.distribute_strategy)
             devices = self.distribute_strategy.num_replicas_in_sync
@@ -228,7 +231,8 @@ class FineTuneModel(DescribedModel):
             own = self._own_callbacks(given, kwargs.get("initial_epoch", 0))
             given = [c for c in given if not isinstance(c, BindSchedule)]  # `own` has one
             callbacks = in_order([*given, *own], first=ApplyLeftover)
-        with self._forgetting(), listening(callbacks), self._running():
+        compiled = compiled_where_it_pays(self, x, kwargs)
+        with self._forgetting(), listening(callbacks), self._running(), compiled:
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         self._record_fit(history)
         return history

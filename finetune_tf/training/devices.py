@@ -31,7 +31,7 @@ def device_line(dtype: Any = None) -> str:
     """
     policy = policy_of(dtype)
     backend = keras.backend.backend()
-    accelerators = _accelerator_names()
+    accelerators = accelerator_names()
     if not accelerators and shutil.which("nvidia-smi"):
         warn(
             f"This machine has an NVIDIA driver, but {backend} sees no GPU and uses the CPU. "
@@ -73,7 +73,7 @@ def compute_float32_in_full() -> None:
     which has 10 instead of 23 bits of mantissa, and logits differ by about 1e-3. The setting
     applies to the whole process; it can be reverted after a model is loaded, for speed.
     """
-    if not _accelerator_names():
+    if not accelerator_names():
         return
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -120,7 +120,8 @@ def check_strategy(strategy: Any) -> None:
     )
 
 
-def _accelerator_names() -> list[str]:
+def accelerator_names() -> list[str]:
+    """Returns the names of all GPUs and TPUs that the backend sees."""
     if keras.backend.backend() == "tensorflow":
         return [f"GPU {details.get('device_name', '')}".strip() for details in _gpu_details()]
     devices = keras.distribution.list_devices()
@@ -135,7 +136,7 @@ def _gpu_details() -> list[dict]:
 
 
 def _has_native_bfloat16() -> bool:
-    accelerators = _accelerator_names()
+    accelerators = accelerator_names()
     if not accelerators:
         return bool(_BFLOAT16_CPU_FLAGS & _cpu_flags())
     if keras.backend.backend() == "tensorflow":

@@ -95,7 +95,8 @@ def cross_entropy(
             (Szegedy et al. 2016).
         **options: Options of all presets: `objectives`, what training minimizes or perturbs besides
             the loss (see `ft.objectives`), and those of `make_optimizer`: schedule, warmup_ratio,
-            warmup_steps, weight_decay, no_decay, clip_norm, accumulate, rates, state_dtype.
+            warmup_steps, weight_decay, no_decay, clip_norm, accumulate, rates, state_dtype,
+            state_memory.
 
     Returns:
         A dict with optimizer, loss and metrics, and objectives if there are any, for
@@ -181,6 +182,7 @@ def make_optimizer(
     accumulate: int = 1,
     rates: Mapping[Key, float] | None = None,
     state_dtype: str | None = None,
+    state_memory: str | None = None,
 ) -> keras.optimizers.Optimizer:
     """Creates the optimizer of the presets.
 
@@ -207,13 +209,14 @@ def make_optimizer(
             and `with_rates` for the optimizers that can have them.
         state_dtype: "bfloat16" stores the moments of AdamW in half of the memory; see
             `finetune_tf.training.AdamW`.
+        state_memory: "host" keeps them in the memory of the host, on JAX; see there.
 
     Returns:
         The optimizer.
 
     Raises:
         ModelError: If the optimizer or the schedule is unknown, or the optimizer cannot have
-            `rates`, `weight_decay`, `no_decay` or `state_dtype`.
+            `rates`, `weight_decay`, `no_decay`, `state_dtype` or `state_memory`.
         ArgumentError: If a number is outside of its range, or both `warmup_ratio` and
             `warmup_steps` are given, or one of them beside a schedule.
 
@@ -261,10 +264,12 @@ def make_optimizer(
             no_decay=undecayed,
             rates=rates,
             state_dtype=state_dtype,
+            state_memory=state_memory,
             **options,
         )
-    if state_dtype is not None:
-        raise ModelError(f"state_dtype is for the moments of 'adamw', not for {name!r}.")
+    for option, value in {"state_dtype": state_dtype, "state_memory": state_memory}.items():
+        if value is not None:
+            raise ModelError(f"{option} is for the moments of 'adamw', not for {name!r}.")
     if no_decay is not None:
         raise ModelError(f"no_decay is for the weight decay of 'adamw', not for {name!r}.")
     if weight_decay not in (0, _DECAY):

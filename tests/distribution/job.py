@@ -31,6 +31,9 @@ import numpy as np  # noqa: E402
 from helpers_models import ENGLISH  # noqa: E402
 
 from finetune_tf.images import ImageProcessor  # noqa: E402
+from finetune_tf.training import optimizers  # noqa: E402
+
+optimizers.SMALLEST_NARROW = 16  # the models are small
 
 
 def examples(rows, seed=0):
@@ -88,7 +91,10 @@ def main():
         "logits": logits.tolist(),
         "weights": [weight.ravel().tolist() for weight in weights],
         "predicted": [each.score for each in ft.predict(model, train.columns["text"][:5])],
-        "placed": {variable.path: str(variable.value.sharding) for variable in model.variables},
+        "placed": {
+            variable.path: str(variable.value.sharding)
+            for variable in [*model.variables, *model.optimizer.variables]
+        },
     }
     if DISTRIBUTION is None or DISTRIBUTION.is_first:
         print(json.dumps(result), flush=True)

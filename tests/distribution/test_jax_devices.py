@@ -54,6 +54,17 @@ def test_parts_of_weights_on_several_devices(parts, checkpoint, one_device):
     assert "P('parts', None)" in placed["embeddings/word/embeddings"] or parts is None
 
 
+@pytest.mark.parametrize("kind", ["data", "model"])
+def test_moments_in_the_memory_of_the_host(kind, checkpoint, one_device):
+    found = result(start(checkpoint, 2, {"kind": kind}, preset={"state_memory": "host"}))
+    check_equal(found, one_device)
+    placed = found["placed"]
+    (moment,) = (p for p in placed if p.endswith("attention_query_kernel_velocity"))
+    assert "memory_kind=pinned_host" in placed[moment]
+    assert "memory_kind=pinned_host" not in placed["block_0/attention/query/kernel"]
+    assert kind == "data" or "'parts'" in placed[moment]
+
+
 def test_two_processes(checkpoint, one_device, tmp_path):
     """Two processes with two devices each; process 0 writes the checkpoint, once."""
     with ended(start_two(checkpoint, folder=str(tmp_path / "saved"))) as processes:

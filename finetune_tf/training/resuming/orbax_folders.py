@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune_tf.base.extras import require_package
 from finetune_tf.errors import CheckpointError
+from finetune_tf.kernels.host_memory import in_device_memory
 from finetune_tf.training.resuming.files import read_file, state_file
 
 #: The folder that Orbax writes, in that of a save.
@@ -121,7 +122,7 @@ def facts_of(tensors: dict[str, Any]) -> dict[str, tuple[list[int], bool]]:
     """
     import jax
 
-    facts = jax.device_get({name: _compiled()(tensor) for name, tensor in tensors.items()})
+    facts = jax.device_get({n: _compiled()(in_device_memory(t)) for n, t in tensors.items()})
     return {name: (sums.tolist(), bool(finite)) for name, (sums, finite) in facts.items()}
 
 

@@ -122,6 +122,7 @@ def _config(part: Any) -> Any:
                 config = dict(part.get_config())
         except (NotImplementedError, ValueError, TypeError):  # of a class that cannot be saved
             config = {}
+    config.pop("state_memory", None)  # where the moments of an optimizer are changes no number
     name = getattr(part, "__name__", type(part).__name__)
     return {"class": name, **config} if not isinstance(part, keras.layers.Layer) else config
 
