@@ -1,6 +1,8 @@
 """Estimates with their 95 % confidence intervals, for means and shares over examples.
 
 References:
+    Sheppard, On the Calculation of the Most Probable Values of Frequency-Constants for Data
+    Arranged According to Equidistant Divisions of a Scale, Proc. London Math. Society, 1898.
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
     Clopper and Pearson, The Use of Confidence or Fiducial Limits, Biometrika 1934.
     Efron and Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993.
@@ -49,10 +51,16 @@ class Interval:
         return f"{self.value:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
 
 
-def mean(values: Sequence[float] | np.ndarray) -> Interval:
+def mean(values: Sequence[float] | np.ndarray, resolution: float = 0.0) -> Interval:
     """Returns the mean of at least two values, such as results of several draws.
 
     The interval is that of Student's t, which holds for a few values that are about normal.
+
+    Args:
+        values: The values.
+        resolution: The distance between neighbouring possible values, such as 1 / n for a share of
+            n rows. Rounding to it hides differences, which count as a part of the variance
+            (Sheppard 1898); without it, a few equal values would seem to be certain.
 
     Example:
         >>> from finetune_tf.evaluation.intervals import mean
@@ -62,7 +70,8 @@ def mean(values: Sequence[float] | np.ndarray) -> Interval:
     from scipy.stats import t
 
     center, count = float(np.mean(values)), len(values)
-    error = float(np.std(values, ddof=1)) / np.sqrt(count)
+    variance = float(np.var(values, ddof=1)) + resolution**2 / 12
+    error = np.sqrt(variance / count)
     half = float(t.ppf(_QUANTILES[1], count - 1) * error)
     return Interval(center, center - half, center + half)
 

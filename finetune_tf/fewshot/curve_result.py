@@ -86,7 +86,7 @@ class LearningCurve(Document):
         Both are trained on the same draws, so the interval is that of their difference.
         """
         values = np.subtract(self.cell(method, shots).values, self.cell(other, shots).values)
-        return mean(values).low > 0
+        return mean(values, 1 / self.texts).low > 0
 
     def recommended(self, shots: int) -> str:
         """Returns the method to use: one with more effort only if it clearly leads."""

@@ -119,6 +119,15 @@ def test_full_fine_tuning_has_the_steps_of_the_other_methods(encoder, monkeypatc
     assert found == [2, 2, 12, 12]
 
 
+def test_two_draws_with_the_same_difference_prove_little():
+    """Two texts of 200 more are as many as rounding to single texts may hide; ten texts are not."""
+    for lead, leads in ((0.01, False), (0.05, True)):
+        values = {"tfidf": (0.5, 0.75), "probe": (0.5 + lead, 0.75 + lead)}
+        found = [CurveCell(method, 8, each, 1.0) for method, each in values.items()]
+        curve = LearningCurve(found, "accuracy", "reviews", 200, 2)
+        assert curve.leads("probe", "tfidf", 8) == leads
+
+
 def test_where_to_switch():
     assert CURVE.leads_from("tfidf") is None
     assert CURVE.leads_from("probe") == 8
