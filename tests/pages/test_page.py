@@ -244,6 +244,22 @@ def test_a_snippet_is_python(report, tmp_path):
     assert call.args[0].value == "quote\"'\\"
 
 
+def test_a_snippet_has_the_code_of_selectors_and_objectives(report, tmp_path):
+    given = {
+        "policy": str(ft.select.head() | ~ft.select.blocks(0, 2)),
+        "rates": {str(ft.select.head()): 10.0, "embeddings/word": 0.5},
+        "objectives": [repr(ft.objectives.RDrop(2.0)), repr(ft.objectives.Mixup())],
+    }
+    page = page_of(report, tmp_path, settings={**SETTINGS, **given})
+    (code,) = re.findall(r"<pre.*?><code>(.*?)</code>", page, re.DOTALL)
+    (call,) = re.findall(r"ft.finetune(\(.*?\n\))", html.unescape(code), re.DOTALL)
+    names = {"ft": ft, "train": 0, "validation": 0, "test": 0}
+    arguments = eval(f"dict{call.replace(repr(SETTINGS['checkpoint']) + ',', '', 1)}", names)
+    assert str(arguments["policy"]) == given["policy"]
+    assert {str(key): factor for key, factor in arguments["rates"].items()} == given["rates"]
+    assert [repr(each) for each in arguments["objectives"]] == given["objectives"]
+
+
 class TestFiles:
     def test_a_missing_folder_is_created_and_an_earlier_file_replaced(self, report, tmp_path):
         path = tmp_path / "new" / "folder" / "page.html"

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,9 @@ from finetune_tf._version import __version__
 from finetune_tf.pages.content import Content
 from finetune_tf.pages.elements import Html, code, join, name, table, tag
 
+_SELECTOR = re.compile(
+    r"\b(everything|head|embeddings|chain|blocks|bottom|biases|norms|adapters|matching)(?=\()"
+)
 _PACKAGES = ("tensorflow", "keras", "transformers", "numpy")
 #: The key of `settings` with the command that was typed.
 COMMAND = "command"
@@ -124,13 +128,30 @@ def _snippet(content: Content) -> str:
         lines.append(f"{key} = ...  # {words('reproduce.read')}: {_comment(given[key])}")
     arguments = [repr(given.get("checkpoint")), *(f"{key}={key}" for key in names)]
     arguments += [
-        f"{key}={value!r}"
+        f"{key}={_as_code(key, value)}"
         for key, value in given.items()
         if key not in _NOT_ARGUMENTS and value is not None and _DEFAULTS.get(key) != value
     ]
     lines += ["result = ft.finetune(", *(f"    {each}," for each in arguments), ")"]
     lines.append(f'result.save_html("report.html", lang="{words.lang}", train=train)')
     return "\n".join(lines)
+
+
+def _as_code(key: str, value: Any) -> str:
+    """Returns the code of an argument; selectors and objectives are recorded as their names."""
+    if key == "objectives":
+        return f"[{', '.join(f'ft.objectives.{each}' for each in value)}]"
+    if key == "policy" and "(" in value:
+        return _selector(value)
+    if key == "rates":
+        factors = (f"{_selector(k) if '(' in k else repr(k)}: {v!r}" for k, v in value.items())
+        return f"{{{', '.join(factors)}}}"
+    return repr(value)
+
+
+def _selector(text: str) -> str:
+    """Returns the code of a selector such as "(head() | blocks(-3))"."""
+    return _SELECTOR.sub(lambda found: f"ft.select.{found[0]}", text)
 
 
 def _comment(text: Any) -> str:
