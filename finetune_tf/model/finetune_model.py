@@ -436,7 +436,7 @@ class FineTuneModel(DescribedModel):
             _ = self.task  # raises the error that explains what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
         objectives = config.pop("objectives", ())
-        keras.Model.compile(self, **config)
+        super().compile(**config)  # not that of this class: everything is resolved already
         self.set_objectives(objectives)
         if getattr(self, "optimizer", None) is not None:
             resolve_groups(self.optimizer, self)
