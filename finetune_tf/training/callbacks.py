@@ -318,6 +318,11 @@ class Measure(keras.callbacks.Callback):
             batches = _Slices(tuple(map(unwrapped, batches)), batch_size)
         self._measure, self._batches = measure, batches
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that cached features were computed with the weights that the model has."""
+        if hasattr(self.model, "refuse_stale_features"):
+            self.model.refuse_stale_features(self._batches)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Predicts and measures; later callbacks find the metrics in the logs."""
         logits, targets = [], []
