@@ -187,7 +187,7 @@ class BodyTrainer:
         if validation is not None:
             callbacks.append(_StopEarly(self._measure(validation, max_length), steps))
         callbacks += [StopAtNonFiniteLoss(), BindSchedule()]
-        forget_after_training(self.model.config)
+        forget_after_training(self.model.info)
         self._run(encoded, order, max_length, train.name, callbacks)
         self._remember(record.values)
         done = len(record.values)

@@ -146,7 +146,7 @@ class ExplainedModel(CheckedModel):
         finally:
             # A clone of the graph has no `info`.
             if "info" in self.__dict__ and self._steps_taken() != before:
-                forget_after_training(self.config)
+                forget_after_training(self.info)
 
     def _steps_taken(self) -> int:
         optimizer = getattr(self, "optimizer", None)

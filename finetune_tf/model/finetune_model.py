@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from finetune_tf import kernels, messages
 from finetune_tf.adapters.records import describe_adapters, restore_adapters
@@ -35,6 +34,7 @@ from finetune_tf.training.callbacks import (
     StopAtNonFiniteLoss,
 )
 from finetune_tf.training.devices import check_strategy, compute_float32_in_full
+from finetune_tf.training.fit_record import record_of_fit
 from finetune_tf.training.freezing import (
     apply_frozen,
     build_optimizer,
@@ -230,7 +230,8 @@ class FineTuneModel(DescribedModel):
             callbacks = in_order([*given, *own], first=ApplyLeftover)
         with self._forgetting(), listening(callbacks), self._running():
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
-        self._record_fit(history)
+        record = record_of_fit(history, callbacks, self.optimizer, self._parameters())
+        self.info.record.setdefault("fits", []).append(record)
         return history
 
     def save_pretrained(
@@ -456,19 +457,3 @@ class FineTuneModel(DescribedModel):
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
             own_callbacks.append(StopAtNonFiniteLoss())
         return own_callbacks
-
-    def _record_fit(self, history: Any) -> None:
-        optimizer = inner_optimizer(self.optimizer)
-        trainable, total = self._parameters()
-        self.info.record.setdefault("fits", []).append(
-            {
-                "epochs": len(history.epoch),
-                "steps": int(history.params.get("steps") or 0),
-                "optimizer": type(optimizer).__name__,
-                "learning_rate": str(
-                    schedule_of(optimizer) or optimizer.get_config().get("learning_rate")
-                ),
-                "trained": f"{trainable:,} of {total:,} parameters",
-                "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},
-            }
-        )
