@@ -175,6 +175,14 @@ class FeatureModel(OnFeatures, FineTuneModel):
         """Saves the whole model."""
         return self.whole.save_pretrained(folder, **options)
 
+    def tower_rows(self, tower: str) -> keras.Model:
+        """The rows of one of two towers of the whole model, from its inputs."""
+        return self.whole.tower_rows(tower)
+
+    def with_labels(self, *args: Any, **options: Any) -> FineTuneModel:
+        """Returns the whole model for other labels."""
+        return self.whole.with_labels(*args, **options)
+
     def push_to_hub(self, *args: Any, **options: Any) -> Any:
         """Saves and uploads the whole model."""
         return self.whole.push_to_hub(*args, **options)

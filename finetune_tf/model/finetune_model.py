@@ -167,6 +167,7 @@ class FineTuneModel(DescribedModel):
         if (schedule := schedule_of(self.optimizer)) is not None:
             schedule.join(self.optimizer)
         self.set_objectives(objectives)
+        compiling.say_what_is_accumulated(self)
 
     @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
