@@ -43,6 +43,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.pretrained import learning_pretrained, remember_changed
 from finetune_tf.training.progress import Progress
 from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.resuming.callback import listening
@@ -233,6 +234,7 @@ class FineTuneModel(DescribedModel):
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         record = record_of_fit(history, callbacks, self.optimizer, self._parameters())
         self.info.record.setdefault("fits", []).append(record)
+        remember_changed(self, learning_pretrained(self))
         return history
 
     def save_pretrained(
