@@ -192,8 +192,9 @@ class FineTuneModel(DescribedModel):
 
         Raises:
             DataTypeError: If `x` contains `Examples` or texts instead of batches.
-            DataError: If there are no labels, or a label is outside of the range of the outputs, or
-                the length of a dataset is not known on several devices of TensorFlow.
+            DataError: If there are no labels, a label is outside of the range of the outputs,
+                batches were made for a model with other labels, or the length of a dataset is not
+                known on several devices of TensorFlow.
             ModelError: If memory runs out, or the loss is NaN or infinite.
 
         Example:
@@ -213,6 +214,7 @@ class FineTuneModel(DescribedModel):
         fit_errors.check_rate_setters(self.optimizer, callbacks)
         # The trainable variables may have changed since `compile`.
         compiling.check_rate(self, self.optimizer)
+        fit_errors.check_labels(self, x, kwargs.get("validation_data"))
         fit_errors.check_precision(self)
         renew_training(self)
         build_optimizer(self)
