@@ -193,6 +193,7 @@ class FeatureModel(OnFeatures, FineTuneModel):
 
     def resize_token_embeddings(self, size: int) -> None:
         """Resizes the vocabulary of the whole model."""
+        check(size=size)
         self.whole.resize_token_embeddings(size)
 
     def generate(self, prompts: Any, max_new_tokens: int | None = None, **options: Any) -> list:

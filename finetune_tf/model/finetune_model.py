@@ -30,7 +30,9 @@ from finetune_tf.training.averaging import in_order
 from finetune_tf.training.callbacks import (
     ApplyLeftover,
     BindSchedule,
+    FinishSaving,
     FollowTrainable,
+    SavePretrained,
     StopAtNonFiniteLoss,
 )
 from finetune_tf.training.devices import check_strategy, compute_float32_in_full
@@ -461,4 +463,6 @@ class FineTuneModel(DescribedModel):
             own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
             own_callbacks.append(StopAtNonFiniteLoss())
+        if saving := [callback for callback in given if isinstance(callback, SavePretrained)]:
+            own_callbacks.append(FinishSaving(saving))
         return own_callbacks
