@@ -11,7 +11,7 @@ import numpy as np
 from finetune_tf.base.arguments import check
 from finetune_tf.data.feature_store import Arrays
 from finetune_tf.data.rows import StoredRows
-from finetune_tf.errors import CacheError
+from finetune_tf.errors import CacheError, ModelError
 from finetune_tf.graph.pieces import input_followed_by
 from finetune_tf.model.equal_rows import digests_of, equal_rows
 from finetune_tf.model.finetune_model import FineTuneModel
@@ -202,7 +202,14 @@ class FeatureModel(OnFeatures, FineTuneModel):
         return self.whole.generate(prompts, max_new_tokens, **options)
 
     def _complete_inputs(self, inputs: Any) -> Any:
-        return inputs  # `batches` provides exactly those that are needed
+        wanted = [tensor.name for tensor in self.inputs]
+        if hasattr(inputs, "keys") and not set(wanted) <= set(inputs.keys()):
+            raise ModelError(
+                f"This is the upper part of a model, which reads {', '.join(wanted)}, found "
+                f"{', '.join(inputs)}. Make batches for it, and not for the whole model: "
+                "train.batches(learner, …)."
+            )
+        return inputs
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self.whole)

@@ -19,6 +19,10 @@ from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.graph.splitting import independent_parts
 from finetune_tf.graph.stages import stages
 
+# By the id of batches or arrays of features, a reference to them and the state of the trunk that
+# computed them; of all models, since batches of one may be given to another.
+_KNOWN: dict[int, tuple[weakref.ref, str]] = {}
+
 
 @dataclass(frozen=True, eq=False)
 class Origin:
@@ -29,14 +33,12 @@ class Origin:
         trunk: Its frozen part; the outputs are a dict.
         store: Stores the outputs of the trunk.
         computed: The state of the trunk with which features were computed last, if they were.
-        known: By the id of batches or arrays of features, a reference to them and their state.
     """
 
     whole: keras.Model
     trunk: keras.Model
     store: FeatureStore
     computed: list[str] = field(default_factory=list)
-    known: dict[int, tuple[weakref.ref, str]] = field(default_factory=dict)
 
     @functools.cached_property
     def parts(self) -> list[keras.Model]:
@@ -59,33 +61,25 @@ class Origin:
 
     def remember(self, data: Any) -> None:
         """Remembers batches or an array of the features that were computed last."""
-        for key in [key for key, (reference, _) in self.known.items() if reference() is None]:
-            del self.known[key]
-        self.known[id(data)] = weakref.ref(data), self.computed[0]
+        for key in [key for key, (reference, _) in _KNOWN.items() if reference() is None]:
+            del _KNOWN[key]
+        _KNOWN[id(data)] = weakref.ref(data), self.computed[0]
 
     def refuse_stale_features(self, data: Any, *others: Any) -> None:
-        """Raises a ModelError if the trunk has changed since features were computed.
+        """Raises a ModelError if features were not computed by the trunk as it is now.
 
         Args:
             data: Batches, or arrays. If they are not known, because they were made of others, the
                 features that were computed last count.
             *others: More of both, or anything else, which counts if it is known.
         """
-        if not self.computed:
-            return
-        found = self._states_of(data) or set(self.computed)
-        found |= self._states_of(others)
-        if found != {self.state()}:
+        found = (_states_of(data) or set(self.computed)) | _states_of(others)
+        if found and found != {self.state()}:
             raise ModelError(
-                "The weights below the cut have changed since features were computed with them, or "
-                "other adapters are active there. Compute them again: "
-                "learner.fit(train.batches(learner, 32, shuffle=True))."
+                "The weights below the cut have changed since features were computed with them, "
+                "other adapters are active there, or the features are those of another model. "
+                "Compute them again: learner.fit(train.batches(learner, 32, shuffle=True))."
             )
-
-    def _states_of(self, data: Any) -> set[str]:
-        parts = keras.tree.flatten(data)
-        found = [(part, *self.known[id(part)]) for part in parts if id(part) in self.known]
-        return {state for part, reference, state in found if reference() is part}
 
     def key(self, config: Any, digests: Mapping[str, Sequence[bytes]]) -> str:
         """Returns a hash of all that cached features depend on.
@@ -105,3 +99,10 @@ class Origin:
             digest.update(name.encode())
             digest.update(b"".join(rows))
         return digest.hexdigest()[:32]
+
+
+def _states_of(data: Any) -> set[str]:
+    """The states of the trunks that computed the features in batches or arrays that are known."""
+    parts = keras.tree.flatten(data)
+    found = [(part, *_KNOWN[id(part)]) for part in parts if id(part) in _KNOWN]
+    return {state for part, reference, state in found if reference() is part}

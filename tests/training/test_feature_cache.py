@@ -229,6 +229,28 @@ def test_features_with_other_adapters(tiny_bert, examples):
         learner.fit(batches, verbose=0)
 
 
+def test_batches_of_an_earlier_cut(tiny_bert, examples):
+    """As in a second phase on cached features, after a fit of the whole model."""
+    model = loaded(tiny_bert)
+    batches = examples.batches(ft.cache_features(model), batch_size=4)
+    ft.cache_features(model).fit(batches, verbose=0)
+    table = model.get_layer("embeddings").weights[0]
+    table.assign(table * 1.5)
+    with pytest.raises(ModelError, match="or the features are those of another model"):
+        ft.cache_features(model).fit(batches, verbose=0)
+
+
+def test_batches_of_the_whole_model(tiny_bert, examples):
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    learner.compile()
+    whole = examples.batches(model, batch_size=4)
+    message = r"reads cached_features, found input_ids, .* train.batches\(learner, …\)"
+    for method in (learner.fit, learner.evaluate, learner.predict):
+        with pytest.raises(ModelError, match=message):
+            method(whole, verbose=0)
+
+
 def test_arrays_of_features_of_earlier_weights():
     dense = keras.layers.Dense(2, trainable=False)
     network = keras.Sequential([keras.Input((3,)), dense, keras.layers.Dense(1)])
