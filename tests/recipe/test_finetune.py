@@ -67,6 +67,24 @@ def test_a_report_of_earlier_weights_is_not_saved(tiny_bert, reviews, tmp_path, 
     assert (result.save(tmp_path / "again") / "report.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("objective", "packing"), [(ft.objectives.RDrop(), False), (ft.objectives.L2SP(), "auto")]
+)
+def test_auto_packs_only_for_objectives_that_allow_it(
+    objective, packing, tiny_bert, reviews, monkeypatch
+):
+    found = []
+
+    def batches(self, model, *args, **options):
+        found.append(options["packing"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ft.data.Examples, "batches", batches)
+    with pytest.raises(KeyboardInterrupt):
+        ft.finetune(tiny_bert, reviews, reviews, packing="auto", objectives=[objective], verbose=0)
+    assert found == [packing]
+
+
 @pytest.mark.slow
 def test_head_first_trains_the_head_and_then_everything(tiny_bert, reviews, capsys):
     result = ft.finetune(
