@@ -132,7 +132,7 @@ def forget_outputs(model: keras.Model) -> None:
     """
     info = getattr(model, "info", None)
     if info is not None:
-        forget_after_training(info.config, "got other adapters")
+        forget_after_training(info, "got other adapters")
 
 
 def require_known(model: keras.Model, name: str) -> None:

@@ -32,6 +32,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ArgumentError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.training.freezing import strategy_scope
+from finetune_tf.training.pretrained import remember_changed
 from finetune_tf.training.selector import Selector
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -128,10 +129,12 @@ def remove(model: keras.Model, name: str) -> None:
     require_whole(model)
     require_known(model, name)
     was_merged, was_active = name in merged_names(model), name in active_names(model)
-    for layer, adapter in adapted_layers(model, name):
+    found = adapted_layers(model, name)
+    for layer, adapter in found:
         detach(layer, adapter)
     if was_merged:
         forget_copies(model)
+        remember_changed(model, [layer.kernel for layer, _ in found])
     guard_saving(model)
     apply_activity(model, woken=[])
     if was_active:

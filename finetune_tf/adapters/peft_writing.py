@@ -30,6 +30,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
+from finetune_tf.tasks.decisions import THRESHOLDS
 from finetune_tf.weights.conversions import IDENTITY
 from finetune_tf.weights.table import Weight
 
@@ -41,7 +42,8 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     PEFT opens the folder on the same base model: `PeftModel.from_pretrained(base, folder)`. It
     contains the adapter, the biases that its option `bias` names, the head of a model with labels,
     and every other module whose weights are trainable at the moment. Other weights that were
-    trained and then frozen are not contained.
+    trained and then frozen are not contained, nor is the config of the model; a message says if its
+    predictions depend on them.
 
     Args:
         model: A model from `ft.load` with adapters.
@@ -89,6 +91,7 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
     named = [(modules[layer.kernel.path], layer, adapter) for layer, adapter in found]
     table = complete_table(model)
     plain, biases = _plain_tensors(model, table, {module for module, *_ in named}, found[0][1])
+    contained = {*plain, *(key.replace(".base_layer.", ".") for key in biases)}
     tensors = {f"{BASE}{key}": array for key, array in (plain | biases).items()}
     for module, _, adapter in named:
         for key, array in _adapter_tensors(adapter).items():
@@ -109,7 +112,38 @@ def save_peft(model: keras.Model, folder: str | Path, name: str = "default") -> 
         f"Saved the adapter {name!r}{with_} to {folder} ({size / 1e6:.3g} MB); opens in "
         f"peft{without}."
     )
+    _say_what_is_missing(model, table, contained)
     return folder
+
+
+def _say_what_is_missing(model: Any, table: list[Weight], contained: set[str]) -> None:
+    """Says what the predictions of a model depend on, and neither its base nor the folder has.
+
+    Args:
+        model: The model.
+        table: Its variables and their names in PyTorch.
+        contained: The names in PyTorch of the tensors of the model itself in the folder.
+    """
+    record, config = model.info.record, model.config
+    saved = {p for row in table if contained.issuperset(row.tensors) for p in row.variables}
+    changed = [path for path in record.get("changed", ()) if path not in saved]
+    if changed or "weights" in record:
+        what = f" ({len(changed)} variables, such as {changed[0]})" if changed else ""
+        say(
+            "The adapter belongs to the weights below it that the model has now. They are no "
+            f"longer those of {model.info.checkpoint!r}{what}, on which it would compute something "
+            "else. Save them as its base: ft.adapters.switch(model, None), then "
+            "model.save_pretrained('base')."
+        )
+    found = {
+        "thresholds": config.get(THRESHOLDS),
+        "the prefix of texts": model.task.prompt_prefix(config),
+    }
+    if lacking := [f"{name} ({value!r})" for name, value in found.items() if value]:
+        say(
+            f"A folder of PEFT has no config of the model, and so not {' and '.join(lacking)}, "
+            "which the model has to get again after ft.adapters.load_peft."
+        )
 
 
 def _adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:

@@ -234,10 +234,18 @@ def understood(value: object, own: Labels | None, labels: Labels) -> object:
     if own is None or own.problem_type == "regression" or tuple(own) == tuple(labels):
         return value
     index = own.index_of(value)
-    has_no_names = any(
-        all(name == f"LABEL_{i}" for i, name in enumerate(each)) for each in (own, labels)
-    )
-    return value if index is None or has_no_names else own[index]
+    return value if index is None or any(map(has_no_names, (own, labels))) else own[index]
+
+
+def has_no_names(labels: Iterable[str]) -> bool:
+    """Whether labels are only numbered, as LABEL_0, LABEL_1 and so on.
+
+    Example:
+        >>> from finetune_tf.base.labels import has_no_names
+        >>> has_no_names(ft.Labels.of(2)), has_no_names(ft.Labels(["bad", "good"]))
+        (True, False)
+    """
+    return all(name == f"LABEL_{i}" for i, name in enumerate(labels))
 
 
 def is_integer_text(value: str) -> bool:

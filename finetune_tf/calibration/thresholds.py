@@ -17,7 +17,14 @@ from finetune_tf.evaluation.document import DataDocument, Table
 from finetune_tf.evaluation.intervals import Interval, bootstrap
 from finetune_tf.messages import say
 from finetune_tf.model.finetune_model import FineTuneModel
-from finetune_tf.tasks.decisions import LEAST, THRESHOLD, THRESHOLDS, Decisions, thresholds_of
+from finetune_tf.tasks.decisions import (
+    LEAST,
+    THRESHOLD,
+    THRESHOLDS,
+    Decisions,
+    forget_result,
+    thresholds_of,
+)
 
 Metric = Literal["f1", "precision", "recall"]
 _FEWEST_OF_LABEL = 10
@@ -225,6 +232,7 @@ def choose_thresholds(
         say(f"choose_thresholds did not change the model: {reason}")
     else:
         model.config[THRESHOLDS] = result.thresholds
+        forget_result(model.info)
         say(
             f"The thresholds of {len(result.rows)} labels are in the config; ft.predict and "
             f"ft.evaluate follow them, PyTorch does not. {metric} on held-out rows "

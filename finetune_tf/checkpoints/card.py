@@ -111,7 +111,7 @@ def _fits(fits: list[dict]) -> list[str]:
         return []
     rows = [
         f"| {i} | {fit['trained']} | {fit['epochs']} | {fit['steps']} | {fit['optimizer']} "
-        f"| {fit['learning_rate']} | {_plain(_values(fit['last']))} |"
+        f"| {fit['learning_rate']} | {_restored(fit)}{_plain(_values(fit['last']))} |"
         for i, fit in enumerate(fits, 1)
     ]
     return [
@@ -122,6 +122,10 @@ def _fits(fits: list[dict]) -> list[str]:
         *rows,
         "",
     ]
+
+
+def _restored(fit: dict) -> str:
+    return f"weights of epoch {fit['restored']}: " if "restored" in fit else ""
 
 
 def _result(result: dict | None) -> list[str]:

@@ -128,6 +128,8 @@ def batches_of(
             names=names,
             **options,
         )
+    if hasattr(model, "cached_features"):
+        model.remember_features(dataset)
     dataset.labels = getattr(model, "labels", None)  # for `show`
     counts = class_counts(encoded, model.task) if hasattr(model, "task") else None
     if counts is not None:  # for class_weight="balanced"

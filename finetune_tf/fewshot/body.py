@@ -36,6 +36,7 @@ from finetune_tf.training.compiling import with_loss_scale
 from finetune_tf.training.fit_errors import check_precision
 from finetune_tf.training.freezing import build_optimizer, count_parameters
 from finetune_tf.training.presets import make_optimizer
+from finetune_tf.training.pretrained import learning_pretrained, remember_changed
 
 PairLoss = Literal["auto", "cosines", "contrast"]
 
@@ -187,7 +188,7 @@ class BodyTrainer:
         if validation is not None:
             callbacks.append(_StopEarly(self._measure(validation, max_length), steps))
         callbacks += [StopAtNonFiniteLoss(), BindSchedule()]
-        forget_after_training(self.model.config)
+        forget_after_training(self.model.info)
         self._run(encoded, order, max_length, train.name, callbacks)
         self._remember(record.values)
         done = len(record.values)
@@ -234,6 +235,7 @@ class BodyTrainer:
 
     def _remember(self, losses: list[float]) -> None:
         """Adds the training to the history of the model, for its model card."""
+        remember_changed(self.model, learning_pretrained(self.model))
         trainable, total = count_parameters(self._encoder)
         self.model.info.record.setdefault("fits", []).append(
             {

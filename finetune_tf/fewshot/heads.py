@@ -141,7 +141,7 @@ def write_head(model: FineTuneModel, head: Linear) -> None:
     layer = output_layer(model)
     layer.kernel.assign(head.kernel)
     layer.bias.assign(head.bias)
-    forget_after_training(model.config)
+    forget_after_training(model.info)
 
 
 def _vectors(model: Any, examples: Examples, batch_size: int, max_length: int | None) -> np.ndarray:

@@ -197,7 +197,7 @@ class Learner:
             self._optimizer = self._new_optimizer()
             self._optimizer.build(self._variables)
         if isinstance(self.network.whole, FineTuneModel):
-            forget_after_training(self.network.whole.config)
+            forget_after_training(self.network.whole.info)
         first = len(self.history["loss"])
         for start in range(0, episodes, per_step):
             self._step(sequence, rows, range(start, min(start + per_step, episodes)), episodes)

@@ -21,7 +21,8 @@ from finetune_tf.graph.stages import require_model, stages
 from finetune_tf.messages import say
 from finetune_tf.meta.classes import arrays_of, name_of
 from finetune_tf.model.feature_cache import cache_features
-from finetune_tf.model.feature_models import FeatureModel, Origin, PlainFeatureModel
+from finetune_tf.model.feature_models import FeatureModel, PlainFeatureModel
+from finetune_tf.model.feature_origin import Origin
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.tasks.feature import MASKS, Feature
 

@@ -52,7 +52,8 @@ class ExplainedModel(CheckedModel):
 
         Raises:
             DataTypeError: If `x` contains `Examples` or texts.
-            DataError: If there are no labels, or a label is outside of the range of the outputs.
+            DataError: If there are no labels, a label is outside of the range of the outputs, or
+                batches were made for a model with other labels.
             ModelError: If memory runs out, or the loss is NaN or infinite.
 
         Example:
@@ -146,7 +147,7 @@ class ExplainedModel(CheckedModel):
         finally:
             # A clone of the graph has no `info`.
             if "info" in self.__dict__ and self._steps_taken() != before:
-                forget_after_training(self.config)
+                forget_after_training(self.info)
 
     def _steps_taken(self) -> int:
         optimizer = getattr(self, "optimizer", None)
@@ -158,6 +159,7 @@ class ExplainedModel(CheckedModel):
         check_place(self)
         if getattr(self, "optimizer", None) is None and not self.compiled:
             self.compile()
+        fit_errors.check_labels(self, x)
         if call == "train_on_batch":
             fit_errors.check_precision(self)
             renew_training(self)

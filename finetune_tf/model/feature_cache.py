@@ -17,7 +17,8 @@ from finetune_tf.graph.splitting import split_model
 from finetune_tf.graph.stages import require_model
 from finetune_tf.graph.traces import traces_of
 from finetune_tf.messages import say
-from finetune_tf.model.feature_models import FeatureModel, Origin, PlainFeatureModel
+from finetune_tf.model.feature_models import FeatureModel, PlainFeatureModel
+from finetune_tf.model.feature_origin import Origin
 from finetune_tf.model.finetune_model import FineTuneModel
 
 

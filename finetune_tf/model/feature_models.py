@@ -1,28 +1,18 @@
 """The upper part of a model, above its frozen stages; `feature_cache` makes it."""
 
 import dataclasses
-import functools
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_tf._version import __version__
-from finetune_tf.base.adapter_records import adapters_recorded
 from finetune_tf.base.arguments import check
-from finetune_tf.base.keras_internals import all_layers
-from finetune_tf.data.feature_store import Arrays, FeatureStore
+from finetune_tf.data.feature_store import Arrays
 from finetune_tf.data.rows import StoredRows
 from finetune_tf.errors import CacheError, ModelError
-from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.graph.pieces import input_followed_by
-from finetune_tf.graph.splitting import independent_parts
-from finetune_tf.graph.stages import stages
 from finetune_tf.model.equal_rows import digests_of, equal_rows
 from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.model.inference import rows_of
@@ -35,69 +25,46 @@ from finetune_tf.training.freezing import count_parameters
 BATCH_SIZE = 64  # of the one pass through the frozen stages
 
 
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What an upper part was split from; in a record, since Keras tracks models in attributes.
+class OnFeatures(keras.Model):
+    """What the upper parts of all models have in common."""
 
-    Attributes:
-        whole: The model that was split.
-        trunk: Its frozen part; the outputs are a dict.
-        store: Stores the outputs of the trunk.
-        computed: The hash of the weights with which features were computed last, if they were.
-    """
+    @property
+    def whole(self) -> keras.Model:
+        """The model whose upper part this is."""
+        return self._origin.whole
 
-    whole: keras.Model
-    trunk: keras.Model
-    store: FeatureStore
-    computed: list[str] = field(default_factory=list)
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Fits like any Keras model.
 
-    @functools.cached_property
-    def parts(self) -> list[keras.Model]:
-        """The parts of the trunk that have no input in common, such as two towers."""
-        return independent_parts(self.trunk)
-
-    def refuse_trainable_trunk(self) -> None:
-        """Raises a ModelError if a stage of the trunk is trainable by now."""
-        learning = [s.name for s in stages(self.trunk) if any(v.trainable for v in s.variables)]
-        if learning:
-            raise ModelError(
-                f"{', '.join(learning)} learn by now, but are below the cut, where features are "
-                "computed once. Freeze them, or cut again: ft.cache_features(model)."
-            )
-
-    def refuse_stale_features(self) -> None:
-        """Raises a ModelError if the weights of the trunk are others than those of the features."""
-        if self.computed and self.computed != [digest_of_weights(self.trunk)]:
-            raise ModelError(
-                "The weights below the cut have changed since features were computed with them. "
-                "Compute them again: learner.fit(train.batches(learner, 32, shuffle=True))."
-            )
-
-    def key(self, config: Any, digests: Mapping[str, Sequence[bytes]]) -> str:
-        """Returns a hash of all that cached features depend on.
-
-        Args:
-            config: The config of the whole model, besides those of its layers.
-            digests: The hashes of the rows of each input by name; see `digests_of`.
+        Raises:
+            ModelError: If a stage below the cut is trainable by now, or its weights or adapters
+                have changed since the features of the batches, or of the validation, were computed.
         """
-        digest = hashlib.sha256()
-        with adapters_recorded():
-            layers = [layer.get_config() for layer in self.trunk.layers]
-        adapters = [getattr(part, "active_adapters", ()) for part in all_layers(self.trunk)]
-        settings = [__version__, self.store.precision, config, layers, adapters]
-        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-        self.computed[:] = [digest_of_weights(self.trunk)]
-        digest.update(self.computed[0].encode())
-        for name, rows in sorted(digests.items()):
-            digest.update(name.encode())
-            digest.update(b"".join(rows))
-        return digest.hexdigest()[:32]
+        self._origin.refuse_trainable_trunk()
+        self._origin.refuse_stale_features(x, args, kwargs.get("validation_data"))
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates like any Keras model; raises a ModelError for features of earlier weights."""
+        if "_use_cached_eval_dataset" not in kwargs:  # otherwise `fit` has checked them
+            self._origin.refuse_stale_features(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts like any Keras model; raises a ModelError for features of earlier weights."""
+        self._origin.refuse_stale_features(x)
+        return super().predict(x, *args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the whole model."""
+        self.whole.save(*args, **kwargs)
 
 
-class FeatureModel(FineTuneModel):
+class FeatureModel(OnFeatures, FineTuneModel):
     """The upper part of a model, which trains on cached features of the frozen stages below.
 
-    `cache_features` makes it. Saving it and counting its parameters refer to the whole model.
+    `cache_features` makes it. Saving and exporting it, its tokenizer, and the number of its
+    parameters refer to the whole model.
 
     Example:
         >>> _ = ft.train_only(model, ft.select.head())
@@ -106,10 +73,12 @@ class FeatureModel(FineTuneModel):
         ('FeatureModel', True)
     """
 
-    @property
-    def whole(self) -> FineTuneModel:
-        """The model whose upper part this is."""
-        return self._origin.whole
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; the tokenizers are those of the whole model."""
+        if name in ("tokenizer", "target_tokenizer"):
+            setattr(self.whole, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def tokenizer(self) -> Any:
@@ -190,16 +159,13 @@ class FeatureModel(FineTuneModel):
             for key, array in arrays.items()
         }
 
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Fits like any Keras model.
+    def remember_features(self, batches: Any) -> None:
+        """Remembers with which weights the features of batches were computed."""
+        self._origin.remember(batches)
 
-        Raises:
-            ModelError: If a stage below the cut is trainable by now, or its weights have changed
-                since features were computed.
-        """
-        self._origin.refuse_trainable_trunk()
-        self._origin.refuse_stale_features()
-        return super().fit(*args, **kwargs)
+    def refuse_stale_features(self, batches: Any) -> None:
+        """Raises a ModelError if the features of batches were computed with other weights."""
+        self._origin.refuse_stale_features(batches)
 
     def _own_callbacks(self, given: list, initial_epoch: int) -> list:
         below = FollowTrainable(self._origin.trunk, self._origin.refuse_trainable_trunk)
@@ -209,9 +175,26 @@ class FeatureModel(FineTuneModel):
         """Saves the whole model."""
         return self.whole.save_pretrained(folder, **options)
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the whole model."""
-        self.whole.save(*args, **kwargs)
+    def tower_rows(self, tower: str) -> keras.Model:
+        """The rows of one of two towers of the whole model, from its inputs."""
+        return self.whole.tower_rows(tower)
+
+    def with_labels(self, *args: Any, **options: Any) -> FineTuneModel:
+        """Returns the whole model for other labels."""
+        return self.whole.with_labels(*args, **options)
+
+    def push_to_hub(self, *args: Any, **options: Any) -> Any:
+        """Saves and uploads the whole model."""
+        return self.whole.push_to_hub(*args, **options)
+
+    def export(self, *args: Any, **options: Any) -> Path:
+        """Exports the whole model."""
+        return self.whole.export(*args, **options)
+
+    def resize_token_embeddings(self, size: int) -> None:
+        """Resizes the vocabulary of the whole model."""
+        check(size=size)
+        self.whole.resize_token_embeddings(size)
 
     def generate(self, prompts: Any, max_new_tokens: int | None = None, **options: Any) -> list:
         """Generates with the whole model."""
@@ -219,22 +202,24 @@ class FeatureModel(FineTuneModel):
         return self.whole.generate(prompts, max_new_tokens, **options)
 
     def _complete_inputs(self, inputs: Any) -> Any:
-        return inputs  # `batches` provides exactly those that are needed
+        wanted = [tensor.name for tensor in self.inputs]
+        if hasattr(inputs, "keys") and not set(wanted) <= set(inputs.keys()):
+            raise ModelError(
+                f"This is the upper part of a model, which reads {', '.join(wanted)}, found "
+                f"{', '.join(inputs)}. Make batches for it, and not for the whole model: "
+                "train.batches(learner, …)."
+            )
+        return inputs
 
     def _parameters(self) -> tuple[int, int]:
         return count_parameters(self.whole)
 
 
-class PlainFeatureModel(keras.Model):
+class PlainFeatureModel(OnFeatures):
     """The upper part of any Functional model, which trains on features of the frozen stages below.
 
     `cache_features` makes it.
     """
-
-    @property
-    def whole(self) -> keras.Model:
-        """The model whose upper part this is."""
-        return self._origin.whole
 
     def features(self, inputs: Any, name: str = "the inputs") -> dict[str, np.ndarray]:
         """Converts inputs of the whole model to inputs of this one.
@@ -278,23 +263,10 @@ class PlainFeatureModel(keras.Model):
             key: array.astype(trunk.output[key].dtype, copy=False)
             for key, array in store.get(key, shapes, f"Features of {name}", compute).items()
         }
+        for array in cached.values():
+            self._origin.remember(array)
         values = {**given, **cached}
         return {tensor.name: values[tensor.name] for tensor in self.inputs}
-
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Fits like any Keras model.
-
-        Raises:
-            ModelError: If a stage below the cut is trainable by now, or its weights have changed
-                since features were computed.
-        """
-        self._origin.refuse_trainable_trunk()
-        self._origin.refuse_stale_features()
-        return super().fit(*args, **kwargs)
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the whole model."""
-        self.whole.save(*args, **kwargs)
 
 
 def _axis_of(trunk: keras.Model, tensor: Any, encoded: Encoded) -> str | None:

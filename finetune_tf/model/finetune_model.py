@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from finetune_tf import kernels, messages
 from finetune_tf.adapters.records import describe_adapters, restore_adapters
@@ -31,10 +30,13 @@ from finetune_tf.training.averaging import in_order
 from finetune_tf.training.callbacks import (
     ApplyLeftover,
     BindSchedule,
+    FinishSaving,
     FollowTrainable,
+    SavePretrained,
     StopAtNonFiniteLoss,
 )
 from finetune_tf.training.devices import check_strategy, compute_float32_in_full
+from finetune_tf.training.fit_record import record_of_fit
 from finetune_tf.training.freezing import (
     apply_frozen,
     build_optimizer,
@@ -43,6 +45,7 @@ from finetune_tf.training.freezing import (
     set_trainable,
 )
 from finetune_tf.training.gradients import check_devices, give_whole_gradients
+from finetune_tf.training.pretrained import learning_pretrained, remember_changed
 from finetune_tf.training.progress import Progress
 from finetune_tf.training.rates import resolve_groups
 from finetune_tf.training.resuming.callback import listening
@@ -170,6 +173,7 @@ class FineTuneModel(DescribedModel):
         if (schedule := schedule_of(self.optimizer)) is not None:
             schedule.join(self.optimizer)
         self.set_objectives(objectives)
+        compiling.say_what_is_accumulated(self)
 
     @names_checked(also=tuple(inspect.signature(keras.Model.fit).parameters))
     def fit(self, x: Any = None, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
@@ -193,8 +197,9 @@ class FineTuneModel(DescribedModel):
 
         Raises:
             DataTypeError: If `x` contains `Examples` or texts instead of batches.
-            DataError: If there are no labels, or a label is outside of the range of the outputs, or
-                the length of a dataset is not known on several devices of TensorFlow.
+            DataError: If there are no labels, a label is outside of the range of the outputs,
+                batches were made for a model with other labels, or the length of a dataset is not
+                known on several devices of TensorFlow.
             ModelError: If memory runs out, or the loss is NaN or infinite.
 
         Example:
@@ -214,6 +219,7 @@ class FineTuneModel(DescribedModel):
         fit_errors.check_rate_setters(self.optimizer, callbacks)
         # The trainable variables may have changed since `compile`.
         compiling.check_rate(self, self.optimizer)
+        fit_errors.check_labels(self, x, kwargs.get("validation_data"))
         fit_errors.check_precision(self)
         renew_training(self)
         build_optimizer(self)
@@ -234,7 +240,9 @@ class FineTuneModel(DescribedModel):
         compiled = compiled_where_it_pays(self, x, kwargs)
         with self._forgetting(), listening(callbacks), self._running(), compiled:
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
-        self._record_fit(history)
+        record = record_of_fit(history, callbacks, self.optimizer, self._parameters())
+        self.info.record.setdefault("fits", []).append(record)
+        remember_changed(self, learning_pretrained(self))
         return history
 
     def save_pretrained(
@@ -440,7 +448,7 @@ class FineTuneModel(DescribedModel):
             _ = self.task  # raises the error that explains what a clone lacks
         config = keras.saving.deserialize_keras_object(config)
         objectives = config.pop("objectives", ())
-        keras.Model.compile(self, **config)
+        super().compile(**config)  # not that of this class: everything is resolved already
         self.set_objectives(objectives)
         if getattr(self, "optimizer", None) is not None:
             resolve_groups(self.optimizer, self)
@@ -459,20 +467,6 @@ class FineTuneModel(DescribedModel):
             own_callbacks.append(ApplyLeftover())
         if not any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given):
             own_callbacks.append(StopAtNonFiniteLoss())
+        if saving := [callback for callback in given if isinstance(callback, SavePretrained)]:
+            own_callbacks.append(FinishSaving(saving))
         return own_callbacks
-
-    def _record_fit(self, history: Any) -> None:
-        optimizer = inner_optimizer(self.optimizer)
-        trainable, total = self._parameters()
-        self.info.record.setdefault("fits", []).append(
-            {
-                "epochs": len(history.epoch),
-                "steps": int(history.params.get("steps") or 0),
-                "optimizer": type(optimizer).__name__,
-                "learning_rate": str(
-                    schedule_of(optimizer) or optimizer.get_config().get("learning_rate")
-                ),
-                "trained": f"{trainable:,} of {total:,} parameters",
-                "last": {k: np.asarray(v[-1]).tolist() for k, v in history.history.items()},
-            }
-        )

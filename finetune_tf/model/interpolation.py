@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_tf.adapters.attaching import active_names, adapted_layers
 from finetune_tf.base.arguments import check, shown
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.errors import ModelError
@@ -244,6 +245,9 @@ def _settings(model: FineTuneModel) -> dict[str, str]:
     settings = {"model_type": family.model_type, "pooling": model.info.pooling}
     settings |= {key: config.get(key) for key in family.rules if key not in family.dropout_keys}
     settings |= model.task.config_keys()  # such as the prompts of zero-shot classification
+    if found := adapted_layers(model):
+        settings["settings of adapters"] = {a.adapter_name: a.settings for _, a in found}
+        settings["active adapters"] = active_names(model)
     if model.info.image_processor:
         settings["normalization of images"] = model.image_processor.normalization
     # As text, because tuples of a config are lists after it was saved.

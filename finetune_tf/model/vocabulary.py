@@ -13,6 +13,7 @@ from finetune_tf.base.keras_internals import own_constants, own_variables, set_l
 from finetune_tf.errors import ModelError
 from finetune_tf.graph.pieces import ordered_nodes
 from finetune_tf.graph.traces import forget_traces
+from finetune_tf.training.pretrained import remember_changed
 
 
 def resize(model: Any, size: int) -> None:
@@ -61,6 +62,7 @@ def resize(model: Any, size: int) -> None:
         is_decoder = node.operation is embeddings and node.arguments.kwargs.get("decode")
         if is_decoder or node.operation.name in ("vocabulary_bias", "lm_head"):
             set_last_axis(node.output_tensors[0], size)
+    remember_changed(model, [word.embeddings])
     model.config["vocab_size"] = size
     if model.config.get("decoder_vocab_size"):  # Marian's, which is the same one if it is shared
         model.config["decoder_vocab_size"] = size

@@ -176,8 +176,13 @@ def finetune(
     preset = _preset(model, label_smoothing)
     start_from_mean(model, train)
 
+    packs = packing
+    has_places = not model.task.has_token_outputs
+    if packing == "auto" and has_places and not all(each.allows_packing for each in objectives):
+        packs = False  # "auto" packs where that is possible
+
     def make_batches(fitted: FineTuneModel) -> tuple[Any, Any]:
-        shuffling = {"shuffle": True, "seed": seed, "packing": packing}
+        shuffling = {"shuffle": True, "seed": seed, "packing": packs}
         return (
             train.batches(fitted, batch_size, **shuffling, **options),
             validation.batches(fitted, batch_size, **options),

@@ -71,12 +71,19 @@ class FinetuneResult:
                 or the current working directory, or cannot be written.
         """
         folder = check_run(folder, overwrite)
+        report = self.report
+        if report is not None and "result" not in self.model.info.record:
+            say(
+                "The model was changed after its report, by another fit for example, so the report "
+                "is not saved. Evaluate it again: result.report = ft.evaluate(result.model, test)."
+            )
+            report = None
         with unfinished_folder(folder, ("history.*", "report.*", _OLD_SETTINGS)) as temporary:
             write_checkpoint(self.model, temporary / "checkpoint")
             write_text(temporary / "settings.json", json.dumps(self.settings, indent=2) + "\n")
             write_text(temporary / "history.json", json.dumps(self.history, indent=2) + "\n")
-            if self.report is not None:
-                self.report.save(temporary, history=self.history or None, settings=self.settings)
+            if report is not None:
+                report.save(temporary, history=self.history or None, settings=self.settings)
             try:
                 if self.history:
                     plot_history(self.history).savefig(temporary / "history.png", dpi=150)

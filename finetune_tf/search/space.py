@@ -216,7 +216,8 @@ def as_code(value: Any) -> str:
     if isinstance(value, Selector):
         return re.sub(r"\b([a-z_]+)\(", r"ft.select.\1(", str(value))
     if isinstance(value, Objective):
-        return f"ft.objectives.{value!r}"
+        text = f"ft.objectives.{value!r}"
+        return text.replace("(", "(teacher, ", 1) if hasattr(value, "teacher") else text
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_code, value))}]"
     return repr(value)

@@ -14,6 +14,7 @@ from finetune_tf.data import Examples
 from finetune_tf.errors import ArgumentError, CheckpointError, MissingExtraError
 from finetune_tf.messages import say
 from finetune_tf.search.space import as_code
+from finetune_tf.training.objectives import Objective
 
 JOURNAL = "search.log"
 _STUDY = "finetune_tf"
@@ -164,6 +165,12 @@ def identity_of(
     def text(values: Any) -> str:
         if isinstance(values, Mapping):
             return "; ".join(f"{name}: {text(each)}" for name, each in values.items())
+        if isinstance(values, list | tuple):
+            return f"[{', '.join(map(text, values))}]"
+        if isinstance(values, Objective):  # such as the weights of a teacher
+            known = values.get_config()
+            more = {k: v for k, v in values.settings().items() if k not in known}
+            return as_code(values) + (f" with {more}" if more else "")
         return as_code(values) if not hasattr(values, "suggest") else str(values)
 
     return {

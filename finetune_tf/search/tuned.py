@@ -95,7 +95,8 @@ class TuneResult(Document):
     def code(self) -> str:
         """Returns the call of `finetune` with the settings of the best trial, to be pasted.
 
-        The call needs the names `train` and, if there were validation examples, `validation`.
+        The call needs the names `train` and, if there were validation examples, `validation`; for
+        a distillation also `teacher`.
         """
         checkpoint, *rest = self._call["arguments"]
         settings = self._call["fixed"] | self.best.settings | {"seed": self._call["seed"]}

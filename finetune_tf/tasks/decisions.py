@@ -111,31 +111,46 @@ def forget_decisions(config: MutableMapping[str, Any]) -> list[str]:
     return [names[key] for key in names if config.pop(key, None) is not None]
 
 
-def forget_after_training(config: MutableMapping[str, Any], event: str = "was trained") -> None:
-    """Removes calibration and thresholds of a model whose outputs were changed, and says so.
-
-    Everything that trains a model, computes its head, or gives it other adapters calls this.
+def forget_result(info: Any) -> None:
+    """Removes the result of an evaluation from the record of a model, whose card would show it.
 
     Args:
-        config: The config of the model.
+        info: The `ModelInfo` of the model, whose predictions have changed.
+    """
+    info.record.pop("result", None)
+
+
+def forget_after_training(info: Any, event: str = "was trained") -> None:
+    """Removes what was chosen for, or measured with, other outputs of a model than it has now.
+
+    These are calibration and thresholds, about which it prints a message, and the result of an
+    evaluation. Everything that trains a model, computes its head, or gives it other adapters calls
+    this.
+
+    Args:
+        info: The `ModelInfo` of the model.
         event: What has happened to the model.
     """
-    _forget(config, f"The model {event} after its")
+    _forget(info, f"The model {event} after its")
 
 
 @contextlib.contextmanager
 def forgetting_after_loading(model: Any) -> Iterator[None]:
-    """Removes calibration and thresholds, and says so, if the block gives a model other weights."""
-    config = getattr(model, "config", {})  # a clone of the graph, and other models, have none
-    before = model.get_weights() if {CALIBRATION, THRESHOLDS} & config.keys() else []
+    """Does what `forget_after_training` does if the block gives a model other weights."""
+    info = getattr(model, "info", None)  # a clone of the graph, and other models, have none
+    has_any = info is not None and (
+        {CALIBRATION, THRESHOLDS} & info.config.keys() or "result" in info.record
+    )
+    before = model.get_weights() if has_any else []
     yield
     after = model.get_weights() if before else []
     if not all(map(np.array_equal, before, after)):
-        _forget(config, "The loaded weights are not those of the model's")
+        _forget(info, "The loaded weights are not those of the model's")
 
 
-def _forget(config: MutableMapping[str, Any], why: str) -> None:
-    if forgotten := forget_decisions(config):
+def _forget(info: Any, why: str) -> None:
+    forget_result(info)
+    if forgotten := forget_decisions(info.config):
         say(
             f"{why} {' and '.join(forgotten)}, which no longer apply "
             "and are no longer recorded. Repeat ft.calibrate or ft.calibration."

@@ -23,6 +23,7 @@ from finetune_tf.base.keras_internals import (
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.encodings import targets_in, unwrapped
 from finetune_tf.errors import ArgumentError, DataError, ModelError
+from finetune_tf.graph.digests import digest_of_weights
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.tasks import IGNORED
@@ -318,6 +319,11 @@ class Measure(keras.callbacks.Callback):
             batches = _Slices(tuple(map(unwrapped, batches)), batch_size)
         self._measure, self._batches = measure, batches
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that cached features were computed with the weights that the model has."""
+        if hasattr(self.model, "refuse_stale_features"):
+            self.model.refuse_stale_features(self._batches)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Predicts and measures; later callbacks find the metrics in the logs."""
         logits, targets = [], []
@@ -367,6 +373,9 @@ def _concatenated(batches: list[np.ndarray]) -> np.ndarray:
 class SavePretrained(keras.callbacks.Callback):
     """Saves the model as a Hugging Face checkpoint during training.
 
+    At the end of the fit, the folder has the weights that the model has then: those of the best
+    epoch if `keras.callbacks.EarlyStopping` restores them.
+
     Args:
         folder: The folder, as for `save_pretrained`.
         each_epoch: Whether to save after each epoch instead of only after the last one.
@@ -394,6 +403,8 @@ class SavePretrained(keras.callbacks.Callback):
         super().__init__()
         self._folder, self._each_epoch = Path(folder), each_epoch
         self._tokenizer, self._repo_id, self._token = tokenizer, repo_id, token
+        self._saved: str | None = None  # the digest of the weights
+        self._is_finished_later = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model if `each_epoch` is set."""
@@ -404,10 +415,48 @@ class SavePretrained(keras.callbacks.Callback):
         """Saves the model if the last epoch did not, and uploads it."""
         if not self._each_epoch:
             self._save()
+        if not self._is_finished_later:
+            self.finish()
+
+    def finish(self) -> None:
+        """Saves the model again if it has got other weights since, and uploads it."""
+        self._is_finished_later = False
+        if self._saved != self._digest():
+            self._save()
         if self._repo_id:
             self.model.push_to_hub(self._repo_id, token=self._token)
+
+    def finish_later(self) -> None:
+        """Lets a callback that comes after all others call `finish`."""
+        self._is_finished_later = True
 
     def _save(self) -> None:
         if self._tokenizer is not None:
             self.model.tokenizer = self._tokenizer
         self.model.save_pretrained(self._folder)
+        self._saved = self._digest()
+
+    def _digest(self) -> str:
+        sync_state(self.model)
+        return digest_of_weights(getattr(self.model, "whole", self.model))
+
+
+class FinishSaving(keras.callbacks.Callback):
+    """Calls `SavePretrained.finish` after callbacks that restore weights at the end of a fit.
+
+    Models of finetune_tf add it as the last callback of a fit.
+    """
+
+    def __init__(self, saving: Sequence[SavePretrained]) -> None:
+        super().__init__()
+        self._saving = list(saving)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes over the end."""
+        for callback in self._saving:
+            callback.finish_later()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Saves what has changed, and uploads."""
+        for callback in self._saving:
+            callback.finish()

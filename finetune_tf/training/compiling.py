@@ -9,14 +9,16 @@ from finetune_tf.base.keras_internals import all_layers, inner_optimizer, rate_o
 from finetune_tf.errors import ModelError
 from finetune_tf.messages import say, warn
 from finetune_tf.tasks import Task
+from finetune_tf.training.contrastive_loss import ContrastiveLoss
 from finetune_tf.training.gradients import leaves
 from finetune_tf.training.metrics import fitting_metrics
-from finetune_tf.training.outputs import fitting_loss
+from finetune_tf.training.outputs import fitting_loss, kind_of
 from finetune_tf.training.preset_table import PRESETS
 from finetune_tf.training.presets import make_optimizer
 from finetune_tf.training.pretrained import is_from_scratch, learning_pretrained
 from finetune_tf.training.rates import has_rates, highest_factor, resolve_groups
 from finetune_tf.training.schedules import schedule_of
+from finetune_tf.training.similarity_loss import PairSimilarity
 
 # The highest safe learning rate for fine-tuning pretrained weights with an adaptive optimizer.
 HIGHEST_SAFE_RATE = 1e-4
@@ -78,6 +80,12 @@ def resolve(
         metrics = preset["metrics"] if metrics is None else metrics
         say(f"compile: loss and metrics of the preset {preset_function.__name__}.")
     loss = fitting_loss(loss, task)
+    if kind_of(task, loss) == "yes_no":
+        say(
+            "compile: with this loss, the single output of the model is a logit, above 0 for yes. "
+            "ft.predict and ft.evaluate read it as the number of a regression; for probabilities "
+            "and an accuracy, load the model with two labels: labels=['no', 'yes']."
+        )
     resolve_groups(optimizer, model)
     model._warned_of_rate = None
     check_rate(model, optimizer)
@@ -87,6 +95,29 @@ def resolve(
         "metrics": fitting_metrics(metrics, task, loss),
         "weighted_metrics": fitting_metrics(weighted_metrics, task, loss),
     }
+
+
+def say_what_is_accumulated(model: keras.Model) -> None:
+    """Says that accumulated batches are not one large batch, where rows are compared.
+
+    Args:
+        model: A compiled model.
+    """
+    found = [getattr(leaf, "gradient_accumulation_steps", None) for leaf in leaves(model.optimizer)]
+    steps = max(each or 1 for each in found)
+    comparing = [part for part in (model.loss, *model.objectives) if _compares_rows(part)]
+    if steps > 1 and comparing:
+        say(
+            f"compile: {type(comparing[0]).__name__} compares the rows of a batch with each other. "
+            f"Accumulating {steps} batches averages their gradients, but no row is compared with "
+            "those of the other batches, as in a batch that is larger."
+        )
+
+
+def _compares_rows(part: Any) -> bool:
+    return isinstance(part, PairSimilarity | ContrastiveLoss) or getattr(
+        part, "compares_rows", False
+    )
 
 
 def computes_in_float16(model: keras.Model) -> bool:

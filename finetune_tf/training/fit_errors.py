@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from finetune_tf.base.keras_internals import all_layers, rate_of, sync_state
+from finetune_tf.base.labels import Labels, has_no_names
 from finetune_tf.base.values import asserted, outside
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
@@ -71,6 +72,31 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
                 f"{call} expects batches of token ids, found texts. Encode them: {name} = "
                 f"ft.data.from_arrays(texts, labels), then {call}({batches})"
                 f"{_TEXT_ALTERNATIVES.get(call, '')}."
+            )
+
+
+def check_labels(model: Any, *data: Any) -> None:
+    """Rejects batches that were made for a model whose classes have other numbers.
+
+    Args:
+        model: The model, of `load`.
+        *data: What a method got: batches, or anything else, which is not checked.
+
+    Raises:
+        DataError: If batches are for other labels, or for the same ones in another order.
+    """
+    if model.labels is None or model.kind not in ("classes", "several"):
+        return
+    for batches in data:
+        made_for = getattr(batches, "labels", None)
+        # Encodings have an attribute of this name, too: their targets.
+        if not isinstance(made_for, Labels) or any(map(has_no_names, (made_for, model.labels))):
+            continue
+        if tuple(made_for) != tuple(model.labels):
+            raise DataError(
+                f"The batches were made for a model with the labels {made_for.listed()}, but this "
+                f"one has {model.labels.listed()}, so class numbers would mean other labels. Make "
+                "them for this model: train.batches(model, …)."
             )
 
 

@@ -196,7 +196,7 @@ class AdamW(RateGroups, keras.optimizers.Optimizer):
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the variables from a file; one of an earlier version has no births."""
-        if len(store.keys()) == len(self.variables) - 1:
+        if self.built and len(store.keys()) == len(self.variables) - 1:
             births = np.zeros(self._births.shape, "float32")
             store = dict(store.items()) | {str(len(self.variables) - 1): births}
         super().load_own_variables(store)

@@ -202,8 +202,9 @@ def make_optimizer(
             of normalization layers.
         clip_norm: Maximum global norm of the gradients, or None for no clipping.
         accumulate: Number of batches whose gradients are averaged into one step. This has the
-            effect of larger batches with the memory of one. An incomplete group of batches at the
-            end of an epoch is applied as a step of its own.
+            effect of larger batches with the memory of one, except for what compares the rows of a
+            batch with each other (the losses of pairs, `SupervisedContrastive`). An incomplete
+            group of batches at the end of an epoch is applied as a step of its own.
         rates: Factors on the learning rate by selector or regular expression, such as
             `{ft.select.head(): 10.0}`. The first one that fits a variable is used; see `layerwise`,
             and `with_rates` for the optimizers that can have them.

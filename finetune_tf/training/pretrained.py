@@ -1,5 +1,7 @@
 """Which variables are pretrained: those that `load` filled from the checkpoint."""
 
+from collections.abc import Iterable
+
 import keras
 
 from finetune_tf.base.keras_internals import all_layers
@@ -68,3 +70,20 @@ def _filled_by_load(model: keras.Model) -> set[int]:
         if paths := set(getattr(getattr(part, "info", None), "pretrained", None) or ()):
             found.update(id(v) for v in learnable_variables(part) if v.path in paths)
     return found
+
+
+def remember_changed(model: keras.Model, variables: Iterable[keras.Variable]) -> None:
+    """Records that pretrained variables have other values than in the checkpoint of a model.
+
+    An adapter that is saved later belongs to the new values.
+
+    Args:
+        model: A model; nothing is recorded unless `load` filled it from a checkpoint.
+        variables: Its variables that were trained, or replaced.
+    """
+    info = getattr(model, "info", None)
+    if info is not None and info.pretrained:
+        changed = {variable.path for variable in variables} & set(info.pretrained)
+        known = info.record.get("changed", [])
+        if new := sorted(changed - set(known)):
+            info.record["changed"] = [*known, *new]

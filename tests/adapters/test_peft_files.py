@@ -357,3 +357,58 @@ def test_short_names_of_modules():
     assert target_modules(every, others) == (["a.x"], None)
     assert target_modules(every[:1], [*others, *every[1:]]) == (["a.x"], [0])
     assert target_modules(["h.0.c"], ["h.1.c"]) == (["0.c"], None)
+
+
+def trains_everything_first(model, examples):
+    ft.train_only(model, ft.select.everything())
+    model.fit(examples.batches(model, 2), verbose=0)
+
+
+def merges_another_adapter_first(model, examples):
+    ft.adapters.add(model, ft.adapters.LoRA(rank=2), name="first")
+    ft.adapters.merge(model)
+    ft.adapters.remove(model, "first")
+
+
+def resizes_the_vocabulary_first(model, examples):
+    model.resize_token_embeddings(model.config.vocab_size + 1)
+
+
+def trains_the_head_first(model, examples):
+    ft.train_only(model, ft.select.head())
+    model.fit(examples.batches(model, 2), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "changed"),
+    [
+        (trains_everything_first, "39 variables, such as block_0/attention/key/bias"),
+        (merges_another_adapter_first, "4 variables, such as block_0/attention/query/kernel"),
+        (resizes_the_vocabulary_first, "1 variables, such as embeddings/word/embeddings"),
+        (trains_the_head_first, None),
+    ],
+)
+def test_an_adapter_on_other_weights_than_those_of_the_checkpoint(
+    first, changed, tiny_bert, tmp_path, capsys
+):
+    examples = ft.data.from_arrays(["a good film", "a dull film"], ["yes", "no"])
+    model = ft.load(tiny_bert, labels=["no", "yes"])
+    first(model, examples)
+    ft.adapters.add(model, ft.adapters.LoRA(rank=2))
+    model.fit(examples.batches(model, 2), verbose=0)
+    capsys.readouterr()
+    ft.adapters.save_peft(model, tmp_path / "adapter")
+    told = capsys.readouterr().out
+    assert ("which it would compute something else" in told) == bool(changed)
+    assert changed is None or changed in told
+
+
+def test_what_the_config_of_the_model_has(tiny_bert, tmp_path, capsys):
+    model = ft.load(tiny_bert, labels=["no", "yes"])
+    ft.adapters.add(model, ft.adapters.LoRA(rank=2))
+    ft.adapters.save_peft(model, tmp_path / "adapter")
+    assert "no config of the model" not in capsys.readouterr().out
+    model.config["label_thresholds"] = {"yes": 0.3}
+    ft.adapters.save_peft(model, tmp_path / "adapter")
+    told = capsys.readouterr().out
+    assert "no config of the model, and so not thresholds ({'yes': 0.3}), which" in told

@@ -129,3 +129,18 @@ def test_encodings_and_lists_on_one_batch(model):
     inside = {"input_ids": TOKENS, "labels": ANSWERS}
     assert model.test_on_batch(inside) == pytest.approx(expected)
     np.testing.assert_allclose(model.predict_on_batch(TOKENS.tolist()), model(TOKENS), atol=1e-6)
+
+
+def test_batches_of_a_model_with_the_labels_in_another_order(tiny_bert):
+    examples = ft.data.from_arrays(["a good film", "a dull film"] * 2, ["yes", "no"] * 2)
+    first, second = (small_model(names, tiny_bert) for names in (["no", "yes"], ["yes", "no"]))
+    batches = examples.batches(first, 2)
+    message = "made for a model with the labels no, yes, but this one has yes, no, so class numbers"
+    with pytest.raises(DataError, match=message):
+        second.fit(batches, verbose=0)
+    with pytest.raises(DataError, match=message):
+        second.evaluate(batches, verbose=0)
+    with pytest.raises(DataError, match=message):
+        second.fit(examples.batches(second, 2), validation_data=batches, verbose=0)
+    first.evaluate(batches, verbose=0)
+    small_model(2, tiny_bert).evaluate(batches, verbose=0)  # LABEL_0 and LABEL_1 are no names

@@ -294,6 +294,16 @@ class TestErrors:
         with pytest.raises(ModelError, match='pooling is "cls" in before, and "mean" in after'):
             ft.interpolate(mean, cls, 1)
 
+    def test_other_active_adapters(self, tiny_bert):
+        with quiet():
+            before = ft.load(tiny_bert, labels=["no", "yes"])
+            ft.adapters.add(before, ft.adapters.LoRA(rank=2))
+            after = copied(before)
+            ft.adapters.switch(before, None)
+        message = r'active adapters is \[\] in before, and \["default"\] in after'
+        with pytest.raises(ModelError, match=message):
+            ft.interpolate(before, after, 0.5)
+
     def test_other_dropout_rates_are_no_difference(self, tiny_bert):
         with quiet():
             before, after = (ft.load(tiny_bert, labels=2, dropout=rate) for rate in (0.0, 0.3))

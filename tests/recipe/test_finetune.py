@@ -5,7 +5,7 @@ import keras
 import pytest
 
 import finetune_tf as ft
-from finetune_tf.recipe import recipe
+from finetune_tf.recipe import FinetuneResult, recipe
 
 # The toy model has random weights, so a high learning rate cannot damage pretrained weights.
 pytestmark = pytest.mark.filterwarnings("ignore:A learning rate of")
@@ -53,6 +53,36 @@ def test_the_report_has_the_seed_of_the_call(tiny_bert, reviews, monkeypatch):
     monkeypatch.setattr(recipe, "evaluate", lambda *_, **options: found.update(options))
     ft.finetune(tiny_bert, reviews, reviews, reviews, policy="head", epochs=1, seed=7, verbose=0)
     assert found["seed"] == 7
+
+
+def test_a_report_of_earlier_weights_is_not_saved(tiny_bert, reviews, tmp_path, capsys):
+    model = ft.load(tiny_bert, labels=reviews.labels)
+    result = FinetuneResult(model, {}, ft.evaluate(model, reviews), {})
+    assert (result.save(tmp_path / "before") / "report.json").exists()
+    model.compile(**ft.presets.cross_entropy(learning_rate=1e-4, schedule="constant"))
+    model.train_on_batch(*next(iter(reviews.batches(model, 4))))
+    assert not (result.save(tmp_path / "after") / "report.json").exists()
+    assert "so the report is not saved. Evaluate it again" in capsys.readouterr().out
+    result.report = ft.evaluate(model, reviews)
+    assert (result.save(tmp_path / "again") / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "packing"), [(ft.objectives.RDrop(), False), (ft.objectives.L2SP(), "auto")]
+)
+def test_auto_packs_only_for_objectives_that_allow_it(
+    objective, packing, tiny_bert, reviews, monkeypatch
+):
+    found = []
+
+    def batches(self, model, *args, **options):
+        found.append(options["packing"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ft.data.Examples, "batches", batches)
+    with pytest.raises(KeyboardInterrupt):
+        ft.finetune(tiny_bert, reviews, reviews, packing="auto", objectives=[objective], verbose=0)
+    assert found == [packing]
 
 
 @pytest.mark.slow

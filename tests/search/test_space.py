@@ -1,6 +1,7 @@
 """The space of settings that `tune` searches."""
 
 import pytest
+from helpers_models import small_model
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError
@@ -12,6 +13,7 @@ from finetune_tf.search.space import (
     default_space,
     settings_of,
 )
+from finetune_tf.search.study import identity_of
 
 optuna = pytest.importorskip("optuna")
 
@@ -103,3 +105,37 @@ def test_bounds_in_the_wrong_order():
         ft.between(2, 1)
     with pytest.raises(ArgumentError, match="high must be a number, found inf"):
         ft.between(0, float("inf"))
+
+
+def with_other_weights(model):
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda model: ft.objectives.Distillation(model, alpha=0.7),
+        lambda model: ft.objectives.L2SP(0.3, anchor=model),
+    ],
+    ids=["teacher", "anchor"],
+)
+def test_a_search_depends_on_the_weights_of_other_models(objective):
+    train = ft.data.from_arrays(["a film", "a story"], ["good", "bad"])
+
+    def identity(model):
+        fixed = {"objectives": [objective(model)], "dropout": 0.1}
+        return identity_of("folder", train, None, {}, fixed, 0)["fixed setting"]
+
+    one, same = small_model(), small_model()
+    same.set_weights(one.get_weights())
+    assert identity(one) == identity(same)
+    assert identity(one) != identity(with_other_weights(same))
+
+
+def test_the_code_of_objectives():
+    objectives = [ft.objectives.RDrop(0.5), ft.objectives.Distillation(small_model(), alpha=0.7)]
+    assert as_code(objectives) == (
+        "[ft.objectives.RDrop(alpha=0.5), ft.objectives.Distillation(teacher, temperature=2.0, "
+        "alpha=0.7, hidden=None, hidden_weight=1.0)]"
+    )

@@ -113,6 +113,8 @@ def test_frozen_towers_are_computed_once(folder, tmp_path):
     assert all("pixel" not in name and name != "input_ids" for name in inputs)
     np.testing.assert_allclose(learner(inputs), whole, rtol=1e-5, atol=1e-5)
     assert sorted(np.unique(groups)) == [0, 1]
+    rows = ft.predict(learner, train), ft.predict(model, train)
+    assert [each.label for each in rows[0]] == [each.label for each in rows[1]]
 
 
 @pytest.mark.slow

@@ -115,6 +115,21 @@ def test_a_reload_keeps_what_does_not_decay():
     assert again._decays == [0.0, DECAY]
 
 
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_weights_that_were_saved_before_compile(is_trained, tmp_path):
+    model = small_model()
+    model.save_weights(tmp_path / "start.weights.h5")
+    start = model.get_weights()
+    model.compile(**ft.presets.cross_entropy(learning_rate=1e-4))
+    if is_trained:
+        model.fit(*token_batch(), batch_size=4, verbose=0)
+    model.set_weights([weight + 1 for weight in start])
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        model.load_weights(tmp_path / "start.weights.h5")
+    for found, expected in zip(model.get_weights(), start, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.filterwarnings("ignore:A learning rate of 0.01")
 def test_a_step_lowers_the_loss_of_a_model():
     keras.utils.set_random_seed(0)

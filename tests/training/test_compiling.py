@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from helpers_models import small_model, token_batch
+from helpers_tasks import small_task_model
 
 import finetune_tf as ft
 from finetune_tf import select
@@ -104,6 +105,11 @@ class TestOldScripts:
         model.compile(loss="mse")
         assert model.loss == "mse"
         assert "logits" not in capsys.readouterr().out
+
+    def test_a_single_output_as_a_logit(self, capsys):
+        small_model(["spam"]).compile(loss="binary_crossentropy")
+        told = capsys.readouterr().out
+        assert "ft.predict and ft.evaluate read it as the number of a regression" in told
 
     def test_an_optimizer_by_name_gets_the_automatic_rate(self, model):
         model.compile("adam", SPARSE(from_logits=True))
@@ -209,6 +215,28 @@ def test_memory_that_runs_out_says_what_to_reduce(model, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", exhausted)
     with pytest.raises(ModelError, match=r"Memory ran out\. Use a smaller batch_size .*\(OOM when"):
         model.fit(TOKENS, ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("case", "preset", "loss"),
+    [
+        ("vectors", lambda: ft.presets.similarity(accumulate=4), "PairSimilarity"),
+        (
+            "one label",
+            lambda: ft.presets.cross_entropy(
+                accumulate=4, objectives=[ft.objectives.SupervisedContrastive()]
+            ),
+            "SupervisedContrastive",
+        ),
+        ("vectors", ft.presets.similarity, None),
+        ("one label", lambda: ft.presets.cross_entropy(accumulate=4), None),
+    ],
+)
+def test_accumulated_batches_whose_rows_are_compared(case, preset, loss, capsys):
+    small_task_model(case).compile(**preset())
+    told = capsys.readouterr().out
+    assert ("Accumulating 4 batches averages their gradients" in told) == bool(loss)
+    assert loss is None or f"compile: {loss} compares the rows of a batch" in told
 
 
 def test_each_fit_is_noted_for_the_model_card(model):

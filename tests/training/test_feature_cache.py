@@ -170,6 +170,102 @@ def test_features_of_earlier_weights(tiny_bert, examples):
     learner.fit(examples.batches(learner, batch_size=4), verbose=0)
 
 
+def predicts_other_texts(learner, batches, fresh):
+    ft.predict(learner, TEXTS)  # computes the features of these
+    learner.fit(batches, verbose=0)
+
+
+def validates_fresh_features(learner, batches, fresh):
+    learner.fit(batches, validation_data=fresh(), verbose=0)
+
+
+def validates_old_features(learner, batches, fresh):
+    learner.fit(fresh(), validation_data=batches, verbose=0)
+
+
+def measures_old_features(learner, batches, fresh):
+    measure = ft.callbacks.Measure(lambda logits, targets: {}, batches)
+    learner.fit(fresh(), callbacks=[measure], verbose=0)
+
+
+def evaluates(learner, batches, fresh):
+    learner.evaluate(batches, verbose=0)
+
+
+def predicts(learner, batches, fresh):
+    learner.predict(batches, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        predicts_other_texts,
+        validates_fresh_features,
+        validates_old_features,
+        measures_old_features,
+        evaluates,
+        predicts,
+    ],
+)
+def test_no_use_of_features_of_earlier_weights(use, tiny_bert, examples):
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    batches = examples.batches(learner, batch_size=4)
+    learner.compile()
+    table = model.get_layer("embeddings").weights[0]
+    table.assign(table * 1.5)
+    with pytest.raises(ModelError, match="The weights below the cut have changed since features"):
+        use(learner, batches, lambda: examples.batches(learner, batch_size=4))
+
+
+def test_features_with_other_adapters(tiny_bert, examples):
+    model = ft.load(tiny_bert, labels=["bad", "good"])
+    ft.adapters.add(model, ft.adapters.LoRA(rank=2))
+    ft.train_only(model, HEAD)
+    learner = ft.cache_features(model)
+    batches = examples.batches(learner, batch_size=4)
+    ft.adapters.switch(model, None)
+    with pytest.raises(ModelError, match="other adapters are active there"):
+        learner.fit(batches, verbose=0)
+
+
+def test_batches_of_an_earlier_cut(tiny_bert, examples):
+    """As in a second phase on cached features, after a fit of the whole model."""
+    model = loaded(tiny_bert)
+    batches = examples.batches(ft.cache_features(model), batch_size=4)
+    ft.cache_features(model).fit(batches, verbose=0)
+    table = model.get_layer("embeddings").weights[0]
+    table.assign(table * 1.5)
+    with pytest.raises(ModelError, match="or the features are those of another model"):
+        ft.cache_features(model).fit(batches, verbose=0)
+
+
+def test_batches_of_the_whole_model(tiny_bert, examples):
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    learner.compile()
+    whole = examples.batches(model, batch_size=4)
+    message = r"reads cached_features, found input_ids, .* train.batches\(learner, …\)"
+    for method in (learner.fit, learner.evaluate, learner.predict):
+        with pytest.raises(ModelError, match=message):
+            method(whole, verbose=0)
+
+
+def test_arrays_of_features_of_earlier_weights():
+    dense = keras.layers.Dense(2, trainable=False)
+    network = keras.Sequential([keras.Input((3,)), dense, keras.layers.Dense(1)])
+    learner = ft.cache_features(network)
+    learner.compile("sgd", "mse")
+    x, y = np.ones((4, 3), "float32"), np.ones(4)
+    before = learner.features(x)
+    learner.fit(before, y, verbose=0)
+    dense.bias.assign([1.0, 2.0])
+    now = learner.features(2 * x)
+    with pytest.raises(ModelError, match="The weights below the cut have changed since features"):
+        learner.fit(before, y, verbose=0)
+    learner.fit(now, y, verbose=0)
+
+
 def test_what_is_below_the_cut_must_not_learn(tiny_bert, examples):
     model = loaded(tiny_bert)
     learner = ft.cache_features(model)
@@ -225,6 +321,33 @@ def test_the_whole_model_is_what_is_saved(tiny_bert, examples, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert ft.predict(again, TEXTS) == ft.predict(model, TEXTS)
     assert ft.evaluate(learner, examples).metrics == ft.evaluate(model, examples).metrics
+
+
+def test_the_tokenizer_is_that_of_the_whole_model(tiny_bert):
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    learner.tokenizer = tokenizer = ft.load(tiny_bert).tokenizer
+    assert learner.tokenizer is tokenizer and model.tokenizer is tokenizer
+    learner.resize_token_embeddings(len(tokenizer) + 1)
+    assert model.config.vocab_size == len(tokenizer) + 1
+
+
+def test_the_whole_model_is_uploaded(tiny_bert, monkeypatch):
+    uploaded = []
+    monkeypatch.setattr("finetune_tf.model.saving.push_to_hub", lambda *a, **_: uploaded.append(a))
+    model = loaded(tiny_bert)
+    ft.cache_features(model).push_to_hub("name/model", private=True)
+    assert uploaded == [(model, "name/model", True, None)]
+
+
+@pytest.mark.slow
+def test_the_whole_model_is_exported(tiny_bert, examples, tmp_path):
+    model = loaded(tiny_bert)
+    learner = ft.cache_features(model)
+    learner.fit(examples.batches(learner), verbose=0)
+    served = ft.load_exported(learner.export(tmp_path / "served"))
+    expected = ft.predict(model, TEXTS)
+    assert [row.label for row in ft.predict(served, TEXTS)] == [row.label for row in expected]
 
 
 @pytest.mark.slow

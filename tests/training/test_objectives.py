@@ -114,6 +114,18 @@ class TestNoise:
             assert 0.9 * limit < np.abs(row).max() <= limit
             assert row.std() == pytest.approx(limit / np.sqrt(3), rel=0.2)
 
+    def test_each_text_of_a_packed_row_has_that_of_its_length(self):
+        model, positions = small_model(), np.array([[0, 1, 2, 3, 0, 0, 1, 0, 0]])
+        mask = np.array([[1, 1, 1, 1, 1, 1, 1, 0, 0]])
+        step = Step(model, {"attention_mask": mask, "position_ids": positions}, Taps(model))
+        step.seed = keras.random.SeedGenerator(0)
+        vectors = np.zeros((1, 9, 64), "float32")
+        (noise,) = np.asarray(objectives.NEFTune(5.0)._noisy(step, mask, vectors))
+        assert not noise[7:].any()
+        for row, tokens in ((noise[:4], 4), (noise[4:5], 1), (noise[5:7], 2)):
+            limit = 5.0 / np.sqrt(tokens * 64)
+            assert 0.9 * limit < np.abs(row).max() <= limit
+
     def test_each_step_has_another_one(self):
         model = small_model()
         model.compile(keras.optimizers.SGD(0.0), objectives=[objectives.NEFTune(20.0)])

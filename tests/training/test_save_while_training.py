@@ -3,6 +3,7 @@
 import json
 
 import huggingface_hub
+import keras
 import numpy as np
 import pytest
 from helpers_models import token_batch
@@ -21,6 +22,28 @@ def test_after_each_epoch_or_after_the_last(tiny_bert, tmp_path):
             model.fit(*token_batch(), epochs=2, verbose=0, callbacks=[saves])
             again = ft.load(tmp_path / folder)
             np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+class Rising(keras.callbacks.Callback):
+    """Makes the first epoch the best one."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["my_loss"] = float(epoch)
+
+
+@pytest.mark.parametrize("each_epoch", [True, False])
+def test_what_early_stopping_restores_is_saved(each_epoch, tiny_bert, tmp_path):
+    with quiet():
+        model = ft.load(tiny_bert, labels=["no", "yes"])
+        ft.train_only(model, ft.select.head())
+        saves = ft.callbacks.SavePretrained(tmp_path / "saved", each_epoch=each_epoch)
+        stop = keras.callbacks.EarlyStopping("my_loss", mode="min", restore_best_weights=True)
+        callbacks = [saves, Rising(), stop]
+        model.fit(*token_batch(), epochs=2, verbose=0, callbacks=callbacks)
+        again = ft.load(tmp_path / "saved")
+    assert stop.best_epoch == 0
+    for found, expected in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

@@ -47,6 +47,15 @@ def test_each_target_counts_once(case, weights):
     assert found["loss"] == pytest.approx([expected], rel=1e-5)
 
 
+def test_a_model_from_a_file_counts_in_the_same_way(tmp_path):
+    model = compiled("tokens")
+    data = {**dict(zip("xy", tokens(3), strict=True)), "batch_size": 2, "verbose": 0}
+    expected = model.evaluate(**data, return_dict=True)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.evaluate(**data, return_dict=True) == pytest.approx(expected, rel=1e-5)
+
+
 def test_all_tokens_of_rows_over_the_classes_count():
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     outputs = keras.KerasTensor((None, None, 3))

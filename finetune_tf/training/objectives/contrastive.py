@@ -37,6 +37,7 @@ class SupervisedContrastive(Objective):
     """
 
     allows_mixtures = False
+    compares_rows = True
     joins_devices = True
 
     def __init__(self, alpha: float = 0.9, temperature: float = 0.3) -> None:

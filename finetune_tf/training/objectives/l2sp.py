@@ -1,5 +1,6 @@
 """L2-SP: weight decay towards the pretrained weights (Li et al. 2018)."""
 
+import hashlib
 import weakref
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras import ops
 
 from finetune_tf.base.arguments import check
 from finetune_tf.errors import ModelError
+from finetune_tf.graph.digests import digest_of_values
 from finetune_tf.graph.pieces import learnable_variables
 from finetune_tf.messages import say
 from finetune_tf.training.objectives.objective import Objective, Step, refuse
@@ -125,6 +127,15 @@ class L2SP(Objective):
             elif self.beta:
                 total += self.beta / 2 * ops.sum(ops.square(value))
         return total
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, with a hash of the anchor if one was given."""
+        if self._given is None:
+            return self.get_config()
+        values = sorted(self._given.items())
+        anchor = {path: digest_of_values(variable) for path, variable in values}
+        digest = hashlib.blake2b(repr(anchor).encode(), digest_size=16).hexdigest()
+        return {**self.get_config(), "anchor": digest}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, without the anchor."""

@@ -9,7 +9,7 @@ from keras import ops
 from finetune_tf.architectures import Embeddings
 from finetune_tf.base.arguments import check
 from finetune_tf.graph.taps import calls_of_embeddings
-from finetune_tf.tasks.feature import MASKS
+from finetune_tf.tasks.feature import MASKS, POSITIONS
 from finetune_tf.training.objectives.objective import Objective, Step, refuse
 
 #: The attention mask of each input with token ids.
@@ -21,11 +21,12 @@ _LAYERS = (Embeddings, keras.layers.Embedding)
 class NEFTune(Objective):
     """Adds uniform noise to the embeddings of the tokens in each training step.
 
-    The noise is uniform in ±alpha / √(L · D) for a text of L tokens, padding excluded, and vectors
-    of size D ("NEFTune: Noisy Embeddings Improve Instruction Finetuning", Jain et al. 2023). It is
-    added to the rows of the token embedding table, before positions and normalization. The trainers
-    of transformers and TRL (`neftune_noise_alpha`) add it at the same place, but count padding in
-    L. An encoder-decoder gets noise on both sides.
+    The noise is uniform in ±alpha / √(L · D) for a text of L tokens, padding and other texts of a
+    packed row excluded, and vectors of size D ("NEFTune: Noisy Embeddings Improve Instruction
+    Finetuning", Jain et al. 2023). It is added to the rows of the token embedding table, before
+    positions and normalization. The trainers of transformers and TRL (`neftune_noise_alpha`) add it
+    at the same place, but count all tokens of a row in L. An encoder-decoder gets noise on both
+    sides.
 
     Args:
         alpha: The size of the noise; the paper uses 5, 10 and 15.
@@ -75,7 +76,7 @@ class NEFTune(Objective):
             length = ops.cast(shape[1], "float32")
         else:
             mask = ops.cast(step.repeated(mask), "float32")
-            length = ops.maximum(ops.sum(mask, axis=1), 1.0)[:, None, None]
+            length = _lengths(mask, step.repeated(step.input(POSITIONS)))
             noise = noise * mask[:, :, None]
         size = self.alpha / ops.sqrt(length * float(vectors.shape[-1]))
         return vectors + ops.cast(noise * size, vectors.dtype)
@@ -83,3 +84,17 @@ class NEFTune(Objective):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {"alpha": self.alpha}
+
+
+def _lengths(mask: Any, positions: Any) -> Any:
+    """The number of tokens of the text of each token: (B, 1, 1), or (B, L, 1) for packed rows.
+
+    Args:
+        mask: (B, L), 1 for tokens and 0 for padding.
+        positions: (B, L), which count from 0 in each text of a packed row; None for other rows.
+    """
+    if positions is None:
+        return ops.maximum(ops.sum(mask, axis=1), 1.0)[:, None, None]
+    texts = ops.cumsum(ops.cast(ops.equal(positions, 0), "int32"), axis=1)
+    same = ops.equal(texts[:, :, None], texts[:, None, :])  # (B, L, L)
+    return ops.sum(ops.cast(same, "float32"), axis=2)[:, :, None]

@@ -122,6 +122,7 @@ class Objective:
         share: The factor of the plain loss in the sum.
         allows_mixtures: Whether rows may be mixtures of several examples.
         allows_packing: Whether rows may consist of several texts with one output each.
+        compares_rows: Whether the rows of a batch are compared with each other.
         may_repeat: Whether a model may have several objectives of the class.
         joins_devices: Whether, on several devices, each of them computes the term of the whole
             batch: from weights alone, from `Step.mean`, or from rows that `Step.gathered` joins.
@@ -133,6 +134,7 @@ class Objective:
     share: float = 1.0
     allows_mixtures: bool = True
     allows_packing: bool = False
+    compares_rows: bool = False
     may_repeat: bool = False
     joins_devices: bool = False
 
