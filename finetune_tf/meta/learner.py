@@ -22,6 +22,7 @@ from finetune_tf.model.finetune_model import FineTuneModel
 from finetune_tf.tasks.decisions import forget_after_training
 from finetune_tf.training.compiling import computes_in_float16
 from finetune_tf.training.fit_errors import check_precision, check_weights
+from finetune_tf.training.pretrained import learning_pretrained, remember_changed
 
 Batch = dict[str, np.ndarray]
 _PRETRAINED_RATE, _NEW_RATE = 5e-5, 1e-3
@@ -196,8 +197,10 @@ class Learner:
         if self._optimizer is None:
             self._optimizer = self._new_optimizer()
             self._optimizer.build(self._variables)
-        if isinstance(self.network.whole, FineTuneModel):
-            forget_after_training(self.network.whole.info)
+        whole = self.network.whole
+        if isinstance(whole, FineTuneModel):
+            forget_after_training(whole.info)
+            remember_changed(whole, learning_pretrained(whole))
         first = len(self.history["loss"])
         for start in range(0, episodes, per_step):
             self._step(sequence, rows, range(start, min(start + per_step, episodes)), episodes)

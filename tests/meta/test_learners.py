@@ -350,7 +350,7 @@ def test_a_last_step_that_ruins_the_weights_is_an_error():
 
 
 @pytest.mark.slow
-def test_a_fit_forgets_thresholds_of_other_weights(tiny_bert, capsys):
+def test_a_fit_forgets_thresholds_of_other_weights_and_notes_what_has_changed(tiny_bert, capsys):
     examples = sentences()
     model = ft.load(tiny_bert, labels=examples.labels, pooling="mean")
     ft.train_only(model, ft.select.blocks(-1))
@@ -358,10 +358,13 @@ def test_a_fit_forgets_thresholds_of_other_weights(tiny_bert, capsys):
     learner = ft.meta.Prototypes(model)
     learner.evaluate(examples, 2, 1, 2, episodes=2)
     learner.adapt(examples)
-    assert "calibration" in model.config
+    assert "calibration" in model.config and "changed" not in model.info.record
     learner.fit(examples, 2, 1, 2, episodes=1)
     assert "calibration" not in model.config
     assert "trained after its calibration, which no longer apply" in capsys.readouterr().out
+    # An adapter that is saved later belongs to these weights, and not to those of the checkpoint.
+    assert all(path.startswith("block_1/") for path in model.info.record["changed"])
+    assert len(model.info.record["changed"]) > 10
 
 
 def features_of(model, inputs):
