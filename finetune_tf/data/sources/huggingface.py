@@ -1,7 +1,7 @@
 """Examples from the datasets library of Hugging Face."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_tf.base.labels import ProblemType
@@ -16,6 +16,7 @@ from finetune_tf.data.sources.building import (
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.data.sources.paths import feature_at
 from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
 
 
@@ -135,19 +136,5 @@ def _undecoded(dataset: Any, column: str) -> Any:
 
 def _class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
     """The names of a `ClassLabel`, of the one inside a list, or of the one at a path."""
-    feature = _feature_at(getattr(dataset, "features", None) or {}, label or "")
+    feature = feature_at(getattr(dataset, "features", None) or {}, label or "")
     return getattr(getattr(feature, "feature", feature), "names", None)
-
-
-def _feature_at(feature: Any, path: str) -> Any:
-    """The feature of the values at a path of keys and of positions in lists, or None."""
-    if not path:
-        return feature
-    if isinstance(feature, Mapping):
-        parts = path.split(".")
-        for end in range(len(parts), 0, -1):  # keys may have dots themselves
-            if (key := ".".join(parts[:end])) in feature:
-                return _feature_at(feature[key], ".".join(parts[end:]))
-        return None
-    step, _, rest = path.partition(".")
-    return _feature_at(getattr(feature, "feature", None), rest) if step.isdecimal() else None
