@@ -208,6 +208,18 @@ def test_what_may_be_missing_is_warned_of():
     assert read(["a", "None"], labels=["None", "a"]).labels == Labels(["None", "a"])
 
 
+def test_tags_of_entities_in_another_spelling():
+    for names in (["B_PER", "I_PER", "O"], ["b-PER", "i-PER", "o"], ["PER-B", "PER-I", "O"]):
+        with pytest.warns(UserWarning) as caught:
+            from_arrays(tokens=[["a", "b", "c"]], tags=[names])
+        assert str(caught[0].message).startswith(
+            "The tags of arrays look like those of entities, but in another spelling, so each word "
+            "counts for itself and no entities are formed. Write 'B-PER' for "
+        )
+    for names in (["B-PER", "I-PER", "O"], ["PER", "PER", "O"], ["NN", "VB-S", "O"]):
+        from_arrays(tokens=[["a", "b", "c"]], tags=[names])
+
+
 def test_tags_that_are_none():
     words = [["a", "b"], ["c"]]
 

@@ -22,6 +22,7 @@ from finetune_tf.data.sources.label_values import (
     sorted_names,
     spelled_alike,
     warn_of_similar,
+    warn_of_spelling,
 )
 from finetune_tf.errors import DataError
 
@@ -207,6 +208,7 @@ def infer_tags(
         warn_of_similar(counts, source)
         labels = sorted(sorted_names(counts), key=lambda name: name != "O")
     labels = Labels.of(class_names if labels is None else labels)
+    warn_of_spelling(labels, source)
     unknown = {tag for row in rows for tag in row if labels.index_of(tag) is None}
     if unknown:
         wrong = offenders(rows, lambda row: not unknown.isdisjoint(row))
