@@ -212,8 +212,8 @@ def test_lists_with_one_label_each(capsys):
     texts, classes = [f"text {i}" for i in range(12)], [i % 3 for i in range(12)]
     expected = (
         "arrays: lists mean that a text may have several labels, but each of the 12 rows has "
-        "exactly one. If only one can be right, give classes: label.argmax(axis=1) of rows of 0 and "
-        "1, or the name itself instead of a list.\n"
+        "exactly one. If only one can be right, give classes: label.argmax(axis=1) of rows of 0 "
+        "and 1, or the name itself instead of a list.\n"
     )
     for labels in (np.eye(3)[classes], [[f"name {i}"] for i in classes]):
         examples = from_arrays(texts, labels)
