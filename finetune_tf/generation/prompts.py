@@ -14,6 +14,7 @@ from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import say
 from finetune_tf.tasks.causal_tokens import without_end
 from finetune_tf.tasks.chat import is_conversation, prompt_ids
+from finetune_tf.tasks.encoded import warn_of_two_starts
 from finetune_tf.tasks.task_params import warn_of_prefix
 
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
@@ -59,6 +60,7 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
         ids = np.asarray(ids, "int32")
         # A source ends as the tokenizer ends it; a prompt is to be continued.
         rows.append(ids if reads_sources(model) else without_end(ids, text, tokenizer))
+    warn_of_two_starts(rows, tokenizer, "prompts")
     return rows
 
 
