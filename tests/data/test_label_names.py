@@ -236,6 +236,17 @@ def test_tags_of_entities_in_another_spelling():
         from_arrays(tokens=[["a", "b", "c"]], tags=[names])
 
 
+def test_tags_that_are_numbers(capsys):
+    from_arrays(tokens=[["a", "b"]], tags=[[1, 0]], name="ner.jsonl")
+    assert capsys.readouterr().out == (
+        "ner.jsonl: tags are numbers, so each word counts for itself and no entities are formed. "
+        'Name them in the order of their numbers: labels=["O", "B-PER", "I-PER", …].\n'
+    )
+    named = from_arrays(tokens=[["a", "b"]], tags=[[1, 0]], labels=["O", "B-PER", "I-PER"])
+    assert named.labels == Labels(["O", "B-PER", "I-PER"])
+    assert capsys.readouterr().out == ""
+
+
 def test_tags_that_are_none():
     words = [["a", "b"], ["c"]]
 

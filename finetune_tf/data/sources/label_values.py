@@ -212,12 +212,18 @@ def warn_of_similar(counts: Counter[str], source: str) -> None:
 
 
 def warn_of_spelling(tags: Iterable[str], source: str) -> None:
-    """Warns about tags of entities in a spelling that forms no entities.
+    """Warns about tags of entities in a spelling that forms no entities; says if tags are numbers.
 
     Args:
         tags: The names of the tags.
         source: Name of the data in messages.
     """
+    tags = list(tags)
+    if all(map(is_integer_text, tags)):
+        say(
+            f"{source}: tags are numbers, so each word counts for itself and no entities are "
+            'formed. Name them in the order of their numbers: labels=["O", "B-PER", "I-PER", …].'
+        )
     meant = {tag: spelled for tag, spelled in other_spelling(tags).items() if tag != spelled}
     if meant:
         listed = ", ".join(f"{spelled!r} for {tag!r}" for tag, spelled in list(meant.items())[:3])
