@@ -136,7 +136,8 @@ def _targets(dataset: Any, names: list[str], model: Any, ids: Feature) -> Featur
 def _warn_of_padding(ids: Feature, padding: int, model: Any) -> None:
     """Warns about rows that are padded already, if nothing says which tokens are padding."""
     ends = np.ravel(model.config.get("eos_token_id", -1)).tolist()
-    padded = sum(padding in (row[0], row[-1]) for row in ids.rows if len(row))
+    pair = [padding, padding]  # a single token may be the end of a text
+    padded = sum(pair in (row[:2].tolist(), row[-2:].tolist()) for row in ids.rows)
     if padded and padding not in ends:
         warn(
             f"{padded:,} of {len(ids.rows):,} rows of the tokenized dataset are padded, but it has "

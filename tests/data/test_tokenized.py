@@ -51,10 +51,10 @@ def test_class_numbers_whose_names_the_model_has_in_another_order(model):
 
 
 def test_padding_without_a_mask(model):
-    padded = {"input_ids": [[2, 7, 3, 0], [2, 8, 9, 3]], "label": [0, 1]}
+    padded = {"input_ids": [[2, 7, 3, 0, 0], [2, 8, 9, 3]], "label": [0, 1]}
     with pytest.warns(UserWarning, match="1 of 2 rows .* are padded, but it has no column 'att"):
         ft.data.tokenized_batches(padded, model)
-    ft.data.tokenized_batches({**padded, "attention_mask": [[1, 1, 1, 0], [1] * 4]}, model)
+    ft.data.tokenized_batches({**padded, "attention_mask": [[1, 1, 1, 0, 0], [1] * 4]}, model)
 
 
 def test_columns_that_a_format_hides_are_not_read(model):
