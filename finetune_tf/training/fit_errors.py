@@ -12,7 +12,7 @@ from finetune_tf.base.keras_internals import all_layers, rate_of, sync_state
 from finetune_tf.base.values import asserted, outside
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
-from finetune_tf.messages import one_line
+from finetune_tf.messages import one_line, say
 from finetune_tf.tasks import Task
 
 # Functions that accept texts, by the Keras method that was called instead.
@@ -72,6 +72,20 @@ def check_data(call: str, x: Any, validation_data: Any = None) -> None:
                 f"ft.data.from_arrays(texts, labels), then {call}({batches})"
                 f"{_TEXT_ALTERNATIVES.get(call, '')}."
             )
+
+
+def say_order(x: Any) -> None:
+    """Says that batches have their rows in the order of the classes, and are not shuffled.
+
+    Args:
+        x: The data of `fit`.
+    """
+    if getattr(x, "is_sorted", False):
+        say(
+            "The rows of these batches are in the order of their classes, so that most batches "
+            "have a single class, and the model learns one after the other. Add shuffle=True: "
+            "train.batches(model, shuffle=True)."
+        )
 
 
 def check_length(x: Any, devices: int, steps_per_epoch: int | None) -> None:
