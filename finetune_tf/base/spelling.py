@@ -54,6 +54,10 @@ SYNONYMS: dict[str, str] = {
     "shuffle": "shuffled random",
     "max_length": "max_len maxlen max_seq_length max_seq_len maximum_length seq_length seq_len "
     "sequence_length length model_max_length max_tokens truncation",
+    "max_new_tokens": "max_length max_tokens num_tokens max_gen_len max_output_tokens",
+    "min_new_tokens": "min_length",
+    "bad_words": "bad_words_ids",
+    "stop_strings": "stop stop_words stop_sequences stopping_criteria",
     "max_target_length": "max_summary_length target_length max_output_length",
     "prefix": "source_prefix task_prefix",
     "languages": "language_pair languages_pair lang_pair source_lang target_lang",
@@ -123,6 +127,9 @@ PLACES: dict[str, str] = {
     "batch_size": "Set the batch size when you make batches: "
     "examples.batches(model, batch_size=32)",
     "max_length": "Pass the number of tokens to ft.load(checkpoint, max_length=128)",
+    "eos_token_id": "Set it in model.info.generation['eos_token_id']",
+    "pad_token_id": "Prompts of different lengths need no padding; leave it out",
+    "return_full_text": "The text is returned without its prompt: prompt + text is the full text",
     "shuffle": "Shuffle when you make batches: examples.batches(model, shuffle=True)",
     "labels": "Pass the labels to ft.load(checkpoint, labels=train.labels)",
     "label": 'Name the label column when you read the data: ft.data.from_csv(path, label="stars")',

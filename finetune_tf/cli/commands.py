@@ -17,7 +17,7 @@ from finetune_tf.cli.page import check_language, save_page, typed_command
 from finetune_tf.cli.reading import check_encoding, examples, files_of, lines, splits
 from finetune_tf.cli.resuming import folder_of_saves, is_finished, remove_saves
 from finetune_tf.cli.serving import serve
-from finetune_tf.cli.trained import complete_rows, load_trained
+from finetune_tf.cli.trained import complete_rows, load_trained, say_if_files
 from finetune_tf.cli.tuning import tune
 from finetune_tf.errors import ArgumentError, TrainingInterrupted
 from finetune_tf.evaluation.evaluators.registry import EVALUATORS
@@ -299,6 +299,8 @@ def predict(
             column = model.task.columns[0]
             given = [*columns.pop("texts", ()), *columns.pop(column, ())]
             columns[column] = files_of(given, column)
+        else:
+            say_if_files(texts or [], "predict")
         inputs, complete = columns, None
         has_rows = not columns.keys().isdisjoint(("texts", "image", "video"))
         if has_rows and len(set(map(len, columns.values()))) == 1:

@@ -13,7 +13,7 @@ import finetune_tf as ft
 from finetune_tf.cli import options
 from finetune_tf.cli.generation_options import takes_generation_options
 from finetune_tf.cli.reading import check_encoding, lines, lines_of_file
-from finetune_tf.cli.trained import complete_rows, load_trained
+from finetune_tf.cli.trained import complete_rows, load_trained, say_if_files
 from finetune_tf.errors import ArgumentError, DataError
 from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.training.devices import device_line
@@ -71,6 +71,7 @@ def generate(
     with contextlib.redirect_stdout(sys.stderr):  # only texts go to standard output
         print(device_line())
         model = load_trained(checkpoint, task)
+        say_if_files(prompts or [], "generate")
         complete = complete_rows({"text": texts})
         asked = [[{"role": "user", "content": texts[i]}] if chat else texts[i] for i in complete]
         if stream is None:

@@ -1,5 +1,6 @@
 """The models that commands use, and the rows of input that they can use them for."""
 
+from pathlib import Path
 from typing import Any
 
 import finetune_tf as ft
@@ -41,3 +42,25 @@ def complete_rows(columns: dict[str, list[str]]) -> list[int]:
             "without a prediction."
         )
     return complete
+
+
+def say_if_files(texts: list[str], command: str) -> None:
+    """Says which texts are names of files, whose content other commands read.
+
+    Args:
+        texts: The texts that were given as arguments.
+        command: The command that reads them.
+    """
+    files = [text for text in texts if len(text) < 256 and Path(text).suffix and _is_file(text)]
+    if files:
+        say(
+            f"{files[0]!r} is a file, but {command} takes it as a text, not for what is in it. For "
+            f"its lines: finetune-tf {command} CHECKPOINT < {files[0]}"
+        )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no name of a file
+        return False

@@ -41,6 +41,7 @@ class ArrayDataset(keras.utils.PyDataset):
         element_spec: As `spec`.
         labels: The names of the classes; None if there are none.
         class_counts: How many rows have each class; it is not set if they have none.
+        is_sorted: Whether rows that are not shuffled have the order of their classes; likewise.
         rows: The rows that batches are read from.
 
     Example:

@@ -14,7 +14,12 @@ from finetune_tf.data.array_batches import BatchReader
 from finetune_tf.data.array_dataset import ArrayDataset
 from finetune_tf.data.augmentation import Augmentation
 from finetune_tf.data.augmented_features import cached_variants, check_augment
-from finetune_tf.data.balancing import balanced_order, check_balance, class_counts
+from finetune_tf.data.balancing import (
+    are_in_order_of_classes,
+    balanced_order,
+    check_balance,
+    class_counts,
+)
 from finetune_tf.data.batch_plans import (
     choose_cut,
     order_by_bucket,
@@ -134,6 +139,7 @@ def batches_of(
     counts = class_counts(encoded, model.task) if hasattr(model, "task") else None
     if counts is not None:  # for class_weight="balanced"
         dataset.class_counts = np.sign(counts) if balance else counts
+        dataset.is_sorted = not shuffle and are_in_order_of_classes(encoded, model.task)
     return dataset
 
 

@@ -19,8 +19,9 @@ from finetune_tf.data.splitting import held_out_rows
 from finetune_tf.errors import DataError, DataTypeError, MissingRowError, ModelError
 from finetune_tf.messages import say
 from finetune_tf.tasks import Encoded, task_options
-from finetune_tf.tasks.encoded import check_ids, preparer_of, tokenizer_of
+from finetune_tf.tasks.encoded import check_ids, preparer_of, tokenizer_of, warn_of_two_starts
 from finetune_tf.tasks.text_vectors import require_complete_rows
+from finetune_tf.tasks.unseen import say_class_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -305,6 +306,8 @@ class Examples:
         if not targets:
             columns = {k: v for k, v in self.columns.items() if k != task.target_column}
             examples = type(self)(columns, self.labels, self.name, self.places)
+        elif task.target_column in self.columns:
+            say_class_numbers(task.labels, self)
         config = getattr(model, "config", {})
         options = task.complete_options(task.apply_options(options, model), config)
         if task.writes_targets:
@@ -316,6 +319,8 @@ class Examples:
         size = config.get("vocab_size")
         sizes = {"input_ids": size, "decoder_input_ids": config.get("decoder_vocab_size") or size}
         check_ids(encoded, tokenizer_of(model), sizes, self.name)
+        if "input_ids" in encoded.inputs:
+            warn_of_two_starts(encoded.inputs["input_ids"].rows, tokenizer_of(model), self.name)
         if encoded.truncated:
             say(
                 f"{self.name}: {encoded.truncated:,} of {len(self):,} texts are longer than "

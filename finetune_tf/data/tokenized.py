@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_tf.base.arguments import check, check_known, shown
+from finetune_tf.base.labels import similar_key
 from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.batching import batches_of
 from finetune_tf.data.encodings import ENDS, LABELS
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.graph.stages import require_task
+from finetune_tf.messages import warn
 from finetune_tf.tasks import IGNORED, Encoded
 from finetune_tf.tasks.causal_tokens import next_tokens
 from finetune_tf.tasks.feature import Feature
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from finetune_tf.data.array_dataset import ArrayDataset
 
 
+_MASK = "attention_mask"
 _OPTIONS = ("seed", "max_length", "drop_remainder", "tokens_per_batch", "buckets", "name")
 
 
@@ -72,12 +75,18 @@ def tokenized_batches(
         check(mask_rate=mask_rate)
     require_task(model)
     names = getattr(dataset, "column_names", None) or dataset
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    is_streamed = hasattr(dataset, "__iter__") and not hasattr(dataset, "__len__")
+    if (
+        is_streamed
+        or not isinstance(names, Iterable)
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise DataTypeError(
-            "A tokenized dataset is a datasets.Dataset or a dict of columns, found "
-            f"{shown(dataset)}."
+            "A tokenized dataset is a datasets.Dataset that is not streamed, or a dict of columns, "
+            f"found {shown(dataset)}."
         )
-    names = list(names)
+    form = getattr(dataset, "format", None) or {}
+    names = [name for name in names if name in (form.get("columns") or names)]
     if "input_ids" not in names:
         raise DataError(
             f"A tokenized dataset has a column input_ids, found {', '.join(names)}. Tokenize it: "
@@ -95,6 +104,8 @@ def tokenized_batches(
             rows = [row.astype("int32") for row in rows]
             inputs[name] = Feature(rows, padding=padding if name == "input_ids" else 0)
     ids = inputs["input_ids"]
+    if _MASK in known - inputs.keys():
+        _warn_of_padding(ids, padding, model)
     draw = None if mask_rate is None else Masking(ids.rows, model.tokenizer, mask_rate).draw
     targets = _targets(dataset, names, model, ids) if draw is None else None
     encoded = Encoded(inputs, targets, draw=draw)
@@ -111,6 +122,7 @@ def _targets(dataset: Any, names: list[str], model: Any, ids: Feature) -> Featur
     found = [name for name in LABELS if name in names]
     if not found:
         return None
+    _compare_names(dataset, found[0], model)
     rows = [np.asarray(row) for row in dataset[found[0]]]
     lengths = [row.size for row in rows]
     if rows[0].ndim == 1 and np.array_equal(lengths, ids.lengths):
@@ -119,6 +131,37 @@ def _targets(dataset: Any, names: list[str], model: Any, ids: Feature) -> Featur
         whole = model.checked_targets(_concatenated(rows)[None])[0]  # (tokens of all rows,)
         return Feature(np.split(whole, np.cumsum(lengths)[:-1]), padding=IGNORED)
     return Feature.of_array(np.asarray(model.checked_targets(np.asarray(rows))))
+
+
+def _warn_of_padding(ids: Feature, padding: int, model: Any) -> None:
+    """Warns about rows that are padded already, if nothing says which tokens are padding."""
+    ends = np.ravel(model.config.get("eos_token_id", -1)).tolist()
+    pair = [padding, padding]  # a single token may be the end of a text
+    padded = sum(pair in (row[:2].tolist(), row[-2:].tolist()) for row in ids.rows)
+    if padded and padding not in ends:
+        warn(
+            f"{padded:,} of {len(ids.rows):,} rows of the tokenized dataset are padded, but it has "
+            f"no column {_MASK!r}, so that padding counts as text. Keep that column, or tokenize "
+            "without padding=."
+        )
+
+
+def _compare_names(dataset: Any, column: str, model: Any) -> None:
+    """Warns if a data set has names for its class numbers that the model gives to other numbers."""
+    names = getattr((getattr(dataset, "features", None) or {}).get(column), "names", None)
+    labels = model.labels
+    if not names or not labels:
+        return
+    # Checkpoints write names in capital letters, data sets do not.
+    of_data, of_model = (list(map(similar_key, map(str, each))) for each in (names, labels))
+    if of_data != of_model and sorted(of_data) == sorted(of_model):
+        warn(
+            f"The class numbers in the column {column!r} of the tokenized dataset are those of "
+            f"{', '.join(map(str, names))}, but the model has the labels in the order "
+            f"{labels.listed()}, and numbers are read in the order of the model. Unless they are "
+            "in that order already: dataset.align_labels_with_mapping({name: i for i, name in "
+            f"enumerate(model.labels)}}, {column!r})."
+        )
 
 
 def _next_tokens(labels: list[np.ndarray], ids: Feature) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from finetune_tf.evaluation.predict import outputs
 from finetune_tf.graph.stages import require_task
 from finetune_tf.tasks.classification import are_scores
 from finetune_tf.tasks.encoded import preparer_of
+from finetune_tf.tasks.unseen import say_class_numbers
 
 if TYPE_CHECKING:
     import keras
@@ -54,6 +55,7 @@ def targets_of(model: "keras.Model", examples: Examples) -> Any:
             f"{examples.name} has no {missing}, so nothing can be measured on it. Name "
             "the column with them when reading it, or use predict."
         )
+    say_class_numbers(model.labels, examples)
     return model.task.targets(examples)
 
 

@@ -14,6 +14,8 @@ from finetune_tf.generation.settings import GenerationSettings
 from finetune_tf.messages import say
 from finetune_tf.tasks.causal_tokens import without_end
 from finetune_tf.tasks.chat import is_conversation, prompt_ids
+from finetune_tf.tasks.encoded import warn_of_two_starts
+from finetune_tf.tasks.task_params import warn_of_prefix
 
 _DEFAULT_TOKENS = 50  # if neither the call nor the checkpoint specifies a number
 
@@ -40,6 +42,7 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
     """
     tokenizer, rows = model.tokenizer, []
     prefix = model.task.prompt_prefix(model.config)
+    warn_of_prefix(prefix, texts, "prompts")
     for i, text in enumerate(texts):
         if is_conversation(text):
             check_prompt(text, f"Prompt {i}")
@@ -57,6 +60,7 @@ def encode(model: Any, texts: list) -> list[np.ndarray]:
         ids = np.asarray(ids, "int32")
         # A source ends as the tokenizer ends it; a prompt is to be continued.
         rows.append(ids if reads_sources(model) else without_end(ids, text, tokenizer))
+    warn_of_two_starts(rows, tokenizer, "prompts")
     return rows
 
 

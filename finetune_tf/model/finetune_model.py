@@ -214,6 +214,7 @@ class FineTuneModel(DescribedModel):
         fit_errors.check_data("fit", x, kwargs.get("validation_data"))
         fit_errors.check_length(x, self.number_of_devices, kwargs.get("steps_per_epoch"))
         check_place(self)
+        fit_errors.say_order(x)
         if getattr(self, "optimizer", None) is None:
             self.compile()
         fit_errors.check_rate_setters(self.optimizer, callbacks)

@@ -6,8 +6,11 @@ from finetune_tf.base.arguments import shown
 from finetune_tf.base.labels import Labels
 from finetune_tf.checkpoints import Checkpoint
 from finetune_tf.errors import ArgumentError, CheckpointError
+from finetune_tf.messages import say
 from finetune_tf.tasks import TASKS, Task
 from finetune_tf.weights.table import Weight
+
+_SHOWN = 5  # labels that a message lists
 
 
 def checked_prompts(prompts: str | Iterable[str], task: str | None) -> list[str]:
@@ -73,6 +76,7 @@ def choose_labels(
     if len(asked) == len(stored):
         # The outputs of a trained head keep their order; only generic names are replaced.
         if stored == generic or len(stored) == 1:
+            _say_names(source, stored, asked)
             return asked
         if asked == generic or set(asked) == set(stored):
             return Labels(stored, asked.problem_type)
@@ -81,6 +85,20 @@ def choose_labels(
         f"{shown(list(asked), 300)} were requested. Leave labels out to keep that head, or "
         f"replace it with load(…, new_head=True). It is a head for {task.name}; pass task=… for "
         "another task."
+    )
+
+
+def _say_names(source: Checkpoint, stored: Labels, asked: Labels) -> None:
+    """Says which names the outputs of a trained head get, whose order nothing can confirm."""
+    numbers = tuple(map(str, range(len(stored))))
+    if len(stored) == 1 or tuple(asked) in (tuple(stored), numbers):
+        return
+    pairs = list(zip(stored, asked, strict=True))
+    listed = ", ".join(f"{old} is called {new!r}" for old, new in pairs[:_SHOWN])
+    more = ", …" if len(pairs) > _SHOWN else ""
+    say(
+        f"The trained head of {source.folder} has no names for its labels: {listed}{more}. If that "
+        "is not their order in its training, give labels=[…] in that order, or new_head=True."
     )
 
 

@@ -54,8 +54,9 @@ def token_ids(
         say(f"{examples.name}: {NO_END}")
     completions = tokenized(tokenizer, columns["completion"], add_special_tokens=False)
     rows = [
-        np.concatenate([prompt, np.asarray([*completion, *ends], "int32")])
-        for prompt, completion in zip(ids, completions["input_ids"], strict=True)
+        # Data for other libraries has the end in the text.
+        np.concatenate([prompt, np.asarray([*row, *(() if row[-1:] == ends else ends)], "int32")])
+        for prompt, row in zip(ids, completions["input_ids"], strict=True)
     ]
     learned = [np.arange(len(r)) >= len(prompt) for r, prompt in zip(rows, ids, strict=True)]
     return rows, learned

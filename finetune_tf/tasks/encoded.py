@@ -1,6 +1,6 @@
 """Encoded examples: the rows that a task makes of them for a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune_tf.checkpoints.return_tensors import without_shared_state
 from finetune_tf.errors import DataError
+from finetune_tf.messages import warn
 from finetune_tf.tasks.feature import IGNORED, TOKENS, Feature, lengths_by_axis
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -136,6 +137,27 @@ def token_inputs(encoding: Any, tokenizer: Any) -> dict[str, Feature]:
         raise DataError(
             "The tokenizer returns ids beyond 2**31. Its files are damaged: get them again."
         ) from None
+
+
+def warn_of_two_starts(rows: Sequence[Sequence[int]], tokenizer: Any, name: str) -> None:
+    """Warns about texts that begin with the token that the tokenizer puts in front of each text.
+
+    Chat templates write it, and so do scripts that write "[CLS]" in front of each sentence.
+
+    Args:
+        rows: The token ids of each text.
+        tokenizer: The tokenizer.
+        name: What the texts are called in messages.
+    """
+    starts = {getattr(tokenizer, f"{each}_token_id", None) for each in ("bos", "cls")} - {None}
+    doubled = [row[0] for row in rows if len(row) > 1 and row[0] == row[1] and row[0] in starts]
+    if doubled and tokenized(tokenizer, ["a"])["input_ids"][0][:1] == doubled[:1]:
+        token = tokenizer.convert_ids_to_tokens(int(doubled[0]))
+        warn(
+            f"{name}: {len(doubled):,} of {len(rows):,} texts begin with {token!r}, which the "
+            "tokenizer puts in front of each text, so that they have it twice. Remove it from the "
+            "texts. Conversations need no text: the chat template writes them."
+        )
 
 
 def check_ids(encoded: Encoded, tokenizer: Any, sizes: Mapping[str, int | None], name: str) -> None:

@@ -7,12 +7,12 @@ A checkpoint may have several translations. The one that a model is trained for 
 the name of the task, "translation", and takes precedence over the others.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from finetune_tf.base.arguments import RULES, shown
 from finetune_tf.errors import CheckpointError, ModelError
-from finetune_tf.messages import say
+from finetune_tf.messages import say, warn
 
 _KEY = "task_specific_params"
 
@@ -91,6 +91,24 @@ def record_params(config: MutableMapping[str, Any], task: str, params: Mapping[s
     config[_KEY] = {**(config.get(_KEY) or {}), task: {**before, **changed}}
     listed = " and ".join(f"{key} {value!r}" for key, value in changed.items())
     say(f"The model's config records {listed} for {task}; predictions use it as well.")
+
+
+def warn_of_prefix(prefix: str, texts: Sequence[Any], name: str) -> None:
+    """Warns if texts, in front of which a prefix is put, begin with it already.
+
+    Args:
+        prefix: The prefix; "" for none.
+        texts: The texts; other values do not matter.
+        name: What they are called in messages.
+    """
+    start = prefix.strip()
+    doubled = sum(isinstance(text, str) and text.startswith(start) for text in texts if start)
+    if doubled:
+        warn(
+            f"{name}: {doubled:,} of {len(texts):,} texts begin with the prefix {prefix!r}, which "
+            "is put in front of each text, so that they have it twice. Remove it from the texts, "
+            'or train without it: batches(model, prefix="").'
+        )
 
 
 def _entries(config: Mapping[str, Any], task: str) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,12 @@ from finetune_tf.tasks.target_texts import (
     token_ids,
 )
 from finetune_tf.tasks.task import Task
-from finetune_tf.tasks.task_params import params_of, params_of_languages, record_params
+from finetune_tf.tasks.task_params import (
+    params_of,
+    params_of_languages,
+    record_params,
+    warn_of_prefix,
+)
 from finetune_tf.tasks.usage import Usage, make_usage
 
 _TRANSFORMERS = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -203,6 +208,7 @@ class TextToText(LanguageModelOutputs, Task):
             max_target_length = joined_length or joined_target_length(max_length)
             start = end_of(tokenizer) if start is None else start
             max_length = joined_source_length(max_length, max_target_length)
+        warn_of_prefix(prefix, examples.columns["source"], examples.name)
         texts = [prefix + text for text in examples.columns["source"]]
         ids, truncated = token_ids(tokenizer, max_length, texts)
         for i, row in enumerate(ids):

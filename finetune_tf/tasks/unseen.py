@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_tf.base.labels import Labels, label_text, understood, unseen_labels
+from finetune_tf.base.labels import Labels, label_text, understood, unseen_labels, whole_number
 from finetune_tf.errors import DataError
+from finetune_tf.messages import say
 from finetune_tf.tasks.task import Columns
+
+_SHOWN = 5  # classes that a message lists
 
 
 def label_numbers(
@@ -53,3 +56,31 @@ def label_numbers(
         error.reason = f"with an unknown {what}"
         raise error
     return numbers
+
+
+def say_class_numbers(labels: Labels | None, examples: Columns) -> None:
+    """Says which names a model gives to labels that are numbers without names.
+
+    Two data sets may number the same classes in another order, such as those of MNLI, and then the
+    numbers of one mean other classes to a model for the other.
+
+    Args:
+        labels: The labels of the model.
+        examples: The examples.
+    """
+    own = getattr(examples, "labels", None)
+    if not labels or not own or "regression" in (labels.problem_type, own.problem_type):
+        return
+    are_numbers = all(whole_number(name) is not None for name in own)
+    if not are_numbers or tuple(labels) == tuple(Labels.of(len(labels))):
+        return
+    read = [(name, labels.index_of(name)) for name in own]
+    if any(number is None or labels[number] == name for name, number in read):
+        return
+    listed = ", ".join(f"{name} is {labels[number]!r}" for name, number in read[:_SHOWN])
+    more = ", …" if len(read) > _SHOWN else ""
+    say(
+        f"{examples.name}: labels that are numbers are read as class numbers of the model: "
+        f"{listed}{more}. If the data number the classes in another order, name them in that "
+        "order when reading the data: labels=[…]."
+    )

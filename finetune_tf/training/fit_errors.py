@@ -13,7 +13,7 @@ from finetune_tf.base.labels import Labels, has_no_names
 from finetune_tf.base.values import asserted, outside
 from finetune_tf.data import Examples
 from finetune_tf.errors import DataError, DataTypeError, FinetuneError, ModelError
-from finetune_tf.messages import one_line
+from finetune_tf.messages import one_line, say
 from finetune_tf.tasks import Task
 
 # Functions that accept texts, by the Keras method that was called instead.
@@ -98,6 +98,20 @@ def check_labels(model: Any, *data: Any) -> None:
                 f"one has {model.labels.listed()}, so class numbers would mean other labels. Make "
                 "them for this model: train.batches(model, …)."
             )
+
+
+def say_order(x: Any) -> None:
+    """Says that batches have their rows in the order of the classes, and are not shuffled.
+
+    Args:
+        x: The data of `fit`.
+    """
+    if getattr(x, "is_sorted", False):
+        say(
+            "The rows of these batches are in the order of their classes, so that most batches "
+            "have a single class, and the model learns one after the other. Add shuffle=True: "
+            "train.batches(model, shuffle=True)."
+        )
 
 
 def check_length(x: Any, devices: int, steps_per_epoch: int | None) -> None:

@@ -55,3 +55,18 @@ def test_a_set_of_labels_is_refused_because_it_has_no_order():
 
 def test_number_of_labels_as_a_numpy_integer():
     assert ft.Labels.of(np.int64(3)) == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+def test_a_message_says_which_names_the_outputs_of_a_trained_head_get(tmp_path, capsys):
+    generic = {str(i): f"LABEL_{i}" for i in range(3)}
+    folder = copy_checkpoint(FOLDER, tmp_path / "c", id2label=generic, label2id=None)
+    assert ft.load(folder, labels=["x", "y", "z"]).labels == ("x", "y", "z")
+    expected = (
+        f"The trained head of {folder} has no names for its labels: LABEL_0 is called 'x', LABEL_1 "
+        "is called 'y', LABEL_2 is called 'z'. If that is not their order in its training, give "
+        "labels=[…] in that order, or new_head=True."
+    )
+    assert expected in capsys.readouterr().out.splitlines()
+    ft.load(folder, labels=["0", "1", "2"])
+    ft.load(folder, labels=["x", "y", "z"], new_head=True)
+    assert "has no names for its labels" not in capsys.readouterr().out

@@ -54,6 +54,19 @@ def gpt(tiny_decoder):
     return ft.load(tiny_decoder)
 
 
+@pytest.mark.slow
+def test_a_message_says_that_the_name_of_a_file_is_a_text(
+    tiny_decoder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a good film\n", encoding="utf-8")
+    assert run(monkeypatch, "generate", tiny_decoder, "prompts.txt", *FEW) == 0
+    assert (
+        "'prompts.txt' is a file, but generate takes it as a text, not for what is in it. For its "
+        "lines: finetune-tf generate CHECKPOINT < prompts.txt"
+    ) in capsys.readouterr().err
+
+
 def test_the_command_has_the_arguments_of_both_functions():
     command = typer.main.get_command(cli.app).commands["generate"]
     found = {parameter.name for parameter in command.params}

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from helpers_models import ENGLISH
+from helpers_models import ENGLISH, small_model
 
 import finetune_tf as ft
 from finetune_tf.errors import ArgumentError, DataError
@@ -181,3 +181,15 @@ def test_balanced_class_weights(examples, tiny_bert):
     assert balanced_weights(both, None, "classes", 3) == {0: 1.0, 1: 1.0, 2: 1.0}
     with pytest.raises(ArgumentError, match='class_weight="balanced" needs one class for each row'):
         model.fit(batches.map(lambda x, y: (x, y)), class_weight="balanced", verbose=0)
+
+
+def test_a_fit_says_that_rows_are_in_the_order_of_their_classes(tiny_bert, capsys):
+    model = small_model(("bad", "good"), tiny_bert)
+    texts = [f"the film {ENGLISH[i % 17]} {ENGLISH[i // 17]}" for i in range(64)]
+    rows = ft.data.from_arrays(texts, ["bad"] * 32 + ["good"] * 32)
+    model.compile()
+    model.fit(rows.batches(model, 32), verbose=0)
+    assert "The rows of these batches are in the order of their" in capsys.readouterr().out
+    for batches in (rows.batches(model, 32, shuffle=True), rows.shuffle(0).batches(model, 32)):
+        model.fit(batches, validation_data=rows.batches(model, 32), verbose=0)
+    assert "in the order of their classes" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers_models import small_model
 
 from finetune_tf.base.labels import Labels
 from finetune_tf.data import Examples, from_arrays
@@ -171,4 +172,16 @@ def test_a_missing_label(missing):
     assert str(error.value) == (
         f"Labels of reviews are missing: row 1 ({missing!r}); 1 of 2 rows, counted from 0. "
         "Remove these rows, or read the data with label=None to predict only."
+    )
+
+
+def test_texts_with_the_token_that_begins_each_text(tiny_bert):
+    examples = from_arrays(["[CLS] a good film [SEP]", "a bad film"], name="sentences")
+    with pytest.warns(UserWarning) as caught:
+        encoded = examples.encoded(small_model(checkpoint=tiny_bert))
+    assert encoded.inputs["input_ids"][0][:2].tolist() == [2, 2]
+    assert str(caught[0].message) == (
+        "sentences: 1 of 2 texts begin with '[CLS]', which the tokenizer puts in front of each "
+        "text, so that they have it twice. Remove it from the texts. Conversations need no text: "
+        "the chat template writes them."
     )

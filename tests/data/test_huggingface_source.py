@@ -41,6 +41,18 @@ def test_lists_of_class_numbers_become_lists_of_names():
     assert examples.labels == Labels(["neg", "pos"], "multi_label_classification")
 
 
+def test_names_of_class_numbers_inside_of_objects():
+    features = {
+        "answer": {"class": CLASS_LABEL},
+        "rows": SimpleNamespace(feature={"y": CLASS_LABEL}),
+    }
+    columns = {"text": ["a", "b"], "answer": [{"class": 1}, {"class": 0}]}
+    dataset = Dataset(features, **columns, rows=[[{"y": 0}], [{"y": 1}]])
+    examples = from_huggingface(dataset, label="answer.class")
+    assert examples.columns["label"] == ["pos", "neg"]
+    assert from_huggingface(dataset, label="rows.0.y").columns["label"] == ["neg", "pos"]
+
+
 def test_class_numbers_as_scores():
     dataset = Dataset({"label": CLASS_LABEL}, text=["a", "b"], label=[1, 0])
     examples = from_huggingface(dataset, problem_type="regression")
@@ -77,6 +89,58 @@ def test_a_streamed_data_set():
     assert str(error.value) == (
         "from_huggingface takes a datasets.Dataset, found SimpleNamespace. Load it without "
         "streaming=True; for other tables there is from_pandas."
+    )
+
+
+def test_a_streamed_data_set_whose_columns_are_known():
+    # It is read once for each column, and may have its rows in another order each time.
+    class IterableDataset:
+        column_names = ("text", "label")
+
+        def __iter__(self):
+            return iter(())
+
+        def __getitem__(self, column):
+            return list("ab") if column == "text" else list("yx")
+
+    with pytest.raises(DataTypeError, match="found IterableDataset. Load it without streaming"):
+        from_huggingface(IterableDataset())
+
+
+class Formatted(Dataset):
+    """A data set after `with_format`: with tensors in place of its values, or fewer columns."""
+
+    def __init__(self, kind, shown, plain):
+        super().__init__({}, **plain.columns)
+        self.format = {"type": kind, "columns": shown}
+        self.plain = plain
+
+    def __getitem__(self, column):
+        return {
+            name: [f"{self.format['type']} {v}" for v in self.columns[name]]
+            for name in self.format["columns"]
+        }[column]
+
+    def with_format(self, kind):
+        assert kind is None
+        return self.plain
+
+
+def test_a_format_does_not_matter():
+    plain = Dataset(text=["a", "b"], label=["x", "y"])
+    for kind, shown in (("tensorflow", ["text", "label"]), ("torch", ["label"]), (None, ["label"])):
+        assert from_huggingface(Formatted(kind, shown, plain)).columns == plain.columns
+
+
+def test_a_transform_decides_what_is_read():
+    plain = Dataset(text=["a", "b"], label=["x", "y"])
+    changed = Formatted("custom", ["text", "label"], plain)
+    assert from_huggingface(changed).columns["text"] == ["custom a", "custom b"]
+    with pytest.raises(DataError) as error:
+        from_huggingface(Formatted("custom", ["text"], plain))
+    assert str(error.value) == (
+        "the data set has a column 'label', but the transform that was set for it leaves it out. "
+        "Pass the data set without it: dataset.with_format(None)."
     )
 
 

@@ -208,6 +208,45 @@ def test_what_may_be_missing_is_warned_of():
     assert read(["a", "None"], labels=["None", "a"]).labels == Labels(["None", "a"])
 
 
+def test_lists_with_one_label_each(capsys):
+    texts, classes = [f"text {i}" for i in range(12)], [i % 3 for i in range(12)]
+    expected = (
+        "arrays: lists mean that a text may have several labels, but each of the 12 rows has "
+        "exactly one. If only one can be right, give classes: label.argmax(axis=1) of rows of 0 "
+        "and 1, or the name itself instead of a list.\n"
+    )
+    for labels in (np.eye(3)[classes], [[f"name {i}"] for i in classes]):
+        examples = from_arrays(texts, labels)
+        assert capsys.readouterr().out == expected
+    from_arrays(texts, [[f"name {i}"] for i in classes], labels=examples.labels)
+    from_arrays(texts, np.eye(3)[classes], problem_type="multi_label_classification")
+    from_arrays(texts, [[], *np.eye(3).astype(int).tolist()] * 3)
+    assert capsys.readouterr().out == ""
+
+
+def test_tags_of_entities_in_another_spelling():
+    for names in (["B_PER", "I_PER", "O"], ["b-PER", "i-PER", "o"], ["PER-B", "PER-I", "O"]):
+        with pytest.warns(UserWarning) as caught:
+            from_arrays(tokens=[["a", "b", "c"]], tags=[names])
+        assert str(caught[0].message).startswith(
+            "The tags of arrays look like those of entities, but in another spelling, so each word "
+            "counts for itself and no entities are formed. Write 'B-PER' for "
+        )
+    for names in (["B-PER", "I-PER", "O"], ["PER", "PER", "O"], ["NN", "VB-S", "O"]):
+        from_arrays(tokens=[["a", "b", "c"]], tags=[names])
+
+
+def test_tags_that_are_numbers(capsys):
+    from_arrays(tokens=[["a", "b"]], tags=[[1, 0]], name="ner.jsonl")
+    assert capsys.readouterr().out == (
+        "ner.jsonl: tags are numbers, so each word counts for itself and no entities are formed. "
+        'Name them in the order of their numbers: labels=["O", "B-PER", "I-PER", …].\n'
+    )
+    named = from_arrays(tokens=[["a", "b"]], tags=[[1, 0]], labels=["O", "B-PER", "I-PER"])
+    assert named.labels == Labels(["O", "B-PER", "I-PER"])
+    assert capsys.readouterr().out == ""
+
+
 def test_tags_that_are_none():
     words = [["a", "b"], ["c"]]
 

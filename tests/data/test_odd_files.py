@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from finetune_tf.data import from_csv, from_jsonl
+from finetune_tf.data import from_arrays, from_csv, from_jsonl
 from finetune_tf.errors import DataError, DataTypeError
 
 
@@ -294,4 +294,13 @@ def test_what_names_no_column(nested):
         )
     assert "label= is the name of a column" in message(
         from_jsonl, nested, text="review.body", label=5
+    )
+
+
+def test_a_message_says_that_texts_are_missing_values_written_as_texts(capsys):
+    texts = ["good", str(float("nan")), "bad", "nan"]
+    assert from_arrays(texts, [1, 0, 0, 0]).columns["text"] == texts
+    assert capsys.readouterr().out == (
+        "arrays: 2 texts are 'nan' in the column 'text', which str() makes of a missing value: row "
+        "1, row 3. Remove such rows before they become texts: frame.dropna().\n"
     )

@@ -80,6 +80,19 @@ def test_tsv_takes_quotes_as_they_are(write):
     assert from_csv(path).columns["text"] == ['"a fine film', 'no "good" , really']
 
 
+def test_tsv_that_a_program_has_quoted(write):
+    path = write("pandas.tsv", 'text\tlabel\n"He said ""no""."\t1\n"a" b\t0\n')
+    with pytest.warns(UserWarning) as caught:
+        assert from_csv(path).columns["text"] == ['"He said ""no""."', '"a" b']
+    assert str(caught[0].message) == (
+        "pandas.tsv: 1 value stands in quotes with doubled quotes inside, such as "
+        '\'"He said ""no""."\' in line 2. Quotes are read as they are, because files with tabs '
+        "usually quote nothing. Pass quotechar='\"' if a program has added these quotes, and "
+        "quotechar='' if they belong to the texts."
+    )
+    assert from_csv(path, quotechar="").columns["text"][0] == '"He said ""no""."'
+
+
 def test_tsv_with_quoted_texts(write):
     path = write("quoted.tsv", 'text\tlabel\n"a\tb\nc"\t1\nd\t0\n')
     assert from_csv(path, quotechar='"').columns["text"] == ["a\tb\nc", "d"]

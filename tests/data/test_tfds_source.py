@@ -33,6 +33,7 @@ class LocalQuestions(tfds.core.GeneratorBasedBuilder):
                     "label": tfds.features.ClassLabel(names=["b", "a", "c"]),
                     "score": tfds.features.Scalar(np.float32),
                     "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["x", "y"])),
+                    "about": {"kind": tfds.features.ClassLabel(names=["b", "a", "c"])},
                 }
             ),
         )
@@ -51,6 +52,7 @@ class LocalQuestions(tfds.core.GeneratorBasedBuilder):
                         "label": row["kind"],
                         "score": float(row["score"]),
                         "tags": [int(tag) for tag in row["tags"].split()],
+                        "about": {"kind": row["kind"]},
                     },
                 )
 
@@ -115,6 +117,16 @@ def test_scores_and_several_labels(builder):
     assert tags.labels == Labels(["x", "y"], "multi_label_classification")
 
 
+def test_names_of_class_numbers_inside_of_objects(builder):
+    examples = from_tfds(builder, text="question", label="about.kind")
+    assert {text: row["label"] for text, row in rows(examples).items()} == {
+        "why?": "b",
+        "hów?": "a",
+        "who?": "b",
+    }
+    assert examples.labels == Labels(["b", "a", "c"])
+
+
 def test_the_only_text_is_found(builder):
     with pytest.raises(DataError) as error:
         from_tfds(builder)
@@ -131,8 +143,8 @@ def test_missing_feature(builder):
         from_tfds(builder, text="question", label="stars")
     assert str(error.value) == (
         "local_questions/1.0.0 train has no column 'stars'. Its columns are 'question', 'answer', "
-        "'label', 'score', 'tags'. Say which one it is with label=\"…\", or label=None for "
-        "texts without labels."
+        "'label', 'score', 'tags', 'about'. Say which one it is with label=\"…\", or label=None "
+        "for texts without labels."
     )
 
 

@@ -1,11 +1,13 @@
 """Rows that are tokenized already."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers_models import small_model
 
 import finetune_tf as ft
-from finetune_tf.errors import DataError
+from finetune_tf.errors import DataError, DataTypeError
 
 ROWS = {
     "input_ids": [[2, 7, 3], [2, 8, 9, 3], [2, 3]],
@@ -25,6 +27,53 @@ def test_one_label_a_row(model):
     np.testing.assert_array_equal(inputs["input_ids"], [[2, 7, 3, 0], [2, 8, 9, 3], [2, 3, 0, 0]])
     np.testing.assert_array_equal(inputs["attention_mask"].sum(1), [3, 4, 2])
     np.testing.assert_array_equal(targets, [0, 1, 1])
+
+
+class Table(dict):
+    """As much of a `datasets.Dataset` as is asked for."""
+
+    def __init__(self, names=None, shown=None, **columns):
+        super().__init__(columns)
+        self.column_names = list(columns)
+        self.features = {"label": SimpleNamespace(names=names)}
+        self.format = {"type": "tensorflow", "columns": shown or self.column_names}
+
+
+def test_class_numbers_whose_names_the_model_has_in_another_order(model):
+    data = {"input_ids": [[2, 7, 3]], "label": [0]}
+    with pytest.warns(UserWarning) as caught:
+        ft.data.tokenized_batches(Table(["Yes", "No"], **data), model)
+    message = str(caught[0].message)
+    assert "'label' of the tokenized dataset are those of Yes, No, but the model has" in message
+    assert message.endswith("in enumerate(model.labels)}, 'label').")
+    for names in (["No", "Yes"], ["bad", "good"], None):
+        ft.data.tokenized_batches(Table(names, **data), model)
+
+
+def test_padding_without_a_mask(model):
+    padded = {"input_ids": [[2, 7, 3, 0, 0], [2, 8, 9, 3]], "label": [0, 1]}
+    with pytest.warns(UserWarning, match="1 of 2 rows .* are padded, but it has no column 'att"):
+        ft.data.tokenized_batches(padded, model)
+    ft.data.tokenized_batches({**padded, "attention_mask": [[1, 1, 1, 0, 0], [1] * 4]}, model)
+
+
+def test_columns_that_a_format_hides_are_not_read(model):
+    data = Table(shown=["input_ids", "label"], **ROWS, label=[0, 1, 1])
+    del data["attention_mask"]  # a `KeyError` as in datasets
+    ((inputs, targets),) = ft.data.tokenized_batches(data, model, 3).as_numpy_iterator()
+    assert inputs["attention_mask"].sum(axis=1).tolist() == [3, 4, 2]
+    assert targets.tolist() == [0, 1, 1]
+
+
+def test_streamed_rows_are_refused(model):
+    class IterableDataset:
+        column_names = ("input_ids", "label")
+
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(DataTypeError, match="is a datasets.Dataset that is not streamed, or a di"):
+        ft.data.tokenized_batches(IterableDataset(), model)
 
 
 def test_one_label_a_token(model):

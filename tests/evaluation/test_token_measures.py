@@ -55,6 +55,13 @@ def test_no_entities():
     assert ENTITIES.per_class([["O"]], [["O"]], None) == {}
 
 
+@pytest.mark.parametrize("letters", ["BIES", "BILU", "BMES", "BMEW"])
+def test_schemes_with_other_letters(letters):
+    begin, inside, end, single = letters
+    tags = f"{begin}-a {inside}-a {inside}-a {end}-a {single}-b O {begin}-b {end}-b {single}-b"
+    assert chunks(tags.split()) == [("a", 0, 4), ("b", 4, 5), ("b", 6, 8), ("b", 8, 9)]
+
+
 def random_tags(scheme: str, seed: int) -> tuple[list[list[str]], list[list[str]]]:
     """Sentences of up to twelve random tags, valid or not, and a copy with errors."""
     names = {

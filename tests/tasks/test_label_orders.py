@@ -52,3 +52,21 @@ def test_a_name_that_the_model_does_not_have_is_an_error_as_a_number_too(tiny_be
     for examples in (NUMBERED, NAMED):
         with pytest.raises(DataError, match="has the label 'good', which is none of the model's"):
             targets(examples, model)
+
+
+def test_a_message_says_what_numbers_without_names_mean_to_a_model(tiny_bert, capsys):
+    plain = ft.data.from_arrays(TEXTS, [0, 1, 0, 1], name="mnli.csv")
+    model = small_model(("contradiction", "entailment", "neutral"), tiny_bert)
+    expected = (
+        "mnli.csv: labels that are numbers are read as class numbers of the model: 0 is "
+        "'contradiction', 1 is 'entailment'. If the data number the classes in another order, name "
+        "them in that order when reading the data: labels=[…]."
+    )
+    plain.batches(model, 2)
+    assert capsys.readouterr().out.splitlines() == [expected]
+    ft.evaluate(model, plain)
+    assert capsys.readouterr().out.splitlines() == [expected]
+    for labels in (2, ("0", "1")):  # numbers are the names of the classes, or there are none
+        plain.batches(small_model(labels, tiny_bert), 2)
+    NUMBERED.batches(small_model(("bad", "good"), tiny_bert), 2)
+    assert capsys.readouterr().out == ""

@@ -32,6 +32,12 @@ def test_only_completions_have_targets(model):
     assert words(encoded.targets[1][2:4].tolist()) == ["bad", "<end>"]
 
 
+def test_a_completion_that_has_its_end_gets_no_second_one(model):
+    pairs = {"prompt": ["a very"] * 2, "completion": ["good", "good <end>"]}
+    ids = ft.data.from_arrays(**pairs).encoded(model).inputs["input_ids"]
+    assert ids[0].tolist() == ids[1].tolist()
+
+
 @pytest.mark.slow
 def test_a_model_learns_its_texts(model):
     train = ft.data.from_arrays(prompt=["a very", "the actor was"], completion=["good film", "bad"])

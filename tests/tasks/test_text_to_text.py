@@ -88,6 +88,22 @@ class TestPrefix:
         model = writer(tokenizer, "text2text-generation", prefix="summarize: ")
         assert words(pairs.encoded(model).inputs["input_ids"][0]) == "summarize: a good film </s>"
 
+    def test_a_prefix_that_is_in_the_texts_already(self, tokenizer):
+        examples = ft.data.from_arrays(source=["summarize: a film", "a good film"], name="news")
+        model = writer(tokenizer, "summarization", task_specific_params=T5_PARAMS)
+        with pytest.warns(UserWarning) as caught:
+            encoded = examples.encoded(model)
+        assert words(encoded.inputs["input_ids"][0]) == "summarize: summarize: a film </s>"
+        assert str(caught[0].message) == (
+            "news: 1 of 2 texts begin with the prefix 'summarize: ', which is put in front of each "
+            "text, so that they have it twice. Remove it from the texts, or train without it: "
+            'batches(model, prefix="").'
+        )
+        with pytest.warns(UserWarning, match="prompts: 1 of 1 texts begin with the prefix"):
+            ft.generate(model, "summarize: a film")
+        with quiet():
+            examples.encoded(model, prefix="")
+
     def test_the_prefix_of_training_is_that_of_predictions(self, tokenizer, pairs, capsys):
         model = writer(tokenizer, "text2text-generation")
         pairs.encoded(model, prefix="summarize: ")

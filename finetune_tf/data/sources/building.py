@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune_tf.base.labels import Labels, ProblemType
-from finetune_tf.data.checks import check_columns, list_of
+from finetune_tf.data.checks import check_columns, check_texts, list_of
 from finetune_tf.data.columns import COLUMNS, values_of
 from finetune_tf.data.copies import contradictions, target_of
 from finetune_tf.data.examples import Examples
@@ -22,6 +22,7 @@ from finetune_tf.messages import say
 LabelColumns = str | Sequence[str]
 GivenLabels = Labels | int | Iterable[object]
 OnInvalid = Literal["raise", "drop"]
+_PERHAPS_MISSING = ("nan", "<NA>")  # as texts; for labels see `label_checks`
 
 
 @dataclass
@@ -154,6 +155,7 @@ def build_examples(
         return Examples(columns, labels, name, places)
 
     examples = dropped.without_invalid(make, raw, places)
+    _say_missing(examples)
     _say_contradictions(examples)
     return examples
 
@@ -170,6 +172,20 @@ def _values(
     values = [value if isinstance(value, str) else plain(value) for value in values]
     in_folder = COLUMNS[column.argument].in_folder
     return values if folder is None or in_folder is None else [in_folder(v, folder) for v in values]
+
+
+def _say_missing(examples: Examples) -> None:
+    """Says which texts are probably missing values that a program has made a text of."""
+    texts = [name for name in examples.columns if COLUMNS[name].check is check_texts]
+    for column in texts:
+        values = examples.columns[column]
+        if rows := [row for row, value in enumerate(values) if value in _PERHAPS_MISSING]:
+            number = counted(len(rows), "text is", "texts are")
+            say(
+                f"{examples.name}: {number} {values[rows[0]]!r} in the column {column!r}, which "
+                f"str() makes of a missing value: {examples.places.names(rows)}. Remove such rows "
+                "before they become texts: frame.dropna()."
+            )
 
 
 def _say_contradictions(examples: Examples) -> None:

@@ -14,7 +14,7 @@ from finetune_tf.base.spelling import names_checked
 from finetune_tf.data.checks import invalid_rows
 from finetune_tf.data.columns import synonyms_of_other_columns
 from finetune_tf.data.examples import Examples
-from finetune_tf.data.places import Places
+from finetune_tf.data.places import Places, counted, shortened
 from finetune_tf.data.sources.building import (
     GivenLabels,
     LabelColumns,
@@ -25,6 +25,7 @@ from finetune_tf.data.sources.building import (
 from finetune_tf.data.sources.dropping import Dropped
 from finetune_tf.data.sources.text_files import as_path, read_text, suffix_of
 from finetune_tf.errors import DataError
+from finetune_tf.messages import warn
 
 # Characters of a field. Complete documents exceed Python's own limit of 131,072.
 _LONGEST = 2**31 - 1
@@ -86,11 +87,14 @@ def from_csv(
         is_tsv = suffix_of(path) in (".tsv", ".tab")
         names = [column for _, column in wanted.arguments]
         delimiter = "\t" if is_tsv else _infer_delimiter(content, names)
-    if quotechar is None and delimiter != "\t":
+    takes_quotes_as_text = quotechar is None and delimiter == "\t"
+    if quotechar is None and not takes_quotes_as_text:
         quotechar = '"'
     if delimiter == quotechar:
         raise DataError(f"delimiter and quotechar are both {delimiter!r}; one of them is wrong.")
     header, rows, lines = _parse(content, delimiter, quotechar or None, path.name, dropped)
+    if takes_quotes_as_text:
+        _warn_of_quotes(rows, lines, path.name)
     values = dict(zip(header, zip(*rows, strict=True), strict=False))
     return build_examples(
         available=header,
@@ -111,6 +115,25 @@ def _check_character(argument: str, character: str | None) -> None:
             f"{argument}= is one character, such as {',' if argument == 'delimiter' else chr(34)!r}"
             f", found {character!r}. Files with more of them between columns are read by "
             "pandas.read_csv(path, sep=…, engine='python') and ft.data.from_pandas."
+        )
+
+
+def _warn_of_quotes(rows: list[list[str]], lines: list[int], name: str) -> None:
+    """Warns about values that were written with quotes around them, and read with these."""
+    found = [
+        (line, value)
+        for line, row in zip(lines, rows, strict=True)
+        for value in row
+        if value[:1] == value[-1:] == '"' and '""' in value[1:-1]
+        if '"' not in value[1:-1].replace('""', "")
+    ]
+    if found:
+        line, value = found[0]
+        warn(
+            f"{name}: {counted(len(found), 'value stands', 'values stand')} in quotes with doubled "
+            f"quotes inside, such as {shortened(value)} in line {line:,}. Quotes are read as "
+            "they are, because files with tabs usually quote nothing. Pass quotechar='\"' if a "
+            "program has added these quotes, and quotechar='' if they belong to the texts."
         )
 
 

@@ -16,6 +16,7 @@ from finetune_tf.data.sources.building import (
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
+from finetune_tf.data.sources.paths import feature_at
 from finetune_tf.errors import DataError, DataTypeError, MissingExtraError
 
 
@@ -69,14 +70,18 @@ def from_huggingface(
             raise DataError(f'{asked} of {name}: split="…", one of {", ".join(dataset)}.')
         dataset = dataset[split]
         name = f"{name} {split}"
-    if getattr(dataset, "column_names", None) is None or not hasattr(dataset, "__getitem__"):
+    # A streamed data set gives its columns one by one, perhaps with the rows in another order each.
+    is_streamed = hasattr(dataset, "__iter__") and not hasattr(dataset, "__len__")
+    is_table = hasattr(dataset, "__getitem__") and not is_streamed
+    if getattr(dataset, "column_names", None) is None or not is_table:
         raise DataTypeError(
             f"from_huggingface takes a datasets.Dataset, found {type(dataset).__name__}. "
             "Load it without streaming=True; for other tables there is from_pandas."
         )
+    dataset = _plain(dataset)
     return build_examples(
         available=dataset.column_names,
-        read=lambda column: list(_undecoded(dataset, column)[column]),
+        read=lambda column: _read(dataset, column, name),
         wanted=wanted,
         name=name,
         dropped=Dropped(name, on_invalid),
@@ -102,6 +107,25 @@ def _load(name: str, config: str | None) -> Any:
         ) from error
 
 
+def _plain(dataset: Any) -> Any:
+    """The data set without a format such as "tf", which hides columns and makes bytes of texts."""
+    form = getattr(dataset, "format", None) or {}
+    if form.get("type") == "custom":  # a transform, which may be what the user wants to read
+        return dataset
+    hidden = set(dataset.column_names).difference(form.get("columns") or dataset.column_names)
+    return dataset.with_format(None) if form.get("type") or hidden else dataset
+
+
+def _read(dataset: Any, column: str, name: str) -> list:
+    try:
+        return list(_undecoded(dataset, column)[column])
+    except KeyError:
+        raise DataError(
+            f"{name} has a column {column!r}, but the transform that was set for it leaves it out. "
+            "Pass the data set without it: dataset.with_format(None)."
+        ) from None
+
+
 def _undecoded(dataset: Any, column: str) -> Any:
     """The data set with the files of images or videos instead of all their pixels in memory."""
     feature = (getattr(dataset, "features", None) or {}).get(column)
@@ -111,6 +135,6 @@ def _undecoded(dataset: Any, column: str) -> Any:
 
 
 def _class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
-    """The names of a `ClassLabel`, or of the one inside a list."""
-    feature = (getattr(dataset, "features", None) or {}).get(label)
+    """The names of a `ClassLabel`, of the one inside a list, or of the one at a path."""
+    feature = feature_at(getattr(dataset, "features", None) or {}, label or "")
     return getattr(getattr(feature, "feature", feature), "names", None)

@@ -9,7 +9,12 @@ from finetune_tf.base.labels import Labels, ProblemType, label_text, number_in, 
 from finetune_tf.data.checks import invalid_rows, offenders
 from finetune_tf.data.label_checks import check_labels, check_present
 from finetune_tf.data.places import Places
-from finetune_tf.data.sources.label_lists import check_items, label_lists, labels_of_columns
+from finetune_tf.data.sources.label_lists import (
+    check_items,
+    label_lists,
+    labels_of_columns,
+    say_if_one_each,
+)
 from finetune_tf.data.sources.label_values import (
     FEW,
     check_kinds,
@@ -22,6 +27,7 @@ from finetune_tf.data.sources.label_values import (
     sorted_names,
     spelled_alike,
     warn_of_similar,
+    warn_of_spelling,
 )
 from finetune_tf.errors import DataError
 
@@ -73,7 +79,10 @@ def labels_of_texts(columns: Mapping[str, list], known: KnownLabels) -> tuple[li
         values = [class_name(value, known.class_names) for value in values]
         given = known.class_names if given is None else given
     title = ", ".join(columns)
-    return infer_labels(values, title, known.source, given, problem_type, known.places)
+    values, labels = infer_labels(values, title, known.source, given, problem_type, known.places)
+    if known.problem_type is None and not isinstance(known.labels, Labels):
+        say_if_one_each(values, labels, known.source)
+    return values, labels
 
 
 def tags_of_words(columns: Mapping[str, list], known: KnownLabels) -> tuple[list, Labels]:
@@ -207,6 +216,7 @@ def infer_tags(
         warn_of_similar(counts, source)
         labels = sorted(sorted_names(counts), key=lambda name: name != "O")
     labels = Labels.of(class_names if labels is None else labels)
+    warn_of_spelling(labels, source)
     unknown = {tag for row in rows for tag in row if labels.index_of(tag) is None}
     if unknown:
         wrong = offenders(rows, lambda row: not unknown.isdisjoint(row))

@@ -17,8 +17,10 @@ from finetune_tf.data.sources.label_values import (
     warn_of_similar,
 )
 from finetune_tf.errors import DataError
+from finetune_tf.messages import say
 
 _SEVERAL: ProblemType = "multi_label_classification"
+_FEW = 10  # of fewer rows, all may have a single label by chance
 
 
 def labels_of_columns(
@@ -93,6 +95,24 @@ def label_lists(
         warn_of_similar(counts, source)
         labels = Labels(sorted_names(counts), _SEVERAL)
     return values, labels
+
+
+def say_if_one_each(values: list, labels: Labels, source: str) -> None:
+    """Says that lists mean several labels a row if each row has one, such as one-hot vectors.
+
+    Args:
+        values: The labels of each row.
+        labels: Their names and the problem type.
+        source: Name of the data in messages.
+    """
+    if labels.problem_type != _SEVERAL or len(values) < _FEW:
+        return
+    if all(len(row) == 1 for row in values):
+        say(
+            f"{source}: lists mean that a text may have several labels, but each of the "
+            f"{len(values):,} rows has exactly one. If only one can be right, give classes: "
+            "label.argmax(axis=1) of rows of 0 and 1, or the name itself instead of a list."
+        )
 
 
 def check_items(rows: list[list], source: str, places: Places, what: str) -> None:

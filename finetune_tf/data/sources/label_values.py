@@ -21,6 +21,7 @@ from finetune_tf.data.checks import has_lone_surrogate, invalid_rows, is_missing
 from finetune_tf.data.places import Places, counted, shortened
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import say, warn
+from finetune_tf.tasks.entity_spans import other_spelling
 
 IGNORED = -100  # as in `tasks.task`: marks a target that is ignored
 _LONGEST_NUMBER = 18  # digits; a longer number is not a class number
@@ -207,6 +208,29 @@ def warn_of_similar(counts: Counter[str], source: str) -> None:
         warn(
             f"{source} has the label {listed}, which often means a missing one. Correct or "
             "remove such rows, or name all classes with labels=[…] if this is a class."
+        )
+
+
+def warn_of_spelling(tags: Iterable[str], source: str) -> None:
+    """Warns about tags of entities in a spelling that forms no entities; says if tags are numbers.
+
+    Args:
+        tags: The names of the tags.
+        source: Name of the data in messages.
+    """
+    tags = list(tags)
+    if all(map(is_integer_text, tags)):
+        say(
+            f"{source}: tags are numbers, so each word counts for itself and no entities are "
+            'formed. Name them in the order of their numbers: labels=["O", "B-PER", "I-PER", …].'
+        )
+    meant = {tag: spelled for tag, spelled in other_spelling(tags).items() if tag != spelled}
+    if meant:
+        listed = ", ".join(f"{spelled!r} for {tag!r}" for tag, spelled in list(meant.items())[:3])
+        warn(
+            f"The tags of {source} look like those of entities, but in another spelling, so each "
+            f"word counts for itself and no entities are formed. Write {listed}"
+            f"{', …' if len(meant) > 3 else ''}."
         )
 
 

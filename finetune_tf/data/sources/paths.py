@@ -77,6 +77,26 @@ def column_at(argument: str, name: Any, available: list[str], source: str) -> Co
     raise DataError(f"{source} has no column {name!r}. Its columns are {listed}. {way_out}.")
 
 
+def feature_at(feature: Any, path: str) -> Any:
+    """Returns the feature of datasets or TensorFlow Datasets for the values at a path, or None.
+
+    Args:
+        feature: The features of a data set, or one of them.
+        path: A column, or a path as in `ColumnPath`.
+    """
+    if not path:
+        return feature
+    if hasattr(feature, "keys"):
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            if (key := ".".join(parts[:end])) in feature:
+                return feature_at(feature[key], ".".join(parts[end:]))
+        return None
+    step, _, rest = path.partition(".")
+    inner = getattr(feature, "feature", None)  # of a list; its items have the same feature
+    return None if inner is None else feature_at(inner, rest if step.isdecimal() else path)
+
+
 def _listed(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:_SHOWN]) or "none"
     return shown if len(names) <= _SHOWN else f"{shown}, … ({len(names):,} in all)"

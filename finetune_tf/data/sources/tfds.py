@@ -22,7 +22,7 @@ from finetune_tf.data.sources.building import (
     build_examples,
 )
 from finetune_tf.data.sources.dropping import Dropped
-from finetune_tf.data.sources.paths import column_at
+from finetune_tf.data.sources.paths import column_at, feature_at
 from finetune_tf.errors import DataError, DataTypeError
 from finetune_tf.messages import one_line
 
@@ -260,7 +260,5 @@ def _decode(value: Any) -> Any:
 
 
 def _class_names(features: Any, label: Any) -> list[str] | None:
-    if label is None or label not in features:  # FeaturesDict has no get().
-        return None
-    feature = features[label]
+    feature = None if label is None else feature_at(features, label)
     return getattr(getattr(feature, "feature", feature), "names", None)
