@@ -38,7 +38,7 @@ def job_of(folder: Path, shots: int, splits: int, test_rows: int | None, seed: i
     if test_rows is not None:
         test = test.shuffle(seed).take(test_rows)
     groups = rows_by_label(train, train.labels)
-    draws = [np.unique(rows) for rows in draw_splits(groups, splits, shots, seed)]
+    draws = [np.unique(np.concatenate(rows)) for rows in draw_splits(groups, splits, shots, seed)]
 
     def plain(examples: ft.data.Examples) -> dict:
         numbers = [train.labels.index_of(value) for value in examples.columns["label"]]

@@ -65,7 +65,11 @@ def test_rows_in_one_array_and_features_of_floats():
     ends = np.cumsum(LENGTHS)
     flat = RANDOM.random((ends[-1], 2), "float32")
     feature = Feature(StoredRows(flat, ends), padding=0.5, dtype="float32")
-    model = model_of("hidden", cached_features=lambda encoded, name: {"hidden": feature})
+    model = model_of(
+        "hidden",
+        cached_features=lambda encoded, name: {"hidden": feature},
+        remember_features=lambda batches: None,
+    )
     assert_same(encoded(), model)
 
 

@@ -87,6 +87,7 @@ def fitted_loss(model, batches):
     return model.fit(batches, verbose=0).history["loss"][0]
 
 
+@pytest.mark.slow
 def test_kinds(examples, tiny_bert):
     with quiet():
         model = ft.load(tiny_bert, labels=examples.labels)

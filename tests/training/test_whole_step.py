@@ -69,6 +69,7 @@ def test_a_long_fit_of_one_shape_has_the_same_numbers(tiny_bert, gpu, capsys):
     assert model.train_function is not traced
 
 
+@pytest.mark.slow
 def test_other_fits_are_not_compiled(tiny_bert, gpu, monkeypatch):
     model = model_of(tiny_bert)
     one_shape = TRAIN.batches(model, 8, shuffle=True, packing=16)
