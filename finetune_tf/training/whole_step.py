@@ -28,26 +28,26 @@ def compiled_where_it_pays(
         data: The data of the fit.
         arguments: Other arguments of `fit`.
     """
-    if keras.backend.backend() != "tensorflow" or getattr(model, "is_jit_chosen", True):
+    is_open = keras.backend.backend() == "tensorflow" and not getattr(model, "is_jit_chosen", True)
+    # Somebody may have set the attribute after `compile`.
+    pays = is_open and not model.jit_compile and _pays(model, data, arguments)
+    if is_open and pays != getattr(model, "is_step_compiled", False):
+        model.train_function = None
+        model.is_step_compiled = pays
+    if not pays:
         yield
         return
-    pays = _pays(model, data, arguments)
-    if pays:
-        say(
-            "XLA compiles the training step, because all batches have one shape and the fit is "
-            "long; the first step takes a minute or more. compile(jit_compile=False) prevents this."
-        )
-    if pays != getattr(model, "is_step_compiled", False):
-        model.train_function = None
-    model.is_step_compiled = pays
-    model.jit_compile = pays
+    say(
+        "XLA compiles the training step, because all batches have one shape and the fit is long; "
+        "the first step takes a minute or more. compile(jit_compile=False) prevents this."
+    )
+    model.jit_compile = True
     try:
         yield
     finally:
         # Evaluations and predictions have other shapes, each of which would be compiled.
         model.jit_compile = False
-        if pays:
-            model.test_function = model.predict_function = None
+        model.test_function = model.predict_function = None
 
 
 def _pays(model: keras.Model, data: Any, arguments: Mapping[str, Any]) -> bool:

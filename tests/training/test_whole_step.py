@@ -80,6 +80,14 @@ def test_other_fits_are_not_compiled(tiny_bert, gpu, monkeypatch):
     assert fitted(model, one_shape) == [False] * 2
 
 
+@pytest.mark.slow
+def test_an_attribute_that_was_set_is_kept(tiny_bert, gpu):
+    model = model_of(tiny_bert)
+    model.jit_compile = True
+    model.fit(TRAIN.batches(model, 8, shuffle=True, packing=16), epochs=2, verbose=0)
+    assert model.jit_compile is True
+
+
 def test_a_cpu_compiles_nothing(tiny_bert, monkeypatch):
     monkeypatch.setattr(whole_step, "WORTH_COMPILING", 1)
     model = model_of(tiny_bert)
